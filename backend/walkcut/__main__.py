@@ -1,0 +1,5 @@
+"""`python -m walkcut`."""
+
+from walkcut.cli import main
+
+main(prog_name="walkcut")

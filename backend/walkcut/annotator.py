@@ -1,0 +1,186 @@
+"""One task in, its predictions out."""
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from walkcut.errors import RequestError, SettingsError, WalkcutError
+from walkcut.images import DecodeLimits, decode
+from walkcut.labelstudio import BrushTarget, Prediction, Region, Task, brush_targets, prediction
+from walkcut.overlay import neighbour_colours
+from walkcut.pipeline import Segmenter
+from walkcut.segmentation.granularity import Granularity, Level, parse_granularity
+from walkcut.segmentation.tree import CutTree
+from walkcut.store import TreeCache
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class PictureSource(Protocol):
+    """Whatever gets a picture's bytes; raises `ImageFetchError` where it cannot."""
+
+    def fetch(self, reference: str, task_id: int | None) -> bytes:
+        """The bytes behind a reference of a task's data."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a project may choose: the granularity that pre-fills annotations, and how many and how small regions."""
+
+    granularity: Granularity = Level.AUTO
+    max_regions: int = 40
+    min_area: float = 0.0005
+
+    def __post_init__(self) -> None:
+        if self.max_regions < 1:
+            raise SettingsError(f"max_regions is {self.max_regions}; a prediction needs room for 1 region at least")
+        if not 0 <= self.min_area < 1:
+            raise SettingsError(f"min_area is {self.min_area}; write a share of the picture from 0 to 1, such as 0.001")
+
+    @property
+    def granularities(self) -> tuple[Granularity, ...]:
+        """What is offered for each task, the default last: Label Studio pre-fills annotations with the last one."""
+        offered = (Level.COARSE, Level.MEDIUM, Level.FINE, Level.AUTO)
+        return (*(level for level in offered if level != self.granularity), self.granularity)
+
+
+def project_options(default: Options, extra_params: Mapping[str, Any], attributes: Mapping[str, str]) -> Options:
+    """A project's options: attributes of its brush tag before extra parameters of its model before the `default`.
+
+    Raises `RequestError` that names an option which cannot be used.
+    """
+    chosen = {**extra_params, **attributes}
+    try:
+        return Options(
+            _option(chosen, "granularity", parse_granularity, default.granularity),
+            _option(chosen, "max_regions", int, default.max_regions),
+            _option(chosen, "min_area", float, default.min_area),
+        )
+    except (ValueError, WalkcutError) as error:
+        raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
+
+
+class Annotator:
+    """Predictions for tasks: fetches their pictures, grows cut trees one at a time, remembers them."""
+
+    def __init__(
+        self, segmenter: Segmenter, source: PictureSource, limits: DecodeLimits, trees: TreeCache, options: Options
+    ) -> None:
+        self._segmenter, self._source, self._limits, self._trees = segmenter, source, limits, trees
+        self.options = options
+        self._model = threading.Lock()
+
+    def version(self, options: Options, granularity: Granularity) -> str:
+        """The model version of a prediction; it changes with every setting that changes the answer."""
+        limits = f"{options.granularity} {options.max_regions} {options.min_area:g}"
+        digest = hashlib.sha256(f"{self._segmenter.version} {limits}".encode()).hexdigest()[:8]
+        return f"{granularity}-walkcut-{self._segmenter.recipe.method}-{digest}"
+
+    def set_up(self, label_config: str, extra_params: Mapping[str, Any]) -> tuple[tuple[BrushTarget, ...], Options]:
+        """A project's brush controls and options. Raises `LabelConfigError` or `RequestError`."""
+        targets = brush_targets(label_config)
+        return targets, project_options(self.options, extra_params, targets[0].options)
+
+    def predict(self, task: Task, targets: Sequence[BrushTarget], options: Options) -> list[Prediction]:
+        """A prediction per granularity, the default last. Raises `WalkcutError` where a picture cannot be had."""
+        trees = [(target, self.tree(task.reference(target), task.id)) for target in targets]
+        return [self._prediction(task, trees, options, granularity) for granularity in options.granularities]
+
+    def tree(self, reference: str, task_id: int) -> CutTree:
+        """The cut tree of a picture, from the cache or grown."""
+        data = self._source.fetch(reference, task_id or None)
+        key = f"{hashlib.sha256(data).hexdigest()[:40]}-{self._segmenter.version}"
+        tree = self._trees.get(key)
+        if tree is None:
+            image = decode(data, self._limits)
+            with self._model:
+                tree = self._segmenter.tree(image)
+            self._trees.put(key, tree)
+        return tree
+
+    def _prediction(
+        self,
+        task: Task,
+        trees: Sequence[tuple[BrushTarget, CutTree]],
+        options: Options,
+        granularity: Granularity,
+    ) -> Prediction:
+        """One granularity of a task's pictures."""
+        regions = [(target, find_regions(tree, granularity, options, target.neutral)) for target, tree in trees]
+        scores = [region.score for _, found in regions for region in found]
+        score = float(np.mean(scores)) if scores else 0.0
+        return prediction(task, regions, score, self.version(options, granularity))
+
+
+def find_regions(tree: CutTree, granularity: Granularity, options: Options, neutral: Sequence[str]) -> list[Region]:
+    """The largest segments of a picture that are large enough, largest first; no pixel is in two.
+
+    Neighbours take different `neutral` labels where there are enough. A region's score is one less what it would cost
+    to cut it from its neighbour in the tree.
+    """
+    labels = tree.labels(granularity)
+    areas = np.bincount(labels.ravel())
+    colours = neighbour_colours(labels, len(neutral))
+    scores = tree.separations(granularity)
+    largest = np.argsort(-areas, kind="stable")[: options.max_regions]
+    return [
+        Region(labels == segment, neutral[colours[segment]], float(scores[segment]))
+        for segment in largest
+        if areas[segment] >= options.min_area * labels.size
+    ]
+
+
+class Deadline:
+    """A moment after which no new work is begun."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._end = clock, clock() + seconds
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is over."""
+        return self._clock() >= self._end
+
+
+def predict_all(
+    annotator: Annotator,
+    tasks: Sequence[Task],
+    targets: Sequence[BrushTarget],
+    options: Options,
+    deadline: Deadline,
+) -> list[list[Prediction]]:
+    """Predictions for each task, in order; none for a task that failed or came too late, which is asked for again."""
+    return [_predict_one(annotator, task, targets, options, deadline) for task in tasks]
+
+
+def _predict_one(
+    annotator: Annotator,
+    task: Task,
+    targets: Sequence[BrushTarget],
+    options: Options,
+    deadline: Deadline,
+) -> list[Prediction]:
+    """A task's predictions; its failure is its own, and logged."""
+    if deadline.passed:
+        log.warning("no time left for task %s: it will be asked for again", task.id)
+        return []
+    try:
+        return annotator.predict(task, targets, options)
+    except WalkcutError as error:
+        log.warning("no predictions for task %s: %s", task.id, error)
+    except Exception:
+        log.exception("no predictions for task %s: a defect of walkcut, please report it", task.id)
+    return []
+
+
+def _option(chosen: Mapping[str, Any], name: str, parse: Callable[[str], Any], default: Any) -> Any:
+    """An option's value, or the default where it was not chosen."""
+    return parse(str(chosen[name])) if name in chosen else default

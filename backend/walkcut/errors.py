@@ -1,0 +1,60 @@
+"""Every error that walkcut raises on purpose.
+
+Messages hold the offending value and the remedy, and are fit to be shown to a user.
+
+    WalkcutError
+    ├── SettingsError          a setting or option that cannot be used
+    ├── ImageError             a picture that cannot be had
+    │   ├── ImageFetchError    its bytes cannot be fetched, or may not be
+    │   └── ImageDecodeError   its bytes are no picture that walkcut reads
+    ├── SegmentationError      evidence or numbers that no segmentation can be made of
+    │   ├── GranularityError   a granularity that nobody understands
+    │   └── TreeFileError      a file that is no cut tree
+    ├── BrushError             a mask or run-length code out of the format
+    ├── RequestError           a request that breaks Label Studio's protocol
+    └── LabelConfigError       a labelling config without what walkcut needs
+"""
+
+
+class WalkcutError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class SettingsError(WalkcutError):
+    """A setting or option that cannot be used."""
+
+
+class ImageError(WalkcutError):
+    """A picture that cannot be had."""
+
+
+class ImageFetchError(ImageError):
+    """A picture's bytes cannot be fetched, or may not be."""
+
+
+class ImageDecodeError(ImageError):
+    """Bytes that are no picture walkcut reads, or one beyond its limits."""
+
+
+class SegmentationError(WalkcutError):
+    """Evidence or numbers that no segmentation can be made of."""
+
+
+class GranularityError(SegmentationError):
+    """A granularity that nobody understands."""
+
+
+class TreeFileError(SegmentationError):
+    """A file that is no cut tree, or a damaged one."""
+
+
+class BrushError(WalkcutError):
+    """A mask or run-length code out of the format."""
+
+
+class RequestError(WalkcutError):
+    """A request that breaks Label Studio's protocol."""
+
+
+class LabelConfigError(WalkcutError):
+    """A labelling config without what walkcut needs."""

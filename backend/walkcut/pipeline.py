@@ -1,0 +1,148 @@
+"""A picture in, its cut tree out."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from walkcut.segmentation.merge import merge_leaves, watershed_leaves
+
+from walkcut.errors import SegmentationError, SettingsError
+from walkcut.extraction import Evidence, Extractor, Part
+from walkcut.segmentation.attention import aggregate, walk
+from walkcut.segmentation.granularity import Level
+from walkcut.segmentation.hierarchy import Hierarchy
+from walkcut.segmentation.ncut import Affinity, ManC, StoppingRule, recursive_ncut
+from walkcut.segmentation.refine import Scores, assign_pixels, score_leaves, upsample_labels
+from walkcut.segmentation.tree import CutTree, grow_tree
+
+Method = Literal["merge", "ncut", "ncut+merge"]
+METHODS: tuple[Method, ...] = ("merge", "ncut", "ncut+merge")
+
+REVISION = 1  # raise it when the same recipe gives other trees
+
+
+@dataclass(frozen=True)
+class LevelBound:
+    """A named level: all cuts that cost at most `tau`, but no fewer than `fewest` and no more than `most` segments."""
+
+    tau: float
+    fewest: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done with the evidence.
+
+    `merge` joins the watershed leaves of the contour bottom-up; `ncut` cuts the attention's random walk top-down, with
+    the `affinity` of `walk_steps` steps, the stopping `rule` and at most `max_leaves`; `ncut+merge` joins the leaves of
+    `ncut` bottom-up.
+    """
+
+    method: Method = "merge"
+    affinity: Affinity = "dot"
+    walk_steps: int = 1
+    rule: StoppingRule = field(default_factory=ManC)
+    max_leaves: int = 64
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise SettingsError(f"no method {self.method!r}: choose one of {', '.join(METHODS)}")
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """What evidence the method needs."""
+        needs: dict[Method, frozenset[Part]] = {
+            "merge": frozenset({"contour", "features"}),
+            "ncut": frozenset({"maps"}),
+            "ncut+merge": frozenset({"contour", "features", "maps"}),
+        }
+        return needs[self.method]
+
+
+# Named levels per way to a tree; the thresholds give about 4, 10 and 22 segments on natural pictures.
+LEVELS: Mapping[Method, Mapping[Level, LevelBound]] = {
+    "merge": {
+        Level.COARSE: LevelBound(0.3, 2, 8),
+        Level.MEDIUM: LevelBound(0.5, 4, 20),
+        Level.FINE: LevelBound(0.7, 8, 40),
+    },
+    "ncut": {
+        Level.COARSE: LevelBound(0.1, 2, 8),
+        Level.MEDIUM: LevelBound(0.3, 4, 20),
+        Level.FINE: LevelBound(0.5, 8, 40),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """An extractor and a recipe, on a device: the whole way from picture to cut tree."""
+
+    extractor: Extractor
+    recipe: Recipe = field(default_factory=Recipe)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def version(self) -> str:
+        """Eight hexadecimal digits that change with anything that changes trees."""
+        identity = f"{REVISION} {self.extractor.version} {self.recipe}"
+        return hashlib.sha256(identity.encode()).hexdigest()[:8]
+
+    def tree(self, image: UInt8[np.ndarray, "y x 3"]) -> CutTree:
+        """The cut tree of an upright sRGB picture."""
+        height, width, _ = image.shape
+        evidence = self.extractor.extract(torch.from_numpy(image).to(self.device), self.recipe.parts)
+        if self.recipe.method == "merge":
+            return _merged(evidence, (height, width))
+        return _cut(evidence, self.recipe, (height, width))
+
+
+def _merged(evidence: Evidence, size: tuple[int, int]) -> CutTree:
+    """The bottom-up tree of the contour's watershed leaves."""
+    contour, features = _outlines(evidence)
+    leaves = watershed_leaves(contour)
+    hierarchy = merge_leaves(leaves, contour, features)
+    return grow_tree(upsample_labels(leaves, size), hierarchy, named_levels(hierarchy, "merge"))
+
+
+def _cut(evidence: Evidence, recipe: Recipe, size: tuple[int, int]) -> CutTree:
+    """The top-down tree of the patches' random walk; for `ncut+merge` its leaves, joined bottom-up."""
+    scores, hierarchy = _cut_patches(evidence, recipe)
+    if recipe.method == "ncut":
+        return grow_tree(assign_pixels(scores, size), hierarchy, named_levels(hierarchy, "ncut"), scores)
+    contour, features = _outlines(evidence)
+    leaves = assign_pixels(scores, (contour.shape[0], contour.shape[1])).astype(np.int64)
+    _, leaves = np.unique(leaves, return_inverse=True)
+    hierarchy = merge_leaves(leaves, contour, features)
+    return grow_tree(upsample_labels(leaves, size), hierarchy, named_levels(hierarchy, "merge"))
+
+
+def _cut_patches(evidence: Evidence, recipe: Recipe) -> tuple[Scores, Hierarchy]:
+    """Aggregate, walk and cut: the leaves' scores and their hierarchy."""
+    if not evidence.maps:
+        raise SegmentationError("this model has no attention maps: choose the method merge, or another model")
+    grids = [level.grid for level in evidence.maps]
+    grid = max(grids, key=lambda sides: sides[0] * sides[1])
+    P = walk(aggregate([level.weights for level in evidence.maps], grids, grid), recipe.walk_steps)
+    leaf_of, hierarchy = recursive_ncut(P, affinity=recipe.affinity, rule=recipe.rule, max_leaves=recipe.max_leaves)
+    return score_leaves(P, torch.from_numpy(leaf_of).to(P.device), grid), hierarchy
+
+
+def _outlines(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
+    """The contour map and the features of the same size."""
+    if evidence.contour is None or evidence.features is None:
+        raise SegmentationError("this model has no contour map: choose the method ncut, or the model embedded")
+    return evidence.contour, evidence.features
+
+
+def named_levels(hierarchy: Hierarchy, method: Literal["merge", "ncut"]) -> dict[Level, int]:
+    """How many segments coarse, medium and fine mean for this picture."""
+    return {
+        level: min(max(1 + int((hierarchy.costs <= bound.tau).sum()), bound.fewest), bound.most, hierarchy.leaves)
+        for level, bound in LEVELS[method].items()
+    }

@@ -1,0 +1,79 @@
+"""How fine a segmentation is wished: one value, one parser, one printed form."""
+
+import math
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from walkcut.errors import GranularityError
+
+_COUNT = re.compile(r"(?:n\s*=\s*)?([0-9]{1,6})")
+_THRESHOLD = re.compile(r"(?:tau|τ)\s*=\s*([0-9.eE+-]{1,20})")
+
+
+class Level(Enum):
+    """A named granularity: `AUTO` is where the method's own rule stops, the others are finer from left to right."""
+
+    AUTO = "auto"
+    COARSE = "coarse"
+    MEDIUM = "medium"
+    FINE = "fine"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A number of segments, at least one."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise GranularityError(f"a picture has at least 1 segment, not {self.count}")
+
+    def __str__(self) -> str:
+        return str(self.count)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Every cut that costs at most `tau` (NCut cost in [0, 2]; `1 - height` in [0, 1] for merged trees)."""
+
+    tau: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tau < math.inf:
+            raise GranularityError(f"a threshold is a number from 0 up, not {self.tau}: write for example tau=0.4")
+
+    def __str__(self) -> str:
+        return f"tau={self.tau:g}"
+
+
+Granularity = Level | Segments | Threshold
+
+
+def parse_granularity(text: str) -> Granularity:
+    """Read `auto`, `coarse`, `medium`, `fine`, a number of segments (`12`, `n=12`) or a threshold (`tau=0.4`).
+
+    Upper case and surrounding blanks do not matter. Raises `GranularityError` for anything else.
+    """
+    word = text.strip().lower()
+    if word in {level.value for level in Level}:
+        return Level(word)
+    if match := _COUNT.fullmatch(word):
+        return Segments(int(match[1]))
+    if match := _THRESHOLD.fullmatch(word):
+        return Threshold(_number(match[1]))
+    raise GranularityError(
+        f"no granularity: {text[:40]!r}; write auto, coarse, medium, fine, a number of segments such as 12, "
+        "or a threshold such as tau=0.4"
+    )
+
+
+def _number(digits: str) -> float:
+    try:
+        return float(digits)
+    except ValueError:
+        raise GranularityError(f"no threshold: {digits!r}; write for example tau=0.4") from None

@@ -1,0 +1,101 @@
+"""How the leaves of one picture join, from the finest partition to the whole."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """A binary tree over `k` leaves by its `j = k - 1` joints, finest first.
+
+    Row `i` of `joints` names the two nodes that join into node `k + i`; leaves are `0 … k - 1`.
+    `costs[i]` is the cost of cutting node `k + i` in two again (low: its halves lie far apart); costs never rise
+    along the rows, so that every prefix of rows is a level and levels are nested.
+    `cut[i]` tells whether the method's own rule cuts node `k + i` (true only where it cuts all nodes above).
+    """
+
+    joints: Int64[np.ndarray, "j 2"]
+    costs: Float64[np.ndarray, " j"]
+    cut: Bool[np.ndarray, " j"]
+
+    @property
+    def leaves(self) -> int:
+        """The number of leaves, at least one."""
+        return len(self.joints) + 1
+
+    def tops(self, joined: Bool[np.ndarray, " j"]) -> Int64[np.ndarray, " k"]:
+        """For each leaf the node that it ends up in when the `joined` rows are carried out.
+
+        Whoever joins a node joins all below it: `joined` must hold for the rows under a joined row as well.
+        """
+        top = np.arange(2 * self.leaves - 1)
+        for row in reversed(range(len(joined))):
+            if joined[row]:
+                top[self.joints[row]] = top[self.leaves + row]
+        return top[: self.leaves]
+
+    def parting_costs(self) -> Float64[np.ndarray, " n"]:
+        """For each node what it costs to cut it from its sibling; nothing for the whole."""
+        costs = np.zeros(2 * self.leaves - 1)
+        costs[self.joints] = self.costs[:, None]
+        return costs
+
+    def pruned(self, kept: Int64[np.ndarray, " m"]) -> "Hierarchy":
+        """The hierarchy of the leaves `kept` alone, which become leaves `0, 1, …` in the order given."""
+        node = np.full(2 * self.leaves - 1, -1)
+        node[kept] = np.arange(len(kept))
+        rows: list[int] = []
+        for row, (left, right) in enumerate(self.joints):
+            if node[left] >= 0 and node[right] >= 0:
+                node[self.leaves + row] = len(kept) + len(rows)
+                rows.append(row)
+            else:
+                node[self.leaves + row] = max(node[left], node[right])
+        return Hierarchy(node[self.joints[rows]].reshape(-1, 2), self.costs[rows], self.cut[rows])
+
+
+@dataclass(frozen=True)
+class Split:
+    """One cut of a top-down recursion: node ids in the order of making, the whole being node 0."""
+
+    node: int
+    halves: tuple[int, int]
+    cost: float
+    wanted: bool
+
+
+def from_splits(splits: Sequence[Split], leaves: Sequence[int]) -> Hierarchy:
+    """The hierarchy of a recursion whose `splits` name nodes and whose final nodes are `leaves`, in their new order.
+
+    Costs are made monotone (a node costs at least what the nodes above it cost), and `cut` holds where a split and
+    all splits above it were wanted by the stopping rule.
+    """
+    cost, wanted = {0: 0.0}, {0: True}
+    for split in splits:
+        cost[split.node] = max(cost[split.node], split.cost)
+        wanted[split.node] &= split.wanted
+        for half in split.halves:
+            cost[half], wanted[half] = cost[split.node], wanted[split.node]
+    ordered = sorted(enumerate(splits), key=lambda item: (cost[item[1].node], item[0]), reverse=True)
+    number = {node: leaf for leaf, node in enumerate(leaves)}
+    joints = []
+    for _, split in ordered:
+        joints.append(sorted(number[half] for half in split.halves))
+        number[split.node] = len(leaves) + len(joints) - 1
+    nodes = [split.node for _, split in ordered]
+    return Hierarchy(
+        np.array(joints, np.int64).reshape(-1, 2),
+        np.array([cost[node] for node in nodes], np.float64),
+        np.array([wanted[node] for node in nodes], np.bool_),
+    )
+
+
+def renumber(labels: Int64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
+    """The same partition with labels `0, 1, …` in the order of first appearance."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse].reshape(labels.shape)

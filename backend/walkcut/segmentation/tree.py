@@ -1,0 +1,192 @@
+"""The cut tree: every granularity of one picture, ready to be asked."""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt16
+from numpy.typing import NDArray
+
+from walkcut.errors import GranularityError, TreeFileError
+from walkcut.segmentation.granularity import Granularity, Level, Segments, Threshold
+from walkcut.segmentation.hierarchy import Hierarchy, renumber
+from walkcut.segmentation.refine import Scores, assign_pixels
+
+_FORMAT = 1
+_MOST_BYTES = 1 << 30  # of an unpacked tree file: no honest one comes near
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    KeyError,
+    OSError,
+    EOFError,
+    RuntimeError,  # encrypted or of an unknown method
+    MemoryError,  # a shape that no memory holds
+)
+_NAMED = (Level.COARSE, Level.MEDIUM, Level.FINE)
+_ARRAYS = {
+    "format": ("i", 0),
+    "leaves": ("u", 2),
+    "joints": ("i", 2),
+    "costs": ("f", 1),
+    "cut": ("b", 1),
+    "levels": ("i", 1),
+}
+_SCORE_ARRAYS = {"scores": ("f", 3), "gram": ("f", 2), "patches": ("i", 1)}
+
+
+@dataclass(frozen=True)
+class CutTree:
+    """Every granularity of one picture.
+
+    `leaves` holds each pixel's leaf at the picture's own size, numbered by first pixel; `levels` the number of segments
+    at coarse, medium and fine; `scores`, where the method has them, what `labels_by_mean` needs.
+    """
+
+    leaves: UInt16[np.ndarray, "y x"]
+    hierarchy: Hierarchy
+    levels: Mapping[Level, int]
+    scores: Scores | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        height, width = self.leaves.shape
+        return height, width
+
+    def labels(self, granularity: Granularity) -> UInt16[np.ndarray, "y x"]:
+        """The segment of each pixel, numbered from 0 by first pixel.
+
+        Levels are nested pixel by pixel: a segment is a union of leaves, so that splitting one never moves another's
+        border. More segments than there are leaves give the leaves.
+        """
+        return self.groups(granularity).astype(np.uint16)[self.leaves]
+
+    def labels_by_mean(self, granularity: Granularity) -> UInt16[np.ndarray, "y x"]:
+        """The papers' assignment at this very level (DWC 3.6): each pixel's nearest segment mean.
+
+        Exact from the leaves' scores; borders may move between levels. Raises `GranularityError` for trees without
+        scores, which are those made by merging.
+        """
+        if self.scores is None:
+            raise GranularityError("this tree was merged bottom-up and has no mean distributions: use labels()")
+        groups = torch.from_numpy(self.groups(granularity)).to(self.scores.patches.device)
+        labels = assign_pixels(self.scores.joined(groups), self.size)
+        return renumber(labels.astype(np.int64)).astype(np.uint16)
+
+    def groups(self, granularity: Granularity) -> Int64[np.ndarray, " k"]:
+        """The segment of each leaf."""
+        return renumber(self.hierarchy.tops(self._joined(granularity)))
+
+    def separations(self, granularity: Granularity) -> Float64[np.ndarray, " s"]:
+        """For each segment how clearly it stands apart, in [0, 1]: one less the cost of cutting it from its sibling."""
+        tops = self.hierarchy.tops(self._joined(granularity))
+        _, first = np.unique(tops, return_index=True)
+        return 1 - self.hierarchy.parting_costs()[tops[np.sort(first)]].clip(0, 1)
+
+    def segments(self, granularity: Granularity) -> int:
+        """The number of segments at this granularity."""
+        return self.hierarchy.leaves - int(self._joined(granularity).sum())
+
+    def _joined(self, granularity: Granularity) -> Bool[np.ndarray, " j"]:
+        """Which joints are carried out at this granularity."""
+        match granularity:
+            case Level.AUTO:
+                return ~self.hierarchy.cut
+            case Threshold(tau):
+                return self.hierarchy.costs > tau
+            case Segments(count):
+                wanted = count
+            case level:
+                wanted = self.levels[level]
+        return np.arange(self.hierarchy.leaves - 1) < self.hierarchy.leaves - wanted
+
+    def to_bytes(self) -> bytes:
+        """The tree as a compressed `.npz` file, without pickled objects."""
+        arrays: dict[str, NDArray[Any]] = {
+            "format": np.array(_FORMAT),
+            "leaves": self.leaves,
+            "joints": self.hierarchy.joints,
+            "costs": self.hierarchy.costs,
+            "cut": self.hierarchy.cut,
+            "levels": np.array([self.levels[level] for level in _NAMED]),
+        }
+        if self.scores is not None:
+            for name in _SCORE_ARRAYS:
+                arrays[name] = getattr(self.scores, name).cpu().numpy()
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for flags
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "CutTree":
+        """Read what `to_bytes` wrote. Raises `TreeFileError` for anything else, without running anything in it."""
+        arrays = _read_arrays(data)
+        _check(arrays)
+        hierarchy = Hierarchy(arrays["joints"].astype(np.int64), arrays["costs"].astype(np.float64), arrays["cut"])
+        scores = None
+        if "scores" in arrays:
+            scores = Scores(*(torch.from_numpy(arrays[name]) for name in _SCORE_ARRAYS))
+        levels = dict(zip(_NAMED, arrays["levels"].tolist(), strict=True))
+        return cls(arrays["leaves"].astype(np.uint16), hierarchy, levels, scores)
+
+
+def grow_tree(
+    leaves: Shaped[np.ndarray, "y x"],
+    hierarchy: Hierarchy,
+    levels: Mapping[Level, int],
+    scores: Scores | None = None,
+) -> CutTree:
+    """The tree of a picture whose pixels were assigned to `leaves`; leaves without a pixel are left out."""
+    present, first, inverse = np.unique(leaves, return_index=True, return_inverse=True)
+    kept = present[np.argsort(first)].astype(np.int64)
+    rank = np.empty(len(kept), np.uint16)
+    rank[np.argsort(first)] = np.arange(len(kept))
+    if scores is not None:
+        index = torch.from_numpy(kept).to(scores.patches.device)
+        scores = Scores(scores.scores[index], scores.gram[index][:, index], scores.patches[index])
+    return CutTree(rank[inverse].reshape(leaves.shape), hierarchy.pruned(kept), levels, scores)
+
+
+def _read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of a tree file, each of its kind and number of dimensions."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
+                raise TreeFileError("not a cut tree: it unpacks to over 1 GiB")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except _UNREADABLE as error:
+        raise TreeFileError(f"not a cut tree, or a damaged one ({error}): segment the picture again") from error
+    kinds = {name: (array.dtype.kind, array.ndim) for name, array in arrays.items()}
+    if kinds not in (_ARRAYS, _ARRAYS | _SCORE_ARRAYS) or int(arrays["format"]) != _FORMAT:
+        raise TreeFileError("not a cut tree of this version of walkcut: segment the picture again")
+    return arrays
+
+
+def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Whether the numbers of a tree file belong together."""
+    leaves, joints, costs = arrays["leaves"], arrays["joints"], arrays["costs"]
+    rows, count = len(joints), len(joints) + 1
+    sound = (
+        joints.shape == (rows, 2)
+        and costs.shape == arrays["cut"].shape == (rows,)
+        and sorted(joints.ravel().tolist()) == list(range(2 * rows))
+        and bool((joints.max(1, initial=0) < np.arange(rows) + count).all())
+        and bool((np.diff(costs) <= 0).all())
+        and leaves.size > 0
+        and int(leaves.max()) == count - 1
+        and arrays["levels"].shape == (len(_NAMED),)
+        and bool((arrays["levels"] >= 1).all())
+    )
+    if sound and "scores" in arrays:
+        scores, gram, patches = (arrays[name].shape for name in _SCORE_ARRAYS)
+        sound = (scores[0], gram, patches) == (count, (count, count), (count,))
+    if not sound:
+        raise TreeFileError("a damaged cut tree, its parts contradict each other: segment the picture again")

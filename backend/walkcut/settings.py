@@ -1,0 +1,137 @@
+"""The settings of a deployment: the environment, read once."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_data_path
+
+from walkcut.errors import SettingsError, WalkcutError
+from walkcut.segmentation.granularity import Granularity, Level, parse_granularity
+
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def _setting(variable: str, default: Any, parse: Callable[[str], Any], meaning: str, *, secret: bool = False) -> Any:
+    """A field of `Settings` that is read from an environment variable."""
+    metadata = {"variable": variable, "parse": parse, "meaning": meaning}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata, repr=not secret)
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+def _switch(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError("write true or false")
+    return words[text.lower()]
+
+
+def _at_least(least: float, parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parsed(text: str) -> Any:
+        value = parse(text)
+        if not value >= least:
+            raise ValueError(f"it must be at least {least:g}")
+        return value
+
+    return parsed
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise ValueError("write a share of the picture from 0 to 1, such as 0.001")
+    return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _level(text: str) -> str:
+    if text.upper() not in _LOG_LEVELS:
+        raise ValueError(f"write one of {', '.join(_LOG_LEVELS)}")
+    return text.upper()
+
+
+def _existing_folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise ValueError("there is no such folder")
+    return path.resolve()
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise ValueError("a port is a number from 0 to 65535")
+    return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a deployment may set. Secrets never show in its printed form."""
+
+    state_dir: Path = _setting(
+        "WALKCUT_STATE_DIR",
+        lambda: user_data_path("walkcut"),
+        lambda text: Path(text).expanduser(),
+        "folder for all that walkcut remembers",
+    )
+    model: str = _setting("WALKCUT_MODEL", "embedded", str, "where evidence comes from")
+    method: str = _setting("WALKCUT_METHOD", "merge", str, "merge, ncut or ncut+merge")
+    device: str = _setting("WALKCUT_DEVICE", "cpu", str, "cpu, cuda, cuda:1 …")
+    granularity: Granularity = _setting(
+        "WALKCUT_GRANULARITY", Level.AUTO, parse_granularity, "auto, coarse, medium, fine, 12, tau=0.4"
+    )
+    max_regions: int = _setting("WALKCUT_MAX_REGIONS", 40, _at_least(1, int), "most regions of a prediction")
+    min_area: float = _setting("WALKCUT_MIN_AREA", 0.0005, _share, "smallest region, as a share of the picture")
+    host: str = _setting("WALKCUT_HOST", "127.0.0.1", str, "address to listen on; 0.0.0.0 for all")
+    port: int = _setting("WALKCUT_PORT", 9090, _port, "port to listen on")
+    threads: int = _setting("WALKCUT_THREADS", 12, _at_least(4, int), "threads of the server")
+    basic_auth_user: str = _setting("WALKCUT_BASIC_AUTH_USER", "", str, "user name that clients must send")
+    basic_auth_pass: str = _setting("WALKCUT_BASIC_AUTH_PASS", "", str, "its password", secret=True)
+    predict_timeout: float = _setting(
+        "WALKCUT_PREDICT_TIMEOUT", 80.0, _at_least(1, float), "seconds for one request; Label Studio gives up at 100"
+    )
+    cache_bytes: int = _setting("WALKCUT_CACHE_BYTES", 2 << 30, _at_least(0, int), "disk for cut trees")
+    label_studio_url: str = _setting("LABEL_STUDIO_URL", "", str, "address of Label Studio")
+    label_studio_api_key: str = _setting(
+        "LABEL_STUDIO_API_KEY", "", str, "personal access token or legacy token", secret=True
+    )
+    local_files_root: Path | None = _setting(
+        "WALKCUT_LOCAL_FILES_ROOT", None, _existing_folder, "Label Studio's local files, where they are mounted"
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        "WALKCUT_ALLOWED_HOSTS", (), _names, "hosts whose pictures may be on private addresses, by commas"
+    )
+    allow_private_hosts: bool = _setting(
+        "WALKCUT_ALLOW_PRIVATE_HOSTS",
+        default=False,
+        parse=_switch,
+        meaning="whether pictures may be on private addresses",
+    )
+    max_pixels: int = _setting("WALKCUT_MAX_PIXELS", 100_000_000, _at_least(256, int), "largest picture in pixels")
+    max_bytes: int = _setting("WALKCUT_MAX_BYTES", 100_000_000, _at_least(1, int), "largest picture file")
+    fetch_timeout: float = _setting("WALKCUT_FETCH_TIMEOUT", 20.0, _at_least(0.1, float), "seconds for one picture")
+    log_level: str = _setting("WALKCUT_LOG_LEVEL", "INFO", _level, "DEBUG, INFO, WARNING or ERROR")
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings that the environment holds; empty variables count as not set.
+
+    Raises `SettingsError` that names the variable, its value unless secret, and what it takes.
+    """
+    chosen: dict[str, Any] = {}
+    for spec in fields(Settings):
+        text = environment.get(spec.metadata["variable"], "").strip()
+        if not text:
+            continue
+        try:
+            chosen[spec.name] = spec.metadata["parse"](text)
+        except (ValueError, WalkcutError) as error:
+            shown = "(secret)" if not spec.repr else repr(text)
+            raise SettingsError(f"{spec.metadata['variable']} is {shown}, which cannot be used: {error}") from error
+    return Settings(**chosen)

@@ -1,0 +1,9 @@
+"""What all tests share: shapes and types of every call are checked as they run, and examples are the same each time."""
+
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+install_import_hook("walkcut", "beartype.beartype")
+
+settings.register_profile("walkcut", derandomize=True, deadline=None, database=None)
+settings.load_profile("walkcut")
