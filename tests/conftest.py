@@ -3,7 +3,9 @@
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-install_import_hook("walkcut", "beartype.beartype")
+from tests import typecheck
+
+install_import_hook("walkcut", f"{typecheck.__name__}.checked")
 
 settings.register_profile("walkcut", derandomize=True, deadline=None, database=None)
 settings.load_profile("walkcut")

@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from walkcut.errors import RequestError, SettingsError, WalkcutError
-from walkcut.images import DecodeLimits, decode
+from walkcut.images import DecodeLimits, PictureSource, decode
 from walkcut.labelstudio import BrushTarget, Prediction, Region, Task, brush_targets, prediction
 from walkcut.overlay import neighbour_colours
 from walkcut.pipeline import Segmenter
@@ -20,15 +20,6 @@ from walkcut.segmentation.tree import CutTree
 from walkcut.store import TreeCache
 
 log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class PictureSource(Protocol):
-    """Whatever gets a picture's bytes; raises `ImageFetchError` where it cannot."""
-
-    def fetch(self, reference: str, task_id: int | None) -> bytes:
-        """The bytes behind a reference of a task's data."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -83,6 +74,10 @@ class Annotator:
         limits = f"{options.granularity} {options.max_regions} {options.min_area:g}"
         digest = hashlib.sha256(f"{self._segmenter.version} {limits}".encode()).hexdigest()[:8]
         return f"{granularity}-walkcut-{self._segmenter.recipe.method}-{digest}"
+
+    def introduce(self, hostname: str, token: str) -> None:
+        """Take note of what Label Studio says of itself; settings come first."""
+        self._source.introduce(hostname, token)
 
     def set_up(self, label_config: str, extra_params: Mapping[str, Any]) -> tuple[tuple[BrushTarget, ...], Options]:
         """A project's brush controls and options. Raises `LabelConfigError` or `RequestError`."""

@@ -33,7 +33,7 @@ def encode(mask: Shaped[np.ndarray, "..."]) -> list[int]:
             f"a brush mask needs two dimensions of booleans or integers and a pixel; got {mask.dtype} of shape "
             f"{mask.shape}"
         )
-    inside = np.ascontiguousarray(mask != 0).ravel()
+    inside = np.ascontiguousarray(mask if mask.dtype == np.bool_ else mask != 0).ravel()
     lengths, size_class, values = _runs(inside)
     bits = _RUN_BITS[size_class]
     codes = ((((4 | size_class) << bits) | (lengths - 1)) << _WORD_BITS) | values

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 import numpy as np
@@ -22,9 +22,9 @@ from tqdm import tqdm
 from walkcut.annotator import Annotator, Options
 from walkcut.errors import GranularityError, SettingsError, WalkcutError
 from walkcut.extraction import MODELS, load_extractor
-from walkcut.images import DecodeLimits, Fetcher, FetchPolicy, LabelStudioAccess, decode
+from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource, decode
 from walkcut.overlay import draw_overlay
-from walkcut.pipeline import METHODS, Method, Recipe, Segmenter
+from walkcut.pipeline import METHODS, Recipe, Segmenter, read_method
 from walkcut.segmentation.granularity import Granularity, parse_granularity
 from walkcut.server import create_app
 from walkcut.settings import Settings, read_settings
@@ -167,7 +167,7 @@ def _segmenter(settings: Settings) -> Segmenter:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"WALKCUT_DEVICE={settings.device!r} cannot be used here: {error}") from error
-    return Segmenter(load_extractor(settings.model), Recipe(cast(Method, settings.method)), device)
+    return Segmenter(load_extractor(settings.model), Recipe(read_method(settings.method)), device)
 
 
 def _annotator(settings: Settings) -> Annotator:
@@ -178,11 +178,14 @@ def _annotator(settings: Settings) -> Annotator:
         allow_private_hosts=settings.allow_private_hosts,
         allowed_hosts=frozenset(settings.allowed_hosts),
         local_files_root=settings.local_files_root,
+        ca_bundle=settings.ca_bundle,
     )
     url, token = settings.label_studio_url, settings.label_studio_api_key
+    if token and not url:
+        raise SettingsError("LABEL_STUDIO_API_KEY is of no use without LABEL_STUDIO_URL: set that too")
     return Annotator(
         _segmenter(settings),
-        Fetcher(policy, LabelStudioAccess(url, token) if url else None),
+        PictureSource(policy, LabelStudioAccess(url, token) if url else None),
         DecodeLimits(settings.max_pixels),
         TreeCache(settings.state_dir / "trees", settings.cache_bytes),
         Options(settings.granularity, settings.max_regions, settings.min_area),

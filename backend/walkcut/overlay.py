@@ -21,36 +21,38 @@ _PALETTE = np.array(
     np.float32,
 )
 _STRENGTH = 0.45  # of the colour against the picture
-_OUTLINES = 400  # outlines are as wide as the shorter side has hundreds of these many pixels, at least one
+_THIN = 400  # pixels of the shorter side for each pixel of an outline's half width
 
 
-def draw_overlay(image: UInt8[np.ndarray, "y x 3"], labels: Shaped[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:
+def draw_overlay(image: UInt8[np.ndarray, "y x 3"], labels: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "y x 3"]:
     """The picture tinted by segment, with white outlines; raises `SegmentationError` where sizes differ."""
     if image.shape[:2] != labels.shape:
         raise SegmentationError(f"labels of {labels.shape} do not fit a picture of {image.shape[:2]}")
     colours = _PALETTE[neighbour_colours(labels, len(_PALETTE))]
     tinted = image * np.float32(1 - _STRENGTH) + colours[labels] * np.float32(_STRENGTH)
-    tinted[outlines(labels, width=max(1, round(min(labels.shape) / _OUTLINES)))] = 255
+    tinted[outlines(labels, width=max(1, round(min(labels.shape) / _THIN)))] = 255
     return tinted.astype(np.uint8)
 
 
 def outlines(labels: Shaped[np.ndarray, "y x"], *, width: int) -> Bool[np.ndarray, "y x"]:
-    """The pixels with another segment within `width` pixels to the right, below, or both."""
-    window = (width + 1, width + 1)
+    """The pixels with another segment at most `width` pixels away along both axes."""
+    window = (2 * width + 1, 2 * width + 1)
     return np.asarray(grey_dilation(labels, window, mode="nearest") != grey_erosion(labels, window, mode="nearest"))
 
 
 def neighbour_colours(labels: Shaped[np.ndarray, "y x"], colours: int) -> Int64[np.ndarray, " k"]:
     """For each label `0 … k - 1` one of so many colours that its neighbours do not have.
 
-    Greedy, smallest degree last: six colours are enough where segments are connected. Where colours run out,
-    a label takes the one that fewest of its neighbours have.
+    Greedy, smallest degree last: six colours are enough where segments are connected. A label takes the colour that
+    fewest of its neighbours have, and among those the one that was used least.
     """
     neighbours = _neighbours(labels)
     chosen = np.full(len(neighbours), -1)
+    used = np.zeros(colours, np.int64)
     for label in reversed(_smallest_last(neighbours)):
         taken = np.bincount([chosen[other] for other in neighbours[label] if chosen[other] >= 0], minlength=colours)
-        chosen[label] = int(taken.argmin())
+        chosen[label] = np.lexsort((used, taken))[0]
+        used[chosen[label]] += 1
     return chosen
 
 

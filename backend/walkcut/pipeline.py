@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from walkcut.segmentation.merge import merge_leaves, watershed_leaves
 
 from walkcut.errors import SegmentationError, SettingsError
 from walkcut.extraction import Evidence, Extractor, Part
 from walkcut.segmentation.attention import aggregate, walk
 from walkcut.segmentation.granularity import Level
 from walkcut.segmentation.hierarchy import Hierarchy
+from walkcut.segmentation.merge import merge_leaves, watershed_leaves
 from walkcut.segmentation.ncut import Affinity, ManC, StoppingRule, recursive_ncut
 from walkcut.segmentation.refine import Scores, assign_pixels, score_leaves, upsample_labels
 from walkcut.segmentation.tree import CutTree, grow_tree
@@ -23,6 +23,14 @@ Method = Literal["merge", "ncut", "ncut+merge"]
 METHODS: tuple[Method, ...] = ("merge", "ncut", "ncut+merge")
 
 REVISION = 1  # raise it when the same recipe gives other trees
+
+
+def read_method(name: str) -> Method:
+    """The method of this name. Raises `SettingsError` for one that there is none of."""
+    for method in METHODS:
+        if method == name:
+            return method
+    raise SettingsError(f"no method {name!r}: choose one of {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,6 @@ class Recipe:
     walk_steps: int = 1
     rule: StoppingRule = field(default_factory=ManC)
     max_leaves: int = 64
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise SettingsError(f"no method {self.method!r}: choose one of {', '.join(METHODS)}")
 
     @property
     def parts(self) -> frozenset[Part]:
@@ -96,7 +100,7 @@ class Segmenter:
     def tree(self, image: UInt8[np.ndarray, "y x 3"]) -> CutTree:
         """The cut tree of an upright sRGB picture."""
         height, width, _ = image.shape
-        evidence = self.extractor.extract(torch.from_numpy(image).to(self.device), self.recipe.parts)
+        evidence = self.extractor.extract(torch.tensor(image, device=self.device), self.recipe.parts)
         if self.recipe.method == "merge":
             return _merged(evidence, (height, width))
         return _cut(evidence, self.recipe, (height, width))

@@ -80,6 +80,7 @@ def _add_project_routes(app: Flask, annotator: Annotator, store: ProjectStore) -
         extra_params = read_extra_params(body.get("extra_params"))
         _, options = annotator.set_up(_label_config(body, "schema"), extra_params)
         store.remember_extra_params(_project(body), extra_params)
+        annotator.introduce(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
         return {"model_version": annotator.version(options, options.granularity)}
 
     @app.post("/webhook")

@@ -63,6 +63,13 @@ def _existing_folder(text: str) -> Path:
     return path.resolve()
 
 
+def _existing_file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    return path.resolve()
+
+
 def _port(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 65535:
@@ -105,7 +112,7 @@ class Settings:
         "WALKCUT_LOCAL_FILES_ROOT", None, _existing_folder, "Label Studio's local files, where they are mounted"
     )
     allowed_hosts: tuple[str, ...] = _setting(
-        "WALKCUT_ALLOWED_HOSTS", (), _names, "hosts whose pictures may be on private addresses, by commas"
+        "WALKCUT_ALLOWED_HOSTS", (), _names, "host or host:port on private addresses that pictures may be on, by commas"
     )
     allow_private_hosts: bool = _setting(
         "WALKCUT_ALLOW_PRIVATE_HOSTS",
@@ -116,6 +123,9 @@ class Settings:
     max_pixels: int = _setting("WALKCUT_MAX_PIXELS", 100_000_000, _at_least(256, int), "largest picture in pixels")
     max_bytes: int = _setting("WALKCUT_MAX_BYTES", 100_000_000, _at_least(1, int), "largest picture file")
     fetch_timeout: float = _setting("WALKCUT_FETCH_TIMEOUT", 20.0, _at_least(0.1, float), "seconds for one picture")
+    ca_bundle: Path | None = _setting(
+        "WALKCUT_CA_BUNDLE", None, _existing_file, "certificates to trust, a PEM file, instead of the usual ones"
+    )
     log_level: str = _setting("WALKCUT_LOG_LEVEL", "INFO", _level, "DEBUG, INFO, WARNING or ERROR")
 
 

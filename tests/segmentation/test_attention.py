@@ -2,9 +2,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.graphs import random_walk
 from torch import Tensor
 
+from tests.graphs import random_walk
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.attention import aggregate, walk
 

@@ -6,9 +6,9 @@ import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.graphs import TWO_PAIRS, block_affinity, block_walk, random_walk
 from torch import Tensor
 
+from tests.graphs import TWO_PAIRS, block_affinity, block_walk, random_walk
 from walkcut.errors import SegmentationError
 from walkcut.segmentation import graph
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.graphs import TWO_PAIRS, block_affinity, block_walk, random_walk
 
+from tests.graphs import TWO_PAIRS, block_affinity, block_walk, random_walk
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.graph import Cut, best_cut, dot_affinity, fiedler_vector
 from walkcut.segmentation.hierarchy import renumber

@@ -3,10 +3,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.graphs import random_walk
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize, one_hot
 
+from tests.graphs import random_walk
 from walkcut.segmentation import refine
 from walkcut.segmentation.refine import assign_pixels, score_leaves, upsample_labels
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.graphs import random_walk
 
+from tests.graphs import block_walk, random_walk
 from walkcut.errors import GranularityError, TreeFileError
 from walkcut.segmentation.granularity import Level, Segments, Threshold
 from walkcut.segmentation.hierarchy import Hierarchy, renumber
@@ -88,13 +88,11 @@ def test_at_the_leaves_both_assignments_agree(seed: int) -> None:
 
 
 def test_automatic_segments_by_mean_are_those_of_a_recursion_that_stops_there() -> None:
-    F = random_walk(30, 0)
-    _, full = recursive_ncut(F, max_leaves=30)
-    leaf_of, hierarchy = recursive_ncut(F, rule=FixedThreshold(float(np.median(full.costs))), max_leaves=30)
+    F = block_walk([13, 9, 8])
+    leaf_of, hierarchy = recursive_ncut(F, rule=FixedThreshold(0.6), max_leaves=20)
     scores = score_leaves(F, torch.from_numpy(leaf_of), (5, 6))
     tree = grow_tree(assign_pixels(scores, (13, 17)), hierarchy, LEVELS, scores)
-    stopped = hierarchy.cut.sum() + 1
-    assert 2 < stopped < hierarchy.leaves
+    assert tree.segments(Level.AUTO) == 3
     automatic = torch.from_numpy(renumber(hierarchy.tops(~hierarchy.cut)[leaf_of]))
     by_mean = renumber(assign_pixels(score_leaves(F, automatic, (5, 6)), (13, 17)).astype(np.int64))
     assert tree.labels_by_mean(Level.AUTO).tolist() == by_mean.tolist()

@@ -1,0 +1,55 @@
+# `make serve` and `make test` set up all they need, from nothing.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+LABEL_STUDIO := label-studio==1.23.2
+VENV := .venv
+LS_VENV := .venv-label-studio
+BIN := $(VENV)/bin
+
+.PHONY: serve test check unit e2e benchmark clean
+
+serve: $(VENV)/.installed
+	$(BIN)/walkcut serve
+
+test: check unit e2e
+
+check: $(VENV)/.test-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -m "not e2e" --cov --cov-report=term
+
+e2e: $(VENV)/.test-installed $(LS_VENV)/.installed .browser
+	WALKCUT_REQUIRE_E2E=1 $(BIN)/python -m pytest tests/e2e
+
+benchmark: $(VENV)/.test-installed
+	$(BIN)/python -m benchmarks.brush
+	$(BIN)/python -m benchmarks.picture
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt "$(TORCH)" -e .
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(BIN)/pip install -q -c constraints.txt -e ".[test]"
+	touch $@
+
+# Label Studio has an environment of its own, as it has in real life.
+$(LS_VENV)/.installed:
+	$(PYTHON) -m venv $(LS_VENV)
+	$(LS_VENV)/bin/pip install -q "$(LABEL_STUDIO)"
+	touch $@
+
+.PHONY: .browser
+.browser:
+	command -v chromium chromedriver >/dev/null || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium chromium-driver; }
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+clean:
+	rm -rf $(VENV) $(LS_VENV) artifacts .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

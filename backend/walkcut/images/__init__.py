@@ -1,0 +1,9 @@
+"""Pictures: from a reference in task data to bytes (`Fetcher`), and from bytes to an upright RGB array (`decode`)."""
+
+from walkcut.images.decode import DecodeLimits, decode
+from walkcut.images.fetch import Fetcher
+from walkcut.images.policy import FetchPolicy, LabelStudioAccess
+from walkcut.images.references import shorten
+from walkcut.images.source import PictureSource
+
+__all__ = ["DecodeLimits", "FetchPolicy", "Fetcher", "LabelStudioAccess", "PictureSource", "decode", "shorten"]

@@ -1,0 +1,82 @@
+"""The labelling config and the sample task work in a stock Label Studio, without any backend."""
+
+import io
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+from label_studio_sdk.converter import brush
+from numpy.typing import NDArray
+from PIL import Image
+
+from labelstudio_config.make_sample import paint
+from tests.e2e import pictures
+from tests.e2e.browser import Editor
+from tests.e2e.label_studio import LabelStudio
+
+
+def result(number: int, from_name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
+    size = {"original_width": 640, "original_height": 480, "image_rotation": 0}
+    return {"id": f"id-{number}", "from_name": from_name, "to_name": "image", "type": kind, "value": value, **size}
+
+
+def masks() -> list[NDArray[np.uint8]]:
+    """Two rectangles of different sizes, 255 inside."""
+    some = np.zeros((2, 480, 640), np.uint8)
+    some[0, 100:200, 50:250] = 255
+    some[1, 300:310, 600:640] = 255
+    return list(some)
+
+
+@pytest.fixture(scope="module")
+def annotated(label_studio: LabelStudio, label_config: str) -> int:
+    """A project whose sample task has an annotation with every control of the config."""
+    project = label_studio.create_project("Labelling config", label_config)
+    content = (pictures.REPOSITORY / "labelstudio_config" / "sample_task.json").read_bytes()
+    task = label_studio.upload(project, "sample_task.json", content)
+    regions = [{"format": "rle", "rle": brush.mask2rle(mask), "brushlabels": ["Background"]} for mask in masks()]
+    point = {"x": 50, "y": 50, "width": 0.2, "keypointlabels": ["Finer"]}
+    box = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 0, "rectanglelabels": ["Re-segment"]}
+    results = [
+        result(0, "brush", "brushlabels", regions[0]),
+        result(1, "brush", "brushlabels", regions[1]),
+        result(2, "point", "keypointlabels", point),
+        result(3, "box", "rectanglelabels", box),
+        result(4, "granularity", "textarea", {"text": ["12", "finer"]}),
+    ]
+    label_studio.annotate(task, results)
+    return project
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("export_type", ["JSON", "JSON_MIN", "CSV", "COCO", "BRUSH_TO_COCO", "BRUSH_TO_NUMPY"])
+def test_annotations_can_be_exported(label_studio: LabelStudio, annotated: int, export_type: str) -> None:
+    assert label_studio.export(annotated, export_type)
+
+
+@pytest.mark.e2e
+def test_exported_masks_are_those_annotated(label_studio: LabelStudio, annotated: int) -> None:
+    archive = zipfile.ZipFile(io.BytesIO(label_studio.export(annotated, "BRUSH_TO_PNG")))
+    names = sorted(name for name in archive.namelist() if "brush-Background" in name)
+    exported = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names]
+    np.testing.assert_array_equal(exported, masks())
+
+
+@pytest.mark.e2e
+def test_the_screen_shows_the_sample(label_studio: LabelStudio, editor: Editor, annotated: int) -> None:
+    (task,) = label_studio.tasks(annotated)
+    editor.open_task(annotated, task["id"])
+    assert editor.picture_size() == (640, 480)
+    assert [region.label for region in editor.regions()] == ["Background", "Background", "Finer", "Re-segment"]
+    assert editor.typed_lines() == ["12", "finer"]
+    assert editor.console_errors() == []
+
+
+def test_the_sample_is_what_its_script_paints() -> None:
+    stored = np.asarray(Image.open(io.BytesIO(pictures.sample())), dtype=np.float64)
+    assert np.abs(stored - np.asarray(paint())).mean() < 4  # JPEG loses a little
+
+
+def test_the_sample_task_holds_the_sample() -> None:
+    assert pictures.data_url_bytes(pictures.sample_task()["data"]["image"]) == pictures.sample()

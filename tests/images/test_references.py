@@ -1,0 +1,192 @@
+import base64
+from pathlib import Path
+
+import pytest
+
+from walkcut.errors import ImageFetchError, SettingsError
+from walkcut.images import FetchPolicy, LabelStudioAccess, shorten
+from walkcut.images.policy import Origin, origin
+from walkcut.images.references import label_studio_path, read_data_url, read_local_file, web_address
+
+ROOT_SITE = LabelStudioAccess("http://ls:8080", "secret", aliases=("http://localhost:8080",))
+SUB_SITE = LabelStudioAccess("https://host/label-studio/", aliases=("http://inside/ls",))
+CLOUD = base64.urlsafe_b64encode(b"s3://b/a b?.jpg").decode()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://Host/x", Origin("http", "host", 80)),
+        ("https://host", Origin("https", "host", 443)),
+        ("https://host:0443/", Origin("https", "host", 443)),
+        ("http://[::1]:8080/x", Origin("http", "::1", 8080)),
+    ],
+)
+def test_origin(url: str, expected: Origin) -> None:
+    assert origin(url) == expected
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "file:///etc/passwd", "http:///x", "http://h:99999", "http://u:p@h", ""])
+def test_what_has_no_origin_is_no_address_of_label_studio(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"is no address of a Label Studio: .*LABEL_STUDIO_URL"):
+        LabelStudioAccess(url)
+    with pytest.raises(SettingsError, match="is no address"):
+        LabelStudioAccess("http://ls", aliases=(url,))
+
+
+@pytest.mark.parametrize("token", ["secret token", "secret\r\nX: y", "secrét"])
+def test_a_token_that_could_break_a_header_is_refused_unnamed(token: str) -> None:
+    with pytest.raises(SettingsError, match="LABEL_STUDIO_API_KEY") as caught:
+        LabelStudioAccess("http://ls", token)
+    assert "secr" not in str(caught.value)
+
+
+def test_the_token_is_not_printed() -> None:
+    assert "secret" not in repr(ROOT_SITE)
+
+
+@pytest.mark.parametrize(
+    ("reference", "shown"),
+    [
+        ("data:image/png;base64," + "A" * 1000, "'data:image/png;base64,…' (1022 characters)"),
+        ("https://u:pass@h/a.jpg?X-Amz-Signature=1", "'https://h/a.jpg?…'"),
+        ("/data/local-files/?d=a/b.jpg", "'/data/local-files/?d=a/b.jpg'"),
+        ("x\n\ud800", r"'x\n\ud800'"),
+        ("s3://b/" + "k" * 200, "'s3://b/" + "k" * 53 + "…" + "k" * 60 + "'"),
+        (["/data/upload/1/a.jpg"], "['/data/upload/1/a.jpg']"),
+        (None, "None"),
+    ],
+)
+def test_shorten(reference: object, shown: str) -> None:
+    assert shorten(reference) == shown
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("data:image/png;base64,aGVsbG8=", b"hello"),
+        ("data:;base64,aGVsbG8", b"hello"),
+        ("DATA:image/png;BASE64,aGVs%0AbG8%3D", b"hello"),
+        ("data:,a%20b%FF", b"a b\xff"),
+        ("data:text/plain;charset=utf-8,ä", "ä".encode()),
+        ("http://host/data:,x", None),
+    ],
+)
+def test_data_urls(reference: str, expected: bytes | None) -> None:
+    assert read_data_url(reference, FetchPolicy()) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("data:image/png;base64", "comma"),
+        ("data:;base64,a*b=", "base64 is broken"),
+        ("data:;base64,a", "base64 is broken"),
+        ("data:,12345678901", "more than 10 bytes.*WALKCUT_MAX_BYTES"),
+    ],
+)
+def test_broken_data_urls(reference: str, message: str) -> None:
+    with pytest.raises(ImageFetchError, match=message):
+        read_data_url(reference, FetchPolicy(max_bytes=10))
+
+
+@pytest.mark.parametrize(
+    ("reference", "access", "expected"),
+    [
+        ("/data/upload/1/a.jpg", ROOT_SITE, "/data/upload/1/a.jpg"),
+        ("/data/upload/1/a.jpg", None, "/data/upload/1/a.jpg"),
+        ("/data/upload/1/a.jpg", SUB_SITE, "/data/upload/1/a.jpg"),
+        ("/label-studio/data/upload/1/a.jpg", SUB_SITE, "/data/upload/1/a.jpg"),
+        ("/label-studio/data/upload/1/a.jpg", ROOT_SITE, None),
+        ("/ls/data/local-files/?d=a/b.jpg", SUB_SITE, "/data/local-files/?d=a/b.jpg"),
+        ("/data/local-files?d=b.jpg", ROOT_SITE, "/data/local-files?d=b.jpg"),
+        ("/storage-data/uploaded/?filepath=u/a.jpg", ROOT_SITE, "/storage-data/uploaded/?filepath=u/a.jpg"),
+        ("http://ls:8080/static/a.jpg", ROOT_SITE, "/static/a.jpg"),
+        ("http://localhost:8080/data/local-files/?d=b.jpg", ROOT_SITE, "/data/local-files/?d=b.jpg"),
+        ("http://localhost:8081/data/local-files/?d=b.jpg", ROOT_SITE, None),
+        ("https://host/label-studio/data/upload/1/a.jpg", SUB_SITE, "/data/upload/1/a.jpg"),
+        ("https://host/label-studio-2/a.jpg", SUB_SITE, None),
+        ("https://ls:8080/data/upload/1/a.jpg", ROOT_SITE, None),
+        ("//ls:8080/data/upload/1/a.jpg", ROOT_SITE, None),
+        ("/api/users", ROOT_SITE, None),
+        ("s3://b/data/upload/1/a.jpg", ROOT_SITE, None),
+    ],
+)
+def test_label_studio_path(reference: str, access: LabelStudioAccess | None, expected: str | None) -> None:
+    assert label_studio_path(reference, access) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "path", "access", "expected"),
+    [
+        ("/data/upload/1/a.jpg", "/data/upload/1/a.jpg", ROOT_SITE, "http://ls:8080/data/upload/1/a.jpg"),
+        ("-", "/data/upload/1/a.jpg", SUB_SITE, "https://host/label-studio/data/upload/1/a.jpg"),
+        ("s3://b/a b?.jpg", None, ROOT_SITE, f"http://ls:8080/tasks/7/presign/?fileuri={CLOUD}"),
+        ("http://other/a.jpg", None, None, "http://other/a.jpg"),
+    ],
+)
+def test_web_address(reference: str, path: str | None, access: LabelStudioAccess | None, expected: str) -> None:
+    assert web_address(reference, path, 7, access) == expected
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["", " ", "a.jpg", "../a.jpg", "/etc/passwd", "file:///etc/passwd", "ftp://h/a.jpg", "s3s://b/a", "C:\\a"],
+)
+def test_other_references_are_refused(reference: str) -> None:
+    with pytest.raises(ImageFetchError, match=r"no reference that walkcut follows. Accepted are http.*data:.*s3://"):
+        web_address(reference, label_studio_path(reference, ROOT_SITE), 7, ROOT_SITE)
+
+
+def test_label_studios_files_need_its_address_and_the_task() -> None:
+    with pytest.raises(ImageFetchError, match="LABEL_STUDIO_URL"):
+        web_address("gs://b/a.jpg", None, 7, None)
+    with pytest.raises(ImageFetchError, match="task's id"):
+        web_address("azure-blob://b/a.jpg", None, None, ROOT_SITE)
+
+
+@pytest.fixture
+def local_files(tmp_path: Path) -> FetchPolicy:
+    """A folder of local files with links that lead out of it, in circles and within."""
+    root = tmp_path / "root"
+    (root / "my set").mkdir(parents=True)
+    (root / "my set" / "ä +.jpg").write_bytes(b"picture")
+    (root / "large.jpg").write_bytes(b"x" * 101)
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (root / "out.jpg").symlink_to(tmp_path / "secret.jpg")
+    (root / "up").symlink_to(tmp_path)
+    (root / "circle.jpg").symlink_to(root / "circle.jpg")
+    (root / "within.jpg").symlink_to(root / "my set" / "ä +.jpg")
+    return FetchPolicy(local_files_root=root, max_bytes=100)
+
+
+@pytest.mark.parametrize("name", ["my%20set/%C3%A4%20%2B.jpg", "my set/ä+%2B.jpg", "my set/../within.jpg"])
+def test_local_files(local_files: FetchPolicy, name: str) -> None:
+    assert read_local_file(f"/data/local-files/?d={name}", local_files) == b"picture"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../secret.jpg", "outside"),
+        ("%2e%2e/secret.jpg", "outside"),
+        ("/etc/hostname", "outside"),
+        ("out.jpg", "outside"),
+        ("up/secret.jpg", "outside"),
+        ("circle.jpg", "cannot be read"),
+        ("missing.jpg", "cannot be read.*WALKCUT_LOCAL_FILES_ROOT"),
+        ("a%00b", "cannot be read"),
+        ("", "is no file"),
+        ("my set", "is no file"),
+        ("large.jpg", "more than 100 bytes"),
+    ],
+)
+def test_local_files_stay_below_the_root(local_files: FetchPolicy, name: str, message: str) -> None:
+    with pytest.raises(ImageFetchError, match=message):
+        read_local_file(f"/data/local-files/?d={name}", local_files)
+
+
+def test_without_a_root_no_file_is_read(local_files: FetchPolicy) -> None:
+    assert read_local_file("/data/local-files/?d=within.jpg", FetchPolicy()) is None
+    assert read_local_file("/data/upload/?d=within.jpg", local_files) is None
+    assert read_local_file(None, local_files) is None

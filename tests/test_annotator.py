@@ -1,0 +1,183 @@
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import UInt8
+from torch import Tensor
+
+from tests.scenes import data_url, png, quarters
+from walkcut import brush
+from walkcut.annotator import Annotator, Deadline, Options, find_regions, predict_all, project_options
+from walkcut.errors import RequestError, SettingsError
+from walkcut.extraction import Evidence, Extractor, Part, load_extractor
+from walkcut.images import DecodeLimits, FetchPolicy, PictureSource
+from walkcut.labelstudio import BrushTarget, Task
+from walkcut.pipeline import Segmenter
+from walkcut.segmentation.granularity import Level, Segments
+from walkcut.store import TreeCache
+
+TARGET = BrushTarget("brush", "image", "image", ("Region",))
+NOW = Deadline(60)
+A, B = (data_url(png(quarters(*size))) for size in ((40, 60), (50, 30)))
+GONE, BROKEN = "gone.jpg", data_url(b"no picture")
+
+
+@dataclass(frozen=True)
+class Counting:
+    """The embedded extractor, and how often it was asked."""
+
+    inner: Extractor = field(default_factory=lambda: load_extractor("embedded"))
+    calls: list[tuple[int, ...]] = field(default_factory=list)
+    hook: Callable[[], None] = lambda: None
+
+    @property
+    def version(self) -> str:
+        return self.inner.version
+
+    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
+        self.calls.append(tuple(image.shape))
+        self.hook()
+        return self.inner.extract(image, parts)
+
+
+def annotator(folder: Path, extractor: Extractor | None = None, *, options: Options = Options()) -> Annotator:  # noqa: B008
+    segmenter = Segmenter(extractor or load_extractor("embedded"))
+    return Annotator(segmenter, PictureSource(FetchPolicy(), None), DecodeLimits(), TreeCache(folder, 1 << 24), options)
+
+
+def task(number: int, picture: str) -> Task:
+    return Task(number, {"image": picture})
+
+
+def masks(result: list[dict]) -> list[np.ndarray]:
+    return [
+        brush.decode(region["value"]["rle"], (region["original_height"], region["original_width"])) for region in result
+    ]
+
+
+def test_a_task_has_a_prediction_per_granularity_with_the_default_last(tmp_path: Path) -> None:
+    mine = annotator(tmp_path)
+    found = mine.predict(task(1, A), [TARGET], mine.options)
+    versions = [prediction.model_version for prediction in found]
+    assert [version.split("-")[0] for version in versions] == ["coarse", "medium", "fine", "auto"]
+    assert versions[-1] == mine.version(mine.options, mine.options.granularity)
+    assert len(set(versions)) == 4
+    assert all(0 <= prediction.score <= 1 for prediction in found)
+
+
+@pytest.mark.parametrize(
+    ("default", "offered"),
+    [(Level.MEDIUM, ["coarse", "fine", "auto", "medium"]), (Segments(3), ["coarse", "medium", "fine", "auto", "3"])],
+    ids=str,
+)
+def test_the_default_comes_last_whatever_it_is(default: Level | Segments, offered: list[str]) -> None:
+    assert [str(granularity) for granularity in Options(default).granularities] == offered
+
+
+def test_masks_have_the_pictures_size_and_share_no_pixel(tmp_path: Path) -> None:
+    mine = annotator(tmp_path)
+    for prediction in mine.predict(task(1, A), [TARGET], mine.options):
+        stacked = np.stack(masks(prediction.result))
+        assert stacked.shape[1:] == (40, 60)
+        assert stacked.sum(0).max() <= 1
+        assert np.diff(stacked.sum((1, 2))).max(initial=0) <= 0
+
+
+def test_small_regions_and_too_many_are_left_out(tmp_path: Path) -> None:
+    tree = annotator(tmp_path).tree(A, 1)
+    everything = find_regions(tree, Segments(30), Options(min_area=0), ["R"])
+    largest = find_regions(tree, Segments(30), Options(min_area=0, max_regions=2), ["R"])
+    assert len(everything) == tree.segments(Segments(30)) > 2
+    assert [region.mask.tolist() for region in largest] == [region.mask.tolist() for region in everything[:2]]
+    large = find_regions(tree, Segments(30), Options(min_area=0.1), ["R"])
+    assert 0 < len(large) < len(everything)
+    assert all(region.mask.mean() >= 0.1 for region in large)
+
+
+def test_neighbours_differ_where_there_are_labels_enough(tmp_path: Path) -> None:
+    tree = annotator(tmp_path).tree(A, 1)
+    regions = find_regions(tree, Segments(4), Options(), ["A", "B", "C", "D", "E", "F"])
+    assert len({region.label for region in regions}) >= 2
+
+
+def test_one_bad_task_costs_the_others_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mine = annotator(tmp_path)
+    tasks = [task(1, A), task(2, GONE), task(3, BROKEN), Task(4, {}), task(5, B)]
+    found = predict_all(mine, tasks, [TARGET], mine.options, NOW)
+    assert [len(predictions) for predictions in found] == [4, 0, 0, 0, 4]
+    for number, reason in (
+        (2, "cannot fetch the picture 'gone.jpg'"),
+        (3, "no picture that walkcut reads"),
+        (4, "has no picture"),
+    ):
+        assert any(f"task {number}" in line and reason in line for line in caplog.messages)
+
+
+def test_a_defect_met_by_one_task_costs_the_others_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail_once() -> None:
+        if len(extractor.calls) == 1:
+            raise ZeroDivisionError("a defect")
+
+    extractor = Counting(hook=fail_once)
+    mine = annotator(tmp_path, extractor)
+    found = predict_all(mine, [task(1, A), task(2, B)], [TARGET], mine.options, NOW)
+    assert [len(predictions) for predictions in found] == [0, 4]
+    assert "please report it" in caplog.text
+
+
+def test_nothing_is_begun_after_the_deadline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = iter([0, 1, 10, 11])
+    mine = annotator(tmp_path)
+    found = predict_all(mine, [task(1, A), task(2, B)], [TARGET], mine.options, Deadline(5, lambda: next(clock)))
+    assert [len(predictions) for predictions in found] == [4, 0]
+    assert "no time left for task 2" in caplog.text
+
+
+def test_a_picture_seen_before_needs_no_model(tmp_path: Path) -> None:
+    extractor = Counting()
+    first = annotator(tmp_path, extractor)
+    answer = first.predict(task(1, A), [TARGET], first.options)
+    again = annotator(tmp_path, extractor)
+    assert again.predict(task(1, A), [TARGET], again.options) == answer
+    assert extractor.calls == [(40, 60, 3)]
+
+
+def test_two_pictures_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
+    mine = annotator(tmp_path)
+    targets = [BrushTarget("left", "l", "one", ("R",)), BrushTarget("right", "r", "two", ("R",))]
+    found = mine.predict(Task(1, {"one": A, "two": B}), targets, mine.options)
+    assert {region["to_name"] for region in found[-1].result} == {"l", "r"}
+
+
+def test_the_version_changes_with_every_option(tmp_path: Path) -> None:
+    mine = annotator(tmp_path)
+    options = [Options(), Options(Level.FINE), Options(max_regions=3), Options(min_area=0.1)]
+    assert len({mine.version(each, Level.FINE) for each in options}) == 4
+
+
+def test_attributes_come_before_extra_parameters_before_the_default() -> None:
+    options = project_options(
+        Options(max_regions=7), {"granularity": "coarse", "min_area": 0.2, "other": 1}, {"granularity": "12", "name": B}
+    )
+    assert options == Options(Segments(12), 7, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"granularity": "tiny"}, "write auto, coarse"),
+        ({"max_regions": "many"}, "invalid literal"),
+        ({"max_regions": 0}, "room for 1 region"),
+        ({"min_area": 2}, "share of the picture"),
+    ],
+)
+def test_options_that_cannot_be_used_are_named(chosen: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=f"cannot be used.*{message}"):
+        project_options(Options(), chosen, {})
+
+
+def test_options_check_themselves() -> None:
+    with pytest.raises(SettingsError, match="max_regions is 0"):
+        Options(max_regions=0)
