@@ -9,13 +9,24 @@ from torch import Tensor
 
 from tests.scenes import data_url, png, quarters
 from walkcut import brush
-from walkcut.annotator import Annotator, Deadline, Options, find_regions, predict_all, project_options
+from walkcut.annotator import (
+    Annotator,
+    Deadline,
+    Options,
+    find_regions,
+    follow_wishes,
+    predict_all,
+    project_options,
+    suggest_all,
+)
 from walkcut.errors import RequestError, SettingsError
 from walkcut.extraction import Evidence, Extractor, Part, load_extractor
 from walkcut.images import DecodeLimits, FetchPolicy, PictureSource
 from walkcut.labelstudio import BrushTarget, Task
 from walkcut.pipeline import Segmenter
 from walkcut.segmentation.granularity import Level, Segments
+from walkcut.segmentation.hierarchy import Hierarchy
+from walkcut.segmentation.tree import CutTree
 from walkcut.store import TreeCache
 
 TARGET = BrushTarget("brush", "image", "image", ("Region",))
@@ -42,9 +53,11 @@ class Counting:
         return self.inner.extract(image, parts)
 
 
-def annotator(folder: Path, extractor: Extractor | None = None, *, options: Options = Options()) -> Annotator:  # noqa: B008
+def annotator(folder: Path, extractor: Extractor | None = None) -> Annotator:
     segmenter = Segmenter(extractor or load_extractor("embedded"))
-    return Annotator(segmenter, PictureSource(FetchPolicy(), None), DecodeLimits(), TreeCache(folder, 1 << 24), options)
+    return Annotator(
+        segmenter, PictureSource(FetchPolicy(), None), DecodeLimits(), TreeCache(folder, 1 << 24), Options()
+    )
 
 
 def task(number: int, picture: str) -> Task:
@@ -149,6 +162,45 @@ def test_two_pictures_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
     targets = [BrushTarget("left", "l", "one", ("R",)), BrushTarget("right", "r", "two", ("R",))]
     found = mine.predict(Task(1, {"one": A, "two": B}), targets, mine.options)
     assert {region["to_name"] for region in found[-1].result} == {"l", "r"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "granularity"),
+    [
+        (["12"], Segments(12)),
+        (["12", "auto"], Level.AUTO),
+        (["12", "finer"], Segments(18)),
+        (["12", "coarser", "Coarser "], Segments(5)),
+        (["1", "finer"], Segments(2)),
+        (["2", "coarser", "coarser"], Segments(1)),
+        (["999", "finer"], Segments(30)),
+        (["12", "slip", "finer"], Segments(18)),
+    ],
+)
+def test_typed_lines_are_followed_in_order(lines: list[str], granularity: Level | Segments) -> None:
+    joints = np.array([[0, 1], *([row + 29, row + 1] for row in range(1, 29))])
+    thirty = Hierarchy(joints, np.linspace(1, 0, 29), np.zeros(29, bool))
+    tree = CutTree(np.arange(30, dtype=np.uint16)[None], thirty, {})
+    assert follow_wishes(lines, tree, Level.AUTO) == granularity
+
+
+def typed(*lines: str) -> dict[str, object]:
+    return {"result": [{"type": "textarea", "from_name": "granularity", "value": {"text": list(lines)}}]}
+
+
+def test_typing_a_number_gives_as_many_regions(tmp_path: Path) -> None:
+    mine = annotator(tmp_path)
+    found = mine.suggest(task(1, A), [TARGET], Options(min_area=0), typed("3"))
+    assert len(found.result) == 3
+    other = mine.suggest(task(1, A), [TARGET], Options(min_area=0), typed("3", "finer"))
+    assert not {region["id"] for region in found.result} & {region["id"] for region in other.result}
+
+
+@pytest.mark.parametrize("context", [None, "text", {}, {"result": []}, typed(), typed("nonsense")])
+def test_calls_without_a_granularity_are_answered_with_nothing(tmp_path: Path, context: object) -> None:
+    mine = annotator(tmp_path)
+    (found,) = suggest_all(mine, [task(1, A)], [TARGET], mine.options, context)
+    assert found.result == []
 
 
 def test_the_version_changes_with_every_option(tmp_path: Path) -> None:

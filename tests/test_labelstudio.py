@@ -15,6 +15,7 @@ from walkcut.labelstudio import (
     read_extra_params,
     read_tasks,
     region_id,
+    typed_lines,
 )
 
 TARGET = BrushTarget("brush", "image", "photo", ("Region",))
@@ -85,6 +86,25 @@ def test_a_task_without_one_picture_says_so(value: object) -> None:
         Task(7, {"photo": value}).reference(TARGET)
 
 
+def text_field(name: str, *lines: str, to_name: str = "image") -> dict[str, object]:
+    return {"type": "textarea", "from_name": name, "to_name": to_name, "value": {"text": list(lines)}}
+
+
+def test_the_granularity_field_counts_before_other_text_fields() -> None:
+    note, wish = text_field("note", "hello"), text_field("granularity", "3", "5")
+    elsewhere = text_field("granularity", "7", to_name="other")
+    point = {"type": "keypointlabels", "from_name": "kp", "to_name": "image", "value": {"x": 1}}
+    assert typed_lines({"result": [point, wish, note, elsewhere]}, TARGET) == ["3", "5"]
+    assert typed_lines({"result": [note, elsewhere]}, TARGET) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    "context", [None, "text", [], {}, {"result": None}, {"result": [None, {"type": "textarea", "value": "x"}]}]
+)
+def test_contexts_without_text_hold_no_line(context: object) -> None:
+    assert typed_lines(context, TARGET) == []
+
+
 @pytest.mark.parametrize(
     ("value", "params"),
     [('{"granularity": "fine"}', {"granularity": "fine"}), ({"a": 1}, {"a": 1}), (None, {}), ("", {}), ("[1]", {}),
@@ -124,10 +144,8 @@ def test_ids_are_the_same_for_the_same_answer_and_for_no_other() -> None:
 
 def test_a_prediction_holds_the_regions_of_every_control() -> None:
     right = BrushTarget("right", "r", "photo", ("A",))
-    found = prediction(
-        TASK, [(TARGET, [Region(MASK, "Region", 1.0)] * 2), (right, [Region(MASK, "A", 0.0)])], 0.25, "v"
-    )
-    document = found.as_json()
+    regions = [(TARGET, [Region(MASK, "Region", 1.0)] * 2), (right, [Region(MASK, "A", 0.25)])]
+    document = prediction(TASK, regions, "v").as_json()
     assert [region["from_name"] for region in document["result"]] == ["brush", "brush", "right"]
     assert len({region["id"] for region in document["result"]}) == 3
-    assert (document["score"], document["model_version"]) == (0.25, "v")
+    assert (document["score"], document["model_version"]) == (0.75, "v")

@@ -5,21 +5,25 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
-from walkcut.errors import RequestError, SettingsError, WalkcutError
+from walkcut.errors import GranularityError, RequestError, SettingsError, WalkcutError
 from walkcut.images import DecodeLimits, PictureSource, decode
-from walkcut.labelstudio import BrushTarget, Prediction, Region, Task, brush_targets, prediction
+from walkcut.labelstudio import BrushTarget, Prediction, Region, Task, brush_targets, prediction, typed_lines
 from walkcut.overlay import neighbour_colours
 from walkcut.pipeline import Segmenter
-from walkcut.segmentation.granularity import Granularity, Level, parse_granularity
+from walkcut.segmentation.granularity import Granularity, Level, Segments, parse_granularity
 from walkcut.segmentation.tree import CutTree
 from walkcut.store import TreeCache
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,19 @@ class Annotator:
         trees = [(target, self.tree(task.reference(target), task.id)) for target in targets]
         return [self._prediction(task, trees, options, granularity) for granularity in options.granularities]
 
+    def suggest(self, task: Task, targets: Sequence[BrushTarget], options: Options, context: object) -> Prediction:
+        """What an annotator asked for by typing a granularity; nothing for calls without text.
+
+        Raises `WalkcutError` for words that mean nothing and for pictures that cannot be had.
+        """
+        regions, wishes = [], []
+        for target in targets:
+            if lines := typed_lines(context, target):
+                tree = self.tree(task.reference(target), task.id)
+                wishes.append(follow_wishes(lines, tree, options.granularity))
+                regions.append((target, find_regions(tree, wishes[-1], options, target.neutral)))
+        return prediction(task, regions, f"typed {' '.join(map(str, wishes))}")
+
     def tree(self, reference: str, task_id: int) -> CutTree:
         """The cut tree of a picture, from the cache or grown."""
         data = self._source.fetch(reference, task_id or None)
@@ -110,9 +127,7 @@ class Annotator:
     ) -> Prediction:
         """One granularity of a task's pictures."""
         regions = [(target, find_regions(tree, granularity, options, target.neutral)) for target, tree in trees]
-        scores = [region.score for _, found in regions for region in found]
-        score = float(np.mean(scores)) if scores else 0.0
-        return prediction(task, regions, score, self.version(options, granularity))
+        return prediction(task, regions, self.version(options, granularity))
 
 
 def find_regions(tree: CutTree, granularity: Granularity, options: Options, neutral: Sequence[str]) -> list[Region]:
@@ -131,6 +146,31 @@ def find_regions(tree: CutTree, granularity: Granularity, options: Options, neut
         for segment in largest
         if areas[segment] >= options.min_area * labels.size
     ]
+
+
+def follow_wishes(lines: Sequence[str], tree: CutTree, default: Granularity) -> Granularity:
+    """The granularity that typed lines come to: each is absolute, or `finer` or `coarser` than what was before.
+
+    A step is half as many segments again, or a third fewer. Raises `GranularityError` where the last line means
+    nothing; earlier slips do not matter any more.
+    """
+    granularity = default
+    for line in lines[:-1]:
+        with suppress(GranularityError):
+            granularity = _follow_wish(line, tree, granularity)
+    return _follow_wish(lines[-1], tree, granularity)
+
+
+def _follow_wish(line: str, tree: CutTree, before: Granularity) -> Granularity:
+    """The granularity after one typed line."""
+    now = tree.segments(before)
+    match line.strip().lower():
+        case "finer":
+            return Segments(min(max(round(now * 3 / 2), now + 1), tree.hierarchy.leaves))
+        case "coarser":
+            return Segments(max(min(round(now * 2 / 3), now - 1), 1))
+        case _:
+            return parse_granularity(line)
 
 
 class Deadline:
@@ -163,17 +203,32 @@ def _predict_one(
     options: Options,
     deadline: Deadline,
 ) -> list[Prediction]:
-    """A task's predictions; its failure is its own, and logged."""
+    """A task's predictions, or none."""
     if deadline.passed:
         log.warning("no time left for task %s: it will be asked for again", task.id)
         return []
+    return _guarded(task, partial(annotator.predict, task, targets, options), otherwise=[])
+
+
+def suggest_all(
+    annotator: Annotator, tasks: Sequence[Task], targets: Sequence[BrushTarget], options: Options, context: object
+) -> list[Prediction]:
+    """What an annotator is shown for each task; nothing where it failed, since errors are not shown to annotators."""
+    nothing = Prediction([], 0.0, "")
+    return [
+        _guarded(task, partial(annotator.suggest, task, targets, options, context), otherwise=nothing) for task in tasks
+    ]
+
+
+def _guarded(task: Task, answer: Callable[[], Answer], *, otherwise: Answer) -> Answer:
+    """An answer for one task, whose failure is its own, and logged."""
     try:
-        return annotator.predict(task, targets, options)
+        return answer()
     except WalkcutError as error:
-        log.warning("no predictions for task %s: %s", task.id, error)
+        log.warning("nothing for task %s: %s", task.id, error)
     except Exception:
-        log.exception("no predictions for task %s: a defect of walkcut, please report it", task.id)
-    return []
+        log.exception("nothing for task %s: a defect of walkcut, please report it", task.id)
+    return otherwise
 
 
 def _option(chosen: Mapping[str, Any], name: str, parse: Callable[[str], Any], default: Any) -> Any:

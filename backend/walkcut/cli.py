@@ -114,7 +114,8 @@ def segment(
             _segment_one(path, out, segmenter, wanted, DecodeLimits(settings.max_pixels), keep_tree=tree)
         except (WalkcutError, OSError) as error:
             failed += 1
-            tqdm.write(f"{path}: {error}", file=sys.stderr)
+            reason = error.strerror if isinstance(error, OSError) else error
+            tqdm.write(f"{path}: {reason}", file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 

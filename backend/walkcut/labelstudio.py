@@ -126,6 +126,28 @@ def _task(document: Mapping[str, Any]) -> Task:
     return Task(number if isinstance(number, int) else 0, data if isinstance(data, dict) else {})
 
 
+def typed_lines(context: object, target: BrushTarget) -> list[str]:
+    """What an annotator typed for a target's picture, oldest line first; nothing for calls that carry no text.
+
+    The text field named `granularity` counts where there is one, else all of the picture's text fields do.
+    """
+    result = context.get("result") if isinstance(context, dict) else None
+    fields = [item for item in result if _is_text(item, target)] if isinstance(result, list) else []
+    named = [item for item in fields if item.get("from_name") == "granularity"]
+    texts = [item["value"].get("text") for item in named or fields]
+    return [str(line) for text in texts for line in (text if isinstance(text, list) else [text])]
+
+
+def _is_text(item: object, target: BrushTarget) -> bool:
+    """Whether an item of a context is a text field of a target's picture."""
+    return (
+        isinstance(item, dict)
+        and item.get("type") == "textarea"
+        and item.get("to_name", target.to_name) == target.to_name
+        and isinstance(item.get("value"), dict)
+    )
+
+
 def read_extra_params(value: object) -> dict[str, Any]:
     """Extra parameters of the model's settings: an object, or its JSON as the settings form sends it; else nothing."""
     if isinstance(value, str):
@@ -139,7 +161,6 @@ def read_extra_params(value: object) -> dict[str, Any]:
 def prediction(
     task: Task,
     targets: Sequence[tuple[BrushTarget, Sequence[Region]]],
-    score: float,
     model_version: str,
 ) -> Prediction:
     """A prediction with the regions of each target, under ids that no other task, version or control shares."""
@@ -148,7 +169,8 @@ def prediction(
         for target, regions in targets
         for number, region in enumerate(regions)
     ]
-    return Prediction(result, score, model_version)
+    scores = [region.score for _, regions in targets for region in regions]
+    return Prediction(result, sum(scores) / max(1, len(scores)), model_version)
 
 
 def brush_region(region: Region, target: BrushTarget, identity: str) -> dict[str, Any]:

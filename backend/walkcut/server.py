@@ -10,7 +10,7 @@ from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from werkzeug.exceptions import HTTPException
 
-from walkcut.annotator import Annotator, Deadline, predict_all
+from walkcut.annotator import Annotator, Deadline, predict_all, suggest_all
 from walkcut.errors import RequestError, WalkcutError
 from walkcut.labelstudio import read_extra_params, read_tasks
 from walkcut.settings import Settings
@@ -102,9 +102,10 @@ def _add_predict_route(
     def predict() -> dict[str, list[Any]]:
         body = _json_object()
         tasks = read_tasks(body)
-        if _is_interactive(body):
-            return {"results": [{"result": []} for _ in tasks]}
         targets, options = annotator.set_up(_label_config(body, "label_config"), store.extra_params(_project(body)))
+        context = _context(body)
+        if context is not None:
+            return {"results": [each.as_json() for each in suggest_all(annotator, tasks, targets, options, context)]}
         if not free.acquire(blocking=False):
             log.warning("busy: %d tasks handed back, Label Studio asks for them again", len(tasks))
             metrics.tasks.labels("busy").inc(len(tasks))
@@ -119,10 +120,10 @@ def _add_predict_route(
         return {"results": [[each.as_json() for each in predictions] for predictions in found]}
 
 
-def _is_interactive(body: dict[str, Any]) -> bool:
-    """Whether an annotator asks, who is shown the first answer's regions and cannot be shown an error."""
+def _context(body: dict[str, Any]) -> object:
+    """What an annotator did to ask; `None` where no annotator waits."""
     params = body.get("params")
-    return isinstance(params, dict) and params.get("context") is not None
+    return params.get("context") if isinstance(params, dict) else None
 
 
 def _json_object() -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_three_leaves_in_a_row_join_over_the_weaker_border_first() -> None:
     contour = torch.tensor([[0, 0.8, 1.0, 0.1, 0.3, 0]])
     hierarchy = merge_leaves(leaves, contour, torch.ones(1, 1, 6), rule=PLAIN)
     assert hierarchy.joints.tolist() == [[1, 2], [0, 3]]
-    np.testing.assert_allclose(hierarchy.costs, np.exp([-0.2, -0.9]), rtol=1e-6)
+    np.testing.assert_allclose(hierarchy.costs, np.exp([-(0.2**3), -(0.9**3)]), rtol=1e-6)
     assert hierarchy.cut.tolist() == [False, True]
 
 

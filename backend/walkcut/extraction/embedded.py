@@ -42,10 +42,10 @@ class EmbeddedExtractor:
     """
 
     working_side: int = 256
-    patches: int = 56
+    patches: int = 48
     reach: int = 6
     contour_scale: float = 0.1
-    histogram_scale: float = 0.3
+    histogram_scale: float = 0.15
 
     @property
     def version(self) -> str:

@@ -24,14 +24,15 @@ class MergeRule:
 
     Their separation is `(b + histogram · χ²) · s^growth · min(1, s / smallest)` with the mean contour `b` on their
     border, the χ² distance of their mean histograms, and the size `s` of the smaller one as a share of the picture.
-    A joint of separation `d` costs `exp(-d / scale)` to cut again; the rule cuts all that cost at most `auto`.
+    A joint of separation `d` costs `exp(-(d / scale)³)` to cut again; the rule cuts all that cost at most `auto`. The
+    defaults are the best of those tried on BSDS500 val with the evidence of the embedded extractor.
     """
 
-    histogram: float = 0.5
+    histogram: float = 0.45
     growth: float = 0.1
     smallest: float = 0.003
-    scale: float = 1.0
-    auto: float = 0.4
+    scale: float = 0.65
+    auto: float = 0.43
 
     def separation(
         self, contour: Float64[np.ndarray, " e"], distance: Float64[np.ndarray, " e"], size: Float64[np.ndarray, " e"]
@@ -41,7 +42,7 @@ class MergeRule:
 
     def cost(self, separation: Float64[np.ndarray, " j"]) -> Float64[np.ndarray, " j"]:
         """The cost in [0, 1] of cutting joints again, made monotone along the rows."""
-        return np.exp(-np.maximum.accumulate(separation) / self.scale)
+        return np.exp(-((np.maximum.accumulate(separation) / self.scale) ** 3))
 
 
 def watershed_leaves(contour: Float[Tensor, "y x"]) -> Int64[np.ndarray, "y x"]:

@@ -1,0 +1,273 @@
+import json
+import threading
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import waitress
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tests.scenes import data_url, png, quarters
+from tests.test_annotator import Counting, annotator
+from walkcut.annotator import Annotator
+from walkcut.extraction import Extractor
+from walkcut.server import create_app
+from walkcut.settings import Settings
+from walkcut.store import ProjectStore
+
+BRUSH = '<BrushLabels name="b" toName="im"{}><Label value="Part"/></BrushLabels>'
+CONFIG = f'<View><Image name="im" value="$photo"/>{BRUSH}</View>'
+SETUP = {
+    "project": "3.1795163936",
+    "schema": CONFIG.format(""),
+    "hostname": "http://localhost:8080",
+    "extra_params": None,
+}
+PICTURE = data_url(png(quarters(30, 40)))
+
+
+class Backend:
+    """A backend over a folder, and a client for it."""
+
+    def __init__(self, folder: Path, settings: Settings, extractor: Extractor | None = None) -> None:
+        self.store = ProjectStore(folder)
+        self.annotator: Annotator = annotator(folder / "trees", extractor)
+        self.app = create_app(self.annotator, self.store, settings)
+        self.client: FlaskClient = self.app.test_client()
+
+    def set_up(self, **changes: Any) -> str:
+        answer = self.client.post("/setup", json=SETUP | changes)
+        assert answer.status_code == 200, answer.text
+        return str(document(answer)["model_version"])
+
+    def predict(self, *pictures: object, **changes: Any) -> list[Any]:
+        answer = self.client.post("/predict", json=predict_body(*pictures) | changes)
+        assert answer.status_code == 200, answer.text
+        return list(document(answer)["results"])
+
+
+def document(answer: TestResponse) -> dict[str, Any]:
+    """The JSON object of an answer."""
+    found = answer.get_json()
+    assert isinstance(found, dict)
+    return found
+
+
+def predict_body(*pictures: object, config: str = CONFIG.format("")) -> dict[str, Any]:
+    """What Label Studio sends for tasks with these pictures."""
+    tasks = [{"id": number, "data": {"photo": picture}} for number, picture in enumerate(pictures, 1)]
+    params = {"login": None, "password": None, "context": None}
+    return {"tasks": tasks, "project": "3.1795163936", "label_config": config, "params": params}
+
+
+@contextmanager
+def running(folder: Path, settings: Settings, extractor: Extractor | None = None) -> Iterator[Backend]:
+    backend = Backend(folder, settings, extractor)
+    yield backend
+    backend.store.close()
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    with running(tmp_path, Settings()) as backend:
+        yield backend
+
+
+def test_health_says_up(backend: Backend) -> None:
+    assert backend.client.get("/health").json == {"status": "UP", "model_class": "walkcut"}
+    assert backend.client.get("/").json == backend.client.get("/health").json
+
+
+def test_exactly_the_last_prediction_carries_the_version_of_set_up(backend: Backend) -> None:
+    version = backend.set_up()
+    (predictions,) = backend.predict(PICTURE)
+    assert [prediction["model_version"] == version for prediction in predictions] == [False, False, False, True]
+
+
+def test_names_and_labels_are_those_of_the_config(backend: Backend) -> None:
+    region = backend.predict(PICTURE)[0][-1]["result"][0]
+    assert (region["from_name"], region["to_name"], region["value"]["brushlabels"]) == ("b", "im", ["Part"])
+    assert (region["original_width"], region["original_height"]) == (40, 30)
+
+
+def test_there_is_an_entry_per_task_whatever_happens(backend: Backend) -> None:
+    broken = (
+        data_url(b"no picture"),
+        data_url(png(quarters(30, 40))[:200]),
+        data_url(b""),
+        None,
+        ["a", "b"],
+        "file:///etc/passwd",
+    )
+    results = backend.predict(PICTURE, *broken, PICTURE)
+    assert [len(predictions) for predictions in results] == [4, 0, 0, 0, 0, 0, 0, 4]
+    assert backend.predict() == []
+
+
+def test_predictions_are_plain_json(backend: Backend) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    answer = backend.client.post("/predict", json=predict_body(PICTURE))
+    json.loads(answer.text, parse_constant=refuse)
+
+
+def test_settings_of_a_project_change_its_version_and_the_default(backend: Backend) -> None:
+    plain = backend.set_up()
+    fine = backend.set_up(extra_params='{"granularity": "fine"}')
+    assert backend.predict(PICTURE)[0][-1]["model_version"] == fine
+    assert backend.set_up(extra_params={"max_regions": 1}) not in {plain, fine}
+    assert {len(prediction["result"]) for prediction in backend.predict(PICTURE)[0]} == {1}
+    assert backend.set_up(extra_params="garbage") == plain
+    attributes = CONFIG.format(' granularity="coarse"')
+    assert backend.set_up(schema=attributes).startswith("coarse")
+    assert backend.predict(PICTURE, label_config=attributes)[0][-1]["model_version"].startswith("coarse")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": "<View/>"}, "needs BrushLabels on an Image"),
+        ({"schema": None}, 'needs "schema"'),
+        ({"extra_params": {"granularity": "tiny"}}, "write auto, coarse"),
+    ],
+)
+def test_set_up_says_what_is_wrong(backend: Backend, changes: dict[str, Any], message: str) -> None:
+    answer = backend.client.post("/setup", json=SETUP | changes)
+    assert answer.status_code == 400
+    assert message in document(answer)["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/predict", b"no json", "must be a JSON object"),
+        ("/predict", b"[1]", "must be a JSON object"),
+        ("/predict", b"{}", 'needs \\"tasks\\"'),
+        ("/predict", b'{"tasks": []}', 'needs \\"label_config\\"'),
+        ("/predict", b'{"tasks": [], "label_config": "<View/>"}', "needs BrushLabels"),
+        ("/setup", b"\xff\x00", "must be a JSON object"),
+        ("/webhook", b"no json", "must be a JSON object"),
+    ],
+)
+def test_requests_out_of_the_protocol_are_answered_with_the_remedy(
+    backend: Backend, path: str, body: bytes, message: str
+) -> None:
+    answer = backend.client.post(path, data=body)
+    assert answer.status_code == 400
+    assert message in json.dumps(document(answer)["error"])
+    assert backend.predict(PICTURE)[0]
+
+
+@pytest.mark.parametrize(
+    ("context", "regions"),
+    [("", 0), ({"result": []}, 0), ({"result": [{"type": "textarea", "value": {"text": ["3"]}}]}, 3)],
+)
+def test_an_annotators_call_is_answered_with_regions(backend: Backend, context: object, regions: int) -> None:
+    (answer,) = backend.predict(PICTURE, params={"context": context})
+    assert len(answer["result"]) == regions
+
+
+def test_an_annotator_is_never_answered_with_an_error(backend: Backend) -> None:
+    typed = {"result": [{"type": "textarea", "value": {"text": ["3"]}}]}
+    (answer,) = backend.predict("gone.jpg", params={"context": typed})
+    assert answer["result"] == []
+
+
+def test_events_are_stored_as_they_come(backend: Backend) -> None:
+    for body in ({"action": "ANNOTATION_CREATED", "project": {"id": 3}, "annotation": {"id": 1}}, {"odd": True}):
+        assert backend.client.post("/webhook", json=body).status_code == 200
+    (created,) = backend.store.events("3")
+    assert (created.action, created.body["annotation"]) == ("ANNOTATION_CREATED", {"id": 1})
+
+
+def test_versions_are_those_of_a_project_without_wishes(backend: Backend) -> None:
+    versions = document(backend.client.get("/versions"))["versions"]
+    assert versions[-1] == backend.set_up()
+    assert [version.split("-")[0] for version in versions] == ["coarse", "medium", "fine", "auto"]
+
+
+def test_metrics_count_requests_and_tasks(backend: Backend) -> None:
+    backend.predict(PICTURE, None)
+    text = backend.client.get("/metrics").text
+    assert 'walkcut_requests_total{endpoint="predict",status="200"} 1.0' in text
+    assert 'walkcut_tasks_total{outcome="predicted"} 1.0' in text
+    assert 'walkcut_tasks_total{outcome="failed"} 1.0' in text
+
+
+def test_what_is_not_there_and_what_fails_is_json_without_a_traceback(backend: Backend, tmp_path: Path) -> None:
+    assert document(backend.client.get("/nowhere"))["error"]
+    backend.store.close()
+    for file in tmp_path.glob("walkcut.sqlite3*"):
+        file.unlink()
+    (tmp_path / "walkcut.sqlite3").mkdir()
+    answer = backend.client.post("/webhook", json={})
+    assert answer.status_code == 500
+    assert answer.json == {"error": "a defect of walkcut: its log has the details"}
+
+
+def test_a_body_beyond_the_limit_is_refused(backend: Backend) -> None:
+    backend.app.config["MAX_CONTENT_LENGTH"] = 100
+    answer = backend.client.post("/predict", data=b"x" * 200)
+    assert answer.status_code == 413
+    assert document(answer)["error"]
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def test_with_a_password_all_but_health_asks_for_it(tmp_path: Path) -> None:
+    with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
+        get = backend.client.get
+        assert get("/health").status_code == 200
+        for headers in ({}, basic("me", "wrong"), basic("you", "geheim"), {"Authorization": "Bearer geheim"}):
+            answer = get("/versions", headers=headers)
+            assert answer.status_code == 401
+            assert "WWW-Authenticate" in answer.headers
+        assert get("/versions", headers=basic("me", "geheim")).status_code == 200
+        assert backend.client.post("/predict", json=predict_body()).status_code == 401
+
+
+@contextmanager
+def served(backend: Backend, threads: int) -> Iterator[str]:
+    """The backend on a real port, by the server that `walkcut serve` uses."""
+    server = waitress.create_server(backend.app, host="127.0.0.1", port=0, threads=threads)
+    runner = threading.Thread(target=server.run, daemon=True)
+    runner.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.task_dispatcher.shutdown()
+    server.close()
+    runner.join(10)
+
+
+def test_health_and_set_up_answer_while_predictions_wait_for_the_model(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    threads = 4
+    pictures = [data_url(png(quarters(30, 40 + number))) for number in range(3)]
+    answers: list[list[Any]] = []
+
+    def ask(url: str, picture: str) -> None:
+        answers.append(requests.post(f"{url}/predict", json=predict_body(picture), timeout=60).json()["results"])
+
+    with running(tmp_path, Settings(threads=threads), Counting(hook=wait)) as backend, served(backend, threads) as url:
+        first = threading.Thread(target=ask, args=(url, pictures[0]))
+        first.start()
+        assert begun.wait(60)
+        ask(url, pictures[1])
+        assert answers == [[[]]], "a call beyond the free threads is handed back at once"
+        assert requests.get(f"{url}/health", timeout=30).ok
+        assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
+        go_on.set()
+        first.join(60)
+    assert len(answers[1][0]) == 4
