@@ -28,6 +28,7 @@ e2e: $(VENV)/.test-installed $(LS_VENV)/.installed .browser
 benchmark: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.brush
 	$(BIN)/python -m benchmarks.picture
+	$(BIN)/python -m benchmarks.responsiveness
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

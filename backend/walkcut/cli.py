@@ -124,8 +124,9 @@ def list_settings() -> None:
     """List the settings: variable, value and meaning."""
     settings = read_settings()
     for spec in fields(Settings):
-        value = "(set)" if not spec.repr and getattr(settings, spec.name) else getattr(settings, spec.name)
-        click.echo(f"{spec.metadata['variable']:28} {value!s:20} {spec.metadata['meaning']}")
+        value = getattr(settings, spec.name)
+        shown = ("(set)" if not spec.repr else str(value)) if value not in {None, "", ()} else "-"
+        click.echo(f"{spec.metadata['variable']:28} {shown:20} {spec.metadata['meaning']}")
 
 
 def _claim(path: Path, done: dict[str, Path]) -> None:

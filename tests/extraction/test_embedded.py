@@ -93,6 +93,12 @@ def test_the_walk_stays_on_its_side() -> None:
     assert step.weights.diagonal().median() < 0.1
 
 
+def test_even_texture_does_not_stop_the_walk() -> None:
+    features = torch.full((2, 20, 20), 0.5)
+    calm, busy = (EmbeddedExtractor()._walk(features, torch.full((20, 20), level)) for level in (0.0, 0.9))
+    torch.testing.assert_close(busy.weights, calm.weights)
+
+
 def test_lab_of_white_black_and_red() -> None:
     rgb = torch.tensor([[1.0, 0, 1], [1, 0, 0], [1, 0, 0]])[:, None]
     expected = torch.tensor([[100.0, 0, 53.24], [0, 0, 80.09], [0, 0, 67.20]])[:, None]

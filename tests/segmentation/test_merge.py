@@ -91,12 +91,13 @@ def test_three_leaves_in_a_row_join_over_the_weaker_border_first() -> None:
     assert hierarchy.cut.tolist() == [False, True]
 
 
-def test_costs_stay_monotone_where_a_joint_weakens_the_border() -> None:
-    """0 and 1 join at 0.4; their common border with 2 then has a mean of only 0.25."""
+def test_costs_stay_monotone_where_a_joint_comes_nearer_to_a_third() -> None:
+    """The leaves lie 0.2 apart, but the union of two only 1/6 from the third."""
     leaves = np.array([[0, 1], [2, 2]])
-    contour = torch.tensor([[0.9, -0.1], [0.1, 0.1]])
-    hierarchy = merge_leaves(leaves, contour + 0.0, torch.ones(1, 2, 2), rule=PLAIN)
-    assert (np.diff(hierarchy.costs) <= 0).all()
+    means = torch.tensor([[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]])
+    rule = MergeRule(histogram=1, growth=0, smallest=1e-9, scale=1)
+    hierarchy = merge_leaves(leaves, torch.zeros(2, 2), means[leaves].permute(2, 0, 1), rule=rule)
+    np.testing.assert_allclose(hierarchy.costs, np.exp([-(0.2**3)] * 2), rtol=1e-6)
 
 
 def test_histograms_keep_regions_apart_that_no_contour_parts() -> None:
