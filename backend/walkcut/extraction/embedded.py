@@ -38,12 +38,14 @@ class EmbeddedExtractor:
 
     Pictures are shrunk to `working_side` pixels on the longest side. The walk steps between patches, `patches` on the
     longest side, at most `reach` patches away, `e` times more rarely for every `contour_scale` by which a contour
-    between them rises above both ends, and for every `histogram_scale` of χ² distance.
+    between them rises above both ends, and for every `histogram_scale` of χ² distance. The map holds `steps` steps,
+    since one step sees no further than its reach, and self-attention sees the whole picture.
     """
 
     working_side: int = 256
     patches: int = 48
     reach: int = 6
+    steps: int = 16
     contour_scale: float = 0.1
     histogram_scale: float = 0.15
 
@@ -53,7 +55,7 @@ class EmbeddedExtractor:
         return f"embedded-{_REVISION} {self}"
 
     def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
-        """Contour and features at the working resolution, and one map of a local walk.
+        """Contour and features at the working resolution, and one map of a walk.
 
         The features are soft histograms of colour and of texture; the channels of either sum to one.
         """
@@ -67,7 +69,7 @@ class EmbeddedExtractor:
         )
 
     def _walk(self, features: Float[Tensor, "c h w"], contour: Float[Tensor, "h w"]) -> AttentionMap:
-        """One step of the walk from patch to patch.
+        """The walk from patch to patch.
 
         A contour counts by how far it rises above its two ends, so that texture does not stop the walk.
         """
@@ -86,7 +88,8 @@ class EmbeddedExtractor:
         weights[patch, other] = weights[other, patch] = torch.exp(
             -barrier.clamp_min(0) / self.contour_scale - distance / self.histogram_scale
         )
-        return AttentionMap((height, width), weights / weights.sum(1, keepdim=True))
+        one_step = weights / weights.sum(1, keepdim=True)
+        return AttentionMap((height, width), torch.linalg.matrix_power(one_step, self.steps))
 
 
 def to_lab(rgb: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
