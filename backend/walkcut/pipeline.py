@@ -7,20 +7,23 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
+from torch import Tensor
 
 from walkcut.errors import SegmentationError, SettingsError
 from walkcut.extraction import Evidence, Extractor, Part
 from walkcut.segmentation.attention import aggregate, walk
 from walkcut.segmentation.granularity import Level
-from walkcut.segmentation.hierarchy import Hierarchy
+from walkcut.segmentation.hierarchy import Hierarchy, renumber
 from walkcut.segmentation.merge import merge_leaves, watershed_leaves
 from walkcut.segmentation.ncut import Affinity, ManC, StoppingRule, recursive_ncut
-from walkcut.segmentation.refine import Scores, assign_pixels, score_leaves, upsample_labels
+from walkcut.segmentation.refine import Scores, assign_pixels, score_leaves, snap_labels
 from walkcut.segmentation.tree import CutTree, grow_tree
 
 Method = Literal["merge", "ncut", "ncut+merge"]
 METHODS: tuple[Method, ...] = ("merge", "ncut", "ncut+merge")
+
+_MOST_MERGED_LEAVES = 256  # far beyond what anyone asks for; smaller ones are texture
 
 REVISION = 1  # raise it when the same recipe gives other trees
 
@@ -99,31 +102,25 @@ class Segmenter:
 
     def tree(self, image: UInt8[np.ndarray, "y x 3"]) -> CutTree:
         """The cut tree of an upright sRGB picture."""
-        height, width, _ = image.shape
-        evidence = self.extractor.extract(torch.tensor(image, device=self.device), self.recipe.parts)
+        picture = torch.tensor(image, device=self.device)
+        evidence = self.extractor.extract(picture, self.recipe.parts)
         if self.recipe.method == "merge":
-            return _merged(evidence, (height, width))
-        return _cut(evidence, self.recipe, (height, width))
+            contour, _ = _outlines(evidence)
+            return _merged(watershed_leaves(contour), evidence, picture)
+        scores, hierarchy = _cut_patches(evidence, self.recipe)
+        if self.recipe.method == "ncut":
+            labels = assign_pixels(scores, (image.shape[0], image.shape[1]))
+            return grow_tree(labels, hierarchy, named_levels(hierarchy, "ncut"), scores)
+        contour, _ = _outlines(evidence)
+        leaves = assign_pixels(scores, (contour.shape[0], contour.shape[1]))
+        return _merged(renumber(leaves.astype(np.int64)), evidence, picture)
 
 
-def _merged(evidence: Evidence, size: tuple[int, int]) -> CutTree:
-    """The bottom-up tree of the contour's watershed leaves."""
+def _merged(leaves: Int64[np.ndarray, "h w"], evidence: Evidence, picture: UInt8[Tensor, "y x 3"]) -> CutTree:
+    """The tree of these leaves joined bottom-up."""
     contour, features = _outlines(evidence)
-    leaves = watershed_leaves(contour)
-    hierarchy = merge_leaves(leaves, contour, features)
-    return grow_tree(upsample_labels(leaves, size), hierarchy, named_levels(hierarchy, "merge"))
-
-
-def _cut(evidence: Evidence, recipe: Recipe, size: tuple[int, int]) -> CutTree:
-    """The top-down tree of the patches' random walk; for `ncut+merge` its leaves, joined bottom-up."""
-    scores, hierarchy = _cut_patches(evidence, recipe)
-    if recipe.method == "ncut":
-        return grow_tree(assign_pixels(scores, size), hierarchy, named_levels(hierarchy, "ncut"), scores)
-    contour, features = _outlines(evidence)
-    leaves = assign_pixels(scores, (contour.shape[0], contour.shape[1])).astype(np.int64)
-    _, leaves = np.unique(leaves, return_inverse=True)
-    hierarchy = merge_leaves(leaves, contour, features)
-    return grow_tree(upsample_labels(leaves, size), hierarchy, named_levels(hierarchy, "merge"))
+    leaf_of, hierarchy = merge_leaves(leaves, contour, features).coarsened(_MOST_MERGED_LEAVES)
+    return grow_tree(snap_labels(leaf_of[leaves], picture), hierarchy, named_levels(hierarchy, "merge"))
 
 
 def _cut_patches(evidence: Evidence, recipe: Recipe) -> tuple[Scores, Hierarchy]:
@@ -137,7 +134,7 @@ def _cut_patches(evidence: Evidence, recipe: Recipe) -> tuple[Scores, Hierarchy]
     return score_leaves(P, torch.from_numpy(leaf_of).to(P.device), grid), hierarchy
 
 
-def _outlines(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
+def _outlines(evidence: Evidence) -> tuple[Tensor, Tensor]:
     """The contour map and the features of the same size."""
     if evidence.contour is None or evidence.features is None:
         raise SegmentationError("this model has no contour map: choose the method ncut, or the model embedded")

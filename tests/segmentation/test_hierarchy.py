@@ -27,6 +27,17 @@ def test_leaves_that_go_take_their_joint_with_them() -> None:
     assert pruned.cut.tolist() == [False, True]
 
 
+def test_a_coarser_hierarchy_has_the_coarser_levels() -> None:
+    leaf_of, coarser = FOUR_LEAVES.coarsened(3)
+    assert leaf_of.tolist() == [0, 0, 1, 2]
+    assert coarser.joints.tolist() == [[1, 2], [0, 3]]
+    assert (coarser.costs.tolist(), coarser.cut.tolist()) == ([0.5, 0.1], [True, True])
+    for most in (4, 9):
+        leaf_of, same = FOUR_LEAVES.coarsened(most)
+        assert leaf_of.tolist() == [0, 1, 2, 3]
+        assert same.joints.tolist() == FOUR_LEAVES.joints.tolist()
+
+
 def test_a_single_leaf_has_no_joints() -> None:
     alone = FOUR_LEAVES.pruned(np.array([2]))
     assert alone.leaves == 1

@@ -43,6 +43,16 @@ class Hierarchy:
         costs[self.joints] = self.costs[:, None]
         return costs
 
+    def coarsened(self, most: int) -> tuple[Int64[np.ndarray, " k"], "Hierarchy"]:
+        """The finest joints carried out until `most` leaves are left: each leaf's new leaf, and their hierarchy."""
+        done = max(0, self.leaves - most)
+        tops = self.tops(np.arange(self.leaves - 1) < done)
+        leaf_of = renumber(tops)
+        number = np.full(2 * self.leaves - 1, -1)
+        number[tops] = leaf_of
+        number[self.leaves + done :] = self.leaves - done + np.arange(self.leaves - 1 - done)
+        return leaf_of, Hierarchy(number[self.joints[done:]], self.costs[done:], self.cut[done:])
+
     def pruned(self, kept: Int64[np.ndarray, " m"]) -> "Hierarchy":
         """The hierarchy of the leaves `kept` alone, which become leaves `0, 1, …` in the order given."""
         node = np.full(2 * self.leaves - 1, -1)

@@ -25,7 +25,8 @@ class MergeRule:
     Their separation is `(b + histogram · χ²) · s^growth · min(1, s / smallest)` with the mean contour `b` on their
     border, the χ² distance of their mean histograms, and the size `s` of the smaller one as a share of the picture.
     A joint of separation `d` costs `exp(-(d / scale)³)` to cut again; the rule cuts all that cost at most `auto`, and
-    the whole in any case, since a region that covers the picture is no help to anyone. The defaults are the best of those tried on BSDS500 val with the evidence of the embedded extractor.
+    the whole in any case, since a region that covers the picture helps nobody. The defaults are the best of those
+    tried on BSDS500 val with the evidence of the embedded extractor.
     """
 
     histogram: float = 0.45
