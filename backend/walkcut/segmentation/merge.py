@@ -48,7 +48,7 @@ class MergeRule:
 
 def watershed_leaves(contour: Float[Tensor, "y x"]) -> Int64[np.ndarray, "y x"]:
     """The catchment basins of the contour map's local minima, numbered by first pixel."""
-    basins = watershed(contour.numpy(force=True), connectivity=1)  # type: ignore[no-untyped-call]
+    basins = watershed(contour.numpy(force=True), connectivity=1)
     return renumber(basins.astype(np.int64))
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8, UInt16
+from scipy.ndimage import distance_transform_edt
+from skimage.measure import label as label_pieces
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, one_hot
 
@@ -65,7 +67,8 @@ def snap_labels(
     """Labels of a smaller grid at the picture's own size, with borders that follow its edges.
 
     Joint bilateral upsampling (Kopf et al. 2007): the nine nearest cells of the grid vote for their label, weighted by
-    Gaussians of distance (`spatial`, in cells) and of colour difference (`colour`, of sRGB in [0, 1]).
+    Gaussians of distance (`spatial`, in cells) and of colour difference (`colour`, of sRGB in [0, 1]). Specks smaller
+    than a cell, which only votes can make, go to what surrounds them.
     """
     if labels.shape == image.shape[:2]:
         return labels.astype(np.uint16)
@@ -77,7 +80,17 @@ def snap_labels(
         _vote(cells, colours, image[top : top + rows], (top, image.shape[0]), (spatial, colour))
         for top in range(0, image.shape[0], rows)
     ]
-    return torch.cat(strips).cpu().numpy().astype(np.uint16)
+    return without_specks(torch.cat(strips).cpu().numpy().astype(np.uint16), image[..., 0].numel() / labels.size)
+
+
+def without_specks(labels: UInt16[np.ndarray, "y x"], least: float) -> UInt16[np.ndarray, "y x"]:
+    """The same labels, but connected pieces of fewer than `least` pixels take the nearest larger piece's label."""
+    pieces = label_pieces(labels, background=-1, connectivity=1)
+    specks = (np.bincount(pieces.ravel()) < least)[pieces]
+    if not specks.any() or specks.all():
+        return labels
+    rows, columns = distance_transform_edt(specks, return_distances=False, return_indices=True)
+    return labels[rows, columns]
 
 
 def _vote(
