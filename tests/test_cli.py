@@ -136,6 +136,13 @@ def test_serve_puts_the_backend_together(tmp_path: Path, monkeypatch: pytest.Mon
     assert files(tmp_path / "state") == ["trees", "walkcut.sqlite3"]
 
 
+def test_what_the_system_refuses_is_said_in_one_line(picture: Path) -> None:
+    result = run("segment", picture, "--out", picture / "below")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert "Traceback" not in result.stderr
+
+
 def test_a_token_without_an_address_is_refused(tmp_path: Path) -> None:
     environment = {"WALKCUT_STATE_DIR": str(tmp_path), "LABEL_STUDIO_API_KEY": "abc"}
     result = run("serve", environment=environment)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from walkcut.errors import SettingsError
 from walkcut.segmentation.granularity import Level
 from walkcut.segmentation.hierarchy import Hierarchy
 from walkcut.segmentation.tree import CutTree
@@ -45,6 +46,16 @@ def test_many_threads_record_at_once(tmp_path: Path) -> None:
         list(pool.map(lambda number: store.record(Event("A", "1", {"n": number})), range(40)))
     assert sorted(happened.body["n"] for happened in store.events("1")) == list(range(40))
     store.close()
+
+
+@pytest.mark.parametrize("content", [b"a file", None])
+def test_a_folder_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, content: bytes | None) -> None:
+    if content:
+        (tmp_path / "state").write_bytes(content)
+    else:
+        (tmp_path / "state" / "walkcut.sqlite3").mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"state cannot be used to keep state .*: set WALKCUT_STATE_DIR"):
+        ProjectStore(tmp_path / "state")
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -1,1 +1,10 @@
 """walkcut: zero-shot brush pre-annotations for Label Studio, by random walks and normalised cuts."""
+
+from walkcut import brush
+from walkcut.errors import WalkcutError
+from walkcut.extraction import load_extractor
+from walkcut.pipeline import Recipe, Segmenter
+from walkcut.segmentation.granularity import parse_granularity
+from walkcut.segmentation.tree import CutTree
+
+__all__ = ["CutTree", "Recipe", "Segmenter", "WalkcutError", "brush", "load_extractor", "parse_granularity"]

@@ -53,7 +53,7 @@ class _Command(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except WalkcutError as error:
+        except (WalkcutError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -154,7 +154,7 @@ def _segment_one(
         "granularity": str(granularity),
         "seconds": round(time.perf_counter() - begin, 3),
     }
-    click.echo(json.dumps(line))
+    tqdm.write(json.dumps(line), file=sys.stdout)
 
 
 def _write_labels(labels: Shaped[np.ndarray, "y x"], path: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, DateTime, Integer, MetaData, String, Table, create_engine, event, select
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DatabaseError
 
-from walkcut.errors import TreeFileError
+from walkcut.errors import SettingsError, TreeFileError
 from walkcut.segmentation.tree import CutTree
 
 log = logging.getLogger(__name__)
@@ -46,13 +47,22 @@ class Event:
 
 
 class ProjectStore:
-    """Events and parameters of projects, in SQLite; every write is on disk when the call returns."""
+    """Events and parameters of projects, in SQLite; every write is on disk when the call returns.
+
+    Raises `SettingsError` for a folder that cannot be used.
+    """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._engine = create_engine(f"sqlite:///{folder / 'walkcut.sqlite3'}")
         event.listen(self._engine, "connect", _write_ahead)
-        _METADATA.create_all(self._engine)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _METADATA.create_all(self._engine)
+        except (OSError, DatabaseError) as error:
+            reason = error.orig if isinstance(error, DatabaseError) else error
+            raise SettingsError(
+                f"{folder} cannot be used to keep state ({reason}): set WALKCUT_STATE_DIR to a folder of your own"
+            ) from error
 
     def close(self) -> None:
         """Let go of the database file."""

@@ -39,7 +39,7 @@ class Segments:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Every cut that costs at most `tau` (NCut cost in [0, 2]; `1 - height` in [0, 1] for merged trees)."""
+    """Every cut that costs at most `tau`: an NCut cost in [0, 2], or in merged trees a cost in [0, 1]."""
 
     tau: float
 
