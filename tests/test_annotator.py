@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from walkcut.annotator import (
     Annotator,
     Deadline,
     Options,
+    Project,
     find_regions,
     follow_wishes,
     predict_all,
@@ -30,6 +31,7 @@ from walkcut.segmentation.tree import CutTree
 from walkcut.store import TreeCache
 
 TARGET = BrushTarget("brush", "image", "image", ("Region",))
+PROJECT = Project((TARGET,), Options())
 NOW = Deadline(60)
 A, B = (data_url(png(quarters(*size))) for size in ((40, 60), (50, 30)))
 GONE, BROKEN = "gone.jpg", data_url(b"no picture")
@@ -72,10 +74,10 @@ def masks(result: list[dict]) -> list[np.ndarray]:
 
 def test_a_task_has_a_prediction_per_granularity_with_the_default_last(tmp_path: Path) -> None:
     mine = annotator(tmp_path)
-    found = mine.predict(task(1, A), [TARGET], mine.options)
+    found = mine.predict(task(1, A), PROJECT)
     versions = [prediction.model_version for prediction in found]
     assert [version.split("-")[0] for version in versions] == ["coarse", "medium", "fine", "auto"]
-    assert versions[-1] == mine.version(mine.options, mine.options.granularity)
+    assert versions[-1] == mine.version(PROJECT, Level.AUTO)
     assert len(set(versions)) == 4
     assert all(0 <= prediction.score <= 1 for prediction in found)
 
@@ -91,7 +93,7 @@ def test_the_default_comes_last_whatever_it_is(default: Level | Segments, offere
 
 def test_masks_have_the_pictures_size_and_share_no_pixel(tmp_path: Path) -> None:
     mine = annotator(tmp_path)
-    for prediction in mine.predict(task(1, A), [TARGET], mine.options):
+    for prediction in mine.predict(task(1, A), PROJECT):
         stacked = np.stack(masks(prediction.result))
         assert stacked.shape[1:] == (40, 60)
         assert stacked.sum(0).max() <= 1
@@ -118,7 +120,7 @@ def test_neighbours_differ_where_there_are_labels_enough(tmp_path: Path) -> None
 def test_one_bad_task_costs_the_others_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mine = annotator(tmp_path)
     tasks = [task(1, A), task(2, GONE), task(3, BROKEN), Task(4, {}), task(5, B)]
-    found = predict_all(mine, tasks, [TARGET], mine.options, NOW)
+    found = predict_all(mine, tasks, PROJECT, NOW)
     assert [len(predictions) for predictions in found] == [4, 0, 0, 0, 4]
     for number, reason in (
         (2, "cannot fetch the picture 'gone.jpg'"),
@@ -135,7 +137,7 @@ def test_a_defect_met_by_one_task_costs_the_others_nothing(tmp_path: Path, caplo
 
     extractor = Counting(hook=fail_once)
     mine = annotator(tmp_path, extractor)
-    found = predict_all(mine, [task(1, A), task(2, B)], [TARGET], mine.options, NOW)
+    found = predict_all(mine, [task(1, A), task(2, B)], PROJECT, NOW)
     assert [len(predictions) for predictions in found] == [0, 4]
     assert "please report it" in caplog.text
 
@@ -143,7 +145,7 @@ def test_a_defect_met_by_one_task_costs_the_others_nothing(tmp_path: Path, caplo
 def test_nothing_is_begun_after_the_deadline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = iter([0, 1, 10, 11])
     mine = annotator(tmp_path)
-    found = predict_all(mine, [task(1, A), task(2, B)], [TARGET], mine.options, Deadline(5, lambda: next(clock)))
+    found = predict_all(mine, [task(1, A), task(2, B)], PROJECT, Deadline(5, lambda: next(clock)))
     assert [len(predictions) for predictions in found] == [4, 0]
     assert "no time left for task 2" in caplog.text
 
@@ -151,16 +153,16 @@ def test_nothing_is_begun_after_the_deadline(tmp_path: Path, caplog: pytest.LogC
 def test_a_picture_seen_before_needs_no_model(tmp_path: Path) -> None:
     extractor = Counting()
     first = annotator(tmp_path, extractor)
-    answer = first.predict(task(1, A), [TARGET], first.options)
+    answer = first.predict(task(1, A), PROJECT)
     again = annotator(tmp_path, extractor)
-    assert again.predict(task(1, A), [TARGET], again.options) == answer
+    assert again.predict(task(1, A), PROJECT) == answer
     assert extractor.calls == [(40, 60, 3)]
 
 
 def test_two_pictures_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
     mine = annotator(tmp_path)
-    targets = [BrushTarget("left", "l", "one", ("R",)), BrushTarget("right", "r", "two", ("R",))]
-    found = mine.predict(Task(1, {"one": A, "two": B}), targets, mine.options)
+    targets = BrushTarget("left", "l", "one", ("R",)), BrushTarget("right", "r", "two", ("R",))
+    found = mine.predict(Task(1, {"one": A, "two": B}), Project(targets, Options()))
     assert {region["to_name"] for region in found[-1].result} == {"l", "r"}
 
 
@@ -190,23 +192,26 @@ def typed(*lines: str) -> dict[str, object]:
 
 def test_typing_a_number_gives_as_many_regions(tmp_path: Path) -> None:
     mine = annotator(tmp_path)
-    found = mine.suggest(task(1, A), [TARGET], Options(min_area=0), typed("3"))
+    found = mine.suggest(task(1, A), Project((TARGET,), Options(min_area=0)), typed("3"))
     assert len(found.result) == 3
-    other = mine.suggest(task(1, A), [TARGET], Options(min_area=0), typed("3", "finer"))
+    other = mine.suggest(task(1, A), Project((TARGET,), Options(min_area=0)), typed("3", "finer"))
     assert not {region["id"] for region in found.result} & {region["id"] for region in other.result}
 
 
 @pytest.mark.parametrize("context", [None, "text", {}, {"result": []}, typed(), typed("nonsense")])
 def test_calls_without_a_granularity_are_answered_with_nothing(tmp_path: Path, context: object) -> None:
     mine = annotator(tmp_path)
-    (found,) = suggest_all(mine, [task(1, A)], [TARGET], mine.options, context)
+    (found,) = suggest_all(mine, [task(1, A)], PROJECT, context)
     assert found.result == []
 
 
-def test_the_version_changes_with_every_option(tmp_path: Path) -> None:
+def test_the_version_changes_with_every_option_and_with_the_label_config(tmp_path: Path) -> None:
     mine = annotator(tmp_path)
     options = [Options(), Options(Level.FINE), Options(max_regions=3), Options(min_area=0.1)]
-    assert len({mine.version(each, Level.FINE) for each in options}) == 4
+    projects = [Project((TARGET,), each) for each in options] + [
+        Project((replace(TARGET, neutral=("Car",)),), Options())
+    ]
+    assert len({mine.version(each, Level.FINE) for each in projects}) == 5
 
 
 def test_attributes_come_before_extra_parameters_before_the_default() -> None:

@@ -186,10 +186,14 @@ def test_events_are_stored_as_they_come(backend: Backend) -> None:
     assert (created.action, created.body["annotation"]) == ("ANNOTATION_CREATED", {"id": 1})
 
 
-def test_versions_are_those_of_a_project_without_wishes(backend: Backend) -> None:
+def test_versions_are_those_that_projects_were_told(backend: Backend) -> None:
+    assert document(backend.client.get("/versions")) == {"versions": []}
+    version = backend.set_up()
     versions = document(backend.client.get("/versions"))["versions"]
-    assert versions[-1] == backend.set_up()
-    assert [version.split("-")[0] for version in versions] == ["coarse", "medium", "fine", "auto"]
+    assert version in versions
+    assert [version.split("-")[0] for version in versions] == ["auto", "coarse", "fine", "medium"]
+    backend.set_up(project="4.1", extra_params={"max_regions": 3})
+    assert len(document(backend.client.get("/versions"))["versions"]) == 8
 
 
 def test_metrics_count_requests_and_tasks(backend: Backend) -> None:

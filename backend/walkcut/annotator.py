@@ -47,6 +47,14 @@ class Options:
         return (*(level for level in offered if level != self.granularity), self.granularity)
 
 
+@dataclass(frozen=True)
+class Project:
+    """What a labelling config and a project's settings come to: where regions go, and which are wished for."""
+
+    targets: tuple[BrushTarget, ...]
+    options: Options
+
+
 def project_options(default: Options, extra_params: Mapping[str, Any], attributes: Mapping[str, str]) -> Options:
     """A project's options: attributes of its brush tag before extra parameters of its model before the `default`.
 
@@ -70,40 +78,45 @@ class Annotator:
         self, segmenter: Segmenter, source: PictureSource, limits: DecodeLimits, trees: TreeCache, options: Options
     ) -> None:
         self._segmenter, self._source, self._limits, self._trees = segmenter, source, limits, trees
-        self.options = options
+        self._options = options
         self._model = threading.Lock()
 
-    def version(self, options: Options, granularity: Granularity) -> str:
+    def version(self, project: Project, granularity: Granularity) -> str:
         """The model version of a prediction; it changes with every setting that changes the answer."""
-        limits = f"{options.granularity} {options.max_regions} {options.min_area:g}"
-        digest = hashlib.sha256(f"{self._segmenter.version} {limits}".encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{self._segmenter.version} {project}".encode()).hexdigest()[:8]
         return f"{granularity}-walkcut-{self._segmenter.recipe.method}-{digest}"
 
     def introduce(self, hostname: str, token: str) -> None:
         """Take note of what Label Studio says of itself; settings come first."""
         self._source.introduce(hostname, token)
 
-    def set_up(self, label_config: str, extra_params: Mapping[str, Any]) -> tuple[tuple[BrushTarget, ...], Options]:
-        """A project's brush controls and options. Raises `LabelConfigError` or `RequestError`."""
+    def set_up(self, label_config: str, extra_params: Mapping[str, Any]) -> Project:
+        """A project by its labelling config. Raises `LabelConfigError` or `RequestError`."""
         targets = brush_targets(label_config)
-        return targets, project_options(self.options, extra_params, targets[0].options)
+        return Project(targets, project_options(self._options, extra_params, targets[0].options))
 
-    def predict(self, task: Task, targets: Sequence[BrushTarget], options: Options) -> list[Prediction]:
+    def predict(self, task: Task, project: Project) -> list[Prediction]:
         """A prediction per granularity, the default last. Raises `WalkcutError` where a picture cannot be had."""
-        trees = [(target, self.tree(task.reference(target), task.id)) for target in targets]
-        return [self._prediction(task, trees, options, granularity) for granularity in options.granularities]
+        trees = [(target, self.tree(task.reference(target), task.id)) for target in project.targets]
+        predictions = []
+        for granularity in project.options.granularities:
+            regions = [
+                (target, find_regions(tree, granularity, project.options, target.neutral)) for target, tree in trees
+            ]
+            predictions.append(prediction(task, regions, self.version(project, granularity)))
+        return predictions
 
-    def suggest(self, task: Task, targets: Sequence[BrushTarget], options: Options, context: object) -> Prediction:
+    def suggest(self, task: Task, project: Project, context: object) -> Prediction:
         """What an annotator asked for by typing a granularity; nothing for calls without text.
 
         Raises `WalkcutError` for words that mean nothing and for pictures that cannot be had.
         """
         regions, wishes = [], []
-        for target in targets:
+        for target in project.targets:
             if lines := typed_lines(context, target):
                 tree = self.tree(task.reference(target), task.id)
-                wishes.append(follow_wishes(lines, tree, options.granularity))
-                regions.append((target, find_regions(tree, wishes[-1], options, target.neutral)))
+                wishes.append(follow_wishes(lines, tree, project.options.granularity))
+                regions.append((target, find_regions(tree, wishes[-1], project.options, target.neutral)))
         return prediction(task, regions, f"typed {' '.join(map(str, wishes))}")
 
     def tree(self, reference: str, task_id: int) -> CutTree:
@@ -114,20 +127,9 @@ class Annotator:
         if tree is None:
             image = decode(data, self._limits)
             with self._model:
-                tree = self._segmenter.tree(image)
-            self._trees.put(key, tree)
+                tree = self._trees.get(key) or self._segmenter.tree(image)  # another request may have waited for it
+                self._trees.put(key, tree)
         return tree
-
-    def _prediction(
-        self,
-        task: Task,
-        trees: Sequence[tuple[BrushTarget, CutTree]],
-        options: Options,
-        granularity: Granularity,
-    ) -> Prediction:
-        """One granularity of a task's pictures."""
-        regions = [(target, find_regions(tree, granularity, options, target.neutral)) for target, tree in trees]
-        return prediction(task, regions, self.version(options, granularity))
 
 
 def find_regions(tree: CutTree, granularity: Granularity, options: Options, neutral: Sequence[str]) -> list[Region]:
@@ -186,38 +188,24 @@ class Deadline:
 
 
 def predict_all(
-    annotator: Annotator,
-    tasks: Sequence[Task],
-    targets: Sequence[BrushTarget],
-    options: Options,
-    deadline: Deadline,
+    annotator: Annotator, tasks: Sequence[Task], project: Project, deadline: Deadline
 ) -> list[list[Prediction]]:
     """Predictions for each task, in order; none for a task that failed or came too late, which is asked for again."""
-    return [_predict_one(annotator, task, targets, options, deadline) for task in tasks]
+    return [_predict_in_time(annotator, task, project, deadline) for task in tasks]
 
 
-def _predict_one(
-    annotator: Annotator,
-    task: Task,
-    targets: Sequence[BrushTarget],
-    options: Options,
-    deadline: Deadline,
-) -> list[Prediction]:
+def _predict_in_time(annotator: Annotator, task: Task, project: Project, deadline: Deadline) -> list[Prediction]:
     """A task's predictions, or none."""
     if deadline.passed:
         log.warning("no time left for task %s: it will be asked for again", task.id)
         return []
-    return _guarded(task, partial(annotator.predict, task, targets, options), otherwise=[])
+    return _guarded(task, partial(annotator.predict, task, project), otherwise=[])
 
 
-def suggest_all(
-    annotator: Annotator, tasks: Sequence[Task], targets: Sequence[BrushTarget], options: Options, context: object
-) -> list[Prediction]:
+def suggest_all(annotator: Annotator, tasks: Sequence[Task], project: Project, context: object) -> list[Prediction]:
     """What an annotator is shown for each task; nothing where it failed, since errors are not shown to annotators."""
     nothing = Prediction([], 0.0, "")
-    return [
-        _guarded(task, partial(annotator.suggest, task, targets, options, context), otherwise=nothing) for task in tasks
-    ]
+    return [_guarded(task, partial(annotator.suggest, task, project, context), otherwise=nothing) for task in tasks]
 
 
 def _guarded(task: Task, answer: Callable[[], Answer], *, otherwise: Answer) -> Answer:

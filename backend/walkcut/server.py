@@ -47,24 +47,19 @@ def create_app(annotator: Annotator, store: ProjectStore, settings: Settings) ->
     _watch(app, metrics)
     _protect(app, settings)
     _answer_errors(app)
-    _add_status_routes(app, annotator, metrics)
+    _add_status_routes(app, metrics)
     _add_project_routes(app, annotator, store)
     _add_predict_route(app, annotator, store, settings, metrics)
     return app
 
 
-def _add_status_routes(app: Flask, annotator: Annotator, metrics: Metrics) -> None:
+def _add_status_routes(app: Flask, metrics: Metrics) -> None:
     """What can be asked without a project."""
 
     @app.get("/")
     @app.get("/health")
     def health() -> dict[str, str]:
         return {"status": "UP", "model_class": "walkcut"}
-
-    @app.get("/versions")
-    def versions() -> dict[str, list[str]]:
-        options = annotator.options
-        return {"versions": [annotator.version(options, granularity) for granularity in options.granularities]}
 
     @app.get("/metrics")
     def prometheus() -> Response:
@@ -73,15 +68,22 @@ def _add_status_routes(app: Flask, annotator: Annotator, metrics: Metrics) -> No
 
 def _add_project_routes(app: Flask, annotator: Annotator, store: ProjectStore) -> None:
     """What Label Studio tells of a project."""
+    offered: dict[str, list[str]] = {}
 
     @app.post("/setup")
     def set_up() -> dict[str, str]:
         body = _json_object()
         extra_params = read_extra_params(body.get("extra_params"))
-        _, options = annotator.set_up(_label_config(body, "schema"), extra_params)
-        store.remember_extra_params(_project(body), extra_params)
+        project = annotator.set_up(_label_config(body, "schema"), extra_params)
+        store.remember_extra_params(_project_id(body), extra_params)
         annotator.introduce(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
-        return {"model_version": annotator.version(options, options.granularity)}
+        versions = [annotator.version(project, granularity) for granularity in project.options.granularities]
+        offered[_project_id(body)] = versions
+        return {"model_version": versions[-1]}
+
+    @app.get("/versions")
+    def list_versions() -> dict[str, list[str]]:
+        return {"versions": sorted({version for versions in offered.copy().values() for version in versions})}
 
     @app.post("/webhook")
     def webhook() -> dict[str, str]:
@@ -102,17 +104,17 @@ def _add_predict_route(
     def predict() -> dict[str, list[Any]]:
         body = _json_object()
         tasks = read_tasks(body)
-        targets, options = annotator.set_up(_label_config(body, "label_config"), store.extra_params(_project(body)))
+        project = annotator.set_up(_label_config(body, "label_config"), store.extra_params(_project_id(body)))
         context = _context(body)
         if context is not None:
-            return {"results": [each.as_json() for each in suggest_all(annotator, tasks, targets, options, context)]}
+            return {"results": [each.as_json() for each in suggest_all(annotator, tasks, project, context)]}
         if not free.acquire(blocking=False):
             log.warning("busy: %d tasks handed back, Label Studio asks for them again", len(tasks))
             metrics.tasks.labels("busy").inc(len(tasks))
             return {"results": [[] for _ in tasks]}
         try:
             with metrics.predicting.track_inprogress():
-                found = predict_all(annotator, tasks, targets, options, Deadline(settings.predict_timeout))
+                found = predict_all(annotator, tasks, project, Deadline(settings.predict_timeout))
         finally:
             free.release()
         metrics.tasks.labels("predicted").inc(sum(map(bool, found)))
@@ -142,7 +144,7 @@ def _label_config(body: dict[str, Any], key: str) -> str:
     return config
 
 
-def _project(body: dict[str, Any]) -> str:
+def _project_id(body: dict[str, Any]) -> str:
     """The project's number; Label Studio sends it with the time of its creation, `3.1795163936`."""
     return str(body.get("project", "")).split(".", maxsplit=1)[0][:64]
 
