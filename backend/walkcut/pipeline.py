@@ -119,7 +119,9 @@ class Segmenter:
 def _merged(leaves: Int64[np.ndarray, "h w"], evidence: Evidence, picture: UInt8[Tensor, "y x 3"]) -> CutTree:
     """The tree of these leaves joined bottom-up."""
     contour, features = _outlines(evidence)
-    leaf_of, hierarchy = merge_leaves(leaves, contour, features).coarsened(_MOST_MERGED_LEAVES)
+    merged = merge_leaves(leaves, contour, features)
+    distinct = 1 + int((merged.costs < 1).sum())  # what costs 1 to cut differs by rounding alone
+    leaf_of, hierarchy = merged.coarsened(min(distinct, _MOST_MERGED_LEAVES))
     return grow_tree(snap_labels(leaf_of[leaves], picture), hierarchy, named_levels(hierarchy, "merge"))
 
 

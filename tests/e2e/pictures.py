@@ -3,7 +3,6 @@
 import io
 import json
 from base64 import b64decode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from PIL import Image, ImageDraw, ImageOps
 Mask = Bool[np.ndarray, "height width"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BSDS = REPOSITORY.parent / "shared" / "data" / "bsds500" / "images"
 ORIENTATION = 0x0112  # the EXIF tag
 TURNED_RIGHT = 6  # its value for "turn clockwise by 90° to see it upright"
 
@@ -51,12 +49,6 @@ def transparent() -> bytes:
     ImageDraw.Draw(alpha).ellipse((-40, -40, picture.width + 40, picture.height + 40), fill=255)
     picture.putalpha(alpha)
     return _encoded(picture, "PNG")
-
-
-def photographs() -> Iterator[tuple[str, bytes]]:
-    """The name and bytes of one real photograph, where the BSDS500 pictures are at hand."""
-    for path in sorted(BSDS.rglob("*.jpg"))[:1]:
-        yield path.name, path.read_bytes()
 
 
 def natural_size(picture: bytes) -> tuple[int, int]:

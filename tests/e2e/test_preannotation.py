@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import requests
 
+from tests.bsds500 import photographs
 from tests.e2e import pictures
 from tests.e2e.browser import Editor
 from tests.e2e.expected import expected_masks
@@ -35,7 +36,7 @@ def scene(label_studio: LabelStudio, backend: str, label_config: str) -> Scene:
     project = label_studio.create_project("Pre-annotation", label_config)
     broken = label_studio.upload(project, "broken.jpg", pictures.sample()[:300])
     uploads = [("turned.jpg", pictures.exif_turned()), ("transparent.png", pictures.transparent())]
-    uploads += pictures.photographs()
+    uploads += [(path.name, path.read_bytes()) for path in photographs(1)]
     good = {label_studio.upload(project, name, content): content for name, content in uploads}
     (absent,) = label_studio.import_tasks(project, [{"data": {"image": f"/data/upload/{project}/{ABSENT}"}}])
     (sample,) = label_studio.import_tasks(project, [pictures.sample_task()])
