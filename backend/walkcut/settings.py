@@ -132,7 +132,7 @@ class Settings:
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings that the environment holds; empty variables count as not set.
 
-    Raises `SettingsError` that names the variable, its value unless secret, and what it takes.
+    Raises `SettingsError` that names the variable, its value and what it takes.
     """
     chosen: dict[str, Any] = {}
     for spec in fields(Settings):
@@ -142,6 +142,5 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         try:
             chosen[spec.name] = spec.metadata["parse"](text)
         except (ValueError, WalkcutError) as error:
-            shown = "(secret)" if not spec.repr else repr(text)
-            raise SettingsError(f"{spec.metadata['variable']} is {shown}, which cannot be used: {error}") from error
+            raise SettingsError(f"{spec.metadata['variable']} is {text!r}, which cannot be used: {error}") from error
     return Settings(**chosen)

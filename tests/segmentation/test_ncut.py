@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.graphs import TWO_PAIRS, block_affinity, block_walk, random_walk
 from walkcut.errors import SegmentationError
-from walkcut.segmentation.graph import Cut, best_cut, dot_affinity, fiedler_vector
+from walkcut.segmentation.graph import Cut, best_cut, dot_affinity, fiedler_vector, walk_affinity, walk_vector
 from walkcut.segmentation.hierarchy import renumber
 from walkcut.segmentation.ncut import (
     Affinity,
@@ -62,6 +62,18 @@ def test_groups_come_apart_before_anything_else(affinity: Affinity) -> None:
     assert automatic.tolist() == TRUTH.tolist()
     assert hierarchy.leaves == 12
     assert (np.diff(hierarchy.costs) <= 0).all()
+
+
+def test_the_walk_begins_anew_within_each_half() -> None:
+    A = block_affinity([6, 5, 4], within=1.0, between=0.3)
+    A[:6, 6:] /= 10
+    P = A / A.sum(1, keepdim=True)
+    leaf_of, hierarchy = recursive_ncut(P, affinity="walk", max_leaves=3)
+    assert leaf_of.tolist() == [0] * 6 + [1] * 5 + [2] * 4
+    half = P[6:, 6:] / P[6:, 6:].sum(1, keepdim=True)
+    cut = best_cut(walk_affinity(half), walk_vector(half))
+    assert cut is not None
+    assert hierarchy.costs[0] == pytest.approx(cut.ncut, abs=1e-6)
 
 
 def test_the_dot_affinity_stops_by_itself() -> None:

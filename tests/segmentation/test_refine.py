@@ -43,6 +43,14 @@ def test_unions_of_leaves_are_assigned_exactly(grid: tuple[int, int], size: tupl
     assert_nearest(labels, nearest_mean_by_the_papers(F, groups[leaf_of], grid, size))
 
 
+def test_scores_of_unions_are_those_of_their_own_means() -> None:
+    F, leaf_of, groups = random_walk(12, 0), torch.arange(12) % 5, torch.tensor([0, 1, 0, 1, 1])
+    joined, anew = score_leaves(F, leaf_of, (3, 4)).joined(groups), score_leaves(F, groups[leaf_of], (3, 4))
+    torch.testing.assert_close(joined.scores, anew.scores)
+    torch.testing.assert_close(joined.gram, anew.gram)
+    assert joined.patches.tolist() == anew.patches.tolist()
+
+
 def test_many_segments_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = score_leaves(random_walk(12, 0), torch.arange(12), (3, 4))
     at_once = assign_pixels(scores, (7, 5))
