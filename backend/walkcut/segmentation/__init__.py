@@ -1,1 +1,6 @@
 """Pure segmentation: tensors in, tensors and cut trees out; no path, no request, no environment."""
+
+from walkcut.segmentation.diffcut import diffcut
+from walkcut.segmentation.pamr import pamr
+
+__all__ = ["diffcut", "pamr"]

@@ -162,9 +162,12 @@ def _steps(ordered: Float[Tensor, " n"]) -> Bool[Tensor, "n-1"]:
 
 
 def _evenly_spaced(ordered: Float[Tensor, " n"], thresholds: int) -> Bool[Tensor, "n-1"]:
-    """The prefixes that `thresholds` evenly spaced values between the extremes of a sorted vector cut off."""
-    low, high = float(ordered[0]), float(ordered[-1])
-    values = torch.linspace(low, high, thresholds + 2, dtype=ordered.dtype, device=ordered.device)[1:-1]
+    """The prefixes that evenly spaced values from 0.99 of the lowest to 0.99 of the highest cut off.
+
+    The papers name no ends; these are those of DiffCut's program.
+    """
+    low, high = 0.99 * float(ordered[0]), 0.99 * float(ordered[-1])
+    values = torch.linspace(low, high, thresholds, dtype=ordered.dtype, device=ordered.device)
     lengths = torch.searchsorted(ordered, values, right=True)
     allowed = torch.zeros(len(ordered) - 1, dtype=torch.bool, device=ordered.device)
     allowed[lengths[(lengths > 0) & (lengths < len(ordered))] - 1] = True

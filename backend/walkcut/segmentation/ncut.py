@@ -1,6 +1,7 @@
 """Recursive normalised cuts, top-down: stopping rules and the recursion (Shi & Malik; DWC 3.4-3.5)."""
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -22,6 +23,7 @@ from walkcut.segmentation.graph import (
 from walkcut.segmentation.hierarchy import Hierarchy, Split, from_splits
 
 Affinity = Literal["dot", "cosine", "walk"]
+_Proposal = tuple[bool, float, int, Cut]  # unwanted, cost, node, how to cut it
 
 
 @runtime_checkable
@@ -78,44 +80,68 @@ def recursive_ncut(
     max_leaves: int = 64,
     thresholds: int | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Cut the patches of a row-stochastic `P` in two, and the halves again, to a tree of at most `max_leaves`.
+    """Cut the patches of a row-stochastic `P` in two, and the halves again (DWC 3.4).
+
+    See `cut_graph` for the rest; `walk` cuts `P` itself instead of a symmetric affinity.
+    """
+    if affinity == "walk":
+        return _recurse(P, _bisect_walk, rule, max_leaves, thresholds)
+    A = {"dot": dot_affinity, "cosine": cosine_affinity}[affinity](P)
+    return cut_graph(A, rule=rule, max_leaves=max_leaves, thresholds=thresholds)
+
+
+def cut_graph(
+    A: Float[Tensor, "n n"], *, rule: StoppingRule, max_leaves: int | None, thresholds: int | None = None
+) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
+    """Cut a graph in two by its Fiedler vector, and the halves again, to a tree of at most `max_leaves`.
 
     Cutting goes on past the `rule`, cuts that it wants first and cheap ones before dear ones, so that the tree answers
-    every granularity. Returns each patch's leaf, numbered by first patch, and the leaves' hierarchy. `thresholds`: as
-    in `best_cut`.
+    every granularity; without `max_leaves` it stops at the rule. Returns each node's leaf, numbered by first node, and
+    the leaves' hierarchy. `thresholds`: as in `best_cut`. Raises `SegmentationError` for fewer than one leaf.
     """
-    if max_leaves < 1:
+    return _recurse(A, _bisect, rule, max_leaves, thresholds)
+
+
+def _recurse(
+    graph: Float[Tensor, "n n"],
+    bisect: Callable[[Tensor, int | None], Cut | None],
+    rule: StoppingRule,
+    max_leaves: int | None,
+    thresholds: int | None,
+) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
+    """The recursion of `cut_graph`, with any way to cut a graph in two."""
+    if max_leaves is not None and max_leaves < 1:
         raise SegmentationError(f"a tree has at least 1 leaf, not {max_leaves}: raise max_leaves")
-    graph = P if affinity == "walk" else {"dot": dot_affinity, "cosine": cosine_affinity}[affinity](P)
-    members = [torch.arange(len(P), device=P.device)]
-    queue: list[tuple[bool, float, int, Cut]] = []
+    members = [torch.arange(len(graph), device=graph.device)]
+    queue: list[_Proposal] = []
     splits: list[Split] = []
-    _propose(queue, 0, 0.0, _bisect(graph, affinity, thresholds), rule)
-    while queue and len(splits) < max_leaves - 1:
+    _propose(queue, 0, 0.0, bisect(graph, thresholds), rule)
+    while queue and (len(splits) < max_leaves - 1 if max_leaves is not None else not queue[0][0]):
         unwanted, cost, node, cut = heapq.heappop(queue)
         splits.append(Split(node, (len(members), len(members) + 1), cut.ncut, not unwanted))
         for side in (cut.side, ~cut.side):
             members.append(members[node][side])
             part = members[-1]
-            _propose(queue, len(members) - 1, cost, _bisect(graph[part][:, part], affinity, thresholds), rule)
+            _propose(queue, len(members) - 1, cost, bisect(graph[part][:, part], thresholds), rule)
     return _leaves(members, splits)
 
 
-def _propose(
-    queue: list[tuple[bool, float, int, Cut]], node: int, floor: float, cut: Cut | None, rule: StoppingRule
-) -> None:
+def _propose(queue: list[_Proposal], node: int, floor: float, cut: Cut | None, rule: StoppingRule) -> None:
     """Queue the cut of a node, at no less than the `floor` that the node above cost."""
     if cut is not None:
         heapq.heappush(queue, (not rule.wants(cut), max(floor, cut.ncut), node, cut))
 
 
-def _bisect(graph: Float[Tensor, "n n"], affinity: Affinity, thresholds: int | None) -> Cut | None:
+def _bisect(A: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
     """The cheapest cut of a subgraph by its own Fiedler vector; `None` for what cannot be parted."""
-    if len(graph) < 2:
+    return best_cut(A, fiedler_vector(A), thresholds=thresholds) if len(A) > 1 else None
+
+
+def _bisect_walk(P: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
+    """The cheapest cut of a walk that is kept among these patches (DWC 3.2); `None` for what cannot be parted."""
+    if len(P) < 2:
         return None
-    if affinity != "walk":
-        return best_cut(graph, fiedler_vector(graph), thresholds=thresholds)
-    P = _restart(graph)
+    P = _restart(P)
     return best_cut(walk_affinity(P), walk_vector(P), thresholds=thresholds)
 
 

@@ -48,17 +48,25 @@ def assign_pixels(scores: Scores, size: tuple[int, int]) -> UInt16[np.ndarray, "
     The papers upsample the features of all patches and compare. A pixel's own norm does not change the nearest
     segment, and upsampling is linear, so upsampling `K` score maps gives the same answer.
     """
-    unit = scores.scores / scores.gram.diagonal().sqrt().clamp_min(torch.finfo(scores.gram.dtype).tiny)[:, None, None]
-    best = torch.full(size, -torch.inf, dtype=unit.dtype, device=unit.device)
-    segment = torch.zeros(size, dtype=torch.int64, device=unit.device)
+    norms = scores.gram.diagonal().sqrt().clamp_min(torch.finfo(scores.gram.dtype).tiny)
+    return strongest(scores.scores / norms[:, None, None], size).cpu().numpy().astype(np.uint16)
+
+
+def strongest(maps: Float[Tensor, "k h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+    """The number of the map that is largest at each pixel of a picture of `size`, maps being upsampled bilinearly.
+
+    Ties go to the first map. Few maps are upsampled at a time.
+    """
+    best = torch.full(size, -torch.inf, dtype=maps.dtype, device=maps.device)
+    winner = torch.zeros(size, dtype=torch.int64, device=maps.device)
     step = max(1, _SCORES_AT_ONCE // (size[0] * size[1]))
-    for first in range(0, len(unit), step):
-        chunk = interpolate(unit[None, first : first + step], size=size, mode="bilinear", align_corners=False)[0]
-        score, label = chunk.max(0)
+    for first in range(0, len(maps), step):
+        chunk = interpolate(maps[None, first : first + step], size=size, mode="bilinear", align_corners=False)[0]
+        score, number = chunk.max(0)
         better = score > best
         best = torch.where(better, score, best)
-        segment = torch.where(better, label + first, segment)
-    return segment.cpu().numpy().astype(np.uint16)
+        winner = torch.where(better, number + first, winner)
+    return winner
 
 
 def snap_labels(
