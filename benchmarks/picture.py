@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks.timing import median_seconds
 from walkcut.extraction import load_extractor
-from walkcut.pipeline import METHODS, Recipe, Segmenter
+from walkcut.pipeline import RECIPES, Segmenter
 from walkcut.segmentation.granularity import Granularity, Level, Segments
 from walkcut.segmentation.tree import CutTree
 
@@ -37,8 +37,8 @@ def main() -> None:
     square = torch.rand(4096, 4096)
     for path in paths:
         image = open_picture(path, 481, 321)
-        for method in METHODS:
-            segmenter = Segmenter(load_extractor("embedded"), Recipe(method))
+        for method, recipe in RECIPES.items():
+            segmenter = Segmenter(load_extractor("embedded"), recipe)
             unit = median_seconds(lambda: square @ square, runs=3)
             seconds = median_seconds(lambda: segment(segmenter, image), runs=5)  # noqa: B023
             print(f"{path.name} 481×321 {method}: {seconds:.3f} s, {seconds / unit:.2f} products of {unit:.3f} s")

@@ -24,7 +24,7 @@ from walkcut.errors import GranularityError, SettingsError, WalkcutError
 from walkcut.extraction import MODELS, load_extractor
 from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource, decode
 from walkcut.overlay import draw_overlay
-from walkcut.pipeline import METHODS, Recipe, Segmenter, read_method
+from walkcut.pipeline import RECIPES, Segmenter, read_recipe
 from walkcut.segmentation.granularity import Granularity, parse_granularity
 from walkcut.server import create_app
 from walkcut.settings import Settings, read_settings
@@ -85,7 +85,7 @@ def serve(host: str | None, port: int | None) -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
 @click.option("--granularity", type=_GranularityType(), help="auto, coarse, medium, fine, 12 or tau=0.4.")
-@click.option("--method", type=click.Choice(METHODS), help="How the tree is made.")
+@click.option("--method", type=click.Choice(tuple(RECIPES)), help="How the tree is made.")
 @click.option("--model", type=click.Choice(MODELS), help="Where evidence comes from.")
 @click.option("--tree", is_flag=True, help="Store the cut tree as well, as STEM.tree.npz.")
 def segment(
@@ -169,7 +169,7 @@ def _segmenter(settings: Settings) -> Segmenter:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"WALKCUT_DEVICE={settings.device!r} cannot be used here: {error}") from error
-    return Segmenter(load_extractor(settings.model), Recipe(read_method(settings.method)), device)
+    return Segmenter(load_extractor(settings.model), read_recipe(settings.method), device)
 
 
 def _annotator(settings: Settings) -> Annotator:

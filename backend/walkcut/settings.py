@@ -88,7 +88,7 @@ class Settings:
         "folder for all that walkcut remembers",
     )
     model: str = _setting("WALKCUT_MODEL", "embedded", str, "where evidence comes from")
-    method: str = _setting("WALKCUT_METHOD", "merge", str, "merge, ncut or ncut+merge")
+    method: str = _setting("WALKCUT_METHOD", "merge", str, "merge, ncut, ncut+merge or diffcut")
     device: str = _setting("WALKCUT_DEVICE", "cpu", str, "cpu, cuda, cuda:1 …")
     granularity: Granularity = _setting(
         "WALKCUT_GRANULARITY", Level.AUTO, parse_granularity, "auto, coarse, medium, fine, 12, tau=0.4"

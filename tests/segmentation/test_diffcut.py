@@ -67,9 +67,8 @@ def test_the_affinity_by_hand() -> None:
     np.testing.assert_allclose(power_affinity(unit, 2), torch.tensor([[1, 0, 0.36], [0, 1, 0.64], [0.36, 0.64, 1]]))
 
 
-def test_features_that_are_all_alike_are_refused() -> None:
-    with pytest.raises(SegmentationError, match="all features are alike"):
-        diffcut(torch.ones(2, 2, 3), size=(4, 4))
+def test_features_that_are_all_alike_are_one_segment() -> None:
+    assert diffcut(torch.ones(3, 4, 5), size=(4, 4)).tolist() == [[0] * 4] * 4
 
 
 def test_an_exponent_that_is_not_positive_is_refused() -> None:

@@ -37,12 +37,10 @@ def diffcut(
 def power_affinity(unit: Float[Tensor, "n c"], exponent: float) -> Float[Tensor, "n n"]:
     """`W_ij = (cosine, brought to [0, 1] by its extremes)^exponent` of unit features (Eq. 3).
 
-    Raises `SegmentationError` where all features are alike or an exponent is not positive.
+    All ones where all features are alike. Raises `SegmentationError` for an exponent that is not positive.
     """
     if not exponent > 0:
         raise SegmentationError(f"the exponent of an affinity is positive, not {exponent}: the paper takes 10")
     cosine = unit @ unit.T
     low, high = cosine.min(), cosine.max()
-    if not bool(high > low):
-        raise SegmentationError("all features are alike: there is nothing to cut; check the evidence")
-    return ((cosine - low) / (high - low)) ** exponent
+    return ((cosine - low) / (high - low)) ** exponent if bool(high > low) else torch.ones_like(cosine)
