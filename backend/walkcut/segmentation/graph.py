@@ -146,10 +146,11 @@ def _prefix_costs(
     A: Float[Tensor, "n n"], order: Int64[Tensor, " n"]
 ) -> tuple[Float64[Tensor, "n-1"], Float64[Tensor, "n-1"]]:
     """Cut weight (Eq. 1) and NCut cost (Eq. 2) of every prefix of `order` but the whole."""
-    ranked = A[order][:, order]
-    earlier = torch.tril(ranked, -1).sum(1).double()
-    within = (2 * earlier + ranked.diagonal().double()).cumsum(0)[:-1]
-    volume = ranked.sum(1).double().cumsum(0)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    earlier = torch.where(rank < rank[:, None], A, 0).sum(1).double()  # quicker than sorting rows and columns
+    within = (2 * earlier + A.diagonal().double())[order].cumsum(0)[:-1]
+    volume = A.sum(1).double()[order].cumsum(0)
     inside, outside = volume[:-1], volume[-1] - volume[:-1]
     cut = (inside - within).clamp_min(0)
     tiny = torch.finfo(torch.float64).tiny

@@ -122,7 +122,7 @@ def _recurse(
         for side in (cut.side, ~cut.side):
             members.append(members[node][side])
             part = members[-1]
-            _propose(queue, len(members) - 1, cost, bisect(graph[part][:, part], thresholds), rule)
+            _propose(queue, len(members) - 1, cost, bisect(graph[part[:, None], part], thresholds), rule)
     return _leaves(members, splits)
 
 
