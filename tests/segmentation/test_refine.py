@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate, normalize
 
 from tests.graphs import random_walk
 from walkcut.segmentation import refine
-from walkcut.segmentation.refine import assign_pixels, score_leaves, snap_labels, without_specks
+from walkcut.segmentation.refine import assign_pixels, score_leaves, snap_labels, strongest, without_specks
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
@@ -49,6 +49,11 @@ def test_scores_of_unions_are_those_of_their_own_means() -> None:
     torch.testing.assert_close(joined.scores, anew.scores)
     torch.testing.assert_close(joined.gram, anew.gram)
     assert joined.patches.tolist() == anew.patches.tolist()
+
+
+def test_the_first_of_equal_maps_wins() -> None:
+    scores = random_walk(12, 3)[[3, 3, 3]].unflatten(1, (3, 4))
+    assert strongest(scores, (7, 9)).tolist() == [[0] * 9] * 7
 
 
 def test_many_segments_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

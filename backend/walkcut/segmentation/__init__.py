@@ -1,6 +1,7 @@
 """Pure segmentation: tensors in, tensors and cut trees out; no path, no request, no environment."""
 
 from walkcut.segmentation.diffcut import diffcut
+from walkcut.segmentation.diffseg import diffseg
 from walkcut.segmentation.pamr import pamr
 
-__all__ = ["diffcut", "pamr"]
+__all__ = ["diffcut", "diffseg", "pamr"]
