@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from tests.scenes import agreement, png, quarter_labels, quarters
+from tests.tiny_diffusion import write_folder
 from walkcut import cli
 from walkcut.segmentation.granularity import Level, Segments
 from walkcut.segmentation.tree import CutTree
@@ -95,9 +96,27 @@ def test_methods_can_be_chosen(picture: Path, tmp_path: Path, method: str) -> No
     assert result.exit_code == 0, result.output
 
 
+def test_a_model_can_be_tried_without_its_weights(picture: Path, tmp_path: Path) -> None:
+    result = run("segment", picture, "--out", tmp_path, "--model", "dino", "--random-weights", "--granularity", 2)
+    assert result.exit_code == 0, result.output
+    assert lines(result)[0]["segments"] == 2
+
+
+@pytest.mark.parametrize("method", [[], ["--method", "diffcut"]])
+def test_a_diffusion_model_is_taken_from_its_folder(picture: Path, tmp_path: Path, method: list[str]) -> None:
+    folder = write_folder(tmp_path / "tiny", "sd14")
+    result = run("segment", picture, "--out", tmp_path / "out", "--model", folder, "--granularity", 3, *method)
+    assert result.exit_code == 0, result.output
+    assert lines(result)[0]["segments"] == 3
+
+
 @pytest.mark.parametrize(
     ("options", "environment", "message"),
     [
+        (["--random-weights"], {}, "the model embedded has no weights"),
+        (["--model", "dino"], {"HF_HUB_OFFLINE": "1"}, "the weights of dino are not on this machine"),
+        (["--model", "sd14"], {"HF_HUB_OFFLINE": "1"}, "the weights of sd14 are not on this machine"),
+        ([], {"WALKCUT_DTYPE": "float8"}, "write one of float32, float16, bfloat16"),
         (["--granularity", "tiny"], {}, "write auto, coarse"),
         (["--method", "magic"], {}, "magic"),
         (["--model", "magic"], {}, "magic"),

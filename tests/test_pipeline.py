@@ -92,7 +92,7 @@ def test_an_unknown_method_is_refused() -> None:
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(SettingsError, match="no model 'magic': choose one of embedded"):
+    with pytest.raises(SettingsError, match="no model 'magic': choose one of"):
         load_extractor("magic")
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from walkcut.annotator import Annotator, Options
 from walkcut.errors import GranularityError, SettingsError, WalkcutError
-from walkcut.extraction import MODELS, load_extractor
+from walkcut.extraction import EMBEDDED, MODELS, Weights, load_extractor
 from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource, decode
 from walkcut.overlay import draw_overlay
 from walkcut.pipeline import RECIPES, Segmenter, read_recipe
@@ -86,7 +86,8 @@ def serve(host: str | None, port: int | None) -> None:
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
 @click.option("--granularity", type=_GranularityType(), help="auto, coarse, medium, fine, 12 or tau=0.4.")
 @click.option("--method", type=click.Choice(tuple(RECIPES)), help="How the tree is made.")
-@click.option("--model", type=click.Choice(MODELS), help="Where evidence comes from.")
+@click.option("--model", help=f"Where evidence comes from: {', '.join(MODELS)}, a diffusers folder or a hub id.")
+@click.option("--random-weights", is_flag=True, help="Build the model without its weights, to try it out.")
 @click.option("--tree", is_flag=True, help="Store the cut tree as well, as STEM.tree.npz.")
 def segment(
     images: Sequence[Path],
@@ -94,7 +95,8 @@ def segment(
     granularity: Granularity | None,
     method: str | None,
     model: str | None,
-    tree: bool,  # noqa: FBT001 - the command line's switch
+    random_weights: bool,  # noqa: FBT001 - the command line's switches
+    tree: bool,  # noqa: FBT001
 ) -> None:
     """Segment pictures: a 16-bit label PNG and an overlay each, and a line of JSON on standard output.
 
@@ -104,7 +106,7 @@ def segment(
     settings = read_settings()
     settings = replace(settings, method=method or settings.method, model=model or settings.model)
     wanted = settings.granularity if granularity is None else granularity
-    segmenter = _segmenter(settings)
+    segmenter = _segmenter(settings, random_weights=random_weights)
     out.mkdir(parents=True, exist_ok=True)
     failed = 0
     done: dict[str, Path] = {}
@@ -162,14 +164,18 @@ def _write_labels(labels: Shaped[np.ndarray, "y x"], path: Path) -> None:
     Image.fromarray(labels.astype(np.uint16)).save(path)
 
 
-def _segmenter(settings: Settings) -> Segmenter:
+def _segmenter(settings: Settings, *, random_weights: bool = False) -> Segmenter:
     """The model and method of the settings, on their device."""
     try:
         device = torch.device(settings.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"WALKCUT_DEVICE={settings.device!r} cannot be used here: {error}") from error
-    return Segmenter(load_extractor(settings.model), read_recipe(settings.method), device)
+    recipe = read_recipe(settings.method or ("merge" if settings.model == EMBEDDED else "ncut"))
+    weights = Weights(settings.weights, getattr(torch, settings.dtype), random_weights)
+    if settings.model == EMBEDDED and not random_weights:
+        weights = Weights()
+    return Segmenter(load_extractor(settings.model, device=device, weights=weights), recipe, device)
 
 
 def _annotator(settings: Settings) -> Annotator:

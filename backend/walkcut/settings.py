@@ -11,6 +11,7 @@ from platformdirs import user_data_path
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.segmentation.granularity import Granularity, Level, parse_granularity
 
+_DTYPES = ("float32", "float16", "bfloat16")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -56,6 +57,12 @@ def _level(text: str) -> str:
     return text.upper()
 
 
+def _dtype(text: str) -> str:
+    if text not in _DTYPES:
+        raise ValueError(f"write one of {', '.join(_DTYPES)}")
+    return text
+
+
 def _existing_folder(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_dir():
@@ -87,8 +94,14 @@ class Settings:
         lambda text: Path(text).expanduser(),
         "folder for all that walkcut remembers",
     )
-    model: str = _setting("WALKCUT_MODEL", "embedded", str, "where evidence comes from")
-    method: str = _setting("WALKCUT_METHOD", "merge", str, "merge, ncut, ncut+merge or diffcut")
+    model: str = _setting("WALKCUT_MODEL", "embedded", str, "embedded, sd14, sd15, sd21, ssd1b, sdxl, dino, a folder")
+    weights: Path | None = _setting(
+        "WALKCUT_WEIGHTS_DIR", None, _existing_folder, "folder of models' weights; else the hub's cache"
+    )
+    dtype: str = _setting("WALKCUT_DTYPE", "float32", _dtype, "a model's precision: float32, float16 or bfloat16")
+    method: str = _setting(
+        "WALKCUT_METHOD", "", str, "merge, ncut, ncut+merge or diffcut; else merge for embedded, ncut for others"
+    )
     device: str = _setting("WALKCUT_DEVICE", "cpu", str, "cpu, cuda, cuda:1 …")
     granularity: Granularity = _setting(
         "WALKCUT_GRANULARITY", Level.AUTO, parse_granularity, "auto, coarse, medium, fine, 12, tau=0.4"

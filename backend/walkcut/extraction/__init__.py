@@ -1,8 +1,10 @@
 """What a model, or the picture itself, says about which places belong together."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -48,13 +50,39 @@ class Extractor(Protocol):
         ...
 
 
-MODELS = ("embedded",)
+EMBEDDED = "embedded"
+DINO = "dino"
+MODELS = (EMBEDDED, "sd14", "sd15", "sd21", "ssd1b", "sdxl", DINO)
 
 
-def load_extractor(name: str) -> Extractor:
-    """The extractor of this name. Raises `SettingsError` for one that there is none of."""
-    if name != "embedded":
-        raise SettingsError(f"no model {name!r}: choose one of {', '.join(MODELS)}")
-    from walkcut.extraction.embedded import EmbeddedExtractor  # noqa: PLC0415 - models are loaded when chosen
+@dataclass(frozen=True)
+class Weights:
+    """Where a model's weights are and how they are held: a folder (else the hub's cache), precision, or random ones."""
 
-    return EmbeddedExtractor()
+    folder: Path | None = None
+    dtype: torch.dtype = torch.float32
+    random: bool = False
+
+
+def load_extractor(name: str, *, device: torch.device | None = None, weights: Weights | None = None) -> Extractor:
+    """The extractor of this name: one of `MODELS`, a folder of a diffusion model, or its id on the hub.
+
+    Nothing is downloaded. Raises `SettingsError` for a model that is not there, saying what to fetch.
+    """
+    weights = weights or Weights()
+    if name == EMBEDDED:
+        from walkcut.extraction.embedded import EmbeddedExtractor  # noqa: PLC0415 - models are loaded when chosen
+
+        if weights != Weights():
+            raise SettingsError("the model embedded has no weights: leave folder, precision and random weights alone")
+        return EmbeddedExtractor()
+    device = device or torch.device("cpu")
+    if name == DINO:
+        from walkcut.extraction.dino import load_dino  # noqa: PLC0415
+
+        return load_dino(device=device, dtype=weights.dtype, weights=weights.folder, random_weights=weights.random)
+    from walkcut.extraction.diffusion import load_diffusion  # noqa: PLC0415 - diffusers takes seconds to import
+
+    return load_diffusion(
+        name, device=device, dtype=weights.dtype, weights=weights.folder, random_weights=weights.random
+    )
