@@ -11,7 +11,6 @@ from tests.scenes import data_url, png, quarters
 from walkcut import brush
 from walkcut.annotator import (
     Annotator,
-    Deadline,
     Options,
     Project,
     find_regions,
@@ -22,7 +21,7 @@ from walkcut.annotator import (
 )
 from walkcut.errors import RequestError, SettingsError
 from walkcut.extraction import Evidence, Extractor, Part, load_extractor
-from walkcut.images import DecodeLimits, FetchPolicy, PictureSource
+from walkcut.images import Deadline, DecodeLimits, FetchPolicy, PictureSource
 from walkcut.labelstudio import BrushTarget, Task
 from walkcut.pipeline import Segmenter
 from walkcut.segmentation.granularity import Level, Segments

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from walkcut.errors import GranularityError, RequestError, SettingsError, WalkcutError
-from walkcut.images import DecodeLimits, PictureSource, decode
+from walkcut.images import Deadline, DecodeLimits, PictureSource, decode
 from walkcut.labelstudio import BrushTarget, Prediction, Region, Task, brush_targets, prediction, typed_lines
 from walkcut.overlay import neighbour_colours
 from walkcut.pipeline import Segmenter
@@ -173,18 +172,6 @@ def _follow_wish(line: str, tree: CutTree, before: Granularity) -> Granularity:
             return Segments(max(min(round(now * 2 / 3), now - 1), 1))
         case _:
             return parse_granularity(line)
-
-
-class Deadline:
-    """A moment after which no new work is begun."""
-
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._end = clock, clock() + seconds
-
-    @property
-    def passed(self) -> bool:
-        """Whether it is over."""
-        return self._clock() >= self._end
 
 
 def predict_all(

@@ -15,7 +15,6 @@ import click
 import numpy as np
 import torch
 import waitress
-from jaxtyping import Shaped
 from PIL import Image
 from tqdm import tqdm
 
@@ -146,7 +145,7 @@ def _segment_one(
     image = decode(path.read_bytes(), limits)
     tree = segmenter.tree(image)
     labels = tree.labels(granularity)
-    _write_labels(labels + np.uint16(1), out / f"{path.stem}.png")
+    Image.fromarray(labels + np.uint16(1)).save(out / f"{path.stem}.png")
     Image.fromarray(draw_overlay(image, labels)).save(out / f"{path.stem}.overlay.png")
     if keep_tree:
         (out / f"{path.stem}.tree.npz").write_bytes(tree.to_bytes())
@@ -157,11 +156,6 @@ def _segment_one(
         "seconds": round(time.perf_counter() - begin, 3),
     }
     tqdm.write(json.dumps(line), file=sys.stdout)
-
-
-def _write_labels(labels: Shaped[np.ndarray, "y x"], path: Path) -> None:
-    """A 16-bit grey PNG."""
-    Image.fromarray(labels.astype(np.uint16)).save(path)
 
 
 def _segmenter(settings: Settings, *, random_weights: bool = False) -> Segmenter:

@@ -5,5 +5,15 @@ from walkcut.images.fetch import Fetcher
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess
 from walkcut.images.references import shorten
 from walkcut.images.source import PictureSource
+from walkcut.images.transport import Deadline
 
-__all__ = ["DecodeLimits", "FetchPolicy", "Fetcher", "LabelStudioAccess", "PictureSource", "decode", "shorten"]
+__all__ = [
+    "Deadline",
+    "DecodeLimits",
+    "FetchPolicy",
+    "Fetcher",
+    "LabelStudioAccess",
+    "PictureSource",
+    "decode",
+    "shorten",
+]

@@ -11,6 +11,7 @@ import io
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -32,9 +33,14 @@ _URL_CHARACTERS: Final = "%/:=&?~#+!$,;'@()*[]"  # beside letters and digits; an
 class Deadline:
     """A moment, and the clock that tells how far away it is."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at = clock() + seconds
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is over."""
+        return self._clock() >= self._at
 
     def remaining(self) -> float:
         """Seconds that are left, more than 0.
