@@ -65,6 +65,11 @@ def predict_body(*pictures: object, config: str = CONFIG.format("")) -> dict[str
     return {"tasks": tasks, "project": "3.1795163936", "label_config": config, "params": params}
 
 
+def typed_line(line: str) -> dict[str, Any]:
+    """The context of an annotator's call who typed one line."""
+    return {"result": [{"type": "textarea", "value": {"text": [line]}}]}
+
+
 @contextmanager
 def running(folder: Path, settings: Settings, extractor: Extractor | None = None) -> Iterator[Backend]:
     backend = Backend(folder, settings, extractor)
@@ -114,7 +119,7 @@ def test_predictions_are_plain_json(backend: Backend) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
     answer = backend.client.post("/predict", json=predict_body(PICTURE))
-    json.loads(answer.text, parse_constant=refuse)
+    assert json.loads(answer.text, parse_constant=refuse)["results"][0]
 
 
 def test_settings_of_a_project_change_its_version_and_the_default(backend: Backend) -> None:
@@ -174,8 +179,7 @@ def test_an_annotators_call_is_answered_with_regions(backend: Backend, context: 
 
 
 def test_an_annotator_is_never_answered_with_an_error(backend: Backend) -> None:
-    typed = {"result": [{"type": "textarea", "value": {"text": ["3"]}}]}
-    (answer,) = backend.predict("gone.jpg", params={"context": typed})
+    (answer,) = backend.predict("gone.jpg", params={"context": typed_line("3")})
     assert answer["result"] == []
 
 
@@ -270,6 +274,9 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(tmp_path:
         assert begun.wait(60)
         ask(url, pictures[1])
         assert answers == [[[]]], "a call beyond the free threads is handed back at once"
+        asked = predict_body(pictures[2]) | {"params": {"context": typed_line("3")}}
+        answer = requests.post(f"{url}/predict", json=asked, timeout=60)
+        assert answer.json() == {"results": [{"result": []}]}, "an annotator's call too, as a dict"
         assert requests.get(f"{url}/health", timeout=30).ok
         assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
         go_on.set()

@@ -4,15 +4,17 @@ import hmac
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from werkzeug.exceptions import HTTPException
 
-from walkcut.annotator import Annotator, Deadline, predict_all, suggest_all
+from walkcut.annotator import Annotator, Project, predict_all, suggest_all
 from walkcut.errors import RequestError, WalkcutError
-from walkcut.labelstudio import read_extra_params, read_tasks
+from walkcut.images import Deadline
+from walkcut.labelstudio import Task, read_extra_params, read_tasks
 from walkcut.settings import Settings
 from walkcut.store import Event, ProjectStore
 
@@ -106,20 +108,23 @@ def _add_predict_route(
         tasks = read_tasks(body)
         project = annotator.set_up(_label_config(body, "label_config"), store.extra_params(_project_id(body)))
         context = _context(body)
-        if context is not None:
-            return {"results": [each.as_json() for each in suggest_all(annotator, tasks, project, context)]}
         if not free.acquire(blocking=False):
             log.warning("busy: %d tasks handed back, Label Studio asks for them again", len(tasks))
             metrics.tasks.labels("busy").inc(len(tasks))
-            return {"results": [[] for _ in tasks]}
+            return {"results": [[] if context is None else {"result": []} for _ in tasks]}
         try:
             with metrics.predicting.track_inprogress():
-                found = predict_all(annotator, tasks, project, Deadline(settings.predict_timeout))
+                if context is not None:
+                    return {"results": [each.as_json() for each in suggest_all(annotator, tasks, project, context)]}
+                return {"results": predicted(tasks, project)}
         finally:
             free.release()
+
+    def predicted(tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
+        found = predict_all(annotator, tasks, project, Deadline(settings.predict_timeout))
         metrics.tasks.labels("predicted").inc(sum(map(bool, found)))
         metrics.tasks.labels("failed").inc(sum(not predictions for predictions in found))
-        return {"results": [[each.as_json() for each in predictions] for predictions in found]}
+        return [[each.as_json() for each in predictions] for predictions in found]
 
 
 def _context(body: dict[str, Any]) -> object:
