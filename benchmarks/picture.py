@@ -9,7 +9,8 @@ from PIL import Image
 
 from benchmarks.timing import median_seconds
 from walkcut.extraction import load_extractor
-from walkcut.pipeline import RECIPES, Segmenter
+from walkcut.pipeline import Segmenter, load_segmenter
+from walkcut.recipes import RECIPES
 from walkcut.segmentation.granularity import Granularity, Level, Segments
 from walkcut.segmentation.tree import CutTree
 
@@ -42,7 +43,7 @@ def main() -> None:
             unit = median_seconds(lambda: square @ square, runs=3)
             seconds = median_seconds(lambda: segment(segmenter, image), runs=5)  # noqa: B023
             print(f"{path.name} 481×321 {method}: {seconds:.3f} s, {seconds / unit:.2f} products of {unit:.3f} s")
-    stored = Segmenter(load_extractor("embedded")).tree(open_picture(paths[0], 1024, 768)).to_bytes()
+    stored = load_segmenter("embedded").tree(open_picture(paths[0], 1024, 768)).to_bytes()
     tree = CutTree.from_bytes(stored)
     changes: tuple[Granularity, ...] = (*GRANULARITIES, Segments(12))
     for granularity in changes:

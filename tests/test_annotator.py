@@ -24,6 +24,7 @@ from walkcut.extraction import Evidence, Extractor, Part, load_extractor
 from walkcut.images import Deadline, DecodeLimits, FetchPolicy, PictureSource
 from walkcut.labelstudio import BrushTarget, Task
 from walkcut.pipeline import Segmenter
+from walkcut.recipes import RECIPES
 from walkcut.segmentation.granularity import Level, Segments
 from walkcut.segmentation.hierarchy import Hierarchy
 from walkcut.segmentation.tree import CutTree
@@ -31,7 +32,7 @@ from walkcut.store import TreeCache
 
 TARGET = BrushTarget("brush", "image", "image", ("Region",))
 PROJECT = Project((TARGET,), Options())
-NOW = Deadline(60)
+NOW = Deadline(60, lambda: 0.0)  # with a clock that stands still
 A, B = (data_url(png(quarters(*size))) for size in ((40, 60), (50, 30)))
 GONE, BROKEN = "gone.jpg", data_url(b"no picture")
 
@@ -48,6 +49,10 @@ class Counting:
     def version(self) -> str:
         return self.inner.version
 
+    @property
+    def offers(self) -> frozenset[Part]:
+        return self.inner.offers
+
     def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
         self.calls.append(tuple(image.shape))
         self.hook()
@@ -55,7 +60,7 @@ class Counting:
 
 
 def annotator(folder: Path, extractor: Extractor | None = None) -> Annotator:
-    segmenter = Segmenter(extractor or load_extractor("embedded"))
+    segmenter = Segmenter(extractor or load_extractor("embedded"), RECIPES["merge"])
     return Annotator(
         segmenter, PictureSource(FetchPolicy(), None), DecodeLimits(), TreeCache(folder, 1 << 24), Options()
     )
@@ -237,3 +242,14 @@ def test_options_that_cannot_be_used_are_named(chosen: dict[str, object], messag
 def test_options_check_themselves() -> None:
     with pytest.raises(SettingsError, match="max_regions is 0"):
         Options(max_regions=0)
+
+
+def test_what_was_given_up_for_lack_of_memory_is_told_in_the_info_panel(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Short(Counting):
+        def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
+            return replace(self.inner.extract(image, parts), concessions=("attention sliced",))
+
+    for extractor, told in ((Short(), {"text": ["attention sliced"]}), (Counting(), None)):
+        predictions = annotator(tmp_path / str(told), extractor).predict(task(1, A), PROJECT)
+        assert [region.get("meta") for region in predictions[-1].result] == [told] * len(predictions[-1].result) != []

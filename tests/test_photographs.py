@@ -8,9 +8,8 @@ from scipy.ndimage import binary_opening
 
 from tests.bsds500 import needs_photographs, photographs
 from walkcut.annotator import Options, find_regions
-from walkcut.extraction import load_extractor
 from walkcut.images import DecodeLimits, decode
-from walkcut.pipeline import Segmenter
+from walkcut.pipeline import load_segmenter
 from walkcut.segmentation.granularity import Level
 
 pytestmark = needs_photographs
@@ -19,7 +18,7 @@ pytestmark = needs_photographs
 @pytest.mark.parametrize("path", photographs(5), ids=lambda path: path.stem)
 def test_fine_regions_are_many_disjoint_and_no_noise(path: Path) -> None:
     image = decode(path.read_bytes(), DecodeLimits())
-    tree = Segmenter(load_extractor("embedded")).tree(image)
+    tree = load_segmenter("embedded").tree(image)
     masks = np.stack([region.mask for region in find_regions(tree, Level.FINE, Options(), ["Region"])])
     assert 8 <= len(masks) <= 40
     assert masks.shape[1:] == image.shape[:2]
@@ -31,7 +30,7 @@ def test_fine_regions_are_many_disjoint_and_no_noise(path: Path) -> None:
 
 @pytest.mark.parametrize("path", photographs(5), ids=lambda path: path.stem)
 def test_coarser_levels_have_fewer_regions(path: Path) -> None:
-    tree = Segmenter(load_extractor("embedded")).tree(decode(path.read_bytes(), DecodeLimits()))
+    tree = load_segmenter("embedded").tree(decode(path.read_bytes(), DecodeLimits()))
     coarse, medium, fine, auto = (
         tree.segments(level) for level in (Level.COARSE, Level.MEDIUM, Level.FINE, Level.AUTO)
     )

@@ -1,35 +1,58 @@
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from tests.scenes import agreement, quarter_labels, quarters
-from walkcut.errors import SegmentationError, SettingsError
-from walkcut.extraction import Evidence, Part, load_extractor
-from walkcut.pipeline import LEVELS, RECIPES, Segmenter, named_levels, read_recipe
+from tests.tiny_diffusion import write_folder
+from walkcut.errors import SettingsError
+from walkcut.extraction import AttentionMap, Evidence, Part, load_extractor
+from walkcut.methods.trees import NCut
+from walkcut.pipeline import Segmenter, load_segmenter, refine_tree
+from walkcut.recipes import RECIPES, Pamr, Recipe
 from walkcut.segmentation.granularity import Level, Segments
 from walkcut.segmentation.hierarchy import Hierarchy
 from walkcut.segmentation.ncut import FixedThreshold
-from walkcut.segmentation.tree import CutTree
+from walkcut.segmentation.tree import CutTree, grow_tree
 
 
 @dataclass(frozen=True)
-class NoEvidence:
-    """An extractor that finds nothing."""
+class MapsAlone:
+    """An extractor that lets each patch look at itself alone, and that had to save memory."""
 
-    version: str = "nothing-1"
+    version: str = "maps-1"
+    offers: frozenset[Part] = frozenset({"maps"})
 
     def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
-        return Evidence()
+        return Evidence(maps=(AttentionMap((2, 2), torch.eye(4)),), concessions=("attention sliced",))
+
+
+@dataclass
+class ShortOfMemory:
+    """A method that runs out of memory so many times."""
+
+    times: int
+    parts: frozenset[Part] = frozenset({"maps"})
+
+    def tree(self, evidence: Evidence, picture: UInt8[Tensor, "y x 3"]) -> CutTree:
+        self.times -= 1
+        if self.times >= 0:
+            raise torch.OutOfMemoryError
+        return NCut().tree(evidence, picture)
 
 
 def segmenter(method: str) -> Segmenter:
     return Segmenter(load_extractor("embedded"), RECIPES[method])
 
 
-@pytest.mark.parametrize("method", RECIPES)
+METHODS = [name for name in RECIPES if name != "diffseg"]  # which has an answer of its own, and nothing finer
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_finds_the_quarters(method: str) -> None:
     tree = segmenter(method).tree(quarters(96, 128))
     assert tree.size == (96, 128)
@@ -70,37 +93,56 @@ def test_the_version_changes_with_whatever_changes_trees() -> None:
     plain = segmenter("ncut")
     others = [
         segmenter("merge"),
-        replace(plain, recipe=replace(plain.recipe, walk_steps=2)),
-        replace(plain, recipe=replace(plain.recipe, rule=FixedThreshold(0.5))),
-        replace(plain, extractor=NoEvidence()),
+        replace(plain, recipe=Recipe("ncut", NCut(walk_steps=2))),
+        replace(plain, recipe=Recipe("ncut", NCut(rule=FixedThreshold(0.5)))),
+        replace(plain, recipe=Recipe("ncut", NCut(), pamr=Pamr())),
+        replace(plain, extractor=MapsAlone()),
     ]
-    assert segmenter("ncut").version == plain.version
-    assert len({plain.version, *(other.version for other in others)}) == 5
+    assert replace(plain, recipe=Recipe("another name", NCut())).version == plain.version
+    assert len({plain.version, *(other.version for other in others)}) == 6
 
 
-@pytest.mark.parametrize(
-    ("method", "remedy"), [("merge", "choose the method ncut"), ("ncut", "choose the method merge")]
-)
-def test_a_model_without_the_evidence_says_which_method_it_serves(method: str, remedy: str) -> None:
-    with pytest.raises(SegmentationError, match=remedy):
-        Segmenter(NoEvidence(), RECIPES[method]).tree(quarters(20, 20))
+def test_a_model_without_the_evidence_says_which_methods_it_serves() -> None:
+    with pytest.raises(SettingsError, match=r"merge needs contour and features, .* choose one of ncut, diffseg"):
+        Segmenter(MapsAlone(), RECIPES["merge"])
 
 
-def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(SettingsError, match="no method 'magic': choose one of merge, ncut"):
-        read_recipe("magic")
+def test_without_a_method_each_model_has_its_best(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "tiny", "sd14")
+    assert load_segmenter("embedded").recipe == RECIPES["merge"]
+    assert load_segmenter(str(folder)).recipe == RECIPES["ncut"]
+
+
+def test_a_recipe_says_how_the_model_is_read(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "tiny", "sd14")
+    ours, published = (load_segmenter(str(folder), name) for name in ("ncut", "dwc-table3-manc-64"))
+    assert len(published.tree(quarters(40, 40)).leaves)
+    assert ours.extractor.version != published.extractor.version
+
+
+def test_pamr_moves_borders_to_the_pictures_edges() -> None:
+    picture = quarters(48, 64)
+    wrong = quarter_labels(48, 64)[:, ::-1].copy()
+    wrong[:, 29:35] = wrong[:, 28:29]
+    tree = grow_tree(wrong, chain(4), dict.fromkeys((Level.COARSE, Level.MEDIUM, Level.FINE), 4))
+    refined = refine_tree(tree, torch.from_numpy(picture), Pamr())
+    before, after = (agreement(each.leaves, quarter_labels(48, 64)) for each in (tree, refined))
+    assert after > before
+
+
+def chain(leaves: int) -> Hierarchy:
+    joints = [[0, 1], *([leaves + row, row + 2] for row in range(leaves - 2))]
+    return Hierarchy(np.array(joints), np.zeros(leaves - 1), np.ones(leaves - 1, bool))
+
+
+def test_too_little_memory_for_the_cut_moves_it_to_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
+    short = Segmenter(MapsAlone(), Recipe("short", ShortOfMemory(times=1)))
+    assert short.tree(quarters(16, 16)).concessions == ("attention sliced", "cut on the CPU")
+    assert "out of memory on cpu: cutting on the CPU" in caplog.text
+    with pytest.raises(torch.OutOfMemoryError):
+        Segmenter(MapsAlone(), Recipe("short", ShortOfMemory(times=2))).tree(quarters(16, 16))
 
 
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(SettingsError, match="no model 'magic': choose one of"):
         load_extractor("magic")
-
-
-@pytest.mark.parametrize(("leaves", "fine"), [(5, 5), (20, 8), (1000, 40)])
-def test_named_levels_keep_within_their_bounds(leaves: int, fine: int) -> None:
-    bound = LEVELS["merge"][Level.FINE].tau
-    costs = np.full(leaves - 1, bound + 0.01 if leaves < 100 else bound)
-    joints = np.stack([np.arange(leaves - 1) + leaves - 1, np.arange(leaves - 1)], 1)
-    joints[0] = [leaves - 1, 0]
-    hierarchy = Hierarchy(joints, costs, np.zeros(leaves - 1, bool))
-    assert named_levels(hierarchy, "merge")[Level.FINE] == fine

@@ -10,11 +10,15 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from walkcut.extraction import Evidence
+from walkcut.extraction.diffusion import DiffusionExtractor
 from walkcut.extraction.diffusion_model import DiffusionModel, random_model
 from walkcut.extraction.models import ARCHITECTURES, Architecture
+from walkcut.extraction.passes import DIFFCUT, DWC, AttentionPass
 
 FAMILIES = tuple(ARCHITECTURES)
 CPU = torch.device("cpu")
+FEATURES = replace(DIFFCUT, patches=4)  # of the 128 pixels that a tiny model sees
 _TEXT: Mapping[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -36,13 +40,30 @@ def tiny_architecture(family: str) -> Architecture:
     return replace(whole, unet=unet, autoencoder={**whole.autoencoder, **small})
 
 
-def tiny_model(family: str, *, dtype: torch.dtype = torch.float32) -> DiffusionModel:
-    """The family's tiny model, with attention that is far from uniform."""
-    model = random_model(family, tiny_architecture(family), dtype=dtype, device=CPU)
-    for name, weights in model.unet.named_parameters():
-        if "attn1.to_q" in name or "attn1.to_k" in name:
-            weights.mul_(4)
-    return model
+def tiny_model(family: str, *, dtype: torch.dtype = torch.float32, device: torch.device = CPU) -> DiffusionModel:
+    """The family's tiny model."""
+    return random_model(family, tiny_architecture(family), dtype=dtype, device=device)
+
+
+def extractor_on(model: DiffusionModel, attention: AttentionPass = DWC) -> DiffusionExtractor:
+    """The extractor on a tiny model, which sees all at 128 pixels."""
+    return DiffusionExtractor(model, attention, FEATURES)
+
+
+def tiny_extractor(family: str, attention: AttentionPass = DWC) -> DiffusionExtractor:
+    """The extractor on the family's tiny model."""
+    return extractor_on(tiny_model(family), attention)
+
+
+def largest_difference(first: Evidence, second: Evidence) -> float:
+    """The largest between two numbers of their maps and features."""
+    differences = []
+    if first.features is not None or second.features is not None:
+        assert first.features is not None
+        assert second.features is not None
+        differences.append(first.features - second.features)
+    differences += [own.weights - other.weights for own, other in zip(first.maps, second.maps, strict=True)]
+    return max(float(difference.abs().max()) for difference in differences)
 
 
 def write_folder(folder: Path, family: str) -> Path:

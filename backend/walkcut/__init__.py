@@ -3,8 +3,19 @@
 from walkcut import brush
 from walkcut.errors import WalkcutError
 from walkcut.extraction import load_extractor
-from walkcut.pipeline import Recipe, Segmenter
+from walkcut.pipeline import Segmenter, load_segmenter
+from walkcut.recipes import RECIPES, Recipe
 from walkcut.segmentation.granularity import parse_granularity
 from walkcut.segmentation.tree import CutTree
 
-__all__ = ["CutTree", "Recipe", "Segmenter", "WalkcutError", "brush", "load_extractor", "parse_granularity"]
+__all__ = [
+    "RECIPES",
+    "CutTree",
+    "Recipe",
+    "Segmenter",
+    "WalkcutError",
+    "brush",
+    "load_extractor",
+    "load_segmenter",
+    "parse_granularity",
+]

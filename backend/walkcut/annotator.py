@@ -143,7 +143,7 @@ def find_regions(tree: CutTree, granularity: Granularity, options: Options, neut
     scores = tree.separations(granularity)
     largest = np.argsort(-areas, kind="stable")[: options.max_regions]
     return [
-        Region(labels == segment, neutral[colours[segment]], float(scores[segment]))
+        Region(labels == segment, neutral[colours[segment]], float(scores[segment]), tree.concessions)
         for segment in largest
         if areas[segment] >= options.min_area * labels.size
     ]

@@ -55,11 +55,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Region:
-    """One brush region: a mask of the picture's own size, a label of the control, and a score in [0, 1]."""
+    """One brush region: a mask of the picture's own size, a label of the control, and a score in [0, 1].
+
+    `notes` are shown in its Info panel.
+    """
 
     mask: Bool[np.ndarray, "y x"]
     label: str
     score: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,7 @@ def prediction(
 def brush_region(region: Region, target: BrushTarget, identity: str) -> dict[str, Any]:
     """One region as Label Studio shows it."""
     height, width = region.mask.shape
+    notes = {"meta": {"text": list(region.notes)}} if region.notes else {}
     return {
         "id": identity,
         "from_name": target.from_name,
@@ -186,6 +191,7 @@ def brush_region(region: Region, target: BrushTarget, identity: str) -> dict[str
         "original_height": height,
         "image_rotation": 0,
         "score": region.score,
+        **notes,
         "value": {"format": "rle", "rle": brush.encode(region.mask), "brushlabels": [region.label]},
     }
 

@@ -100,7 +100,7 @@ class Settings:
     )
     dtype: str = _setting("WALKCUT_DTYPE", "float32", _dtype, "a model's precision: float32, float16 or bfloat16")
     method: str = _setting(
-        "WALKCUT_METHOD", "", str, "merge, ncut, ncut+merge or diffcut; else merge for embedded, ncut for others"
+        "WALKCUT_METHOD", "", str, "merge, ncut, ncut+merge, diffcut, diffseg; else the best that the model can serve"
     )
     device: str = _setting("WALKCUT_DEVICE", "cpu", str, "cpu, cuda, cuda:1 …")
     granularity: Granularity = _setting(

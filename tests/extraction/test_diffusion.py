@@ -12,19 +12,22 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from tests.scenes import quarters
-from tests.tiny_diffusion import CPU, tiny_architecture, tiny_model, write_folder
-from walkcut.errors import SegmentationError, SettingsError
-from walkcut.extraction import Evidence, Extractor, Part
-from walkcut.extraction.diffusion import (
-    DIFFSEG,
-    DWC,
-    AttentionPass,
-    DiffusionExtractor,
-    attention_layers,
-    load_diffusion,
+from tests.tiny_diffusion import (
+    CPU,
+    extractor_on,
+    largest_difference,
+    tiny_architecture,
+    tiny_extractor,
+    tiny_model,
+    write_folder,
 )
+from walkcut.errors import SegmentationError, SettingsError
+from walkcut.extraction import Extractor, Part
+from walkcut.extraction.diffusion import DiffusionExtractor, attention_layers, load_diffusion
 from walkcut.extraction.diffusion_model import random_model
-from walkcut.pipeline import Recipe, Segmenter
+from walkcut.extraction.passes import DIFFSEG, DWC, AttentionPass
+from walkcut.pipeline import Segmenter
+from walkcut.recipes import read_recipe
 from walkcut.segmentation.granularity import Segments
 
 MAPS: frozenset[Part] = frozenset({"maps"})
@@ -37,21 +40,9 @@ def picture(height: int = 96, width: int = 160, seed: int = 0) -> UInt8[Tensor, 
     return torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
 
 
-def tiny_extractor(family: str, attention: AttentionPass = DWC) -> DiffusionExtractor:
-    return DiffusionExtractor(tiny_model(family), attention)
-
-
 @pytest.fixture(scope="module")
 def extractor() -> DiffusionExtractor:
     return tiny_extractor("sd14")
-
-
-def largest_difference(first: Evidence, second: Evidence) -> float:
-    assert first.features is not None
-    assert second.features is not None
-    differences = [first.features - second.features]
-    differences += [own.weights - other.weights for own, other in zip(first.maps, second.maps, strict=True)]
-    return max(float(difference.abs().max()) for difference in differences)
 
 
 @pytest.mark.parametrize(
@@ -93,16 +84,61 @@ def test_both_processors_give_the_same_evidence(extractor: DiffusionExtractor) -
 def test_a_batch_is_as_its_pictures_one_by_one(family: str) -> None:
     extractor = tiny_extractor(family, DIFFSEG)
     pictures = [picture(seed=seed) for seed in range(3)]
-    batch = extractor.extract_batch(torch.stack(pictures), BOTH)
+    batch = extractor.extract_batch(pictures, BOTH)
     singles = [extractor.extract(each, BOTH) for each in pictures]
     assert largest_difference(singles[0], singles[1]) > 0.01
     for own, alone in zip(batch, singles, strict=True):
         assert largest_difference(own, alone) < 1e-4
 
 
+def test_pictures_of_any_sizes_share_passes_where_they_are_seen_at_one_size(extractor: DiffusionExtractor) -> None:
+    sizes = [(96, 160), (160, 96), (95, 155), (16, 400), (300, 500)]  # the first, third and last at 128×192
+    pictures = [picture(*size, seed=seed) for seed, size in enumerate(sizes)]
+    shapes: list[tuple[int, ...]] = []
+    handle = extractor.model.autoencoder.encoder.register_forward_pre_hook(
+        lambda _module, inputs: shapes.append(tuple(inputs[0].shape))
+    )
+    batch = extractor.extract_batch(pictures, MAPS)
+    handle.remove()
+    assert shapes == [(3, 3, 128, 192), (1, 3, 192, 128), (1, 3, 64, 256)]
+    for own, image in zip(batch, pictures, strict=True):
+        assert largest_difference(own, extractor.extract(image, MAPS)) < 1e-4
+        assert own.concessions == ()
+
+
+def test_no_pictures_give_no_evidence(extractor: DiffusionExtractor) -> None:
+    assert extractor.extract_batch([], BOTH) == ()
+    assert extractor.extract_batch([], frozenset()) == ()
+
+
+@pytest.mark.parametrize("size", [(16, 700), (700, 16), (17, 31), (16, 16)], ids=str)
+def test_odd_aspects_are_no_error(size: tuple[int, int], extractor: DiffusionExtractor) -> None:
+    evidence = extractor.extract(picture(*size), BOTH)
+    for level in evidence.maps:
+        assert (level.grid[0] - level.grid[1]) * (size[0] - size[1]) >= 0
+        torch.testing.assert_close(level.weights.sum(1), torch.ones(level.grid[0] * level.grid[1]))
+
+
+@pytest.mark.parametrize(("factor", "seen"), [(0.0, 96), (1e6, 6)], ids=["uniform", "one-hot"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_extreme_attention_still_sums_to_one(factor: float, seen: int, dtype: torch.dtype) -> None:
+    model = tiny_model("sd14", dtype=dtype)
+    for layers in attention_layers(model, DWC).values():
+        for layer in layers:
+            layer.to_q.get_parameter("weight").mul_(factor)
+    level = extractor_on(model).extract(picture(), MAPS).maps[1]
+    assert (level.weights > 1e-3).sum(1).max() == seen  # by no more than two heads in each of three layers
+    torch.testing.assert_close(level.weights.sum(1), torch.ones(96))
+
+
+def test_the_stages_of_the_work_are_marked(extractor: DiffusionExtractor, stages: list[str]) -> None:
+    replace(extractor, attention=replace(DWC, inverted=True)).extract(picture(), MAPS)
+    assert stages == ["VAE", "/VAE", "U-Net", "/U-Net"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_near_to_full(dtype: torch.dtype, extractor: DiffusionExtractor) -> None:
-    half = DiffusionExtractor(tiny_model("sd14", dtype=dtype)).extract(picture(), BOTH)
+    half = extractor_on(tiny_model("sd14", dtype=dtype)).extract(picture(), BOTH)
     full = extractor.extract(picture(), BOTH)
     assert [level.weights.dtype for level in half.maps] == [torch.float32] * 3
     assert 0 < largest_difference(half, full) < 0.1
@@ -141,7 +177,7 @@ def test_only_what_is_asked_for_is_computed(extractor: DiffusionExtractor) -> No
         frozenset({"contour"}): {},
         FEATURES: {"encoder": 1, "unet": 1},
         MAPS: {"encoder": 1, "unet": 1, "decoder": 1},
-        BOTH: {"encoder": 1, "unet": 2, "decoder": 1},
+        BOTH: {"encoder": 2, "unet": 2, "decoder": 1},
     }
     for parts, expected in wanted.items():
         calls.clear()
@@ -170,7 +206,7 @@ def test_the_same_picture_gives_the_same_evidence_bit_for_bit(extractor: Diffusi
 def test_it_is_an_extractor_whose_version_tells_model_precision_and_settings(extractor: DiffusionExtractor) -> None:
     others = [
         tiny_extractor("sd21"),
-        DiffusionExtractor(tiny_model("sd14", dtype=torch.bfloat16)),
+        extractor_on(tiny_model("sd14", dtype=torch.bfloat16)),
         replace(extractor, attention=DIFFSEG),
         replace(extractor, features=replace(extractor.features, seed=1)),
     ]
@@ -188,7 +224,7 @@ def test_a_model_without_self_attention_is_refused() -> None:
     whole = tiny_architecture("sd14")
     blocks = {"down_block_types": ("DownBlock2D",) * 4, "up_block_types": ("UpBlock2D",) * 4}
     bare = replace(whole, unet={**whole.unet, **blocks, "mid_block_type": "UNetMidBlock2D"})
-    extractor = DiffusionExtractor(random_model("bare", bare, dtype=torch.float32, device=CPU))
+    extractor = extractor_on(random_model("bare", bare, dtype=torch.float32, device=CPU))
     with pytest.raises(SettingsError, match="bare-random has no self-attention at the levels 16, 32, 64"):
         extractor.extract(picture(), MAPS)
     with pytest.raises(SettingsError, match="the encoder of bare-random has no self-attention: choose another model"):
@@ -200,7 +236,7 @@ def test_numbers_beyond_the_precision_are_an_error_and_no_evidence(part: frozens
     model = tiny_model("sd14")
     model.unet.conv_in.weight.fill_(torch.inf)
     with pytest.raises(SegmentationError, match=r"sd14-random .* overflowed: choose the precision bfloat16 or float32"):
-        DiffusionExtractor(model).extract(picture(), part)
+        extractor_on(model).extract(picture(), part)
 
 
 def test_a_model_is_loaded_from_its_folder(tmp_path: Path) -> None:
@@ -217,12 +253,12 @@ def test_only_families_can_be_filled_with_random_weights(tmp_path: Path) -> None
 @pytest.mark.parametrize("family", ["sd14", "ssd1b"])
 def test_the_whole_way_to_segments(family: str) -> None:
     image = quarters(72, 120)
-    tree = Segmenter(tiny_extractor(family), Recipe("ncut")).tree(image)
+    tree = Segmenter(tiny_extractor(family), read_recipe("ncut")).tree(image)
     labels = tree.labels(Segments(4))
     assert labels.shape == (72, 120)
     assert len(np.unique(labels)) == 4
 
 
 def test_methods_that_need_a_contour_say_what_to_choose(extractor: DiffusionExtractor) -> None:
-    with pytest.raises(SegmentationError, match="this model has no contour map: choose the method ncut"):
-        Segmenter(extractor, Recipe("merge")).tree(quarters(40, 40))
+    with pytest.raises(SettingsError, match=r"the method merge needs contour, .* choose one of ncut, diffcut"):
+        Segmenter(extractor, read_recipe("merge"))

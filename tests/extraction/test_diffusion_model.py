@@ -10,11 +10,12 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import CLIPTokenizer
 
 from tests.tiny_diffusion import CPU, FAMILIES, tiny_architecture, tiny_model, write_folder
 from walkcut.errors import SettingsError
-from walkcut.extraction.diffusion_model import load_model, random_model
+from walkcut.extraction.diffusion_model import DiffusionModel, load_model, random_model
 from walkcut.extraction.models import ARCHITECTURES
 
 LATENTS = torch.randn(2, 4, 16, 8, generator=torch.Generator().manual_seed(0))
@@ -176,10 +177,11 @@ def test_native_sides(family: str, side: int) -> None:
 @torch.no_grad()
 def test_latents_are_the_scaled_mean_of_the_posterior() -> None:
     model = tiny_model("sdxl")
-    image = torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8)
-    pixels = image.permute(0, 3, 1, 2) / 127.5 - 1
+    images = torch.randint(0, 256, (2, 96, 128, 3), dtype=torch.uint8)
+    pixels = images.permute(0, 3, 1, 2) / 127.5 - 1
     expected = model.autoencoder.encode(pixels).latent_dist.mode() * 0.13025
-    torch.testing.assert_close(model.encode(image), expected)
+    torch.testing.assert_close(model.encode(list(images), (96, 128)), expected)
+    assert model.encode(list(images), (64, 128)).shape == (2, 4, 8, 16)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -233,3 +235,58 @@ def test_sdxl_is_told_the_size() -> None:
 def test_a_precision_beyond_the_device_is_refused() -> None:
     with pytest.raises(SettingsError, match="choose float32"):
         random_model("sd14", tiny_architecture("sd14"), dtype=torch.float8_e5m2, device=CPU)
+
+
+def held(model: DiffusionModel) -> list[torch.dtype]:
+    return [model.unet.dtype, model.autoencoder.dtype]
+
+
+def test_on_the_cpu_the_networks_are_in_float32_until_they_come_home_unchanged() -> None:
+    model = tiny_model("sd14", dtype=torch.bfloat16)
+    before = [weights.clone() for weights in model.unet.parameters()]
+    with model.on_cpu():
+        assert held(model) == [torch.float32, torch.float32]
+    assert held(model) == [torch.bfloat16, torch.float32]
+    with pytest.raises(ZeroDivisionError), model.on_cpu():
+        raise ZeroDivisionError
+    assert held(model) == [torch.bfloat16, torch.float32]
+    assert all(map(torch.equal, model.unet.parameters(), before))
+
+
+def test_networks_without_memory_at_home_stay_on_the_cpu_until_there_is_some(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model("sd14", dtype=torch.bfloat16)
+    move, last = nn.Module.to, model.unet.conv_out
+
+    def half_way(module: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
+        if dtype != torch.bfloat16:
+            return move(module, device, dtype)
+        move(module, device, dtype)
+        move(last, device, torch.float32)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nn.Module, "to", half_way)
+        with model.on_cpu():
+            pass
+    assert {weights.dtype for weights in model.unet.parameters()} == {torch.float32}
+    assert caplog.messages == ["sd14-random stays on the CPU for now: cpu has no memory left for it"]
+    assert model.dtype == torch.bfloat16
+    model.bring_home()
+    assert {weights.dtype for weights in model.unet.parameters()} == {torch.bfloat16}
+
+
+def test_sharded_weights_are_read(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["sd21"], tmp_path / "sharded"))
+    whole = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole.unlink()
+    loaded(folders["sd21"]).unet.save_pretrained(folder / "unet", max_shard_size="100KB")
+    shards = list((folder / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    assert not whole.exists()
+    first, second = loaded(folders["sd21"]), loaded(folder)
+    assert all(map(torch.equal, first.unet.parameters(), second.unet.parameters()))
+    shards[0].unlink()
+    with pytest.raises(SettingsError, match="unet cannot be read: fetch it again"):
+        loaded(folder)

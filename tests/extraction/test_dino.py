@@ -16,7 +16,8 @@ from tests.tiny_diffusion import CPU
 from walkcut.errors import SegmentationError, SettingsError
 from walkcut.extraction import Extractor, Part
 from walkcut.extraction.dino import DinoExtractor, between_patches, load_dino, random_dino
-from walkcut.pipeline import Recipe, Segmenter
+from walkcut.pipeline import Segmenter
+from walkcut.recipes import read_recipe
 from walkcut.segmentation.granularity import Segments
 
 TINY = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "patch_size": 8, "num_hidden_layers": 3}
@@ -85,6 +86,11 @@ def test_it_is_an_extractor_whose_version_tells_its_settings(extractor: DinoExtr
     assert extractor.extract(picture(), frozenset()).maps == ()
 
 
+def test_the_model_is_a_stage_of_the_work(extractor: DinoExtractor, stages: list[str]) -> None:
+    extractor.extract(picture(), BOTH)
+    assert stages == ["model", "/model"] * 2
+
+
 def test_numbers_beyond_the_precision_are_an_error(extractor: DinoExtractor) -> None:
     for weights in extractor.network.parameters():
         weights.fill_(torch.inf)
@@ -94,7 +100,7 @@ def test_numbers_beyond_the_precision_are_an_error(extractor: DinoExtractor) -> 
 
 
 def test_the_whole_way_to_segments(extractor: DinoExtractor) -> None:
-    labels = Segmenter(extractor, Recipe("ncut")).tree(quarters(72, 120)).labels(Segments(4))
+    labels = Segmenter(extractor, read_recipe("ncut")).tree(quarters(72, 120)).labels(Segments(4))
     assert labels.shape == (72, 120)
     assert len(np.unique(labels)) == 4
 

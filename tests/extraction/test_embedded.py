@@ -42,6 +42,11 @@ def test_it_is_an_extractor_whose_version_tells_its_settings() -> None:
     assert EmbeddedExtractor().version != EmbeddedExtractor(working_side=320).version
 
 
+def test_all_of_it_is_one_stage_of_the_work(stages: list[str]) -> None:
+    EmbeddedExtractor().extract(_noise(16, 16), ALL)
+    assert stages == ["evidence", "/evidence"]
+
+
 @pytest.mark.parametrize("size", [(16, 16), (16, 2000), (2000, 16), (17, 31), (500, 300)])
 def test_any_size_gives_sound_evidence(size: tuple[int, int]) -> None:
     evidence = EmbeddedExtractor().extract(_noise(*size), ALL)

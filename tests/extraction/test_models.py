@@ -186,8 +186,21 @@ def test_a_precision_that_the_device_cannot_compute_in_is_refused() -> None:
         check_dtype(torch.float8_e5m2, CPU)
 
 
+def test_half_precision_is_refused_where_the_processor_has_no_convolution_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def convolve(images: torch.Tensor, _filters: torch.Tensor) -> None:
+        raise RuntimeError(f"\"slow_conv2d_cpu\" not implemented for '{images.dtype}'")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", convolve)
+    with pytest.raises(SettingsError, match=r"cpu cannot compute in torch\.float16: choose float32, or another device"):
+        check_dtype(torch.float16, CPU)
+
+
 def test_only_families_have_an_architecture() -> None:
-    with pytest.raises(SettingsError, match="no model 'a/b' to fill with random weights: choose one of sd14, sd15"):
+    with pytest.raises(
+        SettingsError, match=r"no model 'a/b' to fill with random weights: choose one of sd14, .*, dino"
+    ):
         find_architecture("a/b")
 
 

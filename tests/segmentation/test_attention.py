@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -32,6 +34,38 @@ def test_where_a_patch_looks_is_interpolated_and_whence_is_repeated() -> None:
     torch.testing.assert_close(P, torch.stack([from_the_left] * 2 + [from_the_left.flip(0)] * 2))
 
 
+@given(grids, grids, st.sampled_from(["one-hot", "even", "zero", "tiny", "huge", "half"]))
+def test_extreme_maps_are_distributions(own: tuple[int, int], grid: tuple[int, int], kind: str) -> None:
+    n = own[0] * own[1]
+    weights = {
+        "one-hot": torch.eye(n),
+        "even": torch.full((n, n), 1 / n),
+        "zero": torch.zeros(n, n),
+        "tiny": torch.full((n, n), 1e-45),
+        "huge": torch.eye(n) * 3e38,
+        "half": torch.full((n, n), 60000, dtype=torch.float16),
+    }[kind]
+    P = aggregate([weights, torch.zeros(1, 1)], [own, (1, 1)], grid)
+    assert P.dtype == torch.float32
+    assert P.min() >= 0
+    torch.testing.assert_close(P.sum(1), torch.ones(len(P)))
+
+
+def test_a_patch_that_looks_nowhere_looks_everywhere_alike() -> None:
+    weights = torch.tensor([[0.0, 0.0], [0.0, 2.0]])
+    torch.testing.assert_close(aggregate([weights], [(1, 2)], (1, 2)), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
+    torch.testing.assert_close(aggregate([weights], [(1, 2)], (1, 4))[:2], torch.full((2, 4), 0.25))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.5])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_attention_out_of_range_is_refused(value: float, dtype: torch.dtype) -> None:
+    weights = torch.eye(4, dtype=dtype)
+    weights[1, 2] = value
+    with pytest.raises(SegmentationError, match="finite and not negative"):
+        aggregate([weights, torch.eye(1, dtype=dtype)], [(2, 2), (1, 1)], (2, 2))
+
+
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 4), st.integers(0, 1000))
 def test_walks_add_up(nodes: int, first: int, second: int, seed: int) -> None:
     P = random_walk(nodes, seed)
@@ -46,7 +80,11 @@ def test_a_walk_of_no_step_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("maps", "grids", "message"),
-    [([], [], "at least one level"), ([torch.eye(4)], [(1, 3)], r"\(4, 4\) does not fit a grid 1×3")],
+    [
+        ([], [], "at least one level"),
+        ([torch.eye(4)], [(1, 3)], r"\(4, 4\) does not fit a grid 1×3"),
+        ([torch.eye(4)], [(2, 2), (1, 1)], "1 attention maps do not fit 2 grids: pass one grid for each map"),
+    ],
 )
 def test_maps_that_fit_nothing_are_refused(maps: list[Tensor], grids: list[tuple[int, int]], message: str) -> None:
     with pytest.raises(SegmentationError, match=message):

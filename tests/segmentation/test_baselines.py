@@ -9,7 +9,17 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from walkcut.errors import SegmentationError
-from walkcut.segmentation.baselines import dbscan, density_clusters, kmeans, lloyd, maskcut, salient_object, tokencut
+from walkcut.segmentation.baselines import (
+    _fiedler_vector,
+    dbscan,
+    density_clusters,
+    kmeans,
+    lloyd,
+    maskcut,
+    salient_object,
+    tokencut,
+)
+from walkcut.segmentation.graph import cosine_affinity
 
 seeds = st.integers(0, 1000)
 
@@ -177,6 +187,32 @@ def test_the_salient_object_is_that_of_the_full_decomposition(seed: int, *, cent
     features = painted(PICTURE) + torch.rand(5, 8, 3, generator=torch.Generator().manual_seed(seed)) / 2
     found = salient_object(features, threshold=0.5, central=central)
     torch.testing.assert_close(found, salient_by_the_papers(features, 0.5, central=central))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.6])
+def test_large_graphs_have_the_fiedler_vector_of_the_full_decomposition(noise: float) -> None:
+    column = torch.arange(1056) % 33
+    part = (column > 8).long() + (column > 18)
+    speckle = torch.randn(1056, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    alike = cosine_affinity(torch.eye(6, dtype=torch.float64)[part] + noise * speckle) > 0.5
+    A = np.where(alike, 1, 1e-5)
+    truth = scipy.linalg.eigh(np.diag(A.sum(1)) - A, np.diag(A.sum(1)), subset_by_index=[1, 1])[1][:, 0]
+    vector = _fiedler_vector(alike).numpy()
+    largest = np.abs(truth).argmax()
+    np.testing.assert_allclose(vector / vector[largest], truth / truth[largest], rtol=0, atol=1e-8)
+    np.testing.assert_array_equal(vector, _fiedler_vector(alike))
+
+
+@pytest.mark.parametrize("features", [torch.ones(4, 5, 3), torch.zeros(4, 5, 3), torch.eye(20).unflatten(0, (4, 5))])
+def test_nothing_is_salient_where_all_patches_are_alike_or_none_is_like_another(features: Tensor) -> None:
+    assert tokencut(features, size=(8, 10)).unique().tolist() == [0]
+    assert maskcut(features, size=(8, 10)).unique().tolist() == [0]
+
+
+def test_a_cluster_that_wins_no_pixel_leaves_no_gap() -> None:
+    features = torch.eye(9).unflatten(0, (3, 3))
+    for labels in (kmeans(features, clusters=9, size=(2, 2)), dbscan(features, radius=0.5, neighbours=1, size=(2, 2))):
+        assert sorted(labels.flatten().tolist()) == [0, 1, 2, 3]
 
 
 def test_maskcut_finds_one_object_after_the_other() -> None:

@@ -16,6 +16,7 @@ from walkcut.segmentation.diffseg import (
     diffseg,
     divergence,
     merge_attention,
+    object_proposals,
     refine_by_kmeans,
 )
 
@@ -71,9 +72,9 @@ def test_matrix_products_answer_as_the_papers_pairs_do(seed: int, threshold: flo
     maps = [scene(6, seed), random_walk(9, seed), random_walk(4, seed)]
     fast = diffseg(maps, threshold=threshold, rounds=rounds, anchors=anchors, size=(24, 24))
     slow = diffseg_by_the_paper(maps, threshold=threshold, rounds=rounds, anchors=anchors, size=24)
-    torch.testing.assert_close(
-        slow.gather(0, fast[None])[0], slow.max(0).values
-    )  # equal proposals are left to rounding
+    for own in fast.unique():  # one proposal is the strongest in all of it; equal ones are left to rounding
+        behind = (slow.max(0).values - slow)[:, fast == own].amax(1)
+        assert float(behind.min()) < 1e-9
 
 
 def test_four_objects_are_found() -> None:
@@ -117,7 +118,23 @@ def test_extreme_attention_is_segmented(maps: Tensor, dtype: torch.dtype, *, ref
     coarse = torch.zeros(4, 4, dtype=dtype)
     labels = diffseg([maps.to(dtype), coarse], threshold=1.0, size=(8, 8), refine=refine)
     assert labels.shape == (8, 8)
-    assert 0 <= int(labels.min()) <= int(labels.max()) < 16
+    assert labels.dtype == torch.int64
+    assert labels.unique().tolist() == list(range(int(labels.max()) + 1))
+
+
+@given(st.tuples(st.integers(1, 5), st.integers(1, 4)), st.tuples(st.integers(1, 9), st.integers(1, 9)), seeds)
+def test_any_grid_and_any_size_give_labels_without_gaps(
+    grid: tuple[int, int], size: tuple[int, int], seed: int
+) -> None:
+    maps = random_walk(grid[0] * grid[1], seed).pow(3)
+    labels = diffseg([maps, torch.ones(1, 1)], grids=[grid, (1, 1)], threshold=0.2, size=size)
+    assert labels.shape == size
+    assert labels.unique().tolist() == list(range(int(labels.max()) + 1))
+
+
+def test_a_proposal_that_wins_no_pixel_leaves_no_gap() -> None:
+    # The proposal in the middle, half its neighbours', is never the strongest.
+    assert diffseg([torch.eye(9)], grids=[(3, 3)], threshold=1.0, size=(2, 2)).tolist() == [[0, 1], [2, 3]]
 
 
 def test_one_hot_maps_stay_apart_and_uniform_ones_merge() -> None:
@@ -199,6 +216,13 @@ def test_refinement_takes_the_means_of_the_clusters() -> None:
     torch.testing.assert_close(refine_by_kmeans(P, rough), torch.stack([P[quarter].mean(0) for quarter in quarters]))
 
 
+def test_refinement_follows_the_merging() -> None:
+    P = random_walk(16, 0)
+    rough, refined = (object_proposals(P, (4, 4), threshold=0.2, anchors=3, refine=refine) for refine in (False, True))
+    assert not torch.equal(rough, refined)
+    torch.testing.assert_close(refined, refine_by_kmeans(P, rough))
+
+
 def test_refinement_drops_a_proposal_that_no_patch_is_nearest_to() -> None:
     P = scene(4)
     means = refine_by_kmeans(P, torch.cat([P[:1], P[:1], P[15:]]))
@@ -237,6 +261,40 @@ def test_attention_out_of_range_is_refused(value: float) -> None:
 def test_no_map_is_refused() -> None:
     with pytest.raises(SegmentationError, match="at least one level"):
         diffseg([], threshold=1.0, size=(2, 2))
+
+
+# Two objects, and in maps 0 and 3 an entry that is zero in half precision.
+LOSSY = torch.tensor([[0.9, 0.1, 1e-8, 1e-8], [0.8, 0.2, 1e-7, 1e-7], [1e-7, 1e-7, 0.2, 0.8], [1e-8, 1e-8, 0.1, 0.9]])
+
+
+def test_half_precision_loses_maps_with_zeros() -> None:
+    everywhere = torch.arange(4)
+    whole = merge_attention(LOSSY, everywhere, threshold=1.0)
+    lost = merge_attention(LOSSY, everywhere, threshold=1.0, half_precision=True)
+    # Only maps 1 and 2 are left: as anchors and in the means.
+    torch.testing.assert_close(whole, LOSSY.unflatten(0, (2, 2)).mean(1))
+    torch.testing.assert_close(lost, LOSSY[1:3])
+
+
+def test_half_precision_rounds_what_is_compared_but_not_what_is_averaged() -> None:
+    # 4e-8 is 6e-8 in half precision, so that the divergence is larger.
+    P = torch.tensor([[0.5, 0.5], [1 - 4e-8, 4e-8]])
+    exact, rounded = float(divergence(P, P)[0, 1]), float(divergence(P.half().float(), P.half().float())[0, 1])
+    threshold = (exact + rounded) / 2
+    assert rounded < exact
+    torch.testing.assert_close(merge_attention(P, torch.arange(2), threshold=threshold, rounds=1), P)
+    merged = merge_attention(P, torch.arange(2), threshold=threshold, rounds=1, half_precision=True)
+    torch.testing.assert_close(merged, P.mean(0).expand(2, 2))
+
+
+def test_half_precision_changes_nothing_where_nothing_is_lost() -> None:
+    labels = [diffseg([scene(8)], threshold=0.5, anchors=4, size=(9, 9), half_precision=half) for half in (True, False)]
+    torch.testing.assert_close(*labels)
+
+
+def test_half_precision_that_loses_all_is_refused() -> None:
+    with pytest.raises(SegmentationError, match=r"all anchors are lost: .* half_precision=False"):
+        diffseg([torch.eye(4)], threshold=1.0, size=(2, 2), half_precision=True)
 
 
 def test_labels_are_the_same_each_time() -> None:

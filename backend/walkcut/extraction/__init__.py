@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from walkcut.errors import SettingsError
+from walkcut.extraction.passes import DWC, AttentionPass
 
 Part = Literal["maps", "features", "contour"]
 
@@ -28,12 +29,29 @@ class AttentionMap:
 class Evidence:
     """What an extractor found; parts that were not asked for are empty or `None`.
 
-    `features` are comparable between pictures; `contour` is in [0, 1], high where regions end.
+    `features` are comparable between pictures; `contour` is in [0, 1], high where regions end. `concessions` tell a
+    user what was given up for lack of memory. Tensors lie on the device where they were computed.
     """
 
     maps: tuple[AttentionMap, ...] = ()
     features: Float[Tensor, "c h w"] | None = None
     contour: Float[Tensor, "y x"] | None = None
+    concessions: tuple[str, ...] = ()
+
+    def joined(self, other: "Evidence") -> "Evidence":
+        """This and the parts that it lacks."""
+        return Evidence(
+            self.maps or other.maps,
+            other.features if self.features is None else self.features,
+            other.contour if self.contour is None else self.contour,
+            tuple(dict.fromkeys((*self.concessions, *other.concessions))),
+        )
+
+    def to(self, device: torch.device) -> "Evidence":
+        """The same on another device."""
+        features, contour = (part if part is None else part.to(device) for part in (self.features, self.contour))
+        maps = tuple(AttentionMap(level.grid, level.weights.to(device)) for level in self.maps)
+        return Evidence(maps, features, contour, self.concessions)
 
 
 @runtime_checkable
@@ -43,6 +61,11 @@ class Extractor(Protocol):
     @property
     def version(self) -> str:
         """Name and revision, part of the model version."""
+        ...
+
+    @property
+    def offers(self) -> frozenset[Part]:
+        """The parts of evidence that it can give; others stay empty though they are asked for."""
         ...
 
     def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
@@ -64,10 +87,18 @@ class Weights:
     random: bool = False
 
 
-def load_extractor(name: str, *, device: torch.device | None = None, weights: Weights | None = None) -> Extractor:
+def load_extractor(
+    name: str,
+    *,
+    device: torch.device | None = None,
+    weights: Weights | None = None,
+    attention: AttentionPass | None = None,
+) -> Extractor:
     """The extractor of this name: one of `MODELS`, a folder of a diffusion model, or its id on the hub.
 
-    Nothing is downloaded. Raises `SettingsError` for a model that is not there, saying what to fetch.
+    `attention` says how the self-attention of a diffusion model is read, DWC's way by default; the models embedded and
+    dino can be read in one way only, and are read in that way. Nothing is downloaded. Raises `SettingsError` for a
+    model that is not there, saying what to fetch.
     """
     weights = weights or Weights()
     if name == EMBEDDED:
@@ -84,5 +115,10 @@ def load_extractor(name: str, *, device: torch.device | None = None, weights: We
     from walkcut.extraction.diffusion import load_diffusion  # noqa: PLC0415 - diffusers takes seconds to import
 
     return load_diffusion(
-        name, device=device, dtype=weights.dtype, weights=weights.folder, random_weights=weights.random
+        name,
+        device=device,
+        dtype=weights.dtype,
+        weights=weights.folder,
+        random_weights=weights.random,
+        attention=attention or DWC,
     )

@@ -1,8 +1,10 @@
 """Evidence from text-to-image diffusion models: Stable Diffusion 1.x and 2.x, SSD-1B, SDXL."""
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,44 +14,19 @@ from walkcut.errors import SettingsError
 from walkcut.extraction import AttentionMap, Evidence, Part
 from walkcut.extraction.capture import (
     Projections,
+    SelfAttention,
     capture_attention,
     capture_output,
     check_finite,
     self_attention_layers,
 )
 from walkcut.extraction.diffusion_model import DiffusionModel, load_model, random_model
-from walkcut.extraction.models import find_architecture
+from walkcut.extraction.memory import Effort, ladder, look_within_memory, sliced_attention
+from walkcut.extraction.models import find_architecture, working_size
+from walkcut.extraction.passes import DIFFCUT, DWC, AttentionPass, FeaturePass
+from walkcut.stages import stage
 
 _REVISION = 1  # raise it when the same settings give other evidence
-
-
-@dataclass(frozen=True)
-class AttentionPass:
-    """Which self-attention is read, and when.
-
-    A level of 64 has 64 patches on 512 pixels; levels that a model lacks are left out. `layers` are those of the
-    `decoder` with the middle block, or `all`. With `inverted`, the latent is brought to the timestep by DDIM inversion,
-    20 of the 1000 timesteps at a time; without, the pass sees the picture's latent as it is.
-    """
-
-    levels: tuple[int, ...]
-    layers: Literal["decoder", "all"]
-    timestep: int
-    inverted: bool = False
-
-
-@dataclass(frozen=True)
-class FeaturePass:
-    """At which timestep features are read, and the seed of the noise that is added."""
-
-    timestep: int
-    seed: int
-
-
-# Step 40, counted from 0, of DDIM's 50 steps 981, 961 … 1; ten steps of inversion end just there (DWC 3.1, table 7).
-DWC = AttentionPass((16, 32, 64), "decoder", 181)
-DIFFSEG = AttentionPass((8, 16, 32, 64), "all", 300)  # DiffSeg 3.2 and table 3
-DIFFCUT = FeaturePass(50, 42)  # DiffCut 4, and its authors' program
 
 
 @dataclass(frozen=True)
@@ -64,32 +41,73 @@ class DiffusionExtractor:
     features: FeaturePass = DIFFCUT
 
     @property
+    def offers(self) -> frozenset[Part]:
+        """Maps and features."""
+        return frozenset({"maps", "features"})
+
+    @property
     def version(self) -> str:
         """Revision, model, precision and settings."""
-        return f"diffusion-{_REVISION} {self.model.version} {self.model.unet.dtype} {self.attention} {self.features}"
+        return f"diffusion-{_REVISION} {self.model.version} {self.model.dtype} {self.attention} {self.features}"
 
     def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
         """One map for each level of `attention`, and features, each from a pass of its own."""
-        return self.extract_batch(image[None], parts)[0]
+        return self.extract_batch([image], parts)[0]
+
+    def extract_batch(self, images: Sequence[UInt8[Tensor, "_ _ 3"]], parts: frozenset[Part]) -> tuple[Evidence, ...]:
+        """The evidence of pictures of any sizes, in their order; those that are seen at one size share passes.
+
+        Where memory runs out it is tried with less, as `ladder` says and `Evidence.concessions` tell.
+        """
+        found = [Evidence()] * len(images)
+        for part in sorted(parts & self.offers):
+            sizes = [self._working_size(image, part) for image in images]
+            for size in dict.fromkeys(sizes):
+                alike = [place for place, own in enumerate(sizes) if own == size]
+                efforts = ladder(size, self.model.multiple, self.model.device)
+                look = partial(self._look, part)
+                evidence = look_within_memory(look, [images[place] for place in alike], efforts, self.model.device)
+                for place, seen in zip(alike, evidence, strict=True):
+                    found[place] = found[place].joined(seen)
+        return tuple(found)
+
+    def _working_size(self, image: UInt8[Tensor, "y x 3"], part: Part) -> tuple[int, int]:
+        if part == "maps":
+            side = self.attention.side or self.model.native_side
+        else:
+            side = self.features.patches * self.model.patch * 2 ** self._feature_layer().depth
+        return working_size((image.shape[0], image.shape[1]), side, self.model.multiple)
+
+    def _feature_layer(self) -> SelfAttention:
+        """The encoder's last self-attention layer."""
+        encoder = [layer for layer in self_attention_layers(self.model.unet) if layer.place == "encoder"]
+        if not encoder:
+            raise SettingsError(f"the encoder of {self.model.version} has no self-attention: choose another model")
+        return encoder[-1]
 
     @torch.no_grad()
-    def extract_batch(self, images: UInt8[Tensor, "b y x 3"], parts: frozenset[Part]) -> tuple[Evidence, ...]:
-        """The evidence of pictures of one size, from passes that they share."""
-        latents = self.model.encode(images) if parts & {"maps", "features"} else None
-        maps: tuple[tuple[AttentionMap, ...], ...] = ((),) * len(images)
-        features: tuple[Tensor | None, ...] = (None,) * len(images)
-        if latents is not None and "maps" in parts:
-            maps = self._maps(latents)
-        if latents is not None and "features" in parts:
-            features = tuple(self._features(latents))
-        return tuple(Evidence(maps=own, features=some) for own, some in zip(maps, features, strict=True))
+    def _look(self, part: Part, images: Sequence[UInt8[Tensor, "_ _ 3"]], effort: Effort) -> tuple[Evidence, ...]:
+        """The evidence of pictures from passes that they share, with this effort."""
+        with ExitStack() as stack:
+            if effort.on_cpu:
+                stack.enter_context(self.model.on_cpu())
+            else:
+                self.model.bring_home()
+            if effort.sliced:
+                stack.enter_context(sliced_attention(self.model.unet))
+            with stage("VAE"):
+                latents = self.model.encode(images, effort.size)
+            if part == "maps":
+                return tuple(Evidence(maps=maps) for maps in self._maps(latents))
+            return tuple(Evidence(features=features) for features in self._features(latents))
 
     def _maps(self, latents: Float[Tensor, "b 4 h w"]) -> tuple[tuple[AttentionMap, ...], ...]:
         depths = attention_layers(self.model, self.attention)
-        if self.attention.inverted:
-            latents = self.model.invert(latents, self.attention.timestep)
-        with capture_attention(depths) as averages:
-            self.model.predict(latents, self.attention.timestep)
+        with stage("U-Net"):
+            if self.attention.inverted:
+                latents = self.model.invert(latents, self.attention.timestep)
+            with capture_attention(depths) as averages:
+                self.model.predict(latents, self.attention.timestep)
         grids = {depth: _grid(latents, depth) for depth in depths}
         for average in averages.values():
             check_finite(average, self.version)
@@ -101,13 +119,11 @@ class DiffusionExtractor:
         )
 
     def _features(self, latents: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b c y x"]:
-        encoder = [layer for layer in self_attention_layers(self.model.unet) if layer.place == "encoder"]
-        if not encoder:
-            raise SettingsError(f"the encoder of {self.model.version} has no self-attention: choose another model")
+        layer = self._feature_layer()
         noisy = self.model.add_noise(latents, self.features.timestep, self.features.seed)
-        with capture_output(encoder[-1].module) as outputs:
+        with stage("U-Net"), capture_output(layer.module) as outputs:
             self.model.predict(noisy, self.features.timestep)
-        features = outputs[0].float().mT.unflatten(2, _grid(latents, encoder[-1].depth))
+        features = outputs[0].float().mT.unflatten(2, _grid(latents, layer.depth))
         check_finite(features, self.version)
         return features
 
@@ -119,14 +135,17 @@ def load_diffusion(
     dtype: torch.dtype = torch.float32,
     weights: Path | None = None,
     random_weights: bool = False,
+    attention: AttentionPass = DWC,
 ) -> DiffusionExtractor:
     """The extractor on a model: sd14, sd15, sd21, ssd1b, sdxl, a diffusers folder, or an id in the hub's cache.
 
     Families are looked for in the folder `weights` first. Raises `SettingsError`.
     """
     if random_weights:
-        return DiffusionExtractor(random_model(name, find_architecture(name), dtype=dtype, device=device))
-    return DiffusionExtractor(load_model(name, weights=weights, dtype=dtype, device=device))
+        model = random_model(name, find_architecture(name), dtype=dtype, device=device)
+    else:
+        model = load_model(name, weights=weights, dtype=dtype, device=device)
+    return DiffusionExtractor(model, attention)
 
 
 def attention_layers(model: DiffusionModel, settings: AttentionPass) -> dict[int, list[Projections]]:

@@ -1,6 +1,8 @@
 """A diffusion model made ready to look at pictures: its networks, its noise schedule and the empty prompt."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from torch.nn.functional import interpolate
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from walkcut.errors import SettingsError
+from walkcut.extraction.capture import self_attention_layers
+from walkcut.extraction.memory import named_memory_errors
 from walkcut.extraction.models import (
     Architecture,
     check_dtype,
@@ -21,10 +25,13 @@ from walkcut.extraction.models import (
     find_weights,
     fingerprint,
     read_config,
-    working_size,
 )
 
+_log = logging.getLogger(__name__)
+
+_CPU = torch.device("cpu")
 _SEED = 0  # of random weights
+_CONTRAST = 3.0  # of a random model's queries and keys: then it is cut about as often as a trained one
 _TOKENS = 77  # of any prompt
 DDIM_STEPS = 50
 _NOISE_SETTINGS = (
@@ -50,8 +57,8 @@ class Prompt:
 class DiffusionModel:
     """The networks of a latent diffusion model, for one caller at a time.
 
-    The U-Net runs in its own precision; the encoder, whose activations overflow in float16, and all latents are in
-    float32.
+    They belong on `device`, and the U-Net is in `dtype`; the encoder, whose activations overflow in float16, and all
+    latents are in float32.
     """
 
     version: str
@@ -59,6 +66,8 @@ class DiffusionModel:
     autoencoder: AutoencoderKL
     schedule: DDIMInverseScheduler
     prompt: Prompt
+    device: torch.device
+    dtype: torch.dtype
 
     @property
     def patch(self) -> int:
@@ -75,13 +84,37 @@ class DiffusionModel:
         """What the sides of a picture must be multiples of, so that the grids of all levels fit."""
         return int(self.patch * 2 ** (len(self.unet.down_blocks) - 1))
 
-    def encode(self, images: UInt8[Tensor, "b y x 3"]) -> Float[Tensor, "b 4 h w"]:
-        """The latents of pictures: the mean of the encoder's posterior, scaled, at about the native area."""
-        size = working_size((images.shape[1], images.shape[2]), self.native_side, self.multiple)
-        pixels = images.to(self.autoencoder.device).permute(0, 3, 1, 2).float()
-        pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False) / 127.5 - 1
-        mean = self.autoencoder.encode(pixels).latent_dist.mean
+    def bring_home(self) -> None:
+        """Puts the networks where they belong, if they are elsewhere."""
+        self._place(self.device, self.dtype)
+
+    @contextmanager
+    def on_cpu(self) -> Iterator[None]:
+        """Holds the networks on the CPU in float32; they stay there where no memory is left for them at home."""
+        try:
+            self._place(_CPU, torch.float32)
+            yield
+        finally:
+            try:
+                with named_memory_errors():
+                    self.bring_home()
+            except torch.OutOfMemoryError:
+                _log.warning("%s stays on the CPU for now: %s has no memory left for it", self.version, self.device)
+                self._place(_CPU, torch.float32)
+
+    def _place(self, device: torch.device, dtype: torch.dtype) -> None:
+        # Not diffusers' own `to`, which warns of layers to be kept in float32, of which there are none.
+        nn.Module.to(self.unet, device, dtype)
+        nn.Module.to(self.autoencoder, device)
+
+    def encode(self, images: Sequence[UInt8[Tensor, "_ _ 3"]], size: tuple[int, int]) -> Float[Tensor, "b 4 h w"]:
+        """The latents of pictures seen at this height and width: the mean of the encoder's posterior, scaled."""
+        mean = self.autoencoder.encode(torch.cat([self._pixels(image, size) for image in images])).latent_dist.mean
         return mean * self.autoencoder.config.scaling_factor
+
+    def _pixels(self, image: UInt8[Tensor, "y x 3"], size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
+        pixels = image.to(self.autoencoder.device).permute(2, 0, 1)[None].float()
+        return interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False) / 127.5 - 1
 
     def predict(self, latents: Float[Tensor, "b 4 h w"], timestep: int) -> Float[Tensor, "b 4 h w"]:
         """One pass of the U-Net with the empty prompt."""
@@ -91,9 +124,9 @@ class DiffusionModel:
             sides = [side * self.patch for side in latents.shape[2:]]
             # SDXL is told the size of the original, where it was cropped, and the size wanted.
             time_ids = torch.tensor([[*sides, 0, 0, *sides]], dtype=torch.float32, device=latents.device)
-            pooled = self.prompt.pooled.to(dtype)
+            pooled = self.prompt.pooled.to(latents.device, dtype)
             conditions = {"text_embeds": pooled.expand(count, -1), "time_ids": time_ids.expand(count, -1)}
-        tokens = self.prompt.tokens.to(dtype).expand(count, -1, -1)
+        tokens = self.prompt.tokens.to(latents.device, dtype).expand(count, -1, -1)
         output = self.unet(latents.to(dtype), timestep, tokens, added_cond_kwargs=conditions, return_dict=False)
         return output[0].float()
 
@@ -134,6 +167,7 @@ def load_model(name: str, *, weights: Path | None, dtype: torch.dtype, device: t
 def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
     """A model with random weights, the same each time: for tests, and to measure speed and memory.
 
+    Its patches look at patches like themselves, so that there is something to cut.
     Raises `SettingsError` where the device cannot compute in `dtype`.
     """
     check_dtype(dtype, device)
@@ -143,6 +177,9 @@ def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, d
         autoencoder = AutoencoderKL(**architecture.autoencoder)
         tokens = torch.randn(1, _TOKENS, unet.config.cross_attention_dim)
         prompt = Prompt(tokens, _random_pooled(unet))
+    for layer in self_attention_layers(unet):
+        queries, keys = (part.get_parameter("weight").data for part in (layer.projections.to_q, layer.projections.to_k))
+        keys.copy_(queries.mul_(_CONTRAST))
     nn.Module.to(unet, dtype)
     return _ready(f"{name}-random", unet, autoencoder, _schedule(architecture.noise), prompt, device)
 
@@ -168,7 +205,8 @@ def _ready(
     for network in (unet, autoencoder):
         network.to(device).eval().requires_grad_(requires_grad=False)
     pooled = None if prompt.pooled is None else prompt.pooled.to(device)
-    return DiffusionModel(version, unet, autoencoder, schedule, Prompt(prompt.tokens.to(device), pooled))
+    prompt = Prompt(prompt.tokens.to(device), pooled)
+    return DiffusionModel(version, unet, autoencoder, schedule, prompt, device, unet.dtype)
 
 
 def _schedule(config: Mapping[str, Any]) -> DDIMInverseScheduler:

@@ -16,6 +16,7 @@ from walkcut.errors import SettingsError
 from walkcut.extraction import AttentionMap, Evidence, Part
 from walkcut.extraction.capture import Projections, capture_attention, capture_output, check_finite
 from walkcut.extraction.models import check_dtype, find_folder, fingerprint, how_to_fetch, working_size
+from walkcut.stages import stage
 
 _REVISION = 1  # raise it when the same settings give other evidence
 _SEED = 0  # of random weights
@@ -39,6 +40,11 @@ class DinoExtractor:
     layers: int = 1
 
     @property
+    def offers(self) -> frozenset[Part]:
+        """Maps and features."""
+        return frozenset({"maps", "features"})
+
+    @property
     def version(self) -> str:
         """Revision, weights, precision and settings."""
         return f"dino-{_REVISION} {self.weights} {self.network.dtype} side={self.side} layers={self.layers}"
@@ -51,12 +57,12 @@ class DinoExtractor:
         maps: tuple[AttentionMap, ...] = ()
         features = None
         if "maps" in parts:
-            with capture_attention({0: self._projections()[-self.layers :]}) as averages:
+            with stage("model"), capture_attention({0: self._projections()[-self.layers :]}) as averages:
                 self.network(pixels, interpolate_pos_encoding=True)
             check_finite(averages[0], self.version)
             maps = (AttentionMap(grid, between_patches(averages[0][0])),)
         if "features" in parts:
-            with capture_output(self._projections()[-1].to_k) as keys:
+            with stage("model"), capture_output(self._projections()[-1].to_k) as keys:
                 self.network(pixels, interpolate_pos_encoding=True)
             features = keys[0][0, 1:].float().mT.unflatten(1, grid)
             check_finite(features, self.version)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
 
 from walkcut.extraction import AttentionMap, Evidence, Part
+from walkcut.stages import stage
 
 _REVISION = 1  # raise it when the same settings give other evidence
 _LEAST_SIDE = 16
@@ -50,6 +51,11 @@ class EmbeddedExtractor:
     histogram_scale: float = 0.15
 
     @property
+    def offers(self) -> frozenset[Part]:
+        """All parts."""
+        return frozenset({"maps", "features", "contour"})
+
+    @property
     def version(self) -> str:
         """Revision and settings."""
         return f"embedded-{_REVISION} {self}"
@@ -59,14 +65,15 @@ class EmbeddedExtractor:
 
         The features are soft histograms of colour and of texture; the channels of either sum to one.
         """
-        lab = to_lab(_shrunk(image, self.working_side))
-        features = torch.cat([colour_histogram(lab), texture_histogram(lab[0])])
-        contour = contour_strength(features)
-        return Evidence(
-            maps=(self._walk(features, contour),) if "maps" in parts else (),
-            features=features if "features" in parts else None,
-            contour=contour if "contour" in parts else None,
-        )
+        with stage("evidence"):
+            lab = to_lab(_shrunk(image, self.working_side))
+            features = torch.cat([colour_histogram(lab), texture_histogram(lab[0])])
+            contour = contour_strength(features)
+            return Evidence(
+                maps=(self._walk(features, contour),) if "maps" in parts else (),
+                features=features if "features" in parts else None,
+                contour=contour if "contour" in parts else None,
+            )
 
     def _walk(self, features: Float[Tensor, "c h w"], contour: Float[Tensor, "h w"]) -> AttentionMap:
         """The walk from patch to patch.

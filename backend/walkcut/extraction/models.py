@@ -16,7 +16,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from walkcut.errors import SettingsError
-from walkcut.extraction import MODELS
+from walkcut.extraction import DINO, MODELS
 
 # Settings of diffusers' classes, as far as they differ from the defaults there.
 _AUTOENCODER: Mapping[str, Any] = {
@@ -110,7 +110,9 @@ def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
 def find_architecture(name: str) -> Architecture:
     """The family of this name. Raises `SettingsError` for one that is not built in."""
     if name not in ARCHITECTURES:
-        raise SettingsError(f"no model {name!r} to fill with random weights: choose one of {', '.join(ARCHITECTURES)}")
+        raise SettingsError(
+            f"no model {name!r} to fill with random weights: choose one of {', '.join([*ARCHITECTURES, DINO])}"
+        )
     return ARCHITECTURES[name]
 
 

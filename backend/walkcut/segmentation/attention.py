@@ -15,14 +15,12 @@ def aggregate(
 ) -> Float[Tensor, "n n"]:
     """The transition matrix `P = Σ_r w_r S^(r)` on `grid`, `w_r ∝` side length (DWC 3.1, DiffSeg Eq. 2-3).
 
-    Map `r` is row-stochastic over its own grid (height, width). Where a patch looks is upsampled bilinearly and
-    normalised again; whence it looks is repeated. Raises `SegmentationError` where maps and grids do not fit.
+    Row `i` of map `r` says how much patch `i` of that map's own grid (height, width) looks at each other one; a patch
+    that looks nowhere looks everywhere alike. Where a patch looks is upsampled bilinearly and normalised, in single
+    precision or more; whence it looks is repeated. Raises `SegmentationError` where maps and grids do not fit, and for
+    entries that are negative or not finite.
     """
-    for weights, (height, width) in zip(maps, grids, strict=True):
-        if weights.shape != (height * width, height * width):
-            raise SegmentationError(f"an attention map of {tuple(weights.shape)} does not fit a grid {height}×{width}")
-    if not maps:
-        raise SegmentationError("no attention map to aggregate: choose at least one level")
+    _check(maps, grids)
     sides = torch.tensor([(height * width) ** 0.5 for height, width in grids], dtype=torch.float64)
     shares = (sides / sides.sum()).tolist()
     total = shares[0] * _upsample_map(maps[0], grids[0], grid)
@@ -38,14 +36,38 @@ def walk(P: Float[Tensor, "n n"], steps: int) -> Float[Tensor, "n n"]:
     return torch.linalg.matrix_power(P, steps)
 
 
+def _check(maps: Sequence[Float[Tensor, "_ _"]], grids: Sequence[tuple[int, int]]) -> None:
+    """Whether maps and grids fit each other, and whether entries are weights."""
+    if len(maps) != len(grids):
+        raise SegmentationError(f"{len(maps)} attention maps do not fit {len(grids)} grids: pass one grid for each map")
+    if not maps:
+        raise SegmentationError("no attention map to aggregate: choose at least one level")
+    for weights, (height, width) in zip(maps, grids, strict=True):
+        if weights.shape != (height * width, height * width):
+            raise SegmentationError(f"an attention map of {tuple(weights.shape)} does not fit a grid {height}×{width}")
+        if not bool(torch.isfinite(weights.sum(1, dtype=_precision(weights))).all()) or float(weights.min()) < 0:
+            raise SegmentationError("attention must be finite and not negative: check the model's precision")
+
+
 def _upsample_map(weights: Float[Tensor, "m m"], own: tuple[int, int], grid: tuple[int, int]) -> Float[Tensor, "n n"]:
-    """One map on a finer grid: targets bilinear and renormalised, sources repeated (DiffSeg Eq. 2)."""
+    """One map on a finer grid: targets bilinear and normalised, sources repeated (DiffSeg Eq. 2)."""
+    weights = _distributions(weights.to(_precision(weights)))
     if own == grid:
         return weights
     rows = weights.unflatten(1, own)[:, None]
-    targets = interpolate(rows, size=grid, mode="bilinear", align_corners=False).flatten(1)
-    targets = targets / targets.sum(1, keepdim=True)
+    targets = _distributions(interpolate(rows, size=grid, mode="bilinear", align_corners=False).flatten(1))
     return targets[_sources(own, grid).to(weights.device)]
+
+
+def _distributions(weights: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
+    """Rows that sum to one; a row of zeros becomes an even one."""
+    total = weights.sum(1, keepdim=True)
+    return torch.where(total > 0, weights / total, 1 / weights.shape[1])
+
+
+def _precision(weights: Float[Tensor, "_ _"]) -> torch.dtype:
+    """Single precision or more."""
+    return torch.promote_types(weights.dtype, torch.float32)
 
 
 def _sources(own: tuple[int, int], grid: tuple[int, int]) -> Int64[Tensor, " n"]:

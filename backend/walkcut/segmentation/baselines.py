@@ -1,14 +1,16 @@
 """The papers' baselines on the same evidence: K-means, DBSCAN, TokenCut and MaskCut.
 
 All take the features of the patches (height, width, channels), for example the rows of `P`, and give each pixel of a
-picture of `size` its label.
+picture of `size` (height, width) its label. Those of K-means and DBSCAN are numbered from 0 without gaps.
 """
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy import ndimage
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
@@ -22,6 +24,7 @@ _SAME_OBJECT = 0.5  # intersection over union with the object before (MaskCut)
 _CORNERS_OF_A_BACKGROUND = 3  # of four (MaskCut)
 _ROUNDING = 1e-6  # of the largest entry: alike patches have entries that differ by rounding alone
 _TOLERANCE = 1e-9  # with edges this weak the eigenvalues of separate parts lie close together
+_SPARSE_NODES = 1024  # above this ARPACK with sparse edges is many times quicker
 
 
 def kmeans(
@@ -125,10 +128,13 @@ def salient_object(features: Float[Tensor, "h w c"], *, threshold: float, centra
     """The connected patches around the (first) most extreme entry of the Fiedler vector, on its side of the mean.
 
     Edges are 1 above the cosine similarity `threshold` and next to nothing elsewhere. `central`: a side that
-    holds three corners of the picture or more is background, so the other side is taken (MaskCut).
+    holds three corners of the picture or more is background, so the other side is taken (MaskCut). Where all patches
+    are alike, or none is like another, none is salient.
     """
     alike = cosine_affinity(_patches(features).double()) > threshold
-    vector = fiedler_vector(torch.where(alike, 1.0, _WEAK_EDGE).double(), tolerance=_TOLERANCE)
+    if bool(alike.all()) or not bool(alike.triu(1).any()):
+        return torch.zeros(_grid(features), dtype=torch.bool, device=features.device)
+    vector = _fiedler_vector(alike)
     if float(vector[vector.abs().argmax()]) < 0:
         vector = -vector
     side = (vector > vector.mean()).unflatten(0, _grid(features))
@@ -137,6 +143,26 @@ def salient_object(features: Float[Tensor, "h w c"], *, threshold: float, centra
     seed = (vector >= (1 - _ROUNDING) * vector.max()).nonzero()[0]
     pieces = torch.from_numpy(ndimage.label(side.cpu().numpy())[0]).to(side.device)
     return side & (pieces == pieces.flatten()[seed])
+
+
+def _fiedler_vector(alike: Bool[Tensor, "n n"]) -> Float64[Tensor, " n"]:
+    """The Fiedler vector of the graph with an edge of 1 between patches alike, and a weak one between all others.
+
+    In large graphs those alike have both, which changes the vector by rounding alone.
+    """
+    if len(alike) <= _SPARSE_NODES:
+        return fiedler_vector(torch.where(alike, 1.0, _WEAK_EDGE).double(), tolerance=_TOLERANCE)
+    edges = csr_array(alike.cpu().numpy(), dtype=np.float64)
+    scale = (edges.sum(1) + _WEAK_EDGE * len(alike)) ** -0.5
+
+    def product(vector: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, " n"]:
+        scaled = scale * vector.ravel()
+        return scale * (edges @ scaled + _WEAK_EDGE * scaled.sum())
+
+    similarity = LinearOperator(alike.shape, matvec=product, dtype=np.float64)
+    start = np.cos(np.arange(len(alike)))  # without symmetry; the same each time
+    _, vectors = eigsh(similarity, k=2, which="LA", v0=start, tol=_TOLERANCE)
+    return torch.from_numpy(scale * vectors[:, 0]).to(alike.device)
 
 
 def _patches(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
@@ -174,7 +200,7 @@ def _overlap(found: Bool[Tensor, "h w"], last: Bool[Tensor, "h w"]) -> float:
 
 def _pixels(scores: Scores, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
     """Each pixel to the cluster whose mean is most similar, as the segments of DWC and DiffCut."""
-    return torch.from_numpy(assign_pixels(scores, size).astype("int64"))
+    return torch.from_numpy(assign_pixels(scores, size).astype("int64")).unique(return_inverse=True)[1]
 
 
 def _nearest(labels: Int64[Tensor, "h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:

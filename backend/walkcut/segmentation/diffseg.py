@@ -1,8 +1,9 @@
 """DiffSeg: attention maps merged by divergence until one map is left per object (Tian et al., CVPR 2024).
 
 The equations are the paper's; what it leaves open follows the authors' published program (google/diffseg), except that
-divergences are computed in single precision and more. In half precision, theirs, entries below 3e-8 are zeros, a map
-with a zero is unlike every map, itself included, and its anchor is lost.
+divergences are computed in single precision and more. Theirs are computed in half precision, where entries below 3e-8
+are zeros; a map with a zero is then unlike every map, itself included, and an anchor there is lost. `half_precision`
+does the same, for comparison with published numbers.
 """
 
 from collections.abc import Sequence
@@ -27,21 +28,48 @@ def diffseg(
     size: tuple[int, int],
     grids: Sequence[tuple[int, int]] | None = None,
     refine: bool = False,
+    half_precision: bool = False,
 ) -> Int64[Tensor, "y x"]:
-    """The segment of each pixel of a picture of `size`, from row-stochastic attention maps of one or more levels.
+    """The segment of each pixel of a picture of `size` (height, width), from attention maps of one or more levels.
 
-    `threshold` is the divergence below which maps merge (the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes, 1 when in
-    doubt), `anchors` their number along each side. `grids` holds the height and width of each map's grid; without it
-    grids are square. `refine` adds the authors' K-means. Raises `SegmentationError` for what cannot be segmented.
+    Segments are numbered from 0 without gaps. `grids` holds the height and width of each map's grid; without it grids
+    are square. For maps see `aggregate`, for the settings `object_proposals`. Raises `SegmentationError` for what
+    cannot be segmented.
     """
     grids = [_square(weights) for weights in maps] if grids is None else grids
     # The finest grid; taken side by side it is never coarser than any level, so that no map loses weight.
     grid = (max((height for height, _ in grids), default=0), max((width for _, width in grids), default=0))
-    P = aggregate([_distributions(weights) for weights in maps], grids, grid)
-    proposals = merge_attention(P, anchor_points(grid, anchors), threshold=threshold, rounds=rounds)
-    if refine:
-        proposals = refine_by_kmeans(P, proposals)
-    return strongest(proposals.unflatten(1, grid), size)
+    proposals = object_proposals(
+        aggregate(maps, grids, grid),
+        grid,
+        threshold=threshold,
+        rounds=rounds,
+        anchors=anchors,
+        refine=refine,
+        half_precision=half_precision,
+    )
+    return strongest(proposals.unflatten(1, grid), size).unique(return_inverse=True)[1]
+
+
+def object_proposals(
+    P: Float[Tensor, "n n"],
+    grid: tuple[int, int],
+    *,
+    threshold: float,
+    rounds: int = 3,
+    anchors: int = 16,
+    refine: bool = False,
+    half_precision: bool = False,
+) -> Float[Tensor, "k n"]:
+    """A map for each object, from the aggregated attention `P` on `grid` (height, width).
+
+    `threshold` is the divergence below which maps merge (the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes, 1 when in
+    doubt), `anchors` their number along each side, `rounds` how often they merge. `refine` adds the authors' K-means.
+    `half_precision` loses maps as the authors' program does: for comparison only.
+    """
+    points = anchor_points(grid, anchors)
+    proposals = merge_attention(P, points, threshold=threshold, rounds=rounds, half_precision=half_precision)
+    return refine_by_kmeans(P, proposals) if refine else proposals
 
 
 def anchor_points(grid: tuple[int, int], anchors: int) -> Int64[Tensor, " a"]:
@@ -56,14 +84,23 @@ def anchor_points(grid: tuple[int, int], anchors: int) -> Int64[Tensor, " a"]:
 
 
 def merge_attention(
-    P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], *, threshold: float, rounds: int = 3
+    P: Float[Tensor, "n n"],
+    points: Int64[Tensor, " a"],
+    *,
+    threshold: float,
+    rounds: int = 3,
+    half_precision: bool = False,
 ) -> Float[Tensor, "k n"]:
-    """Object proposals: the maps at the anchor `points` merged with those like them, in so many `rounds` (Sec. 3.2)."""
+    """Object proposals: the maps at the anchor `points` merged with those like them, in so many `rounds` (Sec. 3.2).
+
+    With `half_precision`, raises `SegmentationError` where all anchors are lost.
+    """
     if not 0 < threshold < torch.inf:
         raise SegmentationError(f"maps merge below a divergence that is finite and above 0, not {threshold}")
     if rounds < 1:
         raise SegmentationError(f"DiffSeg merges in at least 1 round, not {rounds}")
-    proposals = _means(P, _alike(P, points, threshold))
+    alike = _alike_in_half_precision if half_precision else _alike
+    proposals = _means(P, alike(P, points, threshold))
     for _ in range(rounds - 1):
         every = torch.arange(len(proposals))
         proposals = _means(proposals, _greedy(_alike(proposals, every, threshold)))
@@ -95,6 +132,18 @@ def _alike(P: Float[Tensor, "n m"], points: Int64[Tensor, " a"], threshold: floa
     return near
 
 
+def _alike_in_half_precision(
+    P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], threshold: float
+) -> Bool[Tensor, "b n"]:
+    """The same for the anchors that are left where entries are rounded to half precision and a zero parts from all."""
+    rounded = P.half().to(P)
+    whole = (rounded > 0).all(1)
+    points = points.to(P.device)[whole[points]]
+    if len(points) == 0:
+        raise SegmentationError("all anchors are lost: attention this sharp needs half_precision=False")
+    return _alike(rounded, points, threshold) & whole
+
+
 def _greedy(near: Bool[Tensor, "k k"]) -> Bool[Tensor, "m k"]:
     """The rows of those proposals that start a union: in order, all that no earlier one has taken in.
 
@@ -112,15 +161,6 @@ def _greedy(near: Bool[Tensor, "k k"]) -> Bool[Tensor, "m k"]:
 def _means(P: Float[Tensor, "n m"], chosen: Bool[Tensor, "k n"]) -> Float[Tensor, "k m"]:
     """The mean of the `chosen` rows of `P`."""
     return (chosen.to(P) @ P) / chosen.sum(1, keepdim=True)
-
-
-def _distributions(weights: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """Rows that sum to one, in single precision or more; a patch that looks nowhere looks everywhere alike."""
-    weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
-    total = weights.sum(1, keepdim=True)
-    if not bool(torch.isfinite(total).all()) or float(weights.min()) < 0:
-        raise SegmentationError("attention must be finite and not negative: check the model's precision")
-    return torch.where(total > 0, weights / total, 1 / len(weights))
 
 
 def _square(weights: Float[Tensor, "n n"]) -> tuple[int, int]:

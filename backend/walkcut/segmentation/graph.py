@@ -15,6 +15,7 @@ from walkcut.errors import SegmentationError
 _DENSE_NODES = 48  # below this the full eigendecomposition is quicker than iterating
 _LANCZOS_STEPS = 400
 _CHECK_EVERY = 8
+_ROWS = 512  # of a matrix taken at a time: less memory, and half of a symmetric product need not be computed
 _ISOLATED = 1e-6  # degrees below this part of the mean would turn rounding into large entries
 
 
@@ -40,13 +41,22 @@ class Cut:
 
 def dot_affinity(P: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
     """`A = P Pᵀ`: how far two patches look at the same places (DWC 3.3)."""
-    return P @ P.T
+    return _gram(P)
 
 
 def cosine_affinity(P: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
     """`A_ij = p_i · p_j / (‖p_i‖ ‖p_j‖)`, in [0, 1] for distributions (DWC 3.3)."""
-    unit = torch.nn.functional.normalize(P, dim=1)
-    return unit @ unit.T
+    return _gram(torch.nn.functional.normalize(P, dim=1))
+
+
+def _gram(F: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
+    """`F Fᵀ`, of which only the upper half is computed; exactly symmetric."""
+    product = F.new_empty(len(F), len(F))
+    for first in range(0, len(F), _ROWS):
+        last = first + _ROWS
+        product[first:last, first:] = F[first:last] @ F[first:].T
+        product[last:, first:last] = product[first:last, last:].T
+    return product
 
 
 def walk_affinity(P: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
@@ -137,7 +147,7 @@ def best_cut(A: Float[Tensor, "n n"], vector: Float[Tensor, " n"], *, thresholds
     side = torch.zeros_like(vector, dtype=torch.bool)
     side[order[: best + 1]] = True
     loops = A.diagonal()
-    total = (A.sum(dtype=torch.float64) - loops.sum(dtype=torch.float64)) / 2
+    total = (A.sum(1).double().sum() - loops.double().sum()) / 2  # rows first: summing them in double is slow
     edges = (int(A.count_nonzero()) - int(loops.count_nonzero())) // 2
     return Cut(side, float(cost[best]), float(cut[best]), float(total), edges)
 
@@ -148,7 +158,10 @@ def _prefix_costs(
     """Cut weight (Eq. 1) and NCut cost (Eq. 2) of every prefix of `order` but the whole."""
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
-    earlier = torch.where(rank < rank[:, None], A, 0).sum(1).double()  # quicker than sorting rows and columns
+    # Quicker than sorting rows and columns.
+    earlier = torch.cat(
+        [(rows * (rank < own[:, None])).sum(1) for rows, own in zip(A.split(_ROWS), rank.split(_ROWS), strict=True)]
+    ).double()
     within = (2 * earlier + A.diagonal().double())[order].cumsum(0)[:-1]
     volume = A.sum(1).double()[order].cumsum(0)
     inside, outside = volume[:-1], volume[-1] - volume[:-1]

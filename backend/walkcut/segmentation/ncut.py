@@ -21,6 +21,7 @@ from walkcut.segmentation.graph import (
     walk_vector,
 )
 from walkcut.segmentation.hierarchy import Hierarchy, Split, from_splits
+from walkcut.stages import stage
 
 Affinity = Literal["dot", "cosine", "walk"]
 _Proposal = tuple[bool, float, int, Cut]  # unwanted, cost, node, how to cut it
@@ -77,7 +78,7 @@ def recursive_ncut(
     *,
     affinity: Affinity = "dot",
     rule: StoppingRule = ManC(),
-    max_leaves: int = 64,
+    max_leaves: int | None = 64,
     thresholds: int | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
     """Cut the patches of a row-stochastic `P` in two, and the halves again (DWC 3.4).
@@ -85,9 +86,12 @@ def recursive_ncut(
     See `cut_graph` for the rest; `walk` cuts `P` itself instead of a symmetric affinity.
     """
     if affinity == "walk":
-        return _recurse(P, _bisect_walk, rule, max_leaves, thresholds)
-    A = {"dot": dot_affinity, "cosine": cosine_affinity}[affinity](P)
-    return cut_graph(A, rule=rule, max_leaves=max_leaves, thresholds=thresholds)
+        with stage("cut"):
+            return _recurse(P, _bisect_walk, rule, max_leaves, thresholds)
+    with stage("affinity"):
+        A = {"dot": dot_affinity, "cosine": cosine_affinity}[affinity](P)
+    with stage("cut"):
+        return cut_graph(A, rule=rule, max_leaves=max_leaves, thresholds=thresholds)
 
 
 def cut_graph(

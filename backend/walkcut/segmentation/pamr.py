@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
@@ -11,6 +11,7 @@ from walkcut.errors import SegmentationError
 
 _SHARPNESS = 0.1  # of the local standard deviation; the authors' constant
 _EPSILON = 1e-8
+_VALUES_AT_ONCE = 1 << 25  # of masks refined together
 _AROUND = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
 
 
@@ -37,6 +38,27 @@ def pamr(
     for _ in range(iterations):
         masks = _weighted_sum(masks, weights, dilations)
     return masks
+
+
+def refine_labels(
+    labels: Int64[Tensor, "y x"],
+    image: Float[Tensor, "3 y x"],
+    *,
+    iterations: int = 10,
+    dilations: Sequence[int] = (1, 2, 4, 8),
+) -> Int64[Tensor, "y x"]:
+    """The label whose mask is the strongest at each pixel once PAMR has refined them; ties go to the lower label.
+
+    Masks are refined independently of each other, few at a time.
+    """
+    best = torch.full(labels.shape, -torch.inf, device=image.device)
+    winner = torch.zeros_like(labels)
+    for numbers in labels.unique().split(max(1, _VALUES_AT_ONCE // labels.numel())):
+        masks = (labels == numbers[:, None, None]).to(image)
+        strength, index = pamr(image, masks, iterations=iterations, dilations=dilations).max(0)
+        winner = torch.where(strength > best, numbers[index], winner)
+        best = torch.maximum(strength, best)
+    return winner
 
 
 def neighbour_weights(image: Float[Tensor, "3 y x"], dilations: Sequence[int]) -> Float[Tensor, "p y x"]:

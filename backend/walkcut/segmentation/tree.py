@@ -17,7 +17,7 @@ from walkcut.segmentation.granularity import Granularity, Level, Segments, Thres
 from walkcut.segmentation.hierarchy import Hierarchy, renumber
 from walkcut.segmentation.refine import Scores, assign_pixels
 
-_FORMAT = 1
+_FORMAT = 2
 _MOST_BYTES = 1 << 30  # of an unpacked tree file: no honest one comes near
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -37,6 +37,7 @@ _ARRAYS = {
     "costs": ("f", 1),
     "cut": ("b", 1),
     "levels": ("i", 1),
+    "concessions": ("U", 1),
 }
 _SCORE_ARRAYS = {"scores": ("f", 3), "gram": ("f", 2), "patches": ("i", 1)}
 
@@ -46,13 +47,15 @@ class CutTree:
     """Every granularity of one picture.
 
     `leaves` holds each pixel's leaf at the picture's own size, numbered by first pixel; `levels` the number of segments
-    at coarse, medium and fine; `scores`, where the method has them, what `labels_by_mean` needs.
+    at coarse, medium and fine; `scores`, where the method has them, what `labels_by_mean` needs; `concessions` what was
+    given up for lack of memory, in words for the annotator.
     """
 
     leaves: UInt16[np.ndarray, "y x"]
     hierarchy: Hierarchy
     levels: Mapping[Level, int]
     scores: Scores | None = None
+    concessions: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,10 +75,10 @@ class CutTree:
         """The papers' assignment at this very level (DWC 3.6): each pixel's nearest segment mean.
 
         Exact from the leaves' scores; borders may move between levels. Raises `GranularityError` for trees without
-        scores, which are those made by merging.
+        scores: their methods assign pixels otherwise.
         """
         if self.scores is None:
-            raise GranularityError("this tree was merged bottom-up and has no mean distributions: use labels()")
+            raise GranularityError("this tree holds no mean distributions, by which to assign: use labels()")
         groups = torch.from_numpy(self.groups(granularity)).to(self.scores.patches.device)
         labels = assign_pixels(self.scores.joined(groups), self.size)
         return renumber(labels.astype(np.int64)).astype(np.uint16)
@@ -116,6 +119,7 @@ class CutTree:
             "costs": self.hierarchy.costs,
             "cut": self.hierarchy.cut,
             "levels": np.array([self.levels[level] for level in _NAMED]),
+            "concessions": np.array(self.concessions, np.str_),
         }
         if self.scores is not None:
             for name in _SCORE_ARRAYS:
@@ -134,7 +138,8 @@ class CutTree:
         if "scores" in arrays:
             scores = Scores(*(torch.from_numpy(arrays[name]) for name in _SCORE_ARRAYS))
         levels = dict(zip(_NAMED, arrays["levels"].tolist(), strict=True))
-        return cls(arrays["leaves"].astype(np.uint16), hierarchy, levels, scores)
+        concessions = tuple(arrays["concessions"].tolist())
+        return cls(arrays["leaves"].astype(np.uint16), hierarchy, levels, scores, concessions)
 
 
 def grow_tree(

@@ -1,0 +1,44 @@
+"""The command `walkcut`."""
+
+from dataclasses import fields
+from importlib.metadata import version
+
+import click
+
+from walkcut.cli.benchmark import benchmark
+from walkcut.cli.options import Commands
+from walkcut.cli.segment import segment
+from walkcut.cli.serve import serve
+from walkcut.recipes import PUBLISHED, RECIPES, describe
+from walkcut.settings import Settings, read_settings
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("walkcut"))
+def main() -> None:
+    """Pre-annotate pictures with brush masks: attention as a random walk, cut by normalised cuts.
+
+    Settings are environment variables; `walkcut settings` lists them.
+    """
+
+
+@main.command("settings")
+def list_settings() -> None:
+    """List the settings: variable, value and meaning."""
+    settings = read_settings()
+    for spec in fields(Settings):
+        value = getattr(settings, spec.name)
+        shown = ("(set)" if not spec.repr else str(value)) if value not in {None, "", ()} else "-"
+        click.echo(f"{spec.metadata['variable']:28} {shown:20} {spec.metadata['meaning']}")
+
+
+@main.command("recipes")
+def list_recipes() -> None:
+    """List the methods with their settings, by name: walkcut's own, and the rows of the papers' tables."""
+    for recipe in (*RECIPES.values(), *PUBLISHED.values()):
+        click.echo(f"{recipe.name:32} {describe(recipe)}")
+
+
+main.add_command(serve)
+main.add_command(segment)
+main.add_command(benchmark)

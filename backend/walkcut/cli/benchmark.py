@@ -1,0 +1,66 @@
+"""`walkcut benchmark`."""
+
+from pathlib import Path
+
+import click
+
+from walkcut.cli.options import chosen, method_option, model_option, random_weights_option, segmenter_of
+from walkcut.evaluation.benchmark import (
+    MODEL_STAGES,
+    Comparison,
+    StageCost,
+    compare_with_plain,
+    hardware,
+    made_picture,
+    measure_stages,
+)
+from walkcut.settings import read_settings
+
+
+@click.command()
+@model_option
+@method_option
+@random_weights_option
+@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Else a made picture.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of which the fastest counts.")
+@click.option("--reference/--no-reference", default=True, help="Compare with the papers' own way, which takes minutes.")
+def benchmark(
+    model: str | None,
+    method: str | None,
+    random_weights: bool,  # noqa: FBT001 - the command line's switches
+    image: Path | None,
+    rounds: int,
+    reference: bool,  # noqa: FBT001
+) -> None:
+    """Measure time and peak memory of each stage, and the ratio to the papers' own way of doing the same."""
+    settings = chosen(read_settings(), model=model, method=method)
+    segmenter = segmenter_of(settings, random_weights=random_weights)
+    picture = made_picture() if image is None else image.read_bytes()
+    click.echo(f"{settings.model} {settings.dtype}, method {segmenter.recipe.name}, on {hardware(segmenter.device)}")
+    click.echo(stage_table(measure_stages(segmenter, picture, rounds=rounds)))
+    if reference:
+        click.echo(comparison_line(compare_with_plain(segmenter, picture)))
+
+
+def stage_table(costs: dict[str, StageCost]) -> str:
+    """The stages with their times and peaks, and what share the model's own passes have."""
+    rows = [f"{name:12}{cost.seconds * 1000:10.1f} ms{_mebibytes(cost.peak)}" for name, cost in costs.items()]
+    model = sum(cost.seconds for name, cost in costs.items() if name in MODEL_STAGES)
+    rest = sum(cost.seconds for cost in costs.values()) - model
+    rows.append(f"{'all':12}{(model + rest) * 1000:10.1f} ms")
+    if model:
+        rows.append(f"all but the model's passes: {rest / model:.0%} of them")
+    return "\n".join(rows)
+
+
+def comparison_line(found: Comparison) -> str:
+    """Ours beside the papers' own way."""
+    alike = "the same labels" if found.agreement == 1 else f"{found.agreement:.2%} of pixels labelled alike"
+    return (
+        f"after the model's passes, as published: {found.ours:.2f} s, the papers' own way {found.plain:.2f} s: "
+        f"{found.ratio:.1f} times faster; {found.segments} segments, {alike}"
+    )
+
+
+def _mebibytes(peak: int | None) -> str:
+    return "" if peak is None else f"{peak / 2**20:10.0f} MiB"

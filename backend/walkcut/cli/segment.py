@@ -1,0 +1,97 @@
+"""`walkcut segment`."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from walkcut.cli.options import (
+    GranularityType,
+    chosen,
+    method_option,
+    model_option,
+    random_weights_option,
+    segmenter_of,
+)
+from walkcut.errors import SettingsError, WalkcutError
+from walkcut.images import DecodeLimits, decode
+from walkcut.overlay import draw_overlay
+from walkcut.pipeline import Segmenter
+from walkcut.segmentation.granularity import Granularity
+from walkcut.settings import read_settings
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
+@click.option("--granularity", type=GranularityType(), help="auto, coarse, medium, fine, 12 or tau=0.4.")
+@method_option
+@model_option
+@random_weights_option
+@click.option("--tree", is_flag=True, help="Store the cut tree as well, as STEM.tree.npz.")
+def segment(
+    images: Sequence[Path],
+    out: Path,
+    granularity: Granularity | None,
+    method: str | None,
+    model: str | None,
+    random_weights: bool,  # noqa: FBT001 - the command line's switches
+    tree: bool,  # noqa: FBT001
+) -> None:
+    """Segment pictures: a 16-bit label PNG and an overlay each, and a line of JSON on standard output.
+
+    Segments are numbered from 1. A picture that cannot be read is named on standard error, the others are done, and
+    the exit status is 1.
+    """
+    settings = chosen(read_settings(), model=model, method=method)
+    wanted = settings.granularity if granularity is None else granularity
+    segmenter = segmenter_of(settings, random_weights=random_weights)
+    out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    done: dict[str, Path] = {}
+    for path in tqdm(images, unit="image", disable=not sys.stderr.isatty()):
+        try:
+            _claim(path, done)
+            _segment_one(path, out, segmenter, wanted, DecodeLimits(settings.max_pixels), keep_tree=tree)
+        except (WalkcutError, OSError) as error:
+            failed += 1
+            reason = error.strerror if isinstance(error, OSError) else error
+            tqdm.write(f"{path}: {reason}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+def _claim(path: Path, done: dict[str, Path]) -> None:
+    """Results bear the picture's stem: two pictures of one stem would overwrite each other's."""
+    first = done.setdefault(path.stem, path)
+    if first is not path:
+        raise SettingsError(f"its results would overwrite those of {first}: use another --out for one of them")
+
+
+def _segment_one(
+    path: Path, out: Path, segmenter: Segmenter, granularity: Granularity, limits: DecodeLimits, *, keep_tree: bool
+) -> None:
+    """Segment one picture and write what was asked for."""
+    begin = time.perf_counter()
+    image = decode(path.read_bytes(), limits)
+    tree = segmenter.tree(image)
+    labels = tree.labels(granularity)
+    Image.fromarray(labels + np.uint16(1)).save(out / f"{path.stem}.png")
+    Image.fromarray(draw_overlay(image, labels)).save(out / f"{path.stem}.overlay.png")
+    if keep_tree:
+        (out / f"{path.stem}.tree.npz").write_bytes(tree.to_bytes())
+    line: dict[str, Any] = {
+        "image": str(path),
+        "segments": tree.segments(granularity),
+        "granularity": str(granularity),
+        "seconds": round(time.perf_counter() - begin, 3),
+    }
+    if tree.concessions:
+        line["concessions"] = list(tree.concessions)
+    tqdm.write(json.dumps(line), file=sys.stdout)

@@ -1,0 +1,219 @@
+"""Region scores, all from contingency tables: truth labels by segments, in pixels.
+
+A table without pixels holds nothing to be wrong about: it scores as a perfect one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64, Real
+from scipy.optimize import linear_sum_assignment
+
+from walkcut.errors import SegmentationError
+from walkcut.evaluation.contingency import coarsened
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels of each class that are right (`tp`), wrongly given to it (`fp`) or missed (`fn`).
+
+    The papers' averages (DWC supplement A) are two orders of the same steps. Globally averaged: add the counts of all
+    pictures, then take a score. Per-image averaged: take each picture's score, then their mean.
+    """
+
+    tp: Int64[np.ndarray, " t"]
+    fp: Int64[np.ndarray, " t"]
+    fn: Int64[np.ndarray, " t"]
+
+    @classmethod
+    def zeros(cls, classes: int) -> "Counts":
+        """The counts of no picture: where a sum starts."""
+        nothing = np.zeros(classes, np.int64)
+        return cls(nothing, nothing, nothing)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels were scored."""
+        return int((self.tp + self.fn).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the scored pixels that are right."""
+        return float(self.tp.sum()) / self.pixels if self.pixels else 1.0
+
+    @property
+    def f1(self) -> float:
+        """Mean of `2 tp / (2 tp + fp + fn)` over the classes present in the truth; one that is missed counts as 0.
+
+        No published program shows the rule. DWC's per-image F1 is so far above its mean IoU (73.3 against 38.0,
+        supplement T6; over the same classes it could be 55.1 at most) that it cannot count absent classes.
+        """
+        return _mean_of_ratios(2 * self.tp, 2 * self.tp + self.fp + self.fn, self.tp + self.fn > 0)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of `tp / (tp + fp + fn)` over the classes in the truth or the prediction.
+
+        As in DiffSeg's and DiffCut's programs: a class that is absent, but was given a segment, counts as 0.
+        """
+        union = self.tp + self.fp + self.fn
+        return _mean_of_ratios(self.tp, union, union > 0)
+
+
+def _mean_of_ratios(
+    part: Int64[np.ndarray, " t"], whole: Int64[np.ndarray, " t"], counted: Bool[np.ndarray, " t"]
+) -> float:
+    return float((part[counted] / whole[counted]).mean()) if counted.any() else 1.0
+
+
+def matched_segments(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, " t"]:
+    """For each class its own segment: the one-to-one matching of largest total overlap (Hungarian method).
+
+    Fewer segments than classes are filled up with empty ones, numbered on from `s`. Which extra segment falls to which
+    absent class is a tie that the solver breaks; as in DiffSeg's and DiffCut's programs it is SciPy's, on the overlaps
+    in pixels, with a row for every class in their order and no fewer columns than rows.
+    """
+    classes, segments = table.shape
+    filled = np.pad(table, ((0, 0), (0, max(0, classes - segments))))
+    _, matched = linear_sum_assignment(filled, maximize=True)
+    return matched.astype(np.int64)
+
+
+def matched_counts(table: Int64[np.ndarray, "t s"]) -> Counts:
+    """One picture's counts under `matched_segments`, as DiffSeg's and DiffCut's programs take them.
+
+    A pixel outside its class's segment is that class's `fn`; a pixel of another class in a class's segment is that
+    class's `fp`. Extra segments match absent classes and so become their `fp`; only those beyond the number of classes
+    stay unmatched and are nobody's `fp` (DiffSeg section 4: "considered false negatives").
+    """
+    classes, segments = table.shape
+    matched = matched_segments(table)
+    real = matched < segments
+    tp, claimed = np.zeros((2, classes), np.int64)
+    tp[real] = table[real, matched[real]]
+    claimed[real] = table.sum(axis=0)[matched[real]]
+    return Counts(tp, claimed - tp, table.sum(axis=1) - tp)
+
+
+def primary_classes(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, " s"]:
+    """For each segment the class with which it overlaps most; the first of several, 0 for an empty segment."""
+    return table.argmax(axis=0)
+
+
+def oracle_merged(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, "t t"]:
+    """The table after all segments of one primary class become one, column `i` for class `i` (DWC supplement A).
+
+    `matched_counts` of it gives the oracle-merged scores; no merge of these segments is more accurate.
+    """
+    return table @ np.eye(len(table), dtype=np.int64)[primary_classes(table)]
+
+
+def background_groups(table: Int64[np.ndarray, "t s"], background: int = 0) -> Int64[np.ndarray, " s"]:
+    """For each segment where DiffCut's many-to-one background (supplement H, program) puts it.
+
+    Foreground classes are matched first, without the background's pixels. The segments of classes that are in the
+    picture stay; all others, extra segments on an object among them, become one new segment, numbered `s`.
+    """
+    foreground = np.delete(table, background, axis=0)
+    present = foreground.any(axis=1)
+    segments = np.arange(table.shape[1])
+    kept = matched_segments(foreground)[present]
+    return np.where(np.isin(segments, kept), segments, len(segments))
+
+
+def merge_background(table: Int64[np.ndarray, "t s"], background: int = 0) -> Int64[np.ndarray, "t g"]:
+    """The table after DiffCut's many-to-one background, see `background_groups`: VOC, Context and COCO-Object."""
+    return coarsened(table, background_groups(table, background))
+
+
+def covering(table: Int64[np.ndarray, "t s"]) -> float:
+    """Covering of the truth by the segments, in [0, 1]: Arbeláez et al. 2011, section 2.3.3.
+
+    Each truth region's best intersection over union with a segment, averaged with its pixels as weight.
+    """
+    true, predicted, pixels = _margins(table)
+    if not pixels:
+        return 1.0
+    union = true[:, None] + predicted - table
+    return float(true @ (table / np.maximum(union, 1)).max(axis=1)) / pixels
+
+
+def variation_of_information(table: Int64[np.ndarray, "t s"]) -> float:
+    """H(truth | segments) + H(segments | truth) in bits, 0 for the same partition: Arbeláez et al. 2011, section 2.3.1.
+
+    Bits, as in scikit-image and in BSDS's published numbers. Each overlap adds to both entropies at once.
+    """
+    true, predicted, pixels = _margins(table)
+    rows, columns = table.nonzero()
+    shared = table[rows, columns]
+    bits = np.log2(true[rows] / shared) + np.log2(predicted[columns] / shared)
+    return float(shared @ bits) / max(pixels, 1)
+
+
+def rand_index(table: Int64[np.ndarray, "t s"]) -> float:
+    """The share of pixel pairs that both partitions join or both part, in [0, 1]: Rand 1971.
+
+    The probabilistic Rand index of several human truths is the mean of their Rand indices (Arbeláez et al. 2011,
+    section 2.3.2).
+    """
+    both, true, predicted, every = _joined_pairs(table)
+    return (every - true - predicted + 2 * both) / every if every else 1.0
+
+
+def adjusted_rand_index(table: Int64[np.ndarray, "t s"]) -> float:
+    """The Rand index less its chance value, at most 1 and 0 by chance: Hubert & Arabie 1985.
+
+    1 where chance decides everything: both partitions of one segment, or both of single pixels.
+    """
+    both, true, predicted, every = _joined_pairs(table)
+    chance = true * predicted / every if every else 0.0
+    most = (true + predicted) / 2
+    return (both - chance) / (most - chance) if most != chance else 1.0
+
+
+def _margins(table: Int64[np.ndarray, "t s"]) -> tuple[Int64[np.ndarray, " t"], Int64[np.ndarray, " s"], int]:
+    """The pixels of each truth label, of each segment, and of the picture."""
+    return table.sum(axis=1), table.sum(axis=0), int(table.sum())
+
+
+def _joined_pairs(table: Int64[np.ndarray, "t s"]) -> tuple[int, int, int, int]:
+    """How many pixel pairs are joined by both partitions, by the truth, by the segments, and how many there are."""
+    true, predicted, pixels = _margins(table)
+    both, by_true, by_predicted = (int((n * (n - 1) // 2).sum()) for n in (table, true, predicted))
+    return both, by_true, by_predicted, pixels * (pixels - 1) // 2
+
+
+@dataclass(frozen=True)
+class ScaleScores:
+    """The best score with one granularity for all pictures (ODS) and with each picture's own (OIS).
+
+    `granularity` is the column of the ODS; the first of several.
+    """
+
+    ods: float
+    ois: float
+    granularity: int
+
+
+def scale_scores(scores: Real[np.ndarray, "i g"], weights: Real[np.ndarray, " i"] | None = None) -> ScaleScores:
+    """ODS and OIS of scores of pictures (rows) at granularities (columns): Arbeláez et al. 2011.
+
+    A score is its mean over a picture's human truths. BSDS's program pools covering over pictures and humans: give
+    the number of pixels times humans as `weights`; the Rand index and variation of information it averages with equal
+    ones. For a distance pass its negative. Raises `SegmentationError` where there is nothing to score.
+    """
+    check_scorable(*scores.shape)
+    means = np.average(scores, axis=0, weights=weights)
+    best = int(means.argmax())
+    return ScaleScores(float(means[best]), float(np.average(scores.max(axis=1), weights=weights)), best)
+
+
+def check_scorable(pictures: int, granularities: int) -> None:
+    """Raise `SegmentationError` unless there is a picture and a granularity."""
+    if not (pictures and granularities):
+        raise SegmentationError(
+            f"no best of {pictures} pictures at {granularities} granularities: score at least one of each"
+        )

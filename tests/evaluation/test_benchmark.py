@@ -1,0 +1,45 @@
+"""The benchmark counts what it says; its figures are nobody's test."""
+
+import torch
+
+from tests.scenes import png, quarters
+from tests.tiny_diffusion import tiny_extractor
+from walkcut.evaluation.benchmark import Meter, compare_with_plain, made_picture, measure_stages
+from walkcut.images import DecodeLimits, decode
+from walkcut.pipeline import Segmenter
+from walkcut.recipes import PUBLISHED, RECIPES
+
+CPU = torch.device("cpu")
+
+
+def test_every_stage_is_measured() -> None:
+    segmenter = Segmenter(tiny_extractor("sd14"), PUBLISHED["dwc-table5-dwc-pamr"])
+    costs = measure_stages(segmenter, png(quarters(40, 60)), rounds=2)
+    stages = ["decode", "VAE", "U-Net", "aggregate", "walk", "affinity", "cut", "assign", "refine", "encode"]
+    assert list(costs) == stages
+    assert all(cost.seconds > 0 for cost in costs.values())
+    assert all(cost.peak is None or cost.peak > 1 << 20 for cost in costs.values())
+
+
+def test_ours_and_the_papers_own_way_label_alike() -> None:
+    segmenter = Segmenter(tiny_extractor("sd14"), RECIPES["diffseg"])
+    found = compare_with_plain(segmenter, png(quarters(40, 60)))
+    assert found.agreement == 1
+    assert found.ratio == found.plain / found.ours > 0
+
+
+def test_the_peak_of_a_stage_is_its_own() -> None:
+    meter = Meter(CPU)
+    with meter("large"):
+        held = torch.ones(1 << 26)
+    size = held.nbytes
+    del held
+    with meter("small"):
+        pass
+    large, small = meter.peaks["large"], meter.peaks["small"]
+    assert large is None or small is None or large - small > size // 2
+
+
+def test_the_made_picture_is_the_same_each_time() -> None:
+    assert made_picture() == made_picture()
+    assert decode(made_picture(), DecodeLimits()).shape == (480, 640, 3)
