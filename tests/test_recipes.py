@@ -18,7 +18,7 @@ def test_an_unknown_method_is_refused() -> None:
 
 def test_no_two_published_recipes_are_one() -> None:
     assert not PUBLISHED.keys() & RECIPES.keys()
-    assert len(PUBLISHED) == 44
+    assert len(PUBLISHED) == 45
 
 
 def test_a_step_of_ddim_is_its_timestep() -> None:

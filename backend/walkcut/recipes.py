@@ -97,6 +97,7 @@ PUBLISHED: Mapping[str, Recipe] = {
         Recipe("diffseg-table1-refined", DiffSeg(1.1, refine=True), DIFFSEG),
         Recipe("diffseg-table1-half-precision", DiffSeg(1.1, half_precision=True), DIFFSEG),
         Recipe("diffseg-table1-kmeans-c", KMeans(6), DIFFSEG),
+        Recipe("diffseg-table1-kmeans-s", KMeans(clusters=None), DIFFSEG),
         Recipe("diffseg-table1-dbscan", Dbscan(), DIFFSEG),
         Recipe("diffseg-table2", DiffSeg(0.9), DIFFSEG),
         Recipe("diffseg-table2-320", DiffSeg(0.9), replace(DIFFSEG, side=320)),

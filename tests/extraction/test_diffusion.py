@@ -28,7 +28,7 @@ from walkcut.extraction.diffusion_model import random_model
 from walkcut.extraction.passes import DIFFSEG, DWC, AttentionPass
 from walkcut.pipeline import Segmenter
 from walkcut.recipes import read_recipe
-from walkcut.segmentation.granularity import Segments
+from walkcut.segmentation.granularity import Level, Segments
 
 MAPS: frozenset[Part] = frozenset({"maps"})
 FEATURES: frozenset[Part] = frozenset({"features"})
@@ -89,6 +89,17 @@ def test_a_batch_is_as_its_pictures_one_by_one(family: str) -> None:
     assert largest_difference(singles[0], singles[1]) > 0.01
     for own, alone in zip(batch, singles, strict=True):
         assert largest_difference(own, alone) < 1e-4
+
+
+@pytest.mark.parametrize(("method", "part"), [("ncut", MAPS), ("diffseg", MAPS), ("diffcut", FEATURES)])
+def test_a_batch_is_labelled_as_its_pictures_one_by_one(method: str, part: frozenset[Part]) -> None:
+    recipe = read_recipe(method)
+    extractor = tiny_extractor("sd14", recipe.attention or DWC)
+    pictures = [torch.from_numpy(quarters(96, 160, noise=noise)) for noise in (2, 20, 40)]
+    for evidence, image in zip(extractor.extract_batch(pictures, part), pictures, strict=True):
+        labels = recipe.method.tree(evidence, image).labels(Level.AUTO)
+        alone = Segmenter(extractor, recipe).tree(image.numpy()).labels(Level.AUTO)
+        assert labels.tolist() == alone.tolist()
 
 
 def test_pictures_of_any_sizes_share_passes_where_they_are_seen_at_one_size(extractor: DiffusionExtractor) -> None:

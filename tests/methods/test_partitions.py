@@ -5,6 +5,7 @@ import torch
 
 from tests.methods.test_trees import PICTURE, quartered
 from tests.scenes import agreement, quarter_labels
+from walkcut.errors import SettingsError
 from walkcut.extraction import Evidence
 from walkcut.methods import Method
 from walkcut.methods.partitions import AutoSC, Dbscan, DiffSeg, KMeans, MaskCut, TokenCut
@@ -42,6 +43,11 @@ def test_levels_are_the_answer_half_and_a_quarter_of_it() -> None:
     found = tree.segments(Level.FINE)
     assert tree.segments(Level.MEDIUM) == -(-found // 2)
     assert tree.segments(Level.COARSE) == -(-found // 4)
+
+
+def test_kmeans_that_waits_for_the_truth_serves_nobody_else() -> None:
+    with pytest.raises(SettingsError, match="no number of clusters: it serves `walkcut evaluate` alone"):
+        KMeans(clusters=None).tree(quartered(), PICTURE)
 
 
 def test_segments_with_like_means_join_first() -> None:

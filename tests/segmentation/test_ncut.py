@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from walkcut.segmentation.ncut import (
     ManC,
     ScaledMinCut,
     StoppingRule,
+    cut_graph,
     man_c_threshold,
     recursive_ncut,
 )
@@ -124,3 +127,23 @@ def test_evenly_spaced_thresholds_reach_the_sweep() -> None:
 def test_a_tree_without_leaves_is_refused() -> None:
     with pytest.raises(SegmentationError, match="at least 1 leaf, not 0"):
         recursive_ncut(torch.eye(2), max_leaves=0)
+
+
+@pytest.mark.parametrize(("nodes", "threads"), [(20, 1), (1501, 3)])
+def test_a_small_graph_is_cut_by_one_thread(nodes: int, threads: int) -> None:
+    seen: list[int] = []
+
+    @dataclass(frozen=True)
+    class Watching:
+        def wants(self, cut: Cut) -> bool:
+            seen.append(torch.get_num_threads())
+            return False
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        cut_graph(torch.ones(nodes, nodes) + torch.eye(nodes), rule=Watching(), max_leaves=None)
+        assert seen == [threads]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

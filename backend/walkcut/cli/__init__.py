@@ -6,6 +6,7 @@ from importlib.metadata import version
 import click
 
 from walkcut.cli.benchmark import benchmark
+from walkcut.cli.evaluate import evaluate
 from walkcut.cli.options import Commands
 from walkcut.cli.segment import segment
 from walkcut.cli.serve import serve
@@ -42,3 +43,4 @@ def list_recipes() -> None:
 main.add_command(serve)
 main.add_command(segment)
 main.add_command(benchmark)
+main.add_command(evaluate)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
+from walkcut.errors import SettingsError
 from walkcut.extraction import Evidence, Part
 from walkcut.methods.evidence import patch_features, transitions
 from walkcut.segmentation import baselines
@@ -92,12 +93,14 @@ class DiffSeg(_OfMaps):
 
 @dataclass(frozen=True)
 class KMeans(_OfMaps):
-    """K-means (DiffSeg, table 1)."""
+    """K-means (DiffSeg, table 1). Without a number of `clusters`, `walkcut evaluate` tells it the truth's."""
 
-    clusters: int = 6
+    clusters: int | None = 6
 
     def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         """See `_Partition`."""
+        if self.clusters is None:
+            raise SettingsError("this K-means has no number of clusters: it serves `walkcut evaluate` alone")
         return baselines.kmeans(patches, clusters=self.clusters, size=size)
 
 

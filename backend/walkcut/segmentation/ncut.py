@@ -1,7 +1,8 @@
 """Recursive normalised cuts, top-down: stopping rules and the recursion (Shi & Malik; DWC 3.4-3.5)."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -24,6 +25,7 @@ from walkcut.segmentation.hierarchy import Hierarchy, Split, from_splits
 from walkcut.stages import stage
 
 Affinity = Literal["dot", "cosine", "walk"]
+_SMALL_GRAPH = 1500  # nodes
 _Proposal = tuple[bool, float, int, Cut]  # unwanted, cost, node, how to cut it
 
 
@@ -119,15 +121,29 @@ def _recurse(
     members = [torch.arange(len(graph), device=graph.device)]
     queue: list[_Proposal] = []
     splits: list[Split] = []
-    _propose(queue, 0, 0.0, bisect(graph, thresholds), rule)
+    with _threads_for(len(graph)):
+        _propose(queue, 0, 0.0, bisect(graph, thresholds), rule)
     while queue and (len(splits) < max_leaves - 1 if max_leaves is not None else not queue[0][0]):
         unwanted, cost, node, cut = heapq.heappop(queue)
         splits.append(Split(node, (len(members), len(members) + 1), cut.ncut, not unwanted))
         for side in (cut.side, ~cut.side):
             members.append(members[node][side])
             part = members[-1]
-            _propose(queue, len(members) - 1, cost, bisect(graph[part[:, None], part], thresholds), rule)
+            with _threads_for(len(part)):
+                _propose(queue, len(members) - 1, cost, bisect(graph[part[:, None], part], thresholds), rule)
     return _leaves(members, splits)
+
+
+@contextmanager
+def _threads_for(nodes: int) -> Iterator[None]:
+    """One thread for a small graph: more gain nothing by its short steps, and on a busy machine wait for each other."""
+    threads = torch.get_num_threads()
+    if nodes <= _SMALL_GRAPH:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _propose(queue: list[_Proposal], node: int, floor: float, cut: Cut | None, rule: StoppingRule) -> None:

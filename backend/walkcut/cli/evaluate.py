@@ -1,0 +1,105 @@
+"""`walkcut evaluate`."""
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from walkcut.cli.options import chosen, method_option, model_option, random_weights_option, segmenter_of
+from walkcut.evaluation.candidates import Candidate, TreeCandidate
+from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
+from walkcut.evaluation.peers import PEERS
+from walkcut.evaluation.protocols import PROTOCOLS
+from walkcut.evaluation.published import published_rows
+from walkcut.evaluation.runs import Run
+from walkcut.evaluation.summary import summarise
+from walkcut.segmentation.granularity import Granularity, Level, Segments, Threshold
+from walkcut.settings import read_settings
+
+_COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 60)
+_TAUS = tuple(round(0.04 * step, 2) for step in range(1, 25))
+LADDER: tuple[Granularity, ...] = (*map(Threshold, _TAUS), *map(Segments, _COUNTS), *Level)
+_BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
+
+
+@click.command()
+@click.option("--dataset", required=True, type=click.Choice(tuple(DATASETS)), help="Which data set it is.")
+@click.option("--root", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder it lies in.")
+@click.option("--split", default="val", show_default=True, help="Which part of it.")
+@click.option("--half", type=click.Choice(("even", "odd")), help="Every other picture alone.")
+@click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), help="Whose rules.  [native for partitions, else dwc]")
+@model_option
+@method_option
+@random_weights_option
+@click.option("--peers/--no-peers", help="The classical segmenters as well, on the same pictures.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")
+def evaluate(
+    dataset: str,
+    root: Path,
+    split: str,
+    half: str | None,
+    protocol: str | None,
+    model: str | None,
+    method: str | None,
+    random_weights: bool,  # noqa: FBT001 - the command line's switches
+    peers: bool,  # noqa: FBT001
+    out: Path | None,
+) -> None:
+    """Score segmentations against what people said.
+
+    Data sets of partitions, such as BSDS500, are scored at many granularities; those with classes at the method's own.
+    With --json FILE each picture's scores go to FILE.NAME.jsonl at once, and a run that was ended goes on from there.
+    """
+    pictures = _half(read_dataset(dataset, root, split), half)
+    rules = PROTOCOLS[protocol or ("native" if pictures.partitions else "dwc")]
+    settings = chosen(read_settings(), model=model, method=method)
+    segmenter = segmenter_of(settings, random_weights=random_weights)
+    granularities = LADDER if pictures.partitions else (Level.AUTO,)
+    candidates: list[Candidate] = [TreeCandidate(segmenter, granularities), *(PEERS.values() if peers else ())]
+    summaries = []
+    for candidate in candidates:
+        boundary = _BOUNDARY_SETTINGS & {*candidate.settings} if pictures.partitions else frozenset()
+        summaries.append(_carry_out(Run(candidate, pictures, rules, boundary), out))
+        click.echo(_line(summaries[-1]))
+    published = published_rows(segmenter.recipe.name, settings.model, dataset)
+    for row in published:
+        click.echo(
+            f"{row.source}: mean IoU {row.miou}, accuracy {row.accuracy}, F1 {row.f1} ({row.averaging}, in percent)"
+        )
+    document = {**summaries[0], "published": [asdict(row) for row in published]}
+    if peers:
+        document["peers"] = summaries[1:]
+    if out is not None:
+        out.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _half(dataset: Dataset, half: str | None) -> Dataset:
+    """Every other picture, in the order of their names."""
+    if half is None:
+        return dataset
+    first = ("even", "odd").index(half)
+    return replace(dataset, split=f"{dataset.split}-{half}", examples=dataset.examples[first::2])
+
+
+def _carry_out(run: Run, out: Path | None) -> dict[str, Any]:
+    """The summary of a run, with its progress on standard error."""
+    record = None if out is None else out.with_name(f"{out.name}.{run.candidate.name}.jsonl")
+    progress = tqdm(
+        run.results(record),
+        desc=run.candidate.name,
+        total=len(run.dataset.examples),
+        unit="image",
+        disable=not sys.stderr.isatty(),
+    )
+    return summarise(run, list(progress))
+
+
+def _line(summary: dict[str, Any]) -> str:
+    """The main scores in a line."""
+    names = ("covering_ods", "covering_ois", "miou_hungarian", "miou_oracle", "accuracy", "f1", "seconds_per_image")
+    scores = "  ".join(f"{name} {summary[name]:.3f}" for name in names)
+    return f"{summary['candidate']:14} {scores}  at {summary['ods_setting']}"

@@ -1,0 +1,88 @@
+"""What a run comes to: one number per measure and setting, and the best setting for all pictures and for each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from walkcut.evaluation.boundaries import boundary_scales
+from walkcut.evaluation.metrics import Counts, ScaleScores, scale_scores
+from walkcut.evaluation.runs import PictureResult, Run
+from walkcut.evaluation.scoring import MEASURES
+
+_SUMMED = ("accuracy", "f1", "mean_iou")
+
+
+def summarise(run: Run, results: Sequence[PictureResult]) -> dict[str, Any]:
+    """The scores of a run, ready for JSON.
+
+    Covering is pooled over pictures and people as BSDS's program does, all else is averaged over pictures. `accuracy`,
+    `f1`, `miou_hungarian` and `miou_oracle` are those at the setting of the best covering: accumulated over pictures
+    where the data set has classes, as in the papers' main tables, and averaged where it has none; `per_image` and
+    `settings` hold the averages, `settings` those of every setting.
+    """
+    weights = np.array([result.weight for result in results], np.float64)
+    covering = scale_scores(_matrix(results, "covering"), weights)
+    variation = scale_scores(-_matrix(results, "variation"))
+    rand = scale_scores(_matrix(results, "rand"))
+    rows = [_setting(results, column, name, weights) for column, name in enumerate(run.candidate.settings)]
+    at_best = rows[covering.granularity]
+    return {
+        **run.fingerprint,
+        "settings": rows,
+        "pictures": len(results),
+        "seconds_per_image": float(np.mean([result.seconds for result in results])),
+        "ods_setting": at_best["setting"],
+        "covering_ods": covering.ods,
+        "covering_ois": covering.ois,
+        "rand_ods": rand.ods,
+        "rand_ois": rand.ois,
+        "variation_ods": -variation.ods,
+        "variation_ois": -variation.ois,
+        **_boundary(results),
+        **_totals(results, covering),
+        "per_image": {name: at_best[name] for name in MEASURES},
+    }
+
+
+def _setting(results: Sequence[PictureResult], column: int, name: str, weights: np.ndarray) -> dict[str, Any]:
+    """The averages over pictures at one setting."""
+    scores = [result.scores[column] for result in results]
+    row: dict[str, Any] = {"setting": name, "segments": float(np.mean([score.segments for score in scores]))}
+    row |= {measure: float(np.mean([getattr(score, measure) for score in scores])) for measure in MEASURES}
+    row["covering"] = float(np.average([score.covering for score in scores], weights=weights))
+    return row
+
+
+def _totals(results: Sequence[PictureResult], best: ScaleScores) -> dict[str, float]:
+    """Accuracy, F1 and mean IoU at the best setting: accumulated where there are classes, averaged where not."""
+    scores = [result.scores[best.granularity] for result in results]
+    matched = [score.counts for score in scores if score.counts is not None]
+    merged = [score.counts_oracle for score in scores if score.counts_oracle is not None]
+    if matched:
+        one, two = (sum(counts, Counts.zeros(len(counts[0].tp))) for counts in (matched, merged))
+        values = [*(getattr(one, name) for name in _SUMMED), *(getattr(two, name) for name in _SUMMED)]
+    else:
+        names = ("accuracy", "f1", "miou", "accuracy_oracle", "f1_oracle", "miou_oracle")
+        values = [float(np.mean([getattr(score, name) for score in scores])) for name in names]
+    return dict(
+        zip(
+            ("accuracy", "f1", "miou_hungarian", "accuracy_oracle", "f1_oracle", "miou_oracle"),
+            values,
+            strict=True,
+        )
+    )
+
+
+def _boundary(results: Sequence[PictureResult]) -> dict[str, float]:
+    """The boundaries' F, best for all and for each picture, where it was measured."""
+    counts = [[score.boundary for score in result.scores if score.boundary is not None] for result in results]
+    if not counts[0]:
+        return {}
+    found = boundary_scales(counts)
+    return {"boundary_f_ods": found.ods, "boundary_f_ois": found.ois}
+
+
+def _matrix(results: Sequence[PictureResult], measure: str) -> np.ndarray:
+    """The measure of each picture (rows) at each setting (columns)."""
+    return np.array([[getattr(score, measure) for score in result.scores] for result in results])
