@@ -1,7 +1,6 @@
 """The classical segmenters that walkcut is compared with: scikit-image's and SciPy's, tuned on BSDS500's val pictures.
 
-All work in CIELAB on a picture made so small that a setting means about the same for every picture and that no method
-takes longer than a second; labels go back to the picture's size by nearest pixel. Tuning was for segmentation covering,
+All work in CIELAB on a picture made so small that no method takes longer than a second; labels go back to the picture's size by nearest pixel. Tuning was for segmentation covering,
 of the best setting (ODS) first and of each picture's best (OIS) second. It showed: CIELAB is better than RGB
 (Felzenszwalb +0.01, normalised cut +0.03); twice as many pixels are no better for these two; quickshift wants kernels
 far wider than its default; K-means is best with hardly any weight on position, and much better by connected parts.
@@ -29,7 +28,7 @@ from skimage.segmentation import felzenszwalb, quickshift, slic
 from walkcut.evaluation.candidates import Candidate
 
 _REVISION: Final = 1  # raise it when the same settings give other segments
-_LEAST_SIZE: Final = 0.75  # of a superpixel, in mean sizes
+_PIXELS: Final = 16  # of a superpixel in a tiny picture
 _SAMPLE: Final = 3000  # pixels that shape K-means' centres
 _STARTS: Final = 5  # of which K-means keeps the one with the least distortion
 
@@ -119,30 +118,32 @@ class CutCost(Setting):
 class SlicNCut:
     """SLIC superpixels (Achanta et al. 2012), their adjacency graph and its normalised cut (Shi & Malik 2000).
 
-    An edge weighs `exp(-d² / variance)` for a distance `d` between mean colours. None of about 150 superpixels is
-    smaller than 0.75 of their mean size, so that there are at most 200: with more than 201 nodes scikit-image's
-    eigensolver is no longer complete, and failed for a picture of BSDS500 whose graph has many loose parts.
+    An edge weighs `exp(-d² / variance)` for a distance `d` between mean colours, and no less than `least_weight`: of a
+    graph in several pieces the second eigenvector is not defined. More superpixels are hardly better, and beyond 201
+    scikit-image asks ARPACK for part of the eigenvectors, which failed for a picture of BSDS500.
     """
 
     settings: tuple[CutCost, ...]
-    superpixels: int = 150
-    compactness: float = 0.15
+    superpixels: int = 185
+    compactness: float = 20.0
     blur: float = 1.0
     variance: float = 85.0
+    least_weight: float = 1e-3
     trials: int = 30
 
     def partitions(self, lab: Float64[np.ndarray, "h w 3"]) -> list[Integer[np.ndarray, "h w"]]:
         """Superpixels and graph are made once."""
         superpixels = slic(
             lab,
-            n_segments=self.superpixels,
-            compactness=self.compactness,
+            n_segments=min(self.superpixels, 2 + lab[..., 0].size // _PIXELS),
+            compactness=self.compactness / max(np.ptp(lab), 1.0),  # SLIC brings colours to [0, 1]
             sigma=self.blur,
-            min_size_factor=_LEAST_SIZE,
             convert2lab=False,
             start_label=0,
         )
         graph = rag_mean_color(lab, superpixels, mode="similarity", sigma=self.variance)
+        for *_, edge in graph.edges(data=True):
+            edge["weight"] = max(edge["weight"], self.least_weight)
         return [
             cut_normalized(superpixels, graph, thresh=setting.thresh, num_cuts=self.trials, rng=0)
             for setting in self.settings
