@@ -11,6 +11,7 @@ from tests.evaluation.truth_files import save_labels
 from tests.scenes import quarter_labels, quarters
 from tests.tiny_diffusion import write_folder
 from walkcut import cli
+from walkcut.evaluation.peers import PEERS
 
 SCORES = ("covering_ods", "covering_ois", "miou_hungarian", "miou_oracle", "accuracy", "f1", "seconds_per_image")
 
@@ -59,6 +60,16 @@ def test_half_of_the_pictures_can_be_left_out(root: Path) -> None:
         assert run("evaluate", "--dataset", "folder", "--root", root, "--half", half, "--json", out).exit_code == 0
         assert json.loads(out.read_text())["pictures"] == 1
         assert json.loads((root / f"{half}.merge.jsonl").read_text().splitlines()[1])["name"] == name
+
+
+def test_a_report_is_written_with_the_command_that_made_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("evaluate", "--dataset", "folder", "--root", root, "--peers", "--report", root / "my report.html")
+    monkeypatch.setattr("sys.argv", ["/usr/bin/walkcut", *map(str, arguments)])
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    report = (root / "my report.html").read_text(encoding="utf-8")
+    assert f"walkcut evaluate --dataset folder --root {root} --peers" in report
+    assert all(name in report for name in ("embedded", "Merge(", "merge", *PEERS))
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """`walkcut evaluate`."""
 
 import json
+import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
 from walkcut.evaluation.peers import PEERS
 from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.published import published_rows
+from walkcut.evaluation.report import Outcome, report_page
 from walkcut.evaluation.runs import Run
 from walkcut.evaluation.summary import summarise
+from walkcut.recipes import describe
 from walkcut.segmentation.granularity import Granularity, Level, Segments, Threshold
 from walkcut.settings import read_settings
 
@@ -37,6 +42,7 @@ _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
 @random_weights_option
 @click.option("--peers/--no-peers", help="The classical segmenters as well, on the same pictures.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML file with plots and pictures.")
 def evaluate(
     dataset: str,
     root: Path,
@@ -48,6 +54,7 @@ def evaluate(
     random_weights: bool,  # noqa: FBT001 - the command line's switches
     peers: bool,  # noqa: FBT001
     out: Path | None,
+    report: Path | None,
 ) -> None:
     """Score segmentations against what people said.
 
@@ -60,21 +67,34 @@ def evaluate(
     segmenter = segmenter_of(settings, random_weights=random_weights)
     granularities = LADDER if pictures.partitions else (Level.AUTO,)
     candidates: list[Candidate] = [TreeCandidate(segmenter, granularities), *(PEERS.values() if peers else ())]
-    summaries = []
+    outcomes = []
     for candidate in candidates:
-        boundary = _BOUNDARY_SETTINGS & {*candidate.settings} if pictures.partitions else frozenset()
-        summaries.append(_carry_out(Run(candidate, pictures, rules, boundary), out))
-        click.echo(_line(summaries[-1]))
+        run = Run(candidate, pictures, rules, _boundary_settings(candidate) if pictures.partitions else frozenset())
+        outcomes.append(_carry_out(run, out))
+        click.echo(_line(outcomes[-1].summary))
     published = published_rows(segmenter.recipe.name, settings.model, dataset)
     for row in published:
         click.echo(
             f"{row.source}: mean IoU {row.miou}, accuracy {row.accuracy}, F1 {row.f1} ({row.averaging}, in percent)"
         )
-    document = {**summaries[0], "published": [asdict(row) for row in published]}
+    document = {**outcomes[0].summary, "published": [asdict(row) for row in published]}
     if peers:
-        document["peers"] = summaries[1:]
+        document["peers"] = [outcome.summary for outcome in outcomes[1:]]
     if out is not None:
         out.write_text(json.dumps(document, indent=2) + "\n")
+    if report is not None:
+        facts = {
+            "Program": f"walkcut {version('walkcut')}",
+            "Model": settings.model,
+            "Method": describe(segmenter.recipe),
+            "Command": _command(),
+        }
+        report.write_text(report_page(outcomes, published, facts), encoding="utf-8")
+
+
+def _boundary_settings(candidate: Candidate) -> frozenset[str]:
+    """Settings enough for the best boundary F, which takes long: some of a tree's thresholds, all of a peer's."""
+    return _BOUNDARY_SETTINGS & {*candidate.settings} or frozenset(candidate.settings)
 
 
 def _half(dataset: Dataset, half: str | None) -> Dataset:
@@ -85,8 +105,13 @@ def _half(dataset: Dataset, half: str | None) -> Dataset:
     return replace(dataset, split=f"{dataset.split}-{half}", examples=dataset.examples[first::2])
 
 
-def _carry_out(run: Run, out: Path | None) -> dict[str, Any]:
-    """The summary of a run, with its progress on standard error."""
+def _command() -> str:
+    """What was typed, fit to be typed again."""
+    return shlex.join(["walkcut", *sys.argv[1:]])
+
+
+def _carry_out(run: Run, out: Path | None) -> Outcome:
+    """A run, with its progress on standard error."""
     record = None if out is None else out.with_name(f"{out.name}.{run.candidate.name}.jsonl")
     progress = tqdm(
         run.results(record),
@@ -95,10 +120,11 @@ def _carry_out(run: Run, out: Path | None) -> dict[str, Any]:
         unit="image",
         disable=not sys.stderr.isatty(),
     )
-    return summarise(run, list(progress))
+    results = tuple(progress)
+    return Outcome(run, results, summarise(run, results))
 
 
-def _line(summary: dict[str, Any]) -> str:
+def _line(summary: Mapping[str, Any]) -> str:
     """The main scores in a line."""
     names = ("covering_ods", "covering_ois", "miou_hungarian", "miou_oracle", "accuracy", "f1", "seconds_per_image")
     scores = "  ".join(f"{name} {summary[name]:.3f}" for name in names)

@@ -1,9 +1,9 @@
 """The classical segmenters that walkcut is compared with: scikit-image's and SciPy's, tuned on BSDS500's val pictures.
 
-All work in CIELAB on a picture made so small that no method takes longer than a second; labels go back to the picture's size by nearest pixel. Tuning was for segmentation covering,
-of the best setting (ODS) first and of each picture's best (OIS) second. It showed: CIELAB is better than RGB
-(Felzenszwalb +0.01, normalised cut +0.03); twice as many pixels are no better for these two; quickshift wants kernels
-far wider than its default; K-means is best with hardly any weight on position, and much better by connected parts.
+All work in CIELAB on a picture made so small that no method takes longer than a second; labels go back to the picture's
+size by nearest pixel. Tuning was for segmentation covering, of the best setting (ODS) first and of each picture's best
+(OIS) second. It showed: for Felzenszwalb and the normalised cut CIELAB is better than RGB, and twice as many pixels are
+no better; quickshift wants kernels far wider than its default; K-means is best with hardly any weight on position.
 """
 
 import hashlib
@@ -119,8 +119,8 @@ class SlicNCut:
     """SLIC superpixels (Achanta et al. 2012), their adjacency graph and its normalised cut (Shi & Malik 2000).
 
     An edge weighs `exp(-d² / variance)` for a distance `d` between mean colours, and no less than `least_weight`: of a
-    graph in several pieces the second eigenvector is not defined. More superpixels are hardly better, and beyond 201
-    scikit-image asks ARPACK for part of the eigenvectors, which failed for a picture of BSDS500.
+    graph in several pieces the second eigenvector is not defined. BSDS500's val pictures get at most 176 superpixels;
+    more are hardly better, and beyond 201 scikit-image's ARPACK failed for a graph in pieces.
     """
 
     settings: tuple[CutCost, ...]

@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64, Integer, UInt8
 
 from walkcut.errors import SettingsError
 from walkcut.evaluation.boundaries import boundaries
@@ -81,13 +82,18 @@ class Run:
                         file.write(json.dumps(result.to_json()) + "\n")
             yield known.get(example.name) or result
 
+    def segment(
+        self, view: UInt8[np.ndarray, "y x 3"], truth: Int64[np.ndarray, "h w"]
+    ) -> Sequence[Integer[np.ndarray, "_ _"]]:
+        """The candidate's answers for a view, at each of its settings."""
+        return self.candidate.segment(view, max(1, len(np.setdiff1d(truth, self.dataset.ignore))))
+
     def _score(self, example: Example) -> PictureResult:
         image, truths = example.read()
         view = self.protocol.view(image)
         seen = [self.protocol.truth(truth) for truth in truths]
-        parts = max(1, len(np.setdiff1d(seen[0], self.dataset.ignore)))
         begin = time.perf_counter()
-        answers = self.candidate.segment(view, parts)
+        answers = self.segment(view, seen[0])
         seconds = time.perf_counter() - begin
         drawn = [boundaries(truth) for truth in seen] if self.boundary_settings else []
         scores = tuple(
