@@ -11,14 +11,14 @@ from jaxtyping import Integer, UInt8
 from tests.evaluation.truth_files import save_labels, save_picture
 from tests.scenes import quarter_labels
 from walkcut.errors import SettingsError
-from walkcut.evaluation.candidates import Candidate, TreeCandidate
+from walkcut.evaluation.candidates import Candidate, TreeCandidate, baseline_candidates
 from walkcut.evaluation.datasets import Dataset, read_dataset
 from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.runs import Run
 from walkcut.evaluation.summary import summarise
 from walkcut.extraction import load_extractor
 from walkcut.methods.partitions import KMeans
-from walkcut.pipeline import Segmenter
+from walkcut.pipeline import Segmenter, load_segmenter
 from walkcut.recipes import Recipe
 from walkcut.segmentation.granularity import Level, Segments
 
@@ -171,3 +171,12 @@ def test_a_tree_is_a_candidate_at_its_granularities() -> None:
     assert isinstance(candidate, Candidate)
     assert candidate.settings == ("auto", "2")
     assert (len(np.unique(auto)), len(np.unique(two))) == (5, 2)
+
+
+def test_the_papers_baselines_run_on_the_same_model() -> None:
+    candidates = baseline_candidates(load_segmenter("embedded", "diffseg"))
+    names = ["diffseg-table1-kmeans-c", "diffseg-table1-dbscan", "tokencut", "diffcut-table1-maskcut"]
+    assert [candidate.name for candidate in candidates] == names
+    for candidate in candidates:
+        (labels,) = candidate.segment(np.zeros((32, 32, 3), np.uint8), 2)
+        assert labels.shape == (32, 32)

@@ -13,7 +13,7 @@ import click
 from tqdm import tqdm
 
 from walkcut.cli.options import chosen, method_option, model_option, random_weights_option, segmenter_of
-from walkcut.evaluation.candidates import Candidate, TreeCandidate
+from walkcut.evaluation.candidates import Candidate, TreeCandidate, baseline_candidates
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
 from walkcut.evaluation.peers import PEERS
 from walkcut.evaluation.protocols import PROTOCOLS
@@ -40,7 +40,7 @@ _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
 @model_option
 @method_option
 @random_weights_option
-@click.option("--peers/--no-peers", help="The classical segmenters as well, on the same pictures.")
+@click.option("--peers/--no-peers", help="Classical segmenters and the papers' baselines as well.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML file with plots and pictures.")
 def evaluate(
@@ -66,7 +66,9 @@ def evaluate(
     settings = chosen(read_settings(), model=model, method=method)
     segmenter = segmenter_of(settings, random_weights=random_weights)
     granularities = LADDER if pictures.partitions else (Level.AUTO,)
-    candidates: list[Candidate] = [TreeCandidate(segmenter, granularities), *(PEERS.values() if peers else ())]
+    candidates: list[Candidate] = [TreeCandidate(segmenter, granularities)]
+    if peers:
+        candidates += [*PEERS.values(), *baseline_candidates(segmenter)]
     outcomes = []
     for candidate in candidates:
         run = Run(candidate, pictures, rules, _boundary_settings(candidate) if pictures.partitions else frozenset())

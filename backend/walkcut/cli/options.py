@@ -17,7 +17,10 @@ model_option = click.option(
     "--model", help=f"Where evidence comes from: {', '.join(MODELS)}, a diffusers folder or a hub id."
 )
 method_option = click.option(
-    "--method", help=f"How the tree is made: {', '.join(RECIPES)}, or another that `walkcut recipes` lists."
+    "--method",
+    "--recipe",
+    "method",
+    help=f"How the tree is made: {', '.join(RECIPES)}, or another that `walkcut recipes` lists.",
 )
 random_weights_option = click.option(
     "--random-weights", is_flag=True, help="Build the model without its weights, to try it out."

@@ -9,7 +9,8 @@ from jaxtyping import Integer, UInt8
 
 from walkcut.methods.partitions import KMeans
 from walkcut.pipeline import Segmenter
-from walkcut.segmentation.granularity import Granularity
+from walkcut.recipes import read_recipe
+from walkcut.segmentation.granularity import Granularity, Level
 
 
 @runtime_checkable
@@ -37,6 +38,9 @@ class Candidate(Protocol):
         `parts` is how many parts the truth has: for what the papers let know it, and for nobody else.
         """
         ...
+
+
+BASELINES = ("diffseg", "diffseg-table1-kmeans-c", "diffseg-table1-dbscan", "tokencut", "diffcut-table1-maskcut")
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,13 @@ class TreeCandidate:
         if recipe.method != KMeans(clusters=None):
             return self.segmenter
         return replace(self.segmenter, recipe=replace(recipe, method=KMeans(parts)))
+
+
+def baseline_candidates(segmenter: Segmenter) -> tuple[TreeCandidate, ...]:
+    """The papers' baselines on the same model, as far as it gives what they need, each with its own answer."""
+    recipes = [read_recipe(name) for name in BASELINES]
+    return tuple(
+        TreeCandidate(replace(segmenter, recipe=recipe), (Level.AUTO,))
+        for recipe in recipes
+        if recipe.method.parts <= segmenter.extractor.offers and recipe != segmenter.recipe
+    )
