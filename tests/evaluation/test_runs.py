@@ -15,7 +15,7 @@ from walkcut.evaluation.candidates import Candidate, TreeCandidate, baseline_can
 from walkcut.evaluation.datasets import Dataset, read_dataset
 from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.runs import Run
-from walkcut.evaluation.summary import summarise
+from walkcut.evaluation.summary import at_segments, summarise
 from walkcut.extraction import load_extractor
 from walkcut.methods.partitions import KMeans
 from walkcut.pipeline import Segmenter, load_segmenter
@@ -180,3 +180,15 @@ def test_the_papers_baselines_run_on_the_same_model() -> None:
     for candidate in candidates:
         (labels,) = candidate.segment(np.zeros((32, 32, 3), np.uint8), 2)
         assert labels.shape == (32, 32)
+
+
+def test_scores_at_a_number_of_segments_lie_between_those_of_settings() -> None:
+    rows = [
+        {"setting": f"tau={segments}", "segments": segments, "covering": value, "miou": value, "miou_oracle": 0}
+        for segments, value in ((16, 0.8), (4, 0.4), (1, 0.0))
+    ]
+    another = {**rows[0], "setting": "8", "segments": 8, "covering": 0.0}
+    for segments, expected in ((4, 0.4), (8, 0.6), (2, 0.2), (99, 0.8)):
+        found = at_segments({"settings": [*rows, another]}, segments)
+        assert found == {"covering": pytest.approx(expected), "miou": pytest.approx(expected), "miou_oracle": 0}
+    assert at_segments({"settings": [another]}, 5)["miou"] == 0.8

@@ -20,7 +20,7 @@ from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.published import published_rows
 from walkcut.evaluation.report import Outcome, report_page
 from walkcut.evaluation.runs import Run
-from walkcut.evaluation.summary import summarise
+from walkcut.evaluation.summary import at_segments, summarise
 from walkcut.recipes import describe
 from walkcut.segmentation.granularity import Granularity, Level, Segments, Threshold
 from walkcut.settings import read_settings
@@ -74,6 +74,8 @@ def evaluate(
         run = Run(candidate, pictures, rules, _boundary_settings(candidate) if pictures.partitions else frozenset())
         outcomes.append(_carry_out(run, out))
         click.echo(_line(outcomes[-1].summary))
+        if len(outcomes) > 1:
+            click.echo(_comparison(outcomes[0].summary, outcomes[-1].summary))
     published = published_rows(segmenter.recipe.name, settings.model, dataset)
     for row in published:
         click.echo(
@@ -131,3 +133,10 @@ def _line(summary: Mapping[str, Any]) -> str:
     names = ("covering_ods", "covering_ois", "miou_hungarian", "miou_oracle", "accuracy", "f1", "seconds_per_image")
     scores = "  ".join(f"{name} {summary[name]:.3f}" for name in names)
     return f"{summary['candidate']:14} {scores}  at {summary['ods_setting']}"
+
+
+def _comparison(ours: Mapping[str, Any], peer: Mapping[str, Any]) -> str:
+    """What the first candidate scores with as many segments as a peer has at its best setting, in a line."""
+    segments = next(row["segments"] for row in peer["settings"] if row["setting"] == peer["ods_setting"])
+    scores = "  ".join(f"{measure} {value:.3f}" for measure, value in at_segments(ours, segments).items())
+    return f"{'':14} {ours['candidate']} with its {segments:.1f} segments: {scores}"

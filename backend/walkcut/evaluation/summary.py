@@ -1,6 +1,6 @@
 """What a run comes to: one number per measure and setting, and the best setting for all pictures and for each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,21 @@ def summarise(run: Run, results: Sequence[PictureResult]) -> dict[str, Any]:
         **_boundary(results),
         **_totals(results, covering),
         "per_image": {name: at_best[name] for name in MEASURES},
+    }
+
+
+def at_segments(summary: Mapping[str, Any], segments: float) -> dict[str, float]:
+    """Each measure where a candidate's settings give so many segments on average, between settings by interpolation.
+
+    Thresholds are taken where there are any, since numbers of segments are another way through the same trees; beyond
+    the finest and the coarsest setting it is these that count.
+    """
+    rows = [row for row in summary["settings"] if row["setting"].startswith("tau=")] or summary["settings"]
+    rows = sorted(rows, key=lambda row: row["segments"])
+    steps = np.log([row["segments"] for row in rows])
+    return {
+        measure: float(np.interp(np.log(segments), steps, [row[measure] for row in rows]))
+        for measure in ("covering", "miou", "miou_oracle")
     }
 
 
