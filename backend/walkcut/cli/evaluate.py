@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from walkcut.evaluation.candidates import Candidate, TreeCandidate, baseline_can
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
 from walkcut.evaluation.peers import PEERS
 from walkcut.evaluation.protocols import PROTOCOLS
-from walkcut.evaluation.published import published_rows
+from walkcut.evaluation.published import Published, published_rows
 from walkcut.evaluation.report import Outcome, report_page
 from walkcut.evaluation.runs import Run
 from walkcut.evaluation.summary import at_segments, summarise
@@ -66,11 +66,9 @@ def evaluate(
     settings = chosen(read_settings(), model=model, method=method)
     segmenter = segmenter_of(settings, random_weights=random_weights)
     granularities = LADDER if pictures.partitions else (Level.AUTO,)
-    candidates: list[Candidate] = [TreeCandidate(segmenter, granularities)]
-    if peers:
-        candidates += [*PEERS.values(), *baseline_candidates(segmenter)]
-    outcomes = []
-    for candidate in candidates:
+    others = [*PEERS.values(), *baseline_candidates(segmenter)] if peers else []
+    outcomes: list[Outcome] = []
+    for candidate in (TreeCandidate(segmenter, granularities), *others):
         run = Run(candidate, pictures, rules, _boundary_settings(candidate) if pictures.partitions else frozenset())
         outcomes.append(_carry_out(run, out))
         click.echo(_line(outcomes[-1].summary))
@@ -81,19 +79,23 @@ def evaluate(
         click.echo(
             f"{row.source}: mean IoU {row.miou}, accuracy {row.accuracy}, F1 {row.f1} ({row.averaging}, in percent)"
         )
-    document = {**outcomes[0].summary, "published": [asdict(row) for row in published]}
-    if peers:
-        document["peers"] = [outcome.summary for outcome in outcomes[1:]]
     if out is not None:
-        out.write_text(json.dumps(document, indent=2) + "\n")
+        out.write_text(json.dumps(_document(outcomes, published), indent=2) + "\n")
     if report is not None:
         facts = {
             "Program": f"walkcut {version('walkcut')}",
             "Model": settings.model,
             "Method": describe(segmenter.recipe),
-            "Command": _command(),
+            "Command": shlex.join(["walkcut", *sys.argv[1:]]),  # fit to be typed again
         }
         report.write_text(report_page(outcomes, published, facts), encoding="utf-8")
+
+
+def _document(outcomes: Sequence[Outcome], published: Sequence[Published]) -> dict[str, Any]:
+    """The first outcome's summary, the papers' figures for it, and its peers' summaries where there are any."""
+    first, *others = (outcome.summary for outcome in outcomes)
+    peers = {"peers": others} if others else {}
+    return {**first, "published": [asdict(row) for row in published], **peers}
 
 
 def _boundary_settings(candidate: Candidate) -> frozenset[str]:
@@ -107,11 +109,6 @@ def _half(dataset: Dataset, half: str | None) -> Dataset:
         return dataset
     first = ("even", "odd").index(half)
     return replace(dataset, split=f"{dataset.split}-{half}", examples=dataset.examples[first::2])
-
-
-def _command() -> str:
-    """What was typed, fit to be typed again."""
-    return shlex.join(["walkcut", *sys.argv[1:]])
 
 
 def _carry_out(run: Run, out: Path | None) -> Outcome:

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from walkcut.extraction import Evidence, Part
 from walkcut.methods.evidence import outlines, patch_features, transitions
 from walkcut.segmentation.attention import walk
-from walkcut.segmentation.diffcut import power_affinity
+from walkcut.segmentation.diffcut import power_affinity, unit_patches
 from walkcut.segmentation.granularity import Level
 from walkcut.segmentation.hierarchy import Hierarchy, renumber
 from walkcut.segmentation.merge import merge_leaves, watershed_leaves
@@ -129,14 +128,14 @@ class DiffCut:
 
     def tree(self, evidence: Evidence, picture: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        unit = normalize(patch_features(evidence), dim=2)
-        F = unit.flatten(0, 1)
+        features = patch_features(evidence)
+        F = unit_patches(features)
         with stage("affinity"):
             A = power_affinity(F, self.exponent)
         with stage("cut"):
             leaf_of, hierarchy = cut_graph(A, rule=self.rule, max_leaves=self.max_leaves, thresholds=self.thresholds)
         with stage("assign"):
-            scores = score_leaves(F, torch.from_numpy(leaf_of).to(F.device), (unit.shape[0], unit.shape[1]))
+            scores = score_leaves(F, torch.from_numpy(leaf_of).to(F.device), (features.shape[0], features.shape[1]))
             # By the authors' product, in which the means are not normalised again.
             labels = strongest(scores.scores, (picture.shape[0], picture.shape[1])).cpu().numpy()
         return grow_tree(labels, hierarchy, named_levels(hierarchy, DIFFCUT_BOUNDS))

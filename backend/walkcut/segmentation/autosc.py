@@ -10,8 +10,8 @@ from torch import Tensor
 
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.diffcut import assign_concepts, power_affinity, unit_patches
+from walkcut.segmentation.graph import inverse_root
 
-_ISOLATED = 1e-6  # degrees below this part of the mean would turn rounding into large entries
 _ROUNDING = 1e-5  # what eigenvalues of zero come to in single precision stays far below it
 
 
@@ -46,8 +46,7 @@ def smallest_eigenpairs(
     A: Float[Tensor, "n n"], count: int
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, "n m"]]:
     """The up to `count` smallest solutions of `(D - A) x = λ D x`, smallest first, `x` in columns."""
-    degree = A.sum(1)
-    scale = degree.clamp_min(_ISOLATED * float(degree.mean())).rsqrt()
+    scale = inverse_root(A.sum(1))
     similarity = (scale[:, None] * A * scale).numpy(force=True)
     wanted = len(A) - min(count, len(A)), len(A) - 1
     values, vectors = scipy.linalg.eigh(similarity, subset_by_index=wanted)

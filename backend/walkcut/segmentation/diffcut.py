@@ -7,7 +7,6 @@ from torch.nn.functional import normalize
 
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.graph import best_cut, fiedler_vector
-from walkcut.segmentation.hierarchy import renumber
 from walkcut.segmentation.ncut import FixedThreshold, cut_graph
 from walkcut.segmentation.refine import score_leaves, strongest
 
@@ -66,8 +65,8 @@ def assign_concepts(
 
 def _cut(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:
     """The segment of each patch, numbered by first patch."""
-    leaf_of, hierarchy = cut_graph(A, rule=FixedThreshold(threshold), max_leaves=None, thresholds=thresholds)
-    return torch.from_numpy(renumber(hierarchy.tops(~hierarchy.cut)[leaf_of])).to(A.device)
+    leaf_of, _ = cut_graph(A, rule=FixedThreshold(threshold), max_leaves=None, thresholds=thresholds)
+    return torch.from_numpy(leaf_of).to(A.device)
 
 
 def _cut_like_the_authors(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:

@@ -100,7 +100,7 @@ def fiedler_vector(A: Float[Tensor, "n n"], *, tolerance: float = 1e-5) -> Float
         raise SegmentationError("a graph of one node has no Fiedler vector: cut graphs of two nodes and more")
     if not bool(torch.isfinite(degree).all()) or float(A.min()) < 0 or not float(degree.sum()) > 0:
         raise SegmentationError("affinities must be finite, not negative, and not all zero: check the evidence")
-    scale = degree.clamp_min(_ISOLATED * float(degree.mean())).rsqrt()
+    scale = inverse_root(degree)
     if len(A) <= _DENSE_NODES:
         vectors = torch.linalg.eigh(scale[:, None] * A * scale).eigenvectors
         vector = vectors[:, -2]
@@ -108,6 +108,11 @@ def fiedler_vector(A: Float[Tensor, "n n"], *, tolerance: float = 1e-5) -> Float
         vector = _lanczos(A, scale, degree.sqrt() / degree.sum().sqrt(), tolerance)
     vector = scale * vector
     return vector / vector.norm()
+
+
+def inverse_root(degree: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The diagonal of `D^-½`; nodes next to isolated count as a little connected, so that rounding stays small."""
+    return degree.clamp_min(_ISOLATED * float(degree.mean())).rsqrt()
 
 
 def walk_vector(P: Float[Tensor, "n n"], *, steps: int = 2000, tolerance: float = 1e-6) -> Float[Tensor, " n"]:
