@@ -1,0 +1,67 @@
+"""The labelling config: where regions go."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from walkcut.errors import LabelConfigError
+
+_EXAMPLE = (
+    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+    '<Label value="Region"/></BrushLabels></View>'
+)
+
+
+@dataclass(frozen=True)
+class BrushTarget:
+    """A brush control and the picture it labels: where regions go, and what the tag's attributes wish for.
+
+    Pre-annotated regions take the control's `neutral` labels in turn, so that neighbours differ in colour.
+    """
+
+    from_name: str
+    to_name: str
+    data_key: str
+    neutral: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def brush_targets(label_config: str) -> tuple[BrushTarget, ...]:
+    """The brush controls of a labelling config, the first one of each picture.
+
+    Raises `LabelConfigError` with an example for a config that is no XML or has no brush control on a picture.
+    """
+    try:
+        root = fromstring(label_config)
+    except (ParseError, DefusedXmlException, ValueError, TypeError) as error:
+        raise LabelConfigError(
+            f"the labelling config is no readable XML ({error}); write for example {_EXAMPLE}"
+        ) from error
+    images = {image.get("name", ""): image for image in root.iter("Image")}
+    targets: dict[str, BrushTarget] = {}
+    for control in root.iter("BrushLabels"):
+        picture = control.get("toName", "")
+        if picture in images and picture not in targets:
+            targets[picture] = _target(control, images[picture])
+    if not targets:
+        raise LabelConfigError(f"walkcut needs BrushLabels on an Image in the labelling config, for example {_EXAMPLE}")
+    return tuple(targets.values())
+
+
+def _target(control: Element, image: Element) -> BrushTarget:
+    """The control with its picture's data key and its labels."""
+    value = image.get("value", "")
+    if not value.startswith("$") or len(value) < 2:
+        raise LabelConfigError(
+            f'the tag <Image name={image.get("name", "")!r}> needs value="$…", the name of one picture in the task\'s '
+            "data, such as $image; lists of pictures (valueList) are not supported"
+        )
+    labels = {label.get("value", ""): label.get("neutral", "") == "true" for label in control.iter("Label")}
+    labels.pop("", None)
+    if not labels:
+        raise LabelConfigError(f'<BrushLabels name={control.get("name", "")!r}> needs a <Label value="Region"/>')
+    neutral = tuple(label for label, is_neutral in labels.items() if is_neutral) or tuple(labels)[:1]
+    return BrushTarget(control.get("name", ""), image.get("name", ""), value[1:], neutral, dict(control.attrib))

@@ -1,0 +1,79 @@
+"""Regions and predictions as Label Studio stores them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from walkcut import brush
+from walkcut.labelstudio.config import BrushTarget
+from walkcut.labelstudio.tasks import Task
+
+
+@dataclass(frozen=True)
+class Region:
+    """One brush region: a mask of the picture's own size, a label of the control, and a score in [0, 1].
+
+    `notes` are shown in its Info panel.
+    """
+
+    mask: Bool[np.ndarray, "y x"]
+    label: str
+    score: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A segmentation as Label Studio stores it."""
+
+    result: list[dict[str, Any]]
+    score: float
+    model_version: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that a backend answers with."""
+        return {"result": self.result, "score": self.score, "model_version": self.model_version}
+
+
+def prediction(
+    task: Task,
+    targets: Sequence[tuple[BrushTarget, Sequence[Region]]],
+    model_version: str,
+) -> Prediction:
+    """A prediction with the regions of each target, under ids that no other task, version or control shares."""
+    result = [
+        brush_region(region, target, region_id(task, target, model_version, number))
+        for target, regions in targets
+        for number, region in enumerate(regions)
+    ]
+    scores = [region.score for _, regions in targets for region in regions]
+    return Prediction(result, sum(scores) / max(1, len(scores)), model_version)
+
+
+def brush_region(region: Region, target: BrushTarget, identity: str) -> dict[str, Any]:
+    """One region as Label Studio shows it."""
+    height, width = region.mask.shape
+    notes = {"meta": {"text": list(region.notes)}} if region.notes else {}
+    return {
+        "id": identity,
+        "from_name": target.from_name,
+        "to_name": target.to_name,
+        "type": "brushlabels",
+        "origin": "prediction",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "score": region.score,
+        **notes,
+        "value": {"format": "rle", "rle": brush.encode(region.mask), "brushlabels": [region.label]},
+    }
+
+
+def region_id(task: Task, target: BrushTarget, model_version: str, number: int) -> str:
+    """The same region of the same answer has the same id, and no other has."""
+    identity = f"{task.id} {task.reference(target)} {target.from_name} {model_version} {number}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
