@@ -32,8 +32,29 @@ def test_names_and_attributes_come_from_the_label_config() -> None:
     labels = '<Label value="Car"/><Label value="Sky"/>'
     tag = f'<BrushLabels name="brush" toName="image" granularity="fine">{labels}</BrushLabels>'
     assert brush_targets(config(tag)) == (
-        BrushTarget("brush", "image", "photo", ("Car",), {"name": "brush", "toName": "image", "granularity": "fine"}),
+        BrushTarget(
+            "brush",
+            "image",
+            "photo",
+            ("Car",),
+            {"name": "brush", "toName": "image", "granularity": "fine"},
+            ("Car", "Sky"),
+        ),
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ('<TextArea name="status" toName="image"/><TextArea name="granularity" toName="image"/>', "status"),
+        ('<TextArea name="wish" toName="image"/><TextArea name="granularity" toName="image"/>', "granularity"),
+        ('<TextArea name="wish" toName="image"/>', "wish"),
+        ('<TextArea name="status" toName="other"/>', ""),
+    ],
+)
+def test_annotators_are_answered_in_a_text_field(fields: str, status: str) -> None:
+    (target,) = brush_targets(config(BRUSH + fields))
+    assert target.status == status
 
 
 def test_neutral_labels_are_those_that_say_so() -> None:
@@ -132,14 +153,14 @@ def test_a_region_is_what_label_studio_shows() -> None:
 
 def test_ids_are_the_same_for_the_same_answer_and_for_no_other() -> None:
     others = [
-        region_id(replace(TASK, id=8), TARGET, "v", 0),
-        region_id(TASK, replace(TARGET, from_name="other"), "v", 0),
-        region_id(TASK, TARGET, "w", 0),
-        region_id(TASK, TARGET, "v", 1),
-        region_id(Task(7, {"photo": "https://example.org/b.jpg"}), TARGET, "v", 0),
+        region_id(replace(TASK, id=8), TARGET, "v 0"),
+        region_id(TASK, replace(TARGET, from_name="other"), "v 0"),
+        region_id(TASK, TARGET, "w 0"),
+        region_id(TASK, TARGET, "v 1"),
+        region_id(Task(7, {"photo": "https://example.org/b.jpg"}), TARGET, "v 0"),
     ]
-    assert region_id(TASK, TARGET, "v", 0) == region_id(TASK, TARGET, "v", 0)
-    assert len({region_id(TASK, TARGET, "v", 0), *others}) == 6
+    assert region_id(TASK, TARGET, "v 0") == region_id(TASK, TARGET, "v 0")
+    assert len({region_id(TASK, TARGET, "v 0"), *others}) == 6
 
 
 def test_a_prediction_holds_the_regions_of_every_control() -> None:

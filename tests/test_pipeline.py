@@ -59,12 +59,30 @@ def test_every_method_finds_the_quarters(method: str) -> None:
     assert agreement(tree.labels(Segments(4)), quarter_labels(96, 128)) > 0.95
 
 
+CHOSEN = {method: segmenter(method) for method in METHODS} | {"maps alone": Segmenter(MapsAlone(), RECIPES["ncut"])}
+
+
+@pytest.mark.parametrize("chosen", CHOSEN.values(), ids=CHOSEN)
+def test_the_same_thing_looks_the_same_in_another_picture(chosen: Segmenter) -> None:
+    first, second = chosen.tree(quarters(96, 128)), chosen.tree(quarters(64, 64)[::-1, ::-1].copy())
+    pictures = (first, quarter_labels(96, 128)), (second, quarter_labels(64, 64)[::-1, ::-1])
+    here, there = (tree.describe_parts(overlaps(tree, truth)) for tree, truth in pictures)
+    distances = np.linalg.norm(here[:, None] - there, axis=2)
+    assert distances.argmin(1).tolist() == [0, 1, 2, 3]
+    assert distances.diagonal().max() < distances[~np.eye(4, dtype=bool)].min() / 2
+
+
+def overlaps(tree: CutTree, truth: np.ndarray) -> np.ndarray:
+    return np.stack([np.bincount(tree.leaves[truth == part], minlength=tree.hierarchy.leaves) for part in range(4)])
+
+
 @pytest.mark.parametrize("method", RECIPES)
 @pytest.mark.parametrize("size", [(16, 16), (16, 260), (131, 17), (257, 255)], ids=str)
 def test_any_size_and_aspect_has_a_tree_of_its_own_size(method: str, size: tuple[int, int]) -> None:
     tree = segmenter(method).tree(quarters(*size))
     assert tree.size == size
     assert tree.segments(Level.FINE) == tree.labels(Level.FINE).max() + 1
+    assert np.linalg.norm(tree.describe(Level.FINE), axis=1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("method", RECIPES)
@@ -80,6 +98,7 @@ def test_the_same_picture_gives_the_same_tree(method: str) -> None:
     first, second = (segmenter(method).tree(quarters(60, 70)) for _ in range(2))
     assert first.leaves.tolist() == second.leaves.tolist()
     assert first.hierarchy.costs.tolist() == second.hierarchy.costs.tolist()
+    assert first.describe(Level.FINE).tolist() == second.describe(Level.FINE).tolist()
 
 
 def test_a_stored_tree_answers_as_a_new_one() -> None:
@@ -100,6 +119,12 @@ def test_the_version_changes_with_whatever_changes_trees() -> None:
     ]
     assert replace(plain, recipe=Recipe("another name", NCut())).version == plain.version
     assert len({plain.version, *(other.version for other in others)}) == 6
+
+
+def test_the_version_changes_with_the_features_that_describe_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = CHOSEN["maps alone"].version
+    monkeypatch.setattr("walkcut.extraction.embedded._REVISION", 99)
+    assert CHOSEN["maps alone"].version != before
 
 
 def test_a_model_without_the_evidence_says_which_methods_it_serves() -> None:

@@ -12,6 +12,7 @@ Messages hold the offending value and the remedy, and are fit to be shown to a u
     │   └── TreeFileError      a file that is no cut tree
     ├── BrushError             a mask or run-length code out of the format
     ├── RequestError           a request that breaks Label Studio's protocol
+    ├── StudioError            a Label Studio that cannot be asked, or refuses
     └── LabelConfigError       a labelling config without what walkcut needs
 """
 
@@ -54,6 +55,10 @@ class BrushError(WalkcutError):
 
 class RequestError(WalkcutError):
     """A request that breaks Label Studio's protocol."""
+
+
+class StudioError(WalkcutError):
+    """A Label Studio that cannot be asked, or refuses."""
 
 
 class LabelConfigError(WalkcutError):

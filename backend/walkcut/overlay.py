@@ -59,12 +59,9 @@ def neighbour_colours(labels: Shaped[np.ndarray, "y x"], colours: int) -> Int64[
 def _neighbours(labels: Shaped[np.ndarray, "y x"]) -> list[set[int]]:
     """For each label the labels that touch it along an edge of a pixel."""
     count = int(labels.max()) + 1
-    wide = labels.astype(np.int64)
-    pairs = np.unique(
-        np.concatenate(
-            [(one * count + other)[one != other] for one, other in ((wide[:-1], wide[1:]), (wide[:, :-1], wide[:, 1:]))]
-        )
-    )
+    sides = [(labels[:-1], labels[1:]), (labels[:, :-1], labels[:, 1:])]
+    borders = [(one[one != other].astype(np.int64), other[one != other]) for one, other in sides]
+    pairs = np.unique(np.concatenate([one * count + other for one, other in borders]))
     neighbours: list[set[int]] = [set() for _ in range(count)]
     for one, other in zip((pairs // count).tolist(), (pairs % count).tolist(), strict=True):
         neighbours[one].add(other)

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from walkcut.errors import SettingsError
 from walkcut.extraction import Evidence, Extractor, Weights, load_extractor
+from walkcut.extraction.embedded import EmbeddedExtractor
 from walkcut.recipes import RECIPES, Pamr, Recipe, read_recipe
+from walkcut.segmentation.descriptors import leaf_means
 from walkcut.segmentation.pamr import refine_labels
 from walkcut.segmentation.tree import CutTree, grow_tree
 from walkcut.stages import stage
 
 log = logging.getLogger(__name__)
 
-REVISION = 2  # raise it when the same recipe gives other trees
+REVISION = 3  # raise it when the same recipe gives other trees
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,34 @@ class Segmenter:
     @property
     def version(self) -> str:
         """Eight hexadecimal digits that change with anything that changes trees."""
-        identity = f"{REVISION} {self.extractor.version} {replace(self.recipe, name='')}"
+        models = f"{self.extractor.version} {self._describer.version}"
+        identity = f"{REVISION} {models} {replace(self.recipe, name='')}"
         return hashlib.sha256(identity.encode()).hexdigest()[:8]
 
     def tree(self, image: UInt8[np.ndarray, "y x 3"]) -> CutTree:
         """The cut tree of an upright sRGB picture."""
         picture = torch.tensor(image, device=self.device)
-        evidence = self.extractor.extract(picture, self.recipe.method.parts)
+        evidence = self._evidence(picture)
+        tree = self._cut_somewhere(evidence, picture)
+        if evidence.features is None:
+            return tree
+        return replace(tree, descriptors=leaf_means(tree.leaves, evidence.features))
+
+    @property
+    def _describer(self) -> Extractor:
+        """Whose features say how segments look: the model's, where the method needs them anyway."""
+        return self.extractor if "features" in self.recipe.method.parts else EmbeddedExtractor()
+
+    def _evidence(self, picture: UInt8[Tensor, "y x 3"]) -> Evidence:
+        """What the method needs, and features to describe segments by."""
+        parts = self.recipe.method.parts
+        if self._describer == self.extractor:
+            return self.extractor.extract(picture, parts | {"features"})
+        features = self._describer.extract(picture.cpu(), frozenset({"features"}))
+        return self.extractor.extract(picture, parts).joined(features)
+
+    def _cut_somewhere(self, evidence: Evidence, picture: UInt8[Tensor, "y x 3"]) -> CutTree:
+        """The cut tree, on the CPU where memory is too short elsewhere."""
         try:
             return replace(self._cut(evidence, picture), concessions=evidence.concessions)
         except torch.OutOfMemoryError:

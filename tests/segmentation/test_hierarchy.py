@@ -62,3 +62,10 @@ def test_renumbering_keeps_the_partition_and_counts_from_first_appearance(labels
     numbered = renumber(np.array(labels)).tolist()
     assert len(set(zip(labels, numbered, strict=True))) == len(set(labels)) == len(set(numbered))
     assert list(dict.fromkeys(numbered)) == list(range(len(set(labels))))
+
+
+def test_nodes_know_their_leaves_their_sums_and_the_nodes_above() -> None:
+    under = [np.flatnonzero(FOUR_LEAVES.under(node)).tolist() for node in range(7)]
+    assert under == [[0], [1], [2], [3], [0, 1], [2, 3], [0, 1, 2, 3]]
+    assert FOUR_LEAVES.totals(np.array([1, 2, 4, 8])).tolist() == [1, 2, 4, 8, 3, 12, 15]
+    assert FOUR_LEAVES.parents().tolist() == [4, 4, 5, 5, 6, 6, 6]

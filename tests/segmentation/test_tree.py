@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.graphs import block_walk, random_walk
-from walkcut.errors import GranularityError, TreeFileError
-from walkcut.segmentation.granularity import Level, Segments, Threshold
+from walkcut.errors import GranularityError, SegmentationError, TreeFileError
+from walkcut.segmentation.granularity import Level, Segments, Threshold, Walk
 from walkcut.segmentation.hierarchy import Hierarchy, renumber
 from walkcut.segmentation.ncut import FixedThreshold, recursive_ncut
 from walkcut.segmentation.refine import assign_pixels, score_leaves
@@ -22,6 +22,7 @@ ROW = CutTree(
     np.array([[0, 1, 1, 2, 3]], np.uint16),
     Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True])),
     LEVELS,
+    descriptors=np.array([[1, 0], [0, 1], [0, 1], [0.25, 0.75]], np.float16),
 )
 
 
@@ -49,12 +50,47 @@ def random_tree(seed: int, *, max_leaves: int = 8) -> CutTree:
         (Threshold(0.05), [0, 0, 0, 0, 0]),
         (Threshold(0.5), [0, 0, 0, 1, 2]),
         (Threshold(0.9), [0, 1, 1, 2, 3]),
+        (Walk(1), [0, 0, 0, 1, 1]),
+        (Walk(2), [0, 0, 0, 0, 0]),
     ],
     ids=str,
 )
 def test_a_granularity_picks_its_joints(granularity: Level | Segments | Threshold, labels: list[int]) -> None:
     assert ROW.labels(granularity).tolist() == [labels]
     assert ROW.segments(granularity) == max(labels) + 1
+
+
+def test_a_walk_of_more_steps_makes_cuts_dearer_than_the_dearest_of_the_rule() -> None:
+    # 1 - (1 - 0.1)² = 0.19 < 0.3, the dearest cut; 1 - (1 - 0.3)² = 0.51 is too dear, and so is 1 - (1 - 0.1)⁴ = 0.34.
+    joints, costs = ROW.hierarchy.joints, np.array([0.9, 0.3, 0.1])
+    tree = replace(ROW, hierarchy=Hierarchy(joints, costs, np.array([False, True, True])))
+    assert [tree.segments(Walk(steps)) for steps in (1, 2, 3, 4)] == [3, 2, 2, 1]
+
+
+def test_a_walk_makes_no_cut_that_the_rule_would_not() -> None:
+    costs = np.array([0.3, 0.3, 0.3])
+    tree = replace(ROW, hierarchy=Hierarchy(ROW.hierarchy.joints, costs, np.array([False, False, True])))
+    assert tree.segments(Walk(1)) == tree.segments(Level.AUTO) == 2
+
+
+@few
+@given(st.integers(0, 1000), st.integers(1, 63))
+def test_longer_walks_are_never_finer_and_one_step_is_automatic(seed: int, steps: int) -> None:
+    tree = random_tree(seed)
+    assert tree.labels(Walk(1)).tolist() == tree.labels(Level.AUTO).tolist()
+    assert tree.segments(Walk(steps + 1)) <= tree.segments(Walk(steps))
+
+
+def test_a_segment_looks_like_the_mean_of_its_pixels_not_of_its_leaves() -> None:
+    two = ROW.describe(Level.MEDIUM)  # of one and two pixels: means (1/3, 2/3) and (1/8, 7/8), roots of unit length
+    assert two**2 == pytest.approx(np.array([[1 / 3, 2 / 3], [1 / 8, 7 / 8]]), abs=1e-3)
+    assert ROW.describe(np.array([0, 0, 1, 1])).tolist() == two.tolist()
+    assert ROW.describe_parts(np.array([[1, 1, 0, 0]]))[0] == pytest.approx([0.5**0.5, 0.5**0.5], abs=1e-3)
+
+
+def test_a_tree_that_no_segmenter_made_has_no_looks() -> None:
+    with pytest.raises(SegmentationError, match="segment the picture again"):
+        replace(ROW, descriptors=None).describe(Level.AUTO)
 
 
 def test_what_stands_apart_clearly_says_so() -> None:
@@ -107,7 +143,9 @@ def test_a_merged_tree_has_no_means() -> None:
 @given(st.integers(0, 1000))
 def test_a_stored_tree_answers_as_the_one_it_was(seed: int) -> None:
     tree = random_tree(seed)
+    tree = replace(tree, descriptors=np.random.default_rng(seed).random((tree.hierarchy.leaves, 3)).astype(np.float16))
     stored = CutTree.from_bytes(tree.to_bytes())
+    assert stored.describe(Segments(3)).tolist() == tree.describe(Segments(3)).tolist()
     for granularity in (Level.AUTO, Level.FINE, Segments(5), Threshold(0.97)):
         assert stored.labels(granularity).tolist() == tree.labels(granularity).tolist()
         assert stored.labels_by_mean(granularity).tolist() == tree.labels_by_mean(granularity).tolist()
@@ -133,11 +171,12 @@ def test_anything_but_a_tree_file_is_refused() -> None:
             CutTree.from_bytes(data)
 
 
-def test_a_file_of_another_version_is_refused() -> None:
+@pytest.mark.parametrize("version", [2, 99])
+def test_a_file_of_another_version_is_refused(version: int) -> None:
     with np.load(io.BytesIO(ROW.to_bytes())) as file:
         arrays = {name: file[name] for name in file.files}
     with pytest.raises(TreeFileError, match="this version"):
-        CutTree.from_bytes(file_of(**(arrays | {"format": np.array(99)})))
+        CutTree.from_bytes(file_of(**(arrays | {"format": np.array(version)})))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +189,8 @@ def test_a_file_of_another_version_is_refused() -> None:
         {"leaves": np.array([[0, 9]], np.uint16)},
         {"leaves": np.zeros((0, 3), np.uint16)},
         {"levels": np.array([1, 2])},
+        {"descriptors": np.zeros((3, 2), np.float16)},
+        {"descriptors": np.full((4, 2), np.nan, np.float16)},
         {"scores": np.zeros((2, 1, 1)), "gram": np.zeros((4, 4)), "patches": np.zeros(4, int)},
     ],
     ids=lambda damage: next(iter(damage)),

@@ -1,20 +1,49 @@
 """Label Studio's documents as values: label config, task, context, prediction. Text and numbers only, no I/O."""
 
-from walkcut.labelstudio.config import BrushTarget, brush_targets
-from walkcut.labelstudio.contexts import typed_lines
-from walkcut.labelstudio.predictions import Prediction, Region, brush_region, prediction, region_id
-from walkcut.labelstudio.tasks import Task, read_extra_params, read_tasks
+from walkcut.labelstudio.annotations import AnnotatedRegion, annotated_pictures, annotated_regions, label_map
+from walkcut.labelstudio.config import BrushTarget, brush_targets, named_labels
+from walkcut.labelstudio.contexts import PROMPTS, STATUS_MARK, Box, Point, Prompt, prompts, typed_lines
+from walkcut.labelstudio.exports import exported_result
+from walkcut.labelstudio.predictions import (
+    Prediction,
+    Region,
+    brush_region,
+    prediction,
+    region_id,
+    status,
+    withdrawn_region,
+)
+from walkcut.labelstudio.submissions import Submission, read_number, read_submission
+from walkcut.labelstudio.tasks import Task, read_extra_params, read_task, read_tasks
 
 __all__ = [
+    "PROMPTS",
+    "STATUS_MARK",
+    "AnnotatedRegion",
+    "Box",
     "BrushTarget",
+    "Point",
     "Prediction",
+    "Prompt",
     "Region",
+    "Submission",
     "Task",
+    "annotated_pictures",
+    "annotated_regions",
     "brush_region",
     "brush_targets",
+    "exported_result",
+    "label_map",
+    "named_labels",
     "prediction",
+    "prompts",
     "read_extra_params",
+    "read_number",
+    "read_submission",
+    "read_task",
     "read_tasks",
     "region_id",
+    "status",
     "typed_lines",
+    "withdrawn_region",
 ]

@@ -1,6 +1,6 @@
 """The labelling config: where regions go."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element, ParseError
 
@@ -19,7 +19,8 @@ _EXAMPLE = (
 class BrushTarget:
     """A brush control and the picture it labels: where regions go, and what the tag's attributes wish for.
 
-    Pre-annotated regions take the control's `neutral` labels in turn, so that neighbours differ in colour.
+    Pre-annotated regions take the control's `neutral` labels in turn, so that neighbours differ in colour; `labels`
+    are all that it has. `status` names the text field in which annotators are answered, if there is one.
     """
 
     from_name: str
@@ -27,6 +28,8 @@ class BrushTarget:
     data_key: str
     neutral: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    status: str = ""
 
 
 def brush_targets(label_config: str) -> tuple[BrushTarget, ...]:
@@ -41,17 +44,23 @@ def brush_targets(label_config: str) -> tuple[BrushTarget, ...]:
             f"the labelling config is no readable XML ({error}); write for example {_EXAMPLE}"
         ) from error
     images = {image.get("name", ""): image for image in root.iter("Image")}
+    texts = list(root.iter("TextArea"))
     targets: dict[str, BrushTarget] = {}
     for control in root.iter("BrushLabels"):
         picture = control.get("toName", "")
         if picture in images and picture not in targets:
-            targets[picture] = _target(control, images[picture])
+            targets[picture] = _target(control, images[picture], _status(texts, picture))
     if not targets:
         raise LabelConfigError(f"walkcut needs BrushLabels on an Image in the labelling config, for example {_EXAMPLE}")
     return tuple(targets.values())
 
 
-def _target(control: Element, image: Element) -> BrushTarget:
+def named_labels(targets: Sequence[BrushTarget]) -> frozenset[str]:
+    """The labels that say what a region shows: all that are not neutral."""
+    return frozenset(label for target in targets for label in target.labels if label not in target.neutral)
+
+
+def _target(control: Element, image: Element, status: str) -> BrushTarget:
     """The control with its picture's data key and its labels."""
     value = image.get("value", "")
     if not value.startswith("$") or len(value) < 2:
@@ -64,4 +73,13 @@ def _target(control: Element, image: Element) -> BrushTarget:
     if not labels:
         raise LabelConfigError(f'<BrushLabels name={control.get("name", "")!r}> needs a <Label value="Region"/>')
     neutral = tuple(label for label, is_neutral in labels.items() if is_neutral) or tuple(labels)[:1]
-    return BrushTarget(control.get("name", ""), image.get("name", ""), value[1:], neutral, dict(control.attrib))
+    options = dict(control.attrib)
+    return BrushTarget(
+        control.get("name", ""), image.get("name", ""), value[1:], neutral, options, tuple(labels), status
+    )
+
+
+def _status(texts: Sequence[Element], picture: str) -> str:
+    """The picture's text field named `status`, else the one that granularities are typed into, else none."""
+    names = [text.get("name", "") for text in texts if text.get("toName") == picture]
+    return next((name for name in ("status", "granularity") if name in names), names[0] if names else "")

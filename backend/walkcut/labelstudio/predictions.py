@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ from walkcut.labelstudio.tasks import Task
 class Region:
     """One brush region: a mask of the picture's own size, a label of the control, and a score in [0, 1].
 
-    `notes` are shown in its Info panel.
+    `notes` are shown in its Info panel. An `id` names the region on the screen that it replaces.
     """
 
     mask: Bool[np.ndarray, "y x"]
     label: str
     score: float
     notes: tuple[str, ...] = ()
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def prediction(
 ) -> Prediction:
     """A prediction with the regions of each target, under ids that no other task, version or control shares."""
     result = [
-        brush_region(region, target, region_id(task, target, model_version, number))
+        brush_region(region, target, region.id or region_id(task, target, f"{model_version} {number}"))
         for target, regions in targets
         for number, region in enumerate(regions)
     ]
@@ -73,7 +74,37 @@ def brush_region(region: Region, target: BrushTarget, identity: str) -> dict[str
     }
 
 
-def region_id(task: Task, target: BrushTarget, model_version: str, number: int) -> str:
+def region_id(task: Task, target: BrushTarget, source: str) -> str:
     """The same region of the same answer has the same id, and no other has."""
-    identity = f"{task.id} {task.reference(target)} {target.from_name} {model_version} {number}"
+    identity = f"{task.id} {task.reference(target)} {target.from_name} {source}"
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def withdrawn_region(region: Region, target: BrushTarget) -> dict[str, Any]:
+    """What takes a region off the screen when it is accepted.
+
+    A suggestion takes the place of the region with its id, and Label Studio deletes `dynamic` regions, as prompts are,
+    once suggestions are accepted; there is no other way for a backend. One pixel is left to show which region it is.
+    """
+    pixels = np.flatnonzero(region.mask)
+    one = np.zeros(region.mask.shape, np.bool_)
+    one.flat[pixels[len(pixels) // 2 : len(pixels) // 2 + 1]] = True
+    return brush_region(replace(region, mask=one), target, region.id) | {"dynamic": True}
+
+
+def status(lines: Sequence[str], target: BrushTarget) -> list[dict[str, Any]]:
+    """Lines for the text field in which annotators are answered; nothing where the labelling config has none.
+
+    Label Studio shows them at once, without their being accepted.
+    """
+    if not target.status:
+        return []
+    return [
+        {
+            "id": hashlib.sha256(f"status {target.to_name}".encode()).hexdigest()[:16],
+            "from_name": target.status,
+            "to_name": target.to_name,
+            "type": "textarea",
+            "value": {"text": list(lines)},
+        }
+    ]

@@ -1,7 +1,7 @@
 """Tasks, and what a request says besides them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,16 @@ from walkcut.labelstudio.config import BrushTarget
 
 @dataclass(frozen=True)
 class Task:
-    """A task as Label Studio sends it; `id` is 0 in previews."""
+    """A task as Label Studio sends it; `id` is 0 in previews.
+
+    `drafts` are the asking annotator's own; they, `annotations` and `predictions` come in interactive calls alone.
+    """
 
     id: int
     data: Mapping[str, Any]
+    drafts: Sequence[Mapping[str, Any]] = ()
+    annotations: Sequence[Mapping[str, Any]] = ()
+    predictions: Sequence[Mapping[str, Any]] = ()
 
     def reference(self, target: BrushTarget) -> str:
         """What the task says of a target's picture. Raises `RequestError` where it says nothing of use."""
@@ -32,12 +38,32 @@ def read_tasks(body: Mapping[str, Any]) -> list[Task]:
     tasks = body.get("tasks")
     if not isinstance(tasks, list):
         raise RequestError('the request needs "tasks", a list of tasks as Label Studio sends them')
-    return [_task(task if isinstance(task, dict) else {}) for task in tasks]
+    return [read_task(task if isinstance(task, dict) else {}) for task in tasks]
 
 
-def _task(document: Mapping[str, Any]) -> Task:
+def read_task(document: Mapping[str, Any]) -> Task:
+    """A task from its document; what the document lacks is empty."""
     number, data = document.get("id"), document.get("data")
-    return Task(number if isinstance(number, int) else 0, data if isinstance(data, dict) else {})
+    drafts, annotations, predictions = (
+        _results(document.get(name)) for name in ("drafts", "annotations", "predictions")
+    )
+    return Task(
+        number if isinstance(number, int) else 0,
+        data if isinstance(data, dict) else {},
+        drafts,
+        annotations,
+        predictions,
+    )
+
+
+def _results(documents: object) -> tuple[Mapping[str, Any], ...]:
+    """Those of the documents that hold a list of results, the one that was changed last at the end."""
+    found = [each for each in (documents if isinstance(documents, list) else []) if _holds_result(each)]
+    return tuple(sorted(found, key=lambda each: str(each.get("updated_at", ""))))
+
+
+def _holds_result(document: object) -> bool:
+    return isinstance(document, dict) and isinstance(document.get("result"), list)
 
 
 def read_extra_params(value: object) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from walkcut.errors import GranularityError
 
 _COUNT = re.compile(r"(?:n\s*=\s*)?([0-9]{1,6})")
 _THRESHOLD = re.compile(r"(?:tau|τ)\s*=\s*([0-9.eE+-]{1,20})")
+_WALK = re.compile(r"k\s*=\s*([0-9]{1,6})")
+_MOST_STEPS = 64
 
 
 class Level(Enum):
@@ -51,11 +53,29 @@ class Threshold:
         return f"tau={self.tau:g}"
 
 
-Granularity = Level | Segments | Threshold
+@dataclass(frozen=True)
+class Walk:
+    """Where the method's own rule would stop after a walk of 1 to 64 `steps`; one step is `auto`, more are coarser.
+
+    A bound on what cuts would cost then, and no new decomposition: see `tree.walk_eigenvalues`.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= _MOST_STEPS:
+            raise GranularityError(f"a walk takes 1 to {_MOST_STEPS} steps, not {self.steps}: write for example k=3")
+
+    def __str__(self) -> str:
+        return f"k={self.steps}"
+
+
+Granularity = Level | Segments | Threshold | Walk
 
 
 def parse_granularity(text: str) -> Granularity:
-    """Read `auto`, `coarse`, `medium`, `fine`, a number of segments (`12`, `n=12`) or a threshold (`tau=0.4`).
+    """Read `auto`, `coarse`, `medium`, `fine`, a number of segments (`12`, `n=12`), a threshold (`tau=0.4`) or walk
+    steps (`k=3`).
 
     Upper case and surrounding blanks do not matter. Raises `GranularityError` for anything else.
     """
@@ -66,9 +86,11 @@ def parse_granularity(text: str) -> Granularity:
         return Segments(int(match[1]))
     if match := _THRESHOLD.fullmatch(word):
         return Threshold(_number(match[1]))
+    if match := _WALK.fullmatch(word):
+        return Walk(int(match[1]))
     raise GranularityError(
         f"no granularity: {text[:40]!r}; write auto, coarse, medium, fine, a number of segments such as 12, "
-        "or a threshold such as tau=0.4"
+        "a threshold such as tau=0.4, or walk steps such as k=3"
     )
 
 

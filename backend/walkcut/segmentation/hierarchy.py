@@ -37,6 +37,27 @@ class Hierarchy:
                 top[self.joints[row]] = top[self.leaves + row]
         return top[: self.leaves]
 
+    def under(self, node: int) -> Bool[np.ndarray, " k"]:
+        """Which leaves a node is made of."""
+        inside = np.zeros(2 * self.leaves - 1, np.bool_)
+        inside[node] = True
+        for row in reversed(range(node - self.leaves + 1)):
+            inside[self.joints[row]] |= inside[self.leaves + row]
+        return inside[: self.leaves]
+
+    def totals(self, amounts: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " n"]:
+        """The sum of the leaves' amounts for each node."""
+        sums = np.concatenate([amounts, np.zeros(self.leaves - 1, np.int64)])
+        for row, pair in enumerate(self.joints):
+            sums[self.leaves + row] = sums[pair].sum()
+        return sums
+
+    def parents(self) -> Int64[np.ndarray, " n"]:
+        """The node above each node; the whole is above itself."""
+        above = np.arange(2 * self.leaves - 1)
+        above[self.joints] = self.leaves + np.arange(self.leaves - 1)[:, None]
+        return above
+
     def parting_costs(self) -> Float64[np.ndarray, " n"]:
         """For each node what it costs to cut it from its sibling; nothing for the whole."""
         costs = np.zeros(2 * self.leaves - 1)
