@@ -19,8 +19,8 @@ check: $(VENV)/.test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.test-installed
-	$(BIN)/python -m pytest -m "not e2e" --cov --cov-report=term
+unit: $(VENV)/.test-installed .postgres
+	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m "not e2e" --cov --cov-report=term
 
 e2e: $(VENV)/.test-installed $(LS_VENV)/.installed .browser
 	WALKCUT_REQUIRE_E2E=1 $(BIN)/python -m pytest tests/e2e
@@ -29,6 +29,7 @@ benchmark: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.brush
 	$(BIN)/python -m benchmarks.picture
 	$(BIN)/python -m benchmarks.responsiveness
+	$(BIN)/python -m benchmarks.annotators
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +50,11 @@ $(LS_VENV)/.installed:
 .browser:
 	command -v chromium chromedriver >/dev/null || \
 	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium chromium-driver; }
+
+.PHONY: .postgres
+.postgres:
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq postgresql; }
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 

@@ -1,0 +1,151 @@
+"""Label Studio's API, asked by walkcut: what annotators submitted, and predictions put into projects."""
+
+import json
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import certifi
+import httpx
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core import ApiError
+from label_studio_sdk.data_manager import Column, Filters, Operator, Type
+
+from walkcut.errors import StudioError
+from walkcut.images import LabelStudioAccess
+
+Json = dict[str, Any]
+
+_PAGE = 100  # tasks, by number and data alone
+_BATCH = 20  # predictions of one request: each may hold megabytes of run-length codes
+_MOST_SAID = 300  # characters of an answer that are worth showing
+_OTHER_SERVER = "see that LABEL_STUDIO_URL is a Label Studio's"
+_REMEDIES = {
+    **dict.fromkeys((200, 201), _OTHER_SERVER),
+    **dict.fromkeys((301, 302, 307, 308), "set LABEL_STUDIO_URL to the address that this one redirects to"),
+    401: "set LABEL_STUDIO_API_KEY to a personal access token, copied in full, that is neither expired nor revoked",
+    403: "set LABEL_STUDIO_API_KEY to the token of a user who may see and change the project",
+    404: "see that it exists, that the token's user may see it, and that LABEL_STUDIO_URL is a Label Studio's",
+}
+
+
+class Studio:
+    """A client of Label Studio, as the user whose token it has; safe to share between threads.
+
+    No answer is waited for longer than `timeout` seconds at a time. Projects are named by number, as text. Every method
+    raises `StudioError`, which never shows the token.
+    """
+
+    def __init__(self, access: LabelStudioAccess, *, timeout: float = 30.0, ca_bundle: Path | None = None) -> None:
+        self._url, self._timeout = access.url.rstrip("/"), timeout
+        if not access.token:
+            raise StudioError(f"Label Studio at {self._url} asks for a token: {_REMEDIES[401]}")
+        certificates = ssl.create_default_context(cafile=ca_bundle or certifi.where())
+        # Redirects are not followed: the token is for this address alone.
+        self._http = httpx.Client(timeout=timeout, follow_redirects=False, verify=certificates)
+        with self._explained("a look at the token"):
+            self._client = LabelStudio(base_url=f"{self._url}/", api_key=access.token, httpx_client=self._http)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def title(self, project: str) -> str:
+        """A project's title."""
+        with self._explained(f"project {project}"):
+            return self._client.projects.get(int(project)).title or ""
+
+    def label_config(self, project: str) -> str:
+        """A project's labelling config."""
+        with self._explained(f"project {project}"):
+            return self._client.projects.get(int(project)).label_config or ""
+
+    def annotations(self, project: str) -> Iterator[tuple[Json, Json]]:
+        """All annotations of a project, each with its task (`id` and `data`), both as webhooks send them."""
+        for task, _ in self._tasks(project, Operator.GREATER):
+            with self._explained(f"the annotations of task {task['id']}"):
+                found = self._client.annotations.list(task["id"])
+            for annotation in found:
+                yield task, annotation.model_dump(mode="json")
+
+    def unannotated(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
+        """All tasks without annotations (`id` and `data`), each with its predictions' model versions."""
+        return self._tasks(project, Operator.EQUAL)
+
+    def prediction_version(self, prediction: int) -> str:
+        """The model version of a prediction."""
+        with self._explained(f"prediction {prediction}"):
+            return self._client.predictions.get(prediction).model_version or ""
+
+    def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
+        """Put predictions (`task`, `model_version`, `score`, `result`) into a project, a batch at a time.
+
+        Batches before one that fails stay. None is sent twice, not even where Label Studio's answer is lost.
+        """
+        for start in range(0, len(predictions), _BATCH):
+            batch: list[Any] = [dict(each) for each in predictions[start : start + _BATCH]]
+            with self._explained(f"room for predictions in project {project}"):
+                taken = self._client.projects.import_predictions(
+                    int(project), request=batch, request_options={"max_retries": 0}
+                ).created
+            if taken != len(batch):
+                raise StudioError(
+                    f"Label Studio at {self._url} took {taken} of {len(batch)} predictions for project {project}: "
+                    "see that they fit its labelling config, and what Label Studio's log says"
+                )
+
+    def _tasks(self, project: str, annotations: str) -> Iterator[tuple[Json, frozenset[str]]]:
+        """Tasks whose number of annotations is equal to or greater than 0, with their predictions' versions.
+
+        Each page begins behind the last task of the one before, so that tasks annotated meanwhile shift no page.
+        """
+        last = 0
+        while True:
+            chosen = [
+                Filters.item(Column.total_annotations, annotations, Type.Number, 0),
+                Filters.item(Column.id, Operator.GREATER, Type.Number, last),
+            ]
+            with self._explained(f"the tasks of project {project}"):
+                page: list[Any] | None = self._client.tasks.list(
+                    project=int(project),
+                    page=1,
+                    page_size=_PAGE,
+                    query=json.dumps({"filters": Filters.create(Filters.AND, chosen), "ordering": [Column.id]}),
+                    fields="all",  # without it, versions are empty
+                    include="id,data,predictions_model_versions",
+                    resolve_uri=False,
+                ).items
+            if not page:
+                return
+            for task in page:
+                versions = (task.predictions_model_versions or "").split(",")
+                yield {"id": task.id, "data": task.data}, frozenset(filter(None, versions))
+            last = page[-1].id
+
+    @contextmanager
+    def _explained(self, wanted: str) -> Iterator[None]:
+        """Say what can be done where what is `wanted` cannot be had."""
+        place = f"Label Studio at {self._url}"
+        reach = "see that it is up, and that LABEL_STUDIO_URL can be reached from where walkcut runs"
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise StudioError(f"{place} took longer than {self._timeout:g} s for {wanted}: {reach}") from error
+        except httpx.HTTPError as error:
+            raise StudioError(f"{place} cannot be reached for {wanted} ({error}): {reach}") from error
+        except ApiError as error:
+            remedy = _REMEDIES.get(error.status_code or 0, "see Label Studio's log")
+            said = f"{error.status_code}{_detail(error.body)}"
+            raise StudioError(f"{place} answered {said} when asked for {wanted}: {remedy}") from error
+        except ValueError as error:
+            raise StudioError(f"{place} gave no JSON when asked for {wanted}: {_OTHER_SERVER}") from error
+
+
+def _detail(body: object) -> str:
+    """What Label Studio says of a refusal, in brackets and in short; nothing for pages of another server."""
+    if not isinstance(body, Mapping):
+        return ""
+    detail = " ".join(str(body.get("validation_errors") or body.get("detail") or "").split())
+    return f" ({detail[:_MOST_SAID]})" if detail else ""

@@ -1,0 +1,101 @@
+"""walkcut asks a real Label Studio for annotations and puts predictions into it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tests.e2e.label_studio import Json, LabelStudio
+from walkcut.errors import StudioError
+from walkcut.images import LabelStudioAccess
+from walkcut.studio import Studio
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated"),  # in Label Studio's SDK
+]
+
+
+@pytest.fixture
+def studio(label_studio: LabelStudio, access_token: str) -> Iterator[Studio]:
+    with closing(Studio(LabelStudioAccess(label_studio.url, access_token))) as studio:
+        yield studio
+
+
+def mask(number: int) -> Json:
+    value = {"format": "rle", "rle": [number, 1, 2], "brushlabels": ["Region"]}
+    size = {"original_width": 4, "original_height": 3, "image_rotation": 0}
+    return {**size, "id": f"m{number}", "type": "brushlabels", "from_name": "brush", "to_name": "image", "value": value}
+
+
+def test_annotations_and_predictions_of_a_real_label_studio(
+    label_studio: LabelStudio, studio: Studio, label_config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("walkcut.studio._PAGE", 2)
+    monkeypatch.setattr("walkcut.studio._BATCH", 3)
+    number = label_studio.create_project("Studio", label_config.strip())
+    project = str(number)
+    assert (studio.title(project), studio.label_config(project)) == ("Studio", label_config.strip())
+    tasks = label_studio.import_tasks(number, [{"image": f"s3://bucket/{n}.png"} for n in range(5)])
+    studio.add_predictions(
+        project,
+        [
+            {"task": task, "model_version": f"{level}-1", "score": 0.5, "result": [mask(task)]}
+            for task in tasks[:3]
+            for level in ("fine", "auto")
+        ],
+    )
+    taken, _ = label_studio.predictions(tasks[0])
+    assert studio.prediction_version(taken["id"]) == "fine-1"
+
+    unannotated = list(studio.unannotated(project))
+    assert [task["data"]["image"] for task, _ in unannotated] == [f"s3://bucket/{n}.png" for n in range(5)]
+    assert [versions for _, versions in unannotated] == [{"fine-1", "auto-1"}] * 3 + [set()] * 2
+
+    first = label_studio.request(
+        "POST", f"/api/tasks/{tasks[0]}/annotations/", json={"result": [mask(7)], "parent_prediction": taken["id"]}
+    ).json()
+    second = [label_studio.annotate(tasks[0], [mask(8)]), label_studio.annotate(tasks[4], [mask(9)])]
+    found = {annotation["id"]: (task, annotation) for task, annotation in studio.annotations(project)}
+    assert found.keys() == {first["id"], *second}
+    task, annotation = found[first["id"]]
+    assert task == {"id": tasks[0], "data": {"image": "s3://bucket/0.png"}}
+    assert {key: annotation[key] for key in first if key in annotation} == {
+        key: first[key] for key in first if key in annotation
+    }
+    assert {"id", "task", "project", "result", "was_cancelled", "updated_at", "parent_prediction"} <= annotation.keys()
+    assert [task["id"] for task, _ in studio.unannotated(project)] == tasks[1:4]
+
+
+def test_tasks_annotated_while_they_are_read_hide_no_other(
+    label_studio: LabelStudio, studio: Studio, label_config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("walkcut.studio._PAGE", 2)
+    number = label_studio.create_project("Reading", label_config)
+    tasks = label_studio.import_tasks(number, [{"image": f"{n}.png"} for n in range(5)])
+    seen = []
+    for task, _ in studio.unannotated(str(number)):
+        seen.append(task["id"])
+        label_studio.annotate(task["id"], [])
+    assert seen == tasks
+
+
+def test_what_a_real_label_studio_refuses_is_named(
+    label_studio: LabelStudio, studio: Studio, label_config: str, access_token: str
+) -> None:
+    project = str(label_studio.create_project("Refused", label_config))
+    (task,) = label_studio.import_tasks(int(project), [{"image": "a.png"}])
+    with pytest.raises(StudioError, match=r"answered 404 .* project 999: see that it exists"):
+        studio.title("999")
+    with pytest.raises(StudioError, match=r"answered 404 .* prediction 999999: see that it exists"):
+        studio.prediction_version(999999)
+    with pytest.raises(StudioError, match=r"took 0 of 1 predictions .*: see that they fit its labelling config"):
+        studio.add_predictions(project, [{"task": task, "score": 1, "result": [{"from_name": "nobody"}]}])
+    with pytest.raises(StudioError, match=r"answered 400"):
+        studio.add_predictions(project, [{"task": 999999, "score": 1, "result": []}])
+    for token in (access_token[:-3] + "abc", access_token.rpartition(".")[0], "0123456789" * 4):
+        with (
+            closing(Studio(LabelStudioAccess(label_studio.url, token))) as stranger,
+            pytest.raises(StudioError, match=r"answered 401 .*, copied in full"),
+        ):
+            stranger.title(project)

@@ -1,0 +1,149 @@
+import os
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from walkcut.segmentation.granularity import Level
+from walkcut.segmentation.hierarchy import Hierarchy
+from walkcut.segmentation.tree import CutTree
+from walkcut.store import TreeCache, atomic_file
+
+LEVELS = {Level.COARSE: 1, Level.MEDIUM: 1, Level.FINE: 1}
+
+
+def plain_tree(width: int) -> CutTree:
+    """One leaf, told apart by its width."""
+    nothing = Hierarchy(np.zeros((0, 2), np.int64), np.zeros(0), np.zeros(0, bool))
+    return CutTree(np.zeros((2, width), np.uint16), nothing, LEVELS)
+
+
+SIZE = len(plain_tree(3).to_bytes())
+
+
+def keys(folder: Path) -> list[str]:
+    return sorted(path.name.removesuffix(".tree.npz") for path in folder.iterdir())
+
+
+def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path / "trees", 1 << 20)
+    assert cache.get("a") is None
+    cache.put("a", plain_tree(3))
+    for found in (cache.get("a"), TreeCache(tmp_path / "trees", 1 << 20).get("a")):
+        assert found is not None
+        assert found.size == (2, 3)
+
+
+def test_the_last_few_trees_are_not_read_again(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path, 1 << 20, in_memory=2)
+    trees = {key: plain_tree(3) for key in "abc"}
+    for key in "ab":
+        cache.put(key, trees[key])
+    assert cache.get("a") is trees["a"]
+    cache.put("c", trees["c"])
+    for key in "abc":
+        (tmp_path / f"{key}.tree.npz").unlink()
+    assert cache.get("a") is trees["a"]
+    assert cache.get("c") is trees["c"]
+    assert cache.get("b") is None
+
+
+def test_a_tree_that_was_read_stays_in_memory(tmp_path: Path) -> None:
+    TreeCache(tmp_path, 1 << 20).put("a", plain_tree(3))
+    cache = TreeCache(tmp_path, 1 << 20)
+    found = cache.get("a")
+    assert found is not None
+    assert cache.get("a") is found
+
+
+def test_a_damaged_tree_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = TreeCache(tmp_path, 1 << 20)
+    (tmp_path / "a.tree.npz").write_bytes(b"half a fi")
+    assert cache.get("a") is None
+    assert keys(tmp_path) == []
+    assert "dropped" in caplog.text
+
+
+STEPS = st.tuples(st.sampled_from(["put", "get", "start"]), st.sampled_from("abcd"))
+
+
+USED = [("put", "a"), ("put", "b"), ("get", "a")]
+
+
+@settings(max_examples=50)
+@given(steps=st.lists(STEPS, max_size=12), quota=st.sampled_from([0, SIZE, 2 * SIZE + SIZE // 2]))
+@example(steps=[*USED, ("put", "c")], quota=2 * SIZE)
+@example(steps=[*USED, ("start", ""), ("put", "c")], quota=2 * SIZE)
+def test_the_least_recently_used_files_go_first_also_after_a_restart(steps: list[tuple[str, str]], quota: int) -> None:
+    with TemporaryDirectory() as name:
+        cache = TreeCache(Path(name), quota, in_memory=1)
+        used: OrderedDict[str, None] = OrderedDict()
+        for what, key in steps:
+            if what == "start":
+                cache = TreeCache(Path(name), quota, in_memory=1)
+            elif what == "get":
+                cache.get(key)
+                used.move_to_end(key) if key in used else None
+            else:
+                cache.put(key, plain_tree(3))
+                used[key] = None
+                used.move_to_end(key)
+                while len(used) * SIZE > quota:
+                    used.popitem(last=False)
+            assert keys(Path(name)) == sorted(used)
+
+
+def test_the_folder_is_not_listed_for_each_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = TreeCache(tmp_path, 2 * SIZE)
+    for listing in ("glob", "iterdir"):
+        monkeypatch.setattr(Path, listing, None)
+    for key in "abcd":
+        cache.put(key, plain_tree(3))
+    monkeypatch.undo()
+    assert keys(tmp_path) == ["c", "d"]
+
+
+def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path, 3 * SIZE, in_memory=2)
+
+    def use(number: int) -> None:
+        key = "abcdef"[number * 7 % 6]
+        found = cache.get(key)
+        assert found is None or found.size == (2, 3)
+        cache.put(key, plain_tree(3))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(200)))
+    assert len(keys(tmp_path)) == 3
+    cache.put("last", plain_tree(3))
+    assert len(keys(tmp_path)) == 3
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
+    (tmp_path / ".abc.part").write_bytes(b"half")
+    TreeCache(tmp_path, 1 << 20)
+    assert keys(tmp_path) == []
+
+
+def test_a_tree_that_cannot_be_kept_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = TreeCache(tmp_path / "trees", 1 << 20)
+    os.rmdir(tmp_path / "trees")
+    cache.put("a", plain_tree(3))
+    assert "was not kept" in caplog.text
+    assert cache.get("a") is not None, "it is in memory"
+
+
+def test_a_file_that_fails_half_way_never_appears(tmp_path: Path) -> None:
+    def fail_half_way() -> None:
+        with atomic_file(tmp_path / "x") as write:
+            write(b"half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_half_way()
+    assert keys(tmp_path) == []
