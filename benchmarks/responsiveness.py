@@ -39,9 +39,7 @@ def seconds(method: str, url: str, document: Any) -> float:
 
 def main() -> None:
     """Print the longest answers of both while two requests of six pictures each are predicted."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     requested = [[{"id": n, "data": {"image": picture(n)}} for n in range(first, first + 6)] for first in (1, 7)]
     with tempfile.TemporaryDirectory() as state:
@@ -49,7 +47,7 @@ def main() -> None:
         environment = {"WALKCUT_STATE_DIR": state, "WALKCUT_LOG_LEVEL": "WARNING"}
         server = subprocess.Popen(command, env=environment)
         try:
-            _wait(url)
+            wait_until_up(url)
             callers = [
                 threading.Thread(
                     target=seconds, args=("POST", f"{url}/predict", {"tasks": tasks, "label_config": CONFIG})
@@ -70,7 +68,15 @@ def main() -> None:
         print(f"{name}: {len(times)} calls while predicting, longest {max(times) * 1e3:.0f} ms")
 
 
-def _wait(url: str) -> None:
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def wait_until_up(url: str) -> None:
     """Until the server answers."""
     for _ in range(600):
         try:

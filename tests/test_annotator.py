@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,8 @@ from walkcut.annotator import (
     Options,
     Project,
     find_regions,
-    follow_wishes,
     predict_all,
     project_options,
-    suggest_all,
 )
 from walkcut.errors import RequestError, SettingsError
 from walkcut.extraction import Evidence, Extractor, Part, load_extractor
@@ -26,8 +25,6 @@ from walkcut.labelstudio import BrushTarget, Task
 from walkcut.pipeline import Segmenter
 from walkcut.recipes import RECIPES
 from walkcut.segmentation.granularity import Level, Segments
-from walkcut.segmentation.hierarchy import Hierarchy
-from walkcut.segmentation.tree import CutTree
 from walkcut.store import TreeCache
 
 TARGET = BrushTarget("brush", "image", "image", ("Region",))
@@ -70,6 +67,10 @@ def task(number: int, picture: str) -> Task:
     return Task(number, {"image": picture})
 
 
+def project(**options: Any) -> Project:
+    return Project((TARGET,), Options(**options))
+
+
 def masks(result: list[dict]) -> list[np.ndarray]:
     return [
         brush.decode(region["value"]["rle"], (region["original_height"], region["original_width"])) for region in result
@@ -106,18 +107,18 @@ def test_masks_have_the_pictures_size_and_share_no_pixel(tmp_path: Path) -> None
 
 def test_small_regions_and_too_many_are_left_out(tmp_path: Path) -> None:
     tree = annotator(tmp_path).tree(A, 1)
-    everything = find_regions(tree, Segments(30), Options(min_area=0), ["R"])
-    largest = find_regions(tree, Segments(30), Options(min_area=0, max_regions=2), ["R"])
+    everything = find_regions(tree, Segments(30), project(min_area=0), TARGET)
+    largest = find_regions(tree, Segments(30), project(min_area=0, max_regions=2), TARGET)
     assert len(everything) == tree.segments(Segments(30)) > 2
     assert [region.mask.tolist() for region in largest] == [region.mask.tolist() for region in everything[:2]]
-    large = find_regions(tree, Segments(30), Options(min_area=0.1), ["R"])
+    large = find_regions(tree, Segments(30), project(min_area=0.1), TARGET)
     assert 0 < len(large) < len(everything)
     assert all(region.mask.mean() >= 0.1 for region in large)
 
 
 def test_neighbours_differ_where_there_are_labels_enough(tmp_path: Path) -> None:
     tree = annotator(tmp_path).tree(A, 1)
-    regions = find_regions(tree, Segments(4), Options(), ["A", "B", "C", "D", "E", "F"])
+    regions = find_regions(tree, Segments(4), PROJECT, replace(TARGET, neutral=tuple("ABCDEF")))
     assert len({region.label for region in regions}) >= 2
 
 
@@ -168,45 +169,6 @@ def test_two_pictures_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
     targets = BrushTarget("left", "l", "one", ("R",)), BrushTarget("right", "r", "two", ("R",))
     found = mine.predict(Task(1, {"one": A, "two": B}), Project(targets, Options()))
     assert {region["to_name"] for region in found[-1].result} == {"l", "r"}
-
-
-@pytest.mark.parametrize(
-    ("lines", "granularity"),
-    [
-        (["12"], Segments(12)),
-        (["12", "auto"], Level.AUTO),
-        (["12", "finer"], Segments(18)),
-        (["12", "coarser", "Coarser "], Segments(5)),
-        (["1", "finer"], Segments(2)),
-        (["2", "coarser", "coarser"], Segments(1)),
-        (["999", "finer"], Segments(30)),
-        (["12", "slip", "finer"], Segments(18)),
-    ],
-)
-def test_typed_lines_are_followed_in_order(lines: list[str], granularity: Level | Segments) -> None:
-    joints = np.array([[0, 1], *([row + 29, row + 1] for row in range(1, 29))])
-    thirty = Hierarchy(joints, np.linspace(1, 0, 29), np.zeros(29, bool))
-    tree = CutTree(np.arange(30, dtype=np.uint16)[None], thirty, {})
-    assert follow_wishes(lines, tree, Level.AUTO) == granularity
-
-
-def typed(*lines: str) -> dict[str, object]:
-    return {"result": [{"type": "textarea", "from_name": "granularity", "value": {"text": list(lines)}}]}
-
-
-def test_typing_a_number_gives_as_many_regions(tmp_path: Path) -> None:
-    mine = annotator(tmp_path)
-    found = mine.suggest(task(1, A), Project((TARGET,), Options(min_area=0)), typed("3"))
-    assert len(found.result) == 3
-    other = mine.suggest(task(1, A), Project((TARGET,), Options(min_area=0)), typed("3", "finer"))
-    assert not {region["id"] for region in found.result} & {region["id"] for region in other.result}
-
-
-@pytest.mark.parametrize("context", [None, "text", {}, {"result": []}, typed(), typed("nonsense")])
-def test_calls_without_a_granularity_are_answered_with_nothing(tmp_path: Path, context: object) -> None:
-    mine = annotator(tmp_path)
-    (found,) = suggest_all(mine, [task(1, A)], PROJECT, context)
-    assert found.result == []
 
 
 def test_the_version_changes_with_every_option_and_with_the_label_config(tmp_path: Path) -> None:

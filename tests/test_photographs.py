@@ -7,19 +7,23 @@ import pytest
 from scipy.ndimage import binary_opening
 
 from tests.bsds500 import needs_photographs, photographs
-from walkcut.annotator import Options, find_regions
+from walkcut.annotator import Options, Project, find_regions
 from walkcut.images import DecodeLimits, decode
+from walkcut.labelstudio import BrushTarget
 from walkcut.pipeline import load_segmenter
 from walkcut.segmentation.granularity import Level
 
 pytestmark = needs_photographs
+
+TARGET = BrushTarget("brush", "image", "image", ("Region",))
+PROJECT = Project((TARGET,), Options())
 
 
 @pytest.mark.parametrize("path", photographs(5), ids=lambda path: path.stem)
 def test_fine_regions_are_many_disjoint_and_no_noise(path: Path) -> None:
     image = decode(path.read_bytes(), DecodeLimits())
     tree = load_segmenter("embedded").tree(image)
-    masks = np.stack([region.mask for region in find_regions(tree, Level.FINE, Options(), ["Region"])])
+    masks = np.stack([region.mask for region in find_regions(tree, Level.FINE, PROJECT, TARGET)])
     assert 8 <= len(masks) <= 40
     assert masks.shape[1:] == image.shape[:2]
     assert masks.sum(0).max() == 1

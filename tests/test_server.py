@@ -1,7 +1,8 @@
 import json
 import threading
+import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.scenes import data_url, png, quarters
 from tests.test_annotator import Counting, annotator
 from walkcut.annotator import Annotator
 from walkcut.extraction import Extractor
+from walkcut.learner import Learner
 from walkcut.server import create_app
 from walkcut.settings import Settings
 from walkcut.store import ProjectStore
@@ -37,8 +39,15 @@ class Backend:
     def __init__(self, folder: Path, settings: Settings, extractor: Extractor | None = None) -> None:
         self.store = ProjectStore(folder)
         self.annotator: Annotator = annotator(folder / "trees", extractor)
-        self.app = create_app(self.annotator, self.store, settings)
+        self.app = create_app(self.annotator, Learner(self.annotator, self.store), self.store, settings)
         self.client: FlaskClient = self.app.test_client()
+
+    def predicting(self) -> int:
+        """How many requests are being answered, by the metrics."""
+        (line,) = [
+            line for line in self.client.get("/metrics").text.splitlines() if line.startswith("walkcut_predicting ")
+        ]
+        return int(float(line.split()[1]))
 
     def set_up(self, **changes: Any) -> str:
         answer = self.client.post("/setup", json=SETUP | changes)
@@ -190,6 +199,19 @@ def test_events_are_stored_as_they_come(backend: Backend) -> None:
     assert (created.action, created.body["annotation"]) == ("ANNOTATION_CREATED", {"id": 1})
 
 
+@pytest.mark.parametrize("action", ["\0\ud800", None, {"a": 1}, "x" * 100])
+def test_odd_events_are_stored_too(backend: Backend, action: object) -> None:
+    assert backend.client.post("/webhook", json={"action": action, "project": "x"}).status_code == 200
+    (odd,) = backend.store.events("")
+    assert odd.body["action"] == action
+
+
+def test_what_set_up_told_is_remembered_by_the_projects_number(backend: Backend) -> None:
+    backend.set_up(extra_params={"max_regions": 3})
+    assert backend.store.label_config("3") == SETUP["schema"]
+    assert backend.store.extra_params("3") == {"max_regions": 3}
+
+
 def test_versions_are_those_that_projects_were_told(backend: Backend) -> None:
     assert document(backend.client.get("/versions")) == {"versions": []}
     version = backend.set_up()
@@ -254,6 +276,14 @@ def served(backend: Backend, threads: int) -> Iterator[str]:
     runner.join(10)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise TimeoutError
+
+
 def test_health_and_set_up_answer_while_predictions_wait_for_the_model(tmp_path: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
@@ -261,24 +291,28 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(tmp_path:
         begun.set()
         assert go_on.wait(60)
 
-    threads = 4
-    pictures = [data_url(png(quarters(30, 40 + number))) for number in range(3)]
-    answers: list[list[Any]] = []
+    threads = 9  # four for batches, one for annotators
+    pictures = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
+    batches, suggestions = [predict_body(picture) for picture in pictures[:4]], predict_body(pictures[5])
+    suggestions["params"] = {"context": typed_line("3")}
+    answers: list[Any] = []
 
-    def ask(url: str, picture: str) -> None:
-        answers.append(requests.post(f"{url}/predict", json=predict_body(picture), timeout=60).json()["results"])
+    def ask(url: str, body: dict[str, Any]) -> None:
+        answers.append(requests.post(f"{url}/predict", json=body, timeout=60).json()["results"])
 
     with running(tmp_path, Settings(threads=threads), Counting(hook=wait)) as backend, served(backend, threads) as url:
-        first = threading.Thread(target=ask, args=(url, pictures[0]))
-        first.start()
+        callers = [threading.Thread(target=ask, args=(url, body)) for body in (*batches, suggestions)]
+        for caller in callers:
+            caller.start()
         assert begun.wait(60)
-        ask(url, pictures[1])
+        wait_until(lambda: backend.predicting() == 5)
+        ask(url, predict_body(pictures[4]))
         assert answers == [[[]]], "a call beyond the free threads is handed back at once"
-        asked = predict_body(pictures[2]) | {"params": {"context": typed_line("3")}}
-        answer = requests.post(f"{url}/predict", json=asked, timeout=60)
-        assert answer.json() == {"results": [{"result": []}]}, "an annotator's call too, as a dict"
+        ask(url, suggestions)
+        assert answers[1:] == [[{"result": []}]], "an annotator's call too, as a dict"
         assert requests.get(f"{url}/health", timeout=30).ok
         assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
         go_on.set()
-        first.join(60)
-    assert len(answers[1][0]) == 4
+        for caller in callers:
+            caller.join(60)
+    assert sorted(len(answer[0]) for answer in answers[2:]) == [3, 4, 4, 4, 4]  # the annotator's has three keys

@@ -38,7 +38,7 @@ def test_variables_are_read_into_their_types(tmp_path: Path) -> None:
     [
         ("WALKCUT_PORT", "70000", "from 0 to 65535"),
         ("WALKCUT_PORT", "http", "invalid literal"),
-        ("WALKCUT_THREADS", "1", "at least 4"),
+        ("WALKCUT_THREADS", "1", "at least 9"),
         ("WALKCUT_MIN_AREA", "1", "share of the picture"),
         ("WALKCUT_GRANULARITY", "tiny", "write auto, coarse"),
         ("WALKCUT_ALLOW_PRIVATE_HOSTS", "maybe", "write true or false"),
@@ -52,6 +52,8 @@ def test_what_cannot_be_used_is_named_with_the_remedy(variable: str, value: str,
 
 
 def test_secrets_do_not_show() -> None:
-    settings = read_settings({"LABEL_STUDIO_API_KEY": "hush", "WALKCUT_BASIC_AUTH_PASS": "hush"})
-    assert settings.label_studio_api_key == "hush"
+    url = "postgresql://me:hush@host/name"
+    variables = {"LABEL_STUDIO_API_KEY": "hush", "WALKCUT_BASIC_AUTH_PASS": "hush", "WALKCUT_DATABASE_URL": url}
+    settings = read_settings(variables)
+    assert (settings.label_studio_api_key, settings.database_url) == ("hush", url)
     assert "hush" not in repr(settings)

@@ -6,6 +6,7 @@ from walkcut.extraction import load_extractor
 from walkcut.pipeline import Segmenter, load_segmenter
 from walkcut.recipes import RECIPES, Recipe
 from walkcut.segmentation.granularity import parse_granularity
+from walkcut.segmentation.oracle import oracle_merge, oracle_merge_tree
 from walkcut.segmentation.tree import CutTree
 
 __all__ = [
@@ -17,5 +18,7 @@ __all__ = [
     "brush",
     "load_extractor",
     "load_segmenter",
+    "oracle_merge",
+    "oracle_merge_tree",
     "parse_granularity",
 ]

@@ -3,41 +3,48 @@
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from walkcut.errors import GranularityError, RequestError, SettingsError, WalkcutError
+from walkcut.errors import RequestError, SettingsError, WalkcutError
 from walkcut.images import Deadline, DecodeLimits, PictureSource, decode
-from walkcut.labelstudio import BrushTarget, Prediction, Region, Task, brush_targets, prediction, typed_lines
+from walkcut.labelstudio import BrushTarget, Prediction, Region, Task, brush_targets, prediction
+from walkcut.lessons import Learned, suggest_labels
 from walkcut.overlay import neighbour_colours
 from walkcut.pipeline import Segmenter
-from walkcut.segmentation.granularity import Granularity, Level, Segments, parse_granularity
+from walkcut.segmentation.granularity import Granularity, Level, parse_granularity
 from walkcut.segmentation.tree import CutTree
-from walkcut.store import TreeCache
+from walkcut.store import Place, TreeCache, picture_digest, tree_key
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
+_RECENT_S = 600.0
+
 
 @dataclass(frozen=True)
 class Options:
-    """What a project may choose: the granularity that pre-fills annotations, and how many and how small regions."""
+    """What a project may choose: the granularity that pre-fills annotations, how many and how small regions, and how
+    sure a learned label must be."""
 
     granularity: Granularity = Level.AUTO
     max_regions: int = 40
     min_area: float = 0.0005
+    label_confidence: float = 0.5
 
     def __post_init__(self) -> None:
         if self.max_regions < 1:
             raise SettingsError(f"max_regions is {self.max_regions}; a prediction needs room for 1 region at least")
         if not 0 <= self.min_area < 1:
             raise SettingsError(f"min_area is {self.min_area}; write a share of the picture from 0 to 1, such as 0.001")
+        if not 0 <= self.label_confidence <= 1:
+            raise SettingsError(f"label_confidence is {self.label_confidence}; write a number from 0 to 1, such as 0.5")
 
     @property
     def granularities(self) -> tuple[Granularity, ...]:
@@ -48,10 +55,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Project:
-    """What a labelling config and a project's settings come to: where regions go, and which are wished for."""
+    """What a labelling config, a project's settings and its lessons come to: where regions go, and which are wished."""
 
     targets: tuple[BrushTarget, ...]
     options: Options
+    learned: Learned = field(default_factory=Learned)
+
+    def with_learned(self, learned: Learned) -> "Project":
+        """The project with what its annotators taught; their granularity comes before all that was configured."""
+        granularity = learned.granularity or self.options.granularity
+        return replace(self, learned=learned, options=replace(self.options, granularity=granularity))
 
 
 def project_options(default: Options, extra_params: Mapping[str, Any], attributes: Mapping[str, str]) -> Options:
@@ -65,9 +78,20 @@ def project_options(default: Options, extra_params: Mapping[str, Any], attribute
             _option(chosen, "granularity", parse_granularity, default.granularity),
             _option(chosen, "max_regions", int, default.max_regions),
             _option(chosen, "min_area", float, default.min_area),
+            _option(chosen, "label_confidence", float, default.label_confidence),
         )
     except (ValueError, WalkcutError) as error:
         raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
+
+
+def model_version(segmenter: str, method: str, project: Project, granularity: Granularity) -> str:
+    """The model version of predictions by a method, on trees of a version of a segmenter.
+
+    It changes with every setting that changes the answer.
+    """
+    settings = f"{segmenter} {project.targets} {project.options} {project.learned.digest}"
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    return f"{granularity}-walkcut-{method}-{digest}"
 
 
 class Annotator:
@@ -79,11 +103,16 @@ class Annotator:
         self._segmenter, self._source, self._limits, self._trees = segmenter, source, limits, trees
         self._options = options
         self._model = threading.Lock()
+        self._recent_digest = lru_cache(maxsize=1024)(self._fetched_digest)
 
     def version(self, project: Project, granularity: Granularity) -> str:
         """The model version of a prediction; it changes with every setting that changes the answer."""
-        digest = hashlib.sha256(f"{self._segmenter.version} {project}".encode()).hexdigest()[:8]
-        return f"{granularity}-walkcut-{self._segmenter.recipe.method}-{digest}"
+        return model_version(self._segmenter.version, str(self._segmenter.recipe.method), project, granularity)
+
+    @property
+    def segmenter_version(self) -> str:
+        """What changes with anything that changes trees."""
+        return self._segmenter.version
 
     def introduce(self, hostname: str, token: str) -> None:
         """Take note of what Label Studio says of itself; settings come first."""
@@ -99,79 +128,58 @@ class Annotator:
         trees = [(target, self.tree(task.reference(target), task.id)) for target in project.targets]
         predictions = []
         for granularity in project.options.granularities:
-            regions = [
-                (target, find_regions(tree, granularity, project.options, target.neutral)) for target, tree in trees
-            ]
+            regions = [(target, find_regions(tree, granularity, project, target)) for target, tree in trees]
             predictions.append(prediction(task, regions, self.version(project, granularity)))
         return predictions
 
-    def suggest(self, task: Task, project: Project, context: object) -> Prediction:
-        """What an annotator asked for by typing a granularity; nothing for calls without text.
+    def tree(self, reference: str, task_id: int, place: Place | None = None) -> CutTree:
+        """The cut tree of a picture, or of a place in it, from the cache or grown."""
+        return self._grown(self._source.fetch(reference, task_id or None), place)
 
-        Raises `WalkcutError` for words that mean nothing and for pictures that cannot be had.
-        """
-        regions, wishes = [], []
-        for target in project.targets:
-            if lines := typed_lines(context, target):
-                tree = self.tree(task.reference(target), task.id)
-                wishes.append(follow_wishes(lines, tree, project.options.granularity))
-                regions.append((target, find_regions(tree, wishes[-1], project.options, target.neutral)))
-        return prediction(task, regions, f"typed {' '.join(map(str, wishes))}")
+    def recent_tree(self, reference: str, task_id: int, place: Place | None = None) -> CutTree:
+        """The same for an annotator who is at work: a picture that was fetched minutes ago is not asked for again."""
+        digest = self._recent_digest(reference, task_id, int(time.monotonic() // _RECENT_S))
+        tree = self._trees.get(tree_key(digest, self._segmenter.version, place))
+        return tree or self.tree(reference, task_id, place)
 
-    def tree(self, reference: str, task_id: int) -> CutTree:
-        """The cut tree of a picture, from the cache or grown."""
-        data = self._source.fetch(reference, task_id or None)
-        key = f"{hashlib.sha256(data).hexdigest()[:40]}-{self._segmenter.version}"
+    def _fetched_digest(self, reference: str, task_id: int, _period: int) -> str:
+        return picture_digest(self._source.fetch(reference, task_id or None))
+
+    def _grown(self, data: bytes, place: Place | None) -> CutTree:
+        key = tree_key(picture_digest(data), self._segmenter.version, place)
         tree = self._trees.get(key)
         if tree is None:
             image = decode(data, self._limits)
+            part = image if place is None else np.ascontiguousarray(image[place])
             with self._model:
-                tree = self._trees.get(key) or self._segmenter.tree(image)  # another request may have waited for it
+                tree = self._trees.get(key) or self._segmenter.tree(part)  # another request may have waited for it
                 self._trees.put(key, tree)
         return tree
 
 
-def find_regions(tree: CutTree, granularity: Granularity, options: Options, neutral: Sequence[str]) -> list[Region]:
+def find_regions(tree: CutTree, granularity: Granularity, project: Project, target: BrushTarget) -> list[Region]:
     """The largest segments of a picture that are large enough, largest first; no pixel is in two.
 
-    Neighbours take different `neutral` labels where there are enough. A region's score is one less what it would cost
-    to cut it from its neighbour in the tree.
+    What looks like something that annotators named bears that label, and the confidence in it as its score. Other
+    neighbours take different neutral labels where there are enough, and their score is one less what it would cost to
+    cut them from their neighbour in the tree.
     """
-    labels = tree.labels(granularity)
-    areas = np.bincount(labels.ravel())
-    colours = neighbour_colours(labels, len(neutral))
-    scores = tree.separations(granularity)
+    groups, options = tree.groups(granularity), project.options
+    labels = groups.astype(np.uint16)[tree.leaves]
+    areas = np.bincount(groups, tree.areas)
+    colours, scores = neighbour_colours(labels, len(target.neutral)), tree.separations(granularity)
+    learned = suggest_labels(tree, groups, project.learned, options.label_confidence)
     largest = np.argsort(-areas, kind="stable")[: options.max_regions]
-    return [
-        Region(labels == segment, neutral[colours[segment]], float(scores[segment]), tree.concessions)
-        for segment in largest
-        if areas[segment] >= options.min_area * labels.size
-    ]
-
-
-def follow_wishes(lines: Sequence[str], tree: CutTree, default: Granularity) -> Granularity:
-    """The granularity that typed lines come to: each is absolute, or `finer` or `coarser` than what was before.
-
-    A step is half as many segments again, or a third fewer. Raises `GranularityError` where the last line means
-    nothing; earlier slips do not matter any more.
-    """
-    granularity = default
-    for line in lines[:-1]:
-        with suppress(GranularityError):
-            granularity = _follow_wish(line, tree, granularity)
-    return _follow_wish(lines[-1], tree, granularity)
-
-
-def _follow_wish(line: str, tree: CutTree, before: Granularity) -> Granularity:
-    """The granularity after one typed line."""
-    now = tree.segments(before)
-    match line.strip().lower():
-        case "finer":
-            return Segments(min(max(round(now * 3 / 2), now + 1), tree.hierarchy.leaves))
-        case "coarser":
-            return Segments(max(min(round(now * 2 / 3), now - 1), 1))
-        case _:
-            return parse_granularity(line)
+    regions = []
+    for segment in largest[areas[largest] >= options.min_area * labels.size]:
+        label, confidence = learned[segment]
+        mask, notes = labels == segment, tree.concessions
+        if label in target.labels:
+            notes = (*notes, f"label learned from annotations, confidence {confidence:.2f}")
+            regions.append(Region(mask, label, confidence, notes))
+        else:
+            regions.append(Region(mask, target.neutral[colours[segment]], float(scores[segment]), notes))
+    return regions
 
 
 def predict_all(
@@ -186,16 +194,10 @@ def _predict_in_time(annotator: Annotator, task: Task, project: Project, deadlin
     if deadline.passed:
         log.warning("no time left for task %s: it will be asked for again", task.id)
         return []
-    return _guarded(task, partial(annotator.predict, task, project), otherwise=[])
+    return guarded(task, partial(annotator.predict, task, project), otherwise=[])
 
 
-def suggest_all(annotator: Annotator, tasks: Sequence[Task], project: Project, context: object) -> list[Prediction]:
-    """What an annotator is shown for each task; nothing where it failed, since errors are not shown to annotators."""
-    nothing = Prediction([], 0.0, "")
-    return [_guarded(task, partial(annotator.suggest, task, project, context), otherwise=nothing) for task in tasks]
-
-
-def _guarded(task: Task, answer: Callable[[], Answer], *, otherwise: Answer) -> Answer:
+def guarded(task: Task, answer: Callable[[], Answer], *, otherwise: Answer) -> Answer:
     """An answer for one task, whose failure is its own, and logged."""
     try:
         return answer()

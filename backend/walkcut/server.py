@@ -11,17 +11,21 @@ from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from werkzeug.exceptions import HTTPException
 
-from walkcut.annotator import Annotator, Project, predict_all, suggest_all
+from walkcut.annotator import Annotator, Project, predict_all
 from walkcut.errors import RequestError, WalkcutError
 from walkcut.images import Deadline
 from walkcut.labelstudio import Task, read_extra_params, read_tasks
+from walkcut.learner import Learner
+from walkcut.screen import Screens
 from walkcut.settings import Settings
-from walkcut.store import Event, ProjectStore
+from walkcut.store import Event, ProjectStore, project_id
+from walkcut.suggestions import Suggester, suggest_all
 
 log = logging.getLogger(__name__)
 
 _MOST_BODY_BYTES = 256 << 20  # a batch of annotated tasks holds megabytes of run-length codes
-_SPARE_THREADS = 3  # for /health and /setup while all others predict
+_SPARE_THREADS = 4  # for /health and /setup while all others predict
+_BATCH_THREADS = 4  # for tasks that nobody waits for: they wait for one model anyway
 
 
 class Metrics:
@@ -41,7 +45,7 @@ class Metrics:
         self.predicting = Gauge("walkcut_predicting", "Predict requests being answered", registry=self.registry)
 
 
-def create_app(annotator: Annotator, store: ProjectStore, settings: Settings) -> Flask:
+def create_app(annotator: Annotator, learner: Learner, store: ProjectStore, settings: Settings) -> Flask:
     """The backend's WSGI application."""
     app = Flask("walkcut", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MOST_BODY_BYTES
@@ -50,8 +54,8 @@ def create_app(annotator: Annotator, store: ProjectStore, settings: Settings) ->
     _protect(app, settings)
     _answer_errors(app)
     _add_status_routes(app, metrics)
-    _add_project_routes(app, annotator, store)
-    _add_predict_route(app, annotator, store, settings, metrics)
+    _add_project_routes(app, annotator, learner, store)
+    _add_predict_route(app, annotator, learner, store, settings, metrics)
     return app
 
 
@@ -68,7 +72,7 @@ def _add_status_routes(app: Flask, metrics: Metrics) -> None:
         return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def _add_project_routes(app: Flask, annotator: Annotator, store: ProjectStore) -> None:
+def _add_project_routes(app: Flask, annotator: Annotator, learner: Learner, store: ProjectStore) -> None:
     """What Label Studio tells of a project."""
     offered: dict[str, list[str]] = {}
 
@@ -76,11 +80,12 @@ def _add_project_routes(app: Flask, annotator: Annotator, store: ProjectStore) -
     def set_up() -> dict[str, str]:
         body = _json_object()
         extra_params = read_extra_params(body.get("extra_params"))
-        project = annotator.set_up(_label_config(body, "schema"), extra_params)
-        store.remember_extra_params(_project_id(body), extra_params)
+        label_config, number = _label_config(body, "schema"), project_id(body.get("project"))
+        project = learner.project(number, label_config, extra_params)
+        store.remember_setup(number, label_config, extra_params)
         annotator.introduce(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
         versions = [annotator.version(project, granularity) for granularity in project.options.granularities]
-        offered[_project_id(body)] = versions
+        offered[number] = versions
         return {"model_version": versions[-1]}
 
     @app.get("/versions")
@@ -90,24 +95,29 @@ def _add_project_routes(app: Flask, annotator: Annotator, store: ProjectStore) -
     @app.post("/webhook")
     def webhook() -> dict[str, str]:
         body = _json_object()
-        project = body.get("project")
-        number = project.get("id") if isinstance(project, dict) else project
-        store.record(Event(str(body.get("action", ""))[:64], str(number)[:64], body))
+        action = "".join(filter(str.isprintable, str(body.get("action", ""))))
+        store.record(Event(action[:64], project_id(body.get("project")), body))
         return {"status": "stored"}
 
 
 def _add_predict_route(
-    app: Flask, annotator: Annotator, store: ProjectStore, settings: Settings, metrics: Metrics
+    app: Flask, annotator: Annotator, learner: Learner, store: ProjectStore, settings: Settings, metrics: Metrics
 ) -> None:
-    """Predictions. Some threads are kept free, since Label Studio takes a slow /health for a dead backend."""
-    free = threading.BoundedSemaphore(settings.threads - _SPARE_THREADS)
+    """Predictions. Some threads are kept free, since Label Studio takes a slow /health for a dead backend.
+
+    Annotators do not wait behind batches of tasks.
+    """
+    suggester = Suggester(annotator, Screens())
+    batches = threading.BoundedSemaphore(_BATCH_THREADS)
+    annotators = threading.BoundedSemaphore(settings.threads - _BATCH_THREADS - _SPARE_THREADS)
 
     @app.post("/predict")
     def predict() -> dict[str, list[Any]]:
         body = _json_object()
-        tasks = read_tasks(body)
-        project = annotator.set_up(_label_config(body, "label_config"), store.extra_params(_project_id(body)))
-        context = _context(body)
+        tasks, context = read_tasks(body), _context(body)
+        number = project_id(body.get("project"))
+        project = learner.project(number, _label_config(body, "label_config"), store.extra_params(number))
+        free = batches if context is None else annotators
         if not free.acquire(blocking=False):
             log.warning("busy: %d tasks handed back, Label Studio asks for them again", len(tasks))
             metrics.tasks.labels("busy").inc(len(tasks))
@@ -115,7 +125,7 @@ def _add_predict_route(
         try:
             with metrics.predicting.track_inprogress():
                 if context is not None:
-                    return {"results": [each.as_json() for each in suggest_all(annotator, tasks, project, context)]}
+                    return {"results": [each.as_json() for each in suggest_all(suggester, tasks, project, context)]}
                 return {"results": predicted(tasks, project)}
         finally:
             free.release()
@@ -147,11 +157,6 @@ def _label_config(body: dict[str, Any], key: str) -> str:
     if not isinstance(config, str):
         raise RequestError(f'the request needs "{key}", the project\'s labelling config')
     return config
-
-
-def _project_id(body: dict[str, Any]) -> str:
-    """The project's number; Label Studio sends it with the time of its creation, `3.1795163936`."""
-    return str(body.get("project", "")).split(".", maxsplit=1)[0][:64]
 
 
 def _watch(app: Flask, metrics: Metrics) -> None:

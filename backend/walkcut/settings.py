@@ -47,6 +47,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _confidence(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError("write a number from 0 to 1, such as 0.5")
+    return value
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -94,6 +101,9 @@ class Settings:
         lambda text: Path(text).expanduser(),
         "folder for all that walkcut remembers",
     )
+    database_url: str = _setting(
+        "WALKCUT_DATABASE_URL", "", str, "PostgreSQL or SQLite by URL; else a file in that folder", secret=True
+    )
     model: str = _setting("WALKCUT_MODEL", "embedded", str, "embedded, sd14, sd15, sd21, ssd1b, sdxl, dino, a folder")
     weights: Path | None = _setting(
         "WALKCUT_WEIGHTS_DIR", None, _existing_folder, "folder of models' weights; else the hub's cache"
@@ -104,13 +114,22 @@ class Settings:
     )
     device: str = _setting("WALKCUT_DEVICE", "cpu", str, "cpu, cuda, cuda:1 …")
     granularity: Granularity = _setting(
-        "WALKCUT_GRANULARITY", Level.AUTO, parse_granularity, "auto, coarse, medium, fine, 12, tau=0.4"
+        "WALKCUT_GRANULARITY", Level.AUTO, parse_granularity, "auto, coarse, medium, fine, 12, tau=0.4, k=3"
     )
     max_regions: int = _setting("WALKCUT_MAX_REGIONS", 40, _at_least(1, int), "most regions of a prediction")
     min_area: float = _setting("WALKCUT_MIN_AREA", 0.0005, _share, "smallest region, as a share of the picture")
+    label_confidence: float = _setting(
+        "WALKCUT_LABEL_CONFIDENCE", 0.5, _confidence, "how sure a learned label must be, from 0 to 1"
+    )
+    learning: bool = _setting(
+        "WALKCUT_LEARNING", default=True, parse=_switch, meaning="whether annotations teach anything at all"
+    )
+    compare_seconds: float = _setting(
+        "WALKCUT_COMPARE_SECONDS", 3600.0, _at_least(0, float), "how often to look for lost webhooks; 0 for never"
+    )
     host: str = _setting("WALKCUT_HOST", "127.0.0.1", str, "address to listen on; 0.0.0.0 for all")
     port: int = _setting("WALKCUT_PORT", 9090, _port, "port to listen on")
-    threads: int = _setting("WALKCUT_THREADS", 12, _at_least(4, int), "threads of the server")
+    threads: int = _setting("WALKCUT_THREADS", 32, _at_least(9, int), "threads of the server")
     basic_auth_user: str = _setting("WALKCUT_BASIC_AUTH_USER", "", str, "user name that clients must send")
     basic_auth_pass: str = _setting("WALKCUT_BASIC_AUTH_PASS", "", str, "its password", secret=True)
     predict_timeout: float = _setting(

@@ -122,11 +122,11 @@ class Editor:
 
     def typed_lines(self) -> list[str]:
         """The lines typed into the granularity field so far."""
-        script = """
-            const results = window.Htx.annotationStore.selected.results;
-            return results.filter((r) => r.type === "textarea").flatMap((r) => r.value.toJSON().text);
-        """
-        return list(self._run(script))
+        return self._lines("granularity")
+
+    def status(self) -> str:
+        """What the backend answered last in the status field."""
+        return " | ".join(self._lines("status"))
 
     # What an annotator does
 
@@ -186,6 +186,15 @@ class Editor:
         """Reject all suggestions; the prompts that asked for them go away."""
         self._end_suggestions("bottombar-reject-suggestions-button")
 
+    def wait_for_draft(self) -> None:
+        """Wait until Label Studio has saved a draft of what is on screen."""
+        script = """
+            const annotation = window.Htx.annotationStore.selected;
+            const saved = annotation.draftSaved && !annotation.isDraftSaving;
+            return Boolean(saved) && new Date(annotation.draftSaved) >= new Date(annotation.history.lastAdditionTime);
+        """
+        self._wait("a draft", lambda: self._run(script))
+
     def submit(self) -> int:
         """Submit the annotation, or update it; its id."""
         selector = '[data-testid="bottombar-submit-button"],[data-testid="bottombar-update-button"]'
@@ -231,6 +240,14 @@ class Editor:
                 [r.cleanId, r.type, r.labelName ?? null, r.score ?? null]));
         """
         return [Region(*row) for row in self._run(script)]
+
+    def _lines(self, field: str) -> list[str]:
+        script = """
+            const results = window.Htx.annotationStore.selected.results;
+            const field = results.filter((r) => r.type === "textarea" && r.from_name.name === arguments[0]);
+            return field.flatMap((r) => r.value.toJSON().text);
+        """
+        return list(self._run(script, field))
 
     def _click(self, selector: str) -> None:
         self._run("arguments[0].click()", self.browser.find_element(By.CSS_SELECTOR, selector))

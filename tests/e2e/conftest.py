@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.e2e.browser import Editor
 from tests.e2e.chromium import chromium
 from tests.e2e.label_studio import LabelStudio, running_label_studio
-from tests.e2e.processes import free_port, served
+from tests.e2e.processes import free_port, run_walkcut, served
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARTIFACTS = REPOSITORY / "artifacts"
@@ -47,20 +48,33 @@ def access_token(label_studio: LabelStudio) -> str:
 
 
 @pytest.fixture(scope="session")
-def backend(label_studio: LabelStudio, access_token: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`walkcut serve` with a personal access token; its base URL."""
-    folder = tmp_path_factory.mktemp("walkcut")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    environment = {
-        "WALKCUT_STATE_DIR": str(folder / "state"),
+def environment(
+    label_studio: LabelStudio, access_token: str, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, str]:
+    """What the backend, and whoever works beside it, is told: its state folder, and Label Studio with a token."""
+    return {
+        "WALKCUT_STATE_DIR": str(tmp_path_factory.mktemp("walkcut")),
         "LABEL_STUDIO_URL": label_studio.url,
         "LABEL_STUDIO_API_KEY": access_token,
     }
+
+
+@pytest.fixture(scope="session")
+def backend(environment: Mapping[str, str]) -> Iterator[str]:
+    """`walkcut serve`; its base URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "walkcut", "serve", "--port", str(port)]
-    log = folder / "walkcut.log"
+    log = Path(environment["WALKCUT_STATE_DIR"]) / "walkcut.log"
     with served(command, url, environment=environment, log=log, timeout_s=BACKEND_START_S):
         yield url
+
+
+@pytest.fixture(scope="session")
+def walkcut(environment: Mapping[str, str]) -> Callable[..., str]:
+    """The command `walkcut` beside the running backend; what it prints."""
+
+    return partial(run_walkcut, environment)
 
 
 @pytest.fixture(scope="session")

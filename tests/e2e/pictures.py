@@ -29,6 +29,14 @@ def sample_task() -> dict[str, Any]:
     return dict(task)
 
 
+def views() -> list[bytes]:
+    """Four pictures of the same kind: the sample, its mirror image, and a part of either."""
+    whole = Image.open(io.BytesIO(sample())).convert("RGB")
+    part = whole.crop((60, 10, whole.width - 20, whole.height - 30))
+    views = (whole, ImageOps.mirror(whole), part, ImageOps.mirror(part))
+    return [_encoded(view, "JPEG", quality=92) for view in views]
+
+
 def data_url_bytes(url: str) -> bytes:
     """The bytes within a base64 data: URL."""
     return b64decode(url.partition("base64,")[2])
@@ -65,6 +73,11 @@ def region_mask(region: dict[str, Any]) -> Mask:
     if not (mask == mask[..., :1]).all():
         raise ValueError(f"region {region['id']} differs between channels")
     return np.asarray(mask[..., 3] == 255)
+
+
+def brush_value(mask: np.ndarray, label: str) -> dict[str, Any]:
+    """The value of a brush region, coded by Label Studio's own code."""
+    return {"format": "rle", "rle": brush.mask2rle(mask), "brushlabels": [label]}
 
 
 def _encoded(picture: Image.Image, image_format: str, **options: Any) -> bytes:

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,15 @@ def is_up(url: str) -> bool:
         return bool(requests.get(f"{url}/health", timeout=2).json().get("status") == "UP")
     except requests.RequestException:
         return False
+
+
+def run_walkcut(environment: Mapping[str, str], *arguments: object) -> str:
+    """What the command `walkcut` prints; an exit status other than 0 is a RuntimeError with its last words."""
+    command = [sys.executable, "-m", "walkcut", *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout
 
 
 @contextmanager

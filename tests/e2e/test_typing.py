@@ -20,9 +20,15 @@ def test_typed_granularities_replace_the_suggestions(
     editor.open_task(project, task)
     editor.new_annotation()
     editor.auto_annotation_on()
-    for line, regions in (("6", 6), ("finer", 9), ("nonsense", 0), ("4", 4)):
+    for line, regions, status in (
+        ("6", 6, "→ 6 segments"),
+        ("finer", 9, "→ 9 segments"),
+        ("nonsense", 0, "→ no granularity: 'nonsense'; write auto"),
+        ("4", 4, "→ 4 segments"),
+    ):
         assert editor.type_granularity(line)
         assert len(editor.suggestions()) == regions, line
+        assert editor.status().startswith(status)
     editor.screenshot(artifacts / "typing.png")
     editor.accept()
     assert [region.label is not None for region in editor.regions()] == [True] * 4

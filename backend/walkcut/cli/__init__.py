@@ -7,7 +7,9 @@ import click
 
 from walkcut.cli.benchmark import benchmark
 from walkcut.cli.evaluate import evaluate
+from walkcut.cli.merge import merge
 from walkcut.cli.options import Commands
+from walkcut.cli.project import project
 from walkcut.cli.segment import segment
 from walkcut.cli.serve import serve
 from walkcut.recipes import PUBLISHED, RECIPES, describe
@@ -42,5 +44,7 @@ def list_recipes() -> None:
 
 main.add_command(serve)
 main.add_command(segment)
+main.add_command(merge)
+main.add_command(project)
 main.add_command(benchmark)
 main.add_command(evaluate)

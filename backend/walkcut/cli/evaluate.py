@@ -15,12 +15,14 @@ from tqdm import tqdm
 from walkcut.cli.options import chosen, method_option, model_option, random_weights_option, segmenter_of
 from walkcut.evaluation.candidates import Candidate, TreeCandidate, baseline_candidates
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
+from walkcut.evaluation.feedback import feedback_scores, summarise_feedback
 from walkcut.evaluation.peers import PEERS
 from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.published import Published, published_rows
 from walkcut.evaluation.report import Outcome, report_page
 from walkcut.evaluation.runs import Run
 from walkcut.evaluation.summary import at_segments, summarise
+from walkcut.pipeline import Segmenter
 from walkcut.recipes import describe
 from walkcut.segmentation.granularity import Granularity, Level, Segments, Threshold
 from walkcut.settings import read_settings
@@ -41,6 +43,7 @@ _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
 @method_option
 @random_weights_option
 @click.option("--peers/--no-peers", help="Classical segmenters and the papers' baselines as well.")
+@click.option("--feedback", is_flag=True, help="What an annotator's masks and clicks bring (walkcut merge) as well.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML file with plots and pictures.")
 def evaluate(
@@ -53,6 +56,7 @@ def evaluate(
     method: str | None,
     random_weights: bool,  # noqa: FBT001 - the command line's switches
     peers: bool,  # noqa: FBT001
+    feedback: bool,  # noqa: FBT001
     out: Path | None,
     report: Path | None,
 ) -> None:
@@ -66,6 +70,7 @@ def evaluate(
     settings = chosen(read_settings(), model=model, method=method)
     segmenter = segmenter_of(settings, random_weights=random_weights)
     granularities = LADDER if pictures.partitions else (Level.AUTO,)
+    taught = _feedback(pictures, segmenter) if feedback else {}
     others = [*PEERS.values(), *baseline_candidates(segmenter)] if peers else []
     outcomes: list[Outcome] = []
     for candidate in (TreeCandidate(segmenter, granularities), *others):
@@ -80,7 +85,7 @@ def evaluate(
             f"{row.source}: mean IoU {row.miou}, accuracy {row.accuracy}, F1 {row.f1} ({row.averaging}, in percent)"
         )
     if out is not None:
-        out.write_text(json.dumps(_document(outcomes, published), indent=2) + "\n")
+        out.write_text(json.dumps(_document(outcomes, published) | taught, indent=2) + "\n")
     if report is not None:
         facts = {
             "Program": f"walkcut {version('walkcut')}",
@@ -123,6 +128,23 @@ def _carry_out(run: Run, out: Path | None) -> Outcome:
     )
     results = tuple(progress)
     return Outcome(run, results, summarise(run, results))
+
+
+def _feedback(dataset: Dataset, segmenter: Segmenter) -> dict[str, Any]:
+    """What feedback brings, for JSON and in a line for each kind of segments."""
+    pictures = feedback_scores(dataset, segmenter)
+    total = len(dataset.examples)
+    summary = summarise_feedback(
+        [*tqdm(pictures, desc="feedback", total=total, unit="image", disable=not sys.stderr.isatty())]
+    )
+    for name, row in summary.items():
+        curve = "  ".join(f"{score:.3f} after {n}" for n, score in row["miou_clicks"].items())
+        click.echo(
+            f"feedback {name:7} mean IoU {row['miou_masks']:.3f} by masks  {curve} clicks  80 % of the former after "
+            f"{row['clicks_mean']:.1f} (median {row['clicks_median']:g}, not reached by {row['capped']} "
+            f"of {row['annotations']})"
+        )
+    return {"feedback": summary}
 
 
 def _line(summary: Mapping[str, Any]) -> str:

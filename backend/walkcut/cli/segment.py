@@ -31,7 +31,7 @@ from walkcut.settings import read_settings
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
-@click.option("--granularity", type=GranularityType(), help="auto, coarse, medium, fine, 12 or tau=0.4.")
+@click.option("--granularity", type=GranularityType(), help="auto, coarse, medium, fine, 12, tau=0.4 or k=3.")
 @method_option
 @model_option
 @random_weights_option

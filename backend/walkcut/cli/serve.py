@@ -1,19 +1,15 @@
 """`walkcut serve`."""
 
 import logging
-from contextlib import closing
+import threading
 from dataclasses import replace
 
 import click
 import waitress
 
-from walkcut.annotator import Annotator, Options
-from walkcut.cli.options import segmenter_of
-from walkcut.errors import SettingsError
-from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource
+from walkcut.cli.parts import backend_of
 from walkcut.server import create_app
-from walkcut.settings import Settings, read_settings
-from walkcut.store import ProjectStore, TreeCache
+from walkcut.settings import read_settings
 
 log = logging.getLogger(__name__)
 
@@ -26,30 +22,16 @@ def serve(host: str | None, port: int | None) -> None:
     settings = read_settings()
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with closing(ProjectStore(settings.state_dir)) as store:
-        app = create_app(_annotator(settings), store, settings)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request to Label Studio
+    stop = threading.Event()
+    with backend_of(settings) as backend:
+        app = create_app(backend.annotator, backend.learner, backend.store, settings)
+        learning = threading.Thread(target=backend.learner.run, args=(stop, settings.compare_seconds), name="learner")
+        learning.start()
         log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, settings.port)
         log.info("state is kept in %s", settings.state_dir)
-        waitress.serve(app, host=settings.host, port=settings.port, threads=settings.threads, ident="walkcut")
-
-
-def _annotator(settings: Settings) -> Annotator:
-    """All that answers tasks, put together."""
-    policy = FetchPolicy(
-        max_bytes=settings.max_bytes,
-        timeout=settings.fetch_timeout,
-        allow_private_hosts=settings.allow_private_hosts,
-        allowed_hosts=frozenset(settings.allowed_hosts),
-        local_files_root=settings.local_files_root,
-        ca_bundle=settings.ca_bundle,
-    )
-    url, token = settings.label_studio_url, settings.label_studio_api_key
-    if token and not url:
-        raise SettingsError("LABEL_STUDIO_API_KEY is of no use without LABEL_STUDIO_URL: set that too")
-    return Annotator(
-        segmenter_of(settings),
-        PictureSource(policy, LabelStudioAccess(url, token) if url else None),
-        DecodeLimits(settings.max_pixels),
-        TreeCache(settings.state_dir / "trees", settings.cache_bytes),
-        Options(settings.granularity, settings.max_regions, settings.min_area),
-    )
+        try:
+            waitress.serve(app, host=settings.host, port=settings.port, threads=settings.threads, ident="walkcut")
+        finally:
+            stop.set()
+            learning.join()

@@ -1,0 +1,137 @@
+"""`walkcut merge`."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from jaxtyping import Integer
+from PIL import Image
+
+from walkcut.cli.options import GranularityType
+from walkcut.errors import SettingsError, TreeFileError
+from walkcut.evaluation.truths import LabelImage
+from walkcut.labelstudio import (
+    AnnotatedRegion,
+    annotated_pictures,
+    annotated_regions,
+    exported_result,
+    label_map,
+)
+from walkcut.segmentation.granularity import Granularity
+from walkcut.segmentation.oracle import oracle_merge, oracle_merge_tree, tree_segments
+from walkcut.segmentation.tree import CutTree
+from walkcut.store import atomic_file
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@click.command()
+@click.argument("tree", type=click.Path(path_type=Path))
+@click.option(
+    "--annotation",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Label PNG whose numbers are regions, 0 for none, or a JSON export of Label Studio.",
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="16-bit PNG to write.")
+@click.option(
+    "--min-overlap",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="The share of a segment that a region must cover to take it.",
+)
+@click.option("--keep-unannotated", is_flag=True, help="Leave segments that nobody annotated at 0.")
+@click.option(
+    "--granularity",
+    type=GranularityType(),
+    help="Fold the segments of this granularity.  [the tree's leaves, best on BSDS500 by masks and by clicks]",
+)
+@click.option("--task", type=int, help="Of an export with several tasks the one with this id.")
+@click.option("--annotation-id", type=int, help="Of a task's annotations this one.  [the newest not cancelled]")
+@click.option("--picture", help="Of a task with several pictures the one with this name (toName).")
+def merge(
+    tree: Path,
+    annotation: Path,
+    out: Path,
+    min_overlap: float,
+    keep_unannotated: bool,  # noqa: FBT001 - the command line's switches
+    granularity: Granularity | None,
+    task: int | None,
+    annotation_id: int | None,
+    picture: str | None,
+) -> None:
+    """Fold the segments of TREE (from `walkcut segment --tree`) into the regions of an annotation.
+
+    The annotation may be full masks or a few strokes and clicks. Each segment goes to the region with which it overlaps
+    most, and one that no region touches to the region nearest to it by the tree. Regions keep their numbers; those of
+    an export are numbered from 1. A line of JSON on standard output says what was done.
+    """
+    cut = _read_tree(tree)
+    if _read_bytes(annotation).startswith(_PNG):
+        regions: Sequence[AnnotatedRegion] = ()
+        numbers: Integer[np.ndarray, "y x"] = LabelImage(annotation).read()
+    else:
+        result = exported_result(_read_json(annotation), task=task, annotation=annotation_id)
+        regions = annotated_regions(result, _one_picture(result, picture), cut.size, strict=True)
+        numbers = label_map(regions, cut.size)
+    segments, _ = tree_segments(cut, granularity)
+    answer = annotated = oracle_merge(segments, numbers, min_overlap=min_overlap)
+    if not keep_unannotated:
+        answer = oracle_merge_tree(cut, numbers, granularity=granularity, min_overlap=min_overlap)
+    _write(answer, out)
+    line = {
+        "out": str(out),
+        "segments": len(np.unique(segments)),
+        "annotated_segments": len(np.unique(segments[annotated > 0])),
+        "regions": len(np.unique(answer[answer > 0])),
+    }
+    if regions:
+        named = enumerate(regions, 1)
+        line["numbers"] = [{"number": number, "id": each.id, "label": each.label} for number, each in named]
+    click.echo(json.dumps(line))
+
+
+def _read_tree(path: Path) -> CutTree:
+    try:
+        return CutTree.from_bytes(_read_bytes(path))
+    except TreeFileError as error:
+        raise TreeFileError(f"{path}: {error}, by `walkcut segment --tree`") from error
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(_read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"{path} is neither a PNG nor JSON ({error}): give a label PNG, or what Label Studio exports as JSON"
+        ) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}; give the path of a file that you may read") from error
+
+
+def _one_picture(result: Sequence[object], picture: str | None) -> str | None:
+    """The name of the picture that is meant. Raises `SettingsError` where that is not clear, or has no regions."""
+    names = annotated_pictures(result)
+    if not names:
+        raise SettingsError("the annotation holds no regions: draw brush strokes, shapes or key points with a label")
+    if picture not in names and (picture is not None or len(names) > 1):
+        raise SettingsError(f"choose the --picture among {', '.join(names)}")
+    return picture or names[0]
+
+
+def _write(labels: Integer[np.ndarray, "y x"], path: Path) -> None:
+    """Write a 16-bit PNG, whole or not at all."""
+    file = io.BytesIO()
+    Image.fromarray(labels).save(file, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as write:
+        write(file.getvalue())

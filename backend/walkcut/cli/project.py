@@ -1,0 +1,153 @@
+"""`walkcut project`: what a project has learned, and what to do about it."""
+
+import json
+from contextlib import closing
+
+import click
+from tqdm import tqdm
+
+from walkcut.cli.parts import Backend, backend_of
+from walkcut.errors import RequestError, SettingsError, WalkcutError
+from walkcut.labelstudio import brush_targets, named_labels, read_task
+from walkcut.lessons import Learned, learn
+from walkcut.settings import read_settings
+from walkcut.store import ProjectStore
+from walkcut.studio import Studio
+
+project_argument = click.argument("project", type=click.IntRange(1), metavar="ID")
+
+
+@click.group()
+def project() -> None:
+    """Show and change what Label Studio projects have learned from their annotations.
+
+    ID is a project's number in Label Studio.
+    """
+
+
+@project.command()
+@project_argument
+def show(project: int) -> None:
+    """What a project has learned, from which tasks, and each annotation's lesson, as JSON."""
+    number = str(project)
+    with _store() as store:
+        lessons, config, on = store.all_lessons(number), store.label_config(number), store.learning(number)
+        labels = named_labels(brush_targets(config)) if config else frozenset()
+        newest = max((lesson for lesson, _ in lessons), key=lambda lesson: lesson.updated_at, default=None)
+        taught = [lesson for lesson, undone in lessons if not undone]
+        learned = Learned() if newest is None else learn(taught, newest.segmenter, labels)
+        document = {
+            "project": project,
+            "learning": on,
+            "granularity": None if learned.granularity is None else str(learned.granularity),
+            "granularity_from": _sources(learned.granularity_from),
+            "labels": {label: _sources(sources) for label, sources in learned.labels_from.items()},
+            "version": learned.digest,
+            "lessons": [
+                {
+                    "task": lesson.task,
+                    "annotation": lesson.annotation,
+                    "updated_at": lesson.updated_at,
+                    "taken": lesson.taken,
+                    "fits_best": max(lesson.coverings, key=lambda name: lesson.coverings[name], default=None),
+                    "labels": sorted({example.label for example in lesson.examples}),
+                    "undone": undone,
+                }
+                for lesson, undone in lessons
+            ],
+        }
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@project.command()
+@project_argument
+@click.option("--annotation", type=int, help="The annotation whose lesson is undone.")
+@click.option("--task", type=int, help="The task all of whose annotations' lessons are undone.")
+def undo(project: int, annotation: int | None, task: int | None) -> None:
+    """Undo what an annotation or a task taught, until the annotation is changed."""
+    if (annotation is None) == (task is None):
+        raise SettingsError("say which lesson: either --annotation or --task")
+    with _store() as store:
+        lessons = [lesson for lesson, undone in store.all_lessons(str(project)) if not undone]
+        chosen = [
+            lesson for lesson in lessons if annotation in (None, lesson.annotation) and task in (None, lesson.task)
+        ]
+        if not chosen:
+            what = f"annotation {annotation}" if task is None else f"task {task}"
+            raise RequestError(f"{what} has taught project {project} nothing: see `walkcut project show {project}`")
+        for lesson in chosen:
+            store.undo_lesson(str(project), lesson.annotation)
+    click.echo(f"{len(chosen)} undone")
+
+
+@project.command()
+@project_argument
+def reset(project: int) -> None:
+    """Undo all that a project has learned; annotations teach again when they are changed."""
+    with _store() as store:
+        click.echo(f"{store.reset(str(project))} undone")
+
+
+@project.command()
+@project_argument
+@click.argument("switch", type=click.Choice(("on", "off")))
+def learning(project: int, switch: str) -> None:
+    """Switch learning on or off for a project; what it has learned is kept, but not used while it is off."""
+    with _store() as store:
+        store.set_learning(str(project), on=switch == "on")
+
+
+@project.command()
+@project_argument
+def sync(project: int) -> None:
+    """Learn from annotations that webhooks did not tell of, and forget those that are gone."""
+    with backend_of(read_settings()) as backend:
+        done = backend.learner.synchronise(str(project))
+    click.echo(f"{done.learned} learned, {done.forgotten} forgotten, {done.failed} failed")
+    if done.failed:
+        raise SystemExit(1)
+
+
+@project.command()
+@project_argument
+def repredict(project: int) -> None:
+    """Predict the tasks anew that nobody has annotated and that have no prediction of the present version.
+
+    The old predictions stay beside the new ones. A task that fails is named, the others are done, and the exit status
+    is 1.
+    """
+    number, failed, done = str(project), 0, 0
+    with backend_of(read_settings()) as backend:
+        studio = _studio(backend)
+        config = backend.store.label_config(number) or studio.label_config(number)
+        wanted = backend.learner.project(number, config, backend.store.extra_params(number))
+        version = backend.annotator.version(wanted, wanted.options.granularity)
+        for task, versions in tqdm(studio.unannotated(number), unit="task", disable=None):
+            if version in versions:
+                continue
+            try:
+                found = backend.annotator.predict(read_task(task), wanted)
+                studio.add_predictions(number, [{"task": task["id"], **each.as_json()} for each in found])
+                done += 1
+            except WalkcutError as error:
+                failed += 1
+                click.echo(f"task {task['id']}: {error}", err=True)
+    click.echo(f"{done} predicted, {failed} failed")
+    if failed:
+        raise SystemExit(1)
+
+
+def _sources(sources: tuple[tuple[int, int], ...]) -> list[dict[str, int]]:
+    return [{"task": task, "annotation": annotation} for task, annotation in sources]
+
+
+def _studio(backend: Backend) -> Studio:
+    if backend.studio is None:
+        raise SettingsError("Label Studio cannot be asked: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+    return backend.studio
+
+
+def _store() -> closing[ProjectStore]:
+    """What is remembered, without the model that took it in."""
+    settings = read_settings()
+    return closing(ProjectStore(settings.state_dir, settings.database_url))

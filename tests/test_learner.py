@@ -1,0 +1,352 @@
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.scenes import data_url, png, quarters
+from tests.test_annotator import annotator
+from walkcut import brush
+from walkcut.annotator import Annotator
+from walkcut.errors import ImageFetchError, RequestError, StudioError
+from walkcut.labelstudio import Task
+from walkcut.learner import Learner, Synchronised
+from walkcut.store import Event, ProjectStore
+from walkcut.studio import Studio
+
+SIZE = (40, 60)
+PICTURE = data_url(png(quarters(*SIZE)))
+LABELS = '<Label value="Region" neutral="true"/><Label value="Car"/><Label value="Sky"/>'
+CONFIG = f'<View><Image name="im" value="$photo"/><BrushLabels name="b" toName="im">{LABELS}</BrushLabels></View>'
+NOON, LATER = "2026-11-20T12:00:00.000000Z", "2026-11-20T13:00:00.000000Z"
+LEFT, RIGHT, TOP = (np.zeros(SIZE, bool) for _ in range(3))
+LEFT[:, :30], RIGHT[:, 30:], TOP[:20] = True, True, True
+
+
+class FakeStudio(Studio):
+    """A Label Studio that holds what it is told to."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.bare: list[tuple[dict[str, Any], frozenset[str]]] = []
+        self.given: list[Mapping[str, Any]] = []
+
+    def unannotated(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+        yield from self.bare
+
+    def annotations(self, project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        yield from self.held
+
+    def label_config(self, project: str) -> str:
+        return CONFIG
+
+    def prediction_version(self, prediction: int) -> str:
+        if prediction != 7:
+            raise StudioError("gone")
+        return "fine-walkcut-merge-0"
+
+    def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
+        self.given += predictions
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ProjectStore]:
+    store = ProjectStore(tmp_path)
+    store.remember_setup("3", CONFIG, {})
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Annotator:
+    return annotator(tmp_path / "trees")
+
+
+@pytest.fixture
+def studio() -> FakeStudio:
+    return FakeStudio()
+
+
+@pytest.fixture
+def learner(mine: Annotator, store: ProjectStore, studio: FakeStudio) -> Learner:
+    return Learner(mine, store, studio)
+
+
+def task(number: int = 1) -> dict[str, Any]:
+    return {"id": number, "data": {"photo": PICTURE}}
+
+
+def annotation(number: int, *drawn: tuple[str, np.ndarray], updated: str = NOON, **more: Any) -> dict[str, Any]:
+    result = [
+        {
+            "id": f"r{place}",
+            "type": "brushlabels",
+            "from_name": "b",
+            "to_name": "im",
+            "value": {"rle": brush.encode(mask), "brushlabels": [label]},
+        }
+        for place, (label, mask) in enumerate(drawn)
+    ]
+    return {"id": number, "result": result, "updated_at": updated, "was_cancelled": False} | more
+
+
+def created(number: int, *drawn: tuple[str, np.ndarray], task_id: int = 1, **more: Any) -> Event:
+    body = {"task": task(task_id), "annotation": annotation(number, *drawn, **more)}
+    return Event("ANNOTATION_CREATED", "3", body)
+
+
+HALVES = (("Car", LEFT), ("Region", RIGHT))
+
+
+def test_a_submitted_annotation_becomes_a_lesson(learner: Learner, store: ProjectStore) -> None:
+    quarters_drawn = [("Car", LEFT & TOP), ("Region", RIGHT & TOP), ("Region", LEFT & ~TOP), ("Region", RIGHT & ~TOP)]
+    store.record(created(5, *quarters_drawn, parent_prediction=7))
+    assert learner.catch_up() == 1
+    (lesson,) = store.lessons("3")
+    assert (lesson.annotation, lesson.task, lesson.taken) == (5, 1, "fine-walkcut-merge-0")
+    assert {example.label for example in lesson.examples} == {"Car"}  # a neutral label teaches no look
+    assert max(lesson.coverings.values()) > 0.9
+    assert store.pending(9) == []
+
+
+def test_the_labelling_config_is_the_one_that_the_event_tells(mine: Annotator, tmp_path: Path) -> None:
+    fresh = ProjectStore(tmp_path / "fresh")
+    event = created(5, *HALVES)
+    Learner(mine, fresh).take_in(replace(event, body=event.body | {"project": {"id": 3, "label_config": CONFIG}}))
+    assert len(fresh.lessons("3")) == 1
+    fresh.close()
+
+
+def test_what_was_taken_may_be_unknown(learner: Learner, store: ProjectStore) -> None:
+    learner.take_in(created(5, *HALVES, parent_prediction=8))
+    assert [lesson.taken for lesson in store.lessons("3")] == [""]
+
+
+def test_the_same_event_twice_is_one_lesson(learner: Learner, store: ProjectStore) -> None:
+    for _ in range(2):
+        learner.take_in(created(5, *HALVES))
+    assert len(store.lessons("3")) == 1
+
+
+def test_a_changed_annotation_teaches_what_it_is_now(learner: Learner, store: ProjectStore) -> None:
+    learner.take_in(created(5, *HALVES))
+    learner.take_in(replace(created(5, ("Sky", TOP), updated=LATER), action="ANNOTATION_UPDATED"))
+    (lesson,) = store.lessons("3")
+    assert {example.label for example in lesson.examples} == {"Sky"}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event("ANNOTATIONS_DELETED", "3", {"annotations": [{"id": 5}]}),
+        Event("TASKS_DELETED", "3", {"tasks": [{"id": 1}]}),
+        created(5, *HALVES, was_cancelled=True),
+    ],
+)
+def test_what_is_deleted_or_skipped_is_forgotten(learner: Learner, store: ProjectStore, event: Event) -> None:
+    learner.take_in(created(5, *HALVES))
+    learner.take_in(created(6, *HALVES, task_id=2))
+    learner.take_in(event)
+    assert [lesson.annotation for lesson in store.lessons("3")] == [6]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"task": 3, "annotation": annotation(5)},
+        {"task": task(), "annotation": annotation(5) | {"id": "x"}},
+        {"task": task(), "annotation": annotation(5) | {"updated_at": "soon"}},
+        {"task": {"id": 1, "data": {"photo": data_url(b"no picture")}}, "annotation": annotation(5)},
+    ],
+)
+def test_events_of_no_use_are_told_and_done_with(
+    learner: Learner, store: ProjectStore, caplog: pytest.LogCaptureFixture, body: dict[str, Any]
+) -> None:
+    store.record(Event("ANNOTATION_CREATED", "3", body))
+    assert learner.catch_up() == 1
+    assert "nothing learned from ANNOTATION_CREATED in project 3" in caplog.text
+    assert store.lessons("3") == []
+
+
+def test_an_event_whose_picture_cannot_be_had_is_tried_again(
+    learner: Learner, mine: Annotator, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: now[0])
+    tree, tries = mine.tree, []
+
+    def away(reference: str, task_id: int) -> object:
+        tries.append(now[0])
+        if len(tries) < 4:
+            raise ImageFetchError("Label Studio is down")
+        return tree(reference, task_id)
+
+    monkeypatch.setattr(mine, "tree", away)
+    store.record(created(5, *HALVES))
+    store.record(created(6, *HALVES))
+    while store.pending(9) and now[0] < 600:
+        learner.catch_up()
+        now[0] += 1
+    assert len(store.lessons("3")) == 2
+    assert tries[-1] >= 6
+
+
+def test_an_event_is_not_tried_for_ever(
+    learner: Learner, mine: Annotator, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: now[0])
+
+    def away(reference: str, task_id: int) -> object:
+        raise ImageFetchError("gone for good")
+
+    monkeypatch.setattr(mine, "tree", away)
+    store.record(created(5, *HALVES))
+    while store.pending(9) and now[0] < 600:
+        learner.catch_up()
+        now[0] += 1
+    assert store.pending(9) == []
+    assert 30 < now[0] < 120
+
+
+def test_learned_values_reach_the_project_and_its_version(
+    learner: Learner, mine: Annotator, store: ProjectStore
+) -> None:
+    plain = learner.project("3", CONFIG, {})
+    for number in (1, 2):
+        learner.take_in(created(number, *HALVES, task_id=number))
+    taught = learner.project("3", CONFIG, {})
+    assert taught.options.granularity == taught.learned.granularity != plain.options.granularity
+    assert taught.learned.labels == ("Car",)
+    granularity = plain.options.granularity
+    assert mine.version(taught, granularity) != mine.version(plain, granularity)
+    found = mine.predict(Task(9, {"photo": PICTURE}), taught)[-1].result
+    named = {item["value"]["brushlabels"][0]: item for item in found}
+    assert named["Car"]["score"] >= 0.5
+    assert "confidence" in named["Car"]["meta"]["text"][0]
+
+
+def test_undone_lessons_and_learning_switched_off_change_it_back(learner: Learner, store: ProjectStore) -> None:
+    plain = learner.project("3", CONFIG, {})
+    for number in (1, 2):
+        learner.take_in(created(number, *HALVES, task_id=number))
+    taught = learner.project("3", CONFIG, {})
+    store.set_learning("3", on=False)
+    assert learner.project("3", CONFIG, {}) == plain != taught
+    learner.take_in(created(3, *HALVES, task_id=3))
+    assert len(store.lessons("3")) == 2
+    store.set_learning("3", on=True)
+    assert learner.project("3", CONFIG, {}).learned.digest == taught.learned.digest
+    store.reset("3")
+    assert learner.project("3", CONFIG, {}) == plain
+
+
+def test_no_project_learns_where_that_is_switched_off(mine: Annotator, store: ProjectStore) -> None:
+    off = Learner(mine, store, on=False)
+    off.take_in(created(5, *HALVES))
+    assert store.all_lessons("3") == []
+
+
+def test_lost_webhooks_are_made_up_for(learner: Learner, store: ProjectStore, studio: FakeStudio) -> None:
+    for number in (1, 2):
+        learner.take_in(created(number, *HALVES))
+    studio.held = [
+        (task(), annotation(2, *HALVES)),  # known
+        (task(), annotation(3, *HALVES)),  # lost
+        (task(4), annotation(4, *HALVES, was_cancelled=True)),
+        ({"id": 5, "data": {}}, annotation(5, *HALVES)),
+    ]
+    assert learner.synchronise("3") == Synchronised(learned=2, forgotten=1, failed=1)
+    assert [lesson.annotation for lesson in store.lessons("3")] == [2, 3]
+    studio.held[0] = (task(), annotation(2, ("Sky", TOP), updated=LATER))
+    learner.synchronise("3")
+    assert {example.label for example in store.lessons("3")[0].examples} == {"Sky"}
+
+
+def test_what_was_undone_is_not_learned_again_by_comparing(
+    learner: Learner, store: ProjectStore, studio: FakeStudio
+) -> None:
+    learner.take_in(created(1, *HALVES))
+    store.undo_lesson("3", 1)
+    studio.held = [(task(), annotation(1, *HALVES))]
+    assert learner.synchronise("3") == Synchronised()
+    assert store.lessons("3") == []
+
+
+def test_nothing_can_be_compared_without_label_studio(mine: Annotator, store: ProjectStore) -> None:
+    with pytest.raises(StudioError, match="set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"):
+        Learner(mine, store).synchronise("3")
+
+
+def stroke(rows: slice, columns: slice) -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[rows, columns] = True
+    return mask
+
+
+def test_strokes_fold_the_segments_that_they_touch(learner: Learner, studio: FakeStudio) -> None:
+    strokes = ("Car", stroke(slice(2, 4), slice(2, 20))), ("Sky", stroke(slice(30, 33), slice(40, 50)))
+    learner.take_in(created(5, *strokes))
+    (given,) = studio.given
+    assert (given["task"], given["model_version"]) == (1, "folded-walkcut-5")
+    masks: dict[str, list[np.ndarray]] = {}
+    for item in given["result"]:
+        masks.setdefault(item["value"]["brushlabels"][0], []).append(brush.decode(item["value"]["rle"], SIZE))
+    (car,), (sky,) = masks["Car"], masks["Sky"]
+    for folded, (_, drawn), quarter in zip((car, sky), strokes, (LEFT & TOP, RIGHT & ~TOP), strict=True):
+        assert folded[drawn].all()
+        assert folded.sum() > 4 * drawn.sum()
+        assert (folded & quarter).sum() > 0.99 * folded.sum()
+    everything = np.sum([mask for found in masks.values() for mask in found], axis=0)
+    assert everything.max() == 1
+    learner.take_in(created(5, *strokes, updated=LATER))
+    assert len(studio.given) == 1  # once for each annotation
+
+
+@pytest.mark.parametrize("drawn", [HALVES, ()])
+def test_nothing_is_folded_where_all_is_drawn_or_nothing(
+    learner: Learner, studio: FakeStudio, drawn: tuple[tuple[str, np.ndarray], ...]
+) -> None:
+    learner.take_in(created(5, *drawn))
+    assert studio.given == []
+
+
+def test_it_runs_until_told_to_stop(
+    learner: Learner, store: ProjectStore, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("walkcut.learner._IDLE_S", 0.01)
+    studio.held = [(task(), annotation(1, *HALVES)), (task(2), annotation(2, *HALVES))]
+    store.record(created(2, *HALVES, task_id=2))
+    stop = threading.Event()
+    runner = threading.Thread(target=learner.run, args=(stop, 3600.0))
+    runner.start()
+    for _ in range(600):
+        if len(store.lessons("3")) == 2 and not store.pending(1):
+            break
+        stop.wait(0.1)
+    stop.set()
+    runner.join(30)
+    assert len(store.lessons("3")) == 2
+
+
+def test_it_goes_on_after_the_database_was_away(
+    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("walkcut.learner._IDLE_S", 0.01)
+    stop, calls = threading.Event(), []
+
+    def pending(limit: int) -> list[tuple[int, Event]]:
+        calls.append(limit)
+        if len(calls) == 1:
+            raise RequestError("as if the database were away")
+        stop.set()
+        return []
+
+    monkeypatch.setattr(store, "pending", pending)
+    learner.run(stop, 0)
+    assert len(calls) == 2
+    assert "learning was interrupted" in caplog.text
