@@ -9,7 +9,7 @@ from tests.scenes import agreement, quarter_labels, quarters
 from walkcut.evaluation.candidates import Candidate
 from walkcut.evaluation.contingency import contingency_table
 from walkcut.evaluation.metrics import variation_of_information
-from walkcut.evaluation.peers import PEERS, Clusters, ColourKMeans, Peer, linked, without_small
+from walkcut.evaluation.peers import PEERS, Clusters, ColourKMeans, CutCost, Peer, SlicNCut, linked, without_small
 from walkcut.segmentation.hierarchy import renumber
 
 each_peer = pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
@@ -19,6 +19,7 @@ PICTURES = {
     "one colour": np.full((50, 40, 3), 90, np.uint8),
     "black": np.zeros((30, 40, 3), np.uint8),
     "tiny": quarters(16, 16),
+    "one pixel": quarters(1, 1),
     "four pixels": quarters(2, 2),
     "line": quarters(1, 60),
     "long": quarters(4, 700),
@@ -72,6 +73,14 @@ def test_another_setting_is_another_version() -> None:
     )
     assert one.version == same.version
     assert len({one.version, other.version, smaller.version}) == 3
+
+
+def test_no_edge_of_the_superpixels_graph_weighs_less_than_the_least() -> None:
+    """At the default colours part four quarters; where every edge weighs the most there is, nothing does."""
+    lab = rgb2lab(quarters(60, 80))
+    least, most = (SlicNCut((CutCost(0.03),), least_weight=weight).partitions(lab)[0] for weight in (1e-3, 1.0))
+    assert agreement(renumber(least), quarter_labels(60, 80)) > 0.97
+    assert len(np.unique(most)) == 1
 
 
 def test_linked_pixels_follow_their_parents() -> None:

@@ -15,7 +15,7 @@ from tests.evaluation.truth_files import save_labels, save_picture
 from walkcut.evaluation.datasets import Dataset
 from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.published import Published
-from walkcut.evaluation.report import Outcome, apart, report_page, score_plot, score_table
+from walkcut.evaluation.report import Outcome, apart, marks, report_page, score_plot, score_table
 from walkcut.evaluation.runs import Run
 from walkcut.evaluation.summary import summarise
 
@@ -94,14 +94,24 @@ def test_the_worst_picture_has_a_panel(tmp_path: Path) -> None:
 def test_the_plots_hold_a_point_for_every_setting(tmp_path: Path) -> None:
     candidates = [Answering(), Answering((ONE, QUARTERS), name="other")]
     found = Page(page(tmp_path, candidates))
-    assert found.count("circle") == 3 * (3 + 2)
+    assert found.count("rect") == 3 * (3 + 2 + 2), "one beside each name too"
     assert found.count("polyline") == 3 * 2
+
+
+def test_twelve_candidates_have_marks_of_their_own_alike_in_table_and_plots(tmp_path: Path) -> None:
+    found = Page(page(tmp_path, [Answering((QUARTERS,), name=str(number)) for number in range(12)]))
+    classes = [(tag, (attributes.get("class") or "").split()) for tag, attributes in found.tags]
+    table = [" ".join(names[1:]) for tag, names in classes if tag == "span" and names[:1] == ["swatch"]]
+    plots = [" ".join(names) for tag, names in classes if tag == "g"]
+    assert len(set(table)) == 12
+    assert plots == table[::-1] * 3
+    assert marks(13)[12] == marks(13)[0]
 
 
 @pytest.mark.parametrize("classes", [False, True])
 def test_one_setting_is_enough(tmp_path: Path, classes: bool) -> None:
     found = Page(page(tmp_path, [Answering((QUARTERS,))], classes=classes))
-    assert found.count("circle") == 3
+    assert found.count("rect") == 3 * (1 + 1)
     assert "From coarse to fine" not in found.texts
     assert ("Boundary F" in found.texts) is not classes
 

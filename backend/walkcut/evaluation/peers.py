@@ -132,7 +132,7 @@ class SlicNCut:
     trials: int = 30
 
     def partitions(self, lab: Float64[np.ndarray, "h w 3"]) -> list[Integer[np.ndarray, "h w"]]:
-        """Superpixels and graph are made once."""
+        """Superpixels and graph are made once; a lone superpixel has no graph to cut."""
         superpixels = slic(
             lab,
             n_segments=min(self.superpixels, 2 + lab[..., 0].size // _PIXELS),
@@ -141,6 +141,8 @@ class SlicNCut:
             convert2lab=False,
             start_label=0,
         )
+        if not superpixels.any():
+            return [superpixels] * len(self.settings)
         graph = rag_mean_color(lab, superpixels, mode="similarity", sigma=self.variance)
         for *_, edge in graph.edges(data=True):
             edge["weight"] = max(edge["weight"], self.least_weight)

@@ -46,10 +46,23 @@ def report_page(outcomes: Sequence[Outcome], published: Sequence[Published], fac
         table=score_table(summaries),
         published=[(row, *_both(row, first.summary)) for row in published],
         plots=[score_plot(title, measure, summaries) for title, measure in _PLOTTED],
+        marks=marks(len(summaries)),
         box=_BOX,
         panels=[(rank, list(group)) for rank, group in groupby(shown, key=lambda panel: panel.rank)],
         ladders=[next(group) for _, group in groupby(shown, key=lambda panel: panel.rank)],
     )
+
+
+_COLOURS: Final = 6  # the page's stylesheet has a lighter and a darker one of each
+_SHAPES: Final = ("round", "square")
+
+
+def marks(count: int) -> list[str]:
+    """What tells candidates apart: a colour, and round marks on whole lines or square ones on dashed lines.
+
+    Names of the stylesheet's classes; the first twelve differ, then they come again.
+    """
+    return [f"c{number % _COLOURS} {_SHAPES[number // _COLOURS % len(_SHAPES)]}" for number in range(count)]
 
 
 @dataclass(frozen=True)
@@ -121,7 +134,7 @@ def _both(row: Published, summary: Mapping[str, Any]) -> tuple[list[str], list[s
 class _Box:
     """The plotting area within an SVG of `width` by `height` units; to its right stand the lines' names."""
 
-    width: int = 440
+    width: int = 452
     height: int = 270
     left: int = 36
     right: int = 320
