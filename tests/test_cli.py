@@ -1,4 +1,8 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from tests.e2e.processes import free_port, is_up, wait_for
 from tests.scenes import agreement, png, quarter_labels, quarters
 from tests.tiny_diffusion import write_folder
 from walkcut import cli
@@ -139,6 +144,17 @@ def test_settings_are_listed_without_secrets() -> None:
     assert "WALKCUT_PORT                 1234" in result.stdout
     assert "LABEL_STUDIO_API_KEY         (set)" in result.stdout
     assert "hush" not in result.output
+
+
+def test_serve_ends_in_good_order_when_told_to(tmp_path: Path) -> None:
+    port = free_port()
+    environment = {**os.environ, "WALKCUT_STATE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "walkcut", "serve", "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as server:
+        wait_for("the server", lambda: is_up(f"http://127.0.0.1:{port}"), 60)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    assert not [*tmp_path.glob("*-wal")]  # the database is closed
 
 
 def test_serve_puts_the_backend_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,12 +78,13 @@ class Suggester:
         version = self._annotator.version(project, project.options.granularity)
         before = self._screens.regions(task, target, tree.size, asked, version)
         scene = self._scene(task, project, target, tree, granularity, before)
-        said = f"{asked[-1].label} at {granularity}"
+        verb = asked[-1].label or "Select"
+        said = f"{verb} at {granularity}"
         for step in self._steps(task, target, asked):
             try:
                 scene = step(scene)
             except GranularityError as error:
-                said = f"{asked[-1].label}: {error}"
+                said = f"{verb}: {error}"
         self._screens.remember(task, target, granularity, asked, before, scene.regions)
         return [*_changes(before, scene, target), *status([f"{STATUS_MARK}{said}"], target)]
 

@@ -1,6 +1,7 @@
 """`walkcut serve`."""
 
 import logging
+import signal
 import threading
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ def serve(host: str | None, port: int | None) -> None:
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request to Label Studio
-    stop = threading.Event()
+    stop, before = threading.Event(), signal.signal(signal.SIGTERM, _end)
     with backend_of(settings) as backend:
         app = create_app(backend.annotator, backend.learner, backend.store, settings)
         learning = threading.Thread(target=backend.learner.run, args=(stop, settings.compare_seconds), name="learner")
@@ -35,3 +36,9 @@ def serve(host: str | None, port: int | None) -> None:
         finally:
             stop.set()
             learning.join()
+            signal.signal(signal.SIGTERM, before)
+
+
+def _end(_number: int, _frame: object) -> None:
+    """End as at Ctrl-C: answers being worked out have some seconds left, and the state is closed."""
+    raise SystemExit(0)
