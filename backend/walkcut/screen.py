@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from walkcut.errors import RequestError
 from walkcut.interaction import Regions
-from walkcut.labelstudio import BrushTarget, Prompt, Region, Task, annotated_regions
+from walkcut.labelstudio import BrushTarget, Prompt, Region, Task, annotated_regions, read_moment
 from walkcut.segmentation.granularity import Granularity
 
 _MOST_TURNS = 64  # pictures
@@ -138,9 +139,7 @@ def _mask(runs: Int64[np.ndarray, " r"], size: tuple[int, int]) -> Bool[np.ndarr
 
 def _saved(task: Task) -> datetime:
     """When the draft was saved last; long ago where there is none, or where it does not say."""
-    moment = task.drafts[-1].get("updated_at") if task.drafts else None
     try:
-        read = datetime.fromisoformat(str(moment).replace("Z", "+00:00"))
-    except ValueError:
+        return read_moment(task.drafts[-1].get("updated_at")) if task.drafts else _LONG_AGO
+    except RequestError:
         return _LONG_AGO
-    return read if read.tzinfo else read.replace(tzinfo=timezone.utc)

@@ -13,7 +13,7 @@ from walkcut.labelstudio.predictions import (
     status,
     withdrawn_region,
 )
-from walkcut.labelstudio.submissions import Submission, read_number, read_submission
+from walkcut.labelstudio.submissions import Submission, read_moment, read_number, read_submission
 from walkcut.labelstudio.tasks import Task, read_extra_params, read_task, read_tasks
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "prediction",
     "prompts",
     "read_extra_params",
+    "read_moment",
     "read_number",
     "read_submission",
     "read_task",

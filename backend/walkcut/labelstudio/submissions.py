@@ -30,7 +30,7 @@ def read_submission(task: object, annotation: object) -> Submission:
     return Submission(
         read_task(task),
         read_number(annotation),
-        _moment(annotation.get("updated_at")),
+        read_moment(annotation.get("updated_at")).isoformat(),
         result if isinstance(result, list) else [],
         parent if isinstance(parent, int) else None,
         annotation.get("was_cancelled") is True,
@@ -45,12 +45,11 @@ def read_number(document: object) -> int:
     return number
 
 
-def _moment(text: object) -> str:
-    """A time as Label Studio writes it, in UTC."""
+def read_moment(text: object) -> datetime:
+    """A time in UTC, from `2026-11-20T08:38:56.976830Z` as Label Studio writes it; raises `RequestError`."""
     try:
-        read = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    except ValueError:
+        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone(timezone.utc)
+    except (ValueError, OverflowError) as error:
         raise RequestError(
             f"{str(text)[:40]!r} is no time: annotations need updated_at as Label Studio sends it"
-        ) from None
-    return read.astimezone(timezone.utc).isoformat()
+        ) from error

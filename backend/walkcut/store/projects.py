@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, and_, func, not_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from walkcut.errors import RequestError
+from walkcut.labelstudio import read_moment
 from walkcut.lessons import Lesson
 from walkcut.store.database import EVENTS, LESSONS, PROJECTS, open_database
 
@@ -125,7 +125,7 @@ class ProjectStore:
         row = self._insert(LESSONS).values(
             project=lesson.project,
             annotation=lesson.annotation,
-            updated=_instant(lesson.updated_at),
+            updated=read_moment(lesson.updated_at),
             undone=False,
             lesson=lesson.to_json(),
         )
@@ -182,11 +182,3 @@ class ProjectStore:
         with self._engine.connect() as connection:
             rows = connection.execute(query.order_by(LESSONS.c.annotation))
             return [(Lesson.from_json(document), undone) for document, undone in rows]
-
-
-def _instant(moment: str) -> datetime:
-    """A time as Label Studio writes it, `2026-11-20T08:38:56.976830Z`, in UTC."""
-    try:
-        return datetime.fromisoformat(moment.replace("Z", "+00:00")).astimezone(timezone.utc)
-    except (ValueError, OverflowError) as error:
-        raise RequestError(f"{moment!r} is no time: annotations need updated_at as Label Studio sends it") from error
