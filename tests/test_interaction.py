@@ -81,6 +81,11 @@ def test_finer_where_there_is_no_region_cuts_the_segment() -> None:
     }
 
 
+def test_of_regions_on_top_of_each_other_the_uppermost_is_meant() -> None:
+    before = scene(region("below", "########"), region("above", "####...."))
+    assert drawn(finer(before, *at(0))) == {"below": "A ########", "above": "A ##......", "<above 2>": "B ..##...."}
+
+
 def test_finer_leaves_no_splinters() -> None:
     with pytest.raises(GranularityError, match="cannot be cut any finer"):
         finer(scene(region("r", "####...."), least=3), *at(0))
@@ -106,10 +111,10 @@ def test_coarser_leaves_regions_that_mostly_lie_elsewhere_whole() -> None:
 
 
 def test_coarser_works_on_a_region_smaller_than_any_leaf() -> None:
-    larger = replace(TREE, leaves=np.array([[0, 0, 0, 0, 1, 1, 2, 3]], np.uint16))
-    once = coarser(replace(scene(region("r", "#.......")), tree=larger), *at(0))
-    assert drawn(once) == {"r": "A ####...."}
-    assert drawn(coarser(once, *at(0))) == {"r": "A ######.."}
+    larger = replace(TREE, leaves=np.array([[0, 1, 2, 2, 3, 3, 3, 3]], np.uint16))
+    once = coarser(replace(scene(region("r", ".......#")), tree=larger), *at(7))
+    assert drawn(once) == {"r": "A ....####"}
+    assert drawn(coarser(once, *at(7))) == {"r": "A ..######"}
 
 
 def test_coarser_is_not_content_with_a_splinter() -> None:

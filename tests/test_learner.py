@@ -230,6 +230,17 @@ def test_learned_values_reach_the_project_and_its_version(
     assert "confidence" in named["Car"]["meta"]["text"][0]
 
 
+def test_a_control_gets_no_label_that_it_does_not_have(learner: Learner, mine: Annotator) -> None:
+    learner.take_in(created(1, *HALVES))
+    taught = learner.project("3", CONFIG, {})
+    poorer = replace(taught, targets=(replace(taught.targets[0], labels=("Region", "Sky")),))
+    labels = [
+        {item["value"]["brushlabels"][0] for item in mine.predict(Task(9, {"photo": PICTURE}), project)[-1].result}
+        for project in (taught, poorer)
+    ]
+    assert labels == [{"Region", "Car"}, {"Region"}]
+
+
 def test_undone_lessons_and_learning_switched_off_change_it_back(learner: Learner, store: ProjectStore) -> None:
     plain = learner.project("3", CONFIG, {})
     for number in (1, 2):

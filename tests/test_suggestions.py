@@ -106,11 +106,14 @@ def about(*sizes: int) -> object:
     return pytest.approx(list(sizes), abs=5)
 
 
-def draft(answer: Prediction, saved: datetime = NOON, *, named: str = "") -> Mapping[str, Any]:
-    """The draft after an answer was accepted, and one region was named a car."""
+def draft(answer: Prediction, saved: datetime = NOON, *, named: str = "", painted: str = "") -> Mapping[str, Any]:
+    """The draft after an answer was accepted, one region was named a car, and one was painted on."""
     drawn = [item for item in answer.result if item["type"] == "brushlabels" and not item.get("dynamic")]
     result = [
-        item | {"value": item["value"] | {"brushlabels": ["Car"]}} if item["id"] == named else item for item in drawn
+        item
+        | {"value": item["value"] | ({"brushlabels": ["Car"]} if item["id"] == named else {})}
+        | ({"origin": "prediction-changed"} if item["id"] == painted else {})
+        for item in drawn
     ]
     return {"result": result, "updated_at": saved.isoformat()}
 
@@ -164,13 +167,12 @@ def test_typed_regions_get_names_of_their_own(suggester: Suggester) -> None:
 
 def test_typing_again_replaces_what_was_accepted_untouched_and_keeps_what_was_named(suggester: Suggester) -> None:
     four = suggester.suggest(task(), PROJECT, typed("4"))
-    named = next(iter(regions(four)))
-    on_screen = draft(four, named=named)
+    named, painted, *others = regions(four)
+    on_screen = draft(four, named=named, painted=painted)
     two = suggester.suggest(task(drafts=[on_screen]), PROJECT, typed("4", "2"))
-    assert named not in {*regions(two), *gone(two)}
-    assert {*regions(two), *gone(two)} == {*regions(four)} - {named}
-    car = regions(four)[named][1]
-    assert not any((mask & car).any() for _, mask in regions(two).values())
+    assert {*regions(two), *gone(two)} == {*others}
+    kept = regions(four)[named][1] | regions(four)[painted][1]
+    assert not any((mask & kept).any() for _, mask in regions(two).values())
 
 
 @pytest.mark.parametrize("context", [None, "text", {}, {"result": []}, typed(), {"result": [{"type": "choices"}]}])
