@@ -14,6 +14,7 @@ from walkcut.annotator import Annotator
 from walkcut.errors import ImageFetchError, RequestError, StudioError
 from walkcut.labelstudio import Task
 from walkcut.learner import Learner, Synchronised
+from walkcut.segmentation.granularity import Level
 from walkcut.store import Event, ProjectStore
 from walkcut.studio import Studio
 
@@ -217,13 +218,14 @@ def test_learned_values_reach_the_project_and_its_version(
     learner: Learner, mine: Annotator, store: ProjectStore
 ) -> None:
     plain = learner.project("3", CONFIG, {})
-    for number in (1, 2):
-        learner.take_in(created(number, *HALVES, task_id=number))
+    learner.take_in(created(1, *HALVES, task_id=1))
+    named = learner.project("3", CONFIG, {})
+    assert named.options == plain.options  # one picture decides no granularity
+    assert mine.version(named, Level.FINE) != mine.version(plain, Level.FINE)
+    learner.take_in(created(2, *HALVES, task_id=2))
     taught = learner.project("3", CONFIG, {})
     assert taught.options.granularity == taught.learned.granularity != plain.options.granularity
     assert taught.learned.labels == ("Car",)
-    granularity = plain.options.granularity
-    assert mine.version(taught, granularity) != mine.version(plain, granularity)
     found = mine.predict(Task(9, {"photo": PICTURE}), taught)[-1].result
     named = {item["value"]["brushlabels"][0]: item for item in found}
     assert named["Car"]["score"] >= 0.5
