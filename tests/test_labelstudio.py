@@ -16,6 +16,7 @@ from walkcut.labelstudio import (
     read_tasks,
     region_id,
     typed_lines,
+    withdrawn_region,
 )
 
 TARGET = BrushTarget("brush", "image", "photo", ("Region",))
@@ -161,6 +162,12 @@ def test_ids_are_the_same_for_the_same_answer_and_for_no_other() -> None:
     ]
     assert region_id(TASK, TARGET, "v 0") == region_id(TASK, TARGET, "v 0")
     assert len({region_id(TASK, TARGET, "v 0"), *others}) == 6
+
+
+def test_a_withdrawn_region_shows_where_it_was_until_label_studio_deletes_it() -> None:
+    gone = withdrawn_region(Region(np.array([[False, True, True], [False, True, False]]), "A", 1.0, id="r"), TARGET)
+    assert (gone["id"], gone["dynamic"]) == ("r", True)
+    assert brush.decode(gone["value"]["rle"], (2, 3)).tolist() == [[False, False, True], [False, False, False]]
 
 
 def test_a_prediction_holds_the_regions_of_every_control() -> None:

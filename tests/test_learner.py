@@ -320,6 +320,14 @@ def test_strokes_fold_the_segments_that_they_touch(learner: Learner, studio: Fak
     assert len(studio.given) == 1  # once for each annotation
 
 
+def test_small_segments_that_nobody_touched_are_left_out_of_what_is_folded(
+    learner: Learner, store: ProjectStore, studio: FakeStudio
+) -> None:
+    store.remember_setup("3", CONFIG.replace('toName="im"', 'toName="im" min_area="0.9"'), {})
+    learner.take_in(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
+    assert [item["value"]["brushlabels"] for item in studio.given[0]["result"]] == [["Car"]]
+
+
 @pytest.mark.parametrize("drawn", [HALVES, ()])
 def test_nothing_is_folded_where_all_is_drawn_or_nothing(
     learner: Learner, studio: FakeStudio, drawn: tuple[tuple[str, np.ndarray], ...]

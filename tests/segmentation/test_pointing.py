@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,6 +34,8 @@ def test_a_leaf_lies_in_a_mask_with_half_of_its_pixels() -> None:
     assert AREAS.tolist() == [2, 2, 2, 2]
     assert numbers(leaves_within(TREE, mask)) == [0, 1]
     assert numbers(leaves_within(TREE, np.zeros((1, 8), bool))) == []
+    larger = replace(TREE, leaves=np.array([[0, 0, 0, 1, 1, 2, 3, 3]], np.uint16))
+    assert numbers(leaves_within(larger, np.array([[True, False, False, True, False, True, True, True]]))) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
