@@ -219,9 +219,9 @@ def test_learned_values_reach_the_project_and_its_version(
 ) -> None:
     plain = learner.project("3", CONFIG, {})
     learner.take_in(created(1, *HALVES, task_id=1))
-    named = learner.project("3", CONFIG, {})
-    assert named.options == plain.options  # one picture decides no granularity
-    assert mine.version(named, Level.FINE) != mine.version(plain, Level.FINE)
+    once = learner.project("3", CONFIG, {})
+    assert once.options == plain.options  # one picture decides no granularity
+    assert mine.version(once, Level.FINE) != mine.version(plain, Level.FINE)
     learner.take_in(created(2, *HALVES, task_id=2))
     taught = learner.project("3", CONFIG, {})
     assert taught.options.granularity == taught.learned.granularity != plain.options.granularity
