@@ -7,7 +7,7 @@ VENV := .venv
 LS_VENV := .venv-label-studio
 BIN := $(VENV)/bin
 
-.PHONY: serve test check docker unit e2e benchmark clean
+.PHONY: serve test check docker unit soak e2e benchmark clean
 
 serve: $(VENV)/.installed
 	$(BIN)/walkcut serve
@@ -27,7 +27,11 @@ docker: $(VENV)/.hadolint .compose
 	  $(COMPOSE) -f docker/compose.yaml -f docker/compose.gpu.yaml -f docker/compose.local-files.yaml config -q
 
 unit: $(VENV)/.test-installed .postgres
-	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m "not e2e" --cov --cov-report=term
+	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m "not e2e and not soak" --cov --cov-report=term
+
+# What takes long: run now and then, not at every change.
+soak: $(VENV)/.test-installed .postgres
+	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m soak
 
 e2e: $(VENV)/.test-installed $(LS_VENV)/.installed .browser
 	WALKCUT_REQUIRE_E2E=1 $(BIN)/python -m pytest tests/e2e

@@ -107,7 +107,7 @@ class Annotator:
 
     def version(self, project: Project, granularity: Granularity) -> str:
         """The model version of a prediction; it changes with every setting that changes the answer."""
-        return model_version(self._segmenter.version, str(self._segmenter.recipe.method), project, granularity)
+        return model_version(self._segmenter.version, self._segmenter.recipe.name, project, granularity)
 
     @property
     def segmenter_version(self) -> str:

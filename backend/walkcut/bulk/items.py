@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -58,6 +58,7 @@ class Output:
     record: Mapping[str, Any]
 
 
+@runtime_checkable
 class Format(Protocol):
     """A way to write labellings down. Pictures are encoded one by one, anywhere; assembled once, in the end."""
 

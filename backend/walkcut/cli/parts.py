@@ -35,20 +35,24 @@ def backend_of(settings: Settings) -> Iterator[Backend]:
 
 def annotator_of(settings: Settings) -> Annotator:
     """What answers tasks."""
-    policy = FetchPolicy(
+    return Annotator(
+        segmenter_of(settings),
+        PictureSource(policy_of(settings), access_of(settings)),
+        DecodeLimits(settings.max_pixels),
+        TreeCache(settings.state_dir / "trees", settings.cache_bytes),
+        Options(settings.granularity, settings.max_regions, settings.min_area, settings.label_confidence),
+    )
+
+
+def policy_of(settings: Settings) -> FetchPolicy:
+    """Where pictures may be fetched from."""
+    return FetchPolicy(
         max_bytes=settings.max_bytes,
         timeout=settings.fetch_timeout,
         allow_private_hosts=settings.allow_private_hosts,
         allowed_hosts=frozenset(settings.allowed_hosts),
         local_files_root=settings.local_files_root,
         ca_bundle=settings.ca_bundle,
-    )
-    return Annotator(
-        segmenter_of(settings),
-        PictureSource(policy, access_of(settings)),
-        DecodeLimits(settings.max_pixels),
-        TreeCache(settings.state_dir / "trees", settings.cache_bytes),
-        Options(settings.granularity, settings.max_regions, settings.min_area, settings.label_confidence),
     )
 
 

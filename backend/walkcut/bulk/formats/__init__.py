@@ -1,0 +1,50 @@
+"""What comes out of a bulk run: a format for each of the tools that read it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from walkcut.bulk.formats.coco import CocoFormat
+from walkcut.bulk.formats.label_maps import classes
+from walkcut.bulk.formats.labelstudio import LabelStudioFormat
+from walkcut.bulk.formats.png import PngFormat
+from walkcut.bulk.formats.polygon import PolygonFormat
+from walkcut.bulk.formats.yolo import YoloFormat
+from walkcut.bulk.items import Format
+from walkcut.errors import SettingsError
+from walkcut.labelstudio import BrushTarget
+
+
+@dataclass(frozen=True)
+class FormatOptions:
+    """What a run knows of its output: the control that regions are for, and a polygon's `tolerance` in pixels."""
+
+    target: BrushTarget
+    tolerance: float = 1.0
+
+
+FORMATS: Mapping[str, Callable[[FormatOptions], Format]] = {
+    LabelStudioFormat.name: lambda options: LabelStudioFormat(options.target),
+    PngFormat.name: lambda _: PngFormat(),
+    CocoFormat.name: lambda options: CocoFormat(classes(options.target)),
+    PolygonFormat.name: lambda options: PolygonFormat(options.tolerance),
+    YoloFormat.name: lambda options: YoloFormat(classes(options.target), options.tolerance),
+}
+
+
+def make_format(name: str, options: FormatOptions) -> Format:
+    """The format of a name. Raises `SettingsError` for one that there is not, and for options it cannot use."""
+    if name not in FORMATS:
+        raise SettingsError(f"there is no format {name!r}; use {', '.join(FORMATS)}")
+    return FORMATS[name](options)
+
+
+__all__ = [
+    "FORMATS",
+    "CocoFormat",
+    "FormatOptions",
+    "LabelStudioFormat",
+    "PngFormat",
+    "PolygonFormat",
+    "YoloFormat",
+    "make_format",
+]

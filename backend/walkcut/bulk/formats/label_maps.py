@@ -1,0 +1,43 @@
+"""A labelling as one map of numbers, and its labels as the classes of a data set."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt16
+
+from walkcut.bulk.items import Labelled, Segment
+from walkcut.errors import SettingsError
+from walkcut.labelstudio import BrushTarget
+
+_MOST = np.iinfo(np.uint16).max
+
+
+def default_segments(picture: Labelled) -> Sequence[Segment]:
+    """The segments of the default labelling."""
+    return picture.labellings[-1].segments
+
+
+def label_map(picture: Labelled) -> UInt16[np.ndarray, "y x"]:
+    """The default labelling's segments, numbered from 1 in their order; 0 is in none.
+
+    Raises `SettingsError` for more segments than 16 bits can count.
+    """
+    segments = default_segments(picture)
+    if len(segments) > _MOST:
+        raise SettingsError(f"{picture.item.key} has {len(segments)} regions, {_MOST} at most fit: ask for fewer")
+    labels = np.zeros(picture.size, np.uint16)
+    for number, segment in enumerate(segments, 1):
+        labels[segment.mask] = number
+    return labels
+
+
+def classes(target: BrushTarget) -> tuple[str, ...]:
+    """All labels that regions can have, in the order of the labelling config."""
+    return target.labels or target.neutral
+
+
+def class_number(label: str, names: Sequence[str]) -> int:
+    """A label's place among the classes, from 0. Raises `SettingsError` where it has none."""
+    if label not in names:
+        raise SettingsError(f"the label {label!r} is not in the labelling config, which has {', '.join(names)}: add it")
+    return names.index(label)

@@ -1,0 +1,73 @@
+"""Label Studio's import files."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, ClassVar
+
+from walkcut.bulk.formats.files import to_json
+from walkcut.bulk.items import Labelled, Output
+from walkcut.labelstudio import BrushTarget, Region, Task, prediction
+from walkcut.store import atomic_file
+
+# Label Studio 1.23 takes less than 250 MiB in a request, all of its files together (DATA_UPLOAD_MAX_MEMORY_SIZE; more
+# ends in "You cannot access body after reading"), and a million tasks (TASKS_MAX_NUMBER); its API's reference promises
+# 200 MB and 250,000 tasks. A request is read whole: 100 MB of tasks take 14 s and a gigabyte of its memory.
+SHARD_BYTES = 100 * 10**6
+SHARD_TASKS = 10_000
+
+_SHARD = re.compile(r"tasks-(\d{5,})\.json")
+
+
+@dataclass(frozen=True)
+class LabelStudioFormat:
+    """Tasks with brush predictions, for Label Studio's Import button or `POST /api/projects/{id}/import`.
+
+    Files of at most `shard_bytes` (save one with a larger task alone) and `shard_tasks`, to be imported one after the
+    other: the limits are of a request. The last prediction is the one that annotators start from.
+    """
+
+    name: ClassVar[str] = "label-studio"
+    target: BrushTarget
+    shard_bytes: int = SHARD_BYTES
+    shard_tasks: int = SHARD_TASKS
+
+    def encode(self, picture: Labelled) -> Output:
+        """A task with a prediction for each labelling, as its record.
+
+        Raises `RequestError` where the item's data lack the picture that the labelling config shows.
+        """
+        task = Task(picture.item.task or 0, picture.item.data)
+        predictions = []
+        for labelling in picture.labellings:
+            regions = [Region(segment.mask, segment.label, segment.score) for segment in labelling.segments]
+            predictions.append(prediction(task, [(self.target, regions)], labelling.model_version).as_json())
+        return Output({}, {"data": dict(task.data), "predictions": predictions})
+
+    def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
+        """Write `tasks-00001.json` and so on, and take away those of an earlier time that come after the last."""
+        out.mkdir(parents=True, exist_ok=True)
+        last = 0
+        for last, shard in groupby(self._shards(map(to_json, records)), key=itemgetter(0)):
+            with atomic_file(out / f"tasks-{last:05d}.json") as write:
+                for place, (_, task) in enumerate(shard):
+                    write((b",\n" if place else b"[\n") + task)
+                write(b"\n]\n")
+        for path in out.glob("tasks-*.json"):
+            number = _SHARD.fullmatch(path.name)
+            if number and int(number[1]) > last:
+                path.unlink()
+
+    def _shards(self, tasks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+        """Each task with the number of its file."""
+        frame, separator = len(b"[\n\n]\n"), len(b",\n")
+        number, count, size = 1, 0, frame
+        for task in tasks:
+            if count and (count == self.shard_tasks or size + separator + len(task) > self.shard_bytes):
+                number, count, size = number + 1, 0, frame
+            size += len(task) + (separator if count else 0)
+            count += 1
+            yield number, task

@@ -1,0 +1,53 @@
+"""Polygons as JSON Lines."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, ClassVar
+
+from walkcut.bulk.formats.files import picture_name, write_lines
+from walkcut.bulk.formats.label_maps import label_map
+from walkcut.bulk.formats.polygons import checked_tolerance, polygons
+from walkcut.bulk.items import Labelled, Output
+
+
+@dataclass(frozen=True)
+class PolygonFormat:
+    """A line of JSON for each picture: its regions in the default labelling, each with a list of polygons.
+
+    A polygon is a list of rings, as in GeoJSON: the outer one, then its holes; a ring is a list of corners [x, y], the
+    first one not repeated. Corners lie on the edges of pixels: [0, 0] is the picture's upper left corner, [width,
+    height] its lower right one. `polygons` says how true they are to a `tolerance` in pixels.
+    """
+
+    name: ClassVar[str] = "polygon"
+    tolerance: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked_tolerance(self.tolerance)
+
+    def encode(self, picture: Labelled) -> Output:
+        """No file; the line as record."""
+        labelling = picture.labellings[-1]
+        height, width = picture.size
+        regions: list[dict[str, Any]] = [
+            {"label": segment.label, "score": segment.score, "polygons": []} for segment in labelling.segments
+        ]
+        for number, parts in groupby(polygons(label_map(picture), self.tolerance), attrgetter("number")):
+            regions[number - 1]["polygons"] = [[ring.tolist() for ring in (part.outer, *part.holes)] for part in parts]
+        record = {
+            "key": picture.item.key,
+            "image": picture_name(picture.item),
+            "width": width,
+            "height": height,
+            "model_version": labelling.model_version,
+            "tolerance": self.tolerance,
+            "regions": regions,
+        }
+        return Output({}, record)
+
+    def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
+        """Write `polygons.jsonl`."""
+        write_lines(records, out / "polygons.jsonl")

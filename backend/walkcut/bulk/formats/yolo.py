@@ -1,0 +1,69 @@
+"""YOLO's segmentation labels."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial.distance import cdist
+
+from walkcut.bulk.formats.files import file_name
+from walkcut.bulk.formats.label_maps import class_number, default_segments, label_map
+from walkcut.bulk.formats.polygons import Points, Polygon, checked_tolerance, polygons
+from walkcut.bulk.items import Labelled, Output
+from walkcut.store import atomic_file
+
+
+@dataclass(frozen=True)
+class YoloFormat:
+    """Labels as ultralytics trains on: a line `class x1 y1 x2 y2 …` for each connected part of a region.
+
+    Coordinates are shares of the picture's width and height, on the edges of pixels. A hole is cut in from the outer
+    border along a line there and back, which has no area: lines are filled by the even-odd rule. `polygons` says how
+    true they are to a `tolerance` in pixels; a reader that paints outlines besides, as ultralytics does, makes regions
+    up to a pixel larger. Pictures belong into the folder `images` under the names of their labels.
+    """
+
+    name: ClassVar[str] = "yolo"
+    classes: tuple[str, ...]
+    tolerance: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked_tolerance(self.tolerance)
+
+    def encode(self, picture: Labelled) -> Output:
+        """labels/KEY.txt, empty for a picture without regions. Raises `SettingsError` for a label not in `classes`."""
+        numbers = [class_number(segment.label, self.classes) for segment in default_segments(picture)]
+        size = np.array([picture.size[1], picture.size[0]])
+        lines = [
+            f"{numbers[polygon.number - 1]} {_coordinates(_one_ring(polygon) / size)}\n"
+            for polygon in polygons(label_map(picture), self.tolerance)
+        ]
+        file = f"labels/{file_name(picture.item.key, '.txt')}"
+        return Output({file: "".join(lines).encode()}, {"key": picture.item.key})
+
+    def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:  # noqa: ARG002 - the protocol's
+        """Write `data.yaml`: all pictures to train on and, until you part them, to validate on."""
+        out.mkdir(parents=True, exist_ok=True)
+        names = [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(self.classes)]
+        lines = ["train: images", "val: images", "names:", *names]
+        with atomic_file(out / "data.yaml") as write:
+            write("".join(f"{line}\n" for line in lines).encode())
+
+
+def _one_ring(polygon: Polygon) -> Points:
+    """The polygon's outer ring with its holes cut in, each from the nearest point of what there is."""
+    ring = polygon.outer
+    for hole in polygon.holes:
+        start, end = np.unravel_index(cdist(ring, hole).argmin(), (len(ring), len(hole)))
+        inner = np.roll(hole, -end, axis=0)
+        ring = np.concatenate([ring[: start + 1], inner, inner[:1], ring[start:]])
+    return ring
+
+
+def _coordinates(points: Float[np.ndarray, "n 2"]) -> str:
+    """x and y of each point in turn."""
+    return " ".join(f"{value:.6f}" for value in points.ravel().tolist())

@@ -1,0 +1,176 @@
+"""What `walkcut prelabel` and `walkcut recut` share."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from walkcut.annotator import Options, Project, project_options
+from walkcut.bulk.formats import FormatOptions, LabelStudioFormat, make_format
+from walkcut.bulk.ledger import FAILED, Ledger, open_ledger
+from walkcut.bulk.progress import Tally, metrics, shown
+from walkcut.bulk.runs import Engine, FolderSink, Sink, carry_out, fingerprint, write_report
+from walkcut.bulk.work import Plan
+from walkcut.cli.options import GranularityType
+from walkcut.cli.parts import access_of, policy_of
+from walkcut.images import DecodeLimits
+from walkcut.labelstudio import BrushTarget, brush_targets
+from walkcut.segmentation.granularity import Granularity
+from walkcut.settings import Settings
+from walkcut.store import TreeCache
+
+_PLAIN = BrushTarget("brush", "image", "image", ("Region",), labels=("Region",))
+_INTERRUPTED = 130  # as shells have it
+
+granularity_option = click.option(
+    "--granularity",
+    "granularities",
+    type=GranularityType(),
+    multiple=True,
+    help="auto, coarse, medium, fine, 12, tau=0.4 or k=3; for label-studio also several, the default last.",
+)
+tolerance_option = click.option(
+    "--tolerance", type=click.FloatRange(0), default=1.0, show_default=True, help="Of polygons, in pixels."
+)
+label_config_option = click.option(
+    "--label-config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Labelling config (XML) of the project that it is for.  [one label, Region]",
+)
+workers_option = click.option("--workers", type=click.IntRange(1), help="Processes beside this one.  [one for a core]")
+restart_option = click.option("--restart", is_flag=True, help="Start anew: delete what the run in --out wrote.")
+retry_option = click.option("--retry-failed", is_flag=True, help="Try those again that failed.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan with its engine and the folder of its ledger; without `keep_trees` no trees are added to the cache."""
+
+    settings: Settings
+    plan: Plan
+    engine: Engine[Any]
+    out: Path
+    label_config: str = ""
+    keep_trees: bool = False
+    restart: bool = False
+    retry_failed: bool = False
+    metrics_port: int | None = None
+
+    def sink(self, ledger: Ledger) -> Sink:
+        """Files in the folder."""
+        return FolderSink(ledger, self.plan.form)
+
+    def carry_out(self, jobs: Iterable[Any], total: Callable[[], int] | None = None) -> None:
+        """Carry the jobs out, with files as their results; ends the command."""
+        self.carry_into(self.sink, lambda _: jobs, total)
+
+    def carry_into(
+        self,
+        open_sink: Callable[[Ledger], Any],
+        jobs: Callable[[Any], Iterable[Any]],
+        total: Callable[[], int] | None = None,
+    ) -> None:
+        """Carry out the jobs that there are for a sink; ends the command with status 1 after failures."""
+        logging.basicConfig(level=self.settings.log_level, format="%(asctime)s %(levelname)s: %(message)s")
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request to Label Studio
+        multiprocessing.set_forkserver_preload(["walkcut.cli"])  # so that each process need not import it anew
+        named = fingerprint(self.plan, self.label_config)
+        with (
+            _ended_by_sigterm(),
+            open_ledger(self.out, named, restart=self.restart, retry_failed=self.retry_failed) as ledger,
+        ):
+            sink = open_sink(ledger)
+            try:
+                tally = self._watched(jobs(sink), ledger, sink, total)
+                report = write_report(self.out, ledger, tally)
+            except KeyboardInterrupt:
+                click.echo(f"interrupted: {ledger.done} done and kept; the same command goes on from there", err=True)
+                sys.exit(_INTERRUPTED)
+        click.echo(
+            f"{report['images']} done in {report['seconds']:.1f} s, {report['images_per_second']:.2f} images/s; "
+            f"in all {report['images_in_all']} done, {report['failed_in_all']} failed"
+        )
+        if tally.tree_bytes > self.settings.cache_bytes:
+            click.echo(f"the cut trees take {tally.tree_bytes} bytes: raise WALKCUT_CACHE_BYTES to keep all", err=True)
+        if report["failed_in_all"]:
+            click.echo(f"{self.out / FAILED} says why; --retry-failed tries them again", err=True)
+            sys.exit(1)
+
+    def _watched(self, jobs: Iterable[Any], ledger: Ledger, sink: Sink, total: Callable[[], int] | None) -> Tally:
+        """Carry the jobs out, with progress, and with metrics where they are asked for."""
+        cache = TreeCache(trees_of(self.settings), self.settings.cache_bytes) if self.keep_trees else None
+        with ExitStack() as stack:
+            watchers = [stack.enter_context(shown(total, before=ledger.done + ledger.failed))]
+            if self.metrics_port is not None:
+                watchers.append(stack.enter_context(metrics(self.settings.host, self.metrics_port)))
+            return carry_out(jobs, self.engine, ledger, sink, cache, watchers)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is wished of pictures that belong to no project of Label Studio."""
+
+    form: str
+    label_config: str = ""
+    granularities: Sequence[Granularity] = ()
+    tolerance: float = 1.0
+
+    def plan(self, settings: Settings, segmenter: str, method: str, *, trees: bool) -> Plan:
+        """The plan for trees of a segmenter's version; what is not wished comes from labelling config and settings."""
+        targets = brush_targets(self.label_config) if self.label_config else (_PLAIN,)
+        default = Options(settings.granularity, settings.max_regions, settings.min_area, settings.label_confidence)
+        options = project_options(default, {}, targets[0].options)
+        several = self.form == LabelStudioFormat.name
+        wanted = tuple(self.granularities) or (options.granularities if several else (options.granularity,))
+        project = Project(targets, replace(options, granularity=wanted[-1]))
+        form = make_format(self.form, FormatOptions(targets[0], self.tolerance))
+        return plan_of(settings, project, wanted, form, segmenter, method, trees=trees)
+
+
+def plan_of(
+    settings: Settings,
+    project: Project,
+    granularities: tuple[Granularity, ...],
+    form: Any,
+    segmenter: str,
+    method: str,
+    *,
+    trees: bool,
+) -> Plan:
+    """A plan with the limits of the settings."""
+    limits, folder = DecodeLimits(settings.max_pixels), trees_of(settings) if trees else None
+    policy, access = policy_of(settings), access_of(settings)
+    return Plan(project, granularities, form, segmenter, method, limits, policy, access, folder)
+
+
+def trees_of(settings: Settings) -> Path:
+    """Where the backend keeps cut trees."""
+    return settings.state_dir / "trees"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Take the signal that asks processes to end for Ctrl-C."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

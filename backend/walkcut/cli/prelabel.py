@@ -1,0 +1,146 @@
+"""`walkcut prelabel`."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from walkcut.bulk.formats import FORMATS, LabelStudioFormat
+from walkcut.bulk.local import one_model, whole_pictures
+from walkcut.bulk.runs import Engine, StudioSink
+from walkcut.bulk.sources import project_items, read_sources
+from walkcut.bulk.work import Plan
+from walkcut.cli.bulk import (
+    Run,
+    Wishes,
+    cores,
+    granularity_option,
+    label_config_option,
+    plan_of,
+    restart_option,
+    retry_option,
+    tolerance_option,
+    workers_option,
+)
+from walkcut.cli.options import chosen, method_option, model_option, random_weights_option, segmenter_of
+from walkcut.cli.parts import backend_of
+from walkcut.errors import SettingsError
+from walkcut.extraction import EMBEDDED
+from walkcut.pipeline import Segmenter
+from walkcut.segmentation.granularity import Granularity
+from walkcut.settings import Settings, read_settings
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option("--project", type=click.IntRange(1), help="Label this Label Studio project's tasks instead.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
+@click.option("--format", "form", type=click.Choice(tuple(FORMATS)), default=LabelStudioFormat.name, show_default=True)
+@click.option("--image-key", default="", help="Where references are in lists.  [image, url, path or file_name]")
+@label_config_option
+@granularity_option
+@tolerance_option
+@model_option
+@method_option
+@random_weights_option
+@workers_option
+@click.option("--trees/--no-trees", default=True, show_default=True, help="Keep cut trees, for `walkcut recut` too.")
+@restart_option
+@retry_option
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port to ask for Prometheus metrics meanwhile.")
+def prelabel(
+    sources: Sequence[str],
+    project: int | None,
+    out: Path | None,
+    form: str,
+    image_key: str,
+    label_config: Path | None,
+    granularities: Sequence[Granularity],
+    tolerance: float,
+    model: str | None,
+    method: str | None,
+    random_weights: bool,  # noqa: FBT001 - the command line's switches
+    workers: int | None,
+    trees: bool,  # noqa: FBT001
+    restart: bool,  # noqa: FBT001
+    retry_failed: bool,  # noqa: FBT001
+    metrics_port: int | None,
+) -> None:
+    """Pre-label many pictures. The same command goes on where an earlier one was ended, whatever ended it.
+
+    SOURCE is a folder, a pattern, a picture, a list (JSON, JSON lines, CSV or Parquet) or a URL of a cloud storage
+    (s3://, gs://). With --project predictions go into Label Studio; else files go to --out. Pictures that fail are
+    named in OUT/failed.jsonl, the others are done, and the exit status is 1.
+    """
+    if bool(sources) == (project is not None):
+        raise SettingsError("say what to label: either sources or --project")
+    settings = chosen(read_settings(), model=model, method=method)
+    load = partial(segmenter_of, settings, random_weights=random_weights)
+    segmenter = load()
+
+    def run(plan: Plan, folder: Path, config: str = "") -> Run:
+        engine = _engine(settings, plan, segmenter, load, workers or cores())
+        return Run(settings, plan, engine, folder, config, trees, restart, retry_failed, metrics_port)
+
+    if project is not None:
+        if label_config or granularities:
+            raise SettingsError("a project has its own labelling config and granularities: leave those options out")
+        _into_project(str(project), out, settings, segmenter, run, trees=trees)
+        return
+    if out is None:
+        raise SettingsError("say with --out into which folder the results go")
+    config = label_config.read_text() if label_config else ""
+    plan = Wishes(form, config, granularities, tolerance).plan(
+        settings, segmenter.version, segmenter.recipe.name, trees=trees
+    )
+    items = partial(
+        read_sources,
+        sources,
+        image_key=image_key,
+        data_key=plan.project.targets[0].data_key,
+        root=settings.local_files_root,
+    )
+    run(plan, out, config).carry_out(items(), total=lambda: sum(1 for _ in items()))
+
+
+def _into_project(
+    project: str,
+    out: Path | None,
+    settings: Settings,
+    segmenter: Segmenter,
+    run: Callable[[Plan, Path], Run],
+    *,
+    trees: bool,
+) -> None:
+    """Predict the tasks that nobody has annotated, as the backend would; those that it has predicted are left out."""
+    with backend_of(settings) as backend:
+        if backend.studio is None:
+            raise SettingsError("Label Studio cannot be asked: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        studio = backend.studio
+        config = backend.store.label_config(project) or studio.label_config(project)
+        wanted = backend.learner.project(project, config, backend.store.extra_params(project))
+        plan = plan_of(
+            settings,
+            wanted,
+            wanted.options.granularities,
+            LabelStudioFormat(wanted.targets[0]),
+            segmenter.version,
+            segmenter.recipe.name,
+            trees=trees,
+        )
+        folder = out or settings.state_dir / "prelabel" / f"project-{project}" / plan.versions[-1]
+        run(plan, folder).carry_into(
+            lambda ledger: StudioSink(ledger, studio, project, plan.versions),
+            lambda sink: project_items(sink.tasks(), wanted.targets[0], plan.versions),
+        )
+
+
+def _engine(
+    settings: Settings, plan: Plan, segmenter: Segmenter, load: Callable[[], Segmenter], processes: int
+) -> Engine[Any]:
+    """Whole pictures in processes where the model is small and on the CPU, else the one model of this process."""
+    if settings.model == EMBEDDED and settings.device == "cpu":
+        return partial(whole_pictures, plan, load, processes=processes)
+    return partial(one_model, plan, segmenter, processes=processes)

@@ -1,0 +1,87 @@
+"""Stand-ins for the tests of bulk runs: a segmenter that is fast, and work that goes wrong in ways of its own."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from tests.scenes import png, quarter_labels, quarters
+from walkcut.annotator import Options, Project
+from walkcut.bulk.formats import PngFormat
+from walkcut.bulk.items import Format, Item, Output
+from walkcut.bulk.ledger import Done, Failure, Outcome
+from walkcut.bulk.work import Plan
+from walkcut.errors import SettingsError
+from walkcut.extraction.embedded import EmbeddedExtractor
+from walkcut.labelstudio import BrushTarget
+from walkcut.pipeline import Segmenter
+from walkcut.recipes import RECIPES
+from walkcut.segmentation.granularity import Granularity, Level
+from walkcut.segmentation.hierarchy import Hierarchy
+from walkcut.segmentation.tree import CutTree, grow_tree
+
+TARGET = BrushTarget("brush", "image", "image", ("Region",), labels=("Region",))
+LEVELS = {Level.COARSE: 2, Level.MEDIUM: 3, Level.FINE: 4}
+
+
+@dataclass(frozen=True)
+class QuickSegmenter(Segmenter):
+    """Cuts every picture into its quarters, in no time."""
+
+    def tree(self, image: UInt8[np.ndarray, "y x 3"]) -> CutTree:
+        height, width, _ = image.shape
+        joints = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.6, 0.5, 0.4]), np.ones(3, np.bool_))
+        return grow_tree(quarter_labels(height, width), joints, LEVELS)
+
+
+def quick_segmenter() -> QuickSegmenter:
+    return QuickSegmenter(EmbeddedExtractor(), RECIPES["merge"])
+
+
+def plan_for(
+    form: Format | None = None, granularities: tuple[Granularity, ...] = (Level.AUTO,), trees: Path | None = None
+) -> Plan:
+    """A plan for the quick segmenter."""
+    project = Project((TARGET,), Options(granularities[-1]))
+    return Plan(project, granularities, form or PngFormat(), quick_segmenter().version, "merge", trees=trees)
+
+
+def picture(path: Path, height: int = 24, width: int = 32) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(quarters(height, width)))
+    return path
+
+
+def done(key: str, record: dict[str, object] | None = None, files: dict[str, bytes] | None = None) -> Done:
+    return Done(Item(key, f"/{key}.jpg"), Output(files or {}, record or {"key": key}), "", None, {"tree": 0.5})
+
+
+class Echo:
+    """Work that is done at once; what an item's reference says happens to the process first."""
+
+    def prepare(self, item: Item | Failure) -> Item | Failure:
+        return item
+
+    def complete(self, item: Item | Failure) -> Outcome:
+        if isinstance(item, Failure):
+            return item
+        if item.reference == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item.reference.startswith("die once "):
+            marker = Path(item.reference.removeprefix("die once "))
+            if not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return done(item.key)
+
+
+def refuse() -> Echo:
+    raise SettingsError("no such model: choose another")
+
+
+def die() -> Echo:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Echo()
