@@ -6,10 +6,13 @@ from importlib.metadata import version
 import click
 
 from walkcut.cli.benchmark import benchmark
+from walkcut.cli.doctor import doctor
 from walkcut.cli.evaluate import evaluate
 from walkcut.cli.merge import merge
 from walkcut.cli.options import Commands
+from walkcut.cli.prelabel import prelabel
 from walkcut.cli.project import project
+from walkcut.cli.recut import recut
 from walkcut.cli.segment import segment
 from walkcut.cli.serve import serve
 from walkcut.recipes import PUBLISHED, RECIPES, describe
@@ -43,8 +46,11 @@ def list_recipes() -> None:
 
 
 main.add_command(serve)
+main.add_command(doctor)
 main.add_command(segment)
 main.add_command(merge)
+main.add_command(prelabel)
+main.add_command(recut)
 main.add_command(project)
 main.add_command(benchmark)
 main.add_command(evaluate)
