@@ -59,7 +59,7 @@ def test_predictions_and_trees_are_those_of_the_backend(tmp_path: Path) -> None:
     plan = plan_for(LabelStudioFormat(TARGET), options.granularities, tmp_path)
     annotator = Annotator(quick_segmenter(), PictureSource(FetchPolicy(), None), DecodeLimits(), cache, options)
     project = annotator.set_up(CONFIG, {})
-    plan = replace(plan, project=project, method=str(quick_segmenter().recipe.method))
+    plan = replace(plan, project=project, method=quick_segmenter().recipe.name)
     done = finished(plan, Item("a", reference, {"image": reference}))
     versions = [annotator.version(project, granularity) for granularity in options.granularities]
     assert [each["model_version"] for each in done.output.record["predictions"]] == versions
