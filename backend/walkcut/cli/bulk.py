@@ -14,14 +14,14 @@ from typing import Any
 
 import click
 
-from walkcut.annotator import Options, Project, project_options
+from walkcut.annotator import Project, project_options
 from walkcut.bulk.formats import FormatOptions, LabelStudioFormat, make_format
 from walkcut.bulk.ledger import FAILED, Ledger, open_ledger
 from walkcut.bulk.progress import Tally, metrics, shown
 from walkcut.bulk.runs import Engine, FolderSink, Sink, carry_out, fingerprint, write_report
 from walkcut.bulk.work import Plan
 from walkcut.cli.options import GranularityType
-from walkcut.cli.parts import access_of, policy_of
+from walkcut.cli.parts import access_of, options_of, policy_of, trees_of
 from walkcut.images import DecodeLimits
 from walkcut.labelstudio import BrushTarget, brush_targets
 from walkcut.segmentation.granularity import Granularity
@@ -127,8 +127,7 @@ class Wishes:
     def plan(self, settings: Settings, segmenter: str, method: str, *, trees: bool) -> Plan:
         """The plan for trees of a segmenter's version; what is not wished comes from labelling config and settings."""
         targets = brush_targets(self.label_config) if self.label_config else (_PLAIN,)
-        default = Options(settings.granularity, settings.max_regions, settings.min_area, settings.label_confidence)
-        options = project_options(default, {}, targets[0].options)
+        options = project_options(options_of(settings), {}, targets[0].options)
         several = self.form == LabelStudioFormat.name
         wanted = tuple(self.granularities) or (options.granularities if several else (options.granularity,))
         project = Project(targets, replace(options, granularity=wanted[-1]))
@@ -150,11 +149,6 @@ def plan_of(
     limits, folder = DecodeLimits(settings.max_pixels), trees_of(settings) if trees else None
     policy, access = policy_of(settings), access_of(settings)
     return Plan(project, granularities, form, segmenter, method, limits, policy, access, folder)
-
-
-def trees_of(settings: Settings) -> Path:
-    """Where the backend keeps cut trees."""
-    return settings.state_dir / "trees"
 
 
 def cores() -> int:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from walkcut.annotator import Annotator, Options
+from walkcut.annotator import Annotator, Options, Project
 from walkcut.cli.options import segmenter_of
 from walkcut.errors import SettingsError
 from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource
@@ -23,6 +24,17 @@ class Backend:
     store: ProjectStore
     studio: Studio | None
 
+    def asked_studio(self) -> Studio:
+        """Label Studio, for what cannot be done without. Raises `SettingsError` where it is not set."""
+        if self.studio is None:
+            raise SettingsError("Label Studio cannot be asked: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        return self.studio
+
+    def project(self, number: str) -> Project:
+        """A project as its annotators taught it to be, with its labelling config as remembered or from Label Studio."""
+        config = self.store.label_config(number) or self.asked_studio().label_config(number)
+        return self.learner.project(number, config, self.store.extra_params(number))
+
 
 @contextmanager
 def backend_of(settings: Settings) -> Iterator[Backend]:
@@ -39,9 +51,19 @@ def annotator_of(settings: Settings) -> Annotator:
         segmenter_of(settings),
         PictureSource(policy_of(settings), access_of(settings)),
         DecodeLimits(settings.max_pixels),
-        TreeCache(settings.state_dir / "trees", settings.cache_bytes),
-        Options(settings.granularity, settings.max_regions, settings.min_area, settings.label_confidence),
+        TreeCache(trees_of(settings), settings.cache_bytes),
+        options_of(settings),
     )
+
+
+def trees_of(settings: Settings) -> Path:
+    """Where the backend keeps cut trees."""
+    return settings.state_dir / "trees"
+
+
+def options_of(settings: Settings) -> Options:
+    """What projects start from."""
+    return Options(settings.granularity, settings.max_regions, settings.min_area, settings.label_confidence)
 
 
 def policy_of(settings: Settings) -> FetchPolicy:

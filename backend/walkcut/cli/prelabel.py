@@ -116,11 +116,7 @@ def _into_project(
 ) -> None:
     """Predict the tasks that nobody has annotated, as the backend would; those that it has predicted are left out."""
     with backend_of(settings) as backend:
-        if backend.studio is None:
-            raise SettingsError("Label Studio cannot be asked: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-        studio = backend.studio
-        config = backend.store.label_config(project) or studio.label_config(project)
-        wanted = backend.learner.project(project, config, backend.store.extra_params(project))
+        studio, wanted = backend.asked_studio(), backend.project(project)
         plan = plan_of(
             settings,
             wanted,

@@ -6,13 +6,12 @@ from contextlib import closing
 import click
 from tqdm import tqdm
 
-from walkcut.cli.parts import Backend, backend_of
+from walkcut.cli.parts import backend_of
 from walkcut.errors import RequestError, SettingsError, WalkcutError
 from walkcut.labelstudio import brush_targets, named_labels, read_task
 from walkcut.lessons import Learned, learn
 from walkcut.settings import read_settings
 from walkcut.store import ProjectStore
-from walkcut.studio import Studio
 
 project_argument = click.argument("project", type=click.IntRange(1), metavar="ID")
 
@@ -118,9 +117,7 @@ def repredict(project: int) -> None:
     """
     number, failed, done = str(project), 0, 0
     with backend_of(read_settings()) as backend:
-        studio = _studio(backend)
-        config = backend.store.label_config(number) or studio.label_config(number)
-        wanted = backend.learner.project(number, config, backend.store.extra_params(number))
+        studio, wanted = backend.asked_studio(), backend.project(number)
         version = backend.annotator.version(wanted, wanted.options.granularity)
         for task, versions in tqdm(studio.unannotated(number), unit="task", disable=None):
             if version in versions:
@@ -139,12 +136,6 @@ def repredict(project: int) -> None:
 
 def _sources(sources: tuple[tuple[int, int], ...]) -> list[dict[str, int]]:
     return [{"task": task, "annotation": annotation} for task, annotation in sources]
-
-
-def _studio(backend: Backend) -> Studio:
-    if backend.studio is None:
-        raise SettingsError("Label Studio cannot be asked: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-    return backend.studio
 
 
 def _store() -> closing[ProjectStore]:

@@ -19,9 +19,9 @@ from walkcut.cli.bulk import (
     restart_option,
     retry_option,
     tolerance_option,
-    trees_of,
     workers_option,
 )
+from walkcut.cli.parts import trees_of
 from walkcut.errors import SettingsError
 from walkcut.segmentation.granularity import Granularity
 from walkcut.settings import read_settings
