@@ -18,7 +18,8 @@ from walkcut.annotator import Project, project_options
 from walkcut.bulk.formats import FormatOptions, LabelStudioFormat, make_format
 from walkcut.bulk.ledger import FAILED, Ledger, open_ledger
 from walkcut.bulk.progress import Tally, metrics, shown
-from walkcut.bulk.runs import Engine, FolderSink, Sink, carry_out, fingerprint, write_report
+from walkcut.bulk.runs import Engine, carry_out, fingerprint, write_report
+from walkcut.bulk.sinks import FolderSink, Sink
 from walkcut.bulk.work import Plan
 from walkcut.cli.options import GranularityType
 from walkcut.cli.parts import access_of, options_of, policy_of, trees_of

@@ -9,7 +9,8 @@ import click
 
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.local import one_model, whole_pictures
-from walkcut.bulk.runs import Engine, StudioSink
+from walkcut.bulk.runs import Engine
+from walkcut.bulk.sinks import StudioSink
 from walkcut.bulk.sources import project_items, read_sources
 from walkcut.bulk.work import Plan
 from walkcut.cli.bulk import (
