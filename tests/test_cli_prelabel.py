@@ -4,17 +4,29 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.bulk.held_studio import HeldStudio
 from tests.bulk.stand_ins import picture
-from tests.test_learner import FakeStudio, task
+from tests.test_learner import CONFIG, HALVES, created, task
 from walkcut.cli import main
-from walkcut.store import TreeCache
+from walkcut.cli.parts import annotator_of
+from walkcut.labelstudio import read_task
+from walkcut.learner import Learner
+from walkcut.settings import Settings
+from walkcut.store import Event, ProjectStore, TreeCache
 
 START_S = 120.0
+SECOND = (
+    '<Image name="back" value="$back"/><BrushLabels name="c" toName="back"><Label value="Car"/></BrushLabels></View>'
+)
+TWO_PICTURES = CONFIG.replace("</View>", SECOND)
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +98,9 @@ def test_pictures_become_import_files_and_are_cut_again_from_their_trees(tmp_pat
         (("x", "--project", "3"), "say what to label: either sources or --project"),
         (("x",), "say with --out into which folder the results go"),
         (("--project", "3", "--granularity", "4"), "its own labelling config and granularities: leave those"),
+        (("--project", "3", "--format", "coco"), "its own labelling config and granularities: leave those"),
+        (("x", "--out", "out", "--replace"), "--replace is about predictions in Label Studio: say with --project"),
+        (("x", "--out", "out", "--label-config", "two.xml"), r"several pictures a task (im, back), and files are"),
         (("--project", "3"), "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"),
         (("nowhere", "--out", "out"), "there is no nowhere"),
     ],
@@ -94,23 +109,92 @@ def test_what_cannot_be_done_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("two.xml").write_text(TWO_PICTURES)
     result = walkcut("prelabel", *arguments)
     assert result.exit_code == 1
     assert message in result.stderr
 
 
-def test_predictions_go_into_a_project_once(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
-    studio = FakeStudio()
-    studio.bare = [({"id": number, "data": task(number)["data"]}, frozenset()) for number in (1, 2)]
+@pytest.fixture
+def studio(monkeypatch: pytest.MonkeyPatch) -> HeldStudio:
+    """A Label Studio that the settings name, with two tasks."""
+    held = HeldStudio([task(1), task(2)], CONFIG)
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://label-studio.test")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef")
-    monkeypatch.setattr("walkcut.cli.parts.Studio", lambda access, ca_bundle: studio)
+    monkeypatch.setattr("walkcut.cli.parts.Studio", lambda access, ca_bundle: held)
+    return held
+
+
+@pytest.fixture
+def learner(state: Path) -> Iterator[Learner]:
+    """What takes in lessons of project 3, which two tasks have taught."""
+    with closing(ProjectStore(state)) as store:
+        store.remember_setup("3", CONFIG, {})
+        learner = Learner(annotator_of(Settings(state_dir=state)), store)
+        for number in (1, 2):
+            learner.take_in(created(number, *HALVES, task_id=number))
+        yield learner
+
+
+def test_predictions_go_into_a_project_once_and_replace_earlier_ones(studio: HeldStudio, state: Path) -> None:
+    studio.take([{"task": number, "model_version": "auto-walkcut-merge-01234567"} for number in studio.tasks])
     for _ in range(2):
         result = walkcut("prelabel", "--project", 3, "--workers", 1)
         assert result.exit_code == 0, result.output
-    assert sorted(each["task"] for each in studio.given) == [1] * 4 + [2] * 4
-    assert len({each["model_version"] for each in studio.given}) == 4
+    (request,) = studio.requests
+    assert sorted(each["task"] for each in request) == [1] * 4 + [2] * 4
+    assert len({each["model_version"] for each in request}) == 4
     assert len(list((state / "prelabel" / "project-3").iterdir())) == 1
+    result = walkcut("prelabel", "--project", 3, "--workers", 1, "--replace")
+    assert result.exit_code == 0, result.output
+    assert list(studio.held.values()) == request
+
+
+def test_predictions_of_a_project_that_has_learned_are_those_of_the_backend(
+    studio: HeldStudio, learner: Learner, state: Path
+) -> None:
+    assert walkcut("prelabel", "--project", 3, "--workers", 1).exit_code == 0
+    project = learner.project("3", CONFIG, {})
+    expected = annotator_of(Settings(state_dir=state)).predict(read_task(task(1)), project)
+    assert [each for each in studio.held.values() if each["task"] == 1] == [
+        {"task": 1, **each.as_json()} for each in expected
+    ]
+    assert any("meta" in region for each in expected for region in each.result)
+
+
+def test_a_run_into_a_project_is_cut_again_as_that_has_learned(
+    studio: HeldStudio, learner: Learner, state: Path, tmp_path: Path
+) -> None:
+    assert walkcut("prelabel", "--project", 3, "--workers", 1, "--out", tmp_path / "run").exit_code == 0
+    again = ("recut", tmp_path / "run", "--workers", 1, "--out")
+
+    def predictions(name: str, *options: object) -> list[dict[str, Any]]:
+        result = walkcut(*again, tmp_path / name, *options)
+        assert result.exit_code == 0, result.output
+        rows = json.loads((tmp_path / name / "tasks-00001.json").read_text())
+        assert [row["data"] for row in rows] == [task(number)["data"] for number in (1, 2)]
+        return list(rows[0]["predictions"])
+
+    learned = predictions("learned", "--project", 3)
+    assert learned == [{key: each[key] for key in learned[0]} for each in studio.held.values() if each["task"] == 1]
+    assert "Car" in labels(learned)
+    coarse = predictions("coarse", "--project", 3, "--granularity", 2)
+    assert [each["model_version"].partition("-")[0] for each in coarse] == ["2"]
+    assert "Car" in labels(coarse)
+
+    refused = walkcut(*again, tmp_path / "refused")
+    assert refused.exit_code == 1
+    assert "is a run into a Label Studio project: name that with --project" in refused.stderr
+    (tmp_path / "config.xml").write_text(CONFIG)
+    assert "Car" not in labels(predictions("plain", "--label-config", tmp_path / "config.xml"))
+    refused = walkcut(*again, tmp_path / "refused", "--project", 4)
+    assert "config of project 4 is not known here, as it is where the backend was attached" in refused.stderr
+    learner.take_in(Event("ANNOTATIONS_DELETED", "3", {"annotations": [{"id": 1}, {"id": 2}]}))
+    assert "Car" not in labels(predictions("forgotten", "--project", 3))
+
+
+def labels(predictions: list[dict[str, Any]]) -> set[str]:
+    return {each["value"]["brushlabels"][0] for prediction in predictions for each in prediction["result"]}
 
 
 def start(*arguments: object) -> subprocess.Popen[bytes]:

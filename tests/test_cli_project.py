@@ -97,20 +97,7 @@ def test_what_webhooks_lost_is_learned(folder: Path, studio: FakeStudio) -> None
     assert result.exit_code == 1
 
 
-def test_tasks_that_nobody_annotated_are_predicted_anew(folder: Path, studio: FakeStudio) -> None:
-    studio.bare = [(task(7), frozenset({"old"})), ({"id": 8, "data": {"photo": "gone.jpg"}}, frozenset())]
-    result = walkcut("repredict", "3")
-    assert result.stdout == "1 predicted, 1 failed\n"
-    assert "task 8: " in result.stderr
-    assert result.exit_code == 1
-    version = studio.given[-1]["model_version"]
-    assert [each["task"] for each in studio.given] == [7] * len(studio.given)
-    studio.bare = [(task(7), frozenset({version}))]
-    assert walkcut("repredict", "3").stdout == "0 predicted, 0 failed\n"
-
-
-@pytest.mark.parametrize("command", ["sync", "repredict"])
-def test_without_label_studio_nothing_can_be_asked(folder: Path, command: str) -> None:
-    result = walkcut(command, "3")
+def test_without_label_studio_nothing_can_be_asked(folder: Path) -> None:
+    result = walkcut("sync", "3")
     assert result.exit_code == 1
     assert "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY" in result.stderr

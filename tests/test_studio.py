@@ -3,7 +3,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
-from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,6 +25,8 @@ ASK: list[Callable[[Studio], object]] = [
     lambda studio: studio.prediction_version(4),
     lambda studio: next(studio.annotations("4")),
     lambda studio: next(studio.unannotated("4")),
+    lambda studio: studio.predictions(4),
+    lambda studio: studio.chosen_version("4"),
     lambda studio: studio.add_predictions("4", [{"task": 1}]),
 ]
 
@@ -50,11 +51,13 @@ def studio(site: Site) -> Iterator[Studio]:
 
 
 def test_a_project_is_asked_for_with_an_access_token(site: Site, studio: Studio) -> None:
-    site.routes["/ls/api/projects/4/"] = lambda handler: documents(handler, {"title": "Roofs", "label_config": "<é/>"})
-    assert (studio.title("4"), studio.label_config("4")) == ("Roofs", "<é/>")
+    site.routes["/ls/api/projects/4/"] = lambda handler: documents(
+        handler, {"title": "Roofs", "label_config": "<é/>", "model_version": "auto-1"}
+    )
+    assert (studio.title("4"), studio.label_config("4"), studio.chosen_version("4")) == ("Roofs", "<é/>", "auto-1")
     refresh, *asked = site.seen
     assert json.loads(refresh.body) == {"refresh": PERSONAL}
-    assert [seen.headers["Authorization"] for seen in asked] == [f"Bearer {ACCESS}"] * 2
+    assert [seen.headers["Authorization"] for seen in asked] == [f"Bearer {ACCESS}"] * 3
 
 
 def test_a_legacy_token_is_shown_as_it_is(site: Site) -> None:
@@ -82,16 +85,85 @@ def test_tasks_are_read_page_by_page_behind_the_last(site: Site, studio: Studio)
     ]
 
 
-def test_predictions_go_in_batches(site: Site, studio: Studio) -> None:
+@pytest.mark.parametrize("separator", [",", ", "], ids=["SQLite", "PostgreSQL"])
+def test_versions_that_a_list_leaves_out_are_asked_for(site: Site, studio: Studio, separator: str) -> None:
+    """Label Studio 1.23 lists 500 characters of all versions: with PostgreSQL, quotation marks among them."""
+    versions = [f"auto-walkcut-merge-{number:08x}" for number in range(20)]
+    quoted = json.dumps(versions)[1:-1][:500].replace('"', "") if separator == ", " else ",".join(versions)[:500]
+    listed = {1: versions[0], 2: separator.join(versions[:9]), 3: quoted}
+
+    def tasks(handler: BaseHTTPRequestHandler) -> None:
+        chosen = json.loads(parse_qs(urlsplit(site.seen[-1].target).query)["query"][0])["filters"]["items"]
+        left = [number for number in listed if number > chosen[-1]["value"]]
+        page = [{"id": n, "data": {}, "predictions_model_versions": listed[n]} for n in left]
+        documents(handler, {"tasks": page, "total": 3, "total_annotations": 0, "total_predictions": 0})
+
+    site.routes["/ls/api/tasks/"] = tasks
+    rows = [{"id": number, "model_version": version} for number, version in enumerate(versions)]
+    site.routes["/ls/api/predictions/"] = lambda handler: documents(handler, rows)
+    assert studio.versions("4", [1, 2, 3]) == {1: {versions[0]}, 2: set(versions[:9]), 3: set(versions)}
+    asked = [parse_qs(urlsplit(seen.target).query) for seen in site.seen if "/predictions/" in seen.target]
+    assert asked == [{"task": ["3"]}]
+
+
+def test_tasks_are_chosen_by_what_annotators_did_and_by_number(site: Site, studio: Studio) -> None:
+    nothing = {"tasks": [], "total": 0, "total_annotations": 0, "total_predictions": 0}
+    site.routes["/ls/api/tasks/"] = lambda handler: documents(handler, nothing)
+    asked = [studio.untouched("4"), studio.untouched("4", [7, 8]), studio.versions("4", {9}).items()]
+    assert [list(each) for each in asked] == [[]] * 3
+    filters = [
+        {
+            (item["filter"], item["operator"]): item["value"]
+            for item in json.loads(query["query"][0])["filters"]["items"]
+        }
+        for query in (parse_qs(urlsplit(seen.target).query) for seen in site.seen[1:])
+    ]
+    nobody = {("filter:tasks:total_annotations", "equal"): 0, ("filter:tasks:cancelled_annotations", "equal"): 0}
+    named, behind = ("filter:tasks:id", "in_list"), {("filter:tasks:id", "greater"): 0}
+    assert filters == [{named: [9]} | behind, nobody | behind, nobody | {named: [7, 8]} | behind]
+
+
+def test_a_prediction_is_deleted_once(site: Site, studio: Studio) -> None:
+    site.routes["/ls/api/predictions/7/"] = reply(204)
+    studio.delete_prediction(7)
+    studio.delete_prediction(8)  # gone already: an answer was lost
+    site.routes["/ls/api/predictions/9/"] = reply(403, b'{"detail": "no"}', JSON_TYPE)
+    with pytest.raises(StudioError, match=r"answered 403 \(no\) when asked for the end of prediction 9: set"):
+        studio.delete_prediction(9)
+
+
+def test_predictions_go_in_one_request(site: Site, studio: Studio) -> None:
     def take(handler: BaseHTTPRequestHandler) -> None:
         documents(handler, {"created": len(json.loads(site.seen[-1].body))}, 201)
 
     site.routes["/ls/api/projects/4/import/predictions"] = take
     predictions = [{"task": n, "model_version": "v", "score": 0.5, "result": []} for n in range(45)]
     studio.add_predictions("4", predictions)
-    sent = [json.loads(seen.body) for seen in site.seen[1:]]
-    assert [len(batch) for batch in sent] == [20, 20, 5]
-    assert list(chain.from_iterable(sent)) == predictions
+    assert [json.loads(seen.body) for seen in site.seen[1:]] == [predictions]
+
+
+def test_predictions_are_given_time(site: Site, studio: Studio) -> None:
+    def take(handler: BaseHTTPRequestHandler) -> None:
+        threading.Event().wait(0.7)
+        documents(handler, {"created": 1}, 201)
+
+    site.routes["/ls/api/projects/4/import/predictions"] = take
+    studio.add_predictions("4", [{"task": 1}])
+    assert len(site.seen) == 2, "the token, and one try"
+
+
+def test_predictions_are_not_waited_for_without_end(site: Site) -> None:
+    given_up = threading.Event()
+    expected = "took longer than 1 s for room for predictions in project 4: see that it is up"
+
+    def wait(handler: BaseHTTPRequestHandler) -> None:
+        given_up.wait(30)
+
+    site.routes["/api/projects/4/import/predictions"] = wait
+    access = LabelStudioAccess(site.url, "0123abcd")
+    with closing(Studio(access, patience=1)) as studio, pytest.raises(StudioError, match=expected):
+        studio.add_predictions("4", [{"task": 1}])
+    given_up.set()
 
 
 def test_predictions_that_are_not_taken_are_counted(site: Site, studio: Studio) -> None:
@@ -131,7 +203,7 @@ def test_a_refusal_is_named_with_the_remedy(
     site: Site, studio: Studio, ask: Callable[[Studio], object], status: int, body: object, message: str
 ) -> None:
     content = body if isinstance(body, str) else json.dumps(body)
-    for path in ("projects/4/", "predictions/4/", "tasks/", "projects/4/import/predictions"):
+    for path in ("projects/4/", "predictions/4/", "predictions/", "tasks/", "projects/4/import/predictions"):
         site.routes[f"/ls/api/{path}"] = reply(status, content.encode(), {"Location": "http://127.0.0.1:1/"})
     with pytest.raises(StudioError, match=message) as caught:
         ask(studio)

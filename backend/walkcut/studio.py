@@ -2,15 +2,16 @@
 
 import json
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import certifi
 import httpx
 from label_studio_sdk import LabelStudio
-from label_studio_sdk.core import ApiError
+from label_studio_sdk.core import ApiError, RequestOptions
 from label_studio_sdk.data_manager import Column, Filters, Operator, Type
 
 from walkcut.errors import StudioError
@@ -19,7 +20,7 @@ from walkcut.images import LabelStudioAccess
 Json = dict[str, Any]
 
 _PAGE = 100  # tasks, by number and data alone
-_BATCH = 20  # predictions of one request: each may hold megabytes of run-length codes
+_MOST_LISTED = 500  # characters of all versions of a task, the rest of which Label Studio 1.23 leaves out
 _MOST_SAID = 300  # characters of an answer that are worth showing
 _OTHER_SERVER = "see that LABEL_STUDIO_URL is a Label Studio's"
 _REMEDIES = {
@@ -34,12 +35,20 @@ _REMEDIES = {
 class Studio:
     """A client of Label Studio, as the user whose token it has; safe to share between threads.
 
-    No answer is waited for longer than `timeout` seconds at a time. Projects are named by number, as text. Every method
+    No answer is waited for longer than `timeout` seconds at a time, or `patience` seconds where predictions are sent:
+    these take Label Studio 60 µs for each task that a project has. Projects are named by number, as text. Every method
     raises `StudioError`, which never shows the token.
     """
 
-    def __init__(self, access: LabelStudioAccess, *, timeout: float = 30.0, ca_bundle: Path | None = None) -> None:
-        self._url, self._timeout = access.url.rstrip("/"), timeout
+    def __init__(
+        self,
+        access: LabelStudioAccess,
+        *,
+        timeout: float = 30.0,
+        patience: int = 300,
+        ca_bundle: Path | None = None,
+    ) -> None:
+        self._url, self._timeout, self._patience = access.url.rstrip("/"), timeout, patience
         if not access.token:
             raise StudioError(f"Label Studio at {self._url} asks for a token: {_REMEDIES[401]}")
         certificates = ssl.create_default_context(cafile=ca_bundle or certifi.where())
@@ -64,7 +73,7 @@ class Studio:
 
     def annotations(self, project: str) -> Iterator[tuple[Json, Json]]:
         """All annotations of a project, each with its task (`id` and `data`), both as webhooks send them."""
-        for task, _ in self._tasks(project, Operator.GREATER):
+        for task, _ in self._tasks(project, _filter(Column.total_annotations, Operator.GREATER, 0)):
             with self._explained(f"the annotations of task {task['id']}"):
                 found = self._client.annotations.list(task["id"])
             for annotation in found:
@@ -72,7 +81,40 @@ class Studio:
 
     def unannotated(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
         """All tasks without annotations (`id` and `data`), each with its predictions' model versions."""
-        return self._tasks(project, Operator.EQUAL)
+        return self._tasks(project, _filter(Column.total_annotations, Operator.EQUAL, 0))
+
+    def untouched(self, project: str, tasks: Collection[int] | None = None) -> Iterator[tuple[Json, frozenset[str]]]:
+        """The same without those that annotators skipped; of these `tasks` alone, if they are given."""
+        named = [] if tasks is None else [_filter(Column.id, Operator.IN_LIST, list(tasks))]
+        nobody = (_filter(each, Operator.EQUAL, 0) for each in (Column.total_annotations, Column.cancelled_annotations))
+        return self._tasks(project, *nobody, *named)
+
+    def versions(self, project: str, tasks: Collection[int]) -> dict[int, frozenset[str]]:
+        """The model versions of the predictions of these tasks, as of now; tasks that are gone are left out."""
+        return {
+            task["id"]: versions
+            for task, versions in self._tasks(project, _filter(Column.id, Operator.IN_LIST, list(tasks)))
+        }
+
+    def chosen_version(self, project: str) -> str:
+        """The model version that the project's settings choose for annotators to start from, or a backend's title."""
+        with self._explained(f"project {project}"):
+            return self._client.projects.get(int(project)).model_version or ""
+
+    def predictions(self, task: int) -> dict[int, str]:
+        """The numbers of a task's predictions, each with its model version."""
+        with self._explained(f"the predictions of task {task}"):
+            found = self._client.predictions.list(task=task)
+        return {each.id: each.model_version or "" for each in found if each.id is not None}
+
+    def delete_prediction(self, prediction: int) -> None:
+        """Delete a prediction, unless it is gone. Annotations made from it forget which it was."""
+        with self._explained(f"the end of prediction {prediction}"):
+            try:
+                self._client.predictions.delete(prediction)
+            except ApiError as error:
+                if error.status_code != HTTPStatus.NOT_FOUND:
+                    raise
 
     def prediction_version(self, prediction: int) -> str:
         """The model version of a prediction."""
@@ -80,33 +122,30 @@ class Studio:
             return self._client.predictions.get(prediction).model_version or ""
 
     def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
-        """Put predictions (`task`, `model_version`, `score`, `result`) into a project, a batch at a time.
+        """Put predictions (`task`, `model_version`, `score`, `result`) into a project, all in one request.
 
-        Batches before one that fails stay. None is sent twice, not even where Label Studio's answer is lost.
+        It is not sent twice, not even where Label Studio's answer is lost.
         """
-        for start in range(0, len(predictions), _BATCH):
-            batch: list[Any] = [dict(each) for each in predictions[start : start + _BATCH]]
-            with self._explained(f"room for predictions in project {project}"):
-                taken = self._client.projects.import_predictions(
-                    int(project), request=batch, request_options={"max_retries": 0}
-                ).created
-            if taken != len(batch):
-                raise StudioError(
-                    f"Label Studio at {self._url} took {taken} of {len(batch)} predictions for project {project}: "
-                    "see that they fit its labelling config, and what Label Studio's log says"
-                )
+        request: list[Any] = [dict(each) for each in predictions]
+        options: RequestOptions = {"max_retries": 0, "timeout_in_seconds": self._patience}
+        with self._explained(f"room for predictions in project {project}", self._patience):
+            taken = self._client.projects.import_predictions(
+                int(project), request=request, request_options=options
+            ).created
+        if taken != len(request):
+            raise StudioError(
+                f"Label Studio at {self._url} took {taken} of {len(request)} predictions for project {project}: "
+                "see that they fit its labelling config, and what Label Studio's log says"
+            )
 
-    def _tasks(self, project: str, annotations: str) -> Iterator[tuple[Json, frozenset[str]]]:
-        """Tasks whose number of annotations is equal to or greater than 0, with their predictions' versions.
+    def _tasks(self, project: str, *filters: Json) -> Iterator[tuple[Json, frozenset[str]]]:
+        """The tasks that the filters let through, with their predictions' versions.
 
         Each page begins behind the last task of the one before, so that tasks annotated meanwhile shift no page.
         """
         last = 0
         while True:
-            chosen = [
-                Filters.item(Column.total_annotations, annotations, Type.Number, 0),
-                Filters.item(Column.id, Operator.GREATER, Type.Number, last),
-            ]
+            chosen = [*filters, _filter(Column.id, Operator.GREATER, last)]
             with self._explained(f"the tasks of project {project}"):
                 page: list[Any] | None = self._client.tasks.list(
                     project=int(project),
@@ -120,19 +159,28 @@ class Studio:
             if not page:
                 return
             for task in page:
-                versions = (task.predictions_model_versions or "").split(",")
-                yield {"id": task.id, "data": task.data}, frozenset(filter(None, versions))
+                yield {"id": task.id, "data": task.data}, self._versions(task.id, task.predictions_model_versions or "")
             last = page[-1].id
 
+    def _versions(self, task: int, listed: str) -> frozenset[str]:
+        """The versions that a list of tasks names, or those of the task's predictions where it does not name all."""
+        # They come as "a,b" with SQLite, and with PostgreSQL as "a, b", after quotation marks have counted as well.
+        names = [each.strip() for each in listed.split(",")]
+        if len(listed) + 2 * len(names) < _MOST_LISTED:
+            return frozenset(filter(None, names))
+        return frozenset(filter(None, self.predictions(task).values()))
+
     @contextmanager
-    def _explained(self, wanted: str) -> Iterator[None]:
-        """Say what can be done where what is `wanted` cannot be had."""
+    def _explained(self, wanted: str, timeout: float = 0) -> Iterator[None]:
+        """Say what can be done where what is `wanted` cannot be had, within a time of its own if there is one."""
         place = f"Label Studio at {self._url}"
         reach = "see that it is up, and that LABEL_STUDIO_URL can be reached from where walkcut runs"
         try:
             yield
         except httpx.TimeoutException as error:
-            raise StudioError(f"{place} took longer than {self._timeout:g} s for {wanted}: {reach}") from error
+            raise StudioError(
+                f"{place} took longer than {timeout or self._timeout:g} s for {wanted}: {reach}"
+            ) from error
         except httpx.HTTPError as error:
             raise StudioError(f"{place} cannot be reached for {wanted} ({error}): {reach}") from error
         except ApiError as error:
@@ -141,6 +189,12 @@ class Studio:
             raise StudioError(f"{place} answered {said} when asked for {wanted}: {remedy}") from error
         except ValueError as error:
             raise StudioError(f"{place} gave no JSON when asked for {wanted}: {_OTHER_SERVER}") from error
+
+
+def _filter(column: str, operator: str, value: object) -> Json:
+    """One condition on tasks."""
+    kind = Type.List if operator == Operator.IN_LIST else Type.Number
+    return dict(Filters.item(column, operator, kind, value))
 
 
 def _detail(body: object) -> str:

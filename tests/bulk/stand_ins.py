@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from tests.scenes import png, quarter_labels, quarters
 from walkcut.annotator import Options, Project
 from walkcut.bulk.formats import PngFormat
-from walkcut.bulk.items import Format, Item, Output
+from walkcut.bulk.items import Format, Item
 from walkcut.bulk.ledger import Done, Failure, Outcome
 from walkcut.bulk.work import Plan
 from walkcut.errors import SettingsError
@@ -55,8 +55,19 @@ def picture(path: Path, height: int = 24, width: int = 32) -> Path:
     return path
 
 
-def done(key: str, record: dict[str, object] | None = None, files: dict[str, bytes] | None = None) -> Done:
-    return Done(Item(key, f"/{key}.jpg"), Output(files or {}, record or {"key": key}), "", None, {"tree": 0.5})
+def run_folder(out: Path) -> Path:
+    """A folder with what processes need of a run."""
+    (out / ".walkcut" / "parts").mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def written(out: Path, done: Done) -> dict[str, bytes]:
+    """The files of a picture that the ledger has not taken up."""
+    return {name: (out / ".walkcut" / "parts" / part).read_bytes() for name, part in done.files.items()}
+
+
+def done(key: str, record: dict[str, object] | None = None, files: dict[str, str] | None = None) -> Done:
+    return Done(Item(key, f"/{key}.jpg"), files or {}, record or {"key": key}, "", 0, {"tree": 0.5})
 
 
 class Echo:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.bulk.stand_ins import done
 from walkcut.bulk import lines
 from walkcut.bulk.items import Labelled, Output
-from walkcut.bulk.ledger import Failure, open_ledger, read_entries, read_fingerprint
+from walkcut.bulk.ledger import Failure, open_ledger, parts_folder, read_entries, read_fingerprint, write_parts
 from walkcut.bulk.lines import Digests
 from walkcut.errors import SettingsError
 
@@ -49,13 +49,38 @@ def files(out: Path) -> list[str]:
 
 def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
     with open_ledger(tmp_path, SETTINGS) as ledger:
-        ledger.keep(done("a", files={"deep/a.png": b"A"}))
+        ledger.keep(done("a", files=write_parts(tmp_path, {"deep/a.png": b"A"})))
         ledger.fail(FAILURE)
     with open_ledger(tmp_path, SETTINGS) as ledger:
         assert (ledger.done, ledger.failed) == (1, 1)
         assert [ledger.is_settled(key) for key in ("a", "bad", "b")] == [True, True, False]
     assert (tmp_path / "deep/a.png").read_bytes() == b"A"
     assert json.loads((tmp_path / "failed.jsonl").read_text()) == vars(FAILURE)
+
+
+def test_a_line_comes_after_its_files(tmp_path: Path) -> None:
+    with open_ledger(tmp_path, SETTINGS) as ledger:
+        with pytest.raises(FileNotFoundError):
+            ledger.keep(done("a", files={"a.png": "never-written"}))
+        assert not ledger.is_settled("a")
+    assert list(read_entries(tmp_path)) == []
+
+
+def test_parts_that_are_not_taken_up_go(tmp_path: Path) -> None:
+    parts = parts_folder(tmp_path)
+    with open_ledger(tmp_path, SETTINGS):
+        write_parts(tmp_path, {"a.png": b"A"})
+        assert len(list(parts.iterdir())) == 1
+    assert not parts.exists()
+    parts.mkdir()  # as a killed process leaves it
+    (parts / "rest").touch()
+    with open_ledger(tmp_path, SETTINGS):
+        assert list(parts.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot be written to .*see that there is room.*goes on from here"):
+        write_parts(tmp_path, {"a.png": b"A"})
 
 
 @pytest.mark.parametrize("cut", [1, 30])
@@ -99,7 +124,7 @@ def test_other_settings_are_refused_with_what_differs(tmp_path: Path) -> None:
 
 def test_starting_anew_deletes_what_the_run_wrote_and_nothing_else(tmp_path: Path) -> None:
     with open_ledger(tmp_path, SETTINGS) as ledger:
-        ledger.keep(done("a", files={"deep/down/a.png": b"A"}))
+        ledger.keep(done("a", files=write_parts(tmp_path, {"deep/down/a.png": b"A"})))
         ledger.fail(FAILURE)
         ledger.assemble(Keys())
     (tmp_path / "mine.txt").touch()

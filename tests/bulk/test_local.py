@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bulk.stand_ins import Echo, die, picture, plan_for, quick_segmenter, refuse
+from tests.bulk.stand_ins import Echo, die, picture, plan_for, quick_segmenter, refuse, run_folder, written
 from walkcut.bulk.items import Item
 from walkcut.bulk.ledger import Done, Failure, Outcome
 from walkcut.bulk.local import in_processes, one_model, whole_pictures
@@ -73,18 +73,25 @@ def test_work_that_cannot_begin_ends_the_run(make: Callable[[], Echo], message: 
         list(in_processes(make, items(3), processes=2))
 
 
+def test_files_that_cannot_be_written_end_the_run(tmp_path: Path) -> None:
+    items = [Item("a", str(picture(tmp_path / "a.png")))]
+    with pytest.raises(SettingsError, match="gone cannot be written to"):
+        list(whole_pictures(plan_for(), tmp_path / "gone", quick_segmenter, items, processes=1))
+
+
 @pytest.mark.parametrize(
     "engine",
     [
-        partial(whole_pictures, plan_for(), quick_segmenter, processes=1),
-        partial(one_model, plan_for(), quick_segmenter(), processes=1),
+        lambda out: partial(whole_pictures, plan_for(), out, quick_segmenter, processes=1),
+        lambda out: partial(one_model, plan_for(), out, quick_segmenter(), processes=1),
     ],
 )
-def test_pictures_become_files(engine: Callable[..., Iterator[Outcome]], tmp_path: Path) -> None:
+def test_pictures_become_files(engine: Callable[[Path], Callable[..., Iterator[Outcome]]], tmp_path: Path) -> None:
     names = [str(number) for number in range(12)]
     jobs = [Item(name, str(picture(tmp_path / f"{name}.png"))) for name in names]
-    outcomes = list(engine([*jobs, Item("bad", "/nowhere")]))
+    out = run_folder(tmp_path / "out")
+    outcomes = list(engine(out)([*jobs, Item("bad", "/nowhere")]))
     assert keys(iter(outcomes)) == {**dict.fromkeys(names, True), "bad": False}
-    assert {name for each in outcomes if isinstance(each, Done) for name in each.output.files} == {
+    assert {name for each in outcomes if isinstance(each, Done) for name in written(out, each)} == {
         f"{name}.png" for name in names
     }

@@ -26,16 +26,16 @@ from walkcut.store import TreeCache
 PER_PICTURE = 100  # bytes that a run may grow by for each picture
 
 
-def at_once(plan: Plan) -> Callable[[Iterable[Item | Failure]], Iterator[Outcome]]:
+def at_once(plan: Plan, out: Path) -> Callable[[Iterable[Item | Failure]], Iterator[Outcome]]:
     """An engine that does one picture after another, here."""
-    labeller = make_labeller(plan, quick_segmenter)
+    labeller = make_labeller(plan, out, quick_segmenter)
     return lambda jobs: map(labeller, jobs)
 
 
 def run(jobs: Iterable[Item | Failure], out: Path, plan: Plan | None = None) -> dict[str, Any]:
     plan = plan or plan_for()
     with open_ledger(out, fingerprint(plan)) as ledger:
-        tally = carry_out(jobs, at_once(plan), ledger, FolderSink(ledger, plan.form))
+        tally = carry_out(jobs, at_once(plan, out), ledger, FolderSink(ledger, plan.form))
         return write_report(out, ledger, tally)
 
 
@@ -48,7 +48,7 @@ def test_a_run_is_reported_and_done_again_does_nothing(tmp_path: Path) -> None:
         picture(tmp_path / "in" / f"{number}.png")
     report = run(read_sources([str(tmp_path / "in")]), tmp_path / "out")
     assert (report["images"], report["failed"], report["images_in_all"]) == (3, 0, 3)
-    assert set(report["seconds_per_stage"]) == {"read", "decode", "tree", "regions", "encode"}
+    assert set(report["seconds_per_stage"]) == {"read", "decode", "tree", "regions", "encode", "write"}
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     assert [row["key"] for row in rows(tmp_path / "out" / "labels.jsonl")] == ["0", "1", "2"]
     again = run(read_sources([str(tmp_path / "in")]), tmp_path / "out")
@@ -60,9 +60,19 @@ def test_new_trees_are_kept(tmp_path: Path) -> None:
     cache = TreeCache(tmp_path / "trees", 1 << 20)
     with open_ledger(tmp_path / "out", fingerprint(plan)) as ledger:
         items = read_sources([str(picture(tmp_path / "a.png"))])
-        tally = carry_out(items, at_once(plan), ledger, FolderSink(ledger, plan.form), cache)
+        tally = carry_out(items, at_once(plan, tmp_path / "out"), ledger, FolderSink(ledger, plan.form), cache)
     (file,) = (tmp_path / "trees").iterdir()
     assert tally.tree_bytes == file.stat().st_size > 0
+    assert cache.get(file.name.removesuffix(".tree.npz")) is not None
+
+
+def test_new_trees_keep_to_the_quota(tmp_path: Path) -> None:
+    plan, out = plan_for(trees=tmp_path / "trees"), tmp_path / "out"
+    cache = TreeCache(tmp_path / "trees", 99)  # bytes, less than any
+    with open_ledger(out, fingerprint(plan)) as ledger:
+        items = read_sources([str(picture(tmp_path / "a.png"))])
+        carry_out(items, at_once(plan, out), ledger, FolderSink(ledger, plan.form), cache)
+    assert list((tmp_path / "trees").iterdir()) == []
 
 
 @pytest.mark.parametrize("change", [plan_for(granularities=(Segments(2),)), plan_for(LabelStudioFormat(TARGET))])
@@ -120,7 +130,7 @@ def test_broken_references_are_named_and_the_rest_is_done(tmp_path: Path, count:
 def grown(jobs: int, folder: Path) -> int:
     """Bytes that a run over generated pictures grows this process by, from a tenth of them on."""
     plan = plan_for()
-    labeller = make_labeller(plan, quick_segmenter)
+    labeller = make_labeller(plan, folder / "out", quick_segmenter)
     whole = str(picture(folder / "a.png"))
     sizes: list[int] = []
 

@@ -3,6 +3,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,20 @@ def test_a_projects_tasks_without_these_versions() -> None:
         ({"id": 2, "data": {"image": "/2.jpg"}}, frozenset({"w"})),
         ({"id": 3, "data": {"text": "?"}}, frozenset()),
     ]
-    item, failure = project_items(tasks, TARGET, ["v"])
+    item, failure = project_items(tasks, [TARGET], ["v"])
     assert item == Item("task-2", "/2.jpg", {"image": "/2.jpg"}, 2)
     assert isinstance(failure, Failure)
     assert "task 3 has no picture" in failure.reason
+
+
+def test_a_task_has_an_item_for_each_picture_or_fails_as_a_whole() -> None:
+    targets = [TARGET, replace(TARGET, data_key="back")]
+    tasks: list[tuple[dict[str, Any], frozenset[str]]] = [
+        ({"id": 2, "data": {"image": "/2.jpg", "back": "/3.jpg"}}, frozenset()),
+        ({"id": 4, "data": {"image": "/4.jpg"}}, frozenset()),
+    ]
+    first, second, failure = project_items(tasks, targets, ["v"])
+    assert first == Item("task-2-1", "/2.jpg", tasks[0][0]["data"], 2, 0)
+    assert second == Item("task-2-2", "/3.jpg", tasks[0][0]["data"], 2, 1)
+    assert isinstance(failure, Failure)
+    assert (failure.key, failure.reference) == ("task-4-1", "task 4")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.bulk.stand_ins import TARGET, QuickSegmenter, picture, plan_for, quick_segmenter
+from tests.bulk.stand_ins import TARGET, QuickSegmenter, picture, plan_for, quick_segmenter, run_folder, written
 from tests.scenes import data_url, png, quarters
 from walkcut.annotator import Annotator, Options
 from walkcut.bulk.formats import LabelStudioFormat
@@ -13,6 +13,7 @@ from walkcut.bulk.items import Item
 from walkcut.bulk.ledger import Done, Entry, Failure
 from walkcut.bulk.work import Plan, Recutter, make_finisher, make_labeller
 from walkcut.errors import SettingsError
+from walkcut.growing import Grower, LocalModel
 from walkcut.images import DecodeLimits, FetchPolicy, PictureSource
 from walkcut.segmentation.granularity import Level, Segments
 from walkcut.segmentation.tree import CutTree
@@ -31,69 +32,96 @@ class Broken(QuickSegmenter):
         raise TypeError("nobody foresaw this")
 
 
-def finished(plan: Plan, item: Item) -> Done:
-    done = make_labeller(plan, quick_segmenter)(item)
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return run_folder(tmp_path / "out")
+
+
+def finished(plan: Plan, item: Item, out: Path) -> Done:
+    done = make_labeller(plan, out, quick_segmenter)(item)
     assert isinstance(done, Done)
     return done
 
 
 def failed(item: Item, **changes: Any) -> Failure:
-    failure = make_labeller(replace(plan_for(), **changes), quick_segmenter)(item)
+    failure = make_labeller(replace(plan_for(), **changes), Path(), quick_segmenter)(item)
     assert isinstance(failure, Failure)
     assert (failure.key, failure.reference) == (item.key, item.reference)
     return failure
 
 
-def test_a_picture_is_labelled_with_the_seconds_of_each_stage(tmp_path: Path) -> None:
-    done = finished(plan_for(), Item("a", str(picture(tmp_path / "a.png"))))
-    assert list(done.output.files) == ["a.png"]
-    assert [each["label"] for each in done.output.record["segments"]] == ["Region"] * 4
-    assert list(done.seconds) == ["read", "decode", "tree", "regions", "encode"]
-    assert (done.tree, done.tree_file) == ("", None)
+def test_a_picture_is_labelled_with_the_seconds_of_each_stage(tmp_path: Path, out: Path) -> None:
+    done = finished(plan_for(), Item("a", str(picture(tmp_path / "a.png"))), out)
+    assert list(written(out, done)) == ["a.png"]
+    assert [each["label"] for each in done.record["segments"]] == ["Region"] * 4
+    assert list(done.seconds) == ["read", "decode", "tree", "regions", "encode", "write"]
+    assert (done.tree, done.tree_bytes) == ("", 0)
 
 
-def test_predictions_and_trees_are_those_of_the_backend(tmp_path: Path) -> None:
+def test_predictions_and_trees_are_those_of_the_backend(tmp_path: Path, out: Path) -> None:
     reference = data_url(png(quarters(24, 32)))
-    cache = TreeCache(tmp_path, 1 << 20)
+    cache = TreeCache(tmp_path / "trees", 1 << 20)
     options = Options()
-    plan = plan_for(LabelStudioFormat(TARGET), options.granularities, tmp_path)
-    annotator = Annotator(quick_segmenter(), PictureSource(FetchPolicy(), None), DecodeLimits(), cache, options)
+    plan = plan_for(LabelStudioFormat(TARGET), options.granularities, tmp_path / "kept")
+    annotator = Annotator(
+        Grower(LocalModel(quick_segmenter(), DecodeLimits()), cache), PictureSource(FetchPolicy(), None), options
+    )
     project = annotator.set_up(CONFIG, {})
     plan = replace(plan, project=project, method=quick_segmenter().recipe.name)
-    done = finished(plan, Item("a", reference, {"image": reference}))
+    (tmp_path / "kept").mkdir()
+    done = finished(plan, Item("a", reference, {"image": reference}), out)
     versions = [annotator.version(project, granularity) for granularity in options.granularities]
-    assert [each["model_version"] for each in done.output.record["predictions"]] == versions
+    assert [each["model_version"] for each in done.record["predictions"]] == versions
     annotator.tree(reference, 0)
     kept = cache.get(done.tree)
     assert kept is not None
-    assert done.tree_file == kept.to_bytes()
+    (file,) = (tmp_path / "kept").iterdir()
+    assert file.read_bytes() == kept.to_bytes()
+    assert done.tree_bytes == len(kept.to_bytes())
 
 
-def test_a_tree_that_is_known_is_not_grown_again(tmp_path: Path) -> None:
+def test_a_tree_that_is_known_is_not_grown_again(tmp_path: Path, out: Path) -> None:
     plan, item = plan_for(trees=tmp_path), Item("a", str(picture(tmp_path / "a.png")))
-    first = finished(plan, item)
-    assert first.tree_file is not None
-    TreeCache(tmp_path, 1 << 20).put_bytes(first.tree, first.tree_file)
-    again = make_labeller(plan, lambda: Broken(quick_segmenter().extractor, quick_segmenter().recipe))(item)
+    first = finished(plan, item, out)
+    assert first.tree_bytes > 0
+    again = make_labeller(plan, out, lambda: Broken(quick_segmenter().extractor, quick_segmenter().recipe))(item)
     assert isinstance(again, Done)
-    assert (again.output, again.tree, again.tree_file) == (first.output, first.tree, None)
-    assert list(again.seconds) == ["read", "regions", "encode"]
+    assert (again.record, again.tree, again.tree_bytes) == (first.record, first.tree, 0)
+    assert written(out, again) == written(out, first)
+    assert list(again.seconds) == ["read", "regions", "encode", "write"]
 
 
-def test_a_damaged_tree_is_grown_anew(tmp_path: Path) -> None:
+def test_a_damaged_tree_is_grown_anew(tmp_path: Path, out: Path) -> None:
     plan, item = plan_for(trees=tmp_path), Item("a", str(picture(tmp_path / "a.png")))
-    TreeCache(tmp_path, 1 << 20).put_bytes(finished(plan, item).tree, b"rubbish")
-    assert finished(plan, item).tree_file is not None
+    TreeCache(tmp_path, 1 << 20).put_bytes(finished(plan, item, out).tree, b"rubbish")
+    assert finished(plan, item, out).tree_bytes > 0
 
 
-def test_the_parts_of_the_work_may_be_in_several_processes(tmp_path: Path) -> None:
+def test_a_tree_that_cannot_be_kept_is_no_failure(tmp_path: Path, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    done = finished(plan_for(trees=tmp_path / "gone"), Item("a", str(picture(tmp_path / "a.png"))), out)
+    assert done.tree_bytes == 0
+    assert "was not kept" in caplog.text
+
+
+def test_files_that_cannot_be_written_end_the_run(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"gone cannot be written to .*see that there is room.*goes on from here"):
+        finished(plan_for(), Item("a", str(picture(tmp_path / "a.png"))), tmp_path / "gone")
+
+
+def test_the_parts_of_the_work_may_be_in_several_processes(tmp_path: Path, out: Path) -> None:
     plan, item = plan_for(trees=tmp_path), Item("a", str(picture(tmp_path / "a.png")))
-    labeller = make_labeller(plan, quick_segmenter)
+    labeller = make_labeller(plan, out, quick_segmenter)
     grown = labeller.growing(labeller.prepare(item))
     assert not isinstance(grown, Failure)
-    done, whole = make_finisher(plan).complete(grown.packed()), finished(plan, item)
+    done = make_finisher(plan, out).complete(grown.packed())
     assert isinstance(done, Done)
-    assert (done.output, done.tree, done.tree_file) == (whole.output, whole.tree, whole.tree_file)
+    (kept,) = tmp_path.glob("*.tree.npz")
+    content = kept.read_bytes()
+    kept.unlink()
+    whole = finished(plan, item, out)
+    assert (done.record, done.tree, done.tree_bytes) == (whole.record, whole.tree, whole.tree_bytes)
+    assert written(out, done) == written(out, whole)
+    assert kept.read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -119,31 +147,32 @@ def test_limits_hold_for_files(tmp_path: Path) -> None:
     assert "more than 99. Scale" in failed(item, limits=DecodeLimits(max_pixels=99)).reason
 
 
-def test_a_defect_costs_its_picture_alone(tmp_path: Path) -> None:
-    labeller = make_labeller(plan_for(), lambda: Broken(quick_segmenter().extractor, quick_segmenter().recipe))
+def test_a_defect_costs_its_picture_alone(tmp_path: Path, out: Path) -> None:
+    labeller = make_labeller(plan_for(), out, lambda: Broken(quick_segmenter().extractor, quick_segmenter().recipe))
     failure = labeller(Item("a", str(picture(tmp_path / "a.png"))))
     assert isinstance(failure, Failure)
     assert failure.reason == "a defect of walkcut, please report it: TypeError: nobody foresaw this"
     assert labeller(failure) is failure
 
 
-def test_several_pictures_a_task_are_refused() -> None:
+def test_a_picture_gets_the_labels_of_its_target(tmp_path: Path, out: Path) -> None:
     project = plan_for().project
-    with pytest.raises(SettingsError, match=r"several pictures a task \(image, image\)"):
-        replace(plan_for(), project=replace(project, targets=project.targets * 2))
+    targets = (*project.targets, replace(project.targets[0], neutral=("Other",)))
+    plan = replace(plan_for(), project=replace(project, targets=targets))
+    for place, label in enumerate(("Region", "Other")):
+        done = finished(plan, Item("a", str(picture(tmp_path / "a.png")), target=place), out)
+        assert {each["label"] for each in done.record["segments"]} == {label}
 
 
-def test_a_tree_is_cut_again_without_its_picture(tmp_path: Path) -> None:
+def test_a_tree_is_cut_again_without_its_picture(tmp_path: Path, out: Path) -> None:
     path = picture(tmp_path / "a.png")
-    first = finished(plan_for(trees=tmp_path), Item("a", str(path)))
-    assert first.tree_file is not None
-    TreeCache(tmp_path, 1 << 20).put_bytes(first.tree, first.tree_file)
+    first = finished(plan_for(trees=tmp_path), Item("a", str(path)), out)
     path.unlink()
-    recutter = Recutter(plan_for(granularities=(Segments(2),), trees=tmp_path), tmp_path)
+    recutter = Recutter(plan_for(granularities=(Segments(2),), trees=tmp_path), tmp_path, out)
     entry = Entry(first.item, first.tree, (), {})
     done = recutter.complete(recutter.prepare(entry))
     assert isinstance(done, Done)
-    assert len(done.output.record["segments"]) == 2
+    assert len(done.record["segments"]) == 2
     assert done.tree == first.tree
     lost = recutter.prepare(replace(entry, tree="lost"))
     assert isinstance(lost, Failure)

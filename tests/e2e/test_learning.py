@@ -88,8 +88,8 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     assert arrived["model_version"].startswith(f"{learned['granularity']}-walkcut")
     assert {"Sky", "Meadow"} <= labels(arrived)
     editor.screenshot(artifacts / "learned.png")
-    assert walkcut("project", "repredict", project) == "2 predicted, 0 failed\n"
-    assert walkcut("project", "repredict", project) == "0 predicted, 0 failed\n"
+    assert walkcut("prelabel", "--project", project).startswith("2 done")
+    assert walkcut("prelabel", "--project", project).startswith("0 done")
     assert newest(label_studio, tasks[3])["model_version"] == arrived["model_version"]
 
     # What was learned can be undone, and switched off.

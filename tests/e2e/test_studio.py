@@ -23,7 +23,7 @@ def studio(label_studio: LabelStudio, access_token: str) -> Iterator[Studio]:
 
 
 def mask(number: int) -> Json:
-    value = {"format": "rle", "rle": [number, 1, 2], "brushlabels": ["Region"]}
+    value = {"format": "rle", "rle": [number % 256, 1, 2], "brushlabels": ["Region"]}
     size = {"original_width": 4, "original_height": 3, "image_rotation": 0}
     return {**size, "id": f"m{number}", "type": "brushlabels", "from_name": "brush", "to_name": "image", "value": value}
 
@@ -32,7 +32,6 @@ def test_annotations_and_predictions_of_a_real_label_studio(
     label_studio: LabelStudio, studio: Studio, label_config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("walkcut.studio._PAGE", 2)
-    monkeypatch.setattr("walkcut.studio._BATCH", 3)
     number = label_studio.create_project("Studio", label_config.strip())
     project = str(number)
     assert (studio.title(project), studio.label_config(project)) == ("Studio", label_config.strip())
@@ -65,6 +64,30 @@ def test_annotations_and_predictions_of_a_real_label_studio(
     }
     assert {"id", "task", "project", "result", "was_cancelled", "updated_at", "parent_prediction"} <= annotation.keys()
     assert [task["id"] for task, _ in studio.unannotated(project)] == tasks[1:4]
+
+
+def test_more_versions_than_label_studio_lists_are_known(
+    label_studio: LabelStudio, studio: Studio, label_config: str
+) -> None:
+    number = label_studio.create_project("Versions", label_config)
+    project = str(number)
+    full, few, none = label_studio.import_tasks(number, [{"image": f"{n}.png"} for n in range(3)])
+    versions = [f"auto-walkcut-merge-{n:08x}" for n in range(20)]
+    added = [(full, version) for version in versions] + [(few, version) for version in versions[:4]]
+    studio.add_predictions(
+        project,
+        [{"task": task, "model_version": version, "score": 0.5, "result": [mask(task)]} for task, version in added],
+    )
+    assert studio.versions(project, [full, few]) == {full: set(versions), few: set(versions[:4])}
+    first = min(studio.predictions(few))
+    for _ in range(2):
+        studio.delete_prediction(first)
+    assert studio.versions(project, [few, 999999]) == {few: set(versions[1:4])}
+
+    assert [task["id"] for task, _ in studio.untouched(project)] == [full, few, none]
+    label_studio.request("POST", f"/api/tasks/{few}/annotations/", json={"result": [], "was_cancelled": True})
+    assert [task["id"] for task, _ in studio.unannotated(project)] == [full, few, none]
+    assert [task["id"] for task, _ in studio.untouched(project, [few, none])] == [none]
 
 
 def test_tasks_annotated_while_they_are_read_hide_no_other(

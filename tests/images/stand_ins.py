@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.seen.append(Seen(self.path, dict(self.headers), body))
         self.server.routes.get(urlsplit(self.path).path, reply(404))(self)
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_DELETE = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Keep the tests' output clean."""

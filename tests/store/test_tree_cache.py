@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from walkcut.segmentation.granularity import Level
 from walkcut.segmentation.hierarchy import Hierarchy
 from walkcut.segmentation.tree import CutTree
-from walkcut.store import TreeCache, atomic_file
+from walkcut.store import TreeCache, atomic_file, write_tree
 
 LEVELS = {Level.COARSE: 1, Level.MEDIUM: 1, Level.FINE: 1}
 
@@ -106,6 +106,16 @@ def test_the_folder_is_not_listed_for_each_tree(tmp_path: Path, monkeypatch: pyt
         cache.put(key, plain_tree(3))
     monkeypatch.undo()
     assert keys(tmp_path) == ["c", "d"]
+
+
+def test_files_that_other_processes_write_count(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path, 2 * SIZE)
+    for key in "abc":
+        size = write_tree(tmp_path, key, plain_tree(3).to_bytes())
+        assert size == SIZE
+        cache.adopt(key, size)
+    assert keys(tmp_path) == ["b", "c"]
+    assert cache.get("c") is not None
 
 
 def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:

@@ -15,22 +15,25 @@ class Item:
 
     `key` names it within the run and in file names: unique, the same in every run over the same sources, made of
     letters, digits, `._-` and `/` alone. `reference` is where its bytes are, `data` the data of its task in Label
-    Studio, and `task` the number of that task where it exists already.
+    Studio, `task` the number of that task where it exists already, and `target` which of the project's targets shows
+    the picture.
     """
 
     key: str
     reference: str
     data: Mapping[str, Any] = field(default_factory=dict)
     task: int | None = None
+    target: int = 0
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One region of a picture: its mask, its label, and a score in [0, 1]."""
+    """One region of a picture: its mask, its label, a score in [0, 1], and notes for annotators."""
 
     mask: Bool[np.ndarray, "y x"]
     label: str
     score: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

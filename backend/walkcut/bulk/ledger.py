@@ -1,11 +1,13 @@
 """What became of each picture of a run, on disk: a run that was ended at any moment goes on from there.
 
 In the run's folder, `.walkcut/run.json` holds its settings, `.walkcut/done.jsonl` a line for each picture that is done
-and `failed.jsonl` one for each that failed. A picture's files are complete before its line is written.
+and `failed.jsonl` one for each that failed. A picture's files are complete before its line is written: the processes
+at work write them into `.walkcut/parts`, from where the ledger moves them to their places.
 """
 
 import fcntl
 import json
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from walkcut.bulk.items import Format, Item, Output
+from walkcut.bulk.items import Format, Item
 from walkcut.bulk.lines import Digests, append_line, keys, mended, scratch, sorted_lines
 from walkcut.errors import SettingsError
 from walkcut.store import atomic_file
@@ -22,6 +24,7 @@ STATE = ".walkcut"
 _DONE = "done.jsonl"
 _RUN = "run.json"
 _ASSEMBLED = "assembled.json"
+_PARTS = "parts"
 _MOST_SHOWN = 80  # characters of a setting
 FAILED = "failed.jsonl"
 REPORT = "report.json"
@@ -29,13 +32,17 @@ REPORT = "report.json"
 
 @dataclass(frozen=True)
 class Done:
-    """A picture that is done: what it came to, the key of its cut tree with its file where it is to be kept, and the
-    seconds that each stage took."""
+    """A picture that is done, and on disk.
+
+    `files` says which part each of its files is (`write_parts`), `record` goes into the ledger, `tree` is the key of
+    its cut tree and `tree_bytes` the size of that, 0 where it was not written, `seconds` what each stage took.
+    """
 
     item: Item
-    output: Output
+    files: Mapping[str, str]
+    record: Mapping[str, Any]
     tree: str
-    tree_file: bytes | None
+    tree_bytes: int
     seconds: Mapping[str, float]
 
 
@@ -87,16 +94,21 @@ class Ledger:
         """Whether a picture is done or has failed."""
         return key in self._done or key in self._failed
 
+    def has_failed(self, key: str) -> bool:
+        """Whether a picture has failed."""
+        return key in self._failed
+
     def keep(self, done: Done) -> None:
-        """Write a picture's files, each whole or not at all, and then its line."""
-        for name, content in done.output.files.items():
-            self._write(self._out / name, content)
+        """Move a picture's files to their places, and then write its line."""
+        for name, part in done.files.items():
+            (self._out / name).parent.mkdir(parents=True, exist_ok=True)
+            (parts_folder(self._out) / part).replace(self._out / name)
         line = {
             "key": done.item.key,
             **{name: value for name, value in asdict(done.item).items() if name != "key"},
             "tree": done.tree,
-            "files": list(done.output.files),
-            "record": done.output.record,
+            "files": list(done.files),
+            "record": done.record,
         }
         append_line(self._lines, line)
         self._done.add(done.item.key)
@@ -121,12 +133,27 @@ class Ledger:
                 (fresh / name).replace(self._out / name)
         _remember_assembled(self._out, names)
 
-    def _write(self, path: Path, content: bytes) -> None:
-        """Write a file by way of one that a later run writes over."""
-        unfinished = self._out / STATE / "unfinished"
-        unfinished.write_bytes(content)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.replace(path)
+
+def parts_folder(out: Path) -> Path:
+    """Where the processes at work write files, for as long as the ledger of the run in `out` is open."""
+    return out / STATE / _PARTS
+
+
+def write_parts(out: Path, files: Mapping[str, bytes]) -> dict[str, str]:
+    """Write files for the ledger of the run in `out` to take up, from any process: the part that each name has.
+
+    Parts that it does not take up go when it is closed or opened again. Raises `SettingsError` where that cannot be.
+    """
+    parts = {name: secrets.token_hex(16) for name in files}
+    try:
+        for name, part in parts.items():
+            (parts_folder(out) / part).write_bytes(files[name])
+    except OSError as error:
+        raise SettingsError(
+            f"{out} cannot be written to ({error}): see that there is room, and that no other run was begun there; the "
+            "same command goes on from here"
+        ) from error
+    return parts
 
 
 @contextmanager
@@ -151,6 +178,7 @@ def open_ledger(
         if retry_failed:
             (out / FAILED).unlink(missing_ok=True)
         stack.callback(_drop_if_empty, out / FAILED)
+        stack.enter_context(scratch(parts_folder(out)))
         lines, failures = (stack.enter_context(mended(path).open("ab")) for path in (state / _DONE, out / FAILED))
         yield Ledger(out, lines, failures)
 
@@ -172,7 +200,7 @@ def read_entries(out: Path) -> Iterator[Entry]:
     with _locked(out), scratch(out / STATE / "sorting") as folder:
         for line in sorted_lines(mended(out / STATE / _DONE), folder):
             row = json.loads(line)
-            item = Item(row["key"], row["reference"], row["data"], row["task"])
+            item = Item(row["key"], row["reference"], row["data"], row["task"], row["target"])
             yield Entry(item, row["tree"], tuple(row["files"]), row["record"])
 
 

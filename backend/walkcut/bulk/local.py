@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -33,7 +34,7 @@ Result = TypeVar("Result")
 
 _AHEAD = 2  # pictures that a process reads while it works on one
 _ATTEMPTS = 2
-_READERS = 4  # threads that read for the process with the model
+READERS = 4  # threads that read for the process with the model
 
 
 @runtime_checkable
@@ -50,27 +51,27 @@ class Work(Protocol):
 
 
 def whole_pictures(
-    plan: Plan, load: Callable[[], Segmenter], items: Iterable[Item | Failure], *, processes: int
+    plan: Plan, out: Path, load: Callable[[], Segmenter], items: Iterable[Item | Failure], *, processes: int
 ) -> Iterator[Outcome]:
     """Each picture in one of several processes with a model of its own and one thread for it: for the CPU."""
-    return in_processes(partial(make_labeller, plan, load), items, processes=processes)
+    return in_processes(partial(make_labeller, plan, out, load), items, processes=processes)
 
 
 def one_model(
-    plan: Plan, segmenter: Segmenter, items: Iterable[Item | Failure], *, processes: int
+    plan: Plan, out: Path, segmenter: Segmenter, items: Iterable[Item | Failure], *, processes: int
 ) -> Iterator[Outcome]:
     """Each picture through the one model here, for a GPU: threads read before it, processes finish after it."""
-    with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(_READERS) as packers:
-        pictures = _ahead(readers, Reading(plan), items)
-        grown = _ahead(packers, _packed, map(Growing(segmenter), pictures))
-        yield from in_processes(partial(make_finisher, plan), grown, processes=processes)
+    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(READERS) as packers:
+        pictures = ahead(readers, Reading(plan), items)
+        grown = ahead(packers, _packed, map(Growing(segmenter), pictures))
+        yield from in_processes(partial(make_finisher, plan, out), grown, processes=processes)
 
 
 def in_processes(make: Callable[[], Work], jobs: Iterable[Job], *, processes: int) -> Iterator[Outcome]:
     """What the work that `make` makes in each of the processes comes to, job by job, in any order.
 
     A job whose process dies is tried once more, and then fails. Raises `SettingsError` for a process that dies before
-    it is ready, and what `make` raises.
+    it is ready, and what `make` and the work raise.
     """
     attempts = _Attempts(jobs)
     crew = [_Hand(make) for _ in range(processes)]
@@ -193,7 +194,15 @@ def _serve(make: Callable[[], Work], connection: Connection) -> None:
         threading.Thread(target=_receive, args=(connection, work, readers, prepared), daemon=True).start()
         connection.send(None)
         while (job := prepared.get()) is not None:
-            connection.send(work.complete(job.result()))
+            connection.send(_completed(work, job.result()))
+
+
+def _completed(work: Work, prepared: Any) -> Outcome | WalkcutError:
+    """What a job comes to, or the error that is to end the run."""
+    try:
+        return work.complete(prepared)
+    except WalkcutError as error:
+        return error
 
 
 def _receive(
@@ -219,12 +228,12 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _ahead(pool: ThreadPoolExecutor, step: Callable[[Value], Result], values: Iterable[Value]) -> Iterator[Result]:
+def ahead(pool: ThreadPoolExecutor, step: Callable[[Value], Result], values: Iterable[Value]) -> Iterator[Result]:
     """Results in order, with a few more being worked on in the pool than were asked for."""
     under_way: deque[Future[Result]] = deque()
     for value in values:
         under_way.append(pool.submit(step, value))
-        if len(under_way) > _READERS:
+        if len(under_way) > READERS:
             yield under_way.popleft().result()
     while under_way:
         yield under_way.popleft().result()

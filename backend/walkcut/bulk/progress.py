@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from prometheus_client import CollectorRegistry, Counter, start_http_server
 from tqdm import tqdm
 
@@ -37,7 +38,7 @@ class Tally:
         """Count an outcome."""
         if isinstance(outcome, Done):
             self.done += 1
-            self.tree_bytes += len(outcome.tree_file or b"")
+            self.tree_bytes += outcome.tree_bytes
             self.stages.update(outcome.seconds)
         else:
             self.failed += 1
@@ -66,13 +67,14 @@ def shown(total: Callable[[], int] | None = None, *, before: int = 0) -> Iterato
     with tqdm(unit="image", smoothing=0.05, initial=before) as bar:
         if total is not None:
             threading.Thread(target=_count, args=(bar, total), daemon=True).start()
-        failed = 0
+        failed, gpu = 0, gpu_use()
 
         def watch(outcome: Outcome) -> None:
-            nonlocal failed
+            nonlocal failed, gpu
             failed += isinstance(outcome, Failure)
-            bar.set_postfix(failed=failed, refresh=False)
-            bar.update()
+            bar.set_postfix({"failed": failed, **gpu}, refresh=False)
+            if bar.update():  # it was drawn, which is not done for every picture
+                gpu = gpu_use()
 
         yield watch
 
@@ -91,7 +93,24 @@ class _Lines:
             self._last = now
             report = self._tally.report()
             rate = report["images_per_second"]
-            log.info("%d done, %d failed, %.2f images/s", report["images"], report["failed"], rate)
+            gpu = "".join(f", {name} {value}" for name, value in gpu_use().items())
+            log.info("%d done, %d failed, %.2f images/s%s", report["images"], report["failed"], rate, gpu)
+
+
+def gpu_use() -> dict[str, str]:
+    """Shares of the GPU's memory and time that are in use, by whomever, where this process works with one.
+
+    The share of time is left out where NVIDIA's library for Python is not installed, or does not know.
+    """
+    if not torch.cuda.is_initialized():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    use = {"gpu_memory": f"{1 - free / total:.0%}"}
+    try:
+        return {**use, "gpu": f"{torch.cuda.utilization()}%"}
+    except Exception as error:  # noqa: BLE001 - the library has errors of its own, and may not be there to name them
+        log.debug("the GPU's use cannot be read: %s", error)
+        return use
 
 
 def _count(bar: "tqdm[Any]", total: Callable[[], int]) -> None:

@@ -19,7 +19,6 @@ Engine = Callable[[Iterable[Job]], Iterator[Outcome]]
 
 def fingerprint(plan: Plan, label_config: str = "") -> dict[str, Any]:
     """All that changes what comes of a picture."""
-    (target,) = plan.project.targets
     return {
         "walkcut": version("walkcut"),
         "segmenter": plan.segmenter,
@@ -27,7 +26,7 @@ def fingerprint(plan: Plan, label_config: str = "") -> dict[str, Any]:
         "granularities": [str(granularity) for granularity in plan.granularities],
         "options": str(plan.project.options),
         "learned": plan.project.learned.digest,
-        "labels": str(target),
+        "labels": ", ".join(map(str, plan.project.targets)),
         "format": plan.form.name,
         "format settings": str(plan.form),
         "trees": plan.trees is not None,
@@ -43,19 +42,19 @@ def carry_out(
     trees: TreeCache | None = None,
     watchers: Iterable[Watcher] = (),
 ) -> Tally:
-    """Bring all jobs that the ledger does not know through the engine.
+    """Bring all jobs that the sink does not know through the engine.
 
     When it is interrupted, what is finished is kept.
     """
     tally = Tally()
-    outcomes = engine(job for job in jobs if not ledger.is_settled(_key(job)))
+    outcomes = engine(job for job in jobs if not sink.is_settled(_key(job)))
     try:
         for outcome in watched(outcomes, (tally, *watchers)):
             if isinstance(outcome, Failure):
                 ledger.fail(outcome)
                 continue
-            if trees is not None and outcome.tree_file is not None:
-                trees.put_bytes(outcome.tree, outcome.tree_file)
+            if trees is not None and outcome.tree_bytes:
+                trees.adopt(outcome.tree, outcome.tree_bytes)
             sink.keep(outcome)
     except KeyboardInterrupt:
         sink.flush()

@@ -62,19 +62,30 @@ def read_sources(
 
 
 def project_items(
-    tasks: Iterable[tuple[Mapping[str, Any], frozenset[str]]], target: BrushTarget, versions: Iterable[str]
+    tasks: Iterable[tuple[Mapping[str, Any], frozenset[str]]], targets: Sequence[BrushTarget], versions: Iterable[str]
 ) -> Iterator[Item | Failure]:
-    """The tasks of a project, each with its predictions' versions, that lack a prediction of these `versions`."""
+    """The pictures of a project's tasks, each with its predictions' versions, that lack one of these `versions`.
+
+    A task of which one picture is missing is a failure as a whole.
+    """
     wanted = frozenset(versions)
     for document, present in tasks:
         if wanted <= present:
             continue
         task = read_task(document)
-        key = f"task-{task.id}"
+        keys = task_keys(task.id, targets)
         try:
-            yield Item(key, task.reference(target), task.data, task.id)
+            references = [task.reference(target) for target in targets]
         except RequestError as error:
-            yield Failure(key, f"task {task.id}", "source", str(error))
+            yield Failure(keys[0], f"task {task.id}", "source", str(error))
+            continue
+        for place, (key, reference) in enumerate(zip(keys, references, strict=True)):
+            yield Item(key, reference, task.data, task.id, place)
+
+
+def task_keys(task: int, targets: Sequence[BrushTarget]) -> list[str]:
+    """The keys of a task's pictures, in the order of their targets."""
+    return [f"task-{task}-{place}" if len(targets) > 1 else f"task-{task}" for place, _ in enumerate(targets, 1)]
 
 
 def _find(name: str, image_key: str) -> Iterator[_Found | Failure]:

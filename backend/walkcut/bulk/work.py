@@ -1,4 +1,4 @@
-"""What is done to one picture: read, decode, tree, regions, encode. It fails alone."""
+"""What is done to one picture: read, decode, tree, regions, encode, write. It fails alone."""
 
 import logging
 import time
@@ -13,14 +13,14 @@ from jaxtyping import UInt8
 
 from walkcut.annotator import Project, find_regions, model_version
 from walkcut.bulk.items import Format, Item, Labelled, Labelling, Segment
-from walkcut.bulk.ledger import Done, Entry, Failure, Outcome
+from walkcut.bulk.ledger import Done, Entry, Failure, Outcome, write_parts
 from walkcut.bulk.places import read_place
-from walkcut.errors import ImageError, SettingsError, TreeFileError, WalkcutError
+from walkcut.errors import ImageError, TreeFileError, WalkcutError
 from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource, decode
 from walkcut.pipeline import Segmenter
 from walkcut.segmentation.granularity import Granularity
 from walkcut.segmentation.tree import CutTree
-from walkcut.store import picture_digest, read_tree, tree_key
+from walkcut.store import picture_digest, read_tree, tree_key, write_tree
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Plan:
     """What is wished of every picture; small, and may be sent to other processes.
 
     `segmenter` and `method` are the versions that predictions bear; `trees` is the folder of a tree cache, from which
-    trees are taken, and for which new ones are prepared.
+    trees are taken, and into which new ones go.
     """
 
     project: Project
@@ -45,14 +45,6 @@ class Plan:
     access: LabelStudioAccess | None = None
     trees: Path | None = None
 
-    def __post_init__(self) -> None:
-        if len(self.project.targets) != 1:
-            pictures = ", ".join(target.to_name for target in self.project.targets)
-            raise SettingsError(
-                f"the labelling config has several pictures a task ({pictures}), and a bulk run labels one: leave one, "
-                "or use `walkcut project repredict`"
-            )
-
     @property
     def versions(self) -> tuple[str, ...]:
         """The model version of each granularity."""
@@ -62,12 +54,12 @@ class Plan:
 
     def labelled(self, item: Item, tree: CutTree) -> Labelled:
         """A picture's regions at each granularity."""
-        (target,) = self.project.targets
+        target = self.project.targets[item.target]
         labellings = [
             Labelling(
                 version,
                 [
-                    Segment(region.mask, region.label, region.score)
+                    Segment(region.mask, region.label, region.score, region.notes)
                     for region in find_regions(tree, granularity, self.project, target)
                 ],
             )
@@ -153,13 +145,16 @@ class Growing:
 
 
 class Finishing:
-    """The last part: from a tree to what the format makes of its regions."""
+    """The last part: from a tree to what the format makes of its regions, in files for the ledger of the run in `out`.
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    Raises `SettingsError` where these cannot be written.
+    """
+
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self._plan, self._out = plan, out
 
     def __call__(self, grown: Grown | Failure) -> Outcome:
-        """Find and encode a picture's regions."""
+        """Find, encode and write a picture's regions."""
         if isinstance(grown, Failure):
             return grown
         return _guarded(grown.item, lambda item, seconds: self._finish(item, grown, seconds))
@@ -170,10 +165,22 @@ class Finishing:
             labelled = self._plan.labelled(item, tree)
         with _stage("encode", seconds):
             output = self._plan.form.encode(labelled)
-            wanted = self._plan.trees is not None and not grown.known
-            file = grown.tree if isinstance(grown.tree, bytes) else tree.to_bytes() if wanted else None
+        with _timed("write", seconds):
+            files = write_parts(self._out, output.files)
+            tree_bytes = self._keep_tree(grown, tree)
         key = "" if self._plan.trees is None else grown.key
-        return Done(item, output, key, file if wanted else None, {**grown.seconds, **seconds})
+        return Done(item, files, output.record, key, tree_bytes, {**grown.seconds, **seconds})
+
+    def _keep_tree(self, grown: Grown, tree: CutTree) -> int:
+        """Bytes of the tree's file, if it is new and can be kept."""
+        if self._plan.trees is None or grown.known:
+            return 0
+        try:
+            content = grown.tree if isinstance(grown.tree, bytes) else tree.to_bytes()
+            return write_tree(self._plan.trees, grown.key, content)
+        except OSError as error:
+            log.warning("the cut tree %s was not kept: %s", grown.key, error)
+            return 0
 
 
 @dataclass(frozen=True)
@@ -193,9 +200,9 @@ class Labeller:
         return self.complete(self.prepare(item))
 
 
-def make_labeller(plan: Plan, load: Callable[[], Segmenter]) -> Labeller:
+def make_labeller(plan: Plan, out: Path, load: Callable[[], Segmenter]) -> Labeller:
     """The whole work, with a model that is loaded now."""
-    return Labeller(Reading(plan), Growing(load()), Finishing(plan))
+    return Labeller(Reading(plan), Growing(load()), Finishing(plan, out))
 
 
 @dataclass(frozen=True)
@@ -213,9 +220,9 @@ class Finisher:
         return self.finishing(grown)
 
 
-def make_finisher(plan: Plan) -> Finisher:
+def make_finisher(plan: Plan, out: Path) -> Finisher:
     """The last part of the work."""
-    return Finisher(Finishing(plan))
+    return Finisher(Finishing(plan, out))
 
 
 @dataclass(frozen=True)
@@ -224,6 +231,7 @@ class Recutter:
 
     plan: Plan
     folder: Path  # of the trees
+    out: Path
 
     def prepare(self, entry: Entry) -> Grown | Failure:
         """Find the tree again."""
@@ -231,7 +239,7 @@ class Recutter:
 
     def complete(self, grown: Grown | Failure) -> Outcome:
         """Cut it anew."""
-        return Finishing(self.plan)(grown)
+        return Finishing(self.plan, self.out)(grown)
 
     def _find(self, item: Item, entry: Entry, seconds: dict[str, float]) -> Grown:
         with _stage("read", seconds):
@@ -255,14 +263,21 @@ class _StageError(Exception):
 @contextmanager
 def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     """Measure a stage, and say of which one an error is."""
-    begin = time.perf_counter()
     try:
-        yield
+        with _timed(name, seconds):
+            yield
     except (WalkcutError, OSError) as error:
         raise _StageError(name, str(error)) from error
     except Exception as error:
         log.exception("a defect of walkcut, please report it")
         raise _StageError(name, f"a defect of walkcut, please report it: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Measure a stage."""
+    begin = time.perf_counter()
+    yield
     seconds[name] = time.perf_counter() - begin
 
 

@@ -1,6 +1,5 @@
 """What `walkcut prelabel` and `walkcut recut` share."""
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -23,8 +22,10 @@ from walkcut.bulk.sinks import FolderSink, Sink
 from walkcut.bulk.work import Plan
 from walkcut.cli.options import GranularityType
 from walkcut.cli.parts import access_of, options_of, policy_of, trees_of
+from walkcut.errors import SettingsError
 from walkcut.images import DecodeLimits
 from walkcut.labelstudio import BrushTarget, brush_targets
+from walkcut.logs import set_up_logging
 from walkcut.segmentation.granularity import Granularity
 from walkcut.settings import Settings
 from walkcut.store import TreeCache
@@ -47,7 +48,11 @@ label_config_option = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Labelling config (XML) of the project that it is for.  [one label, Region]",
 )
-workers_option = click.option("--workers", type=click.IntRange(1), help="Processes beside this one.  [one for a core]")
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes beside this one.  [one for a core, or what a cluster has room for]",
+)
 restart_option = click.option("--restart", is_flag=True, help="Start anew: delete what the run in --out wrote.")
 retry_option = click.option("--retry-failed", is_flag=True, help="Try those again that failed.")
 
@@ -81,8 +86,7 @@ class Run:
         total: Callable[[], int] | None = None,
     ) -> None:
         """Carry out the jobs that there are for a sink; ends the command with status 1 after failures."""
-        logging.basicConfig(level=self.settings.log_level, format="%(asctime)s %(levelname)s: %(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request to Label Studio
+        set_up_logging(self.settings.log_level, self.settings.log_format)
         multiprocessing.set_forkserver_preload(["walkcut.cli"])  # so that each process need not import it anew
         named = fingerprint(self.plan, self.label_config)
         with (
@@ -128,12 +132,24 @@ class Wishes:
     def plan(self, settings: Settings, segmenter: str, method: str, *, trees: bool) -> Plan:
         """The plan for trees of a segmenter's version; what is not wished comes from labelling config and settings."""
         targets = brush_targets(self.label_config) if self.label_config else (_PLAIN,)
-        options = project_options(options_of(settings), {}, targets[0].options)
+        project = Project(targets, project_options(options_of(settings), {}, targets[0].options))
+        return self.plan_for(project, settings, segmenter, method, trees=trees)
+
+    def plan_for(self, project: Project, settings: Settings, segmenter: str, method: str, *, trees: bool) -> Plan:
+        """The plan for a project. Raises `SettingsError` for one with several pictures a task."""
+        if len(project.targets) > 1:
+            pictures = ", ".join(target.to_name for target in project.targets)
+            raise SettingsError(
+                f"the labelling config has several pictures a task ({pictures}), and files are made of one: leave one, "
+                "or import the tasks into Label Studio and use `walkcut prelabel --project`"
+            )
         several = self.form == LabelStudioFormat.name
-        wanted = tuple(self.granularities) or (options.granularities if several else (options.granularity,))
-        project = Project(targets, replace(options, granularity=wanted[-1]))
-        form = make_format(self.form, FormatOptions(targets[0], self.tolerance))
-        return plan_of(settings, project, wanted, form, segmenter, method, trees=trees)
+        wanted = tuple(self.granularities) or (
+            project.options.granularities if several else (project.options.granularity,)
+        )
+        wished = replace(project, options=replace(project.options, granularity=wanted[-1]))
+        form = make_format(self.form, FormatOptions(project.targets[0], self.tolerance))
+        return plan_of(settings, wished, wanted, form, segmenter, method, trees=trees)
 
 
 def plan_of(

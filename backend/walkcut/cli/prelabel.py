@@ -3,20 +3,16 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
-from walkcut.bulk.local import one_model, whole_pictures
-from walkcut.bulk.runs import Engine
-from walkcut.bulk.sinks import StudioSink
+from walkcut.bulk.sinks import StudioSink, TaskFormat
 from walkcut.bulk.sources import project_items, read_sources
 from walkcut.bulk.work import Plan
 from walkcut.cli.bulk import (
     Run,
     Wishes,
-    cores,
     granularity_option,
     label_config_option,
     plan_of,
@@ -25,10 +21,12 @@ from walkcut.cli.bulk import (
     tolerance_option,
     workers_option,
 )
-from walkcut.cli.options import chosen, method_option, model_option, random_weights_option, segmenter_of
+from walkcut.cli.engines import Engines, cpus_option, engine_option
+from walkcut.cli.options import chosen, method_option, model_option, random_weights_option
 from walkcut.cli.parts import backend_of
 from walkcut.errors import SettingsError
-from walkcut.extraction import EMBEDDED
+from walkcut.growing import LocalModel
+from walkcut.images import DecodeLimits
 from walkcut.pipeline import Segmenter
 from walkcut.segmentation.granularity import Granularity
 from walkcut.settings import Settings, read_settings
@@ -47,7 +45,12 @@ from walkcut.settings import Settings, read_settings
 @method_option
 @random_weights_option
 @workers_option
+@engine_option
+@cpus_option
 @click.option("--trees/--no-trees", default=True, show_default=True, help="Keep cut trees, for `walkcut recut` too.")
+@click.option(
+    "--replace", is_flag=True, help="With --project: delete walkcut's earlier predictions where new ones are in."
+)
 @restart_option
 @retry_option
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port to ask for Prometheus metrics meanwhile.")
@@ -64,7 +67,10 @@ def prelabel(
     method: str | None,
     random_weights: bool,  # noqa: FBT001 - the command line's switches
     workers: int | None,
+    engine: str,
+    cpus: int,
     trees: bool,  # noqa: FBT001
+    replace: bool,  # noqa: FBT001
     restart: bool,  # noqa: FBT001
     retry_failed: bool,  # noqa: FBT001
     metrics_port: int | None,
@@ -72,23 +78,35 @@ def prelabel(
     """Pre-label many pictures. The same command goes on where an earlier one was ended, whatever ended it.
 
     SOURCE is a folder, a pattern, a picture, a list (JSON, JSON lines, CSV or Parquet) or a URL of a cloud storage
-    (s3://, gs://). With --project predictions go into Label Studio; else files go to --out. Pictures that fail are
-    named in OUT/failed.jsonl, the others are done, and the exit status is 1.
+    (s3://, gs://). With --project predictions go into Label Studio, for tasks that nobody has annotated and that have
+    none of the present version, which changes with what the project learns; else files go to --out. Pictures that fail
+    are named in OUT/failed.jsonl, the others are done, and the exit status is 1.
     """
     if bool(sources) == (project is not None):
         raise SettingsError("say what to label: either sources or --project")
+    if replace and project is None:
+        raise SettingsError("--replace is about predictions in Label Studio: say with --project in which project")
     settings = chosen(read_settings(), model=model, method=method)
-    load = partial(segmenter_of, settings, random_weights=random_weights)
-    segmenter = load()
+    engines = Engines(engine, settings, random_weights, workers, cpus)
+    segmenter = engines.segmenter()
 
     def run(plan: Plan, folder: Path, config: str = "") -> Run:
-        engine = _engine(settings, plan, segmenter, load, workers or cores())
-        return Run(settings, plan, engine, folder, config, trees, restart, retry_failed, metrics_port)
+        return Run(
+            settings,
+            plan,
+            engines.engine(plan, folder, segmenter),
+            folder,
+            config,
+            trees,
+            restart,
+            retry_failed,
+            metrics_port,
+        )
 
     if project is not None:
-        if label_config or granularities:
+        if label_config or granularities or image_key or form != LabelStudioFormat.name:
             raise SettingsError("a project has its own labelling config and granularities: leave those options out")
-        _into_project(str(project), out, settings, segmenter, run, trees=trees)
+        _into_project(str(project), out, settings, segmenter, run, trees=trees, replacing=replace)
         return
     if out is None:
         raise SettingsError("say with --out into which folder the results go")
@@ -114,30 +132,23 @@ def _into_project(
     run: Callable[[Plan, Path], Run],
     *,
     trees: bool,
+    replacing: bool,
 ) -> None:
     """Predict the tasks that nobody has annotated, as the backend would; those that it has predicted are left out."""
-    with backend_of(settings) as backend:
+    model = LocalModel(segmenter, DecodeLimits(settings.max_pixels))
+    with backend_of(settings, lambda *_: model) as backend:
         studio, wanted = backend.asked_studio(), backend.project(project)
         plan = plan_of(
             settings,
             wanted,
             wanted.options.granularities,
-            LabelStudioFormat(wanted.targets[0]),
+            TaskFormat(wanted.targets),
             segmenter.version,
             segmenter.recipe.name,
             trees=trees,
         )
         folder = out or settings.state_dir / "prelabel" / f"project-{project}" / plan.versions[-1]
         run(plan, folder).carry_into(
-            lambda ledger: StudioSink(ledger, studio, project, plan.versions),
-            lambda sink: project_items(sink.tasks(), wanted.targets[0], plan.versions),
+            lambda ledger: StudioSink(ledger, studio, project, wanted, plan.versions, replacing=replacing),
+            lambda _: project_items(studio.unannotated(project), wanted.targets, plan.versions),
         )
-
-
-def _engine(
-    settings: Settings, plan: Plan, segmenter: Segmenter, load: Callable[[], Segmenter], processes: int
-) -> Engine[Any]:
-    """Whole pictures in processes where the model is small and on the CPU, else the one model of this process."""
-    if settings.model == EMBEDDED and settings.device == "cpu":
-        return partial(whole_pictures, plan, load, processes=processes)
-    return partial(one_model, plan, segmenter, processes=processes)

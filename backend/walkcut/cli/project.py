@@ -4,11 +4,10 @@ import json
 from contextlib import closing
 
 import click
-from tqdm import tqdm
 
 from walkcut.cli.parts import backend_of
-from walkcut.errors import RequestError, SettingsError, WalkcutError
-from walkcut.labelstudio import brush_targets, named_labels, read_task
+from walkcut.errors import RequestError, SettingsError
+from walkcut.labelstudio import brush_targets, named_labels
 from walkcut.lessons import Learned, learn
 from walkcut.settings import read_settings
 from walkcut.store import ProjectStore
@@ -104,33 +103,6 @@ def sync(project: int) -> None:
         done = backend.learner.synchronise(str(project))
     click.echo(f"{done.learned} learned, {done.forgotten} forgotten, {done.failed} failed")
     if done.failed:
-        raise SystemExit(1)
-
-
-@project.command()
-@project_argument
-def repredict(project: int) -> None:
-    """Predict the tasks anew that nobody has annotated and that have no prediction of the present version.
-
-    The old predictions stay beside the new ones. A task that fails is named, the others are done, and the exit status
-    is 1.
-    """
-    number, failed, done = str(project), 0, 0
-    with backend_of(read_settings()) as backend:
-        studio, wanted = backend.asked_studio(), backend.project(number)
-        version = backend.annotator.version(wanted, wanted.options.granularity)
-        for task, versions in tqdm(studio.unannotated(number), unit="task", disable=None):
-            if version in versions:
-                continue
-            try:
-                found = backend.annotator.predict(read_task(task), wanted)
-                studio.add_predictions(number, [{"task": task["id"], **each.as_json()} for each in found])
-                done += 1
-            except WalkcutError as error:
-                failed += 1
-                click.echo(f"task {task['id']}: {error}", err=True)
-    click.echo(f"{done} predicted, {failed} failed")
-    if failed:
         raise SystemExit(1)
 
 

@@ -1,14 +1,17 @@
 """`walkcut recut`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import click
 
-from walkcut.bulk.formats import FORMATS
+from walkcut.annotator import Project, project_options
+from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.ledger import Entry, Outcome, read_entries, read_fingerprint
 from walkcut.bulk.local import in_processes
+from walkcut.bulk.sinks import TaskFormat
 from walkcut.bulk.work import Plan, Recutter
 from walkcut.cli.bulk import (
     Run,
@@ -21,16 +24,20 @@ from walkcut.cli.bulk import (
     tolerance_option,
     workers_option,
 )
-from walkcut.cli.parts import trees_of
+from walkcut.cli.parts import options_of, trees_of
 from walkcut.errors import SettingsError
+from walkcut.labelstudio import brush_targets, named_labels
+from walkcut.lessons import learn
 from walkcut.segmentation.granularity import Granularity
-from walkcut.settings import read_settings
+from walkcut.settings import Settings, read_settings
+from walkcut.store import ProjectStore
 
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Another folder.")
 @click.option("--format", "form", type=click.Choice(tuple(FORMATS)), help="[as in DIR]")
+@click.option("--project", type=click.IntRange(1), help="Cut as this Label Studio project has learned.")
 @label_config_option
 @granularity_option
 @tolerance_option
@@ -41,6 +48,7 @@ def recut(
     run: Path,
     out: Path,
     form: str | None,
+    project: int | None,
     label_config: Path | None,
     granularities: Sequence[Granularity],
     tolerance: float,
@@ -50,20 +58,48 @@ def recut(
 ) -> None:
     """Export what `walkcut prelabel` did in the folder DIR again, at another granularity, without pictures or model.
 
-    It needs the cut trees, which are kept unless --no-trees was given.
+    It needs the cut trees, which are kept unless --no-trees was given. A run into a Label Studio project is cut with
+    what that has learned, if --project names it, or else without, by its --label-config.
     """
     if run.resolve() == out.resolve():
         raise SettingsError(f"{run} is the run itself: choose another folder as --out")
     settings, held = read_settings(), read_fingerprint(run)
     config = label_config.read_text() if label_config else held["label config"]
-    plan = Wishes(form or held["format"], config, granularities, tolerance).plan(
-        settings, held["segmenter"], held["method"], trees=True
-    )
-    engine = partial(_recut, plan, trees_of(settings), workers or cores())
+    is_of_project = held["format"] == TaskFormat.name
+    form = form or (LabelStudioFormat.name if is_of_project else held["format"])
+    wishes = Wishes(form, config, granularities, tolerance)
+    if project is not None:
+        taught = _taught(settings, str(project), config, held["segmenter"])
+        plan = wishes.plan_for(taught, settings, held["segmenter"], held["method"], trees=True)
+    elif config or not is_of_project:
+        plan = wishes.plan(settings, held["segmenter"], held["method"], trees=True)
+    else:
+        raise SettingsError(
+            f"{run} is a run into a Label Studio project: name that with --project, to cut as it has learned, or give "
+            "its labelling config with --label-config, to cut without that"
+        )
+    engine = partial(_recut, plan, out, trees_of(settings), workers or cores())
     again = Run(settings, plan, engine, out, config, restart=restart, retry_failed=retry_failed)
     again.carry_out(read_entries(run))
 
 
-def _recut(plan: Plan, trees: Path, processes: int, entries: Iterable[Entry]) -> Iterator[Outcome]:
+def _recut(plan: Plan, out: Path, trees: Path, processes: int, entries: Iterable[Entry]) -> Iterator[Outcome]:
     """Every picture's tree cut anew."""
-    return in_processes(partial(Recutter, plan, trees), entries, processes=processes)
+    return in_processes(partial(Recutter, plan, trees, out), entries, processes=processes)
+
+
+def _taught(settings: Settings, number: str, label_config: str, segmenter: str) -> Project:
+    """A project as its annotators taught it to be, by lessons on trees of a version of a segmenter."""
+    with closing(ProjectStore(settings.state_dir, settings.database_url)) as store:
+        config = label_config or store.label_config(number)
+        if not config:
+            raise SettingsError(
+                f"the labelling config of project {number} is not known here, as it is where the backend was attached: "
+                "give it with --label-config too"
+            )
+        targets = brush_targets(config)
+        options = project_options(options_of(settings), store.extra_params(number), targets[0].options)
+        project = Project(targets, options)
+        if not (settings.learning and store.learning(number)):
+            return project
+        return project.with_learned(learn(store.lessons(number), segmenter, named_labels(targets)))

@@ -36,9 +36,19 @@ def tree_key(picture: str, segmenter: str, place: Place | None = None) -> str:
 def read_tree(folder: Path, key: str) -> CutTree | None:
     """The tree that a cache in this folder keeps under a key, or `None`. Raises `TreeFileError` for a damaged one."""
     try:
-        return CutTree.from_bytes((folder / f"{key}{_SUFFIX}").read_bytes())
+        return CutTree.from_bytes(_path(folder, key).read_bytes())
     except FileNotFoundError:
         return None
+
+
+def write_tree(folder: Path, key: str, content: bytes) -> int:
+    """Write the file of a tree into a cache's folder, from any process, for the cache to `adopt`; its size in bytes."""
+    with atomic_file(_path(folder, key)) as write:
+        return write(content)
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}{_SUFFIX}"
 
 
 class TreeCache:
@@ -74,22 +84,25 @@ class TreeCache:
         """Keep the file of a tree that was made elsewhere, as `put` does, but not in memory."""
         try:
             with self._lock:
-                with atomic_file(self._path(key)) as write:
-                    write(content)
-                self._count(key, len(content))
-                self._evict()
+                self._adopt(key, write_tree(self._folder, key, content))
         except OSError as error:
             log.warning("the cut tree %s was not kept: %s", key, error)
 
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{key}{_SUFFIX}"
+    def adopt(self, key: str, size: int) -> None:
+        """Count the file of so many bytes that another process has written into the folder."""
+        with self._lock:
+            self._adopt(key, size)
+
+    def _adopt(self, key: str, size: int) -> None:
+        self._count(key, size)
+        self._evict()
 
     def _read(self, key: str) -> CutTree | None:
         """The tree in a key's file."""
         try:
             return read_tree(self._folder, key)
         except TreeFileError as error:
-            log.warning("dropped %s: %s", self._path(key), error)
+            log.warning("dropped %s: %s", _path(self._folder, key), error)
             with self._lock:
                 self._drop(key)
             return None
@@ -105,7 +118,7 @@ class TreeCache:
                 self._sizes.move_to_end(key)
         now = time.time_ns()  # finer than what the file system would take for now
         with suppress(OSError):  # evicted meanwhile, or never kept
-            os.utime(self._path(key), ns=(now, now))
+            os.utime(_path(self._folder, key), ns=(now, now))
 
     def _evict(self) -> None:
         """Drop the least recently used files until the rest fits the quota."""
@@ -114,7 +127,7 @@ class TreeCache:
 
     def _drop(self, key: str) -> None:
         self._count(key, 0)
-        self._path(key).unlink(missing_ok=True)
+        _path(self._folder, key).unlink(missing_ok=True)
 
     def _count(self, key: str, size: int) -> None:
         """Take note of a file's size, 0 for one that goes."""

@@ -43,7 +43,7 @@ class LabelStudioFormat:
         task = Task(picture.item.task or 0, picture.item.data)
         predictions = []
         for labelling in picture.labellings:
-            regions = [Region(segment.mask, segment.label, segment.score) for segment in labelling.segments]
+            regions = [Region(each.mask, each.label, each.score, each.notes) for each in labelling.segments]
             predictions.append(prediction(task, [(self.target, regions)], labelling.model_version).as_json())
         return Output({}, {"data": dict(task.data), "predictions": predictions})
 
