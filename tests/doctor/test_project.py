@@ -184,7 +184,7 @@ def test_annotators_who_are_not_answered(site: Site, api: Api) -> None:
 @pytest.mark.parametrize(("offered", "count"), [("auto-walkcut-merge-1", 0), ("auto-walkcut-merge-2", 1)])
 def test_another_walkcut_than_the_one_here_is_attached(site: Site, api: Api, offered: str, count: int) -> None:
     site.routes["/versions"] = document({"versions": [offered]})
-    found = backends(api, Running(site.url, None))
+    found = backends(api, Running(site.url))
     assert len(found) == count
     assert all("is another one than that at" in what for _, _, what, _ in found)
 
@@ -242,3 +242,9 @@ def test_an_answer_that_is_no_json_is_no_crash(site: Site, api: Api) -> None:
     site.routes["/api/projects/4/"] = reply(502, b"<html>bad gateway")
     with pytest.raises(StudioError, match=r"answered 502"):
         project.read_project(api, 4)
+
+
+@pytest.mark.parametrize(("shown", "level"), [("Bearer hunter22", "ok"), ("", "warning")])
+def test_a_webhook_may_show_the_token(shown: str, level: str) -> None:
+    hook = HOOK | {"headers": {"Authorization": shown}}
+    assert project.look_at_webhook(URL, [hook], Settings(token="hunter22")).level == level

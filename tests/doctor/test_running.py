@@ -48,6 +48,16 @@ def test_walkcut_is_found_at_its_port(site: Site, settings: Settings, walkcut: R
     assert (finding.level, finding.what) == ("ok", f"walkcut answers at {site.url}")
 
 
+def test_a_walkcut_that_is_not_ready_says_why(site: Site, settings: Settings, walkcut: Running) -> None:
+    site.routes["/ready"] = reply(503, b'{"status": "NOT READY", "reasons": ["model: it hangs", "database: away"]}')
+    _, finding = look_at_port(settings, walkcut)
+    assert finding.level == "error"
+    assert finding.what == "walkcut is not ready for new pictures: model: it hangs; database: away"
+    for said in (b'{"status": "READY"}', b"[]", b"<html>", b'{"reasons": 1}'):
+        site.routes["/ready"] = reply(200, said)
+        assert len(list(look_at_port(settings, walkcut))) == 1
+
+
 @pytest.mark.parametrize("said", [b"{}", b"[]", b"<html>"])
 def test_another_program_at_the_port_is_not_taken_for_walkcut(site: Site, settings: Settings, said: bytes) -> None:
     site.routes["/health"] = reply(200, said)
@@ -124,7 +134,7 @@ def test_a_walkcut_that_predicts_nothing(site: Site, settings: Settings, walkcut
 @pytest.mark.parametrize(
     ("status", "named", "message"),
     [
-        (401, SettingsError, "takes neither WALKCUT_BASIC_AUTH_USER nor WALKCUT_BASIC_AUTH_PASS: set them as"),
+        (401, SettingsError, "does not take the credentials that are set here: set WALKCUT_BASIC_AUTH_USER and"),
         (500, RequestError, "/webhook answered 500: see walkcut's log"),
     ],
 )
@@ -145,7 +155,7 @@ def test_walkcut_under_label_studio_ml_is_known_and_asked_for_no_versions(site: 
 
 
 def test_a_walkcut_that_goes_away(settings: Settings) -> None:
-    gone = Running(f"http://127.0.0.1:{free_port()}", None)
+    gone = Running(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(RequestError, match=r"/health did not answer \(.*\): see whether walkcut is overloaded"):
         list(look_at_answers(gone))
 
@@ -164,3 +174,10 @@ def test_without_one_the_embedded_model_predicts_here(tmp_path: Path, monkeypatc
 def test_without_one_no_large_model_is_loaded() -> None:
     (finding,) = look_at_prediction(Settings(model="sd14"), None, never)
     assert (finding.level, "start `walkcut serve`" in finding.remedy) == ("warning", True)
+
+
+def test_walkcut_is_asked_with_the_token(site: Site) -> None:
+    found = find_running(Settings(host="127.0.0.1", port=site.server_port, token="hunter22"))
+    assert found is not None
+    found.post("/webhook", {})
+    assert site.seen[-1].headers["Authorization"] == "Bearer hunter22"

@@ -126,8 +126,8 @@ def test_other_references(site: Site, reference: object, message: str) -> None:
 
 
 def test_redirects_are_followed_and_the_token_stays_at_home(site: Site, elsewhere: Site) -> None:
-    site.routes["/data/upload/1/a.jpg"] = redirect("/b")
-    site.routes["/b"] = redirect(f"{elsewhere.url}/c")
+    site.routes["/data/upload/1/a.jpg"] = redirect("/data/b")
+    site.routes["/data/b"] = redirect(f"{elsewhere.url}/c")
     elsewhere.routes["/c"] = redirect(f"{elsewhere.url}/d e#part", 307)
     elsewhere.routes["/d%20e"] = reply(body=b"picture")
     assert fetcher(site, LEGACY, OPEN).fetch(UPLOAD) == b"picture"

@@ -14,7 +14,7 @@ def label_studio(site: Site) -> Site:
 
 
 def test_without_settings_label_studio_introduces_itself(label_studio: Site) -> None:
-    source = PictureSource(FetchPolicy(), None)
+    source = PictureSource(FetchPolicy(), None, knows_callers=True)
     with pytest.raises(ImageFetchError, match="LABEL_STUDIO_URL"):
         source.fetch(UPLOAD)
     source.introduce(label_studio.url, "abc")
@@ -34,7 +34,7 @@ def test_a_configured_token_is_not_shown_to_an_address_from_a_request(label_stud
 
 @pytest.mark.parametrize(("hostname", "token"), [("", ""), ("localhost", "abc"), ("ftp://x", ""), ("http://x", "a b")])
 def test_what_is_no_address_changes_nothing(label_studio: Site, hostname: str, token: str) -> None:
-    source = PictureSource(FetchPolicy(), None)
+    source = PictureSource(FetchPolicy(), None, knows_callers=True)
     source.introduce(label_studio.url, "abc")
     source.introduce(hostname, token)
     assert source.fetch(UPLOAD) == b"picture"

@@ -1,6 +1,5 @@
 """One project of Label Studio's: its labelling config, a picture, the backend attached to it, and its webhook."""
 
-import base64
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from walkcut.access import Credentials
 from walkcut.annotator import Options, project_options
 from walkcut.doctor.api import Api
 from walkcut.doctor.findings import Finding
@@ -175,8 +175,7 @@ def look_at_webhook(url: str, webhooks: Sequence[Json], settings: Settings) -> F
     if not (hook.get("is_active") and hook.get("send_payload") and told):
         remedy = "Settings > Webhooks: make it active, with payload, for all actions"
         return Finding("webhook", "warning", f"it is switched off or tells too little: {_LATER}", remedy)
-    expected = f"{settings.basic_auth_user}:{settings.basic_auth_pass}"
-    if expected != ":" and expected not in (_credentials(hook), unquote(urlsplit(address).netloc.rpartition("@")[0])):
+    if not any(map(settings.credentials.admit, _shown(hook, address))):
         remedy = (
             "Settings > Webhooks > headers: Authorization, with Basic and base64 of user:password; or connect the "
             "model as http://user:password@host:port"
@@ -190,11 +189,8 @@ def look_at_webhook(url: str, webhooks: Sequence[Json], settings: Settings) -> F
 _LATER = "what annotators submit is learned when walkcut compares, once an hour by default"
 
 
-def _credentials(hook: Json) -> str:
-    """The user name and password in a webhook's headers; empty where there are none that can be read."""
-    headers = {name.lower(): value for name, value in (hook.get("headers") or {}).items()}
-    scheme, _, text = str(headers.get("authorization", "")).partition(" ")
-    try:
-        return base64.b64decode(text).decode() if scheme.lower() == "basic" else ""
-    except ValueError:
-        return ""
+def _shown(hook: Json, address: str) -> Iterator[str]:
+    """What a webhook has as Authorization header: its own, or one of the user and password in its address."""
+    yield from (str(value) for name, value in (hook.get("headers") or {}).items() if name.lower() == "authorization")
+    user, _, password = unquote(urlsplit(address).netloc.rpartition("@")[0]).partition(":")
+    yield Credentials(user, password).header

@@ -8,13 +8,14 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import numpy as np
 from PIL import Image
 
+from walkcut.access import Credentials
 from walkcut.annotator import Annotator
 from walkcut.doctor.findings import Finding
 from walkcut.errors import RequestError, SettingsError
@@ -36,10 +37,10 @@ _CONFIG = (
 
 @dataclass(frozen=True)
 class Running:
-    """A walkcut that answers at an address, asked with the user name and password of the settings."""
+    """A walkcut that answers at an address, asked with the credentials of the settings."""
 
     url: str
-    auth: tuple[str, str] | None
+    credentials: Credentials = field(default_factory=Credentials)
     by_adapter: bool = False  # under label-studio-ml, whose server has no /versions
 
     def get(self, path: str) -> Any:
@@ -50,14 +51,25 @@ class Running:
         """Its answer to a document. Raises `SettingsError` or `RequestError`."""
         return self._ask("POST", path, timeout=timeout, json=document)
 
+    def reasons_against(self) -> list[str]:
+        """Why it answers no new pictures now, as far as it tells."""
+        try:
+            with httpx.Client(timeout=10.0, trust_env=False) as client:
+                said = client.get(f"{self.url}/ready").json()
+        except (httpx.HTTPError, ValueError):
+            return []
+        reasons = said.get("reasons") if isinstance(said, dict) else None
+        return [str(reason) for reason in reasons] if isinstance(reasons, list) else []
+
     def has_offered(self, versions: Set[object]) -> bool:
         """Whether it answers with one of these versions, as far as it tells. Raises as `get`."""
         return self.by_adapter or not versions.isdisjoint(self.get("/versions")["versions"])
 
     def _ask(self, method: str, path: str, *, timeout: float, json: object = None) -> Any:
         try:
-            with httpx.Client(auth=self.auth, timeout=timeout, trust_env=False) as client:
-                answer = client.request(method, f"{self.url}{path}", json=json)
+            with httpx.Client(timeout=timeout, trust_env=False) as client:
+                shown = {"Authorization": self.credentials.header} if self.credentials.are_asked_for else {}
+                answer = client.request(method, f"{self.url}{path}", json=json, headers=shown)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise RequestError(
@@ -65,8 +77,8 @@ class Running:
             ) from error
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             raise SettingsError(
-                f"{self.url} takes neither WALKCUT_BASIC_AUTH_USER nor WALKCUT_BASIC_AUTH_PASS: set them as where it "
-                "was started"
+                f"{self.url} does not take the credentials that are set here: set WALKCUT_BASIC_AUTH_USER and "
+                "WALKCUT_BASIC_AUTH_PASS, or WALKCUT_TOKEN, as where it was started"
             )
         if answer.status_code != httpx.codes.OK:
             raise RequestError(f"{self.url}{path} answered {answer.status_code}: see walkcut's log")
@@ -75,17 +87,16 @@ class Running:
 
 def find_running(settings: Settings) -> Running | None:
     """The walkcut that answers at host and port of the settings, if one does, ready or not."""
-    auth = (settings.basic_auth_user, settings.basic_auth_pass)
     url = f"http://{_reachable(settings.host)}:{settings.port}"
     try:
-        with httpx.Client(auth=auth, timeout=10.0, trust_env=False) as client:
+        with httpx.Client(timeout=10.0, trust_env=False) as client:
             said = client.get(f"{url}/health").json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
     name = said.get("model_class") if isinstance(said, dict) else None
     if name not in {_SERVER, _ADAPTER}:
         return None
-    return Running(url, auth if any(auth) else None, by_adapter=name == _ADAPTER)
+    return Running(url, settings.credentials, by_adapter=name == _ADAPTER)
 
 
 def look_at_port(settings: Settings, running: Running | None) -> Iterator[Finding]:
@@ -93,6 +104,9 @@ def look_at_port(settings: Settings, running: Running | None) -> Iterator[Findin
     place = f"{settings.host}:{settings.port}"
     if running is not None:
         yield Finding("port", "ok", f"walkcut answers at {running.url}")
+        if reasons := running.reasons_against():
+            told = f"walkcut is not ready for new pictures: {'; '.join(reasons)}"
+            yield Finding("port", "error", told, "see walkcut's log, and ask again in a minute")
         return
     try:
         with socket.create_server((settings.host, settings.port)):

@@ -3,7 +3,7 @@
 from walkcut.images.decode import DecodeLimits, decode
 from walkcut.images.fetch import Fetcher
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess
-from walkcut.images.references import shorten
+from walkcut.images.shown import shorten
 from walkcut.images.source import PictureSource
 from walkcut.images.transport import Deadline
 

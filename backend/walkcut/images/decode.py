@@ -32,6 +32,11 @@ _READERS: Final[dict[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
     PpmImageFile: (b"P4", b"P5", b"P6", b"Pf"),
 }
 
+_JPEG_SCAN: Final = b"\xff\xda"  # what begins one; never within a scan's own data
+_MOST_SCANNED: Final = 10**10  # pixels, in all scans of a JPEG: some ten seconds
+_TILE_SIDES: Final = (322, 323)  # TileWidth and TileLength of TIFF 6.0
+_LARGEST_TILE: Final = 1 << 24  # pixels
+
 # What Pillow raises on damaged data; the fuzz tests fail on any other. DecompressionBombWarning is there for programs
 # that turn warnings into errors: GIF and TIFF check their frames and tiles against Pillow's own limit too.
 _DAMAGE: Final = (
@@ -96,6 +101,7 @@ def _load(data: bytes, limits: DecodeLimits) -> Image.Image:
     """Decode a picture upright, in its own mode, after a look at its header."""
     image = _open(data)
     _check_size(image.size, limits)
+    _check_cost(image, data)
     orientation = _orientation(image)
     image.load()
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
@@ -129,6 +135,24 @@ def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
             f"the picture has {width} x {height} pixels, too few to segment: "
             f"each side needs {limits.min_side} at least. Label a larger picture."
         )
+
+
+def _check_cost(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Refuse files whose decoding costs far more than their pixels: a progressive JPEG may go over all of them once for
+    every 30 bytes, and a TIFF name tiles larger than itself, of which each is held whole."""
+    pixels = image.width * image.height
+    if isinstance(image, JpegImageFile) and data.count(_JPEG_SCAN) * pixels > _MOST_SCANNED:
+        raise ImageDecodeError(
+            f"the picture is a JPEG of {data.count(_JPEG_SCAN)} scans, far more than any camera or program writes. "
+            "Save it anew in an image editor."
+        )
+    if isinstance(image, TiffImageFile):
+        width, length = (image.tag_v2.get(side) for side in _TILE_SIDES)
+        if isinstance(width, int) and isinstance(length, int) and width * length > max(pixels, _LARGEST_TILE):
+            raise ImageDecodeError(
+                f"the picture is a TIFF of {image.width} x {image.height} pixels in tiles of {width} x {length}. "
+                "Save it anew in an image editor."
+            )
 
 
 def _orientation(image: Image.Image) -> int:

@@ -12,8 +12,8 @@ from urllib.parse import urljoin, urlsplit
 
 from walkcut.errors import ImageFetchError
 from walkcut.images import references
-from walkcut.images.policy import FetchPolicy, LabelStudioAccess, is_token, origin
-from walkcut.images.references import shorten
+from walkcut.images.policy import FetchPolicy, LabelStudioAccess, is_token, origin, readable
+from walkcut.images.shown import shorten
 from walkcut.images.tokens import Authorization
 from walkcut.images.transport import Answer, Deadline, Request, Resolver, Transport, resolve_host
 
@@ -35,8 +35,8 @@ _TOKEN_REMEDY: Final = {
 class Fetcher:
     """Fetches pictures by reference within a policy; safe to share between threads.
 
-    Label Studio's token goes to its own scheme, host and port only. Redirects are followed by hand, each held to the
-    same rules as the reference itself. `clock` and `resolve` are for tests.
+    Label Studio's token goes to its own scheme, host and port only, and there for files only. Redirects are followed by
+    hand, each held to the same rules as the reference itself. `clock` and `resolve` are for tests.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class Fetcher:
             raise ImageFetchError(f"cannot fetch the picture {shorten(reference)}: {error}") from error
         except ValueError as error:
             raise ImageFetchError(
-                f"cannot fetch the picture {shorten(reference)}: it cannot be followed ({error}). {references.ACCEPTED}"
+                f"cannot fetch the picture {shorten(reference)}: it cannot be followed ({readable(error)}). "
+                f"{references.ACCEPTED}"
             ) from error
 
     def _fetch(self, reference: object, task_id: int | None) -> bytes:
@@ -116,8 +117,8 @@ class Fetcher:
             ) from error
 
     def _get(self, url: str, deadline: Deadline) -> Answer:
-        """Ask for a URL: at Label Studio's own origin with its token, which is renewed once if refused."""
-        if self._authorization is None or origin(url) != self._home:
+        """Ask for a URL: for files of Label Studio with its token, which is renewed once if refused."""
+        if self._authorization is None or self._access is None or not self._access.gives_files_at(url):
             return self._transport.exchange(Request(url), deadline)
         header = self._authorization.header(deadline)
         answer = self._transport.exchange(Request(url, {"Authorization": header}), deadline)
@@ -138,7 +139,7 @@ class Fetcher:
             raise self._refusal(url, answer)
         try:
             token = json.loads(answer.body)["access"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             token = None
         if not isinstance(token, str) or not is_token(token):
             raise ImageFetchError(

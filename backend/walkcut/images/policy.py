@@ -4,11 +4,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from walkcut.errors import ImageFetchError, SettingsError
+from walkcut.images.shown import shorten
 
 _PORTS = {"http": 80, "https": 443}
+_FILES = ("/data/", "/storage-data/", "/tasks/", "/projects/")  # where Label Studio gives files
 
 
 class Origin(NamedTuple):
@@ -23,7 +25,7 @@ def origin(url: str) -> Origin:
     """Scheme, host and port of an http(s) URL.
 
     Raises:
-        ValueError: another scheme, no host, a port out of range, or a user name or password.
+        ValueError: another scheme, no host or none that can be shown, a port out of range, or a user name or password.
     """
     parts = urlsplit(url)
     if parts.scheme not in _PORTS:
@@ -32,17 +34,24 @@ def origin(url: str) -> Origin:
         raise ValueError("user names and passwords in URLs are not used")
     if not parts.hostname:
         raise ValueError("it names no host")
+    if not parts.hostname.isprintable():
+        raise ValueError("its host has characters that no host has")
     return Origin(parts.scheme, parts.hostname, _PORTS[parts.scheme] if parts.port is None else parts.port)
+
+
+def readable(error: ValueError) -> str:
+    """Why a URL cannot be read, for a message: Python's own reasons quote user name and password."""
+    return str(error).rpartition("@")[2]
 
 
 @dataclass(frozen=True)
 class FetchPolicy:
     """Limits of one fetch, and the hosts that pictures may come from.
 
-    Addresses that are not public are refused, save those of Label Studio and of `allowed_hosts`, unless
-    `allow_private_hosts`. Local files are read from disk below `local_files_root`, from Label Studio where it is None.
-    `ca_bundle` is a PEM file of trusted certificates (None: those of certifi). Times are in seconds;
-    to look up a name takes what the system's resolver takes.
+    Addresses that are not public are refused, save those of Label Studio and of `allowed_hosts` (host or host:port),
+    unless `allow_private_hosts`; with `only_allowed_hosts` all other hosts are refused. Local files are read from disk
+    below `local_files_root`, from Label Studio where it is None. `ca_bundle` is a PEM file of trusted certificates
+    (None: those of certifi). Times are in seconds; to look up a name takes what the system's resolver takes.
     """
 
     max_bytes: int = 100_000_000
@@ -51,8 +60,14 @@ class FetchPolicy:
     max_redirects: int = 5
     allow_private_hosts: bool = False
     allowed_hosts: frozenset[str] = frozenset()
+    only_allowed_hosts: bool = False
     local_files_root: Path | None = None
     ca_bundle: Path | None = None
+
+    def names(self, place: Origin) -> bool:
+        """Whether a place is one of the `allowed_hosts`."""
+        allowed = {host.lower() for host in self.allowed_hosts}
+        return place.host in allowed or f"{place.host}:{place.port}" in allowed
 
     def check_bytes(self, count: int) -> None:
         """Raise `ImageFetchError` where a picture has more bytes than it may have."""
@@ -74,6 +89,12 @@ class LabelStudioAccess:
     token: str = field(default="", repr=False)
     aliases: tuple[str, ...] = ()
 
+    def gives_files_at(self, url: str) -> bool:
+        """Whether Label Studio gives files at a URL: what else it does for its token, no task may make walkcut ask."""
+        base, path = urlsplit(self.url).path.rstrip("/"), unquote(urlsplit(url).path)
+        below = path.removeprefix(base) if path.startswith(base) else ""
+        return origin(url) == origin(self.url) and below.startswith(_FILES) and ".." not in path.split("/")
+
     def __post_init__(self) -> None:
         for url in (self.url, *self.aliases):
             _check_label_studio_url(url)
@@ -89,7 +110,7 @@ def _check_label_studio_url(url: str) -> None:
         origin(url)
     except ValueError as error:
         raise SettingsError(
-            f"{url!r} is no address of a Label Studio: {error}. "
+            f"{shorten(url)} is no address of a Label Studio: {readable(error)}. "
             "Set LABEL_STUDIO_URL to one like http://label-studio:8080."
         ) from error
 

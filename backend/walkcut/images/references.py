@@ -2,12 +2,13 @@
 
 import base64
 import binascii
-import reprlib
+import string
 from typing import Final
 from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
 from walkcut.errors import ImageFetchError
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, origin
+from walkcut.images.shown import is_data_url, shorten
 
 ACCEPTED: Final = (
     "Accepted are http(s):// and data: URLs, Label Studio's own /data/upload/… and /data/local-files/?d=…, "
@@ -16,24 +17,9 @@ ACCEPTED: Final = (
 _LOCAL_FILES: Final = "/data/local-files"
 _LABEL_STUDIO_PATHS: Final = ("/data/upload/", f"{_LOCAL_FILES}/", f"{_LOCAL_FILES}?", "/storage-data/uploaded/")
 _CLOUD_SCHEMES: Final = ("s3", "gs", "azure-blob")
-_SHOWN_CHARACTERS: Final = 120
-
-
-def shorten(reference: object) -> str:
-    """Name a reference in a message, without a data: URL's data, a URL's query (maybe a signature) or its password."""
-    if not isinstance(reference, str):
-        return reprlib.repr(reference)
-    if _is_data_url(reference):
-        header = reference.partition(",")[0]
-        return f"'{header[:40]},…' ({len(reference)} characters)"
-    shown = reference
-    scheme, separator, rest = reference.partition("://")
-    if separator:
-        place, question_mark, _ = rest.partition("?")
-        host, slash, path = place.partition("/")
-        shown = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" + ("?…" if question_mark else "")
-    half = _SHOWN_CHARACTERS // 2
-    return repr(shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:half]}…{shown[-half:]}")
+_MOST_FIELDS: Final = 8  # of a query
+_PIECE: Final = 65536  # characters
+_MOST_CHARACTERS_A_BYTE: Final = 4  # base64 of which every character is percent-encoded
 
 
 def read_data_url(reference: str, policy: FetchPolicy) -> bytes | None:
@@ -42,20 +28,33 @@ def read_data_url(reference: str, policy: FetchPolicy) -> bytes | None:
     Raises:
         ImageFetchError: no comma, broken base64, or too many bytes.
     """
-    if not _is_data_url(reference):
+    if not is_data_url(reference):
         return None
     header, comma, payload = reference.partition(",")
     if not comma:
         raise ImageFetchError("a data: URL has a comma before its data. Import the task anew.")
-    data = unquote_to_bytes(payload)
+    policy.check_bytes(len(payload) // _MOST_CHARACTERS_A_BYTE)
+    data = _unquoted(payload)
     if header.lower().endswith(";base64"):
-        text = b"".join(data.split())
+        text = data.translate(None, string.whitespace.encode())
         try:
             data = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
         except binascii.Error as error:
             raise ImageFetchError(f"its base64 is broken ({error}). Import the task anew.") from error
     policy.check_bytes(len(data))
     return data
+
+
+def _unquoted(text: str) -> bytes:
+    """Percent-encoded text as bytes, piece by piece: at once, each escape would take a hundred bytes of memory."""
+    pieces, at = [], 0
+    while at < len(text):
+        end = at + _PIECE
+        escape = text.rfind("%", end - 2, end)  # not to be cut in two
+        end = end if escape < 0 else escape
+        pieces.append(unquote_to_bytes(text[at:end]))
+        at = end
+    return b"".join(pieces)
 
 
 def read_local_file(path: str | None, policy: FetchPolicy) -> bytes | None:
@@ -67,18 +66,22 @@ def read_local_file(path: str | None, policy: FetchPolicy) -> bytes | None:
     root = policy.local_files_root
     if root is None or path is None or urlsplit(path).path.rstrip("/") != _LOCAL_FILES:
         return None
-    name = parse_qs(urlsplit(path).query).get("d", [""])[0]
+    name = parse_qs(urlsplit(path).query, max_num_fields=_MOST_FIELDS).get("d", [""])[0]
+    shown = shorten(name)
     remedy = "Mount Label Studio's folder there, or unset WALKCUT_LOCAL_FILES_ROOT to fetch from Label Studio."
     try:
         file = (root / name).resolve(strict=True)
         if not file.is_relative_to(root.resolve()):
-            raise ImageFetchError(f"{name!r} lies outside of the folder of local files, {root}. Move it there.")
+            raise ImageFetchError(f"{shown} lies outside of the folder of local files, {root}. Move it there.")
         if not file.is_file():
-            raise ImageFetchError(f"{name!r} in {root} is no file. {remedy}")
-        policy.check_bytes(file.stat().st_size)
-        return file.read_bytes()
+            raise ImageFetchError(f"{shown} in {root} is no file. {remedy}")
+        with file.open("rb") as opened:
+            data = opened.read(policy.max_bytes + 1)  # whatever its size is said to be
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        raise ImageFetchError(f"{name!r} cannot be read from {root} ({error}). {remedy}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageFetchError(f"{shown} cannot be read from {root} ({reason}). {remedy}") from error
+    policy.check_bytes(len(data))
+    return data
 
 
 def label_studio_path(reference: str, access: LabelStudioAccess | None) -> str | None:
@@ -120,7 +123,3 @@ def web_address(reference: str, path: str | None, task_id: int | None, access: L
         uri = base64.urlsafe_b64encode(reference.encode()).decode()
         path = f"/tasks/{task_id}/presign/?fileuri={uri}"
     return access.url.rstrip("/") + path
-
-
-def _is_data_url(reference: str) -> bool:
-    return reference[:5].lower() == "data:"

@@ -13,11 +13,14 @@ log = logging.getLogger(__name__)
 class PictureSource:
     """Fetches pictures with the access that was configured, or, without any, with the one that Label Studio offers.
 
-    A configured token is never shown to an address that came from a request.
+    A configured token is never shown to an address that came from a request. Without configuration such an address is
+    taken, with its own token, only where `knows_callers`: it may be private, and anybody could send it.
     """
 
-    def __init__(self, policy: FetchPolicy, configured: LabelStudioAccess | None) -> None:
-        self._policy, self._configured = policy, configured
+    def __init__(
+        self, policy: FetchPolicy, configured: LabelStudioAccess | None, *, knows_callers: bool = False
+    ) -> None:
+        self._policy, self._configured, self._knows_callers = policy, configured, knows_callers
         self._access, self._fetcher = configured, Fetcher(policy, configured)
         self._lock = threading.Lock()
 
@@ -29,16 +32,21 @@ class PictureSource:
         """Take note of the address and the token that Label Studio sends at set-up.
 
         A configured Label Studio gains the address as an alias; without one both are used as they are. What is no
-        address is left alone.
+        address is left alone, as is one from callers that nobody knows.
         """
         try:
-            if self._configured is None:
-                access = LabelStudioAccess(hostname, token)
-            else:
-                access = LabelStudioAccess(self._configured.url, self._configured.token, (hostname,))
+            access = self._offered(hostname, token)
         except SettingsError as error:
             log.info("Label Studio's own address was not used: %s", error)
             return
         with self._lock:
             if access != self._access:
                 self._access, self._fetcher = access, Fetcher(self._policy, access)
+
+    def _offered(self, hostname: str, token: str) -> LabelStudioAccess:
+        """The access that comes of an introduction. Raises `SettingsError` where none does."""
+        if self._configured is not None:
+            return LabelStudioAccess(self._configured.url, self._configured.token, (hostname,))
+        if not self._knows_callers:
+            raise SettingsError("anybody may have sent it. Set LABEL_STUDIO_URL, or a password or token for callers.")
+        return LabelStudioAccess(hostname, token)

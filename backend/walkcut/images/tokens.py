@@ -9,6 +9,7 @@ from typing import Final
 from walkcut.images.transport import Deadline
 
 _DEFAULT_LIFETIME: Final = 300.0  # Label Studio's own, in seconds
+_FAR: Final = 1e12  # seconds since 1970
 _MARGIN: Final = 60.0
 
 
@@ -62,7 +63,7 @@ def jwt_claims(token: str) -> dict[str, object]:
     payload = rest.partition(".")[0]
     try:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}
 
@@ -71,6 +72,7 @@ def _lifetime(access: str) -> float:
     """Seconds that an access token lives by its own account, which needs no common clock with Label Studio."""
     claims = jwt_claims(access)
     issued, expires = claims.get("iat"), claims.get("exp")
-    if isinstance(issued, int | float) and isinstance(expires, int | float) and expires > issued:
-        return float(expires - issued)
+    times = [each for each in (issued, expires) if isinstance(each, int | float) and abs(each) < _FAR]
+    if len(times) == 2 and times[1] > times[0]:
+        return float(times[1] - times[0])
     return _DEFAULT_LIFETIME

@@ -26,7 +26,24 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Sequence[Address]]
 
 _CHUNK: Final = 65536
+_MOST_ADDRESSES: Final = 8  # tried of one host
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: IPv4 addresses on IPv6-only networks
+_INTERNET: Final = ipaddress.IPv6Network("2000::/3")  # RFC 4291: all that was ever assigned of global unicast
+_NOT_PUBLIC: Final = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("192.88.99.0/24"))  # RFC 6890, 7526
+_METADATA: Final = tuple(  # where clouds tell a machine its secrets
+    map(
+        ipaddress.ip_network,
+        (
+            "169.254.0.0/16",  # most of them, and fe80::a9fe:a9fe in OpenStack
+            "fe80::a9fe:a9fe/128",
+            "fd00:ec2::254/128",  # Amazon
+            "fd20:ce::254/128",  # Google
+            "168.63.129.16/32",  # Azure, a public address
+            "100.100.100.200/32",  # Alibaba
+            "192.0.0.192/32",  # Oracle
+        ),
+    )
+)
 _URL_CHARACTERS: Final = "%/:=&?~#+!$,;'@()*[]"  # beside letters and digits; an existing %20 stays as it is
 
 
@@ -81,14 +98,27 @@ def resolve_host(host: str, port: int) -> Sequence[Address]:
 
 def is_public(address: Address) -> bool:
     """Tell whether an address belongs to the open internet, also where it wraps one of IPv4."""
+    address = _unwrapped(address)
     if isinstance(address, ipaddress.IPv6Address):
-        nat64 = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
-        wrapped = address.ipv4_mapped or address.sixtofour or nat64
-        if wrapped is not None:
-            return is_public(wrapped)
-        if address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast
+        return address in _INTERNET and address.is_global
+    known = not is_metadata(address) and not any(address in network for network in _NOT_PUBLIC)
+    return known and address.is_global and not address.is_multicast
+
+
+def is_metadata(address: Address) -> bool:
+    """Tell whether an address is one at which clouds hand out credentials: no picture is there."""
+    address = _unwrapped(address)
+    return any(address in network for network in _METADATA)
+
+
+def _unwrapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for: mapped, compatible, of 6to4 or NAT64; else the address."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    last = int(address) & 0xFFFFFFFF
+    if address in _NAT64 or (last > 1 and int(address) == last):
+        return ipaddress.IPv4Address(last)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 class Transport:
@@ -125,8 +155,10 @@ class Transport:
 
     def _connect(self, place: Origin, deadline: Deadline) -> socket.socket:
         """Connect to an allowed address of a host; its certificate, if any, is still checked against the name."""
-        addresses = self._resolve(place.host, place.port)
-        self._check_addresses(place, addresses)
+        self._check_host(place)
+        addresses = self._resolve(place.host, place.port)[:_MOST_ADDRESSES]
+        for address in addresses:
+            self._check_address(place, address)
         connected = self._connect_first(addresses, place.port, deadline)
         if place.scheme == "http":
             return connected
@@ -142,18 +174,31 @@ class Transport:
                 raise
             return self._connect_first(addresses[1:], port, deadline)
 
-    def _check_addresses(self, place: Origin, addresses: Sequence[Address]) -> None:
-        allowed = {host.lower() for host in self._policy.allowed_hosts}
-        if self._policy.allow_private_hosts or place == self._trusted:
+    def _is_named(self, place: Origin) -> bool:
+        """Whether a place was named by whoever runs walkcut."""
+        return place == self._trusted or self._policy.names(place)
+
+    def _check_host(self, place: Origin) -> None:
+        """Whether pictures may come from a host at all."""
+        if self._policy.only_allowed_hosts and not self._is_named(place):
+            raise ImageFetchError(
+                f"{place.host!r} is not among the hosts that pictures may come from: name it in WALKCUT_ALLOWED_HOSTS."
+            )
+
+    def _check_address(self, place: Origin, address: Address) -> None:
+        """Whether pictures may come from a host at this address."""
+        if self._is_named(place):
             return
-        if place.host in allowed or f"{place.host}:{place.port}" in allowed:
-            return
-        for address in addresses:
-            if not is_public(address):
-                raise ImageFetchError(
-                    f"{place.host}:{place.port} is at {address}, which is no public address. If this host's pictures "
-                    "may be fetched, name it in WALKCUT_ALLOWED_HOSTS; WALKCUT_ALLOW_PRIVATE_HOSTS=true allows all."
-                )
+        if is_metadata(address):
+            raise ImageFetchError(
+                f"{place.host}:{place.port} is at {address}, where clouds keep their machines' credentials. "
+                "If pictures are there all the same, name the host in WALKCUT_ALLOWED_HOSTS."
+            )
+        if not (self._policy.allow_private_hosts or is_public(address)):
+            raise ImageFetchError(
+                f"{place.host}:{place.port} is at {address}, which is no public address. If this host's pictures "
+                "may be fetched, name it in WALKCUT_ALLOWED_HOSTS; WALKCUT_ALLOW_PRIVATE_HOSTS=true allows all."
+            )
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:
         encoding = response.getheader("Content-Encoding", "identity")

@@ -18,7 +18,10 @@ from walkcut.labelstudio.contexts import PROMPTS
 
 _FAR: Final = 1000.0  # percent; whatever lies farther out was drawn on no picture
 _MOST_REGIONS: Final = 65535
+_MOST_BYTES: Final = 1 << 32  # of the masks of one result
+_MOST_PAINTED: Final = 10**11  # pixels, in all strokes of a region: some five seconds
 _Size = tuple[int, int]  # height and width
+_Points = list[tuple[float, float]]  # x and y
 _Mask = Bool[np.ndarray, "y x"]
 
 
@@ -39,12 +42,14 @@ def annotated_regions(
     Those of a brush control, of all controls of the picture with this name (`to_name`), or of whatever there is.
     Regions are brush masks and strokes, rectangles, ellipses, polygons and key points with a label. Prompts, key points
     that say "not this", the second result that Label Studio adds to an accepted region, and regions without a pixel
-    are none. Whatever cannot be read is left out, or `strict`, raises `BrushError` or `RequestError`.
+    are none. Whatever cannot be read is left out, or `strict`, raises `BrushError` or `RequestError`. Raises
+    `RequestError` for more regions than there is room for, a byte for each pixel of each.
     """
+    items = [item for item in _region_items(result) if _belongs(item, target)]
+    if len(items) * size[0] * size[1] > _MOST_BYTES:
+        raise RequestError(f"{len(items)} regions on a picture of {size[1]}×{size[0]} pixels are too many: draw fewer")
     regions = []
-    for item in _region_items(result):
-        if not _belongs(item, target):
-            continue
+    for item in items:
         try:
             regions.append(_read(item, size))
         except (BrushError, RequestError):
@@ -133,17 +138,16 @@ def _brush(value: Mapping[str, Any], size: _Size) -> _Mask:
         raise BrushError("a brush region holds neither a run-length code nor strokes")
     mask = brush.decode(code, size) if code else np.zeros(size, np.bool_)
     image = Image.fromarray(mask.astype(np.uint8))
-    for stroke in strokes:
-        _paint(ImageDraw.Draw(image), stroke, size)
+    courses = [_course(stroke, size) for stroke in strokes]
+    if sum(len(points) * min(thick * thick, mask.size) for points, thick in courses) > _MOST_PAINTED:
+        raise RequestError("these brush strokes go over the picture too many times: draw fewer")
+    for stroke, (points, thick) in zip(strokes, courses, strict=True):
+        _paint(ImageDraw.Draw(image), points, thick, ink=0 if stroke.get("type") == "eraser" else 1)
     return np.asarray(image) > 0
 
 
-def _paint(canvas: ImageDraw.ImageDraw, stroke: object, size: _Size) -> None:
-    """Draw one stroke, a line with round ends and joints, or erase along it."""
-    if not isinstance(stroke, dict):
-        raise RequestError(f"a brush stroke is an object, not {type(stroke).__name__}")
-    ink = 0 if stroke.get("type") == "eraser" else 1
-    points, thick = _course(stroke, size)
+def _paint(canvas: ImageDraw.ImageDraw, points: _Points, thick: float, *, ink: int) -> None:
+    """Draw one stroke, a line with round ends and joints."""
     reach = (thick - 1) / 2
     canvas.line(points, fill=ink, width=round(thick))
     canvas.point([(round(x), round(y)) for x, y in points], fill=ink)  # Pillow's disc of one pixel is empty
@@ -151,12 +155,14 @@ def _paint(canvas: ImageDraw.ImageDraw, stroke: object, size: _Size) -> None:
         canvas.ellipse((x - reach, y - reach, x + reach, y + reach), fill=ink)
 
 
-def _course(stroke: Mapping[str, Any], size: _Size) -> tuple[list[tuple[float, float]], float]:
+def _course(stroke: object, size: _Size) -> tuple[_Points, float]:
     """The points (x, y) of a stroke from the centre of the first pixel, and its width, in pixels.
 
     `relativePoints` are percent of the picture, x, y, x, …, and `relativeStrokeWidth` of its width. `points` and
     `strokeWidth` are pixels of the screen it was drawn on; where there are no others they count as the picture's.
     """
+    if not isinstance(stroke, dict):
+        raise RequestError(f"a brush stroke is an object, not {type(stroke).__name__}")
     height, width = size
     if stroke.get("relativePoints"):
         numbers, thick, far = stroke["relativePoints"], stroke.get("relativeStrokeWidth"), _FAR
@@ -226,11 +232,20 @@ def _round(x: float, y: float, across: float, down: float, size: _Size, *, turn:
 
 
 def _filled(corners: Sequence[tuple[float, float]], size: _Size) -> _Mask:
-    """The pixels whose centres lie within corners (x, y) in pixels."""
-    x, y = np.array(corners).T - 0.5
-    mask = np.zeros(size, np.bool_)
-    mask[draw.polygon(y, x, size)] = True
-    return mask
+    """The pixels whose centres lie within corners (x, y) in pixels, by the even-odd rule.
+
+    Each edge turns over all that is right of it, in the rows that it crosses: so work grows with the corners and with
+    the picture, not with their product.
+    """
+    height, width = size
+    turned = np.zeros((height, width + 1), np.bool_)
+    places = np.array(corners) - 0.5
+    for (left, top), (right, bottom) in zip(places, np.roll(places, -1, axis=0), strict=True):
+        start, stop = (math.ceil(min(max(end, 0), height)) for end in sorted((top, bottom)))
+        rows = np.arange(start, stop)
+        crossed = left + (rows - top) * (right - left) / ((bottom - top) or 1)
+        turned[rows, np.ceil(crossed.clip(0, width)).astype(np.int64)] ^= True
+    return np.bitwise_xor.accumulate(turned[:, :width], axis=1)
 
 
 def _place(value: Mapping[str, Any], size: _Size) -> tuple[float, float]:

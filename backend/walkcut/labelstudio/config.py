@@ -1,14 +1,16 @@
 """The labelling config: where regions go."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ParseError  # nosec B405 - their names alone: defusedxml reads
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from walkcut.errors import LabelConfigError
 
+_MOST_CHARACTERS = 1_000_000
 _EXAMPLE = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
     '<Label value="Region"/></BrushLabels></View>'
@@ -37,6 +39,10 @@ def brush_targets(label_config: str) -> tuple[BrushTarget, ...]:
 
     Raises `LabelConfigError` with an example for a config that is no XML or has no brush control on a picture.
     """
+    if len(label_config) > _MOST_CHARACTERS:
+        raise LabelConfigError(
+            f"the labelling config has {len(label_config)} characters, more than {_MOST_CHARACTERS}: make it shorter"
+        )
     try:
         root = fromstring(label_config)
     except (ParseError, DefusedXmlException, ValueError, TypeError) as error:
@@ -44,12 +50,14 @@ def brush_targets(label_config: str) -> tuple[BrushTarget, ...]:
             f"the labelling config is no readable XML ({error}); write for example {_EXAMPLE}"
         ) from error
     images = {image.get("name", ""): image for image in root.iter("Image")}
-    texts = list(root.iter("TextArea"))
+    texts: defaultdict[str, list[str]] = defaultdict(list)
+    for text in root.iter("TextArea"):
+        texts[text.get("toName", "")].append(text.get("name", ""))
     targets: dict[str, BrushTarget] = {}
     for control in root.iter("BrushLabels"):
         picture = control.get("toName", "")
         if picture in images and picture not in targets:
-            targets[picture] = _target(control, images[picture], _status(texts, picture))
+            targets[picture] = _target(control, images[picture], _status(texts[picture]))
     if not targets:
         raise LabelConfigError(f"walkcut needs BrushLabels on an Image in the labelling config, for example {_EXAMPLE}")
     return tuple(targets.values())
@@ -79,7 +87,6 @@ def _target(control: Element, image: Element, status: str) -> BrushTarget:
     )
 
 
-def _status(texts: Sequence[Element], picture: str) -> str:
-    """The picture's text field named `status`, else the one that granularities are typed into, else none."""
-    names = [text.get("name", "") for text in texts if text.get("toName") == picture]
+def _status(names: Sequence[str]) -> str:
+    """Of a picture's text fields the one named `status`, else the one that granularities are typed into, else none."""
     return next((name for name in ("status", "granularity") if name in names), names[0] if names else "")

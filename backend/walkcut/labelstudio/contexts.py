@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from walkcut.errors import RequestError
 from walkcut.labelstudio.config import BrushTarget
 
 PROMPTS = ("Select", "Finer", "Coarser", "Merge", "Re-segment")  # labels that ask for something, and name nothing
+_MOST_ASKED = 200
 _LEAST_SIDE = 16  # pixels
 _ROUNDING = 1e-6  # pixels: percentages are not exact
 _FAR = 1e6  # percent: nothing on a screen is
@@ -55,20 +57,26 @@ Prompt = Point | Box
 def typed_lines(context: object, target: BrushTarget) -> list[str]:
     """What an annotator typed for a target's picture, oldest line first; nothing for calls that carry no text.
 
-    The text field named `granularity` counts where there is one, else all of the picture's text fields do. What
-    walkcut wrote itself does not count.
+    The text field named `granularity` counts where there is one, else all of the picture's text fields do; of these the
+    last 200 lines. What walkcut wrote itself does not count.
     """
     fields = [item for item in _items(context, target) if item["type"] == "textarea"]
     named = [item for item in fields if item.get("from_name") == "granularity"]
     typed = named or [item for item in fields if item.get("from_name") != "status"]
     texts = [item["value"].get("text") for item in typed]
     lines = [str(line) for text in texts for line in (text if isinstance(text, list) else [text])]
-    return [line for line in lines if not line.startswith(STATUS_MARK)]
+    return [line for line in lines if not line.startswith(STATUS_MARK)][-_MOST_ASKED:]
 
 
 def prompts(context: object, target: BrushTarget) -> list[Prompt]:
-    """The points and boxes on a target's picture, oldest first; points beside the picture are left out."""
-    return [prompt for item in _items(context, target) for prompt in _read_prompt(item)]
+    """The points and boxes on a target's picture, oldest first; points beside the picture are left out.
+
+    Raises `RequestError` for more than 200: each costs a look at the whole picture.
+    """
+    asked = [prompt for item in _items(context, target) for prompt in _read_prompt(item)]
+    if len(asked) > _MOST_ASKED:
+        raise RequestError(f"{len(asked)} points and boxes are more than {_MOST_ASKED}: accept the suggestions first")
+    return asked
 
 
 def _items(context: object, target: BrushTarget) -> list[Mapping[str, Any]]:

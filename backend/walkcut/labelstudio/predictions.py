@@ -77,7 +77,7 @@ def brush_region(region: Region, target: BrushTarget, identity: str) -> dict[str
 def region_id(task: Task, target: BrushTarget, source: str) -> str:
     """The same region of the same answer has the same id, and no other has."""
     identity = f"{task.id} {task.reference(target)} {target.from_name} {source}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def withdrawn_region(region: Region, target: BrushTarget) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Annotations that were submitted, as webhooks and the API tell of them."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Final
 
 from walkcut.errors import RequestError
 from walkcut.labelstudio.tasks import Task, read_task
+
+_LARGEST_ID: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,18 @@ def read_submission(task: object, annotation: object) -> Submission:
 
 
 def read_number(document: object) -> int:
-    """The id of a document. Raises `RequestError` for one without."""
+    """The id of a document. Raises `RequestError` for one without, or with one that no database holds."""
     number = document.get("id") if isinstance(document, Mapping) else None
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise RequestError(f"a document without a number for an id: {str(document)[:60]}")
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= _LARGEST_ID:
+        raise RequestError(f"a document without a number for an id: {reprlib.repr(document)}")
     return number
+
+
+def read_numbers(documents: object) -> frozenset[int]:
+    """The ids of several documents; none where there are no documents. Raises `RequestError` for anything else."""
+    if not isinstance(documents, list | None):
+        raise RequestError(f"documents with ids are a list, not {type(documents).__name__}")
+    return frozenset(map(read_number, documents or []))
 
 
 def read_moment(text: object) -> datetime:

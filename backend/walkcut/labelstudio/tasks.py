@@ -7,6 +7,7 @@ from typing import Any
 
 from walkcut.errors import RequestError
 from walkcut.labelstudio.config import BrushTarget
+from walkcut.labelstudio.documents import read_json
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def read_extra_params(value: object) -> dict[str, Any]:
     """Extra parameters of the model's settings: an object, or its JSON as the settings form sends it; else nothing."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = read_json(value)
+        except RequestError:
             return {}
     return value if isinstance(value, dict) else {}

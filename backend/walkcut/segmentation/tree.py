@@ -30,6 +30,8 @@ _UNREADABLE = (
     EOFError,
     RuntimeError,  # encrypted or of an unknown method
     MemoryError,  # a shape that no memory holds
+    OverflowError,  # nor any number
+    TypeError,
 )
 _NAMED = (Level.COARSE, Level.MEDIUM, Level.FINE)
 _ARRAYS = {
@@ -42,7 +44,11 @@ _ARRAYS = {
     "concessions": ("U", 1),
 }
 _SCORE_ARRAYS = {"scores": ("f", 3), "gram": ("f", 2), "patches": ("i", 1)}
+_FLOATS = (np.float32, np.float64)  # of scores, in this machine's byte order
 _LOOK_ARRAYS = {"descriptors": ("f", 2)}
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_MOST_LEAVES = 1 << 16
+_OF_ANOTHER_VERSION = "not a cut tree of this version of walkcut: segment the picture again"
 _KINDS = (_ARRAYS, _ARRAYS | _SCORE_ARRAYS, _ARRAYS | _LOOK_ARRAYS, _ARRAYS | _SCORE_ARRAYS | _LOOK_ARRAYS)
 
 
@@ -206,16 +212,32 @@ def _read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
     """The arrays of a tree file, each of its kind and number of dimensions."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
-                raise TreeFileError("not a cut tree: it unpacks to over 1 GiB")
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: _read_array(archive, name) for name in _names(archive)}
     except _UNREADABLE as error:
         raise TreeFileError(f"not a cut tree, or a damaged one ({error}): segment the picture again") from error
     kinds = {name: (array.dtype.kind, array.ndim) for name, array in arrays.items()}
     if kinds not in _KINDS or int(arrays["format"]) != _FORMAT:
-        raise TreeFileError("not a cut tree of this version of walkcut: segment the picture again")
+        raise TreeFileError(_OF_ANOTHER_VERSION)
     return arrays
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    """The names of an archive's arrays, if they are those of a tree file, packed as it is, and not too large."""
+    entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > _MOST_BYTES:
+        raise TreeFileError("not a cut tree: it unpacks to over 1 GiB")
+    names = [entry.filename.removesuffix(".npy") for entry in entries]
+    if not any(sorted(names) == sorted(kind) for kind in _KINDS):
+        raise TreeFileError(_OF_ANOTHER_VERSION)
+    if any(entry.compress_type not in _PACKINGS for entry in entries):
+        raise TreeFileError("not a cut tree: it is packed in another way. Segment the picture again")
+    return names
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
+        return array
 
 
 def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -224,9 +246,11 @@ def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
     rows, count = len(joints), len(joints) + 1
     sound = (
         joints.shape == (rows, 2)
+        and rows < _MOST_LEAVES
         and costs.shape == arrays["cut"].shape == (rows,)
         and sorted(joints.ravel().tolist()) == list(range(2 * rows))
         and bool((joints.max(1, initial=0) < np.arange(rows) + count).all())
+        and bool(np.isfinite(costs).all())
         and bool((np.diff(costs) <= 0).all())
         and leaves.size > 0
         and int(leaves.max()) == count - 1
@@ -235,7 +259,9 @@ def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
     )
     if sound and "scores" in arrays:
         scores, gram, patches = (arrays[name].shape for name in _SCORE_ARRAYS)
-        sound = (scores[0], gram, patches) == (count, (count, count), (count,))
+        sound = (scores[0], gram, patches) == (count, (count, count), (count,)) and arrays["scores"].size > 0
+        sound = sound and arrays["gram"].dtype == arrays["scores"].dtype in _FLOATS
+        sound = sound and arrays["patches"].dtype == np.int64
     if sound and "descriptors" in arrays:
         sound = len(arrays["descriptors"]) == count and bool(np.isfinite(arrays["descriptors"]).all())
     if not sound:

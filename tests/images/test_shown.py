@@ -1,0 +1,22 @@
+import pytest
+
+from walkcut.images import shorten
+
+
+@pytest.mark.parametrize(
+    ("reference", "shown"),
+    [
+        ("data:image/png;base64," + "A" * 1000, "'data:image/png;base64,…' (1022 characters)"),
+        ("https://u:pass@h/a.jpg?X-Amz-Signature=1", "'https://h/a.jpg?…'"),
+        ("https://h/a.jpg#part", "'https://h/a.jpg#…'"),
+        ("//u:pass@h/@scope/a.jpg", "'//h/@scope/a.jpg'"),
+        ("u:pass@h:8080", "'h:8080'"),
+        ("/data/local-files/?d=a/b.jpg", "'/data/local-files/?d=a/b.jpg'"),
+        ("x\n\ud800", r"'x\n\ud800'"),
+        ("s3://b/" + "k" * 200, "'s3://b/" + "k" * 53 + "…" + "k" * 60 + "'"),
+        (["/data/upload/1/a.jpg"], "['/data/upload/1/a.jpg']"),
+        (None, "None"),
+    ],
+)
+def test_shorten(reference: object, shown: str) -> None:
+    assert shorten(reference) == shown
