@@ -1,4 +1,6 @@
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,15 @@ from walkcut.annotator import (
     predict_all,
     project_options,
 )
-from walkcut.errors import RequestError, SettingsError
+from walkcut.errors import BusyError, RequestError, SettingsError
 from walkcut.extraction import Evidence, Extractor, Part, load_extractor
+from walkcut.growing import Grower, LocalModel
 from walkcut.images import Deadline, DecodeLimits, FetchPolicy, PictureSource
 from walkcut.labelstudio import BrushTarget, Task
 from walkcut.pipeline import Segmenter
 from walkcut.recipes import RECIPES
 from walkcut.segmentation.granularity import Level, Segments
+from walkcut.stages import counted, observed
 from walkcut.store import TreeCache
 
 TARGET = BrushTarget("brush", "image", "image", ("Region",))
@@ -56,11 +60,20 @@ class Counting:
         return self.inner.extract(image, parts)
 
 
-def annotator(folder: Path, extractor: Extractor | None = None) -> Annotator:
+@dataclass
+class Gate:
+    """Makes whoever comes by wait until it is opened."""
+
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self) -> None:
+        assert self.opened.wait(60)
+
+
+def annotator(folder: Path, extractor: Extractor | None = None, patience: float = 80.0) -> Annotator:
     segmenter = Segmenter(extractor or load_extractor("embedded"), RECIPES["merge"])
-    return Annotator(
-        segmenter, PictureSource(FetchPolicy(), None), DecodeLimits(), TreeCache(folder, 1 << 24), Options()
-    )
+    grower = Grower(LocalModel(segmenter, DecodeLimits()), TreeCache(folder, 1 << 24))
+    return Annotator(grower, PictureSource(FetchPolicy(), None), Options(), patience=patience)
 
 
 def task(number: int, picture: str) -> Task:
@@ -148,11 +161,52 @@ def test_a_defect_met_by_one_task_costs_the_others_nothing(tmp_path: Path, caplo
 
 
 def test_nothing_is_begun_after_the_deadline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    clock = iter([0, 1, 10, 11])
-    mine = annotator(tmp_path)
-    found = predict_all(mine, [task(1, A), task(2, B)], PROJECT, Deadline(5, lambda: next(clock)))
+    moments = [0.0]
+
+    @contextmanager
+    def pass_time(name: str) -> Iterator[None]:
+        yield
+        if name == "encode":
+            moments.append(10.0)
+
+    with observed(pass_time):
+        found = predict_all(annotator(tmp_path), [task(1, A), task(2, B)], PROJECT, Deadline(5, lambda: moments[-1]))
     assert [len(predictions) for predictions in found] == [4, 0]
     assert "no time left for task 2" in caplog.text
+
+
+def test_a_picture_that_takes_too_long_is_handed_back_and_its_tree_kept(tmp_path: Path) -> None:
+    gate = Gate()
+    extractor = Counting(hook=gate)
+    mine, failures = annotator(tmp_path, extractor), list[Exception]()
+    with counted(failures.append):
+        assert predict_all(mine, [task(1, A), task(2, B)], PROJECT, Deadline(0.05)) == [[], []]
+    assert {type(failure) for failure in failures} == {BusyError}
+    gate.opened.set()
+    assert len(mine.predict(task(1, A), PROJECT)) == 4
+    assert len(extractor.calls) == 1
+
+
+def test_an_annotators_call_is_given_up_in_time(tmp_path: Path) -> None:
+    gate = Gate()
+    mine = annotator(tmp_path, Counting(hook=gate), patience=0.05)
+    with pytest.raises(BusyError, match="no time left"):
+        mine.recent_tree(A, 1)
+    gate.opened.set()
+
+
+def test_stages_are_marked(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def note(name: str) -> Iterator[None]:
+        seen.append(name)
+        yield
+
+    with observed(note):
+        annotator(tmp_path).predict(task(1, A), PROJECT)
+    assert list(dict.fromkeys(seen))[:4] == ["fetch", "wait", "decode", "evidence"]
+    assert [seen.count(name) for name in ("fetch", "regions", "encode")] == [1, 4, 4]
 
 
 def test_a_picture_seen_before_needs_no_model(tmp_path: Path) -> None:

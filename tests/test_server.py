@@ -1,4 +1,7 @@
+import io
 import json
+import logging
+import shutil
 import threading
 import time
 from base64 import b64encode
@@ -14,13 +17,20 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.scenes import data_url, png, quarters
-from tests.test_annotator import Counting, annotator
-from walkcut.annotator import Annotator
-from walkcut.extraction import Extractor
+from tests.test_annotator import Counting
+from tests.test_growing import Gated
+from walkcut.annotator import Annotator, Options
+from walkcut.extraction import Extractor, load_extractor
+from walkcut.growing import Grower, LocalModel, Model
+from walkcut.images import DecodeLimits, FetchPolicy, PictureSource
 from walkcut.learner import Learner
+from walkcut.logs import formatter
+from walkcut.metrics import Metrics
+from walkcut.pipeline import Segmenter
+from walkcut.recipes import RECIPES
 from walkcut.server import create_app
 from walkcut.settings import Settings
-from walkcut.store import ProjectStore
+from walkcut.store import ProjectStore, TreeCache
 
 BRUSH = '<BrushLabels name="b" toName="im"{}><Label value="Part"/></BrushLabels>'
 CONFIG = f'<View><Image name="im" value="$photo"/>{BRUSH}</View>'
@@ -36,10 +46,12 @@ PICTURE = data_url(png(quarters(30, 40)))
 class Backend:
     """A backend over a folder, and a client for it."""
 
-    def __init__(self, folder: Path, settings: Settings, extractor: Extractor | None = None) -> None:
-        self.store = ProjectStore(folder)
-        self.annotator: Annotator = annotator(folder / "trees", extractor)
-        self.app = create_app(self.annotator, Learner(self.annotator, self.store), self.store, settings)
+    def __init__(self, folder: Path, settings: Settings, model: Model) -> None:
+        self.store, self.metrics = ProjectStore(folder), Metrics()
+        grower = Grower(model, TreeCache(folder / "trees", 1 << 24), self.metrics)
+        self.annotator = Annotator(grower, PictureSource(FetchPolicy(), None), Options())
+        learner = Learner(self.annotator, self.store)
+        self.app = create_app(self.annotator, learner, self.store, settings, self.metrics)
         self.client: FlaskClient = self.app.test_client()
 
     def predicting(self) -> int:
@@ -80,8 +92,11 @@ def typed_line(line: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(folder: Path, settings: Settings, extractor: Extractor | None = None) -> Iterator[Backend]:
-    backend = Backend(folder, settings, extractor)
+def running(
+    folder: Path, settings: Settings, extractor: Extractor | None = None, model: Model | None = None
+) -> Iterator[Backend]:
+    segmenter = Segmenter(extractor or load_extractor("embedded"), RECIPES["merge"])
+    backend = Backend(folder, settings, model or LocalModel(segmenter, DecodeLimits()))
     yield backend
     backend.store.close()
 
@@ -230,15 +245,137 @@ def test_metrics_count_requests_and_tasks(backend: Backend) -> None:
     assert 'walkcut_tasks_total{outcome="failed"} 1.0' in text
 
 
-def test_what_is_not_there_and_what_fails_is_json_without_a_traceback(backend: Backend, tmp_path: Path) -> None:
+def sample(backend: Backend, name: str, **labels: str) -> float | None:
+    """A metric as it is now."""
+    return backend.metrics.registry.get_sample_value(name, labels)
+
+
+def test_failures_are_counted_by_reason_and_stages_timed(backend: Backend) -> None:
+    backend.predict(PICTURE, None, "gone.jpg")
+    backend.predict("gone.jpg", params={"context": typed_line("3")})
+    backend.client.post("/setup", json={})
+    assert sample(backend, "walkcut_failures_total", reason="ImageFetchError") == 2
+    assert sample(backend, "walkcut_failures_total", reason="RequestError") == 2  # a task without a picture, a set-up
+    assert sample(backend, "walkcut_stage_seconds_count", stage="decode") == 1
+    assert sample(backend, "walkcut_stage_seconds_count", stage="encode") == 4
+
+
+def test_what_is_not_there_and_what_fails_is_json_without_a_traceback(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert document(backend.client.get("/nowhere"))["error"]
-    backend.store.close()
-    for file in tmp_path.glob("walkcut.sqlite3*"):
-        file.unlink()
-    (tmp_path / "walkcut.sqlite3").mkdir()
+    monkeypatch.setattr(backend.store, "record", None)
     answer = backend.client.post("/webhook", json={})
     assert answer.status_code == 500
     assert answer.json == {"error": "a defect of walkcut: its log has the details"}
+    assert sample(backend, "walkcut_failures_total", reason="TypeError") == 1
+
+
+def lose_database(backend: Backend, folder: Path) -> None:
+    """Make the database one that cannot be opened."""
+    backend.store.close()
+    for file in folder.glob("walkcut.sqlite3*"):
+        file.unlink()
+    (folder / "walkcut.sqlite3").mkdir()
+
+
+def test_a_database_that_is_away_is_told_and_counted(
+    backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert backend.client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 200
+    lose_database(backend, tmp_path)
+    told = {"error": "walkcut cannot answer now: ask again; its log has the details"}
+    for path, body in (("/webhook", {"action": "ANNOTATION_UPDATED"}), ("/predict", predict_body(PICTURE))):
+        answer = backend.client.post(path, json=body)
+        assert (answer.status_code, answer.json) == (503, told)
+    assert [sample(backend, "walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
+    assert "ANNOTATION_UPDATED is lost" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lose", "reason"),
+    [
+        (lambda backend, folder: setattr(backend.annotator.grower._model, "trouble", "it is loading"), "model: it is"),
+        (lambda backend, folder: backend.annotator.grower.refuse(), "model: shutting down"),
+        (lose_database, "database: it does not answer"),
+        (lambda backend, folder: shutil.rmtree(folder / "state"), "state folder: it cannot be written (No such file"),
+    ],
+)
+def test_who_cannot_answer_new_pictures_is_alive_but_not_ready(
+    tmp_path: Path, lose: Callable[[Backend, Path], None], reason: str
+) -> None:
+    (tmp_path / "state").mkdir()
+    settings = Settings(state_dir=tmp_path / "state", basic_auth_user="me", basic_auth_pass="geheim")
+    with running(tmp_path, settings, model=Gated()) as backend:
+        answer = backend.client.get("/ready")
+        assert (answer.status_code, answer.json) == (200, {"status": "READY"})
+        lose(backend, tmp_path)
+        answer = backend.client.get("/ready")
+        assert answer.status_code == 503
+        (said,) = document(answer)["reasons"]
+        assert said.startswith(reason)
+        assert backend.client.get("/health").status_code == 200
+
+
+def test_at_the_end_tasks_are_handed_back(backend: Backend) -> None:
+    backend.predict(PICTURE)
+    backend.annotator.grower.refuse()
+    known, new = backend.predict(PICTURE, data_url(png(quarters(30, 44))))
+    assert (len(known), new) == (4, [])
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """The log as JSON."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter("json"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    yield stream
+    logging.getLogger().removeHandler(handler)
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+def test_lines_of_the_log_tell_of_request_project_and_task(backend: Backend, lines: io.StringIO) -> None:
+    document = predict_body(PICTURE, "gone.jpg")
+    answer = backend.client.post("/predict", json=document, headers={"X-Request-ID": "from-a-proxy.1"})
+    assert answer.headers["X-Request-ID"] == "from-a-proxy.1"
+    failure, access = map(json.loads, lines.getvalue().splitlines())
+    about = {"request_id": "from-a-proxy.1", "endpoint": "predict", "project": "3", "tasks": "1,2"}
+    assert failure | about | {"task": 2, "levelname": "WARNING"} == failure
+    assert access | about == access
+    assert access["message"].startswith("POST predict: 200 in ")
+    assert "task" not in access
+
+
+@pytest.mark.parametrize("sent", [None, "", "a b", "x" * 65, "\u00e9", "{}"])
+def test_a_request_without_a_sane_id_gets_one(backend: Backend, sent: str | None) -> None:
+    headers = {} if sent is None else {"X-Request-ID": sent}
+    ids = {backend.client.get("/health", headers=headers).headers["X-Request-ID"] for _ in range(2)}
+    assert len(ids) == 2
+    assert all(len(each) == 16 for each in ids)
+
+
+def test_polls_are_not_logged_unless_they_fail(backend: Backend, lines: io.StringIO) -> None:
+    for path in ("/health", "/ready", "/metrics"):
+        backend.client.get(path)
+    assert lines.getvalue() == ""
+    backend.annotator.grower.refuse()
+    backend.client.get("/ready")
+    assert "GET ready: 503" in lines.getvalue()
+
+
+def test_secrets_are_not_logged(tmp_path: Path, lines: io.StringIO) -> None:
+    with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
+        told = {"access_token": "hush", "hostname": "http://me:hush@ls"}
+        for body in (SETUP | told, told, "hush"):
+            backend.client.post("/setup?token=hush", json=body, headers=basic("me", "geheim"))
+            backend.client.post("/setup?token=hush", json=body, headers=basic("me", "wrong-secret"))
+    said = lines.getvalue()
+    assert said.count("POST set_up") == 6
+    assert not [secret for secret in ("hush", "geheim", "wrong-secret") if secret in said]
 
 
 def test_a_body_beyond_the_limit_is_refused(backend: Backend) -> None:
@@ -261,6 +398,7 @@ def test_with_a_password_all_but_health_asks_for_it(tmp_path: Path) -> None:
             assert answer.status_code == 401
             assert "WWW-Authenticate" in answer.headers
         assert get("/versions", headers=basic("me", "geheim")).status_code == 200
+        assert get("/ready").status_code in {200, 503}
         assert backend.client.post("/predict", json=predict_body()).status_code == 401
 
 
@@ -284,7 +422,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise TimeoutError
 
 
-def test_health_and_set_up_answer_while_predictions_wait_for_the_model(tmp_path: Path) -> None:
+def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -306,10 +446,12 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(tmp_path:
             caller.start()
         assert begun.wait(60)
         wait_until(lambda: backend.predicting() == 5)
-        ask(url, predict_body(pictures[4]))
-        assert answers == [[[]]], "a call beyond the free threads is handed back at once"
-        ask(url, suggestions)
-        assert answers[1:] == [[{"result": []}]], "an annotator's call too, as a dict"
+        with monkeypatch.context() as without_database:
+            without_database.setattr(ProjectStore, "extra_params", None)
+            ask(url, predict_body(pictures[4]))
+            assert answers == [[[]]], "a call beyond the free threads is handed back at once"
+            ask(url, suggestions)
+            assert answers[1:] == [[{"result": []}]], "an annotator's call too, as a dict"
         assert requests.get(f"{url}/health", timeout=30).ok
         assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
         go_on.set()

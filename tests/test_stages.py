@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from walkcut.stages import observed, stage
+from walkcut.stages import counted, failed, observed, stage
 
 
 def test_an_observer_is_told_of_each_stage_until_it_leaves() -> None:
@@ -33,3 +33,12 @@ def test_an_observer_leaves_when_the_work_fails() -> None:
         raise ZeroDivisionError
     with stage("cut"):
         pass
+
+
+def test_a_counter_is_told_of_failures_until_it_leaves() -> None:
+    seen: list[Exception] = []
+    failure = ValueError("no")
+    with counted(seen.append):
+        failed(failure)
+    failed(failure)
+    assert seen == [failure]

@@ -12,6 +12,7 @@ from tests.test_annotator import Counting
 from walkcut import brush
 from walkcut.annotator import Annotator, Options, Project
 from walkcut.extraction import load_extractor
+from walkcut.growing import Grower, LocalModel
 from walkcut.images import DecodeLimits, FetchPolicy, PictureSource
 from walkcut.labelstudio import BrushTarget, Prediction, Task
 from walkcut.pipeline import Segmenter
@@ -47,7 +48,7 @@ def clock() -> Clock:
 def annotator(tmp_path: Path) -> Annotator:
     segmenter = Segmenter(load_extractor("embedded"), RECIPES["merge"])
     source = PictureSource(FetchPolicy(), None)
-    return Annotator(segmenter, source, DecodeLimits(), TreeCache(tmp_path, 1 << 24), Options())
+    return Annotator(Grower(LocalModel(segmenter, DecodeLimits()), TreeCache(tmp_path, 1 << 24)), source, Options())
 
 
 @pytest.fixture
@@ -201,7 +202,8 @@ def test_a_change_needs_neither_the_model_nor_the_picture(tmp_path: Path, clock:
     extractor, source = Counting(), CountingSource()
     segmenter = Segmenter(extractor, RECIPES["merge"])
     cache = TreeCache(tmp_path, 1 << 24)
-    busy = Suggester(Annotator(segmenter, source, DecodeLimits(), cache, Options()), Screens(clock))
+    grower = Grower(LocalModel(segmenter, DecodeLimits()), cache)
+    busy = Suggester(Annotator(grower, source, Options()), Screens(clock))
     busy.suggest(task(), PROJECT, typed("3"))
     once = source.fetched
     for context in (typed("4"), typed("4", "finer"), typed("k=2"), clicks("Finer", (0.1, 0.1))):

@@ -20,9 +20,10 @@ from label_studio_ml.model import LabelStudioMLBase
 from label_studio_ml.response import ModelResponse
 
 from walkcut.annotator import Project, predict_all
-from walkcut.cli.parts import Backend, backend_of
+from walkcut.cli.parts import Backend, backend_of, learning
 from walkcut.images import Deadline
 from walkcut.labelstudio import read_extra_params, read_task
+from walkcut.metrics import Metrics
 from walkcut.screen import Screens
 from walkcut.settings import Settings, read_settings
 from walkcut.store import Event, project_id
@@ -49,12 +50,9 @@ def backend() -> Process:
 
 @lru_cache(maxsize=1)
 def _made() -> Process:
-    settings, stop, until_the_end = read_settings(), threading.Event(), ExitStack()
+    settings, until_the_end = read_settings(), ExitStack()
     made = until_the_end.enter_context(backend_of(settings))
-    learning = threading.Thread(target=made.learner.run, args=(stop, settings.compare_seconds), daemon=True)
-    learning.start()
-    until_the_end.callback(learning.join)
-    until_the_end.callback(stop.set)  # callbacks run from the last to the first
+    until_the_end.enter_context(learning(made.learner, settings.compare_seconds, Metrics()))
     atexit.register(until_the_end.close)
     return Process(settings, made, Suggester(made.annotator, Screens()))
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,20 +11,23 @@ from typing import Any, TypeVar
 import numpy as np
 
 from walkcut.errors import RequestError, SettingsError, WalkcutError
-from walkcut.images import Deadline, DecodeLimits, PictureSource, decode
+from walkcut.growing import Grower, Turn
+from walkcut.images import Deadline, PictureSource
 from walkcut.labelstudio import BrushTarget, Prediction, Region, Task, brush_targets, prediction
 from walkcut.lessons import Learned, suggest_labels
+from walkcut.logs import logged
 from walkcut.overlay import neighbour_colours
-from walkcut.pipeline import Segmenter
 from walkcut.segmentation.granularity import Granularity, Level, parse_granularity
 from walkcut.segmentation.tree import CutTree
-from walkcut.store import Place, TreeCache, picture_digest, tree_key
+from walkcut.stages import failed, stage
+from walkcut.store import Place, picture_digest
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
 _RECENT_S = 600.0
+_AT_ANY_TIME = Turn()
 
 
 @dataclass(frozen=True)
@@ -95,24 +97,24 @@ def model_version(segmenter: str, method: str, project: Project, granularity: Gr
 
 
 class Annotator:
-    """Predictions for tasks: fetches their pictures, grows cut trees one at a time, remembers them."""
+    """Predictions for tasks: fetches their pictures, and has their cut trees grown.
 
-    def __init__(
-        self, segmenter: Segmenter, source: PictureSource, limits: DecodeLimits, trees: TreeCache, options: Options
-    ) -> None:
-        self._segmenter, self._source, self._limits, self._trees = segmenter, source, limits, trees
-        self._options = options
-        self._model = threading.Lock()
+    Annotators' own calls are given up after `patience` seconds, before Label Studio does.
+    """
+
+    def __init__(self, grower: Grower, source: PictureSource, options: Options, *, patience: float = 80.0) -> None:
+        self.grower = grower
+        self._source, self._options, self._patience = source, options, patience
         self._recent_digest = lru_cache(maxsize=1024)(self._fetched_digest)
 
     def version(self, project: Project, granularity: Granularity) -> str:
         """The model version of a prediction; it changes with every setting that changes the answer."""
-        return model_version(self._segmenter.version, self._segmenter.recipe.name, project, granularity)
+        return model_version(self.grower.version, self.grower.method, project, granularity)
 
     @property
     def segmenter_version(self) -> str:
         """What changes with anything that changes trees."""
-        return self._segmenter.version
+        return self.grower.version
 
     def introduce(self, hostname: str, token: str) -> None:
         """Take note of what Label Studio says of itself; settings come first."""
@@ -123,38 +125,35 @@ class Annotator:
         targets = brush_targets(label_config)
         return Project(targets, project_options(self._options, extra_params, targets[0].options))
 
-    def predict(self, task: Task, project: Project) -> list[Prediction]:
+    def predict(self, task: Task, project: Project, deadline: Deadline | None = None) -> list[Prediction]:
         """A prediction per granularity, the default last. Raises `WalkcutError` where a picture cannot be had."""
-        trees = [(target, self.tree(task.reference(target), task.id)) for target in project.targets]
+        turn = Turn(deadline=deadline)
+        trees = [(target, self.tree(task.reference(target), task.id, turn=turn)) for target in project.targets]
         predictions = []
         for granularity in project.options.granularities:
-            regions = [(target, find_regions(tree, granularity, project, target)) for target, tree in trees]
-            predictions.append(prediction(task, regions, self.version(project, granularity)))
+            with stage("regions"):
+                regions = [(target, find_regions(tree, granularity, project, target)) for target, tree in trees]
+            with stage("encode"):
+                predictions.append(prediction(task, regions, self.version(project, granularity)))
         return predictions
 
-    def tree(self, reference: str, task_id: int, place: Place | None = None) -> CutTree:
-        """The cut tree of a picture, or of a place in it, from the cache or grown."""
-        return self._grown(self._source.fetch(reference, task_id or None), place)
+    def tree(self, reference: str, task_id: int, place: Place | None = None, turn: Turn = _AT_ANY_TIME) -> CutTree:
+        """The cut tree of a picture, or of a place in it, from the cache or grown. Raises `WalkcutError`."""
+        return self.grower.tree(self._fetched(reference, task_id), place, turn)
 
     def recent_tree(self, reference: str, task_id: int, place: Place | None = None) -> CutTree:
         """The same for an annotator who is at work: a picture that was fetched minutes ago is not asked for again."""
         digest = self._recent_digest(reference, task_id, int(time.monotonic() // _RECENT_S))
-        tree = self._trees.get(tree_key(digest, self._segmenter.version, place))
-        return tree or self.tree(reference, task_id, place)
+        tree = self.grower.known(digest, place)
+        turn = Turn(urgent=True, deadline=Deadline(self._patience))
+        return tree or self.tree(reference, task_id, place, turn)
 
     def _fetched_digest(self, reference: str, task_id: int, _period: int) -> str:
-        return picture_digest(self._source.fetch(reference, task_id or None))
+        return picture_digest(self._fetched(reference, task_id))
 
-    def _grown(self, data: bytes, place: Place | None) -> CutTree:
-        key = tree_key(picture_digest(data), self._segmenter.version, place)
-        tree = self._trees.get(key)
-        if tree is None:
-            image = decode(data, self._limits)
-            part = image if place is None else np.ascontiguousarray(image[place])
-            with self._model:
-                tree = self._trees.get(key) or self._segmenter.tree(part)  # another request may have waited for it
-                self._trees.put(key, tree)
-        return tree
+    def _fetched(self, reference: str, task_id: int) -> bytes:
+        with stage("fetch"):
+            return self._source.fetch(reference, task_id or None)
 
 
 def find_regions(tree: CutTree, granularity: Granularity, project: Project, target: BrushTarget) -> list[Region]:
@@ -194,17 +193,20 @@ def _predict_in_time(annotator: Annotator, task: Task, project: Project, deadlin
     if deadline.passed:
         log.warning("no time left for task %s: it will be asked for again", task.id)
         return []
-    return guarded(task, partial(annotator.predict, task, project), otherwise=[])
+    return guarded(task, partial(annotator.predict, task, project, deadline), otherwise=[])
 
 
 def guarded(task: Task, answer: Callable[[], Answer], *, otherwise: Answer) -> Answer:
-    """An answer for one task, whose failure is its own, and logged."""
-    try:
-        return answer()
-    except WalkcutError as error:
-        log.warning("nothing for task %s: %s", task.id, error)
-    except Exception:
-        log.exception("nothing for task %s: a defect of walkcut, please report it", task.id)
+    """An answer for one task, whose failure is its own, counted and logged."""
+    with logged(task=task.id):
+        try:
+            return answer()
+        except WalkcutError as error:
+            failed(error)
+            log.warning("nothing for task %s: %s", task.id, error)
+        except Exception as error:
+            failed(error)
+            log.exception("nothing for task %s: a defect of walkcut, please report it", task.id)
     return otherwise
 
 

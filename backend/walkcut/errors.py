@@ -6,12 +6,15 @@ Messages hold the offending value and the remedy, and are fit to be shown to a u
     ├── SettingsError          a setting or option that cannot be used
     ├── ImageError             a picture that cannot be had
     │   ├── ImageFetchError    its bytes cannot be fetched, or may not be
-    │   └── ImageDecodeError   its bytes are no picture that walkcut reads
+    │   ├── ImageDecodeError   its bytes are no picture that walkcut reads
+    │   └── QuarantineError    it has ended the model's process more than once
     ├── SegmentationError      evidence or numbers that no segmentation can be made of
     │   ├── GranularityError   a granularity that nobody understands
     │   └── TreeFileError      a file that is no cut tree
     ├── BrushError             a mask or run-length code out of the format
     ├── RequestError           a request that breaks Label Studio's protocol
+    ├── BusyError              an answer that cannot be had now, but may be when it is asked for again
+    │   └── StoreError         a database that cannot be reached, or has no room
     ├── StudioError            a Label Studio that cannot be asked, or refuses
     └── LabelConfigError       a labelling config without what walkcut needs
 """
@@ -37,6 +40,10 @@ class ImageDecodeError(ImageError):
     """Bytes that are no picture walkcut reads, or one beyond its limits."""
 
 
+class QuarantineError(ImageError):
+    """A picture that has ended the model's process more than once."""
+
+
 class SegmentationError(WalkcutError):
     """Evidence or numbers that no segmentation can be made of."""
 
@@ -55,6 +62,14 @@ class BrushError(WalkcutError):
 
 class RequestError(WalkcutError):
     """A request that breaks Label Studio's protocol."""
+
+
+class BusyError(WalkcutError):
+    """An answer that cannot be had now, but may be when it is asked for again."""
+
+
+class StoreError(BusyError):
+    """A database that cannot be reached, or has no room."""
 
 
 class StudioError(WalkcutError):

@@ -1,21 +1,22 @@
 """The ML backend that Label Studio talks to: HTTP only."""
 
-import hmac
 import logging
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from walkcut.annotator import Annotator, Project, predict_all
-from walkcut.errors import RequestError, WalkcutError
+from walkcut.errors import RequestError, StoreError
 from walkcut.images import Deadline
-from walkcut.labelstudio import Task, read_extra_params, read_tasks
+from walkcut.labelstudio import Task, read_extra_params, read_object, read_tasks
 from walkcut.learner import Learner
+from walkcut.metrics import Metrics
+from walkcut.middleware import answer_errors, log_about, protect, watch
 from walkcut.screen import Screens
 from walkcut.settings import Settings
 from walkcut.store import Event, ProjectStore, project_id
@@ -23,38 +24,25 @@ from walkcut.suggestions import Suggester, suggest_all
 
 log = logging.getLogger(__name__)
 
+_MOST_LOGGED = 20  # tasks of a request
 _MOST_BODY_BYTES = 256 << 20  # a batch of annotated tasks holds megabytes of run-length codes
 _SPARE_THREADS = 4  # for /health and /setup while all others predict
 _BATCH_THREADS = 4  # for tasks that nobody waits for: they wait for one model anyway
 
 
-class Metrics:
-    """What the server counts, in a registry of its own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter("walkcut_requests_total", "Requests", ["endpoint", "status"], registry=self.registry)
-        self.seconds = Histogram(
-            "walkcut_request_seconds",
-            "Time to answer",
-            ["endpoint"],
-            registry=self.registry,
-            buckets=(0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 100),
-        )
-        self.tasks = Counter("walkcut_tasks_total", "Tasks asked for", ["outcome"], registry=self.registry)
-        self.predicting = Gauge("walkcut_predicting", "Predict requests being answered", registry=self.registry)
-
-
-def create_app(annotator: Annotator, learner: Learner, store: ProjectStore, settings: Settings) -> Flask:
+def create_app(
+    annotator: Annotator, learner: Learner, store: ProjectStore, settings: Settings, metrics: Metrics | None = None
+) -> Flask:
     """The backend's WSGI application."""
     app = Flask("walkcut", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MOST_BODY_BYTES
-    metrics = Metrics()
-    _watch(app, metrics)
-    _protect(app, settings)
-    _answer_errors(app)
+    metrics = metrics or Metrics()
+    watch(app, metrics)
+    protect(app, settings)
+    answer_errors(app)
     _add_status_routes(app, metrics)
-    _add_project_routes(app, annotator, learner, store)
+    _add_readiness_route(app, annotator, store, settings.state_dir)
+    _add_project_routes(app, annotator, learner, store, metrics)
     _add_predict_route(app, annotator, learner, store, settings, metrics)
     return app
 
@@ -72,7 +60,43 @@ def _add_status_routes(app: Flask, metrics: Metrics) -> None:
         return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def _add_project_routes(app: Flask, annotator: Annotator, learner: Learner, store: ProjectStore) -> None:
+def _add_readiness_route(app: Flask, annotator: Annotator, store: ProjectStore, folder: Path) -> None:
+    """Whether new pictures can be answered: a process that cannot may still be alive, as /health tells."""
+
+    @app.get("/ready")
+    def ready() -> tuple[dict[str, Any], int]:
+        troubles = {
+            "model": annotator.grower.trouble,
+            "database": _database_trouble(store),
+            "state folder": _folder_trouble(folder),
+        }
+        reasons = [f"{part}: {trouble}" for part, trouble in troubles.items() if trouble]
+        return ({"status": "NOT READY", "reasons": reasons}, 503) if reasons else ({"status": "READY"}, 200)
+
+
+def _database_trouble(store: ProjectStore) -> str:
+    """Why the database cannot be asked; empty where it can."""
+    try:
+        store.learning("")
+    except StoreError as error:
+        log.warning("not ready: %s", error)
+        return "it does not answer"
+    return ""
+
+
+def _folder_trouble(folder: Path) -> str:
+    """Why nothing can be written into a folder; empty where it can."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"walkcut")
+    except OSError as error:
+        return f"it cannot be written ({error.strerror})"
+    return ""
+
+
+def _add_project_routes(
+    app: Flask, annotator: Annotator, learner: Learner, store: ProjectStore, metrics: Metrics
+) -> None:
     """What Label Studio tells of a project."""
     offered: dict[str, list[str]] = {}
 
@@ -80,7 +104,7 @@ def _add_project_routes(app: Flask, annotator: Annotator, learner: Learner, stor
     def set_up() -> dict[str, str]:
         body = _json_object()
         extra_params = read_extra_params(body.get("extra_params"))
-        label_config, number = _label_config(body, "schema"), project_id(body.get("project"))
+        label_config, number = _label_config(body, "schema"), _project(body)
         project = learner.project(number, label_config, extra_params)
         store.remember_setup(number, label_config, extra_params)
         annotator.introduce(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
@@ -95,8 +119,14 @@ def _add_project_routes(app: Flask, annotator: Annotator, learner: Learner, stor
     @app.post("/webhook")
     def webhook() -> dict[str, str]:
         body = _json_object()
-        action = "".join(filter(str.isprintable, str(body.get("action", ""))))
-        store.record(Event(action[:64], project_id(body.get("project")), body))
+        action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
+        try:
+            store.record(Event(action, _project(body), body))
+        except StoreError:
+            metrics.events.labels("lost").inc()
+            log.error("%s is lost, unless a comparison with Label Studio finds it", action)  # noqa: TRY400
+            raise
+        metrics.events.labels("stored").inc()
         return {"status": "stored"}
 
 
@@ -114,9 +144,8 @@ def _add_predict_route(
     @app.post("/predict")
     def predict() -> dict[str, list[Any]]:
         body = _json_object()
-        tasks, context = read_tasks(body), _context(body)
-        number = project_id(body.get("project"))
-        project = learner.project(number, _label_config(body, "label_config"), store.extra_params(number))
+        tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
+        log_about(tasks=",".join(str(task.id) for task in tasks[:_MOST_LOGGED]))
         free = batches if context is None else annotators
         if not free.acquire(blocking=False):
             log.warning("busy: %d tasks handed back, Label Studio asks for them again", len(tasks))
@@ -124,6 +153,8 @@ def _add_predict_route(
             return {"results": [[] if context is None else {"result": []} for _ in tasks]}
         try:
             with metrics.predicting.track_inprogress():
+                number = _project(body)
+                project = learner.project(number, label_config, store.extra_params(number))
                 if context is not None:
                     return {"results": [each.as_json() for each in suggest_all(suggester, tasks, project, context)]}
                 return {"results": predicted(tasks, project)}
@@ -145,10 +176,7 @@ def _context(body: dict[str, Any]) -> object:
 
 def _json_object() -> dict[str, Any]:
     """The request's JSON object. Raises `RequestError` for anything else."""
-    body = request.get_json(force=True, silent=True)
-    if not isinstance(body, dict):
-        raise RequestError("the request's body must be a JSON object, as Label Studio sends it")
-    return body
+    return read_object(request.get_data(cache=False))
 
 
 def _label_config(body: dict[str, Any], key: str) -> str:
@@ -159,56 +187,8 @@ def _label_config(body: dict[str, Any], key: str) -> str:
     return config
 
 
-def _watch(app: Flask, metrics: Metrics) -> None:
-    """Count and time each request."""
-
-    @app.before_request
-    def begin() -> None:
-        request.environ["walkcut.begin"] = time.monotonic()
-
-    @app.after_request
-    def end(response: Response) -> Response:
-        endpoint = request.endpoint or "unknown"
-        metrics.requests.labels(endpoint, str(response.status_code)).inc()
-        metrics.seconds.labels(endpoint).observe(time.monotonic() - request.environ["walkcut.begin"])
-        return response
-
-
-def _protect(app: Flask, settings: Settings) -> None:
-    """Ask for user name and password, where they are set, on every route but /health."""
-    if not settings.basic_auth_user and not settings.basic_auth_pass:
-        return
-
-    @app.before_request
-    def authorise() -> Response | None:
-        if request.endpoint == "health" or _is_authorised(settings.basic_auth_user, settings.basic_auth_pass):
-            return None
-        response = jsonify(error="user name and password needed: set them on the backend in Label Studio")
-        response.status_code = 401
-        response.headers["WWW-Authenticate"] = 'Basic realm="walkcut"'
-        return response
-
-
-def _is_authorised(user: str, password: str) -> bool:
-    """Whether the request carries these credentials, compared in constant time."""
-    sent = request.authorization
-    given = f"{sent.username}:{sent.password}" if sent is not None and sent.type == "basic" else ""
-    return hmac.compare_digest(given.encode(), f"{user}:{password}".encode())
-
-
-def _answer_errors(app: Flask) -> None:
-    """Errors as JSON with a remedy, never with a traceback; what is not the caller's fault is logged in full."""
-
-    @app.errorhandler(WalkcutError)
-    def bad_request(error: WalkcutError) -> tuple[Response, int]:
-        log.warning("%s %s: %s", request.method, request.path, error)
-        return jsonify(error=str(error)), 400
-
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> tuple[Response, int]:
-        return jsonify(error=error.description), error.code or 500
-
-    @app.errorhandler(Exception)
-    def defect(error: Exception) -> tuple[Response, int]:
-        log.error("%s %s failed", request.method, request.path, exc_info=error)
-        return jsonify(error="a defect of walkcut: its log has the details"), 500
+def _project(body: Mapping[str, Any]) -> str:
+    """The number of a request's project, of which the log's lines tell from now on."""
+    number = project_id(body.get("project"))
+    log_about(project=number)
+    return number

@@ -8,10 +8,12 @@ from typing import Any
 
 from platformdirs import user_data_path
 
+from walkcut.access import Credentials
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.segmentation.granularity import Granularity, Level, parse_granularity
 
 _DTYPES = ("float32", "float16", "bfloat16")
+_LOG_FORMATS = ("text", "json")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -40,6 +42,13 @@ def _at_least(least: float, parse: Callable[[str], Any]) -> Callable[[str], Any]
     return parsed
 
 
+def _day_at_most(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 86400:
+        raise ValueError("write seconds from 1 to 86400")
+    return value
+
+
 def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
@@ -62,6 +71,12 @@ def _level(text: str) -> str:
     if text.upper() not in _LOG_LEVELS:
         raise ValueError(f"write one of {', '.join(_LOG_LEVELS)}")
     return text.upper()
+
+
+def _log_format(text: str) -> str:
+    if text not in _LOG_FORMATS:
+        raise ValueError(f"write one of {', '.join(_LOG_FORMATS)}")
+    return text
 
 
 def _dtype(text: str) -> str:
@@ -132,8 +147,15 @@ class Settings:
     threads: int = _setting("WALKCUT_THREADS", 32, _at_least(9, int), "threads of the server")
     basic_auth_user: str = _setting("WALKCUT_BASIC_AUTH_USER", "", str, "user name that clients must send")
     basic_auth_pass: str = _setting("WALKCUT_BASIC_AUTH_PASS", "", str, "its password", secret=True)
+    token: str = _setting("WALKCUT_TOKEN", "", str, "bearer token that scripts and Prometheus may send", secret=True)
     predict_timeout: float = _setting(
         "WALKCUT_PREDICT_TIMEOUT", 80.0, _at_least(1, float), "seconds for one request; Label Studio gives up at 100"
+    )
+    picture_timeout: float = _setting(
+        "WALKCUT_PICTURE_TIMEOUT",
+        300.0,
+        _day_at_most,
+        "seconds that the model may take for one picture, or hang on it",
     )
     cache_bytes: int = _setting("WALKCUT_CACHE_BYTES", 2 << 30, _at_least(0, int), "disk for cut trees")
     label_studio_url: str = _setting("LABEL_STUDIO_URL", "", str, "address of Label Studio")
@@ -144,7 +166,16 @@ class Settings:
         "WALKCUT_LOCAL_FILES_ROOT", None, _existing_folder, "Label Studio's local files, where they are mounted"
     )
     allowed_hosts: tuple[str, ...] = _setting(
-        "WALKCUT_ALLOWED_HOSTS", (), _names, "host or host:port on private addresses that pictures may be on, by commas"
+        "WALKCUT_ALLOWED_HOSTS",
+        (),
+        _names,
+        "host or host:port that pictures may be on, at private addresses too, by commas",
+    )
+    only_allowed_hosts: bool = _setting(
+        "WALKCUT_ONLY_ALLOWED_HOSTS",
+        default=False,
+        parse=_switch,
+        meaning="whether pictures may be on these hosts and Label Studio alone",
     )
     allow_private_hosts: bool = _setting(
         "WALKCUT_ALLOW_PRIVATE_HOSTS",
@@ -159,6 +190,12 @@ class Settings:
         "WALKCUT_CA_BUNDLE", None, _existing_file, "certificates to trust, a PEM file, instead of the usual ones"
     )
     log_level: str = _setting("WALKCUT_LOG_LEVEL", "INFO", _level, "DEBUG, INFO, WARNING or ERROR")
+    log_format: str = _setting("WALKCUT_LOG_FORMAT", "text", _log_format, "text, or json with a line for each entry")
+
+    @property
+    def credentials(self) -> Credentials:
+        """What callers of the backend must show."""
+        return Credentials(self.basic_auth_user, self.basic_auth_pass, self.token)
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:

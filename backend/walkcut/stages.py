@@ -1,12 +1,14 @@
-"""Where the time goes: the stages of the work are marked, and whoever measures is told of them."""
+"""Where the time goes, and what fails: stages and failures are marked, and whoever measures is told of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 Observer = Callable[[str], AbstractContextManager[None]]
+Counter = Callable[[Exception], None]
 
 _observer: ContextVar[Observer | None] = ContextVar("stages", default=None)
+_counter: ContextVar[Counter | None] = ContextVar("failures", default=None)
 
 
 def stage(name: str) -> AbstractContextManager[None]:
@@ -23,3 +25,20 @@ def observed(observer: Observer) -> Iterator[None]:
         yield
     finally:
         _observer.reset(token)
+
+
+def failed(error: Exception) -> None:
+    """Marks an answer as failed for this reason, for the counter if there is one."""
+    counter = _counter.get()
+    if counter is not None:
+        counter(error)
+
+
+@contextmanager
+def counted(counter: Counter) -> Iterator[None]:
+    """Every failure that is marked inside, in this thread, is told to `counter`."""
+    token = _counter.set(counter)
+    try:
+        yield
+    finally:
+        _counter.reset(token)

@@ -1,18 +1,29 @@
 """What commands put together from settings."""
 
-from collections.abc import Iterator
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from walkcut.access import is_loopback
 from walkcut.annotator import Annotator, Options, Project
 from walkcut.cli.options import segmenter_of
 from walkcut.errors import SettingsError
+from walkcut.growing import Grower, LocalModel, Model
 from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource
 from walkcut.learner import Learner
+from walkcut.metrics import Metrics
+from walkcut.model_worker import ModelWorker
+from walkcut.quarantine import Quarantine
 from walkcut.settings import Settings
+from walkcut.stages import counted, observed
 from walkcut.store import ProjectStore, TreeCache
 from walkcut.studio import Studio
+
+_LEARNER_S = 10.0  # for the learner to end: what it is at then is taken in again at the next start
 
 
 @dataclass(frozen=True)
@@ -36,24 +47,63 @@ class Backend:
         return self.learner.project(number, config, self.store.extra_params(number))
 
 
+def local_model(settings: Settings, _metrics: Metrics) -> Model:
+    """The model in this process."""
+    return LocalModel(segmenter_of(settings), DecodeLimits(settings.max_pixels))
+
+
+def model_in_process_of_its_own(settings: Settings, metrics: Metrics) -> Model:
+    """The model in a process that may die."""
+    multiprocessing.set_forkserver_preload(["walkcut.cli"])  # so that none that is started again imports it anew
+    quarantine = Quarantine(settings.state_dir / "quarantine")
+    limits, seconds = DecodeLimits(settings.max_pixels), settings.picture_timeout
+    worker = ModelWorker(partial(segmenter_of, settings), limits, quarantine, metrics, seconds=seconds)
+    metrics.quarantined.set_function(lambda: len(quarantine))
+    metrics.watch_process("model", lambda: worker.pid)
+    return worker
+
+
 @contextmanager
-def backend_of(settings: Settings) -> Iterator[Backend]:
+def backend_of(
+    settings: Settings, make_model: Callable[[Settings, Metrics], Model] = local_model, metrics: Metrics | None = None
+) -> Iterator[Backend]:
     """The backend of these settings, closed at the end. Raises `SettingsError` for settings that do not fit."""
     with closing(ProjectStore(settings.state_dir, settings.database_url)) as store:
-        annotator, access = annotator_of(settings), access_of(settings)
-        studio = Studio(access, ca_bundle=settings.ca_bundle) if access is not None and access.token else None
-        yield Backend(annotator, Learner(annotator, store, studio, on=settings.learning), store, studio)
+        access = access_of(settings)
+        annotator = annotator_of(settings, make_model, metrics)
+        with closing(annotator.grower):
+            studio = Studio(access, ca_bundle=settings.ca_bundle) if access is not None and access.token else None
+            learner = Learner(annotator, store, studio, on=settings.learning)
+            yield Backend(annotator, learner, store, studio)
 
 
-def annotator_of(settings: Settings) -> Annotator:
-    """What answers tasks."""
-    return Annotator(
-        segmenter_of(settings),
-        PictureSource(policy_of(settings), access_of(settings)),
-        DecodeLimits(settings.max_pixels),
-        TreeCache(trees_of(settings), settings.cache_bytes),
-        options_of(settings),
-    )
+def annotator_of(
+    settings: Settings, make_model: Callable[[Settings, Metrics], Model] = local_model, metrics: Metrics | None = None
+) -> Annotator:
+    """What answers tasks, with trees of the model that is made."""
+    metrics, known = metrics or Metrics(), knows_callers(settings)
+    source = PictureSource(policy_of(settings), access_of(settings), knows_callers=known)
+    cache = TreeCache(trees_of(settings), settings.cache_bytes)
+    grower = Grower(make_model(settings, metrics), cache, metrics)
+    return Annotator(grower, source, options_of(settings), patience=settings.predict_timeout)
+
+
+@contextmanager
+def learning(learner: Learner, every: float, metrics: Metrics) -> Iterator[None]:
+    """Learn in a thread until the end, and compare with Label Studio `every` so many seconds."""
+    stop = threading.Event()
+
+    def learn() -> None:
+        with observed(metrics.time_stage), counted(metrics.count_failure):
+            learner.run(stop, every)
+
+    thread = threading.Thread(target=learn, name="learner", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(_LEARNER_S)
 
 
 def trees_of(settings: Settings) -> Path:
@@ -73,9 +123,15 @@ def policy_of(settings: Settings) -> FetchPolicy:
         timeout=settings.fetch_timeout,
         allow_private_hosts=settings.allow_private_hosts,
         allowed_hosts=frozenset(settings.allowed_hosts),
+        only_allowed_hosts=settings.only_allowed_hosts,
         local_files_root=settings.local_files_root,
         ca_bundle=settings.ca_bundle,
     )
+
+
+def knows_callers(settings: Settings) -> bool:
+    """Whether not just anybody can call the backend."""
+    return settings.credentials.are_asked_for or is_loopback(settings.host)
 
 
 def access_of(settings: Settings) -> LabelStudioAccess | None:

@@ -1,18 +1,30 @@
 """`walkcut serve`."""
 
 import logging
+import os
 import signal
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import click
 import waitress
+from waitress.channel import HTTPChannel
 
-from walkcut.cli.parts import backend_of
+from walkcut.cli.parts import backend_of, learning, model_in_process_of_its_own
+from walkcut.growing import Grower
+from walkcut.logs import set_up_logging
+from walkcut.metrics import Metrics
 from walkcut.server import create_app
 from walkcut.settings import read_settings
 
 log = logging.getLogger(__name__)
+
+_GRACE_S = 8.0  # for answers being worked out when the server is told to end; Docker kills it after 10
+_LAST_S = 1.0  # for those that were given up then
 
 
 @click.command()
@@ -22,23 +34,66 @@ def serve(host: str | None, port: int | None) -> None:
     """Run the ML backend for Label Studio."""
     settings = read_settings()
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request to Label Studio
-    stop, before = threading.Event(), signal.signal(signal.SIGTERM, _end)
-    with backend_of(settings) as backend:
-        app = create_app(backend.annotator, backend.learner, backend.store, settings)
-        learning = threading.Thread(target=backend.learner.run, args=(stop, settings.compare_seconds), name="learner")
-        learning.start()
+    set_up_logging(settings.log_level, settings.log_format)
+    metrics = Metrics()
+    with backend_of(settings, model_in_process_of_its_own, metrics) as backend:
+        annotator = backend.annotator
+        app = create_app(annotator, backend.learner, backend.store, settings, metrics)
+        metrics.tell_build(model=settings.model, method=annotator.grower.method, segmenter=annotator.segmenter_version)
+        sockets: dict[int, Any] = {}
         log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, settings.port)
         log.info("state is kept in %s", settings.state_dir)
-        try:
-            waitress.serve(app, host=settings.host, port=settings.port, threads=settings.threads, ident="walkcut")
-        finally:
-            stop.set()
-            learning.join()
-            signal.signal(signal.SIGTERM, before)
+        with learning(backend.learner, settings.compare_seconds, metrics), ended_gracefully(annotator.grower, sockets):
+            waitress.serve(
+                app,
+                map=sockets,
+                host=settings.host,
+                port=settings.port,
+                threads=settings.threads,
+                max_request_body_size=app.config["MAX_CONTENT_LENGTH"],
+                ident="walkcut",
+            )
 
 
-def _end(_number: int, _frame: object) -> None:
-    """End as at Ctrl-C: answers being worked out have some seconds left, and the state is closed."""
-    raise SystemExit(0)
+@contextmanager
+def ended_gracefully(grower: Grower, sockets: dict[int, Any]) -> Iterator[None]:
+    """At SIGTERM or Ctrl-C hand back what waits, and end when all is answered or after a while; at a second one now."""
+    ending, over = threading.Event(), threading.Event()
+
+    def wait_for_answers(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not over.wait(0.05) and time.monotonic() < end and any(map(_is_busy, list(sockets.values()))):
+            pass
+
+    def drain() -> None:
+        wait_for_answers(_GRACE_S)
+        grower.close()
+        wait_for_answers(_LAST_S)
+        if not over.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def handle(_number: int, _frame: object) -> None:
+        if over.is_set():
+            return
+        if ending.is_set():
+            raise SystemExit(0)
+        ending.set()
+        grower.refuse()
+        drainer.start()
+
+    drainer = threading.Thread(target=drain)
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        over.set()
+        grower.close()
+        if ending.is_set():
+            drainer.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_busy(each: object) -> bool:
+    """Whether a caller waits for an answer, or for the rest of it, on one of a server's sockets."""
+    return isinstance(each, HTTPChannel) and bool(each.requests or each.total_outbufs_len)
