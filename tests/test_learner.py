@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 from tests.scenes import data_url, png, quarters
 from tests.test_annotator import annotator
 from walkcut import brush
-from walkcut.annotator import Annotator
-from walkcut.errors import ImageFetchError, RequestError, StudioError
+from walkcut.annotator import Annotator, Project
+from walkcut.errors import BusyError, ImageFetchError, StoreError, StudioError, WalkcutError
 from walkcut.labelstudio import Task
 from walkcut.learner import Learner, Synchronised
+from walkcut.lessons import Lesson
 from walkcut.segmentation.granularity import Level
 from walkcut.store import Event, ProjectStore
 from walkcut.studio import Studio
@@ -34,6 +36,7 @@ class FakeStudio(Studio):
         self.held: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.bare: list[tuple[dict[str, Any], frozenset[str]]] = []
         self.given: list[Mapping[str, Any]] = []
+        self.loses_answers = False
 
     def unannotated(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
         yield from self.bare
@@ -49,8 +52,13 @@ class FakeStudio(Studio):
             raise StudioError("gone")
         return "fine-walkcut-merge-0"
 
+    def predictions(self, task: int) -> dict[int, str]:
+        return {number: each["model_version"] for number, each in enumerate(self.given) if each["task"] == task}
+
     def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
         self.given += predictions
+        if self.loses_answers:
+            raise StudioError("it is down")
 
 
 @pytest.fixture
@@ -110,7 +118,7 @@ def test_a_submitted_annotation_becomes_a_lesson(learner: Learner, store: Projec
     assert (lesson.annotation, lesson.task, lesson.taken) == (5, 1, "fine-walkcut-merge-0")
     assert {example.label for example in lesson.examples} == {"Car"}  # a neutral label teaches no look
     assert max(lesson.coverings.values()) > 0.9
-    assert store.pending(9) == []
+    assert store.pending() == []
 
 
 def test_the_labelling_config_is_the_one_that_the_event_tells(mine: Annotator, tmp_path: Path) -> None:
@@ -189,17 +197,21 @@ def test_an_event_whose_picture_cannot_be_had_is_tried_again(
     monkeypatch.setattr(mine, "tree", away)
     store.record(created(5, *HALVES))
     store.record(created(6, *HALVES))
-    while store.pending(9) and now[0] < 600:
+    while store.pending() and now[0] < 600:
         learner.catch_up()
         now[0] += 1
     assert len(store.lessons("3")) == 2
     assert tries[-1] >= 6
 
 
-def test_an_event_is_not_tried_for_ever(
-    learner: Learner, mine: Annotator, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+def test_an_event_is_tried_for_a_day_and_then_given_up(
+    learner: Learner,
+    mine: Annotator,
+    store: ProjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    now = [0.0]
+    now, day = [0.0], 24 * 3600
     monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: now[0])
 
     def away(reference: str, task_id: int) -> object:
@@ -207,11 +219,98 @@ def test_an_event_is_not_tried_for_ever(
 
     monkeypatch.setattr(mine, "tree", away)
     store.record(created(5, *HALVES))
-    while store.pending(9) and now[0] < 600:
+    while store.pending() and now[0] < 2 * day:
         learner.catch_up()
-        now[0] += 1
-    assert store.pending(9) == []
-    assert 30 < now[0] < 120
+        now[0] += 60
+    assert store.pending() == []
+    assert 0.8 * day < now[0] < 1.2 * day
+    assert [record.message.partition(" from")[0] for record in caplog.records] == [
+        "nothing learned yet",
+        "nothing learned",
+    ]
+
+
+@pytest.fixture
+def away(mine: Annotator, monkeypatch: pytest.MonkeyPatch) -> list[WalkcutError]:
+    """While it holds an error, no tree can be had, because of that."""
+    tree, errors = mine.tree, list[WalkcutError]()
+
+    def perhaps(reference: str, task_id: int) -> object:
+        if errors:
+            raise errors[0]
+        return tree(reference, task_id)
+
+    monkeypatch.setattr(mine, "tree", perhaps)
+    return errors
+
+
+def test_many_events_that_wait_hold_up_no_others(
+    learner: Learner, store: ProjectStore, away: list[WalkcutError]
+) -> None:
+    away.append(ImageFetchError("down"))
+    for number in range(40):
+        store.record(created(number, *HALVES))
+    for _ in range(3):
+        learner.catch_up()
+    store.record(Event("TASKS_CREATED", "3", {}))
+    assert learner.catch_up() == 1
+    assert len(store.pending()) == 40
+
+
+def test_a_model_that_is_busy_costs_no_lesson(
+    learner: Learner, store: ProjectStore, away: list[WalkcutError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away.append(BusyError("the model's process starts anew"))
+    store.record(created(5, *HALVES))
+    assert learner.catch_up() == 0
+    away.clear()
+    later = time.monotonic() + 60
+    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: later)
+    assert learner.catch_up() == 1
+    assert len(store.lessons("3")) == 1
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        Event("ANNOTATIONS_DELETED", "3", {"annotations": [{"id": 5}]}),
+        Event("TASKS_DELETED", "3", {"tasks": [{"id": 1}]}),
+        created(5, *HALVES, was_cancelled=True, updated=LATER),
+    ],
+)
+def test_what_is_gone_does_not_come_back_with_an_event_that_waited(
+    learner: Learner, store: ProjectStore, away: list[WalkcutError], later: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away.append(ImageFetchError("down"))
+    store.record(created(5, *HALVES))
+    store.record(created(6, *HALVES, task_id=2))
+    learner.catch_up()
+    store.record(later)
+    learner.catch_up()
+    away.clear()
+    now = time.monotonic() + 60
+    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: now)
+    assert learner.catch_up() == 1
+    assert [lesson.annotation for lesson in store.lessons("3")] == [6]
+    assert store.pending() == []
+
+
+def test_an_event_outlives_a_database_that_is_away_for_a_moment(
+    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, failures = store.keep_lesson, [StoreError("database is locked")]
+
+    def perhaps(lesson: Lesson) -> None:
+        if failures:
+            raise failures.pop()
+        keep(lesson)
+
+    monkeypatch.setattr(store, "keep_lesson", perhaps)
+    store.record(created(5, *HALVES))
+    with pytest.raises(StoreError, match="locked"):
+        learner.catch_up()
+    assert learner.catch_up() == 1
+    assert len(store.lessons("3")) == 1
 
 
 def test_learned_values_reach_the_project_and_its_version(
@@ -241,6 +340,53 @@ def test_a_control_gets_no_label_that_it_does_not_have(learner: Learner, mine: A
         for project in (taught, poorer)
     ]
     assert labels == [{"Region", "Car"}, {"Region"}]
+
+
+def test_others_go_on_with_what_was_known_while_one_learns_anew(
+    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, begun, go_on = learner.project("3", CONFIG, {}), threading.Event(), threading.Event()
+    lessons, reads = store.lessons, []
+
+    def slow(number: str) -> list[Lesson]:
+        reads.append(number)
+        begun.set()
+        assert go_on.wait(30)
+        return lessons(number)
+
+    monkeypatch.setattr(store, "lessons", slow)
+    learner.take_in(created(1, *HALVES))
+    found: list[Project] = []
+    one = threading.Thread(target=lambda: found.append(learner.project("3", CONFIG, {})))
+    one.start()
+    assert begun.wait(30)
+    assert learner.project("3", CONFIG, {}) == known
+    go_on.set()
+    one.join()
+    assert found[0].learned.labels == ("Car",)
+    assert learner.project("3", CONFIG, {}) == found[0]
+    assert len(reads) == 1
+
+
+def test_what_takes_long_to_work_out_is_not_worked_out_all_the_time(
+    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, lessons, reads = [0.0], store.lessons, []
+
+    def slow(number: str) -> list[Lesson]:
+        reads.append(now[0])
+        now[0] += 2
+        return lessons(number)
+
+    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(store, "lessons", slow)
+    for number in range(60):
+        learner.take_in(created(number, *HALVES, task_id=number))
+        learner.project("3", CONFIG, {})
+        now[0] += 1
+    now[0] += 30
+    assert len(learner.project("3", CONFIG, {}).learned.labels_from["Car"]) == 60
+    assert 3 <= len(reads) <= 5
 
 
 def test_undone_lessons_and_learning_switched_off_change_it_back(learner: Learner, store: ProjectStore) -> None:
@@ -316,8 +462,26 @@ def test_strokes_fold_the_segments_that_they_touch(learner: Learner, studio: Fak
         assert (folded & quarter).sum() > 0.99 * folded.sum()
     everything = np.sum([mask for found in masks.values() for mask in found], axis=0)
     assert everything.max() == 1
+    studio.given.clear()
     learner.take_in(created(5, *strokes, updated=LATER))
-    assert len(studio.given) == 1  # once for each annotation
+    assert studio.given == []  # once for each annotation, even if somebody has deleted it
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_what_is_folded_while_label_studio_is_away_is_given_once_it_is_back(
+    learner: Learner, store: ProjectStore, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch, arrived: bool
+) -> None:
+    store.record(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
+    studio.loses_answers = True
+    assert learner.catch_up() == 0
+    assert len(store.lessons("3")) == 1, "the lesson does not wait"
+    if not arrived:
+        studio.given.clear()
+    studio.loses_answers = False
+    later = time.monotonic() + 60
+    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: later)
+    assert learner.catch_up() == 1
+    assert len(studio.given) == 1
 
 
 def test_small_segments_that_nobody_touched_are_left_out_of_what_is_folded(
@@ -346,7 +510,7 @@ def test_it_runs_until_told_to_stop(
     runner = threading.Thread(target=learner.run, args=(stop, 3600.0))
     runner.start()
     for _ in range(600):
-        if len(store.lessons("3")) == 2 and not store.pending(1):
+        if len(store.lessons("3")) == 2 and not store.pending():
             break
         stop.wait(0.1)
     stop.set()
@@ -358,16 +522,44 @@ def test_it_goes_on_after_the_database_was_away(
     learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("walkcut.learner._IDLE_S", 0.01)
-    stop, calls = threading.Event(), []
+    caplog.set_level("INFO")
+    stop = threading.Event()
+    answers: list[Exception | list[int]] = [StoreError("disk is full"), KeyError("a defect"), []]
 
-    def pending(limit: int) -> list[tuple[int, Event]]:
-        calls.append(limit)
-        if len(calls) == 1:
-            raise RequestError("as if the database were away")
+    def pending() -> list[int]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
         stop.set()
-        return []
+        return answer
 
     monkeypatch.setattr(store, "pending", pending)
     learner.run(stop, 0)
-    assert len(calls) == 2
-    assert "learning was interrupted" in caplog.text
+    full, defect, again = caplog.records
+    assert full.message == "learning was interrupted and goes on in 0 s: disk is full"
+    assert (full.exc_info, again.message) == (None, "learning goes on")
+    assert defect.exc_info, "a defect is told in full"
+
+
+def test_a_comparison_that_failed_is_made_again_soon(
+    learner: Learner, studio: FakeStudio, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, stop, compared = [0.0], threading.Event(), list[float]()
+    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: now[0])
+
+    def annotations(project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        compared.append(now[0])
+        if len(compared) < 3:
+            raise StudioError("it is down")
+        yield from ()
+
+    def wait(seconds: float) -> bool:
+        now[0] += seconds
+        if now[0] > 4000:
+            stop.set()
+        return stop.is_set()
+
+    monkeypatch.setattr(studio, "annotations", annotations)
+    monkeypatch.setattr(stop, "wait", wait)
+    learner.run(stop, 3600.0)
+    assert [round(moment) for moment in compared] == [0, 60, 120, 3720]

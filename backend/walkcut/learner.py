@@ -3,39 +3,38 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from walkcut.annotator import Annotator, Project
-from walkcut.errors import ImageFetchError, StudioError, WalkcutError
+from walkcut.errors import BusyError, ImageFetchError, StoreError, StudioError, WalkcutError
+from walkcut.folding import Drawing, folded
 from walkcut.labelstudio import (
-    AnnotatedRegion,
     BrushTarget,
     Region,
     Submission,
     annotated_regions,
-    label_map,
     named_labels,
     prediction,
-    read_number,
+    read_numbers,
     read_submission,
 )
 from walkcut.lessons import Learned, Lesson, learn, teach
-from walkcut.segmentation.granularity import Level
-from walkcut.segmentation.oracle import main_regions
-from walkcut.segmentation.tree import CutTree
 from walkcut.store import Event, ProjectStore
 from walkcut.studio import Studio
 
 log = logging.getLogger(__name__)
 
-_BATCH = 16  # events held in memory
-_MOST_ATTEMPTS = 6  # to take in an event whose picture cannot be had, in about a minute
+_BATCH = 16  # events taken in before a look at what else is due
+_MOST_ATTEMPTS = 150  # to take in an event whose picture cannot be had, in about a day
+_LONGEST_WAIT_S = 600.0  # between two of them
+_COMPARE_AGAIN_S = 60.0  # after a comparison with Label Studio that failed
+_QUICK_S, _REST = 0.1, 10  # to work out what lessons come to; what takes longer rests so many times as long
 _IDLE_S = 1.0
-_WHOLE = 0.98  # of the picture: an annotation that covers so much leaves nothing to fold
+_LONGEST_PAUSE_S = 60.0  # while the database is away
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,16 @@ class Synchronised:
     learned: int = 0
     forgotten: int = 0
     failed: int = 0
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What lessons came to for these labels, and when that may be worked out again at the earliest."""
+
+    named: object
+    revision: object
+    learned: Learned
+    again: float
 
 
 class Learner:
@@ -58,8 +67,10 @@ class Learner:
         self, annotator: Annotator, store: ProjectStore, studio: Studio | None = None, *, on: bool = True
     ) -> None:
         self._annotator, self._store, self._studio, self._on = annotator, store, studio, on
-        self._known: dict[str, tuple[object, Learned]] = {}
+        self._known: dict[str, _Known] = {}
+        self._learning_anew = threading.Lock()
         self._attempts: dict[int, tuple[int, float]] = {}  # of events that failed: how many, and when to try again
+        self._unfolded: set[tuple[str, int]] = set()  # annotations whose folded segments Label Studio did not take yet
 
     def project(self, number: str, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """A project as its annotators taught it to be, unless learning is off. Raises as `Annotator.set_up`."""
@@ -71,53 +82,78 @@ class Learner:
         return self._on and self._store.learning(number)
 
     def learned(self, number: str, project: Project) -> Learned:
-        """What a project's lessons come to, for the labels that it still has."""
-        named = named_labels(project.targets)
-        state = (self._store.revision(number), named)
+        """What a project's lessons come to, for the labels that it still has.
+
+        Of thousands of lessons that takes a while: one thread works it out at a time, and not all the time; until it
+        has, others go on with what was known.
+        """
+        named, revision = named_labels(project.targets), self._store.revision(number)
         known = self._known.get(number)
-        if known is None or known[0] != state:
-            known = state, learn(self._store.lessons(number), self._annotator.segmenter_version, named)
-            self._known[number] = known
-        return known[1]
+        if known is not None and known.named == named:
+            rests = self._learning_anew.locked() or time.monotonic() < known.again
+            if known.revision == revision or rests:
+                return known.learned
+        with self._learning_anew:
+            known = self._known.get(number)
+            if known is None or (known.named, known.revision) != (named, revision):
+                begin = time.monotonic()
+                learned = learn(self._store.lessons(number), self._annotator.segmenter_version, named)
+                took = time.monotonic() - begin
+                again = begin + (_REST * took if took > _QUICK_S else 0)
+                known = self._known[number] = _Known(named, revision, learned, again)
+        return known.learned
 
     def run(self, stop: threading.Event, every: float) -> None:
         """Learn until told to stop, and compare with Label Studio at once and `every` so many seconds, if ever."""
         compare = time.monotonic() if self._studio is not None and every > 0 else float("inf")
+        pause = _IDLE_S
         while not stop.is_set():
             try:
                 if time.monotonic() >= compare:
-                    compare = time.monotonic() + every
-                    self.synchronise_all()
+                    wait = every if self.synchronise_all() else min(every, _COMPARE_AGAIN_S)
+                    compare = time.monotonic() + wait
                 if not self.catch_up():
                     stop.wait(_IDLE_S)
-            except Exception:  # the database may be away for a while
-                log.exception("learning was interrupted, and goes on")
-                stop.wait(5 * _IDLE_S)
+                if pause > _IDLE_S:
+                    log.info("learning goes on")
+                pause = _IDLE_S
+            except Exception as error:
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                defect = None if isinstance(error, StoreError) else error
+                log.warning("learning was interrupted and goes on in %.0f s: %s", pause, error, exc_info=defect)
+                stop.wait(pause)
 
     def catch_up(self) -> int:
-        """Take in the oldest pending events; how many are done with."""
-        due = [
-            each for each in self._store.pending(_BATCH) if self._attempts.get(each[0], (0, 0.0))[1] <= time.monotonic()
-        ]
-        return sum(self._is_done(number, event) for number, event in due)
+        """Take in the oldest pending events that are due; how many are done with. Raises `StoreError`."""
+        now = time.monotonic()
+        due = [each for each in self._store.pending() if self._attempts.get(each, (0, now))[1] <= now]
+        return sum(self._is_done(number, self._store.event(number)) for number in due[:_BATCH])
 
     def _is_done(self, number: int, event: Event) -> bool:
         """Take in an event; false where it should be tried again."""
+        told = f"{event.action} in project {event.project}"
         try:
             self.take_in(event)
-        except (ImageFetchError, StudioError) as error:
+        except StoreError:
+            raise
+        except (ImageFetchError, StudioError, BusyError) as error:
             attempts = self._attempts.get(number, (0, 0.0))[0] + 1
             if attempts < _MOST_ATTEMPTS:
-                self._attempts[number] = attempts, time.monotonic() + 2**attempts
+                self._attempts[number] = attempts, time.monotonic() + min(2**attempts, _LONGEST_WAIT_S)
+                if attempts == 1:
+                    log.warning("nothing learned yet from %s, which is tried again for a day: %s", told, error)
                 return False
-            log.warning("nothing learned from %s in project %s: %s", event.action, event.project, error)
+            log.warning("nothing learned from %s: %s", told, error)
         except WalkcutError as error:
-            log.warning("nothing learned from %s in project %s: %s", event.action, event.project, error)
+            log.warning("nothing learned from %s: %s", told, error)
         except Exception:
-            log.exception("nothing learned from %s: a defect of walkcut, please report it", event.action)
-        self._attempts.pop(number, None)
-        self._store.finish(number)
+            log.exception("nothing learned from %s: a defect of walkcut, please report it", told)
+        self._finish(number)
         return True
+
+    def _finish(self, number: int) -> None:
+        self._store.finish(number)
+        self._attempts.pop(number, None)
 
     def take_in(self, event: Event) -> None:
         """Learn from one event. Raises `WalkcutError` where it, or its picture, is of no use."""
@@ -128,27 +164,46 @@ class Learner:
                 submission = read_submission(event.body.get("task"), event.body.get("annotation"))
                 self._learn_from(event.project, submission, _told_config(event))
             case "ANNOTATIONS_DELETED":
-                for each in event.body.get("annotations") or []:
-                    self._store.drop_lesson(event.project, read_number(each))
+                gone = read_numbers(event.body.get("annotations"))
+                self._forget(event.project, "annotation", gone)
+                for annotation in gone:
+                    self._store.drop_lesson(event.project, annotation)
             case "TASKS_DELETED":
-                gone = {read_number(each) for each in event.body.get("tasks") or []}
+                gone = read_numbers(event.body.get("tasks"))
+                self._forget(event.project, "task", gone)
                 for lesson, _ in self._store.all_lessons(event.project):
                     if lesson.task in gone:
                         self._store.drop_lesson(event.project, lesson.annotation)
 
-    def synchronise_all(self) -> None:
-        """Compare all projects that learn with Label Studio; one that cannot be compared is logged."""
+    def _forget(self, project: str, kind: str, gone: Collection[int]) -> None:
+        """Be done with the events that wait and would bring back what is gone: annotations or tasks by their ids."""
+        for number in tuple(self._attempts):
+            event = self._store.event(number)
+            document = event.body.get(kind)
+            if event.project == project and isinstance(document, Mapping) and document.get("id") in gone:
+                self._finish(number)
+
+    def synchronise_all(self) -> bool:
+        """Compare all projects that learn with Label Studio; whether all could be: one that could not is logged.
+
+        Raises `StoreError`.
+        """
+        complete = True
         for number in self._store.projects():
             try:
                 if self.is_on(number):
                     log.info("project %s: %s", number, self.synchronise(number))
+            except StoreError:
+                raise
             except WalkcutError as error:
-                log.warning("project %s was not compared with Label Studio: %s", number, error)
+                complete = False
+                log.warning("project %s was not compared with Label Studio yet: %s", number, error)
+        return complete
 
     def synchronise(self, number: str) -> Synchronised:
         """Learn from annotations that webhooks did not tell of, and forget those that are gone.
 
-        Raises `StudioError` where Label Studio cannot be asked.
+        Raises `StudioError` where Label Studio cannot be asked, and `BusyError` where nothing can be learned now.
         """
         if self._studio is None:
             raise StudioError("Label Studio cannot be asked: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
@@ -161,6 +216,8 @@ class Learner:
                 try:
                     self._learn_from(number, submission)
                     learned += 1
+                except (BusyError, StudioError):
+                    raise
                 except WalkcutError as error:
                     failed += 1
                     log.warning("nothing learned from annotation %d: %s", submission.annotation, error)
@@ -172,6 +229,7 @@ class Learner:
     def _learn_from(self, number: str, submission: Submission, config: str = "") -> None:
         """Keep what an annotation teaches, and fold segments by it the first time; a skipped task teaches nothing."""
         if submission.skipped:
+            self._forget(number, "annotation", {submission.annotation})
             self._store.drop_lesson(number, submission.annotation)
             return
         config = (
@@ -179,19 +237,30 @@ class Learner:
         )
         project = self._annotator.set_up(config, self._store.extra_params(number))
         drawings = [self._drawing(submission, target) for target in project.targets]
-        is_new = not self._store.has_lesson(number, submission.annotation)
+        if not self._store.has_lesson(number, submission.annotation):
+            self._unfolded.add((number, submission.annotation))
         self._store.keep_lesson(self._lesson(number, submission, drawings))
-        if is_new and self._studio is not None and (folded := _folded(drawings, project)):
-            version = f"folded-walkcut-{submission.annotation}"
-            found = prediction(submission.task, folded, version).as_json()
-            self._studio.add_predictions(number, [{"task": submission.task.id, **found}])
+        self._offer_folded(number, submission, folded(drawings, project.options.min_area))
 
-    def _drawing(self, submission: Submission, target: BrushTarget) -> "_Drawing":
+    def _offer_folded(
+        self, number: str, submission: Submission, regions: Sequence[tuple[BrushTarget, list[Region]]]
+    ) -> None:
+        """Put folded segments into Label Studio, once for each annotation."""
+        key, task = (number, submission.annotation), submission.task
+        if key in self._unfolded and self._studio is not None and regions:
+            version = f"folded-walkcut-{submission.annotation}"
+            # An earlier attempt may have come through, though its answer was lost.
+            if version not in self._studio.predictions(task.id).values():
+                found = prediction(task, regions, version).as_json()
+                self._studio.add_predictions(number, [{"task": task.id, **found}])
+        self._unfolded.discard(key)
+
+    def _drawing(self, submission: Submission, target: BrushTarget) -> Drawing:
         task = submission.task
         tree = self._annotator.tree(task.reference(target), task.id)
-        return _Drawing(target, tree, annotated_regions(submission.result, target, tree.size))
+        return Drawing(target, tree, annotated_regions(submission.result, target, tree.size))
 
-    def _lesson(self, number: str, submission: Submission, drawings: Sequence["_Drawing"]) -> Lesson:
+    def _lesson(self, number: str, submission: Submission, drawings: Sequence[Drawing]) -> Lesson:
         """What an annotation teaches by all pictures of its task."""
         lessons = [
             teach(
@@ -228,32 +297,3 @@ def _told_config(event: Event) -> str:
     project = event.body.get("project")
     config = project.get("label_config") if isinstance(project, dict) else None
     return config if isinstance(config, str) else ""
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """What was drawn on one picture of a task."""
-
-    target: BrushTarget
-    tree: CutTree
-    regions: Sequence[AnnotatedRegion]
-
-
-def _folded(drawings: Sequence[_Drawing], project: Project) -> list[tuple[BrushTarget, list[Region]]]:
-    """The fine segments of each picture folded by what was drawn; nothing where the drawings leave nothing to fold."""
-    return [(drawing.target, regions) for drawing in drawings if (regions := _fold(drawing, project.options.min_area))]
-
-
-def _fold(drawing: _Drawing, min_area: float) -> list[Region]:
-    """A region for what each drawn one folds (DWC supplement A), and for each segment that none touches."""
-    numbers = label_map(drawing.regions, drawing.tree.size)
-    if not numbers.any() or np.count_nonzero(numbers) > _WHOLE * numbers.size:
-        return []
-    segments = drawing.tree.labels(Level.FINE).astype(np.int64)
-    owners = main_regions(segments, numbers)[segments]
-    labels = {number: region.label for number, region in enumerate(drawing.regions, 1)}
-    folded = [Region(owners == number, label, 1.0) for number, label in labels.items() if (owners == number).any()]
-    neutral = drawing.target.neutral
-    bare = [segments == segment for segment in np.unique(segments[owners == 0])]
-    left = [Region(mask, neutral[place % len(neutral)], 0.0) for place, mask in enumerate(bare)]
-    return [*folded, *(region for region in left if region.mask.mean() >= min_area)]

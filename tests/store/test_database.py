@@ -1,14 +1,15 @@
 import sqlite3
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 
-from tests.e2e.processes import free_port
+from tests.e2e.processes import free_port, wait_for
 from tests.postgres import PASSWORD, Postgres
-from walkcut.errors import SettingsError
+from walkcut.errors import SettingsError, StoreError
 from walkcut.store import Event, ProjectStore
 from walkcut.store.database import VERSION
 
@@ -28,7 +29,9 @@ def test_a_folder_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, c
         (tmp_path / "state").write_bytes(content)
     else:
         (tmp_path / "state" / "walkcut.sqlite3").mkdir(parents=True)
-    with pytest.raises(SettingsError, match=r"state cannot be used to keep state .*: set WALKCUT_STATE_DIR"):
+    with pytest.raises(
+        SettingsError, match=r"state cannot be used to keep state .*: see that there is room .* set WALKCUT_STATE_DIR"
+    ):
         ProjectStore(tmp_path / "state")
 
 
@@ -44,10 +47,11 @@ def test_what_the_first_version_kept_is_there_and_pending(tmp_path: Path) -> Non
         assert store.lessons("3") == []
         store.close()
     store = ProjectStore(tmp_path)
-    assert store.pending(9) == [(1, Event("ANNOTATION_CREATED", "3", {"n": 1}))]
+    assert store.pending() == [1]
+    assert store.event(1) == Event("ANNOTATION_CREATED", "3", {"n": 1})
     store.finish(1)
     store.remember_setup("3", "<View/>", {})
-    assert (store.pending(9), store.label_config("3")) == ([], "<View/>")
+    assert (store.pending(), store.label_config("3")) == ([], "<View/>")
     store.close()
 
 
@@ -115,6 +119,37 @@ def test_what_is_written_never_shows_in_an_error(opened: Callable[[], ProjectSto
     store = opened()
     with store._engine.begin() as connection:
         connection.execute(sqlalchemy.text("DROP TABLE events"))
-    with pytest.raises(sqlalchemy.exc.DBAPIError) as caught:
+    with pytest.raises((sqlalchemy.exc.DBAPIError, StoreError)) as caught:
         store.record(Event("A", "3", {"token": "hush"}))
     assert "hush" not in str(caught.value)
+
+
+def test_a_database_that_another_program_locks_is_named_and_works_again(tmp_path: Path) -> None:
+    store = ProjectStore(tmp_path, f"sqlite:///{tmp_path / 'state.sqlite3'}?timeout=0.1")
+    other = sqlite3.connect(tmp_path / "state.sqlite3")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"database sqlite:.*state.sqlite3 cannot be used now \(database is locked\)"):
+        store.record(Event("A", "3", {"token": "hush"}))
+    assert store.events("3") == [], "readers do not wait"
+    other.rollback()
+    other.close()
+    store.record(Event("B", "3", {}))
+    assert [happened.action for happened in store.events("3")] == ["B"]
+    store.close()
+
+
+def test_none_who_reads_waits_for_those_who_wait_for_a_lock(tmp_path: Path) -> None:
+    store = ProjectStore(tmp_path, f"sqlite:///{tmp_path / 'state.sqlite3'}?timeout=60")
+    other = sqlite3.connect(tmp_path / "state.sqlite3")
+    other.execute("BEGIN IMMEDIATE")
+    writers = 20  # more than connections are kept
+    with ThreadPoolExecutor(writers) as pool:
+        written = [pool.submit(store.record, Event("A", "3", {})) for _ in range(writers)]
+        wait_for("all to wait", lambda: store._engine.pool.checkedout() == writers, 30)  # type: ignore[attr-defined]
+        assert store.events("3") == []
+        other.rollback()
+        for each in written:
+            each.result()
+    other.close()
+    assert len(store.events("3")) == writers
+    store.close()

@@ -6,7 +6,7 @@ is a failure.
 """
 
 import hashlib
-import pickle  # noqa: TID251 - between processes of one run
+import pickle  # noqa: TID251  # nosec B403 - between processes of one run
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -126,7 +126,7 @@ def to_table(values: Iterable[Any]) -> pa.Table:
 
 def from_table(table: pa.Table) -> list[Any]:
     """The values that `to_table` was given."""
-    return [pickle.loads(row) for row in table[_JOB].to_pylist()]  # noqa: S301 - of this run's own processes
+    return [pickle.loads(row) for row in table[_JOB].to_pylist()]  # noqa: S301  # nosec B301 - of this run
 
 
 def item_of(job: Item | Entry | Picture | Grown) -> Item:

@@ -1,6 +1,8 @@
 """The database of projects: its tables, how they are brought up to date, and how SQLite or PostgreSQL is opened."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +30,20 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeDecorator
 
-from walkcut.errors import SettingsError
+from walkcut.errors import SettingsError, StoreError
 
 VERSION = 2  # of the tables; version 1 said nothing of itself, and knew neither lessons nor what was yet to be done
 _DRIVERS = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(1895112873)"}
-_CONNECT = {
-    "sqlite": {"timeout": 30.0},  # how long writers wait for each other
+_CONNECT: dict[str, dict[str, Any]] = {
+    "sqlite": {"timeout": 10.0},  # seconds that writers wait for each other
     "postgresql": {"connect_timeout": 10, "client_encoding": "utf8"},
 }
+_DEFECTS = (DataError, IntegrityError, ProgrammingError)  # of walkcut, not of the database's state
 _METADATA = MetaData()
 
 
@@ -101,16 +104,46 @@ def open_database(folder: Path, url: str) -> Engine:
         with engine.begin() as connection:
             _bring_up_to_date(connection)
     except (OSError, DBAPIError) as error:
-        reason = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
-        place = f"the database {address.set(query={}).render_as_string()}"
+        reason = _reason(error)
         raise SettingsError(
-            f"{place} cannot be used ({reason}): see that it is up and that WALKCUT_DATABASE_URL is right"
+            f"{_place(address)} cannot be used ({reason}): see that it is up and that WALKCUT_DATABASE_URL is right"
             if url
-            else f"{folder} cannot be used to keep state ({reason}): set WALKCUT_STATE_DIR to a folder of your own"
+            else f"{folder} cannot be used to keep state ({reason}): see that there is room and that walkcut may write "
+            "there, or set WALKCUT_STATE_DIR to a folder of your own"
         ) from error
     finally:
         engine.dispose()  # nothing stays open where this fails
     return engine
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """One transaction, on disk when the block has ended. Raises `StoreError` where the database has no room or is away.
+
+    Nothing of what was to be written shows in the message.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except _DEFECTS:
+        raise
+    except DBAPIError as error:
+        remedy = (
+            "see that there is room on its disk, that walkcut may write there, and that no other program locks it"
+            if engine.dialect.name == "sqlite"
+            else "see that it is up and has room"
+        )
+        raise StoreError(f"{_place(engine.url)} cannot be used now ({_reason(error)}): {remedy}") from error
+
+
+def _place(address: URL) -> str:
+    """What to call a database in a message, without its password."""
+    return f"the database {address.set(query={}).render_as_string()}"
+
+
+def _reason(error: Exception) -> str:
+    """What the database says, in one line."""
+    return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
 
 
 def _address(url: str) -> URL:
@@ -129,10 +162,14 @@ def _address(url: str) -> URL:
 
 
 def _engine(address: URL) -> Engine:
-    """Connections to a database, tried before each use, since its server may have been restarted."""
+    """Connections to a database, tried before each use, since its server may have been restarted.
+
+    There are as many as threads that use it at once: none waits for others that wait for a lock.
+    """
     backend = address.get_backend_name()
+    connect = {name: value for name, value in _CONNECT[backend].items() if name not in address.query}
     try:
-        engine = create_engine(address, connect_args=_CONNECT[backend], pool_pre_ping=True, hide_parameters=True)
+        engine = create_engine(address, connect_args=connect, max_overflow=-1, pool_pre_ping=True, hide_parameters=True)
     except ModuleNotFoundError as error:
         raise SettingsError(f"{backend} needs {error.name}: pip install 'walkcut[postgres]'") from error
     if backend == "sqlite":

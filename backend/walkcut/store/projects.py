@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from walkcut.labelstudio import read_moment
 from walkcut.lessons import Lesson
-from walkcut.store.database import EVENTS, LESSONS, PROJECTS, open_database
+from walkcut.store.database import EVENTS, LESSONS, PROJECTS, open_database, transaction
 
 _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
     "sqlite": sqlite.insert,  # which knows what to do on conflict
@@ -43,7 +43,8 @@ class ProjectStore:
     """Events, parameters and lessons of projects, in SQLite or PostgreSQL.
 
     Every write is one transaction, on disk when the call returns. Safe to share between threads and processes. Without
-    a `url` the database is a file in `folder`. Raises `SettingsError` for a database that cannot be used.
+    a `url` the database is a file in `folder`. Raises `SettingsError` for a database that cannot be used; every method
+    raises `StoreError` for one that cannot be used now, and does then nothing.
     """
 
     def __init__(self, folder: Path, url: str = "") -> None:
@@ -57,25 +58,30 @@ class ProjectStore:
     def record(self, happened: Event) -> None:
         """Keep an event until it is finished."""
         row = {"received": datetime.now(timezone.utc), **vars(happened)}
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(EVENTS.insert(), row)
 
-    def pending(self, limit: int) -> list[tuple[int, Event]]:
-        """The oldest events that are not finished, with their numbers."""
-        query = select(EVENTS.c.id, EVENTS.c.action, EVENTS.c.project, EVENTS.c.body).where(not_(EVENTS.c.finished))
-        with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(EVENTS.c.id).limit(limit))
-            return [(number, Event(*event)) for number, *event in rows]
+    def pending(self) -> list[int]:
+        """The numbers of the events that are not finished, the oldest first."""
+        query = select(EVENTS.c.id).where(not_(EVENTS.c.finished)).order_by(EVENTS.c.id)
+        with transaction(self._engine) as connection:
+            return list(connection.execute(query).scalars())
+
+    def event(self, number: int) -> Event:
+        """An event by its number."""
+        query = select(EVENTS.c.action, EVENTS.c.project, EVENTS.c.body).where(EVENTS.c.id == number)
+        with transaction(self._engine) as connection:
+            return Event(*connection.execute(query).one())
 
     def finish(self, number: int) -> None:
         """Take an event for done: what it was stays, its body, often megabytes, does not."""
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(EVENTS.update().where(EVENTS.c.id == number).values(finished=True, body={}))
 
     def events(self, project: str) -> list[Event]:
         """A project's events in the order of arrival; finished ones have an empty body."""
         query = select(EVENTS.c.action, EVENTS.c.project, EVENTS.c.body).where(EVENTS.c.project == project)
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return [Event(*row) for row in connection.execute(query.order_by(EVENTS.c.id))]
 
     def remember_setup(self, project: str, label_config: str, extra_params: dict[str, Any]) -> None:
@@ -102,18 +108,18 @@ class ProjectStore:
 
     def projects(self) -> list[str]:
         """All projects that were set up."""
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return list(connection.execute(select(PROJECTS.c.project).order_by(PROJECTS.c.project)).scalars())
 
     def _project(self, project: str, column: str, *, otherwise: Any) -> Any:
         query = select(PROJECTS.c[column]).where(PROJECTS.c.project == project)
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             found = connection.execute(query).one_or_none()
         return found[0] if found else otherwise
 
     def _keep_project(self, project: str, values: dict[str, Any]) -> None:
         row = self._insert(PROJECTS).values(project=project, **values)
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project], set_=values))
 
     def keep_lesson(self, lesson: Lesson) -> None:
@@ -136,7 +142,7 @@ class ProjectStore:
             "undone": and_(old.undone, new.updated == old.updated),
         }
         keys, not_older = [old.project, old.annotation], new.updated >= old.updated
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(row.on_conflict_do_update(index_elements=keys, set_=values, where=not_older))
 
     def undo_lesson(self, project: str, annotation: int) -> bool:
@@ -148,7 +154,7 @@ class ProjectStore:
         return self._undo(LESSONS.c.project == project)
 
     def _undo(self, which: ColumnElement[bool]) -> int:
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             return connection.execute(
                 LESSONS.update().where(which, not_(LESSONS.c.undone)).values(undone=True)
             ).rowcount
@@ -156,20 +162,20 @@ class ProjectStore:
     def drop_lesson(self, project: str, annotation: int) -> None:
         """Forget the lesson of an annotation that is no more."""
         which = (LESSONS.c.project == project) & (LESSONS.c.annotation == annotation)
-        with self._engine.begin() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(LESSONS.delete().where(which))
 
     def has_lesson(self, project: str, annotation: int) -> bool:
         """Whether an annotation has taught something, undone or not."""
         query = select(LESSONS.c.annotation).where(LESSONS.c.project == project, LESSONS.c.annotation == annotation)
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return connection.execute(query).first() is not None
 
     def revision(self, project: str) -> tuple[Any, ...]:
         """What changes whenever a project's lessons do, and is quickly asked for."""
         counted = func.count(), func.sum(LESSONS.c.annotation), func.max(LESSONS.c.updated)
         query = select(*counted).where(LESSONS.c.project == project, not_(LESSONS.c.undone))
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             return tuple(connection.execute(query).one())
 
     def lessons(self, project: str) -> list[Lesson]:
@@ -179,6 +185,6 @@ class ProjectStore:
     def all_lessons(self, project: str) -> list[tuple[Lesson, bool]]:
         """All lessons of a project, by annotation, each with whether it was undone."""
         query = select(LESSONS.c.lesson, LESSONS.c.undone).where(LESSONS.c.project == project)
-        with self._engine.connect() as connection:
+        with transaction(self._engine) as connection:
             rows = connection.execute(query.order_by(LESSONS.c.annotation))
             return [(Lesson.from_json(document), undone) for document, undone in rows]

@@ -1,0 +1,206 @@
+"""A team at work, as Label Studio 1.23 tells a backend of it: who does what is drawn from a seed."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from benchmarks.annotators import click, typed
+from benchmarks.responsiveness import CONFIG
+
+NEW = 1000  # number of the first picture that is seen for the first time
+ANNOTATED, LISTED = "1", "2"  # the annotators' project, which learns, and the one whose predictions are retrieved
+_LABEL_STUDIO_WAITS_S = 100.0
+_ALWAYS = ("coarse", "medium", "fine", "auto")
+
+Json = dict[str, Any]
+Shown = tuple[tuple[str, str], ...]  # what is seen of an answer: kinds and masks, but not ids, which each task has
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that was answered: its kind, when it began (monotonic), and the seconds that it took."""
+
+    kind: str
+    begin: float
+    seconds: float
+
+
+@dataclass
+class Record:
+    """What happened: shared by all threads, which only append."""
+
+    calls: list[Call] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    handed_back: Counter[str] = field(default_factory=Counter)
+    submitted: list[int] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)
+
+
+class Client:
+    """Asks the backend as Label Studio does, a new connection each time, and keeps a record of it."""
+
+    def __init__(self, url: str, record: Record) -> None:
+        self._url, self._record = url, record
+
+    def ask(self, kind: str, path: str, document: Json | None = None) -> Any:
+        """The answer's document or text; `None` where there is none, which is recorded as lost."""
+        begin = time.monotonic()
+        try:
+            method = "GET" if document is None else "POST"
+            answer = requests.request(method, f"{self._url}{path}", json=document, timeout=_LABEL_STUDIO_WAITS_S)
+        except requests.RequestException as error:
+            self._record.lost.append(f"{kind}: {error}")
+            return None
+        self._record.calls.append(Call(kind, begin, time.monotonic() - begin))
+        if not answer.ok:
+            self._record.lost.append(f"{kind}: {answer.status_code} {answer.text[:200]}")
+            return None
+        return answer.json() if answer.headers["Content-Type"].startswith("application/json") else answer.text
+
+    def set_up(self, project: str) -> None:
+        """What comes before each call for predictions."""
+        self.ask("health", "/health")
+        self.ask("setup", "/setup", {"project": f"{project}.1", "schema": CONFIG, "hostname": "", "extra_params": None})
+
+    def predict(self, kind: str, project: str, tasks: list[Json], context: Json | None = None) -> list[Any] | None:
+        """The results for tasks; `None` where they are lost."""
+        params = {"login": None, "password": None, "context": context}
+        body = {"tasks": tasks, "project": f"{project}.1", "label_config": CONFIG, "params": params}
+        answer = self.ask(kind, "/predict", body)
+        if answer is not None and context is None:
+            self._record.handed_back[kind] += sum(not predictions for predictions in answer["results"])
+        return None if answer is None else answer["results"]
+
+    def submit(self, number: int, task: Json, result: list[Json]) -> None:
+        """An annotation of this number."""
+        labels = [[("Region", "Background")[place % 2]] for place in range(len(result))]
+        drawn = [
+            item | {"value": item["value"] | {"brushlabels": label}} for item, label in zip(result, labels, strict=True)
+        ]
+        annotation = {
+            "id": number,
+            "result": drawn,
+            "updated_at": "2026-11-20T12:00:00.000000Z",
+            "was_cancelled": False,
+        }
+        project = {"id": int(ANNOTATED), "label_config": CONFIG}
+        body = {"action": "ANNOTATION_CREATED", "task": task, "annotation": annotation, "project": project}
+        if self.ask("webhook", "/webhook", body) is not None:
+            self._record.submitted.append(number)
+
+
+def script(picture: int) -> list[tuple[str, Json]]:
+    """What every annotator asks of a picture, in this order."""
+    chance = random.Random(picture)
+    count, x, y = chance.choice(("6", "12", "20")), chance.uniform(10, 90), chance.uniform(10, 90)
+    steps = [
+        ("typed", typed(count)),
+        ("typed", typed(count, "finer")),
+        ("pointed", click("Finer", 1, x, y)),
+        ("pointed", click("Select", 2, 100 - x, y)),
+    ]
+    if picture % 4 == 0:
+        steps.append(("boxed", _box(3, x / 2, y / 2)))
+    return steps
+
+
+def _box(number: int, x: float, y: float) -> Json:
+    value = {"x": x, "y": y, "width": 25, "height": 25, "rotation": 0, "rectanglelabels": ["Re-segment"]}
+    item = {"id": f"p{number}", "type": "rectanglelabels", "from_name": "box", "to_name": "image", "value": value}
+    return {"result": [item | {"original_width": 640, "original_height": 480}]}
+
+
+def task_of(number: int, host: str, picture: int) -> Json:
+    """A task with a picture of a host."""
+    return {"id": number, "data": {"image": f"{host}/{picture}.jpg"}, "annotations": [], "predictions": []}
+
+
+def shown(result: list[Json]) -> Shown:
+    """What an answer shows, whatever its regions are called: labels depend on what was learned meanwhile."""
+    return tuple((item["type"], str(item["value"].get("rle") or item["value"].get("text"))) for item in result)
+
+
+def predicted(predictions: list[Json]) -> dict[str, Shown]:
+    """What predictions show at the granularities that are always offered, however much was learned meanwhile."""
+    levels = {each["model_version"].partition("-")[0]: shown(each["result"]) for each in predictions}
+    return {level: levels[level] for level in _ALWAYS if level in levels}
+
+
+def visit(client: Client, task: Json, picture: int, pause: Callable[[], None]) -> Iterator[tuple[str, Any]]:
+    """Open a task and ask all of its picture's script: a name for each question, and what the answer showed."""
+    client.set_up(ANNOTATED)
+    opened = client.predict("open", ANNOTATED, [task])
+    if opened is not None and opened[0]:  # what is handed back while it is busy comes at the next opening
+        yield f"{picture} open", predicted(opened[0])
+        task = task | {"predictions": opened[0]}  # Label Studio sends them along from now on
+    drawn: list[Json] = []
+    for place, (kind, context) in enumerate(script(picture)):
+        pause()
+        if (answer := client.predict(kind, ANNOTATED, [task], context)) is not None:
+            yield f"{picture} {place} {kind}", shown(answer[0]["result"])
+            if place == 1:
+                drawn = [item for item in answer[0]["result"] if "rle" in item["value"]]
+    pause()
+    client.submit(task["id"], task | {"predictions": []}, drawn)
+    client.predict("after submit", ANNOTATED, [task], {"result": []})
+
+
+@dataclass(frozen=True)
+class Team:
+    """Annotators and one who retrieves predictions, until `stop` is set.
+
+    They work on so many pictures of a host, to whose questions `expected` holds the right answers; `page` is how many
+    tasks are selected for predictions at a time.
+    """
+
+    host: str
+    pictures: int
+    page: int
+    record: Record
+    expected: Mapping[str, Any]
+    stop: threading.Event
+
+    def annotate(self, client: Client, who: int, seconds_per_step: float) -> None:
+        """An annotator's work: one task after the other, with pauses to think."""
+        chance, number = random.Random(who), 10_000 * (who + 1)
+
+        def pause() -> None:
+            self.stop.wait(chance.uniform(0.5, 1.5) * seconds_per_step)
+
+        self.stop.wait(chance.uniform(0, 6 * seconds_per_step))  # nobody begins with all the others
+        while not self.stop.is_set():
+            picture, number = chance.randrange(self.pictures), number + 1
+            for question, answer in visit(client, task_of(number, self.host, picture), picture, pause):
+                if answer != self.expected[question]:
+                    self.record.wrong.append(f"task {number}: {question}")
+
+    def retrieve(self, client: Client) -> None:
+        """Predictions for page after page, half of whose pictures are new; what was not done comes again."""
+        chance, fresh, first, waiting = random.Random(0), NEW, dict[int, list[Any]](), list[int]()
+        while not self.stop.is_set():
+            client.set_up(LISTED)
+            share = self.page // 4
+            seen = chance.sample(range(self.pictures), min(self.pictures, share))
+            seen += chance.sample(sorted(first), min(len(first), share))
+            added = max(0, self.page - len(seen) - len(waiting))
+            pictures = [*waiting, *seen, *range(fresh, fresh + added)]
+            fresh += added
+            tasks = [task_of(picture + 1, self.host, picture) for picture in pictures]
+            results = client.predict("batch", LISTED, tasks)
+            if results is None:
+                continue
+            waiting = [picture for picture, predictions in zip(pictures, results, strict=True) if not predictions]
+            for picture, predictions in zip(pictures, results, strict=True):
+                if predictions:
+                    self.record.predicted.append(picture)
+                    if first.setdefault(picture, predictions) != predictions:
+                        self.record.wrong.append(f"batch: another answer for picture {picture}")
+                    if picture < self.pictures and predicted(predictions) != self.expected[f"{picture} open"]:
+                        self.record.wrong.append(f"batch: a wrong answer for picture {picture}")

@@ -1,0 +1,138 @@
+"""The long forms: load for ten minutes, and all faults for minutes, one after the other as a seed has it."""
+
+import random
+import resource
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from benchmarks import load
+from tests.e2e.processes import free_port, wait_for
+from tests.faults.backend import PATIENCE_S, PROJECT, Backend, kill_model, picture, running, submitting
+from tests.faults.hosts import dripping, good, half, hosting, label_studio, reset, silent
+from tests.scenes import data_url
+from walkcut.lessons import Lesson
+from walkcut.store import ProjectStore
+
+pytestmark = pytest.mark.soak
+
+CHAOS_S = 300.0
+REFERENCES = [data_url(picture(number)) for number in range(12)]
+
+
+def test_ten_minutes_of_load() -> None:
+    assert load.run(10, 20).broken == []
+
+
+@contextmanager
+def killed(backend: Backend) -> Iterator[None]:
+    """A moment without a backend."""
+    backend.kill()
+    yield
+    backend.start()
+
+
+@contextmanager
+def model_killed(backend: Backend) -> Iterator[None]:
+    """A model that is gone."""
+    kill_model(backend)
+    yield
+
+
+@contextmanager
+def locked(backend: Backend) -> Iterator[None]:
+    """Another program writes into the database, and takes long."""
+    with closing(sqlite3.connect(_database(backend), timeout=PATIENCE_S)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.rollback()
+
+
+@contextmanager
+def no_room(backend: Backend) -> Iterator[None]:
+    """No file grows."""
+    _, hard = resource.prlimit(backend.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(backend.pid, resource.RLIMIT_FSIZE, (1, hard))
+    yield
+    resource.prlimit(backend.pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@contextmanager
+def bad_hosts(backend: Backend) -> Iterator[None]:
+    """Pictures that never come."""
+    answers = {"/silent": silent, "/dripping": dripping, "/half": half, "/reset": reset, "/good": good}
+    with hosting(answers) as host:
+        results = backend.predict(*(f"{host.url}{path}1.png" for path in answers))
+        assert [len(each) for each in results[:4]] == [0] * 4
+        yield
+
+
+FAULTS: list[Callable[[Backend], Any]] = [killed, model_killed, locked, no_room, bad_hosts]
+
+
+def _database(backend: Backend) -> Path:
+    return backend.state.parent / "state.sqlite3"
+
+
+def _predictions(backend: Backend) -> list[Any]:
+    """All predictions, which may take several calls."""
+    wait_for("all predictions", lambda: all(_predict(backend)), PATIENCE_S)
+    return _predict(backend)
+
+
+def _predict(backend: Backend) -> list[Any]:
+    try:
+        return backend.predict(*REFERENCES)
+    except requests.RequestException:
+        return [None]
+
+
+def _lessons(backend: Backend) -> dict[int, Lesson]:
+    with closing(ProjectStore(backend.state, f"sqlite:///{_database(backend)}")) as store:
+        return {lesson.annotation: lesson for lesson in store.lessons(PROJECT)}
+
+
+@contextmanager
+def backend_with_studio(folder: Path, port: int) -> Iterator[Backend]:
+    folder.mkdir()
+    with running(
+        folder,
+        WALKCUT_DATABASE_URL=f"sqlite:///{folder / 'state.sqlite3'}?timeout=1",
+        WALKCUT_FETCH_TIMEOUT="1",
+        WALKCUT_COMPARE_SECONDS="0",
+        LABEL_STUDIO_URL=f"http://127.0.0.1:{port}",
+        LABEL_STUDIO_API_KEY="0123456789abcdef",
+    ) as backend:
+        assert backend.set_up().ok
+        yield backend
+
+
+def test_after_minutes_of_faults_all_is_as_without_them(tmp_path: Path) -> None:
+    chance, port, end = random.Random(1), free_port(), time.monotonic() + CHAOS_S
+    with backend_with_studio(tmp_path / "disturbed", port) as backend:
+        with submitting(backend) as acknowledged:
+            while time.monotonic() < end:
+                with ExitStack() as faults:
+                    if chance.random() < 0.5:
+                        faults.enter_context(hosting(label_studio([]), port))
+                    faults.enter_context(chance.choice(FAULTS)(backend))
+                    time.sleep(chance.uniform(0, 3))
+                time.sleep(chance.uniform(0, 3))
+        with hosting(label_studio([]), port):
+            wait_for("all lessons", lambda: _lessons(backend).keys() >= set(acknowledged), 10 * PATIENCE_S)
+            disturbed, lessons = _predictions(backend), _lessons(backend)
+    with backend_with_studio(tmp_path / "quiet", port) as backend, hosting(label_studio([]), port):
+        for number in lessons:
+            assert backend.submit(number).ok
+        wait_for("all lessons", lambda: _lessons(backend).keys() == lessons.keys(), 10 * PATIENCE_S)
+        assert _lessons(backend) == lessons
+        assert _predictions(backend) == disturbed
+    assert len(acknowledged) > 100
+    with closing(sqlite3.connect(tmp_path / "disturbed" / "state.sqlite3")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
