@@ -32,11 +32,11 @@ docker: $(VENV)/.hadolint .compose
 	env LABEL_STUDIO_USERNAME=- LABEL_STUDIO_PASSWORD=- LABEL_STUDIO_USER_TOKEN=- POSTGRES_PASSWORD=- PICTURES_DIR=/ \
 	  $(COMPOSE) -f docker/compose.yaml -f docker/compose.gpu.yaml -f docker/compose.local-files.yaml config -q
 
-unit: $(VENV)/.test-installed .postgres
+unit: $(VENV)/.test-installed .postgres .faketime
 	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m "not e2e and not soak" --cov --cov-report=term
 
 # What takes long: run now and then, not at every change.
-soak: $(VENV)/.test-installed .postgres
+soak: $(VENV)/.test-installed .postgres .faketime
 	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m soak
 
 e2e: $(VENV)/.test-installed $(LS_VENV)/.installed .browser
@@ -47,6 +47,7 @@ benchmark: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.picture
 	$(BIN)/python -m benchmarks.responsiveness
 	$(BIN)/python -m benchmarks.annotators
+	$(BIN)/python -m benchmarks.load
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -81,6 +82,11 @@ $(AUDIT_VENV)/.installed:
 .postgres:
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq postgresql; }
+
+.PHONY: .faketime
+.faketime:
+	ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq faketime; }
 
 COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker-compose)
 

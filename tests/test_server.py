@@ -422,6 +422,41 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise TimeoutError
 
 
+def batch(picture: str) -> dict[str, Any]:
+    """A call for two tasks, both of this picture."""
+    body = predict_body(picture)
+    return body | {"tasks": body["tasks"] * 2}
+
+
+def test_a_task_that_is_opened_does_not_wait_behind_batches(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    pictures = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
+    order: list[str] = []
+
+    def ask(url: str, name: str, body: dict[str, Any]) -> None:
+        assert all(requests.post(f"{url}/predict", json=body, timeout=60).json()["results"])
+        order.append(name)
+
+    with running(tmp_path, Settings(threads=9), Counting(hook=wait)) as backend, served(backend, 9) as url:
+        bodies = [("batch", batch(picture)) for picture in pictures[:4]]
+        callers = [threading.Thread(target=ask, args=(url, *named)) for named in bodies]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: begun.is_set() and backend.predicting() == 4)
+        opening = threading.Thread(target=ask, args=(url, "opened", predict_body(pictures[5])))
+        opening.start()
+        wait_until(lambda: backend.predicting() == 5)
+        go_on.set()
+        for caller in (*callers, opening):
+            caller.join(60)
+    assert order.index("opened") <= 1, "the one at work may end before it"
+
+
 def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,7 +468,7 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
 
     threads = 9  # four for batches, one for annotators
     pictures = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
-    batches, suggestions = [predict_body(picture) for picture in pictures[:4]], predict_body(pictures[5])
+    batches, suggestions = [batch(picture) for picture in pictures[:4]], predict_body(pictures[5])
     suggestions["params"] = {"context": typed_line("3")}
     answers: list[Any] = []
 
@@ -448,13 +483,15 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
         wait_until(lambda: backend.predicting() == 5)
         with monkeypatch.context() as without_database:
             without_database.setattr(ProjectStore, "extra_params", None)
-            ask(url, predict_body(pictures[4]))
-            assert answers == [[[]]], "a call beyond the free threads is handed back at once"
+            ask(url, batch(pictures[4]))
+            assert answers == [[[], []]], "a call beyond the free threads is handed back at once"
             ask(url, suggestions)
             assert answers[1:] == [[{"result": []}]], "an annotator's call too, as a dict"
+            ask(url, predict_body(pictures[4]))
+            assert answers[2:] == [[[]]], "and that of one who opens a task"
         assert requests.get(f"{url}/health", timeout=30).ok
         assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
         go_on.set()
         for caller in callers:
             caller.join(60)
-    assert sorted(len(answer[0]) for answer in answers[2:]) == [3, 4, 4, 4, 4]  # the annotator's has three keys
+    assert sorted(len(answer[0]) for answer in answers[3:]) == [3, 4, 4, 4, 4]  # the annotator's has three keys

@@ -281,11 +281,12 @@ def test_a_draft_saved_since_counts_for_more(suggester: Suggester, clock: Clock)
     assert sum(areas(again)) == 2400
 
 
-def test_long_after_a_turn_the_screen_is_what_the_documents_say(
-    suggester: Suggester, annotator: Annotator, clock: Clock
+@pytest.mark.parametrize("passed", [timedelta(minutes=1), timedelta(days=-365)])
+def test_long_after_a_turn_or_before_it_by_the_clock_the_screen_is_what_the_documents_say(
+    suggester: Suggester, annotator: Annotator, clock: Clock, passed: timedelta
 ) -> None:
     suggester.suggest(task(), PROJECT, typed("1"))
-    clock.now += timedelta(minutes=1)
+    clock.now += passed
     predictions = [each.as_json() for each in annotator.predict(task(), PROJECT)]
     answer = suggester.suggest(task(predictions=predictions[::-1]), PROJECT, clicks("Coarser", (0.1, 0.1)))
     default = {region["id"] for region in predictions[-1]["result"]}

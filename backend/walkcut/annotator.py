@@ -125,9 +125,8 @@ class Annotator:
         targets = brush_targets(label_config)
         return Project(targets, project_options(self._options, extra_params, targets[0].options))
 
-    def predict(self, task: Task, project: Project, deadline: Deadline | None = None) -> list[Prediction]:
+    def predict(self, task: Task, project: Project, turn: Turn = _AT_ANY_TIME) -> list[Prediction]:
         """A prediction per granularity, the default last. Raises `WalkcutError` where a picture cannot be had."""
-        turn = Turn(deadline=deadline)
         trees = [(target, self.tree(task.reference(target), task.id, turn=turn)) for target in project.targets]
         predictions = []
         for granularity in project.options.granularities:
@@ -184,16 +183,20 @@ def find_regions(tree: CutTree, granularity: Granularity, project: Project, targ
 def predict_all(
     annotator: Annotator, tasks: Sequence[Task], project: Project, deadline: Deadline
 ) -> list[list[Prediction]]:
-    """Predictions for each task, in order; none for a task that failed or came too late, which is asked for again."""
-    return [_predict_in_time(annotator, task, project, deadline) for task in tasks]
+    """Predictions for each task, in order; none for a task that failed or came too late, which is asked for again.
+
+    A single task goes before others: somebody has opened it.
+    """
+    turn = Turn(urgent=len(tasks) == 1, deadline=deadline)
+    return [_predict_in_time(annotator, task, project, turn) for task in tasks]
 
 
-def _predict_in_time(annotator: Annotator, task: Task, project: Project, deadline: Deadline) -> list[Prediction]:
+def _predict_in_time(annotator: Annotator, task: Task, project: Project, turn: Turn) -> list[Prediction]:
     """A task's predictions, or none."""
-    if deadline.passed:
+    if turn.deadline is not None and turn.deadline.passed:
         log.warning("no time left for task %s: it will be asked for again", task.id)
         return []
-    return guarded(task, partial(annotator.predict, task, project, deadline), otherwise=[])
+    return guarded(task, partial(annotator.predict, task, project, turn), otherwise=[])
 
 
 def guarded(task: Task, answer: Callable[[], Answer], *, otherwise: Answer) -> Answer:

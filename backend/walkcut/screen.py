@@ -63,7 +63,8 @@ class Screens:
         turn = self._last(task, target)
         if turn is not None and turn.prompts & {prompt.id for prompt in asked}:
             return _unpacked(turn.before, size)
-        if turn is not None and max(_saved(task), self._clock() - _UNSAVED) < turn.when:
+        now = self._clock()
+        if turn is not None and max(_saved(task), now - _UNSAVED) < turn.when <= now:
             return _unpacked(turn.after, size)
         predictions = [each for each in task.predictions if each.get("model_version") == version] or task.predictions
         newest = next((documents[-1] for documents in (task.drafts, task.annotations, predictions) if documents), {})

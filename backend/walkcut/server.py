@@ -146,7 +146,7 @@ def _add_predict_route(
         body = _json_object()
         tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
         log_about(tasks=",".join(str(task.id) for task in tasks[:_MOST_LOGGED]))
-        free = batches if context is None else annotators
+        free = batches if context is None and len(tasks) > 1 else annotators  # one task: somebody opens it
         if not free.acquire(blocking=False):
             log.warning("busy: %d tasks handed back, Label Studio asks for them again", len(tasks))
             metrics.tasks.labels("busy").inc(len(tasks))
