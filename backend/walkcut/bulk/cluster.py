@@ -228,7 +228,7 @@ def _through(pools: Sequence[Pool], jobs: Sequence[Item | Entry]) -> Iterator[Ou
 def _quiet_context() -> ray.data.DataContext:
     """Ray Data without progress bars and messages: walkcut has its own."""
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
+        if handler.get_name() == "console":
             handler.setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
