@@ -168,7 +168,7 @@ def test_a_process_that_ended_at_leisure_is_replaced_and_no_picture_blamed(tmp_p
     with working(tmp_path, metrics) as there:
         before = there.pid
         os.kill(before, signal.SIGKILL)
-        wait_for("the end", lambda: not is_there(before), 30)
+        wait_for("the end", lambda: not there._process.is_alive, 30)
         assert there.grow(picture(GOOD))
         assert there.pid != before
     assert deaths(metrics, "ended") == 0
