@@ -96,6 +96,11 @@ def model_version(segmenter: str, method: str, project: Project, granularity: Gr
     return f"{granularity}-walkcut-{method}-{digest}"
 
 
+def configured_project(targets: tuple[BrushTarget, ...], default: Options, extra_params: Mapping[str, Any]) -> Project:
+    """A project before anything is learned: its options are those of its first brush. Raises as `project_options`."""
+    return Project(targets, project_options(default, extra_params, targets[0].options))
+
+
 class Annotator:
     """Predictions for tasks: fetches their pictures, and has their cut trees grown.
 
@@ -122,8 +127,7 @@ class Annotator:
 
     def set_up(self, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """A project by its labelling config. Raises `LabelConfigError` or `RequestError`."""
-        targets = brush_targets(label_config)
-        return Project(targets, project_options(self._options, extra_params, targets[0].options))
+        return configured_project(brush_targets(label_config), self._options, extra_params)
 
     def predict(self, task: Task, project: Project, turn: Turn = _AT_ANY_TIME) -> list[Prediction]:
         """A prediction per granularity, the default last. Raises `WalkcutError` where a picture cannot be had."""

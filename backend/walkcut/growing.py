@@ -217,12 +217,9 @@ class Grower:
     def _keep(self, picture: Picture, file: bytes) -> CutTree:
         """Keep a tree by its file, or at least in memory where no file can be kept."""
         self._metrics.trees.labels("grown").inc()
-        key = tree_key(picture.digest, self.version, picture.place)
+        key, tree = tree_key(picture.digest, self.version, picture.place), CutTree.from_bytes(file)
         self._cache.put_bytes(key, file)
-        tree = self._cache.get(key)
-        if tree is None:
-            tree = CutTree.from_bytes(file)
-            self._cache.put(key, tree)
+        self._cache.use(key, tree)
         return tree
 
 

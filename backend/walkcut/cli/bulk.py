@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from walkcut.annotator import Project, project_options
+from walkcut.annotator import Project, configured_project
 from walkcut.bulk.formats import FormatOptions, LabelStudioFormat, make_format
 from walkcut.bulk.ledger import FAILED, Ledger, open_ledger
 from walkcut.bulk.progress import Tally, metrics, shown
@@ -132,7 +132,7 @@ class Wishes:
     def plan(self, settings: Settings, segmenter: str, method: str, *, trees: bool) -> Plan:
         """The plan for trees of a segmenter's version; what is not wished comes from labelling config and settings."""
         targets = brush_targets(self.label_config) if self.label_config else (_PLAIN,)
-        project = Project(targets, project_options(options_of(settings), {}, targets[0].options))
+        project = configured_project(targets, options_of(settings), {})
         return self.plan_for(project, settings, segmenter, method, trees=trees)
 
     def plan_for(self, project: Project, settings: Settings, segmenter: str, method: str, *, trees: bool) -> Plan:

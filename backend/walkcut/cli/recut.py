@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from walkcut.annotator import Project, project_options
+from walkcut.annotator import Project, configured_project
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.ledger import Entry, Outcome, read_entries, read_fingerprint
 from walkcut.bulk.local import in_processes
@@ -98,8 +98,7 @@ def _taught(settings: Settings, number: str, label_config: str, segmenter: str) 
                 "give it with --label-config too"
             )
         targets = brush_targets(config)
-        options = project_options(options_of(settings), store.extra_params(number), targets[0].options)
-        project = Project(targets, options)
+        project = configured_project(targets, options_of(settings), store.extra_params(number))
         if not (settings.learning and store.learning(number)):
             return project
         return project.with_learned(learn(store.lessons(number), segmenter, named_labels(targets)))

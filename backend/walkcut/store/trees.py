@@ -72,13 +72,13 @@ class TreeCache:
         if tree is None:
             tree = self._read(key)
         if tree is not None:
-            self._use(key, tree)
+            self.use(key, tree)
         return tree
 
     def put(self, key: str, tree: CutTree) -> None:
         """Keep a tree: its file whole or not at all, whatever happens meanwhile. A full disk is logged, not raised."""
         self.put_bytes(key, tree.to_bytes())
-        self._use(key, tree)
+        self.use(key, tree)
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """Keep the file of a tree that was made elsewhere, as `put` does, but not in memory."""
@@ -107,7 +107,7 @@ class TreeCache:
                 self._drop(key)
             return None
 
-    def _use(self, key: str, tree: CutTree) -> None:
+    def use(self, key: str, tree: CutTree) -> None:
         """Make a tree the most recently used, in memory, among the files, and for the next start."""
         with self._lock:
             self._trees[key] = tree
