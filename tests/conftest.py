@@ -1,5 +1,7 @@
 """What all tests share: shapes and types of every call are checked as they run, and examples are the same each time."""
 
+import os
+
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -11,4 +13,5 @@ install_import_hook("walkcut", f"{typecheck.__name__}.checked")
 settings.register_profile("walkcut", derandomize=True, deadline=None, database=None)
 settings.load_profile("walkcut")
 
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # else a thread of Ray's asks, and logs, until the last test has ended
 torch.set_num_threads(1)  # tiny operations wait longer for other threads than they take
