@@ -178,7 +178,7 @@ def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
     store, end = ProjectStore(state), time.monotonic() + _LEARNED_S
     try:
         while True:
-            learned = {lesson.annotation for lesson in store.lessons(ANNOTATED)}
+            learned = {each.annotation for each in store.taught(ANNOTATED)}
             missing = sorted(set(submitted) - learned)
             if not missing or time.monotonic() > end:
                 break

@@ -19,6 +19,7 @@ from walkcut.labelstudio import (
     annotated_regions,
     named_labels,
     prediction,
+    read_moment,
     read_numbers,
     read_submission,
 )
@@ -69,8 +70,14 @@ class Learner:
         self._annotator, self._store, self._studio, self._on = annotator, store, studio, on
         self._known: dict[str, _Known] = {}
         self._learning_anew = threading.Lock()
+        self._pending = 0
         self._attempts: dict[int, tuple[int, float]] = {}  # of events that failed: how many, and when to try again
         self._unfolded: set[tuple[str, int]] = set()  # annotations whose folded segments Label Studio did not take yet
+
+    @property
+    def backlog(self) -> int:
+        """How many events were not taken in yet at the last look."""
+        return self._pending
 
     def project(self, number: str, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """A project as its annotators taught it to be, unless learning is off. Raises as `Annotator.set_up`."""
@@ -125,8 +132,9 @@ class Learner:
 
     def catch_up(self) -> int:
         """Take in the oldest pending events that are due; how many are done with. Raises `StoreError`."""
-        now = time.monotonic()
-        due = [each for each in self._store.pending() if self._attempts.get(each, (0, now))[1] <= now]
+        now, pending = time.monotonic(), self._store.pending()
+        self._pending = len(pending)
+        due = [each for each in pending if self._attempts.get(each, (0, now))[1] <= now]
         return sum(self._is_done(number, self._store.event(number)) for number in due[:_BATCH])
 
     def _is_done(self, number: int, event: Event) -> bool:
@@ -166,14 +174,12 @@ class Learner:
             case "ANNOTATIONS_DELETED":
                 gone = read_numbers(event.body.get("annotations"))
                 self._forget(event.project, "annotation", gone)
-                for annotation in gone:
-                    self._store.drop_lesson(event.project, annotation)
+                self._store.drop_lessons(event.project, gone)
             case "TASKS_DELETED":
                 gone = read_numbers(event.body.get("tasks"))
                 self._forget(event.project, "task", gone)
-                for lesson, _ in self._store.all_lessons(event.project):
-                    if lesson.task in gone:
-                        self._store.drop_lesson(event.project, lesson.annotation)
+                taught = self._store.taught(event.project)
+                self._store.drop_lessons(event.project, {each.annotation for each in taught if each.task in gone})
 
     def _forget(self, project: str, kind: str, gone: Collection[int]) -> None:
         """Be done with the events that wait and would bring back what is gone: annotations or tasks by their ids."""
@@ -207,12 +213,12 @@ class Learner:
         """
         if self._studio is None:
             raise StudioError("Label Studio cannot be asked: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-        known = {lesson.annotation: lesson.updated_at for lesson, _ in self._store.all_lessons(number)}
+        known = {each.annotation: each.updated for each in self._store.taught(number)}
         seen, learned, failed = set(), 0, 0
         for task, annotation in self._studio.annotations(number):
             submission = read_submission(task, annotation)
             seen.add(submission.annotation)
-            if known.get(submission.annotation) != submission.updated_at:
+            if known.get(submission.annotation) != read_moment(submission.updated_at):
                 try:
                     self._learn_from(number, submission)
                     learned += 1
@@ -222,15 +228,14 @@ class Learner:
                     failed += 1
                     log.warning("nothing learned from annotation %d: %s", submission.annotation, error)
         gone = known.keys() - seen
-        for annotation_id in gone:
-            self._store.drop_lesson(number, annotation_id)
+        self._store.drop_lessons(number, gone)
         return Synchronised(learned, len(gone), failed)
 
     def _learn_from(self, number: str, submission: Submission, config: str = "") -> None:
         """Keep what an annotation teaches, and fold segments by it the first time; a skipped task teaches nothing."""
         if submission.skipped:
             self._forget(number, "annotation", {submission.annotation})
-            self._store.drop_lesson(number, submission.annotation)
+            self._store.drop_lessons(number, {submission.annotation})
             return
         config = (
             config or self._store.label_config(number) or (self._studio.label_config(number) if self._studio else "")

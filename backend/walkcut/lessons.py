@@ -1,9 +1,10 @@
 """What submitted annotations teach about a project, and what a project has learned from them."""
 
 import hashlib
+from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,29 @@ _NEIGHBOURS = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
 _LARGE = 0.05  # of the picture: smaller regions have one look
 _MOST_LOOKS = 4
 _LEAST_LOOK = 0.1  # of the region
-_DIGITS = 4  # of descriptors, in a lesson's text
-
 Region = tuple[str, Bool[np.ndarray, "y x"]]
 Source = tuple[int, int]  # a task and an annotation
+
+_HALF = np.dtype("<f2")  # of descriptors: as fine as they are known
 
 
 @dataclass(frozen=True)
 class Example:
-    """How a region of this label looked: its descriptor, and the share of the picture that it covers."""
+    """How a region of this label looked: its descriptor, in half precision, and the share of the picture it covers."""
 
     label: str
     descriptor: tuple[float, ...]
     share: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As text and numbers."""
+        return vars(self) | {"descriptor": b64encode(np.array(self.descriptor, _HALF).tobytes()).decode()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Example":
+        """What `to_json` gave."""
+        descriptor = np.frombuffer(b64decode(document["descriptor"]), _HALF)
+        return cls(document["label"], tuple(map(float, descriptor)), document["share"])
 
 
 @dataclass(frozen=True)
@@ -55,13 +66,12 @@ class Lesson:
 
     def to_json(self) -> dict[str, Any]:
         """As text, numbers and lists."""
-        return asdict(self)
+        return vars(self) | {"coverings": {**self.coverings}, "examples": [each.to_json() for each in self.examples]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Lesson":
         """What `to_json` gave."""
-        examples = [Example(each["label"], tuple(each["descriptor"]), each["share"]) for each in document["examples"]]
-        return cls(**{**document, "examples": tuple(examples)})
+        return cls(**{**document, "examples": tuple(map(Example.from_json, document["examples"]))})
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ def teach(
     masks = [mask for _, mask in drawn]
     fits = coverings(tree, masks).tolist() if masks else []
     examples = [
-        Example(label, tuple(np.round(look, _DIGITS).tolist()), share)
+        Example(label, tuple(map(float, look.astype(_HALF))), share)
         for (label, _), overlap in zip(drawn, leaf_overlaps(tree, masks), strict=True)
         if label not in neutral
         for look, share in _looks(tree, overlap)

@@ -130,7 +130,7 @@ class Backend:
         store = ProjectStore(self.state, self._environment.get("WALKCUT_DATABASE_URL", ""))
         try:
             events = {each.body["annotation"]["id"] for each in store.events(PROJECT) if each.body}
-            return events, {lesson.annotation for lesson in store.lessons(PROJECT)}
+            return events, {each.annotation for each in store.taught(PROJECT)}
         finally:
             store.close()
 

@@ -55,6 +55,21 @@ def test_what_the_first_version_kept_is_there_and_pending(tmp_path: Path) -> Non
     store.close()
 
 
+def test_lessons_of_the_draft_are_learned_again(opened: Callable[[], ProjectStore]) -> None:
+    store = opened()
+    with store._engine.begin() as connection:
+        for step in (
+            "DROP TABLE lessons",
+            "DROP TABLE lesson_labels",
+            "CREATE TABLE lessons (project VARCHAR(64), annotation BIGINT, updated TIMESTAMP, lesson TEXT)",
+            "INSERT INTO lessons VALUES ('3', 1, '2026-11-20 08:38:56', '{}')",
+            "UPDATE schema_version SET version = 2",
+        ):
+            connection.execute(sqlalchemy.text(step))
+    assert opened().taught("3") == []
+    assert store.lessons("3") == []
+
+
 def test_a_database_of_a_later_version_is_left_alone(opened: Callable[[], ProjectStore]) -> None:
     store = opened()
     with store._engine.begin() as connection:

@@ -1,6 +1,6 @@
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,15 +10,24 @@ from hypothesis import strategies as st
 
 from tests.postgres import Postgres
 from walkcut.errors import RequestError
+from walkcut.labelstudio import read_moment
 from walkcut.lessons import Example, Lesson
-from walkcut.store import Event, ProjectStore, project_id
+from walkcut.store import Event, ProjectStore, project_id, projects
+from walkcut.store.projects import Taught
 
 ODD: list[object] = [None, {}, "", "x", "4x", "-4", "4\n", [4], True, "9" * 30]
 TIMES = ["2026-11-20T08:38:56Z", "2026-11-20T08:38:56.500000Z", "2026-11-20T10:38:57+02:00", "2026-11-20T08:38:58Z"]
 
 
-def lesson(annotation: int = 1, updated_at: str = TIMES[0], *, project: str = "3", taken: str = "") -> Lesson:
-    examples = (Example("Part", (0.25, -1.0), 0.5),)
+def lesson(
+    annotation: int = 1,
+    updated_at: str = TIMES[0],
+    *,
+    project: str = "3",
+    taken: str = "",
+    labels: Sequence[str] = ("Part",),
+) -> Lesson:
+    examples = tuple(Example(label, (0.25, -1.0), 0.5) for label in labels)
     return Lesson(project, annotation, 2, updated_at, "v1", {"auto": 0.5, "tau=0.4": 1.0}, examples, taken)
 
 
@@ -89,6 +98,48 @@ def test_lessons_come_back_as_they_were_by_annotation(store: ProjectStore) -> No
     assert store.lessons("3") == [kept[2], kept[0], kept[1]]
 
 
+def test_which_annotations_taught_is_told_without_their_lessons(store: ProjectStore) -> None:
+    for each in (lesson(2, TIMES[2]), lesson(1), lesson(3, project="4")):
+        store.keep_lesson(each)
+    store.undo_lesson("3", 1)
+    found = [Taught(annotation, 2, read_moment(TIMES[time])) for annotation, time in ((1, 0), (2, 2))]
+    assert sorted(store.taught("3"), key=lambda each: each.annotation) == found
+    store.drop_lessons("3", set())
+    store.drop_lessons("3", {1, 3, 5})
+    assert store.taught("3") == found[1:]
+    assert len(store.taught("4")) == 1
+
+
+LABELS, SELDOM = st.sets(st.sampled_from("ABC")), st.sampled_from([False, False, False, True])
+LABELLED = st.lists(st.tuples(st.sampled_from("3334"), LABELS, SELDOM), min_size=5, max_size=9)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kept=LABELLED)
+def test_the_latest_annotations_and_the_latest_of_each_label_teach(
+    store: ProjectStore, monkeypatch: pytest.MonkeyPatch, kept: list[tuple[str, set[str], bool]]
+) -> None:
+    monkeypatch.setattr(projects, "_LATEST", 2)
+    monkeypatch.setattr(projects, "_LATEST_OF_LABEL", 1)
+    for project in "34":
+        store.drop_lessons(project, range(9))
+    for annotation, (project, labels, undone) in enumerate(kept):
+        for moment, shown in ((TIMES[0], ["other"]), (TIMES[1], sorted(labels)), (TIMES[0], ["A", "B", "C"])):
+            store.keep_lesson(lesson(annotation, moment, project=project, labels=shown))
+        if undone:
+            store.undo_lesson(project, annotation)
+    valid = [(number, labels) for number, (project, labels, undone) in enumerate(kept) if project == "3" and not undone]
+    of_labels = [[number for number, labels in valid if label in labels][-1:] for label in "ABC"]
+    expected = {number for number, _ in valid[-2:]}.union(*of_labels)
+    assert [each.annotation for each in store.lessons("3")] == sorted(expected)
+
+
+@pytest.mark.parametrize("label", ["", "x" * 9000, "é\0\ud800", "%_'"])
+def test_any_label_teaches(store: ProjectStore, label: str) -> None:
+    store.keep_lesson(lesson(labels=[label, "y", label]))
+    assert store.lessons("3") == [lesson(labels=[label, "y", label])]
+
+
 def test_an_undone_lesson_stays_undone_until_its_annotation_changes(store: ProjectStore) -> None:
     store.keep_lesson(lesson())
     assert store.undo_lesson("3", 1)
@@ -116,7 +167,7 @@ STEPS = st.sampled_from([("keep", 0), ("keep", 1), ("keep", 2), ("keep", 3), ("u
 def test_the_latest_state_of_an_annotation_counts_in_whatever_order_it_comes(
     store: ProjectStore, steps: list[tuple[str, int]]
 ) -> None:
-    store.drop_lesson("3", 1)
+    store.drop_lessons("3", {1})
     time, undone = -1, False
     for what, when in steps:
         if what == "keep":
@@ -124,7 +175,7 @@ def test_the_latest_state_of_an_annotation_counts_in_whatever_order_it_comes(
             undone = undone and when <= time
             time = max(time, when)
         elif what == "drop":
-            store.drop_lesson("3", 1)
+            store.drop_lessons("3", {1})
             time, undone = -1, False
         else:
             store.undo_lesson("3", 1) if what == "undo" else store.reset("3")

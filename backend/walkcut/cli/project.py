@@ -32,8 +32,7 @@ def show(project: int) -> None:
         lessons, config, on = store.all_lessons(number), store.label_config(number), store.learning(number)
         labels = named_labels(brush_targets(config)) if config else frozenset()
         newest = max((lesson for lesson, _ in lessons), key=lambda lesson: lesson.updated_at, default=None)
-        taught = [lesson for lesson, undone in lessons if not undone]
-        learned = Learned() if newest is None else learn(taught, newest.segmenter, labels)
+        learned = Learned() if newest is None else learn(store.lessons(number), newest.segmenter, labels)
         document = {
             "project": project,
             "learning": on,

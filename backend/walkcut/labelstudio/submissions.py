@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ def read_submission(task: object, annotation: object) -> Submission:
         raise RequestError("an event needs the documents of a task and of an annotation: let webhooks send payloads")
     parent, result = annotation.get("parent_prediction"), annotation.get("result")
     return Submission(
-        read_task(task),
+        replace(read_task(task), id=read_number(task)),
         read_number(annotation),
         read_moment(annotation.get("updated_at")).isoformat(),
         result if isinstance(result, list) else [],

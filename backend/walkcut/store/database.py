@@ -36,7 +36,8 @@ from sqlalchemy.types import TypeDecorator
 
 from walkcut.errors import SettingsError, StoreError
 
-VERSION = 2  # of the tables; version 1 said nothing of itself, and knew neither lessons nor what was yet to be done
+VERSION = 3  # of the tables; version 1 said nothing of itself, and knew neither lessons nor what was yet to be done
+_DRAFT = 2  # never released: its lessons are those of annotations, from which they are learned again
 _DRIVERS = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(1895112873)"}
 _CONNECT: dict[str, dict[str, Any]] = {
@@ -84,9 +85,19 @@ LESSONS = Table(
     _METADATA,
     Column("project", String(64), primary_key=True),
     Column("annotation", BigInteger, primary_key=True, autoincrement=False),
+    Column("task", BigInteger, nullable=False),
     Column("updated", DateTime(timezone=True), nullable=False),
     Column("undone", Boolean, nullable=False),
     Column("lesson", _Json, nullable=False),
+    Index("ix_lessons_revision", "project", "undone", "annotation", "updated"),  # lessons themselves are kilobytes
+)
+LESSON_LABELS = Table(
+    "lesson_labels",
+    _METADATA,
+    Column("project", String(64), primary_key=True),
+    Column("label", String(64), primary_key=True),
+    Column("annotation", BigInteger, primary_key=True, autoincrement=False),
+    Index("ix_lesson_labels_annotation", "project", "annotation"),
 )
 _SCHEMA = Table("schema_version", _METADATA, Column("version", Integer, nullable=False))
 
@@ -195,6 +206,9 @@ def _bring_up_to_date(connection: Connection) -> None:
         raise SettingsError(
             f"what walkcut keeps was written by a later walkcut (tables of version {found}): install that"
         )
+    if found == _DRAFT:
+        LESSONS.drop(connection)
+        LESSONS.create(connection)
     if found < VERSION:
         for table in _METADATA.sorted_tables:
             _complete(connection, table)

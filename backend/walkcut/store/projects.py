@@ -1,18 +1,20 @@
 """What Label Studio told of projects, and what their annotations taught."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, func, not_, select
+from sqlalchemy import ColumnElement, Delete, Table, and_, bindparam, func, not_, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from walkcut.labelstudio import read_moment
 from walkcut.lessons import Lesson
-from walkcut.store.database import EVENTS, LESSONS, PROJECTS, open_database, transaction
+from walkcut.store.database import EVENTS, LESSON_LABELS, LESSONS, PROJECTS, open_database, transaction
+
+_LATEST, _LATEST_OF_LABEL = 300, 100  # annotations that teach: more change little, and take time and memory
 
 _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
     "sqlite": sqlite.insert,  # which knows what to do on conflict
@@ -27,6 +29,15 @@ class Event:
     action: str
     project: str
     body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Which state of an annotation, of which task, has taught something."""
+
+    annotation: int
+    task: int
+    updated: datetime
 
 
 def project_id(project: object) -> str:
@@ -128,22 +139,25 @@ class ProjectStore:
         An undone lesson stays undone until its annotation changes. Raises `RequestError` for an `updated_at` that is no
         time.
         """
+        which = {"project": lesson.project, "annotation": lesson.annotation}
         row = self._insert(LESSONS).values(
-            project=lesson.project,
-            annotation=lesson.annotation,
-            updated=read_moment(lesson.updated_at),
-            undone=False,
-            lesson=lesson.to_json(),
+            **which, task=lesson.task, updated=read_moment(lesson.updated_at), undone=False, lesson=lesson.to_json()
         )
         new, old = row.excluded, LESSONS.c
         values = {
+            "task": new.task,
             "updated": new.updated,
             "lesson": new.lesson,
             "undone": and_(old.undone, new.updated == old.updated),
         }
         keys, not_older = [old.project, old.annotation], new.updated >= old.updated
+        keep = row.on_conflict_do_update(index_elements=keys, set_=values, where=not_older).returning(old.annotation)
+        labels = [which | {"label": label} for label in {_label_key(example.label) for example in lesson.examples}]
         with transaction(self._engine) as connection:
-            connection.execute(row.on_conflict_do_update(index_elements=keys, set_=values, where=not_older))
+            if connection.execute(keep).first() is not None:
+                connection.execute(_DROP_LABELS, which)
+                if labels:
+                    connection.execute(LESSON_LABELS.insert(), labels)
 
     def undo_lesson(self, project: str, annotation: int) -> bool:
         """Let an annotation teach no more until it changes; whether it taught."""
@@ -159,11 +173,12 @@ class ProjectStore:
                 LESSONS.update().where(which, not_(LESSONS.c.undone)).values(undone=True)
             ).rowcount
 
-    def drop_lesson(self, project: str, annotation: int) -> None:
-        """Forget the lesson of an annotation that is no more."""
-        which = (LESSONS.c.project == project) & (LESSONS.c.annotation == annotation)
+    def drop_lessons(self, project: str, annotations: Collection[int]) -> None:
+        """Forget the lessons of annotations that are no more."""
+        gone = [{"project": project, "annotation": annotation} for annotation in annotations]
         with transaction(self._engine) as connection:
-            connection.execute(LESSONS.delete().where(which))
+            for drop in (_DROP_LABELS, _DROP_LESSON) if gone else ():
+                connection.execute(drop, gone)
 
     def has_lesson(self, project: str, annotation: int) -> bool:
         """Whether an annotation has taught something, undone or not."""
@@ -178,13 +193,49 @@ class ProjectStore:
         with transaction(self._engine) as connection:
             return tuple(connection.execute(query).one())
 
+    def taught(self, project: str) -> list[Taught]:
+        """Which annotations have taught something, undone or not."""
+        query = select(LESSONS.c.annotation, LESSONS.c.task, LESSONS.c.updated).where(LESSONS.c.project == project)
+        with transaction(self._engine) as connection:
+            return [
+                Taught(annotation, task, _in_utc(updated)) for annotation, task, updated in connection.execute(query)
+            ]
+
     def lessons(self, project: str) -> list[Lesson]:
-        """What a project's annotations teach, by annotation, without what was undone."""
-        return [lesson for lesson, undone in self.all_lessons(project) if not undone]
+        """What a project's latest annotations teach, and the latest of each label, by annotation, none undone."""
+        valid = (LESSONS.c.project == project) & not_(LESSONS.c.undone)
+        latest = select(LESSONS.c.annotation).where(valid).order_by(LESSONS.c.annotation.desc()).limit(_LATEST)
+        label = LESSON_LABELS.c
+        rank = func.row_number().over(partition_by=label.label, order_by=label.annotation.desc()).label("rank")
+        same = (label.project == LESSONS.c.project) & (label.annotation == LESSONS.c.annotation)
+        ranked = select(label.annotation, rank).join_from(LESSON_LABELS, LESSONS, same).where(valid).subquery()
+        of_labels = select(ranked.c.annotation).where(ranked.c.rank <= _LATEST_OF_LABEL)
+        chosen = valid & or_(LESSONS.c.annotation.in_(latest), LESSONS.c.annotation.in_(of_labels))
+        return [lesson for lesson, _ in self._read_lessons(chosen)]
 
     def all_lessons(self, project: str) -> list[tuple[Lesson, bool]]:
         """All lessons of a project, by annotation, each with whether it was undone."""
-        query = select(LESSONS.c.lesson, LESSONS.c.undone).where(LESSONS.c.project == project)
+        return self._read_lessons(LESSONS.c.project == project)
+
+    def _read_lessons(self, which: ColumnElement[bool]) -> list[tuple[Lesson, bool]]:
+        query = select(LESSONS.c.lesson, LESSONS.c.undone).where(which).order_by(LESSONS.c.annotation)
         with transaction(self._engine) as connection:
-            rows = connection.execute(query.order_by(LESSONS.c.annotation))
-            return [(Lesson.from_json(document), undone) for document, undone in rows]
+            return [(Lesson.from_json(document), undone) for document, undone in connection.execute(query)]
+
+
+def _drop(table: Table) -> Delete:
+    """The rows of an annotation."""
+    return table.delete().where(table.c.project == bindparam("project"), table.c.annotation == bindparam("annotation"))
+
+
+_DROP_LESSON, _DROP_LABELS = _drop(LESSONS), _drop(LESSON_LABELS)
+
+
+def _label_key(label: str) -> str:
+    """What stands for a label where any text and length would not do; those that share it are read together."""
+    return label.encode("unicode_escape")[:64].decode()
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """A time as it was kept: SQLite gives it back without its zone."""
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
