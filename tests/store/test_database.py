@@ -122,6 +122,19 @@ def test_a_wrong_password_is_not_shown(tmp_path: Path, postgres: Postgres) -> No
     assert "hush" not in f"{caught.value} {caught.value.__cause__}"
 
 
+def test_a_server_that_vanishes_is_noticed_unless_its_url_says_otherwise(tmp_path: Path, postgres: Postgres) -> None:
+    def seen(url: str) -> tuple[str, ...]:
+        store = ProjectStore(tmp_path, url)
+        with store._engine.connect() as connection:
+            parameters = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+        store.close()
+        return parameters["keepalives_idle"], parameters["tcp_user_timeout"]
+
+    postgres.empty()
+    assert seen(postgres.url) == ("15", "30000")
+    assert seen(f"{postgres.url}?keepalives_idle=100") == ("100", "30000")
+
+
 def test_without_its_driver_postgresql_is_refused_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,15 @@ _DRIVERS = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": 
 _LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(1895112873)"}
 _CONNECT: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 10.0},  # seconds that writers wait for each other
-    "postgresql": {"connect_timeout": 10, "client_encoding": "utf8"},
+    "postgresql": {
+        "connect_timeout": 10,
+        "client_encoding": "utf8",
+        # A server that has vanished without a word is taken for gone after half a minute, not after hours.
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    },
 }
 _DEFECTS = (DataError, IntegrityError, ProgrammingError)  # of walkcut, not of the database's state
 _METADATA = MetaData()
