@@ -33,7 +33,7 @@ from walkcut.store import ProjectStore
 
 MOST_P95_S = 1.0  # of annotators' calls while predictions are retrieved
 MOST_GROWTH = 1.0  # MB per 1,000 requests
-PICTURES = 24  # that annotators work on: three times as many as the backend holds in memory
+PICTURES = 24  # that annotators work on
 PAGE = 30  # tasks of a page of the Data Manager
 _SECONDS_PER_STEP = 2.5  # an annotator's pause, a sixth of a real one's
 _WARM_UP = 0.3  # of the time: caches fill, and the allocator settles

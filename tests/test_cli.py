@@ -168,6 +168,7 @@ def test_serve_puts_the_backend_together(tmp_path: Path, monkeypatch: pytest.Mon
     result = run("serve", "--port", 9191, environment=environment)
     assert result.exit_code == 0, result.output
     assert (seen["health"], seen["port"], seen["host"]) == (200, 9191, "127.0.0.1")
+    assert seen["max_request_body_size"] == 256_000_000
     assert files(tmp_path / "state") == ["trees", "walkcut.sqlite3"]
 
 

@@ -127,8 +127,22 @@ def test_two_who_ask_for_the_same_tree_have_it_grown_once(tmp_path: Path) -> Non
     for caller in callers:
         caller.join(60)
     assert (len(found), len(model.asked), waiting()) == (2, 1, 0)
-    for source in ("grown", "cache"):
-        assert metrics.registry.get_sample_value("walkcut_trees_total", {"source": source}) == 1
+    assert sources(metrics) == {"grown": 1, "memory": 1}
+
+
+def sources(metrics: Metrics) -> dict[str, float]:
+    """How many trees came from where."""
+    (counter,) = metrics.trees.collect()
+    return {each.labels["source"]: each.value for each in counter.samples if each.name == "walkcut_trees_total"}
+
+
+def test_trees_are_counted_by_where_they_were_found(tmp_path: Path) -> None:
+    Grower(local_model(), TreeCache(tmp_path, 1 << 20)).tree(ONE, None, Turn())
+    metrics = Metrics()
+    after_a_restart = Grower(local_model(), TreeCache(tmp_path, 1 << 20), metrics)
+    for picture in (ONE, ONE, OTHER, ONE):
+        after_a_restart.tree(picture, None, Turn())
+    assert sources(metrics) == {"file": 1, "memory": 2, "grown": 1}
 
 
 def test_a_failure_lets_the_next_one_have_its_turn(tmp_path: Path) -> None:

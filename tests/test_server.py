@@ -2,6 +2,7 @@ import io
 import json
 import logging
 import shutil
+import socket
 import threading
 import time
 from base64 import b64encode
@@ -50,8 +51,8 @@ class Backend:
         self.store, self.metrics = ProjectStore(folder), Metrics()
         grower = Grower(model, TreeCache(folder / "trees", 1 << 24), self.metrics)
         self.annotator = Annotator(grower, PictureSource(FetchPolicy(), None), Options())
-        learner = Learner(self.annotator, self.store)
-        self.app = create_app(self.annotator, learner, self.store, settings, self.metrics)
+        self.learner = Learner(self.annotator, self.store)
+        self.app = create_app(self.annotator, self.learner, self.store, settings, self.metrics)
         self.client: FlaskClient = self.app.test_client()
 
     def predicting(self) -> int:
@@ -250,6 +251,25 @@ def sample(backend: Backend, name: str, **labels: str) -> float | None:
     return backend.metrics.registry.get_sample_value(name, labels)
 
 
+def test_predictions_are_timed_by_who_asked(backend: Backend) -> None:
+    backend.predict(PICTURE)
+    backend.predict("gone.jpg", params={"context": typed_line("3")})
+    backend.predict(PICTURE, None)
+    assert sample(backend, "walkcut_predict_seconds_count", who="annotator") == 2
+    assert sample(backend, "walkcut_predict_seconds_count", who="batch") == 1
+
+
+def test_the_learners_backlog_is_measured(backend: Backend) -> None:
+    waiting = []
+    for number in (1, 2):
+        event = {"action": "ANNOTATION_CREATED", "project": 3, "task": {"id": number}, "annotation": {"id": number}}
+        backend.client.post("/webhook", json=event)
+    for _ in range(2):
+        backend.learner.catch_up()
+        waiting.append(sample(backend, "walkcut_events_waiting"))
+    assert waiting == [2, 0]
+
+
 def test_failures_are_counted_by_reason_and_stages_timed(backend: Backend) -> None:
     backend.predict(PICTURE, None, "gone.jpg")
     backend.predict("gone.jpg", params={"context": typed_line("3")})
@@ -306,8 +326,7 @@ def test_who_cannot_answer_new_pictures_is_alive_but_not_ready(
     tmp_path: Path, lose: Callable[[Backend, Path], None], reason: str
 ) -> None:
     (tmp_path / "state").mkdir()
-    settings = Settings(state_dir=tmp_path / "state", basic_auth_user="me", basic_auth_pass="geheim")
-    with running(tmp_path, settings, model=Gated()) as backend:
+    with running(tmp_path, Settings(state_dir=tmp_path / "state"), model=Gated()) as backend:
         answer = backend.client.get("/ready")
         assert (answer.status_code, answer.json) == (200, {"status": "READY"})
         lose(backend, tmp_path)
@@ -316,6 +335,25 @@ def test_who_cannot_answer_new_pictures_is_alive_but_not_ready(
         (said,) = document(answer)["reasons"]
         assert said.startswith(reason)
         assert backend.client.get("/health").status_code == 200
+
+
+def test_why_it_is_not_ready_is_told_to_who_shows_credentials_and_to_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(state_dir=tmp_path, basic_auth_user="me", basic_auth_pass="geheim", token="abc")
+    with running(tmp_path, settings, model=Gated()) as backend:
+        get, known = backend.client.get, ({"Authorization": "Bearer abc"}, basic("me", "geheim"))
+        for headers in ({}, *known):
+            answer = get("/ready", headers=headers)
+            assert (answer.status_code, answer.json) == (200, {"status": "READY"})
+        lose_database(backend, tmp_path)
+        for headers in ({}, basic("me", "wrong"), {"Authorization": "Bearer geheim"}):
+            answer = get("/ready", headers=headers)
+            assert (answer.status_code, answer.json) == (503, {"status": "NOT READY"})
+        for headers in known:
+            answer = get("/ready", headers=headers)
+            assert (answer.status_code, document(answer)["reasons"]) == (503, ["database: it does not answer"])
+    assert "not ready: database: it does not answer" in caplog.text
 
 
 def test_at_the_end_tasks_are_handed_back(backend: Backend) -> None:
@@ -378,11 +416,46 @@ def test_secrets_are_not_logged(tmp_path: Path, lines: io.StringIO) -> None:
     assert not [secret for secret in ("hush", "geheim", "wrong-secret") if secret in said]
 
 
-def test_a_body_beyond_the_limit_is_refused(backend: Backend) -> None:
-    backend.app.config["MAX_CONTENT_LENGTH"] = 100
-    answer = backend.client.post("/predict", data=b"x" * 200)
-    assert answer.status_code == 413
-    assert document(answer)["error"]
+TOO_LARGE = (
+    "the request is larger than 1 MB: ask for fewer tasks at a time, run `walkcut prelabel --project`, "
+    "or set WALKCUT_MAX_BODY_MB to more"
+)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook"])
+def test_a_body_beyond_the_limit_is_refused_with_the_remedy(
+    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tmp_path, Settings(max_body_mb=1)) as backend:
+        assert backend.client.post(path, data=b"x" * 1_000_000).status_code == 400
+        answer = backend.client.post(path, data=b"x" * 1_000_001)
+    assert (answer.status_code, answer.json) == (413, {"error": TOO_LARGE})
+    assert TOO_LARGE in caplog.text
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_server_refuses_it_too_whether_its_length_is_told_or_not(tmp_path: Path, chunked: bool) -> None:
+    def ask(url: str, size: int) -> tuple[int, str]:
+        whole = b"x" * size
+        answer = requests.post(f"{url}/webhook", data=iter([whole]) if chunked else whole, timeout=60)
+        return answer.status_code, answer.json()["error"]
+
+    with running(tmp_path, Settings(max_body_mb=1)) as backend, served(backend, 9) as url:
+        assert ask(url, 1_000_000)[0] == 400
+        for size in (1_000_001, 1_900_000):
+            assert ask(url, size) == (413, TOO_LARGE)
+
+
+@pytest.mark.parametrize(
+    ("header", "begin"),
+    [("Transfer-Encoding: chunked", b"FFFFFFFF\r\n" + b"x" * 2_000_000), ("Content-Length: 2000000", b"")],
+)
+def test_a_body_far_beyond_the_limit_is_refused_before_its_end(tmp_path: Path, header: str, begin: bytes) -> None:
+    with running(tmp_path, Settings(max_body_mb=1)) as backend, served(backend, 9) as url:
+        place = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(place, timeout=60) as connection:
+            connection.sendall(f"POST /webhook HTTP/1.1\r\nHost: walkcut\r\n{header}\r\n\r\n".encode() + begin)
+            assert connection.recv(12) == b"HTTP/1.1 413"
 
 
 def basic(user: str, password: str) -> dict[str, str]:
@@ -405,10 +478,12 @@ def test_with_a_password_all_but_health_asks_for_it(tmp_path: Path) -> None:
 @contextmanager
 def served(backend: Backend, threads: int) -> Iterator[str]:
     """The backend on a real port, by the server that `walkcut serve` uses."""
-    server = waitress.create_server(backend.app, host="127.0.0.1", port=0, threads=threads)
+    most = 2 * backend.app.config["MAX_CONTENT_LENGTH"]
+    server = waitress.create_server(backend.app, host="127.0.0.1", port=0, threads=threads, max_request_body_size=most)
     runner = threading.Thread(target=server.run, daemon=True)
     runner.start()
     yield f"http://127.0.0.1:{server.effective_port}"
+    wait_until(lambda: not server.active_channels)
     server.task_dispatcher.shutdown()
     server.close()
     runner.join(10)

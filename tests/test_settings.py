@@ -39,6 +39,7 @@ def test_variables_are_read_into_their_types(tmp_path: Path) -> None:
         ("WALKCUT_PORT", "70000", "from 0 to 65535"),
         ("WALKCUT_PORT", "http", "invalid literal"),
         ("WALKCUT_THREADS", "1", "at least 9"),
+        ("WALKCUT_MAX_BODY_MB", "0", "at least 1"),
         ("WALKCUT_MIN_AREA", "1", "share of the picture"),
         ("WALKCUT_GRANULARITY", "tiny", "write auto, coarse"),
         ("WALKCUT_ALLOW_PRIVATE_HOSTS", "maybe", "write true or false"),

@@ -19,6 +19,8 @@ Messages hold the offending value and the remedy, and are fit to be shown to a u
     └── LabelConfigError       a labelling config without what walkcut needs
 """
 
+from pathlib import Path
+
 
 class WalkcutError(Exception):
     """Root of all errors raised on purpose."""
@@ -78,3 +80,11 @@ class StudioError(WalkcutError):
 
 class LabelConfigError(WalkcutError):
     """A labelling config without what walkcut needs."""
+
+
+def unusable_folder(folder: Path, reason: str) -> SettingsError:
+    """What to say of a state folder that cannot be made, read or written."""
+    return SettingsError(
+        f"{folder} cannot be used to keep state ({reason}): see that there is room and that walkcut may write there, "
+        "or set WALKCUT_STATE_DIR to a folder of your own"
+    )

@@ -174,9 +174,12 @@ class Grower:
 
     def known(self, digest: str, place: Place | None) -> CutTree | None:
         """The tree that was grown before of a picture by its digest, if it was kept."""
-        tree = self._cache.get(tree_key(digest, self.version, place))
+        key = tree_key(digest, self.version, place)
+        tree, source = self._cache.remembered(key), "memory"
+        if tree is None:
+            tree, source = self._cache.get(key), "file"
         if tree is not None:
-            self._metrics.trees.labels("cache").inc()
+            self._metrics.trees.labels(source).inc()
         return tree
 
     def tree(self, data: bytes, place: Place | None, turn: Turn) -> CutTree:

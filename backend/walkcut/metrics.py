@@ -20,6 +20,9 @@ class Metrics:
         self.seconds = Histogram(
             "walkcut_request_seconds", "Time to answer", ["endpoint"], registry=registry, buckets=_REQUESTS
         )
+        self.predicted = Histogram(
+            "walkcut_predict_seconds", "Time to predict, by who asked", ["who"], registry=registry, buckets=_REQUESTS
+        )
         self.tasks = Counter("walkcut_tasks", "Tasks asked for", ["outcome"], registry=registry)
         self.predicting = Gauge("walkcut_predicting", "Predict requests being answered", registry=registry)
         self.waiting = Gauge("walkcut_waiting", "Pictures that wait for the model", ["who"], registry=registry)
@@ -29,6 +32,7 @@ class Metrics:
         self.trees = Counter("walkcut_trees", "Cut trees that were needed, by source", ["source"], registry=registry)
         self.failures = Counter("walkcut_failures", "Tasks and requests that failed", ["reason"], registry=registry)
         self.events = Counter("walkcut_events", "Webhook calls", ["outcome"], registry=registry)
+        self.backlog = Gauge("walkcut_events_waiting", "Webhook calls not learned from yet", registry=registry)
         self.deaths = Counter(
             "walkcut_model_deaths", "Ends of the model's process while it was at work", ["reason"], registry=registry
         )

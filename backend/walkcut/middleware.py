@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from walkcut.access import is_from_a_page
 from walkcut.errors import BusyError, WalkcutError
@@ -79,7 +79,7 @@ def protect(app: Flask, settings: Settings) -> None:
         return response, 401
 
 
-def answer_errors(app: Flask) -> None:
+def answer_errors(app: Flask, settings: Settings) -> None:
     """Errors as JSON with a remedy, never with a traceback; what is not the caller's fault is logged in full."""
 
     @app.errorhandler(WalkcutError)
@@ -93,6 +93,15 @@ def answer_errors(app: Flask) -> None:
         failed(error)
         log.error("%s %s: %s", request.method, request.path, error)
         return jsonify(error="walkcut cannot answer now: ask again; its log has the details"), 503
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def too_large(_error: RequestEntityTooLarge) -> tuple[Response, int]:
+        message = (
+            f"the request is larger than {settings.max_body_mb} MB: ask for fewer tasks at a time, run "
+            "`walkcut prelabel --project`, or set WALKCUT_MAX_BODY_MB to more"
+        )
+        log.warning("%s %s: %s", request.method, request.path, message)
+        return jsonify(error=message), 413
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> tuple[Response, int]:

@@ -25,7 +25,6 @@ from walkcut.suggestions import Suggester, suggest_all
 log = logging.getLogger(__name__)
 
 _MOST_LOGGED = 20  # tasks of a request
-_MOST_BODY_BYTES = 256 << 20  # a batch of annotated tasks holds megabytes of run-length codes
 _SPARE_THREADS = 4  # for /health and /setup while all others predict
 _BATCH_THREADS = 4  # for tasks that nobody waits for: they wait for one model anyway
 
@@ -35,13 +34,14 @@ def create_app(
 ) -> Flask:
     """The backend's WSGI application."""
     app = Flask("walkcut", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = _MOST_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1_000_000
     metrics = metrics or Metrics()
+    metrics.backlog.set_function(lambda: learner.backlog)
     watch(app, metrics)
     protect(app, settings)
-    answer_errors(app)
+    answer_errors(app, settings)
     _add_status_routes(app, metrics)
-    _add_readiness_route(app, annotator, store, settings.state_dir)
+    _add_readiness_route(app, annotator, store, settings)
     _add_project_routes(app, annotator, learner, store, metrics)
     _add_predict_route(app, annotator, learner, store, settings, metrics)
     return app
@@ -60,18 +60,25 @@ def _add_status_routes(app: Flask, metrics: Metrics) -> None:
         return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def _add_readiness_route(app: Flask, annotator: Annotator, store: ProjectStore, folder: Path) -> None:
-    """Whether new pictures can be answered: a process that cannot may still be alive, as /health tells."""
+def _add_readiness_route(app: Flask, annotator: Annotator, store: ProjectStore, settings: Settings) -> None:
+    """Whether new pictures can be answered: a process that cannot may still be alive, as /health tells.
+
+    Everybody may ask; the reasons are told to those who show credentials, where they are set, and to the log.
+    """
 
     @app.get("/ready")
     def ready() -> tuple[dict[str, Any], int]:
         troubles = {
             "model": annotator.grower.trouble,
             "database": _database_trouble(store),
-            "state folder": _folder_trouble(folder),
+            "state folder": _folder_trouble(settings.state_dir),
         }
         reasons = [f"{part}: {trouble}" for part, trouble in troubles.items() if trouble]
-        return ({"status": "NOT READY", "reasons": reasons}, 503) if reasons else ({"status": "READY"}, 200)
+        if not reasons:
+            return {"status": "READY"}, 200
+        log.warning("not ready: %s", "; ".join(reasons))
+        told = settings.credentials.admit(request.headers.get("Authorization", ""))
+        return {"status": "NOT READY"} | ({"reasons": reasons} if told else {}), 503
 
 
 def _database_trouble(store: ProjectStore) -> str:
@@ -79,7 +86,7 @@ def _database_trouble(store: ProjectStore) -> str:
     try:
         store.learning("")
     except StoreError as error:
-        log.warning("not ready: %s", error)
+        log.warning("%s", error)
         return "it does not answer"
     return ""
 
@@ -146,13 +153,14 @@ def _add_predict_route(
         body = _json_object()
         tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
         log_about(tasks=",".join(str(task.id) for task in tasks[:_MOST_LOGGED]))
-        free = batches if context is None and len(tasks) > 1 else annotators  # one task: somebody opens it
+        who = "annotator" if context is not None or len(tasks) == 1 else "batch"  # of one task: somebody opens it
+        free = batches if who == "batch" else annotators
         if not free.acquire(blocking=False):
             log.warning("busy: %d tasks handed back, Label Studio asks for them again", len(tasks))
             metrics.tasks.labels("busy").inc(len(tasks))
             return {"results": [[] if context is None else {"result": []} for _ in tasks]}
         try:
-            with metrics.predicting.track_inprogress():
+            with metrics.predicting.track_inprogress(), metrics.predicted.labels(who).time():
                 number = _project(body)
                 project = learner.project(number, label_config, store.extra_params(number))
                 if context is not None:

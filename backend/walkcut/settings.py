@@ -148,6 +148,8 @@ class Settings:
     basic_auth_user: str = _setting("WALKCUT_BASIC_AUTH_USER", "", str, "user name that clients must send")
     basic_auth_pass: str = _setting("WALKCUT_BASIC_AUTH_PASS", "", str, "its password", secret=True)
     token: str = _setting("WALKCUT_TOKEN", "", str, "bearer token that scripts and Prometheus may send", secret=True)
+    # A page of 30 tasks of 640x480, with four predictions and annotated masks each, has 30 * (0.9 + 3) MB.
+    max_body_mb: int = _setting("WALKCUT_MAX_BODY_MB", 128, _at_least(1, int), "largest request in megabytes")
     predict_timeout: float = _setting(
         "WALKCUT_PREDICT_TIMEOUT", 80.0, _at_least(1, float), "seconds for one request; Label Studio gives up at 100"
     )

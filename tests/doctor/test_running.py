@@ -53,6 +53,7 @@ def test_a_walkcut_that_is_not_ready_says_why(site: Site, settings: Settings, wa
     _, finding = look_at_port(settings, walkcut)
     assert finding.level == "error"
     assert finding.what == "walkcut is not ready for new pictures: model: it hangs; database: away"
+    assert site.seen[-1].headers["Authorization"].startswith("Basic "), "or it would not say why"
     for said in (b'{"status": "READY"}', b"[]", b"<html>", b'{"reasons": 1}'):
         site.routes["/ready"] = reply(200, said)
         assert len(list(look_at_port(settings, walkcut))) == 1

@@ -13,7 +13,7 @@ from walkcut.errors import GranularityError, SegmentationError, TreeFileError
 from walkcut.segmentation.granularity import Level, Segments, Threshold, Walk
 from walkcut.segmentation.hierarchy import Hierarchy, renumber
 from walkcut.segmentation.ncut import FixedThreshold, recursive_ncut
-from walkcut.segmentation.refine import assign_pixels, score_leaves
+from walkcut.segmentation.refine import Scores, assign_pixels, score_leaves
 from walkcut.segmentation.tree import CutTree, grow_tree
 
 LEVELS = {Level.COARSE: 1, Level.MEDIUM: 2, Level.FINE: 3}
@@ -27,6 +27,12 @@ ROW = CutTree(
 
 
 few = settings(max_examples=20)
+
+
+def test_its_bytes_are_those_of_its_arrays() -> None:
+    assert ROW.nbytes == 5 * 2 + 6 * 8 + 3 * 8 + 3 + 4 * 2 * 2
+    scores = Scores(torch.zeros(4, 2, 3), torch.zeros(4, 4), torch.zeros(4, dtype=torch.int64))
+    assert replace(ROW, scores=scores, descriptors=None).nbytes == 5 * 2 + 6 * 8 + 3 * 8 + 3 + 24 * 4 + 16 * 4 + 4 * 8
 
 
 def random_tree(seed: int, *, max_leaves: int = 8) -> CutTree:

@@ -6,9 +6,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from walkcut.cli import main
+from walkcut.errors import SettingsError
 from walkcut.segmentation.granularity import Level
 from walkcut.segmentation.hierarchy import Hierarchy
 from walkcut.segmentation.tree import CutTree
@@ -40,7 +43,7 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_the_last_few_trees_are_not_read_again(tmp_path: Path) -> None:
-    cache = TreeCache(tmp_path, 1 << 20, in_memory=2)
+    cache = TreeCache(tmp_path, 1 << 20, in_memory=2 * plain_tree(3).nbytes)
     trees = {key: plain_tree(3) for key in "abc"}
     for key in "ab":
         cache.put(key, trees[key])
@@ -51,6 +54,34 @@ def test_the_last_few_trees_are_not_read_again(tmp_path: Path) -> None:
     assert cache.get("a") is trees["a"]
     assert cache.get("c") is trees["c"]
     assert cache.get("b") is None
+
+
+def test_memory_holds_so_many_bytes_of_trees_but_always_the_last_one(tmp_path: Path) -> None:
+    widths = {"a": 3, "b": 4, "c": 2, "d": 100, "e": 2}
+    cache, steps = TreeCache(tmp_path, 0, in_memory=plain_tree(7).nbytes), dict[str, str]()
+    for key, width in widths.items():
+        cache.put(key, plain_tree(width))
+        steps[key] = "".join(each for each in widths if each in cache._trees)
+    assert steps == {"a": "a", "b": "ab", "c": "bc", "d": "d", "e": "e"}
+    cache.put("e", plain_tree(6))
+    cache.put("f", plain_tree(1))
+    assert (cache.remembered("e") is None, cache.remembered("f") is None) == (False, False)
+    cache.put("g", plain_tree(1))
+    assert [cache.remembered(key) is None for key in "efg"] == [True, False, False]
+
+
+def test_ordinary_trees_fit_into_memory_by_default(tmp_path: Path) -> None:
+    cache, tree = TreeCache(tmp_path, 0), plain_tree(480 * 640 // 2)
+    for number in range(60):
+        cache.use(str(number), tree)
+    assert cache.remembered("0") is tree
+
+
+def test_what_only_a_file_holds_is_not_in_memory(tmp_path: Path) -> None:
+    TreeCache(tmp_path, 1 << 20).put("a", plain_tree(3))
+    cache = TreeCache(tmp_path, 1 << 20)
+    assert cache.remembered("a") is None
+    assert cache.get("a") is cache.remembered("a") is not None
 
 
 def test_a_tree_that_was_read_stays_in_memory(tmp_path: Path) -> None:
@@ -119,7 +150,7 @@ def test_files_that_other_processes_write_count(tmp_path: Path) -> None:
 
 
 def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
-    cache = TreeCache(tmp_path, 3 * SIZE, in_memory=2)
+    cache = TreeCache(tmp_path, 3 * SIZE, in_memory=2 * plain_tree(3).nbytes)
 
     def use(number: int) -> None:
         key = "abcdef"[number * 7 % 6]
@@ -138,6 +169,27 @@ def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
     (tmp_path / ".abc.part").write_bytes(b"half")
     TreeCache(tmp_path, 1 << 20)
     assert keys(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/self/walkcut"])
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / place
+    with pytest.raises(SettingsError, match=rf"^{folder} cannot be used to keep state \([A-Z].*set WALKCUT_STATE_DIR"):
+        TreeCache(folder, 1 << 20)
+
+
+@pytest.mark.parametrize("command", [["serve"], ["prelabel", "{pictures}", "--out", "{out}"]])
+def test_commands_say_so_in_one_line(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "trees").touch()
+    (tmp_path / "pictures").mkdir()
+    named = {name: tmp_path / name for name in ("pictures", "out")}
+    arguments = [argument.format(**named) for argument in command]
+    result = CliRunner().invoke(main, arguments, env={"WALKCUT_STATE_DIR": str(tmp_path / "state")})
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Error: {tmp_path / 'state' / 'trees'} cannot be used to keep state (File exists)")
 
 
 def test_a_tree_that_cannot_be_kept_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -54,7 +54,7 @@ def serve(host: str | None, port: int | None) -> None:
                 host=settings.host,
                 port=settings.port,
                 threads=settings.threads,
-                max_request_body_size=app.config["MAX_CONTENT_LENGTH"],
+                max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],  # beyond it waitress refuses by itself
                 ident="walkcut",
             )
 

@@ -55,7 +55,7 @@ class Running:
         """Why it answers no new pictures now, as far as it tells."""
         try:
             with httpx.Client(timeout=10.0, trust_env=False) as client:
-                said = client.get(f"{self.url}/ready").json()
+                said = client.get(f"{self.url}/ready", headers=self._shown).json()
         except (httpx.HTTPError, ValueError):
             return []
         reasons = said.get("reasons") if isinstance(said, dict) else None
@@ -65,11 +65,15 @@ class Running:
         """Whether it answers with one of these versions, as far as it tells. Raises as `get`."""
         return self.by_adapter or not versions.isdisjoint(self.get("/versions")["versions"])
 
+    @property
+    def _shown(self) -> dict[str, str]:
+        """The headers that show the credentials."""
+        return {"Authorization": self.credentials.header} if self.credentials.are_asked_for else {}
+
     def _ask(self, method: str, path: str, *, timeout: float, json: object = None) -> Any:
         try:
             with httpx.Client(timeout=timeout, trust_env=False) as client:
-                shown = {"Authorization": self.credentials.header} if self.credentials.are_asked_for else {}
-                answer = client.request(method, f"{self.url}{path}", json=json, headers=shown)
+                answer = client.request(method, f"{self.url}{path}", json=json, headers=self._shown)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise RequestError(

@@ -75,6 +75,15 @@ class CutTree:
         height, width = self.leaves.shape
         return height, width
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all its arrays but `areas`, a number for each leaf."""
+        joints, scores = self.hierarchy, self.scores
+        arrays = [self.leaves, joints.joints, joints.costs, joints.cut]
+        arrays += [] if self.descriptors is None else [self.descriptors]
+        tensors = [] if scores is None else [scores.scores, scores.gram, scores.patches]
+        return sum(array.nbytes for array in arrays) + sum(tensor.nbytes for tensor in tensors)
+
     @cached_property
     def areas(self) -> Int64[np.ndarray, " k"]:
         """The pixels of each leaf."""

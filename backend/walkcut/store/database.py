@@ -34,7 +34,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeDecorator
 
-from walkcut.errors import SettingsError, StoreError
+from walkcut.errors import SettingsError, StoreError, unusable_folder
 
 VERSION = 3  # of the tables; version 1 said nothing of itself, and knew neither lessons nor what was yet to be done
 _DRAFT = 2  # never released: its lessons are those of annotations, from which they are learned again
@@ -124,11 +124,10 @@ def open_database(folder: Path, url: str) -> Engine:
             _bring_up_to_date(connection)
     except (OSError, DBAPIError) as error:
         reason = _reason(error)
+        if not url:
+            raise unusable_folder(folder, reason) from error
         raise SettingsError(
             f"{_place(address)} cannot be used ({reason}): see that it is up and that WALKCUT_DATABASE_URL is right"
-            if url
-            else f"{folder} cannot be used to keep state ({reason}): see that there is room and that walkcut may write "
-            "there, or set WALKCUT_STATE_DIR to a folder of your own"
         ) from error
     finally:
         engine.dispose()  # nothing stays open where this fails

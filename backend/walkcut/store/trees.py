@@ -1,4 +1,4 @@
-"""Cut trees of pictures already seen: the last few in memory, the others in files."""
+"""Cut trees of pictures already seen: the last ones in memory, the others in files."""
 
 import hashlib
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from walkcut.errors import TreeFileError
+from walkcut.errors import TreeFileError, unusable_folder
 from walkcut.segmentation.tree import CutTree
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ Place = tuple[slice, slice]  # rows and columns
 
 _SUFFIX = ".tree.npz"
 _PART = ".part"
+_IN_MEMORY = 64 << 20  # bytes: sixty trees of 640x480 or more, two of 12 megapixels, which take 1 and 21 ms to read
 
 
 def picture_digest(data: bytes) -> str:
@@ -52,25 +53,32 @@ def _path(folder: Path, key: str) -> Path:
 
 
 class TreeCache:
-    """Cut trees by key, in a folder of its own and the last few in memory; safe to share between threads.
+    """Cut trees by key, in a folder of its own and the last ones in memory; safe to share between threads.
 
-    The least recently used files go when all together outgrow `quota` in bytes. The folder is listed once, here.
+    The least recently used files go when all together outgrow `quota` in bytes, and from memory the least recently used
+    trees beyond `in_memory` bytes; the last one always stays. The folder is listed once, here. Raises `SettingsError`
+    where it cannot be made or read.
     """
 
-    def __init__(self, folder: Path, quota: int, *, in_memory: int = 8) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, quota: int, *, in_memory: int = _IN_MEMORY) -> None:
         self._folder, self._quota, self._in_memory = folder, quota, in_memory
         self._lock = threading.Lock()
         self._trees: OrderedDict[str, CutTree] = OrderedDict()  # the longest unused first, as in _sizes
-        self._sizes = _list(folder)
+        self._tree_bytes = 0
+        self._sizes = _open(folder)
         self._total = sum(self._sizes.values())
 
     def get(self, key: str) -> CutTree | None:
-        """The tree kept under a key, or `None`; a damaged file is dropped."""
+        """The tree kept under a key, in memory or in a file, or `None`; a damaged file is dropped."""
+        tree = self.remembered(key)
+        if tree is None and (tree := self._read(key)) is not None:
+            self.use(key, tree)
+        return tree
+
+    def remembered(self, key: str) -> CutTree | None:
+        """The tree that memory holds under a key, or `None`."""
         with self._lock:
             tree = self._trees.get(key)
-        if tree is None:
-            tree = self._read(key)
         if tree is not None:
             self.use(key, tree)
         return tree
@@ -110,15 +118,21 @@ class TreeCache:
     def use(self, key: str, tree: CutTree) -> None:
         """Make a tree the most recently used, in memory, among the files, and for the next start."""
         with self._lock:
-            self._trees[key] = tree
-            self._trees.move_to_end(key)
-            while len(self._trees) > self._in_memory:
-                self._trees.popitem(last=False)
+            self._remember(key, tree)
             if key in self._sizes:
                 self._sizes.move_to_end(key)
         now = time.time_ns()  # finer than what the file system would take for now
         with suppress(OSError):  # evicted meanwhile, or never kept
             os.utime(_path(self._folder, key), ns=(now, now))
+
+    def _remember(self, key: str, tree: CutTree) -> None:
+        """Hold a tree in memory as the most recently used one, and let go of others until all fit."""
+        before = self._trees.pop(key, None)
+        self._trees[key] = tree
+        self._tree_bytes += tree.nbytes - (0 if before is None else before.nbytes)
+        while self._tree_bytes > self._in_memory and len(self._trees) > 1:
+            _, unused = self._trees.popitem(last=False)
+            self._tree_bytes -= unused.nbytes
 
     def _evict(self) -> None:
         """Drop the least recently used files until the rest fits the quota."""
@@ -136,11 +150,23 @@ class TreeCache:
             self._sizes[key] = size
 
 
+def _open(folder: Path) -> OrderedDict[str, int]:
+    """Make a cache's folder where there is none, and list it. Raises `SettingsError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _list(folder)
+    except OSError as error:
+        raise unusable_folder(folder, str(error.strerror)) from error
+
+
 def _list(folder: Path) -> OrderedDict[str, int]:
     """Size in bytes of each tree's file, the longest unused first; what a killed process left half written goes."""
     for unfinished in folder.glob(f"*{_PART}"):
         unfinished.unlink(missing_ok=True)
-    files = [(path.stat(), path.name.removesuffix(_SUFFIX)) for path in folder.glob(f"*{_SUFFIX}")]
+    files = []
+    for path in folder.glob(f"*{_SUFFIX}"):
+        with suppress(FileNotFoundError):  # evicted by another process meanwhile
+            files.append((path.stat(), path.name.removesuffix(_SUFFIX)))
     files.sort(key=lambda file: file[0].st_mtime_ns)
     return OrderedDict((key, status.st_size) for status, key in files)
 
