@@ -137,7 +137,23 @@ def test_rows_without_a_reference_fail_alone(tmp_path: Path) -> None:
     assert failures(path)[0].key == "all.jsonl-row-2"
 
 
-@pytest.mark.parametrize("content", ["{}", '["a.jpg", ', "[1, }]", ""])
+def test_rows_that_no_program_can_use_fail_alone(tmp_path: Path) -> None:
+    path, deep = tmp_path / "all.jsonl", [f"{'[' * depth}{']' * depth}" for depth in (600, 10**5)]
+    odd = ['"http://["', '{"image": "gs://[/b.jpg"}', f'{{"image": "c.jpg", "x": {deep[0]}}}', *deep]
+    path.write_text("\n".join(['"a.jpg"', *odd, '"d.jpg"']))
+    assert keys(path) == ["a", "d"]
+    reasons = [failure.reason for failure in failures(path)]
+    expected = [
+        "'http://[' cannot be followed (Inv",
+        "'gs://[/b.jpg' cannot",
+        "lists and",
+        "lists and",
+        "it is no JSON",
+    ]
+    assert [reason.startswith(start) for reason, start in zip(reasons, expected, strict=True)] == [True] * 5
+
+
+@pytest.mark.parametrize("content", ["{}", '["a.jpg", ', "[1, }]", "", "[" * 10**5])
 def test_a_damaged_list_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "all.json").write_text(content)
     with pytest.raises(SettingsError, match=r"all.json is no list of references, or a damaged one"):
@@ -164,6 +180,7 @@ def test_prefixes_and_patterns_of_a_cloud_storage() -> None:
         ("memory://nowhere/x", "there is nothing at 'memory://nowhere/x'"),
         ("nosuch://x", "of no kind that fsspec reads|cannot be read here"),
         ("zip::memory://x", "chains file systems"),
+        ("http://me:geheim@[", "'http://\\[' cannot be followed \\(Invalid IPv6 URL\\): mend it"),
     ],
 )
 def test_sources_that_cannot_be_had_are_named(

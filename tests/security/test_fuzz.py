@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from unittest.mock import patch
 
@@ -20,6 +21,7 @@ from PIL import Image
 from tests.segmentation.test_tree import ROW, random_tree
 from tests.test_labelstudio_annotations import SIZE, TARGET, masked
 from walkcut import brush
+from walkcut.bulk.sources import read_sources
 from walkcut.errors import (
     BrushError,
     GranularityError,
@@ -217,6 +219,23 @@ def annotation(result: object) -> None:
     annotated_regions(result, None, SIZE, strict=True)
 
 
+# Lists of pictures
+
+LISTS = [
+    b'["a.jpg", {"image": "b.png", "x": [1, 2]}, {"data": {"url": "https://h/c.jpg"}}, 5, null, {"image": ""}]',
+    b'"//[::1]/a"\n{"image": "http://[::1]:80/a"}\n\n{"path": "gs://b/k"}\nnull\n{"file_name": "\\u0000\\ud800"}\n"gs://["\n',
+    b'\xef\xbb\xbfimage,x\na.jpg,1\n"b\n.jpg",2\n,3\nazure-blob://a/b c\n',
+]
+
+
+def listed(named: tuple[str, bytes]) -> None:
+    kind, content = named
+    with NamedTemporaryFile(suffix=kind) as file:
+        file.write(content)
+        file.flush()
+        list(read_sources([file.name]))
+
+
 # Run-length codes
 
 MASKS = [np.zeros(SIZE, bool), np.ones(SIZE, bool), np.eye(*SIZE, dtype=bool)]
@@ -351,6 +370,15 @@ PARSERS = [
     Parser("contexts", context, st.fixed_dictionaries({}, optional={"result": RESULT}) | ANY, (RequestError,)),
     Parser("annotations", annotation, RESULT, (RequestError, BrushError)),
     Parser("exports", exported_result, st.lists(TASK) | TASK | ANY, (SettingsError,), 50),
+    Parser(
+        "lists",
+        listed,
+        st.tuples(
+            st.sampled_from([".json", ".jsonl", ".csv"]),
+            mutated(LISTS) | st.lists(ANY).map(lambda rows: json.dumps(rows).encode()),
+        ),
+        (SettingsError,),
+    ),
     Parser("run-length codes", code, mutated(CODES) | st.binary().map(lambda end: HEADER + end), (BrushError,)),
     Parser("tree files", tree, mutated(TREES) | st.binary(), (TreeFileError,)),
     Parser("odd trees", tree, ODD_TREES, (TreeFileError,)),

@@ -7,9 +7,13 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from walkcut.bulk.places import BinaryFile
 from walkcut.errors import SettingsError
+from walkcut.images import shorten
+from walkcut.images.policy import readable
+from walkcut.labelstudio import check_depth
 
 IMAGE_KEYS = ("image", "url", "path", "file_name")
 
@@ -30,19 +34,20 @@ def read_rows(name: str, file: BinaryFile) -> Iterator[object]:
     """
     try:
         yield from _READERS[PurePosixPath(name).suffix.lower()](file)
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise SettingsError(f"{name} is {_DAMAGED} ({error}): mend it; `walkcut prelabel` then goes on") from error
 
 
 def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
     """A row's reference, and the data of its task; in an object it stands under `image_key`, or the first usual one.
 
-    A task of Label Studio counts as its data. Raises `ValueError` for a row without a reference.
+    A task of Label Studio counts as its data. Raises `ValueError` for a row without a reference, and as `check_depth`.
     """
     if isinstance(row, ValueError):
         raise row
     if isinstance(row, str):
-        return row.strip(), {}
+        return followable(row), {}
+    check_depth(row)
     if not isinstance(row, dict):
         raise ValueError(f"it is {_shown(row)}, neither a text nor an object: write a reference")  # noqa: TRY004
     wanted = (image_key,) if image_key else IMAGE_KEYS
@@ -53,7 +58,16 @@ def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
     reference = data[name]
     if not isinstance(reference, str) or not reference.strip():
         raise ValueError(f"its {name} is {_shown(reference)}: write a reference there")
-    return reference.strip(), {str(key): value for key, value in data.items()}
+    return followable(reference), {str(key): value for key, value in data.items()}
+
+
+def followable(reference: str) -> str:
+    """A reference without blanks around it. Raises `ValueError` for a URL that nobody can follow."""
+    try:
+        urlsplit(reference.strip())
+    except ValueError as error:
+        raise ValueError(f"{shorten(reference)} cannot be followed ({readable(error)}): mend it") from error
+    return reference.strip()
 
 
 def _shown(value: object) -> str:
@@ -87,7 +101,7 @@ def _json_lines(file: BinaryFile) -> Iterator[object]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield ValueError(f"it is no JSON ({error}): mend the line")
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 from walkcut.bulk.items import Item
 from walkcut.bulk.ledger import Failure
 from walkcut.bulk.lines import Digests
-from walkcut.bulk.lists import is_list, read_rows, reference_of
+from walkcut.bulk.lists import followable, is_list, read_rows, reference_of
 from walkcut.bulk.places import below, cloud, is_cloud, is_web, local_path, open_cloud, walk_cloud, walk_local
 from walkcut.errors import RequestError, SettingsError
 from walkcut.images import shorten
@@ -90,6 +90,10 @@ def task_keys(task: int, targets: Sequence[BrushTarget]) -> list[str]:
 
 def _find(name: str, image_key: str) -> Iterator[_Found | Failure]:
     """The pictures of one source."""
+    try:
+        followable(name)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
     if is_web(name):
         return iter([_Found(_last_part(name), name)])
     return _find_cloud(name, image_key) if is_cloud(name) else _find_local(name, image_key)
@@ -138,7 +142,7 @@ def _list(name: str, image_key: str) -> Iterator[_Found | Failure]:
         for number, row in enumerate(read_rows(name, file), 1):
             try:
                 reference, data = reference_of(row, image_key)
-            except ValueError as error:
+            except (ValueError, RequestError) as error:
                 place = f"{PurePosixPath(name).name}-row-{number}"
                 yield Failure(_safe(place), f"{name}, row {number}", "source", str(error))
                 continue

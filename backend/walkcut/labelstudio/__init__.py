@@ -3,7 +3,7 @@
 from walkcut.labelstudio.annotations import AnnotatedRegion, annotated_pictures, annotated_regions, label_map
 from walkcut.labelstudio.config import BrushTarget, brush_targets, named_labels
 from walkcut.labelstudio.contexts import PROMPTS, STATUS_MARK, Box, Point, Prompt, prompts, typed_lines
-from walkcut.labelstudio.documents import read_object
+from walkcut.labelstudio.documents import check_depth, read_object
 from walkcut.labelstudio.exports import exported_result
 from walkcut.labelstudio.predictions import (
     Prediction,
@@ -33,6 +33,7 @@ __all__ = [
     "annotated_regions",
     "brush_region",
     "brush_targets",
+    "check_depth",
     "exported_result",
     "label_map",
     "named_labels",

@@ -21,8 +21,7 @@ def read_object(text: bytes) -> dict[str, Any]:
 def read_json(text: bytes | str) -> object:
     """What a JSON text holds; of several members with one name the last counts, NaN and infinities are numbers.
 
-    Raises `RequestError` for what is no JSON, and for lists and objects more than 100 deep, on which whatever goes into
-    them later could fail.
+    Raises `RequestError` for what is no JSON, and as `check_depth`.
     """
     try:
         document = json.loads(text)
@@ -30,11 +29,18 @@ def read_json(text: bytes | str) -> object:
         raise RequestError(_TOO_DEEP) from error
     except ValueError as error:
         raise RequestError(f"{_NO_OBJECT}: {error}") from error
+    check_depth(document)
+    return document
+
+
+def check_depth(document: object) -> None:
+    """Raises `RequestError` for lists and objects more than 100 deep, on which whatever goes into them later could
+    fail."""
     level = [document]
     for _ in range(_DEEPEST + 1):
         level = [inner for outer in level for inner in _nested(outer)]
         if not level:
-            return document
+            return
     raise RequestError(_TOO_DEEP)
 
 
