@@ -37,6 +37,7 @@ PICTURES = 24  # that annotators work on
 PAGE = 30  # tasks of a page of the Data Manager
 _SECONDS_PER_STEP = 2.5  # an annotator's pause, a sixth of a real one's
 _WARM_UP = 0.3  # of the time: caches fill, and the allocator settles
+_PART = 30  # samples, one a second: what is in use for a moment is not growth
 _INTERACTIVE = ("typed", "pointed", "boxed")
 _LEARNED_S = 120.0
 
@@ -59,8 +60,10 @@ class Outcome:
 
     @property
     def growth(self) -> float:
-        """Slope of the line of least squares through the memory after the warm-up."""
-        settled = self.samples[int(_WARM_UP * len(self.samples)) :]
+        """Slope of the line of least squares through what is left after the warm-up: the least of each half minute."""
+        warm = self.samples[int(_WARM_UP * len(self.samples)) :]
+        parts = (warm[at : at + _PART] for at in range(0, len(warm), _PART))
+        settled = [min(part, key=lambda sample: sample.megabytes) for part in parts]
         answers = np.array([sample.answers for sample in settled])
         megabytes = np.array([sample.megabytes for sample in settled])
         return float(1000 * np.polyfit(answers, megabytes, 1)[0])

@@ -1,14 +1,12 @@
 """`walkcut serve`."""
 
-import ctypes
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +14,7 @@ import click
 import waitress
 from waitress.channel import HTTPChannel
 
+from walkcut.allocator import give_back_memory
 from walkcut.cli.parts import backend_of, learning, model_in_process_of_its_own
 from walkcut.growing import Grower
 from walkcut.logs import set_up_logging
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _GRACE_S = 8.0  # for answers being worked out when the server is told to end; Docker kills it after 10
 _LAST_S = 1.0  # for those that were given up then
-_M_ARENA_MAX = -8  # of malloc.h
 
 
 @click.command()
@@ -38,7 +36,7 @@ def serve(host: str | None, port: int | None) -> None:
     settings = read_settings()
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     set_up_logging(settings.log_level, settings.log_format)
-    _share_arenas()
+    give_back_memory()
     metrics = Metrics()
     with backend_of(settings, model_in_process_of_its_own, metrics) as backend:
         annotator = backend.annotator
@@ -57,13 +55,6 @@ def serve(host: str | None, port: int | None) -> None:
                 max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],  # beyond it waitress refuses by itself
                 ident="walkcut",
             )
-
-
-def _share_arenas() -> None:
-    """Have glibc take memory for all threads from two arenas, not eight a core, between which freed memory is lost."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 @contextmanager
