@@ -13,7 +13,8 @@ def give_back_memory() -> None:
 
     By itself it takes memory for threads from eight arenas a core, and soon from these even for masks and pictures;
     between what is still in use, what was freed is then lost. From now on there are two, and large blocks are by
-    themselves.
+    themselves. That is for a process of many threads: a model, which works with large blocks all the time, is slowed
+    down by half.
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from walkcut.allocator import give_back_memory
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.growing import LocalModel, Picture
 from walkcut.images import DecodeLimits
@@ -182,7 +181,6 @@ class _Child:
         for number in (signal.SIGINT, signal.SIGTERM):  # they may go to all processes: it is told to end in another way
             signal.signal(number, signal.SIG_IGN)
         faulthandler.enable()
-        give_back_memory()
         line, pictures = _Line(connection), SimpleQueue[Picture]()
         logging.getLogger().setLevel(self.log_level)
         logging.getLogger().addHandler(_Forwarding(line))  # type: ignore[arg-type]
