@@ -37,17 +37,17 @@ PICTURES = 24  # that annotators work on
 PAGE = 30  # tasks of a page of the Data Manager
 _SECONDS_PER_STEP = 2.5  # an annotator's pause, a sixth of a real one's
 _WARM_UP = 0.4  # of the time: caches fill, and the project gets as many lessons as are read
-_PART = 30  # samples, one a second: what is in use for a moment is not growth
+_PART = 60  # samples, one a second: what is in use for a moment is not growth
 _INTERACTIVE = ("typed", "pointed", "boxed")
 _LEARNED_S = 120.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Memory of the backend and its children after so many answers."""
+    """Memory of the backend and its children, by process, after so many answers."""
 
     answers: int
-    megabytes: float
+    megabytes: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,14 @@ class Outcome:
 
     @property
     def growth(self) -> float:
-        """Slope of the line of least squares through what is left after the warm-up: the least of each half minute."""
+        """Slope of the line of least squares through each process's least memory, by minutes after the warm-up."""
         warm = self.samples[int(_WARM_UP * len(self.samples)) :]
-        parts = (warm[at : at + _PART] for at in range(0, len(warm), _PART))
-        settled = [min(part, key=lambda sample: sample.megabytes) for part in parts]
-        answers = np.array([sample.answers for sample in settled])
-        megabytes = np.array([sample.megabytes for sample in settled])
-        return float(1000 * np.polyfit(answers, megabytes, 1)[0])
+        parts = [warm[at : at + _PART] for at in range(0, len(warm), _PART)]
+        least = [
+            sum(min(sample.megabytes.get(process, 0.0) for sample in part) for process in part[0].megabytes)
+            for part in parts
+        ]
+        return float(1000 * np.polyfit([part[-1].answers for part in parts], least, 1)[0])
 
     def seconds(self, *kinds: str) -> np.ndarray:
         """What calls of these kinds took."""
@@ -165,15 +166,17 @@ def _scrape(client: Client, stop: threading.Event) -> None:
             return
 
 
-def resident_mb(pid: int) -> float:
-    """Memory of a process and its children, in MB; 0 for one that has ended."""
+def resident_mb(pid: int) -> dict[int, float]:
+    """Memory of a process and its children, in MB; without those that have ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    own = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")), 0)
-    return own / 1024 + sum(resident_mb(int(child)) for child in children.split())
+        return {}
+    found = {pid: next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)}
+    for child in children.split():
+        found |= resident_mb(int(child))
+    return found
 
 
 def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
@@ -204,7 +207,7 @@ def _print(outcome: Outcome) -> None:
             print(f"{' + '.join(kinds)}: {len(seconds)} calls, {quantiles} ms")
     print(f"{len(record.predicted)} batch tasks predicted; handed back for want of time: {dict(record.handed_back)}")
     print(f"{len(record.submitted)} annotations submitted and learned from")
-    most = max(sample.megabytes for sample in outcome.samples)
+    most = max(sum(sample.megabytes.values()) for sample in outcome.samples)
     print(f"memory: {outcome.growth:.2f} MB per 1,000 requests, at most {most:.0f} MB")
     print(f"{len(record.wrong)} wrong, {len(record.lost)} lost")
     for line in (*record.wrong[:5], *record.lost[:5]):
