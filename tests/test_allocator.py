@@ -5,25 +5,28 @@ import pytest
 
 FREED = """
 from pathlib import Path
-from walkcut.allocator import give_back_memory
+from walkcut.allocator import give_back_memory, take_little_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-give_back_memory()
+{before}
 bytearray(b"x") * 2_000_000  # from now on glibc, left to itself, keeps blocks of this size
 before = resident()
 blocks = [bytearray(b"x") * 1_000_000 for _ in range(100)]
 last = bytearray(b"x") * 1_000_000
 most = resident()
 del blocks
+{after}
 print(most - before, resident() - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc keeps what was freed")
-def test_freed_memory_goes_back_to_the_system() -> None:
-    process = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(("before", "after"), [("take_little_memory()", ""), ("", "give_back_memory()")])
+def test_freed_memory_goes_back_to_the_system(before: str, after: str) -> None:
+    program = FREED.format(before=before, after=after)
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     most, left = map(int, process.stdout.split())
     assert most > 100_000_000
     assert left < 10_000_000

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from walkcut.allocator import give_back_memory
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.growing import LocalModel, Picture
 from walkcut.images import DecodeLimits
@@ -195,6 +196,7 @@ class _Child:
             line.send(Identity(segmenter.version, segmenter.recipe.name))
             while True:
                 line.send(self._answer(segmenter, pictures.get()))
+                give_back_memory()
 
     def _answer(self, segmenter: Segmenter, picture: Picture) -> Grown | WalkcutError | Defect:
         """A picture's tree, or its error; where the device is of no use any more, the process ends."""

@@ -14,7 +14,7 @@ import click
 import waitress
 from waitress.channel import HTTPChannel
 
-from walkcut.allocator import give_back_memory
+from walkcut.allocator import take_little_memory
 from walkcut.cli.parts import backend_of, learning, model_in_process_of_its_own
 from walkcut.growing import Grower
 from walkcut.logs import set_up_logging
@@ -36,7 +36,7 @@ def serve(host: str | None, port: int | None) -> None:
     settings = read_settings()
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     set_up_logging(settings.log_level, settings.log_format)
-    give_back_memory()
+    take_little_memory()
     metrics = Metrics()
     with backend_of(settings, model_in_process_of_its_own, metrics) as backend:
         annotator = backend.annotator
