@@ -1,6 +1,8 @@
 """The database of projects: its tables, how they are brought up to date, and how SQLite or PostgreSQL is opened."""
 
 import json
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,9 +199,22 @@ def _engine(address: URL) -> Engine:
 
 def _write_ahead(connection: Any, _record: object) -> None:
     """Readers do not wait for writers; a commit is on disk before it returns; the system caches the file, once."""
-    connection.execute("PRAGMA journal_mode=WAL")
+    _switch_to_wal(connection, time.monotonic() + _CONNECT["sqlite"]["timeout"])
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA cache_size=-256")  # KiB for each of many connections
+
+
+def _switch_to_wal(connection: sqlite3.Connection, end: float) -> None:
+    """Switch, once, to a log of writes; where several open a new file at once, SQLite does not wait by itself."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _bring_up_to_date(connection: Connection) -> None:
