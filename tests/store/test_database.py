@@ -3,6 +3,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -10,7 +11,7 @@ import sqlalchemy
 from tests.e2e.processes import free_port, wait_for
 from tests.postgres import PASSWORD, Postgres
 from walkcut.errors import SettingsError, StoreError
-from walkcut.store import Event, ProjectStore
+from walkcut.store import Event, ProjectStore, database
 from walkcut.store.database import VERSION
 
 FIRST_VERSION = """
@@ -164,6 +165,30 @@ def test_a_database_that_another_program_locks_is_named_and_works_again(tmp_path
     store.record(Event("B", "3", {}))
     assert [happened.action for happened in store.events("3")] == ["B"]
     store.close()
+
+
+class Failing(sqlite3.Connection):
+    """A connection that refuses its first statements for this reason."""
+
+    def __init__(self, reason: str, times: int) -> None:
+        super().__init__(":memory:")
+        self.reason, self.times, self.asked = reason, times, 0
+
+    def execute(self, statement: str, _parameters: Any = ()) -> sqlite3.Cursor:
+        self.asked += 1
+        if self.asked <= self.times:
+            raise sqlite3.OperationalError(self.reason)
+        return super().execute(statement)
+
+
+def test_a_new_file_that_another_opens_is_waited_for_and_nothing_else() -> None:
+    locked, broken = Failing("database is locked", 2), Failing("disk I/O error", 2)
+    database._write_ahead(locked, None)
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        database._write_ahead(broken, None)
+    assert (locked.asked, broken.asked) == (5, 1)
+    locked.close()
+    broken.close()
 
 
 def test_none_who_reads_waits_for_those_who_wait_for_a_lock(tmp_path: Path) -> None:
