@@ -1,7 +1,11 @@
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from walkcut import allocator
+from walkcut.allocator import memory_given_back
 
 FREED = """
 from pathlib import Path
@@ -30,3 +34,11 @@ def test_freed_memory_goes_back_to_the_system(before: str, after: str) -> None:
     most, left = map(int, process.stdout.split())
     assert most > 100_000_000
     assert left < 10_000_000
+
+
+def test_memory_is_given_back_again_and_again_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    times, often = threading.Semaphore(0), 3
+    monkeypatch.setattr(allocator, "give_back_memory", times.release)
+    with memory_given_back(every=0.001):
+        assert all(times.acquire(timeout=30) for _ in range(often))
+    assert "memory" not in {thread.name for thread in threading.enumerate()}

@@ -14,7 +14,7 @@ import click
 import waitress
 from waitress.channel import HTTPChannel
 
-from walkcut.allocator import take_little_memory
+from walkcut.allocator import memory_given_back, take_little_memory
 from walkcut.cli.parts import backend_of, learning, model_in_process_of_its_own
 from walkcut.growing import Grower
 from walkcut.logs import set_up_logging
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _GRACE_S = 8.0  # for answers being worked out when the server is told to end; Docker kills it after 10
 _LAST_S = 1.0  # for those that were given up then
+_GIVE_BACK_S = 10.0  # it takes some milliseconds
 
 
 @click.command()
@@ -45,7 +46,11 @@ def serve(host: str | None, port: int | None) -> None:
         sockets: dict[int, Any] = {}
         log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, settings.port)
         log.info("state is kept in %s", settings.state_dir)
-        with learning(backend.learner, settings.compare_seconds, metrics), ended_gracefully(annotator.grower, sockets):
+        with (
+            learning(backend.learner, settings.compare_seconds, metrics),
+            memory_given_back(_GIVE_BACK_S),
+            ended_gracefully(annotator.grower, sockets),
+        ):
             waitress.serve(
                 app,
                 map=sockets,
