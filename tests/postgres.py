@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.e2e.processes import free_port
+from tests.processes import free_port
 
 USER, PASSWORD = "walkcut", "geheim"
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.processes import free_port, served, wait_for
+from tests.processes import free_port, served, wait_for
 from tests.scenes import data_url, png, quarters
 from tests.test_learner import CONFIG, HALVES, annotation
 from tests.test_server import typed_line

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from tests.e2e.processes import free_port, is_up, wait_for
+from tests.processes import free_port, is_up, wait_for
 from tests.scenes import agreement, png, quarter_labels, quarters
 from tests.tiny_diffusion import write_folder
 from walkcut import cli

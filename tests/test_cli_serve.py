@@ -18,7 +18,7 @@ import pytest
 import requests
 from waitress.channel import HTTPChannel
 
-from tests.e2e.processes import free_port, is_up, wait_for
+from tests.processes import free_port, is_up, wait_for
 from tests.scenes import data_url, png, quarters
 from tests.test_growing import Gated
 from tests.test_model_worker import is_there

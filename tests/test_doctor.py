@@ -7,8 +7,8 @@ import pytest
 
 from tests.doctor.test_project import HOOK, WELL
 from tests.doctor.test_studio import LEGACY, document
-from tests.e2e.processes import free_port
 from tests.images.stand_ins import Site, reply, serving
+from tests.processes import free_port
 from tests.scenes import data_url, png, quarters
 from tests.test_learner import CONFIG
 from walkcut.cli.parts import access_of, annotator_of, policy_of

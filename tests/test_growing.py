@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.processes import wait_for
+from tests.processes import wait_for
 from tests.scenes import png, quarters
 from walkcut.errors import BusyError, ImageDecodeError
 from walkcut.extraction import load_extractor

@@ -11,7 +11,7 @@ import pytest
 from tests.scenes import data_url, png, quarters
 from tests.test_annotator import annotator
 from walkcut import brush
-from walkcut.annotator import Annotator, Project
+from walkcut.annotator import Annotator
 from walkcut.errors import BusyError, ImageFetchError, StoreError, StudioError, WalkcutError
 from walkcut.labelstudio import Task
 from walkcut.learner import Learner, Synchronised
@@ -342,53 +342,6 @@ def test_a_control_gets_no_label_that_it_does_not_have(learner: Learner, mine: A
     assert labels == [{"Region", "Car"}, {"Region"}]
 
 
-def test_others_go_on_with_what_was_known_while_one_learns_anew(
-    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known, begun, go_on = learner.project("3", CONFIG, {}), threading.Event(), threading.Event()
-    lessons, reads = store.lessons, []
-
-    def slow(number: str) -> list[Lesson]:
-        reads.append(number)
-        begun.set()
-        assert go_on.wait(30)
-        return lessons(number)
-
-    monkeypatch.setattr(store, "lessons", slow)
-    learner.take_in(created(1, *HALVES))
-    found: list[Project] = []
-    one = threading.Thread(target=lambda: found.append(learner.project("3", CONFIG, {})))
-    one.start()
-    assert begun.wait(30)
-    assert learner.project("3", CONFIG, {}) == known
-    go_on.set()
-    one.join()
-    assert found[0].learned.labels == ("Car",)
-    assert learner.project("3", CONFIG, {}) == found[0]
-    assert len(reads) == 1
-
-
-def test_what_takes_long_to_work_out_is_not_worked_out_all_the_time(
-    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, lessons, reads = [0.0], store.lessons, []
-
-    def slow(number: str) -> list[Lesson]:
-        reads.append(now[0])
-        now[0] += 2
-        return lessons(number)
-
-    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(store, "lessons", slow)
-    for number in range(60):
-        learner.take_in(created(number, *HALVES, task_id=number))
-        learner.project("3", CONFIG, {})
-        now[0] += 1
-    now[0] += 30
-    assert len(learner.project("3", CONFIG, {}).learned.labels_from["Car"]) == 60
-    assert 3 <= len(reads) <= 5
-
-
 def test_undone_lessons_and_learning_switched_off_change_it_back(learner: Learner, store: ProjectStore) -> None:
     plain = learner.project("3", CONFIG, {})
     for number in (1, 2):
@@ -541,25 +494,53 @@ def test_it_goes_on_after_the_database_was_away(
     assert defect.exc_info, "a defect is told in full"
 
 
-def test_a_comparison_that_failed_is_made_again_soon(
-    learner: Learner, studio: FakeStudio, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, stop, compared = [0.0], threading.Event(), list[float]()
-    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: now[0])
+def comparisons(
+    learner: Learner,
+    studio: FakeStudio,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    every: float = 3600.0,
+    failures: int = 0,
+    lost: Sequence[float] = (),
+) -> list[int]:
+    """When a learner compares within 4000 s, if the first of them fail, and webhooks are lost at some moments."""
+    now, stop, asked, losses = [0.0], threading.Event(), list[int](), list(lost)
 
     def annotations(project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        compared.append(now[0])
-        if len(compared) < 3:
+        asked.append(round(now[0]))
+        if len(asked) <= failures:
             raise StudioError("it is down")
         yield from ()
 
     def wait(seconds: float) -> bool:
         now[0] += seconds
+        if losses and now[0] >= losses[0]:
+            losses.pop(0)
+            learner.compare_soon()
         if now[0] > 4000:
             stop.set()
         return stop.is_set()
 
+    monkeypatch.setattr("walkcut.learner.time.monotonic", lambda: now[0])
     monkeypatch.setattr(studio, "annotations", annotations)
     monkeypatch.setattr(stop, "wait", wait)
-    learner.run(stop, 3600.0)
-    assert [round(moment) for moment in compared] == [0, 60, 120, 3720]
+    learner.run(stop, every)
+    return asked
+
+
+def test_a_comparison_that_failed_is_made_again_soon(
+    learner: Learner, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert comparisons(learner, studio, monkeypatch, failures=2) == [0, 60, 120, 3720]
+
+
+def test_what_a_lost_webhook_told_is_asked_for_within_a_minute(
+    learner: Learner, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert comparisons(learner, studio, monkeypatch, lost=[100, 120, 3750]) == [0, 160, 3760]
+
+
+def test_where_comparisons_are_off_none_follows_a_lost_webhook(
+    learner: Learner, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert comparisons(learner, studio, monkeypatch, every=0, lost=[100]) == []

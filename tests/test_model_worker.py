@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import treacherous
-from tests.e2e.processes import wait_for
+from tests.processes import wait_for
 from tests.treacherous import DEFECT, GOOD, HANGS, KILLED, KILLED_ONCE, REFUSED, TALKS, picture
 from walkcut.errors import BusyError, ImageDecodeError, QuarantineError, SegmentationError, SettingsError
 from walkcut.growing import LocalModel, Picture

@@ -300,9 +300,12 @@ def lose_database(backend: Backend, folder: Path) -> None:
 
 
 def test_a_database_that_is_away_is_told_and_counted(
-    backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    comparisons: list[str] = []
+    monkeypatch.setattr(backend.learner, "compare_soon", lambda: comparisons.append("soon"))
     assert backend.client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 200
+    assert not comparisons
     lose_database(backend, tmp_path)
     told = {"error": "walkcut cannot answer now: ask again; its log has the details"}
     for path, body in (("/webhook", {"action": "ANNOTATION_UPDATED"}), ("/predict", predict_body(PICTURE))):
@@ -310,6 +313,7 @@ def test_a_database_that_is_away_is_told_and_counted(
         assert (answer.status_code, answer.json) == (503, told)
     assert [sample(backend, "walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
     assert "ANNOTATION_UPDATED is lost" in caplog.text
+    assert comparisons == ["soon"]
     assert "Traceback" not in caplog.text
 
 

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import label_studio_sdk.core.http_client
 import pytest
 
-from tests.e2e.processes import free_port
 from tests.images.stand_ins import PERSONAL, Site, jwt, reply, serving
+from tests.processes import free_port
 from walkcut.errors import StudioError
 from walkcut.images import LabelStudioAccess
 from walkcut.studio import Studio
@@ -223,6 +223,12 @@ def test_a_server_of_another_kind_is_told_from_label_studio(site: Site, studio: 
     with pytest.raises(
         StudioError, match="gave no JSON when asked for project 4: see that LABEL_STUDIO_URL is a Label"
     ):
+        studio.title("4")
+
+
+def test_an_answer_too_deep_to_read_is_none(site: Site, studio: Studio) -> None:
+    site.routes["/ls/api/projects/4/"] = reply(200, b"[" * 100_000)
+    with pytest.raises(StudioError, match="gave no JSON when asked for project 4"):
         studio.title("4")
 
 

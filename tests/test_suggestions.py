@@ -323,7 +323,7 @@ def test_labels_are_followed_whatever_their_case(suggester: Suggester) -> None:
     assert len(regions(suggester.suggest(task(), PROJECT, clicks("FINER", (0.1, 0.1))))) == 2
 
 
-def test_only_so_many_turns_are_remembered(suggester: Suggester) -> None:
+def test_only_so_many_exchanges_are_remembered(suggester: Suggester) -> None:
     for number in range(70):
         suggester.suggest(replace(task(), id=number), PROJECT, typed("1"))
     old, new = (

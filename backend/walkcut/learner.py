@@ -12,6 +12,7 @@ import numpy as np
 from walkcut.annotator import Annotator, Project
 from walkcut.errors import BusyError, ImageFetchError, StoreError, StudioError, WalkcutError
 from walkcut.folding import Drawing, folded
+from walkcut.knowledge import Knowledge
 from walkcut.labelstudio import (
     BrushTarget,
     Region,
@@ -23,7 +24,7 @@ from walkcut.labelstudio import (
     read_numbers,
     read_submission,
 )
-from walkcut.lessons import Learned, Lesson, learn, teach
+from walkcut.lessons import Lesson, teach
 from walkcut.store import Event, ProjectStore
 from walkcut.studio import Studio
 
@@ -32,8 +33,7 @@ log = logging.getLogger(__name__)
 _BATCH = 16  # events taken in before a look at what else is due
 _MOST_ATTEMPTS = 150  # to take in an event whose picture cannot be had, in about a day
 _LONGEST_WAIT_S = 600.0  # between two of them
-_COMPARE_AGAIN_S = 60.0  # after a comparison with Label Studio that failed
-_QUICK_S, _REST = 0.1, 10  # to work out what lessons come to; what takes longer rests so many times as long
+_COMPARE_AGAIN_S = 60.0  # after a comparison with Label Studio that failed, or an event that could not be kept
 _IDLE_S = 1.0
 _LONGEST_PAUSE_S = 60.0  # while the database is away
 
@@ -47,16 +47,6 @@ class Synchronised:
     failed: int = 0
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What lessons came to for these labels, and when that may be worked out again at the earliest."""
-
-    named: object
-    revision: object
-    learned: Learned
-    again: float
-
-
 class Learner:
     """Learns from webhook events that the store holds, and from what Label Studio holds, if a `studio` is given.
 
@@ -68,9 +58,9 @@ class Learner:
         self, annotator: Annotator, store: ProjectStore, studio: Studio | None = None, *, on: bool = True
     ) -> None:
         self._annotator, self._store, self._studio, self._on = annotator, store, studio, on
-        self._known: dict[str, _Known] = {}
-        self._learning_anew = threading.Lock()
+        self._knowledge = Knowledge(store, annotator.segmenter_version)
         self._pending = 0
+        self._missed = threading.Event()
         self._attempts: dict[int, tuple[int, float]] = {}  # of events that failed: how many, and when to try again
         self._unfolded: set[tuple[str, int]] = set()  # annotations whose folded segments Label Studio did not take yet
 
@@ -82,41 +72,28 @@ class Learner:
     def project(self, number: str, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """A project as its annotators taught it to be, unless learning is off. Raises as `Annotator.set_up`."""
         project = self._annotator.set_up(label_config, extra_params)
-        return project.with_learned(self.learned(number, project)) if self.is_on(number) else project
+        if not self.is_on(number):
+            return project
+        return project.with_learned(self._knowledge.of(number, named_labels(project.targets)))
 
     def is_on(self, number: str) -> bool:
         """Whether a project learns."""
         return self._on and self._store.learning(number)
 
-    def learned(self, number: str, project: Project) -> Learned:
-        """What a project's lessons come to, for the labels that it still has.
-
-        Of thousands of lessons that takes a while: one thread works it out at a time, and not all the time; until it
-        has, others go on with what was known.
-        """
-        named, revision = named_labels(project.targets), self._store.revision(number)
-        known = self._known.get(number)
-        if known is not None and known.named == named:
-            rests = self._learning_anew.locked() or time.monotonic() < known.again
-            if known.revision == revision or rests:
-                return known.learned
-        with self._learning_anew:
-            known = self._known.get(number)
-            if known is None or (known.named, known.revision) != (named, revision):
-                begin = time.monotonic()
-                learned = learn(self._store.lessons(number), self._annotator.segmenter_version, named)
-                took = time.monotonic() - begin
-                again = begin + (_REST * took if took > _QUICK_S else 0)
-                known = self._known[number] = _Known(named, revision, learned, again)
-        return known.learned
+    def compare_soon(self) -> None:
+        """Compare with Label Studio within a minute, if ever: it may know what the store could not keep."""
+        self._missed.set()
 
     def run(self, stop: threading.Event, every: float) -> None:
         """Learn until told to stop, and compare with Label Studio at once and `every` so many seconds, if ever."""
-        compare = time.monotonic() if self._studio is not None and every > 0 else float("inf")
+        compares, compare = self._studio is not None and every > 0, time.monotonic()
         pause = _IDLE_S
         while not stop.is_set():
             try:
-                if time.monotonic() >= compare:
+                if self._missed.is_set():
+                    self._missed.clear()
+                    compare = min(compare, time.monotonic() + _COMPARE_AGAIN_S)
+                if compares and time.monotonic() >= compare:
                     wait = every if self.synchronise_all() else min(every, _COMPARE_AGAIN_S)
                     compare = time.monotonic() + wait
                 if not self.catch_up():

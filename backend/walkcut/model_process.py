@@ -41,7 +41,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Grown:
+class TreeFile:
     """The file of a cut tree, and the seconds of each stage."""
 
     file: bytes
@@ -98,14 +98,14 @@ class ModelProcess:
         identity: Identity = found
         return identity
 
-    def grow(self, picture: Picture) -> Grown | Defect:
+    def grow(self, picture: Picture) -> TreeFile | Defect:
         """A picture's cut tree. Raises `ProcessEndedError`, and `WalkcutError` where none can be made of it."""
         with suppress(ConnectionError):  # it has died, as receiving finds out
             self._connection.send(picture)
         found = self._receive(self._seconds)
         if isinstance(found, WalkcutError):
             raise found
-        grown: Grown | Defect = found
+        grown: TreeFile | Defect = found
         return grown
 
     def kill(self) -> None:
@@ -198,13 +198,13 @@ class _Child:
                 line.send(self._answer(segmenter, pictures.get()))
                 give_back_memory()
 
-    def _answer(self, segmenter: Segmenter, picture: Picture) -> Grown | WalkcutError | Defect:
+    def _answer(self, segmenter: Segmenter, picture: Picture) -> TreeFile | WalkcutError | Defect:
         """A picture's tree, or its error; where the device is of no use any more, the process ends."""
         faulthandler.dump_traceback_later(self.seconds + _GRACE_S, exit=True)
         stages = _Stages()
         try:
             with observed(stages):
-                return Grown(LocalModel(segmenter, self.limits).grow(picture), stages.seconds)
+                return TreeFile(LocalModel(segmenter, self.limits).grow(picture), stages.seconds)
         except WalkcutError as error:
             return error
         except Exception as error:

@@ -16,7 +16,7 @@ from walkcut.interaction import Regions
 from walkcut.labelstudio import BrushTarget, Prompt, Region, Task, annotated_regions, read_moment
 from walkcut.segmentation.granularity import Granularity
 
-_MOST_TURNS = 64  # pictures
+_MOST_EXCHANGES = 64  # pictures
 _UNSAVED = timedelta(seconds=15)  # Label Studio saves a draft some seconds after a change
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -24,7 +24,7 @@ _Packed = tuple[tuple[str, str, Int64[np.ndarray, "_"]], ...]  # id and label of
 
 
 @dataclass(frozen=True)
-class Turn:
+class Exchange:
     """What an annotator asked last of a picture: the prompts, and the regions before and after."""
 
     when: datetime
@@ -37,35 +37,35 @@ class Turn:
 class Screens:
     """The screens of the pictures that annotators worked on lately.
 
-    Label Studio tells what is on the screen by a draft, which it saves some seconds later; the last turn is remembered
-    to bridge that time. `clock` tells the time with its zone.
+    Label Studio tells what is on the screen by a draft, which it saves some seconds later; the last exchange is
+    remembered to bridge that time. `clock` tells the time with its zone.
     """
 
     def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
         self._clock = clock or partial(datetime.now, timezone.utc)
-        self._turns: OrderedDict[tuple[int, str], Turn] = OrderedDict()
+        self._exchanges: OrderedDict[tuple[int, str], Exchange] = OrderedDict()
         self._lock = Lock()
 
     def granularity(self, task: Task, target: BrushTarget) -> Granularity | None:
-        """The granularity of the last turn, if that is remembered."""
-        turn = self._last(task, target)
-        return None if turn is None else turn.granularity
+        """The granularity of the last exchange, if that is remembered."""
+        exchange = self._last(task, target)
+        return None if exchange is None else exchange.granularity
 
     def regions(
         self, task: Task, target: BrushTarget, size: tuple[int, int], asked: Sequence[Prompt], version: str
     ) -> Regions:
         """The regions that prompts are about.
 
-        While prompts of the last turn are open, those before it, since they come again with each that is added; for a
-        while after it what it led to, unless a draft was saved since. Else those of the draft, of the annotation that
-        was changed last, or of the prediction of this `version`, with which annotations begin.
+        While prompts of the last exchange are open, those before it, since they come again with each that is added;
+        for a while after it what it led to, unless a draft was saved since. Else those of the draft, of the annotation
+        that was changed last, or of the prediction of this `version`, with which annotations begin.
         """
-        turn = self._last(task, target)
-        if turn is not None and turn.prompts & {prompt.id for prompt in asked}:
-            return _unpacked(turn.before, size)
+        exchange = self._last(task, target)
+        if exchange is not None and exchange.prompts & {prompt.id for prompt in asked}:
+            return _unpacked(exchange.before, size)
         now = self._clock()
-        if turn is not None and max(_saved(task), now - _UNSAVED) < turn.when <= now:
-            return _unpacked(turn.after, size)
+        if exchange is not None and max(_saved(task), now - _UNSAVED) < exchange.when <= now:
+            return _unpacked(exchange.after, size)
         predictions = [each for each in task.predictions if each.get("model_version") == version] or task.predictions
         newest = next((documents[-1] for documents in (task.drafts, task.annotations, predictions) if documents), {})
         return _regions(newest, target, size)
@@ -79,18 +79,18 @@ class Screens:
         before: Regions,
         after: Regions,
     ) -> None:
-        """Keep a turn; the oldest one is forgotten where there are too many."""
+        """Keep an exchange; the oldest one is forgotten where there are too many."""
         names = frozenset(prompt.id for prompt in asked)
-        turn = Turn(self._clock(), granularity, names, _packed(before), _packed(after))
+        exchange = Exchange(self._clock(), granularity, names, _packed(before), _packed(after))
         with self._lock:
-            self._turns.pop(_key(task, target), None)
-            self._turns[_key(task, target)] = turn
-            while len(self._turns) > _MOST_TURNS:
-                self._turns.popitem(last=False)
+            self._exchanges.pop(_key(task, target), None)
+            self._exchanges[_key(task, target)] = exchange
+            while len(self._exchanges) > _MOST_EXCHANGES:
+                self._exchanges.popitem(last=False)
 
-    def _last(self, task: Task, target: BrushTarget) -> Turn | None:
+    def _last(self, task: Task, target: BrushTarget) -> Exchange | None:
         with self._lock:
-            return self._turns.get(_key(task, target))
+            return self._exchanges.get(_key(task, target))
 
 
 def drafted(task: Task, target: BrushTarget, size: tuple[int, int]) -> Regions:

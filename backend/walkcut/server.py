@@ -131,6 +131,7 @@ def _add_project_routes(
             store.record(Event(action, _project(body), body))
         except StoreError:
             metrics.events.labels("lost").inc()
+            learner.compare_soon()
             log.error("%s is lost, unless a comparison with Label Studio finds it", action)  # noqa: TRY400
             raise
         metrics.events.labels("stored").inc()

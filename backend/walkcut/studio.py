@@ -187,7 +187,7 @@ class Studio:
             remedy = _REMEDIES.get(error.status_code or 0, "see Label Studio's log")
             said = f"{error.status_code}{_detail(error.body)}"
             raise StudioError(f"{place} answered {said} when asked for {wanted}: {remedy}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter where it is nested too deep to be read
             raise StudioError(f"{place} gave no JSON when asked for {wanted}: {_OTHER_SERVER}") from error
 
 

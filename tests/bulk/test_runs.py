@@ -9,7 +9,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.bulk.stand_ins import TARGET, done, picture, plan_for, quick_segmenter
-from tests.e2e.processes import free_port
+from tests.processes import free_port
 from tests.scenes import png, quarters
 from walkcut.bulk.formats import LabelStudioFormat, PngFormat
 from walkcut.bulk.items import Item

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 
-from tests.e2e.processes import STOP_S, free_port, is_up, wait_for
+from tests.processes import STOP_S, free_port, is_up, wait_for
 
 _CONFINED = """
 set -e

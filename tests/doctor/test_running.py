@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import free_port
 from tests.images.stand_ins import Site, reply, serving
+from tests.processes import free_port
 from tests.test_annotator import annotator
 from walkcut.annotator import Annotator
 from walkcut.doctor import running

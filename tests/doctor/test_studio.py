@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from tests.e2e.processes import free_port
 from tests.images.stand_ins import PERSONAL, Route, Site, jwt, redirect, reply, serving
+from tests.processes import free_port
 from walkcut.doctor.api import Api
 from walkcut.doctor.findings import Finding
 from walkcut.doctor.studio import compare_clocks, look_at_address, look_at_switches, look_at_token, token_kind

@@ -18,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.e2e.label_studio import EMAIL, PASSWORD
-from tests.e2e.processes import wait_for
+from tests.processes import wait_for
 
 Value = TypeVar("Value")
 

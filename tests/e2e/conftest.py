@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.browser import Editor
 from tests.e2e.chromium import chromium
 from tests.e2e.label_studio import LabelStudio, running_label_studio
-from tests.e2e.processes import free_port, run_walkcut, served
+from tests.processes import free_port, run_walkcut, served
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARTIFACTS = REPOSITORY / "artifacts"

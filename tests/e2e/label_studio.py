@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from tests.e2e.processes import free_port, served
+from tests.processes import free_port, served
 
 Json = dict[str, Any]
 

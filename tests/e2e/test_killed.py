@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e import pictures
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.processes import free_port, is_up, run_walkcut, wait_for
+from tests.processes import free_port, is_up, run_walkcut, wait_for
 
 pytestmark = pytest.mark.e2e
 

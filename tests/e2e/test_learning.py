@@ -11,7 +11,7 @@ import pytest
 from tests.e2e import pictures
 from tests.e2e.browser import Editor
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.processes import wait_for
+from tests.processes import wait_for
 
 pytestmark = pytest.mark.e2e
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.label_studio import LabelStudio
-from tests.e2e.processes import run_walkcut, wait_for
+from tests.processes import run_walkcut, wait_for
 
 pytestmark = pytest.mark.e2e
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import requests
 
-from tests.e2e.processes import STOP_S, free_port, is_up, wait_for
+from tests.processes import STOP_S, free_port, is_up, wait_for
 from tests.scenes import data_url, png, quarters
 from walkcut import brush
 from walkcut.store import ProjectStore

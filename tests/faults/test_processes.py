@@ -5,8 +5,8 @@ from pathlib import Path
 
 import requests
 
-from tests.e2e.processes import wait_for
 from tests.faults.backend import PATIENCE_S, PICTURE, Backend, descendants, kill_model, running, submitting
+from tests.processes import wait_for
 from tests.scenes import data_url, png, quarters
 
 

@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from benchmarks import load
-from tests.e2e.processes import free_port, wait_for
 from tests.faults.backend import PATIENCE_S, PROJECT, Backend, kill_model, picture, running, submitting
 from tests.faults.hosts import dripping, good, half, hosting, label_studio, reset, silent
+from tests.processes import free_port, wait_for
 from tests.scenes import data_url
 from walkcut.lessons import Lesson
 from walkcut.store import ProjectStore

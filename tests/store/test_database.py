@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from tests.e2e.processes import free_port, wait_for
 from tests.postgres import PASSWORD, Postgres
+from tests.processes import free_port, wait_for
 from walkcut.errors import SettingsError, StoreError
 from walkcut.store import Event, ProjectStore, database
 from walkcut.store.database import VERSION

@@ -13,7 +13,7 @@ from typing import Any, cast
 import requests
 import waitress
 
-from tests.e2e.processes import free_port, is_up, wait_for
+from tests.processes import free_port, is_up, wait_for
 from walkcut.annotator import Annotator
 from walkcut.learner import Learner
 from walkcut.server import create_app

@@ -20,7 +20,7 @@ from walkcut.bulk.items import Item
 from walkcut.bulk.ledger import Done, Entry, Failure, Outcome, parts_folder
 from walkcut.bulk.machines import check_marks, check_versions, connected, marked, room
 from walkcut.bulk.pools import Pool, Stage, Worker, from_table, item_of, to_table
-from walkcut.bulk.work import Growing, Grown, Picture, Plan, Reading, make_finisher, make_labeller
+from walkcut.bulk.work import Growing, Grown, Loaded, Plan, Reading, make_finisher, make_labeller
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.pipeline import Segmenter
 
@@ -128,7 +128,7 @@ def _make_reader(plan: Plan) -> _Step:
 def _make_grower(load: Callable[[], Segmenter]) -> _Step:
     growing = Growing(load())
 
-    def grow(picture: Picture | Failure) -> Grown | Failure:
+    def grow(picture: Loaded | Failure) -> Grown | Failure:
         grown = growing(picture)
         return grown if isinstance(grown, Failure) else grown.packed()
 

@@ -21,7 +21,7 @@ from walkcut.bulk.items import Item
 from walkcut.bulk.ledger import Entry, Failure
 from walkcut.bulk.local import READERS, Work, ahead
 from walkcut.bulk.machines import check_marks
-from walkcut.bulk.work import Grown, Picture
+from walkcut.bulk.work import Grown, Loaded
 from walkcut.errors import SettingsError, WalkcutError
 
 _ATTEMPTS = 2  # at a picture by itself
@@ -129,6 +129,6 @@ def from_table(table: pa.Table) -> list[Any]:
     return [pickle.loads(row) for row in table[_JOB].to_pylist()]  # noqa: S301  # nosec B301 - of this run
 
 
-def item_of(job: Item | Entry | Picture | Grown) -> Item:
+def item_of(job: Item | Entry | Loaded | Grown) -> Item:
     """The picture that a job is about, at whatever stage it is."""
     return job if isinstance(job, Item) else job.item

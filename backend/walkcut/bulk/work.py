@@ -69,7 +69,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Loaded:
     """A picture that was read: the key of its tree, and its pixels, or the tree that was grown of them before."""
 
     item: Item
@@ -99,19 +99,19 @@ class Reading:
     def __init__(self, plan: Plan) -> None:
         self._plan, self._source = plan, PictureSource(plan.policy, plan.access)
 
-    def __call__(self, item: Item | Failure) -> Picture | Failure:
+    def __call__(self, item: Item | Failure) -> Loaded | Failure:
         """Read and decode a picture, unless its tree is known."""
         return item if isinstance(item, Failure) else _guarded(item, self._read)
 
-    def _read(self, item: Item, seconds: dict[str, float]) -> Picture:
+    def _read(self, item: Item, seconds: dict[str, float]) -> Loaded:
         with _stage("read", seconds):
             data = read_place(item, self._source, self._plan.policy)
             key = tree_key(picture_digest(data), self._plan.segmenter)
             tree = self._known_tree(key)
         if tree is not None:
-            return Picture(item, key, tree, seconds)
+            return Loaded(item, key, tree, seconds)
         with _stage("decode", seconds):
-            return Picture(item, key, decode(data, self._plan.limits), seconds)
+            return Loaded(item, key, decode(data, self._plan.limits), seconds)
 
     def _known_tree(self, key: str) -> CutTree | None:
         """The tree that was grown before, unless it is damaged."""
@@ -130,13 +130,13 @@ class Growing:
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
 
-    def __call__(self, picture: Picture | Failure) -> Grown | Failure:
+    def __call__(self, picture: Loaded | Failure) -> Grown | Failure:
         """Grow a picture's tree, unless it is known."""
         if isinstance(picture, Failure):
             return picture
         return _guarded(picture.item, lambda item, seconds: self._grow(item, picture, seconds))
 
-    def _grow(self, item: Item, picture: Picture, seconds: dict[str, float]) -> Grown:
+    def _grow(self, item: Item, picture: Loaded, seconds: dict[str, float]) -> Grown:
         if isinstance(picture.content, CutTree):
             return Grown(item, picture.key, picture.content, picture.seconds, known=True)
         with _stage("tree", seconds):
@@ -191,7 +191,7 @@ class Labeller:
     growing: Growing
     finishing: Finishing
 
-    def complete(self, picture: Picture | Failure) -> Outcome:
+    def complete(self, picture: Loaded | Failure) -> Outcome:
         """All that follows `prepare`."""
         return self.finishing(self.growing(picture))
 
