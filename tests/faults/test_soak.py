@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from benchmarks import load
-from tests.faults.backend import PATIENCE_S, PROJECT, Backend, kill_model, picture, running, submitting
+from tests.faults.backend import PATIENCE_S, PROJECT, Backend, kill_model, picture, running, submitted, submitting
 from tests.faults.hosts import dripping, good, half, hosting, label_studio, reset, silent
 from tests.processes import free_port, wait_for
 from tests.scenes import data_url
@@ -28,6 +28,23 @@ REFERENCES = [data_url(picture(number)) for number in range(12)]
 
 def test_ten_minutes_of_load() -> None:
     assert load.run(10, 20).broken == []
+
+
+def test_what_a_locked_database_refused_is_asked_for_soon(folder: Path) -> None:
+    refused = submitted(5, "/data/upload/1/1.png", size=(30, 41))
+    answers = label_studio([])
+    with (
+        hosting(answers) as studio,
+        running(folder, LABEL_STUDIO_URL=studio.url, LABEL_STUDIO_API_KEY="0123456789abcdef" * 2) as backend,
+        closing(sqlite3.connect(folder / "state" / "walkcut.sqlite3")) as other,
+    ):
+        backend.says("Synchronised(learned=0")
+        other.execute("BEGIN IMMEDIATE")
+        assert backend.post("/webhook", refused).status_code == 503
+        other.rollback()
+        answers |= label_studio([refused["annotation"]])
+        backend.learns(5)
+        assert not backend.stored()[0], "no webhook told of it"
 
 
 @contextmanager
