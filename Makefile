@@ -35,7 +35,7 @@ docker: $(VENV)/.hadolint .compose
 unit: $(VENV)/.test-installed .postgres .faketime
 	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m "not e2e and not soak" --cov --cov-report=term
 
-# What takes long: run now and then, not at every change.
+# What takes long: run now and then, not at every change. Where a Docker engine answers, the Compose file is brought up.
 soak: $(VENV)/.test-installed .postgres .faketime
 	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m soak
 
