@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,9 +153,42 @@ def visit(client: Client, task: Json, picture: int, pause: Callable[[], None]) -
     client.predict("after submit", ANNOTATED, [task], {"result": []})
 
 
+class Gate:
+    """Lets the team begin a piece of work; while it is shut, those begun have ended, and others wait."""
+
+    def __init__(self) -> None:
+        self._changed, self._within, self._is_shut = threading.Condition(), 0, False
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """A piece of work, from when the gate is open."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_shut)
+            self._within += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._within -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def shut(self) -> Iterator[None]:
+        """A time without work, from when the last piece has ended."""
+        with self._changed:
+            self._is_shut = True
+            self._changed.wait_for(lambda: not self._within)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_shut = False
+                self._changed.notify_all()
+
+
 @dataclass(frozen=True)
 class Team:
-    """Annotators and one who retrieves predictions, until `stop` is set.
+    """Annotators and one who retrieves predictions, until `stop` is set; a task or a page is begun at an open `gate`.
 
     They work on so many pictures of a host, to whose questions `expected` holds the right answers; `page` is how many
     tasks are selected for predictions at a time.
@@ -165,6 +199,7 @@ class Team:
     page: int
     record: Record
     expected: Mapping[str, Any]
+    gate: Gate
     stop: threading.Event
 
     def annotate(self, client: Client, who: int, seconds_per_step: float) -> None:
@@ -177,15 +212,15 @@ class Team:
         self.stop.wait(chance.uniform(0, 6 * seconds_per_step))  # nobody begins with all the others
         while not self.stop.is_set():
             picture, number = chance.randrange(self.pictures), number + 1
-            for question, answer in visit(client, task_of(number, self.host, picture), picture, pause):
-                if answer != self.expected[question]:
-                    self.record.wrong.append(f"task {number}: {question}")
+            with self.gate.passing():
+                for question, answer in visit(client, task_of(number, self.host, picture), picture, pause):
+                    if answer != self.expected[question]:
+                        self.record.wrong.append(f"task {number}: {question}")
 
     def retrieve(self, client: Client) -> None:
         """Predictions for page after page, half of whose pictures are new; what was not done comes again."""
         chance, fresh, first, waiting = random.Random(0), NEW, dict[int, list[Any]](), list[int]()
         while not self.stop.is_set():
-            client.set_up(LISTED)
             share = self.page // 4
             seen = chance.sample(range(self.pictures), min(self.pictures, share))
             seen += chance.sample(sorted(first), min(len(first), share))
@@ -193,7 +228,9 @@ class Team:
             pictures = [*waiting, *seen, *range(fresh, fresh + added)]
             fresh += added
             tasks = [task_of(picture + 1, self.host, picture) for picture in pictures]
-            results = client.predict("batch", LISTED, tasks)
+            with self.gate.passing():
+                client.set_up(LISTED)
+                results = client.predict("batch", LISTED, tasks)
             if results is None:
                 continue
             waiting = [picture for picture, predictions in zip(pictures, results, strict=True) if not predictions]

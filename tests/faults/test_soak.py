@@ -27,7 +27,7 @@ REFERENCES = [data_url(picture(number)) for number in range(12)]
 
 
 def test_ten_minutes_of_load() -> None:
-    assert load.run(10, 20).broken == []
+    assert load.run(load.Load()).broken == []
 
 
 def test_what_a_locked_database_refused_is_asked_for_soon(folder: Path) -> None:
