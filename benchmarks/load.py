@@ -28,6 +28,7 @@ from label_studio_sdk.converter import brush
 from PIL import Image
 
 from benchmarks.pictures import jpeg, picture_host
+from benchmarks.processes import descendants
 from benchmarks.responsiveness import free_port, wait_until_up
 from benchmarks.team import ANNOTATED, Client, Gate, Record, Team, script, task_of, visit
 from walkcut.pipeline import load_segmenter
@@ -42,10 +43,10 @@ _LEARNED_S = 120.0
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked: of annotators on so many pictures, and of one who retrieves predictions by pages of tasks.
+    """How much is asked: by annotators of so many pictures, and by one who retrieves predictions of pages of tasks.
 
-    In the `warm_up`, in minutes as well, caches fill, and the project gets as many lessons as are read. A `pause` of
-    annotators is a sixth of a real one, in seconds. In a `rest`, all is learned, and what was freed is given back.
+    `warm_up` is in minutes too: caches fill, and the project gets as many lessons as are read. An annotator's `pause`,
+    a sixth of a real one, and a `rest` are in seconds: in a rest all is learned, and what was freed is given back.
     """
 
     minutes: float = 10.0
@@ -174,11 +175,11 @@ def _memory(team: Team, pid: int, minutes: float, rest: float) -> tuple[Rest, fl
 
 
 def _sampled(pid: int, seconds: float) -> list[float]:
-    """Memory each second, for so long."""
-    samples, end = [resident_mb(pid)], time.monotonic() + seconds
-    while time.monotonic() < end:
+    """Memory of a process and all below it each second, for so long."""
+    samples, end = list[float](), time.monotonic() + seconds
+    while not samples or time.monotonic() < end:
+        samples.append(sum(map(resident_mb, [pid, *descendants(pid)])))
         time.sleep(1)
-        samples.append(resident_mb(pid))
     return samples
 
 
@@ -193,14 +194,12 @@ def _scrape(client: Client, stop: threading.Event) -> None:
 
 
 def resident_mb(pid: int) -> float:
-    """Memory of a process and its children, in MB; none where it has ended."""
+    """Memory of a process, in MB; none where it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-        children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    own = next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)
-    return own + sum(resident_mb(int(child)) for child in children.split())
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)
 
 
 def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
@@ -222,8 +221,8 @@ def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
 
 def _print(outcome: Outcome) -> None:
     """What there is to know."""
-    record, calls = outcome.record, len(outcome.record.calls)
-    print(f"{calls} requests")
+    record = outcome.record
+    print(f"{len(record.calls)} requests")
     for kinds in (_INTERACTIVE, *((kind,) for kind in (*_INTERACTIVE, "open", "batch", "webhook", "setup", "health"))):
         seconds = outcome.seconds(*kinds)
         if len(seconds):

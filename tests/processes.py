@@ -42,9 +42,17 @@ def is_up(url: str) -> bool:
 
 
 def run_walkcut(environment: Mapping[str, str], *arguments: object) -> str:
-    """What the command `walkcut` prints; an exit status other than 0 is a RuntimeError with its last words."""
-    command = [sys.executable, "-m", "walkcut", *map(str, arguments)]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    """What the command `walkcut` prints, as `run` has it."""
+    return run([sys.executable, "-m", "walkcut", *map(str, arguments)], environment)
+
+
+def run(command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None) -> str:
+    """What a command prints, here or in a folder; a status other than 0 is a RuntimeError with its last words.
+
+    `environment` is laid over this process's own.
+    """
+    whole = {**os.environ, **environment}
+    done = subprocess.run(command, cwd=folder, env=whole, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
     return done.stdout

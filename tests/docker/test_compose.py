@@ -4,7 +4,6 @@ Compose's own variables count: COMPOSE_FILE may name a further file, with what t
 """
 
 import json
-import os
 import secrets
 import shutil
 import subprocess
@@ -16,10 +15,13 @@ from typing import Any
 import pytest
 import requests
 
-from tests.processes import free_port, wait_for
+from tests.processes import free_port, run, wait_for
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 START_S = 120.0  # for a container that was killed to be back
+
+
+pytestmark = pytest.mark.soak
 
 
 def has_engine() -> bool:
@@ -28,9 +30,6 @@ def has_engine() -> bool:
         shutil.which("docker") is not None
         and not subprocess.run(["docker", "version"], capture_output=True, check=False).returncode
     )
-
-
-pytestmark = [pytest.mark.soak, pytest.mark.skipif(not has_engine(), reason="no Docker engine answers here")]
 
 
 class Stack:
@@ -55,7 +54,7 @@ class Stack:
     def compose(self, *arguments: str) -> str:
         """What Compose prints; RuntimeError with its last words where it fails."""
         fixed = ["--project-name", "walkcut-check", "--env-file", ".env.example"]
-        return self._run([*self._compose, *fixed, *arguments])
+        return run([*self._compose, *fixed, *arguments], self._environment, DOCKER)
 
     def inside(self, *command: str) -> str:
         """What a command prints in walkcut's container."""
@@ -64,7 +63,7 @@ class Stack:
     def docker(self, command: str, service: str, *options: str) -> str:
         """What Docker says of a service's container, which may have ended."""
         container = self.compose("ps", "--all", "--quiet", service).strip()
-        return self._run(["docker", command, *options, container]).strip()
+        return run(["docker", command, *options, container], {}).strip()
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """An answer of Label Studio's API."""
@@ -73,17 +72,12 @@ class Stack:
         answer.raise_for_status()
         return answer.json()
 
-    def _run(self, command: list[str]) -> str:
-        environment = {**os.environ, **self._environment}
-        done = subprocess.run(command, cwd=DOCKER, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{command} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
-        return done.stdout
-
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """The services, up, with the first project made."""
+    if not has_engine():
+        pytest.skip("no Docker engine answers here")
     stack = Stack()
     stack.compose("build")
     try:

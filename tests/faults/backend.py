@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import requests
 
+from benchmarks.processes import descendants
 from tests.processes import STOP_S, free_port, is_up, wait_for
 from tests.scenes import data_url, png, quarters
 from walkcut import brush
@@ -187,16 +188,6 @@ def submitting(backend: Backend, first: int = 1) -> Iterator[list[int]]:
     finally:
         stop.set()
         annotator.join()
-
-
-def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that these have."""
-    try:
-        listed = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    children = [int(child) for child in listed.split()]
-    return [*children, *(each for child in children for each in descendants(child))]
 
 
 def kill_model(backend: Backend) -> None:

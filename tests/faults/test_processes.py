@@ -5,7 +5,8 @@ from pathlib import Path
 
 import requests
 
-from tests.faults.backend import PATIENCE_S, PICTURE, Backend, descendants, kill_model, running, submitting
+from benchmarks.processes import descendants
+from tests.faults.backend import PATIENCE_S, PICTURE, Backend, kill_model, running, submitting
 from tests.processes import wait_for
 from tests.scenes import data_url, png, quarters
 

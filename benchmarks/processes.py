@@ -1,0 +1,13 @@
+"""What runs below a process (Linux)."""
+
+from pathlib import Path
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that these have."""
+    try:
+        listed = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    children = [int(child) for child in listed.split()]
+    return [*children, *(each for child in children for each in descendants(child))]
