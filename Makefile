@@ -44,7 +44,7 @@ e2e: $(VENV)/.test-installed $(LS_VENV)/.installed .browser
 
 benchmark: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.brush
-	$(BIN)/python -m benchmarks.picture
+	$(BIN)/python -m benchmarks.image
 	$(BIN)/python -m benchmarks.responsiveness
 	$(BIN)/python -m benchmarks.annotators
 	$(BIN)/python -m benchmarks.load

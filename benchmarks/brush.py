@@ -4,7 +4,7 @@ import numpy as np
 from label_studio_sdk.converter.brush import decode_rle, mask2rle
 
 from benchmarks.timing import median_seconds
-from walkcut import brush
+from walkcut.labelstudio import brush
 
 
 def ragged_disc(height: int, width: int) -> np.ndarray:

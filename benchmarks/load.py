@@ -27,13 +27,13 @@ import numpy as np
 from label_studio_sdk.converter import brush
 from PIL import Image
 
-from benchmarks.pictures import jpeg, picture_host
+from benchmarks.images import jpeg, picture_host
 from benchmarks.processes import descendants
 from benchmarks.responsiveness import free_port, wait_until_up
 from benchmarks.team import ANNOTATED, Client, Gate, Record, Team, script, task_of, visit
-from walkcut.pipeline import load_segmenter
-from walkcut.segmentation.granularity import Level
-from walkcut.store import ProjectStore
+from walkcut.hierarchy.granularity import Level
+from walkcut.segmentation.segmenter import load_segmenter
+from walkcut.storage import ProjectStore
 
 MOST_P95_S = 1.0  # of annotators' calls while predictions are retrieved
 MOST_GROWTH = 1.0  # MB per 1,000 requests

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from walkcut.backbones.classical import EmbeddedExtractor
 from walkcut.evaluation.contingency import coarsened, contingency_table
 from walkcut.evaluation.datasets import Example, read_dataset
 from walkcut.evaluation.metrics import ScaleScores, covering, scale_scores
-from walkcut.extraction.embedded import EmbeddedExtractor
-from walkcut.methods.evidence import outlines
-from walkcut.segmentation.hierarchy import renumber
-from walkcut.segmentation.merge import MergeRule, merge_leaves, watershed_leaves
-from walkcut.segmentation.refine import snap_labels
+from walkcut.hierarchy.hierarchy import renumber
+from walkcut.segmentation.algorithms.region_merging import MergeRule, merge_leaves, watershed_leaves
+from walkcut.segmentation.algorithms.upsampling import snap_labels
+from walkcut.segmentation.methods.inputs import outlines
 
 GRID: Mapping[str, Sequence[float]] = {
     "histogram": (0.3, 0.6, 0.8),

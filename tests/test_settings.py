@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from walkcut.errors import SettingsError
-from walkcut.segmentation.granularity import Segments
+from walkcut.hierarchy.granularity import Segments
 from walkcut.settings import Settings, read_settings
 
 

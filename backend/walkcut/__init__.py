@@ -1,13 +1,13 @@
 """walkcut: zero-shot brush pre-annotations for Label Studio, by random walks and normalised cuts."""
 
-from walkcut import brush
+from walkcut.backbones import load_extractor
 from walkcut.errors import WalkcutError
-from walkcut.extraction import load_extractor
-from walkcut.pipeline import Segmenter, load_segmenter
-from walkcut.recipes import RECIPES, Recipe
-from walkcut.segmentation.granularity import parse_granularity
-from walkcut.segmentation.oracle import oracle_merge, oracle_merge_tree
-from walkcut.segmentation.tree import CutTree
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.hierarchy.granularity import parse_granularity
+from walkcut.labelstudio import brush
+from walkcut.learning.oracle_merge import oracle_merge, oracle_merge_tree
+from walkcut.segmentation.presets import RECIPES, Recipe
+from walkcut.segmentation.segmenter import Segmenter, load_segmenter
 
 __all__ = [
     "RECIPES",

@@ -8,9 +8,9 @@ from typing import Any
 
 from platformdirs import user_data_path
 
-from walkcut.access import Credentials
+from walkcut.auth import Credentials
 from walkcut.errors import SettingsError, WalkcutError
-from walkcut.segmentation.granularity import Granularity, Level, parse_granularity
+from walkcut.hierarchy.granularity import Granularity, Level, parse_granularity
 
 _DTYPES = ("float32", "float16", "bfloat16")
 _LOG_FORMATS = ("text", "json")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from tests.bulk.stand_ins import done
+from tests.builders.bulk import done
 from walkcut.bulk import progress
-from walkcut.bulk.ledger import Failure
+from walkcut.bulk.checkpoint import Failure
 from walkcut.bulk.progress import gpu_use, shown
 from walkcut.errors import SettingsError
 

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.bulk.held_studio import HeldStudio
-from tests.bulk.stand_ins import TARGET, done, picture, plan_for, quick_segmenter
-from walkcut.annotator import Options, Project, model_version
+from tests.builders.bulk import TARGET, done, picture, plan_for, quick_segmenter
+from tests.builders.held_studio import HeldStudio
 from walkcut.bulk import sinks
+from walkcut.bulk.checkpoint import Done, Failure, Outcome, open_ledger
 from walkcut.bulk.items import Item, Labelled, Labelling, Segment
-from walkcut.bulk.ledger import Done, Failure, Outcome, open_ledger
-from walkcut.bulk.runs import carry_out, fingerprint
+from walkcut.bulk.runner import carry_out, fingerprint
 from walkcut.bulk.sinks import StudioSink, TaskFormat, is_replaceable, whole_predictions
-from walkcut.bulk.sources import project_items
-from walkcut.bulk.work import Plan, make_labeller
+from walkcut.bulk.sources.scan import project_items
+from walkcut.bulk.steps import Plan, make_labeller
 from walkcut.errors import StudioError
+from walkcut.hierarchy.granularity import Level, Segments, Threshold
+from walkcut.inference.predictor import Options, Project, model_version
 from walkcut.labelstudio import Region, Task, prediction
-from walkcut.segmentation.granularity import Level, Segments, Threshold
 
 OLD = ("auto-walkcut-merge-01234567", "tau=0.4-walkcut-ncut+merge-89abcdef")
 OTHERS = ("sam-2", "folded-walkcut-7")

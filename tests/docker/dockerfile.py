@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 
-from tests.processes import STOP_S, free_port, is_up, wait_for
+from tests.builders.processes import STOP_S, free_port, is_up, wait_for
 
 _CONFINED = """
 set -e

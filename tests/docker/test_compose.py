@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.processes import free_port, run, wait_for
+from tests.builders.processes import free_port, run, wait_for
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 START_S = 120.0  # for a container that was killed to be back

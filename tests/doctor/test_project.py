@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from tests.doctor.test_studio import LEGACY, document
-from tests.images.stand_ins import Site, reply, serving
-from tests.scenes import data_url, png, quarters
-from tests.test_learner import CONFIG
+from tests.builders.http_site import Site, reply, serving
+from tests.builders.scenes import data_url, png, quarters
+from tests.doctor.test_labelstudio import LEGACY, document
+from tests.serving.test_feedback import CONFIG
 from walkcut.doctor import project
-from walkcut.doctor.api import Api
-from walkcut.doctor.findings import Finding
-from walkcut.doctor.running import Running
+from walkcut.doctor.checks import Finding
+from walkcut.doctor.probe import Api
+from walkcut.doctor.server import Running
 from walkcut.errors import ImageDecodeError, ImageFetchError, LabelConfigError, RequestError, StudioError
 from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource
 from walkcut.labelstudio import brush_targets

@@ -17,8 +17,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from tests.builders.processes import wait_for
 from tests.e2e.label_studio import EMAIL, PASSWORD
-from tests.processes import wait_for
 
 Value = TypeVar("Value")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.processes import free_port, run_walkcut, served
 from tests.e2e.browser import Editor
 from tests.e2e.chromium import chromium
 from tests.e2e.label_studio import LabelStudio, running_label_studio
-from tests.processes import free_port, run_walkcut, served
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARTIFACTS = REPOSITORY / "artifacts"

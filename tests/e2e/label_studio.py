@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from tests.processes import free_port, served
+from tests.builders.processes import free_port, served
 
 Json = dict[str, Any]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.processes import free_port, is_up, run_walkcut, wait_for
 from tests.e2e import pictures
 from tests.e2e.label_studio import LabelStudio
-from tests.processes import free_port, is_up, run_walkcut, wait_for
 
 pytestmark = pytest.mark.e2e
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.processes import wait_for
 from tests.e2e import pictures
 from tests.e2e.browser import Editor
 from tests.e2e.label_studio import LabelStudio
-from tests.processes import wait_for
 
 pytestmark = pytest.mark.e2e
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import requests
 
-from tests.bsds500 import photographs
+from tests.builders.bsds500 import photographs
 from tests.e2e import pictures
 from tests.e2e.browser import Editor
 from tests.e2e.expected import expected_masks

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.builders.processes import run_walkcut, wait_for
 from tests.e2e.label_studio import LabelStudio
-from tests.processes import run_walkcut, wait_for
 
 pytestmark = pytest.mark.e2e
 

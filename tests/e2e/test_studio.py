@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.label_studio import Json, LabelStudio
 from walkcut.errors import StudioError
 from walkcut.images import LabelStudioAccess
-from walkcut.studio import Studio
+from walkcut.labelstudio.client import Studio
 
 pytestmark = [
     pytest.mark.e2e,
@@ -31,7 +31,7 @@ def mask(number: int) -> Json:
 def test_annotations_and_predictions_of_a_real_label_studio(
     label_studio: LabelStudio, studio: Studio, label_config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("walkcut.studio._PAGE", 2)
+    monkeypatch.setattr("walkcut.labelstudio.client._PAGE", 2)
     number = label_studio.create_project("Studio", label_config.strip())
     project = str(number)
     assert (studio.title(project), studio.label_config(project)) == ("Studio", label_config.strip())
@@ -93,7 +93,7 @@ def test_more_versions_than_label_studio_lists_are_known(
 def test_tasks_annotated_while_they_are_read_hide_no_other(
     label_studio: LabelStudio, studio: Studio, label_config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("walkcut.studio._PAGE", 2)
+    monkeypatch.setattr("walkcut.labelstudio.client._PAGE", 2)
     number = label_studio.create_project("Reading", label_config)
     tasks = label_studio.import_tasks(number, [{"image": f"{n}.png"} for n in range(5)])
     seen = []

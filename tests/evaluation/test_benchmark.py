@@ -2,12 +2,12 @@
 
 import torch
 
-from tests.scenes import png, quarters
-from tests.tiny_diffusion import tiny_extractor
+from tests.builders.scenes import png, quarters
+from tests.builders.tiny_diffusion import tiny_extractor
 from walkcut.evaluation.benchmark import Meter, compare_with_plain, made_picture, measure_stages
 from walkcut.images import DecodeLimits, decode
-from walkcut.pipeline import Segmenter
-from walkcut.recipes import PUBLISHED, RECIPES
+from walkcut.segmentation.presets import PUBLISHED, RECIPES
+from walkcut.segmentation.segmenter import Segmenter
 
 CPU = torch.device("cpu")
 

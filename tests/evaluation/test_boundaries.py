@@ -7,7 +7,7 @@ from scipy.io import loadmat
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from tests.bsds500 import ROOT, needs_photographs, photographs
+from tests.builders.bsds500 import ROOT, needs_photographs, photographs
 from walkcut.errors import SegmentationError
 from walkcut.evaluation.boundaries import (
     BoundaryCounts,

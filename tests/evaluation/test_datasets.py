@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bsds500 import ROOT, needs_photographs
-from tests.evaluation.truth_files import damage, save_labels, save_people, save_picture
+from tests.builders.bsds500 import ROOT, needs_photographs
+from tests.builders.truth_files import damage, save_labels, save_people, save_picture
 from walkcut.errors import ImageDecodeError, SettingsError
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
 

@@ -12,9 +12,9 @@ from jaxtyping import Int64, UInt8
 from torch.nn.functional import interpolate
 
 from walkcut.evaluation.datasets import Dataset
+from walkcut.evaluation.ground_truth import IGNORE
 from walkcut.evaluation.metrics import matched_counts
 from walkcut.evaluation.protocols import PROTOCOLS, Protocol, Square
-from walkcut.evaluation.truths import IGNORE
 
 Labels = Int64[np.ndarray, "y x"]
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluation.test_runs import ONE, PIXELS, QUARTERS, Answering, dataset
-from tests.evaluation.truth_files import save_labels, save_picture
+from tests.builders.truth_files import save_labels, save_picture
+from tests.evaluation.test_runner import ONE, PIXELS, QUARTERS, Answering, dataset
 from walkcut.evaluation.datasets import Dataset
+from walkcut.evaluation.paper_results import Published
 from walkcut.evaluation.protocols import PROTOCOLS
-from walkcut.evaluation.published import Published
 from walkcut.evaluation.report import Outcome, apart, marks, report_page, score_plot, score_table
-from walkcut.evaluation.runs import Run
+from walkcut.evaluation.runner import Run
 from walkcut.evaluation.summary import summarise
 
 HOSTILE = "<script>alert('&\"')</script>"

@@ -15,10 +15,10 @@ import numpy as np
 import requests
 
 from benchmarks.processes import descendants
-from tests.processes import STOP_S, free_port, is_up, wait_for
-from tests.scenes import data_url, png, quarters
-from walkcut import brush
-from walkcut.store import ProjectStore
+from tests.builders.processes import STOP_S, free_port, is_up, wait_for
+from tests.builders.scenes import data_url, png, quarters
+from walkcut.labelstudio import brush
+from walkcut.storage import ProjectStore
 
 PROJECT = "7"
 LABELS = '<Label value="Region" neutral="true"/><Label value="Car"/>'

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.backend import CONFIG, PICTURE, PROJECT, Backend, running
-from tests.store.conftest import postgres  # noqa: F401  # a fixture
-from walkcut.store import ProjectStore
+from tests.storage.conftest import postgres  # noqa: F401  # a fixture
+from walkcut.storage import ProjectStore
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from tests.builders.postgres import Postgres
+from tests.builders.processes import wait_for
 from tests.faults.backend import PATIENCE_S, PICTURE, Backend, running, submitting
-from tests.postgres import Postgres
-from tests.processes import wait_for
 
 
 def test_a_locked_database_is_told_and_costs_no_prediction(backend: Backend) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.scenes import data_url
 from tests.faults.backend import PATIENCE_S, PICTURE, Backend, picture, running
-from tests.scenes import data_url
 
 LARGE = 400_000  # bytes of an event that does not fit; half a megabyte would go through a file of the web server's
 

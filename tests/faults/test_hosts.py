@@ -2,9 +2,9 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.builders.processes import free_port, wait_for
 from tests.faults.backend import PATIENCE_S, PICTURE, Backend
 from tests.faults.hosts import Answer, dripping, good, half, hosting, reset, silent
-from tests.processes import free_port, wait_for
 
 BAD: dict[str, Answer] = {"/silent": silent, "/dripping": dripping, "/half": half, "/reset": reset}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import requests
 
 from benchmarks.processes import descendants
+from tests.builders.processes import wait_for
+from tests.builders.scenes import data_url, png, quarters
 from tests.faults.backend import PATIENCE_S, PICTURE, Backend, kill_model, running, submitting
-from tests.processes import wait_for
-from tests.scenes import data_url, png, quarters
 
 
 def test_a_backend_that_is_killed_at_work_has_all_that_it_acknowledged(folder: Path) -> None:

@@ -13,12 +13,12 @@ import pytest
 import requests
 
 from benchmarks import load
+from tests.builders.processes import free_port, wait_for
+from tests.builders.scenes import data_url
 from tests.faults.backend import PATIENCE_S, PROJECT, Backend, kill_model, picture, running, submitted, submitting
 from tests.faults.hosts import dripping, good, half, hosting, label_studio, reset, silent
-from tests.processes import free_port, wait_for
-from tests.scenes import data_url
-from walkcut.lessons import Lesson
-from walkcut.store import ProjectStore
+from walkcut.learning.examples import Lesson
+from walkcut.storage import ProjectStore
 
 pytestmark = pytest.mark.soak
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from tests.builders.processes import free_port
 from tests.faults.backend import PICTURE, running, submitted
 from tests.faults.hosts import hosting, label_studio
-from tests.processes import free_port
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 PICTURE_THERE = "/data/upload/1/1.png"

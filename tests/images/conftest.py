@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.images.stand_ins import Site, serving
+from tests.builders.http_site import Site, serving
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.stand_ins import PERSONAL, Clock, Route, Seen, Site, jwt, redirect, reply
+from tests.builders.http_site import PERSONAL, Clock, Route, Seen, Site, jwt, redirect, reply
 from walkcut.errors import ImageFetchError
 from walkcut.images import Fetcher, FetchPolicy, LabelStudioAccess
 

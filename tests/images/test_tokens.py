@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.images.stand_ins import PERSONAL, Clock, jwt
+from tests.builders.http_site import PERSONAL, Clock, jwt
 from walkcut.images.tokens import Authorization, jwt_claims
 from walkcut.images.transport import Deadline
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.stand_ins import Site, reply, serving
+from tests.builders.http_site import Site, reply, serving
 from walkcut.errors import ImageFetchError
 from walkcut.images import Fetcher, FetchPolicy
 from walkcut.images.transport import Address, Deadline, is_public, resolve_host

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from tests.segmentation.test_tree import ROW
+from tests.hierarchy.test_cut_tree import ROW
 from walkcut.errors import ImageDecodeError, ImageFetchError, TreeFileError
+from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.images import DecodeLimits, Fetcher, FetchPolicy, decode
-from walkcut.segmentation.tree import CutTree
 
 MEGABYTE = 1 << 20
 LIMITS = DecodeLimits()

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.test_labelstudio_annotations import SIZE, TARGET, item
-from walkcut import brush
+from tests.labelstudio.test_annotations import SIZE, TARGET, item
 from walkcut.errors import BrushError, LabelConfigError, RequestError
 from walkcut.labelstudio import (
     Task,
     annotated_regions,
+    brush,
     brush_targets,
     prompts,
     read_extra_params,

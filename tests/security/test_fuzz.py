@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 from PIL import Image
 
-from tests.segmentation.test_tree import ROW, random_tree
-from tests.test_labelstudio_annotations import SIZE, TARGET, masked
-from walkcut import brush
-from walkcut.bulk.sources import read_sources
+from tests.hierarchy.test_cut_tree import ROW, random_tree
+from tests.labelstudio.test_annotations import SIZE, TARGET, masked
+from walkcut.bulk.sources.scan import read_sources
 from walkcut.errors import (
     BrushError,
     GranularityError,
@@ -32,11 +31,14 @@ from walkcut.errors import (
     SettingsError,
     TreeFileError,
 )
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.hierarchy.granularity import Level, Segments, Threshold, Walk, parse_granularity
 from walkcut.images import DecodeLimits, Fetcher, FetchPolicy, LabelStudioAccess, decode, shorten
 from walkcut.labelstudio import (
     Task,
     annotated_pictures,
     annotated_regions,
+    brush,
     brush_targets,
     exported_result,
     label_map,
@@ -48,8 +50,6 @@ from walkcut.labelstudio import (
     region_id,
     typed_lines,
 )
-from walkcut.segmentation.granularity import Level, Segments, Threshold, Walk, parse_granularity
-from walkcut.segmentation.tree import CutTree
 
 ROOT = Path(__file__).parents[2]
 LIMITS = DecodeLimits(max_pixels=1_000_000)

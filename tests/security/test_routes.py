@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.labelstudio.test_annotations import masked
 from tests.security.test_fuzz import ANY, mutated
-from tests.test_labelstudio_annotations import masked
-from tests.test_server import PICTURE, SETUP, Backend, predict_body, running, typed_line
-from walkcut.cli.parts import knows_callers
+from tests.serving.test_app import PICTURE, SETUP, Backend, predict_body, running, typed_line
 from walkcut.errors import WalkcutError
+from walkcut.inference.factory import knows_callers
 from walkcut.labelstudio import read_object
-from walkcut.learner import Learner
+from walkcut.serving.feedback import Learner
 from walkcut.settings import Settings
-from walkcut.store import Event
+from walkcut.storage import Event
 
 OPEN_ENDPOINTS = {"health", "ready"}
 POSTED = ["/setup", "/predict", "/webhook"]

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from tests.images.stand_ins import Site, redirect, reply
+from tests.builders.http_site import Site, redirect, reply
 from walkcut.errors import ImageFetchError
 from walkcut.images import Fetcher, FetchPolicy, LabelStudioAccess, PictureSource
 from walkcut.images.transport import Address, is_metadata, is_public

@@ -14,7 +14,7 @@ import torch
 from prometheus_client import CollectorRegistry, Counter, start_http_server
 from tqdm import tqdm
 
-from walkcut.bulk.ledger import Done, Failure, Outcome
+from walkcut.bulk.checkpoint import Done, Failure, Outcome
 from walkcut.errors import SettingsError, WalkcutError
 
 log = logging.getLogger(__name__)

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from walkcut.annotator import Project
+from walkcut.bulk.checkpoint import Done, Ledger
 from walkcut.bulk.formats import LabelStudioFormat
 from walkcut.bulk.items import Format, Labelled, Output
-from walkcut.bulk.ledger import Done, Ledger
-from walkcut.bulk.sources import task_keys
+from walkcut.bulk.sources.scan import task_keys
 from walkcut.errors import StudioError
+from walkcut.inference.predictor import Project
 from walkcut.labelstudio import BrushTarget
-from walkcut.studio import Studio
+from walkcut.labelstudio.client import Studio
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from walkcut.cli.project import project
 from walkcut.cli.recut import recut
 from walkcut.cli.segment import segment
 from walkcut.cli.serve import serve
-from walkcut.recipes import PUBLISHED, RECIPES, describe
+from walkcut.segmentation.presets import PUBLISHED, RECIPES, describe
 from walkcut.settings import Settings, read_settings
 
 

@@ -13,22 +13,22 @@ from typing import Any
 
 import click
 
-from walkcut.annotator import Project, configured_project
+from walkcut.bulk.checkpoint import FAILED, Ledger, open_ledger
 from walkcut.bulk.formats import FormatOptions, LabelStudioFormat, make_format
-from walkcut.bulk.ledger import FAILED, Ledger, open_ledger
 from walkcut.bulk.progress import Tally, metrics, shown
-from walkcut.bulk.runs import Engine, carry_out, fingerprint, write_report
+from walkcut.bulk.runner import Engine, carry_out, fingerprint, write_report
 from walkcut.bulk.sinks import FolderSink, Sink
-from walkcut.bulk.work import Plan
+from walkcut.bulk.steps import Plan
 from walkcut.cli.options import GranularityType
-from walkcut.cli.parts import access_of, options_of, policy_of, trees_of
 from walkcut.errors import SettingsError
+from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
+from walkcut.inference.factory import access_of, options_of, policy_of, trees_of
+from walkcut.inference.predictor import Project, configured_project
 from walkcut.labelstudio import BrushTarget, brush_targets
-from walkcut.logs import set_up_logging
-from walkcut.segmentation.granularity import Granularity
 from walkcut.settings import Settings
-from walkcut.store import TreeCache
+from walkcut.storage import TreeCache
+from walkcut.telemetry.logs import set_up_logging
 
 _PLAIN = BrushTarget("brush", "image", "image", ("Region",), labels=("Region",))
 _INTERRUPTED = 130  # as shells have it

@@ -8,10 +8,10 @@ from dataclasses import asdict
 
 import click
 
-from walkcut.cli.parts import access_of, annotator_of, policy_of
 from walkcut.doctor import Finding, Means, Subject, diagnose
 from walkcut.errors import SettingsError
 from walkcut.images import PictureSource
+from walkcut.inference.factory import access_of, annotator_of, policy_of
 from walkcut.settings import Settings, read_settings
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}

@@ -8,14 +8,14 @@ from typing import Any
 import click
 import torch
 
-from walkcut.bulk.local import one_model, whole_pictures
-from walkcut.bulk.runs import Engine
-from walkcut.bulk.work import Plan
+from walkcut.backbones import EMBEDDED
+from walkcut.bulk.engines.local import one_model, whole_pictures
+from walkcut.bulk.runner import Engine
+from walkcut.bulk.steps import Plan
 from walkcut.cli.bulk import cores
 from walkcut.cli.options import segmenter_of
 from walkcut.errors import SettingsError
-from walkcut.extraction import EMBEDDED
-from walkcut.pipeline import Segmenter
+from walkcut.segmentation.segmenter import Segmenter
 from walkcut.settings import Settings
 
 LOCAL, RAY = "local", "ray"
@@ -67,11 +67,11 @@ class Engines:
     def _ray(self, plan: Plan, out: Path) -> Engine[Any]:
         """Whole pictures in processes where the model is on the CPU, else a model on each GPU."""
         try:
-            from walkcut.bulk import cluster  # noqa: PLC0415 - needs an extra
+            from walkcut.bulk.engines import ray_engine  # noqa: PLC0415 - needs an extra
         except ImportError as error:
             raise SettingsError(f"--engine ray cannot be had ({error}): pip install 'walkcut[ray]'") from error
         kind = torch.device(self.settings.device).type  # Ray says which GPU: the only one that a process sees
         load = partial(segmenter_of, replace(self.settings, device=kind), random_weights=self.random_weights)
         if kind == "cpu":
-            return partial(cluster.whole_pictures, plan, out, load, cpus=self.cpus, processes=self.workers)
-        return partial(cluster.model_on_gpus, plan, out, load, processes=self.workers)
+            return partial(ray_engine.whole_pictures, plan, out, load, cpus=self.cpus, processes=self.workers)
+        return partial(ray_engine.model_on_gpus, plan, out, load, processes=self.workers)

@@ -13,18 +13,18 @@ import click
 from tqdm import tqdm
 
 from walkcut.cli.options import chosen, method_option, model_option, random_weights_option, segmenter_of
-from walkcut.evaluation.candidates import Candidate, TreeCandidate, baseline_candidates
+from walkcut.evaluation.classical_baselines import PEERS
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
-from walkcut.evaluation.feedback import feedback_scores, summarise_feedback
-from walkcut.evaluation.peers import PEERS
+from walkcut.evaluation.interactive import feedback_scores, summarise_feedback
+from walkcut.evaluation.paper_results import Published, published_rows
 from walkcut.evaluation.protocols import PROTOCOLS
-from walkcut.evaluation.published import Published, published_rows
 from walkcut.evaluation.report import Outcome, report_page
-from walkcut.evaluation.runs import Run
+from walkcut.evaluation.runner import Run
 from walkcut.evaluation.summary import at_segments, summarise
-from walkcut.pipeline import Segmenter
-from walkcut.recipes import describe
-from walkcut.segmentation.granularity import Granularity, Level, Segments, Threshold
+from walkcut.evaluation.systems import Candidate, TreeCandidate, baseline_candidates
+from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold
+from walkcut.segmentation.presets import describe
+from walkcut.segmentation.segmenter import Segmenter
 from walkcut.settings import read_settings
 
 _COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 60)

@@ -12,7 +12,9 @@ from PIL import Image
 
 from walkcut.cli.options import GranularityType
 from walkcut.errors import SettingsError, TreeFileError
-from walkcut.evaluation.truths import LabelImage
+from walkcut.evaluation.ground_truth import LabelImage
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.hierarchy.granularity import Granularity
 from walkcut.labelstudio import (
     AnnotatedRegion,
     annotated_pictures,
@@ -20,10 +22,8 @@ from walkcut.labelstudio import (
     exported_result,
     label_map,
 )
-from walkcut.segmentation.granularity import Granularity
-from walkcut.segmentation.oracle import oracle_merge, oracle_merge_tree, tree_segments
-from walkcut.segmentation.tree import CutTree
-from walkcut.store import atomic_file
+from walkcut.learning.oracle_merge import oracle_merge, oracle_merge_tree, tree_segments
+from walkcut.storage import atomic_file
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -6,11 +6,11 @@ from typing import Any
 import click
 import torch
 
+from walkcut.backbones import EMBEDDED, MODELS, Weights
 from walkcut.errors import GranularityError, SettingsError, WalkcutError
-from walkcut.extraction import EMBEDDED, MODELS, Weights
-from walkcut.pipeline import Segmenter, load_segmenter
-from walkcut.recipes import RECIPES
-from walkcut.segmentation.granularity import Granularity, parse_granularity
+from walkcut.hierarchy.granularity import Granularity, parse_granularity
+from walkcut.segmentation.presets import RECIPES
+from walkcut.segmentation.segmenter import Segmenter, load_segmenter
 from walkcut.settings import Settings
 
 model_option = click.option(

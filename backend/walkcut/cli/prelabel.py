@@ -8,8 +8,8 @@ import click
 
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.sinks import StudioSink, TaskFormat
-from walkcut.bulk.sources import project_items, read_sources
-from walkcut.bulk.work import Plan
+from walkcut.bulk.sources.scan import project_items, read_sources
+from walkcut.bulk.steps import Plan
 from walkcut.cli.bulk import (
     Run,
     Wishes,
@@ -23,12 +23,12 @@ from walkcut.cli.bulk import (
 )
 from walkcut.cli.engines import Engines, cpus_option, engine_option
 from walkcut.cli.options import chosen, method_option, model_option, random_weights_option
-from walkcut.cli.parts import backend_of
 from walkcut.errors import SettingsError
-from walkcut.growing import LocalModel
+from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
-from walkcut.pipeline import Segmenter
-from walkcut.segmentation.granularity import Granularity
+from walkcut.inference.factory import backend_of
+from walkcut.inference.tree_service import LocalModel
+from walkcut.segmentation.segmenter import Segmenter
 from walkcut.settings import Settings, read_settings
 
 

@@ -5,12 +5,12 @@ from contextlib import closing
 
 import click
 
-from walkcut.cli.parts import backend_of
 from walkcut.errors import RequestError, SettingsError
+from walkcut.inference.factory import backend_of
 from walkcut.labelstudio import brush_targets, named_labels
-from walkcut.lessons import Learned, learn
+from walkcut.learning.examples import Learned, learn
 from walkcut.settings import read_settings
-from walkcut.store import ProjectStore
+from walkcut.storage import ProjectStore
 
 project_argument = click.argument("project", type=click.IntRange(1), metavar="ID")
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import click
 
-from walkcut.annotator import Project, configured_project
+from walkcut.bulk.checkpoint import Entry, Outcome, read_entries, read_fingerprint
+from walkcut.bulk.engines.local import in_processes
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
-from walkcut.bulk.ledger import Entry, Outcome, read_entries, read_fingerprint
-from walkcut.bulk.local import in_processes
 from walkcut.bulk.sinks import TaskFormat
-from walkcut.bulk.work import Plan, Recutter
+from walkcut.bulk.steps import Plan, Recutter
 from walkcut.cli.bulk import (
     Run,
     Wishes,
@@ -24,13 +23,14 @@ from walkcut.cli.bulk import (
     tolerance_option,
     workers_option,
 )
-from walkcut.cli.parts import options_of, trees_of
 from walkcut.errors import SettingsError
+from walkcut.hierarchy.granularity import Granularity
+from walkcut.inference.factory import options_of, trees_of
+from walkcut.inference.predictor import Project, configured_project
 from walkcut.labelstudio import brush_targets, named_labels
-from walkcut.lessons import learn
-from walkcut.segmentation.granularity import Granularity
+from walkcut.learning.examples import learn
 from walkcut.settings import Settings, read_settings
-from walkcut.store import ProjectStore
+from walkcut.storage import ProjectStore
 
 
 @click.command()

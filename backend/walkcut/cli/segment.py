@@ -21,10 +21,10 @@ from walkcut.cli.options import (
     segmenter_of,
 )
 from walkcut.errors import SettingsError, WalkcutError
+from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, decode
-from walkcut.overlay import draw_overlay
-from walkcut.pipeline import Segmenter
-from walkcut.segmentation.granularity import Granularity
+from walkcut.segmentation.segmenter import Segmenter
+from walkcut.segmentation.visualization import draw_overlay
 from walkcut.settings import read_settings
 
 

@@ -14,13 +14,13 @@ import click
 import waitress
 from waitress.channel import HTTPChannel
 
-from walkcut.allocator import memory_given_back, take_little_memory
-from walkcut.cli.parts import backend_of, learning, model_in_process_of_its_own
-from walkcut.growing import Grower
-from walkcut.logs import set_up_logging
-from walkcut.metrics import Metrics
-from walkcut.server import create_app
+from walkcut.inference.factory import backend_of, learning, model_in_process_of_its_own
+from walkcut.inference.malloc import memory_given_back, take_little_memory
+from walkcut.inference.tree_service import Grower
+from walkcut.serving.app import create_app
 from walkcut.settings import read_settings
+from walkcut.telemetry.logs import set_up_logging
+from walkcut.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from walkcut.annotator import Annotator
-from walkcut.doctor import machine, project, running, studio
-from walkcut.doctor.api import Api
-from walkcut.doctor.findings import Check, Finding, Level, without_secrets
-from walkcut.doctor.running import Running
+from walkcut.doctor import environment, labelstudio, project, server
+from walkcut.doctor.checks import Check, Finding, Level, without_secrets
+from walkcut.doctor.probe import Api
+from walkcut.doctor.server import Running
 from walkcut.images import DecodeLimits, LabelStudioAccess, PictureSource
+from walkcut.inference.predictor import Annotator
 from walkcut.labelstudio import brush_targets
 from walkcut.settings import Settings
 
@@ -49,7 +49,7 @@ class _Case:
 
 def diagnose(settings: Settings, subject: Subject, means: Means) -> Iterator[Finding]:
     """All findings, as they are made; they hold no secret. A look that fails is a finding, and the others go on."""
-    case = _Case(settings, subject, means, running.find_running(settings))
+    case = _Case(settings, subject, means, server.find_running(settings))
     for check in (*_own_checks(case), Check("address", "Label Studio cannot be asked", partial(_look_at_studio, case))):
         for finding in check.findings():
             yield without_secrets(finding, settings)
@@ -58,15 +58,15 @@ def diagnose(settings: Settings, subject: Subject, means: Means) -> Iterator[Fin
 def _own_checks(case: _Case) -> Iterator[Check]:
     """What can be looked at without Label Studio."""
     settings, walkcut = case.settings, case.walkcut
-    yield Check("versions", "the installed packages are not known", machine.look_at_versions)
-    yield Check("device", "the device cannot be used", partial(machine.look_at_device, settings))
-    yield Check("weights", "the model cannot be used", partial(machine.look_at_weights, settings))
-    yield Check("state", "the state folder cannot be used", partial(machine.look_at_state, settings))
-    yield Check("database", "the database cannot be used", partial(machine.look_at_database, settings))
-    yield Check("port", "the port cannot be used", partial(running.look_at_port, settings, walkcut))
+    yield Check("versions", "the installed packages are not known", environment.look_at_versions)
+    yield Check("device", "the device cannot be used", partial(environment.look_at_device, settings))
+    yield Check("weights", "the model cannot be used", partial(environment.look_at_weights, settings))
+    yield Check("state", "the state folder cannot be used", partial(environment.look_at_state, settings))
+    yield Check("database", "the database cannot be used", partial(environment.look_at_database, settings))
+    yield Check("port", "the port cannot be used", partial(server.look_at_port, settings, walkcut))
     if walkcut is not None:
         trouble = f"the walkcut at {walkcut.url} does not answer as it should"
-        yield Check("clock", trouble, partial(running.look_at_answers, walkcut))
+        yield Check("clock", trouble, partial(server.look_at_answers, walkcut))
     yield Check("clock", "no picture was predicted", partial(_look_at_prediction, case))
 
 
@@ -74,7 +74,7 @@ def _look_at_prediction(case: _Case) -> Iterator[Finding]:
     """The time of a picture, with a state folder of its own where it is predicted here."""
     with TemporaryDirectory() as folder:
         annotator = partial(case.means.annotator, replace(case.settings, state_dir=Path(folder)))
-        yield from running.look_at_prediction(case.settings, case.walkcut, annotator)
+        yield from server.look_at_prediction(case.settings, case.walkcut, annotator)
 
 
 def _look_at_studio(case: _Case) -> Iterator[Finding]:
@@ -87,11 +87,11 @@ def _look_at_studio(case: _Case) -> Iterator[Finding]:
         return
     with closing(Api(access, case.settings.ca_bundle)) as api:
         now = datetime.now(timezone.utc)
-        address = Check("address", "Label Studio cannot be asked", partial(studio.look_at_address, api, now))
+        address = Check("address", "Label Studio cannot be asked", partial(labelstudio.look_at_address, api, now))
         yield from (found := list(address.findings()))
         if _failed(found):
             return
-        token = Check("token", "the token was not tried", partial(studio.look_at_token, api, access.token, now))
+        token = Check("token", "the token was not tried", partial(labelstudio.look_at_token, api, access.token, now))
         yield from (found := list(token.findings()))
         if access.token and not _failed(found):
             yield from _look_further(case, api)
@@ -102,7 +102,7 @@ def _look_at_studio(case: _Case) -> Iterator[Finding]:
 
 def _look_further(case: _Case, api: Api) -> Iterator[Finding]:
     """What Label Studio tells only to those whom it knows."""
-    switches = Check("switches", "its switches are not known", partial(studio.look_at_switches, api))
+    switches = Check("switches", "its switches are not known", partial(labelstudio.look_at_switches, api))
     yield from switches.findings()
     number = case.subject.project
     if number is not None:

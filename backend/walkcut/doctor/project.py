@@ -7,14 +7,14 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from walkcut.access import Credentials
-from walkcut.annotator import Options, project_options
-from walkcut.doctor.api import Api
-from walkcut.doctor.findings import Finding
-from walkcut.doctor.running import Running
-from walkcut.doctor.studio import SWITCH
+from walkcut.auth import Credentials
+from walkcut.doctor.checks import Finding
+from walkcut.doctor.labelstudio import SWITCH
+from walkcut.doctor.probe import Api
+from walkcut.doctor.server import Running
 from walkcut.errors import StudioError, WalkcutError
 from walkcut.images import DecodeLimits, PictureSource, decode, shorten
+from walkcut.inference.predictor import Options, project_options
 from walkcut.labelstudio import BrushTarget, brush_targets, read_extra_params, read_task
 from walkcut.settings import Settings
 

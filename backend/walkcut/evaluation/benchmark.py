@@ -15,14 +15,14 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from walkcut import brush
-from walkcut.evaluation.plain import plain_labels
+from walkcut.evaluation.reference import plain_labels
+from walkcut.hierarchy.granularity import Level
+from walkcut.hierarchy.hierarchy import renumber
 from walkcut.images import DecodeLimits, decode
-from walkcut.methods.trees import DiffCut, NCut
-from walkcut.pipeline import Segmenter
-from walkcut.segmentation.granularity import Level
-from walkcut.segmentation.hierarchy import renumber
-from walkcut.stages import observed, stage
+from walkcut.labelstudio import brush
+from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
+from walkcut.segmentation.segmenter import Segmenter
+from walkcut.telemetry.stages import observed, stage
 
 STAGES = ("decode", "VAE", "U-Net", "model", "aggregate", "walk", "affinity", "cut", "assign", "refine", "encode")
 MODEL_STAGES = frozenset({"VAE", "U-Net", "model"})

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from walkcut.errors import ImageDecodeError, SettingsError
-from walkcut.evaluation.truths import IGNORE, LabelImage, Truth, human_segmentations
+from walkcut.evaluation.ground_truth import IGNORE, LabelImage, Truth, human_segmentations
 from walkcut.images import DecodeLimits, decode
 
 _BACKGROUND: Final = "background"

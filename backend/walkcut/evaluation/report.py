@@ -10,9 +10,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from walkcut.evaluation.panels import panels
-from walkcut.evaluation.published import Published
-from walkcut.evaluation.runs import PictureResult, Run
+from walkcut.evaluation.figures import panels
+from walkcut.evaluation.paper_results import Published
+from walkcut.evaluation.runner import PictureResult, Run
 
 
 @dataclass(frozen=True)

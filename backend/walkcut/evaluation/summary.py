@@ -7,7 +7,7 @@ import numpy as np
 
 from walkcut.evaluation.boundaries import boundary_scales
 from walkcut.evaluation.metrics import Counts, ScaleScores, scale_scores
-from walkcut.evaluation.runs import PictureResult, Run
+from walkcut.evaluation.runner import PictureResult, Run
 from walkcut.evaluation.scoring import MEASURES
 
 _SUMMED = ("accuracy", "f1", "mean_iou")

@@ -2,9 +2,9 @@
 
 from walkcut.images.decode import DecodeLimits, decode
 from walkcut.images.fetch import Fetcher
+from walkcut.images.loader import PictureSource
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess
-from walkcut.images.shown import shorten
-from walkcut.images.source import PictureSource
+from walkcut.images.redact import shorten
 from walkcut.images.transport import Deadline
 
 __all__ = [

@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from walkcut.errors import ImageFetchError
 from walkcut.images import references
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, is_token, origin, readable
-from walkcut.images.shown import shorten
+from walkcut.images.redact import shorten
 from walkcut.images.tokens import Authorization
 from walkcut.images.transport import Answer, Deadline, Request, Resolver, Transport, resolve_host
 

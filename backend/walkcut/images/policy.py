@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from walkcut.errors import ImageFetchError, SettingsError
-from walkcut.images.shown import shorten
+from walkcut.images.redact import shorten
 
 _PORTS = {"http": 80, "https": 443}
 _FILES = ("/data/", "/storage-data/", "/tasks/", "/projects/")  # where Label Studio gives files

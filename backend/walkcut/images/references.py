@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
 from walkcut.errors import ImageFetchError
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, origin
-from walkcut.images.shown import is_data_url, shorten
+from walkcut.images.redact import is_data_url, shorten
 
 ACCEPTED: Final = (
     "Accepted are http(s):// and data: URLs, Label Studio's own /data/upload/… and /data/local-files/?d=…, "

@@ -2,9 +2,8 @@
 
 from walkcut.labelstudio.annotations import AnnotatedRegion, annotated_pictures, annotated_regions, label_map
 from walkcut.labelstudio.config import BrushTarget, brush_targets, named_labels
-from walkcut.labelstudio.contexts import PROMPTS, STATUS_MARK, Box, Point, Prompt, prompts, typed_lines
-from walkcut.labelstudio.documents import check_depth, read_object
 from walkcut.labelstudio.exports import exported_result
+from walkcut.labelstudio.json_input import check_depth, read_object
 from walkcut.labelstudio.predictions import (
     Prediction,
     Region,
@@ -14,6 +13,7 @@ from walkcut.labelstudio.predictions import (
     status,
     withdrawn_region,
 )
+from walkcut.labelstudio.prompts import PROMPTS, STATUS_MARK, Box, Point, Prompt, prompts, typed_lines
 from walkcut.labelstudio.submissions import Submission, read_moment, read_number, read_numbers, read_submission
 from walkcut.labelstudio.tasks import Task, read_extra_params, read_task, read_tasks
 

@@ -11,10 +11,10 @@ from jaxtyping import Bool, UInt16
 from PIL import Image, ImageDraw
 from skimage import draw
 
-from walkcut import brush
 from walkcut.errors import BrushError, RequestError
+from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushTarget
-from walkcut.labelstudio.contexts import PROMPTS
+from walkcut.labelstudio.prompts import PROMPTS
 
 _FAR: Final = 1000.0  # percent; whatever lies farther out was drawn on no picture
 _MOST_REGIONS: Final = 65535

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from walkcut import brush
+from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushTarget
 from walkcut.labelstudio.tasks import Task
 

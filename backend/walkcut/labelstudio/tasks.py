@@ -7,7 +7,7 @@ from typing import Any
 
 from walkcut.errors import RequestError
 from walkcut.labelstudio.config import BrushTarget
-from walkcut.labelstudio.documents import read_json
+from walkcut.labelstudio.json_input import read_json
 
 
 @dataclass(frozen=True)

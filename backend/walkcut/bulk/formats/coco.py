@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from walkcut.bulk.formats import rle
-from walkcut.bulk.formats.files import Rows, file_name, picture_name, to_png, write_object
 from walkcut.bulk.formats.label_maps import class_number, default_segments, label_map
+from walkcut.bulk.formats.writers import Rows, file_name, picture_name, to_png, write_object
 from walkcut.bulk.items import Labelled, Output
 
 _FOLDER = "panoptic"

@@ -8,10 +8,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from walkcut.bulk.formats.files import to_json
+from walkcut.bulk.formats.writers import to_json
 from walkcut.bulk.items import Labelled, Output
 from walkcut.labelstudio import BrushTarget, Region, Task, prediction
-from walkcut.store import atomic_file
+from walkcut.storage import atomic_file
 
 # Label Studio 1.23 takes less than 250 MiB in a request, all of its files together (DATA_UPLOAD_MAX_MEMORY_SIZE; more
 # ends in "You cannot access body after reading"), and a million tasks (TASKS_MAX_NUMBER); its API's reference promises

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from walkcut.bulk.formats.files import file_name
 from walkcut.bulk.formats.label_maps import class_number, default_segments, label_map
-from walkcut.bulk.formats.polygons import Points, Polygon, checked_tolerance, polygons
+from walkcut.bulk.formats.polygonize import Points, Polygon, checked_tolerance, polygons
+from walkcut.bulk.formats.writers import file_name
 from walkcut.bulk.items import Labelled, Output
-from walkcut.store import atomic_file
+from walkcut.storage import atomic_file
 
 
 @dataclass(frozen=True)

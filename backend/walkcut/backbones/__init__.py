@@ -1,0 +1,124 @@
+"""What a model, or the picture itself, says about which places belong together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from walkcut.backbones.presets import DWC, AttentionPass
+from walkcut.errors import SettingsError
+
+Part = Literal["maps", "features", "contour"]
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """Self-attention at one resolution, averaged over heads and layers.
+
+    Row `i` of `weights` says where patch `i` looks; rows sum to one; patches are numbered row by row.
+    """
+
+    grid: tuple[int, int]
+    weights: Float[Tensor, "n n"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an extractor found; parts that were not asked for are empty or `None`.
+
+    `features` are comparable between pictures; `contour` is in [0, 1], high where regions end. `concessions` tell a
+    user what was given up for lack of memory. Tensors lie on the device where they were computed.
+    """
+
+    maps: tuple[AttentionMap, ...] = ()
+    features: Float[Tensor, "c h w"] | None = None
+    contour: Float[Tensor, "y x"] | None = None
+    concessions: tuple[str, ...] = ()
+
+    def joined(self, other: "Evidence") -> "Evidence":
+        """This and the parts that it lacks."""
+        return Evidence(
+            self.maps or other.maps,
+            other.features if self.features is None else self.features,
+            other.contour if self.contour is None else self.contour,
+            tuple(dict.fromkeys((*self.concessions, *other.concessions))),
+        )
+
+    def to(self, device: torch.device) -> "Evidence":
+        """The same on another device."""
+        features, contour = (part if part is None else part.to(device) for part in (self.features, self.contour))
+        maps = tuple(AttentionMap(level.grid, level.weights.to(device)) for level in self.maps)
+        return Evidence(maps, features, contour, self.concessions)
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """Anything that turns a picture into evidence; `version` changes when its answers do."""
+
+    @property
+    def version(self) -> str:
+        """Name and revision, part of the model version."""
+        ...
+
+    @property
+    def offers(self) -> frozenset[Part]:
+        """The parts of evidence that it can give; others stay empty though they are asked for."""
+        ...
+
+    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
+        """The evidence's `parts` of an upright sRGB picture of any size from 16×16."""
+        ...
+
+
+EMBEDDED = "embedded"
+DINO = "dino"
+MODELS = (EMBEDDED, "sd14", "sd15", "sd21", "ssd1b", "sdxl", DINO)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a model's weights are and how they are held: a folder (else the hub's cache), precision, or random ones."""
+
+    folder: Path | None = None
+    dtype: torch.dtype = torch.float32
+    random: bool = False
+
+
+def load_extractor(
+    name: str,
+    *,
+    device: torch.device | None = None,
+    weights: Weights | None = None,
+    attention: AttentionPass | None = None,
+) -> Extractor:
+    """The extractor of this name: one of `MODELS`, a folder of a diffusion model, or its id on the hub.
+
+    `attention` says how the self-attention of a diffusion model is read, DWC's way by default; the models embedded and
+    dino can be read in one way only, and are read in that way. Nothing is downloaded. Raises `SettingsError` for a
+    model that is not there, saying what to fetch.
+    """
+    weights = weights or Weights()
+    if name == EMBEDDED:
+        from walkcut.backbones.classical import EmbeddedExtractor  # noqa: PLC0415 - models are loaded when chosen
+
+        if weights != Weights():
+            raise SettingsError("the model embedded has no weights: leave folder, precision and random weights alone")
+        return EmbeddedExtractor()
+    device = device or torch.device("cpu")
+    if name == DINO:
+        from walkcut.backbones.dino import load_dino  # noqa: PLC0415
+
+        return load_dino(device=device, dtype=weights.dtype, weights=weights.folder, random_weights=weights.random)
+    from walkcut.backbones.diffusion import load_diffusion  # noqa: PLC0415 - diffusers takes seconds to import
+
+    return load_diffusion(
+        name,
+        device=device,
+        dtype=weights.dtype,
+        weights=weights.folder,
+        random_weights=weights.random,
+        attention=attention or DWC,
+    )

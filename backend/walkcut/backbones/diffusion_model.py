@@ -1,0 +1,263 @@
+"""A diffusion model made ready to look at pictures: its networks, its noise schedule and the empty prompt."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMInverseScheduler, UNet2DConditionModel
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from walkcut.backbones.attention_hooks import self_attention_layers
+from walkcut.backbones.oom_fallback import named_memory_errors
+from walkcut.backbones.weights import (
+    Architecture,
+    check_dtype,
+    find_file,
+    find_weights,
+    fingerprint,
+    read_config,
+)
+from walkcut.errors import SettingsError
+
+_log = logging.getLogger(__name__)
+
+_CPU = torch.device("cpu")
+_SEED = 0  # of random weights
+_CONTRAST = 3.0  # of a random model's queries and keys: then it is cut about as often as a trained one
+_TOKENS = 77  # of any prompt
+DDIM_STEPS = 50
+_NOISE_SETTINGS = (
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "trained_betas",
+    "num_train_timesteps",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the text encoders make of a prompt: a vector per token, and for SDXL one for the whole."""
+
+    tokens: Float[Tensor, "1 t c"]
+    pooled: Float[Tensor, "1 d"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DiffusionModel:
+    """The networks of a latent diffusion model, for one caller at a time.
+
+    They belong on `device`, and the U-Net is in `dtype`; the encoder, whose activations overflow in float16, and all
+    latents are in float32.
+    """
+
+    version: str
+    unet: UNet2DConditionModel
+    autoencoder: AutoencoderKL
+    schedule: DDIMInverseScheduler
+    prompt: Prompt
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def patch(self) -> int:
+        """Pixels on a side of what the latent has one place for."""
+        return int(2 ** (len(self.autoencoder.config.block_out_channels) - 1))
+
+    @property
+    def native_side(self) -> int:
+        """Side, in pixels, of the squares that the model was trained on."""
+        return int(self.unet.config.sample_size) * self.patch
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of a picture must be multiples of, so that the grids of all levels fit."""
+        return int(self.patch * 2 ** (len(self.unet.down_blocks) - 1))
+
+    def bring_home(self) -> None:
+        """Puts the networks where they belong, if they are elsewhere."""
+        self._place(self.device, self.dtype)
+
+    @contextmanager
+    def on_cpu(self) -> Iterator[None]:
+        """Holds the networks on the CPU in float32; they stay there where no memory is left for them at home."""
+        try:
+            self._place(_CPU, torch.float32)
+            yield
+        finally:
+            try:
+                with named_memory_errors():
+                    self.bring_home()
+            except torch.OutOfMemoryError:
+                _log.warning("%s stays on the CPU for now: %s has no memory left for it", self.version, self.device)
+                self._place(_CPU, torch.float32)
+
+    def _place(self, device: torch.device, dtype: torch.dtype) -> None:
+        # Not diffusers' own `to`, which warns of layers to be kept in float32, of which there are none.
+        nn.Module.to(self.unet, device, dtype)
+        nn.Module.to(self.autoencoder, device)
+
+    def encode(self, images: Sequence[UInt8[Tensor, "_ _ 3"]], size: tuple[int, int]) -> Float[Tensor, "b 4 h w"]:
+        """The latents of pictures seen at this height and width: the mean of the encoder's posterior, scaled."""
+        mean = self.autoencoder.encode(torch.cat([self._pixels(image, size) for image in images])).latent_dist.mean
+        return mean * self.autoencoder.config.scaling_factor
+
+    def _pixels(self, image: UInt8[Tensor, "y x 3"], size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
+        pixels = image.to(self.autoencoder.device).permute(2, 0, 1)[None].float()
+        return interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False) / 127.5 - 1
+
+    def predict(self, latents: Float[Tensor, "b 4 h w"], timestep: int) -> Float[Tensor, "b 4 h w"]:
+        """One pass of the U-Net with the empty prompt."""
+        count, dtype = len(latents), self.unet.dtype
+        conditions = None
+        if self.prompt.pooled is not None:
+            sides = [side * self.patch for side in latents.shape[2:]]
+            # SDXL is told the size of the original, where it was cropped, and the size wanted.
+            time_ids = torch.tensor([[*sides, 0, 0, *sides]], dtype=torch.float32, device=latents.device)
+            pooled = self.prompt.pooled.to(latents.device, dtype)
+            conditions = {"text_embeds": pooled.expand(count, -1), "time_ids": time_ids.expand(count, -1)}
+        tokens = self.prompt.tokens.to(latents.device, dtype).expand(count, -1, -1)
+        output = self.unet(latents.to(dtype), timestep, tokens, added_cond_kwargs=conditions, return_dict=False)
+        return output[0].float()
+
+    def invert(self, latents: Float[Tensor, "b 4 h w"], timestep: int) -> Float[Tensor, "b 4 h w"]:
+        """The latents after DDIM inversion in steps of 50, up to the last step that is not beyond `timestep`.
+
+        Song et al. 2021, Eq. 12, run backwards (Dhariwal & Nichol 2021, appendix F).
+        """
+        for step in self.schedule.timesteps.tolist():
+            if step > timestep:
+                break
+            latents = self.schedule.step(self.predict(latents, step), step, latents, return_dict=False)[0]
+        return latents
+
+    def add_noise(self, latents: Float[Tensor, "b 4 h w"], timestep: int, seed: int) -> Float[Tensor, "b 4 h w"]:
+        """`√ᾱ_t z + √(1 − ᾱ_t) ε` (Ho et al. 2020, Eq. 4) with the same `ε` for all latents of a size."""
+        generator = torch.Generator().manual_seed(seed)  # of the CPU: the same noise on every device
+        noise = torch.randn(1, *latents.shape[1:], generator=generator).to(latents.device)
+        kept = float(self.schedule.alphas_cumprod[timestep])
+        return kept**0.5 * latents + (1 - kept) ** 0.5 * noise
+
+
+def load_model(name: str, *, weights: Path | None, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
+    """The model of this name (`find_weights` says which there are), without its text encoder.
+
+    Raises `SettingsError` where the weights cannot be had or the device cannot compute in `dtype`.
+    """
+    check_dtype(dtype, device)
+    folder = find_weights(name, weights)
+    # Not diffusers' own `to`, which warns of layers to be kept in float32, of which there are none.
+    unet = nn.Module.to(_load(UNet2DConditionModel, folder, "unet", "diffusion_pytorch_model"), dtype)
+    autoencoder = _load(AutoencoderKL, folder, "vae", "diffusion_pytorch_model")
+    prompt = _empty_prompt(folder)
+    schedule = _schedule(read_config(folder, "scheduler", "scheduler_config.json"))
+    return _ready(f"{Path(name).name}-{fingerprint(folder)}", unet, autoencoder, schedule, prompt, device)
+
+
+def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
+    """A model with random weights, the same each time: for tests, and to measure speed and memory.
+
+    Its patches look at patches like themselves, so that there is something to cut.
+    Raises `SettingsError` where the device cannot compute in `dtype`.
+    """
+    check_dtype(dtype, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        unet = UNet2DConditionModel(**architecture.unet)
+        autoencoder = AutoencoderKL(**architecture.autoencoder)
+        tokens = torch.randn(1, _TOKENS, unet.config.cross_attention_dim)
+        prompt = Prompt(tokens, _random_pooled(unet))
+    for layer in self_attention_layers(unet):
+        queries, keys = (part.get_parameter("weight").data for part in (layer.projections.to_q, layer.projections.to_k))
+        keys.copy_(queries.mul_(_CONTRAST))
+    nn.Module.to(unet, dtype)
+    return _ready(f"{name}-random", unet, autoencoder, _schedule(architecture.noise), prompt, device)
+
+
+def _random_pooled(unet: UNet2DConditionModel) -> Float[Tensor, "1 d"] | None:
+    """What stands for the whole prompt, where the U-Net wants it beside the six time ids."""
+    if unet.config.addition_embed_type != "text_time":
+        return None
+    times = 6 * unet.config.addition_time_embed_dim
+    return torch.randn(1, unet.config.projection_class_embeddings_input_dim - times)
+
+
+def _ready(
+    version: str,
+    unet: UNet2DConditionModel,
+    autoencoder: AutoencoderKL,
+    schedule: DDIMInverseScheduler,
+    prompt: Prompt,
+    device: torch.device,
+) -> DiffusionModel:
+    """The model on its device, fit for inference alone."""
+    autoencoder.decoder = nn.Identity()
+    for network in (unet, autoencoder):
+        network.to(device).eval().requires_grad_(requires_grad=False)
+    pooled = None if prompt.pooled is None else prompt.pooled.to(device)
+    prompt = Prompt(prompt.tokens.to(device), pooled)
+    return DiffusionModel(version, unet, autoencoder, schedule, prompt, device, unet.dtype)
+
+
+def _schedule(config: Mapping[str, Any]) -> DDIMInverseScheduler:
+    """The model's noise schedule with timesteps 1, 21 … 981, as DDIM takes 50 steps."""
+    noise = {name: config[name] for name in _NOISE_SETTINGS if name in config}
+    schedule = DDIMInverseScheduler(
+        **noise, clip_sample=False, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=1
+    )
+    schedule.set_timesteps(DDIM_STEPS)
+    return schedule
+
+
+def _load(network: Any, folder: Path, part: str, stem: str) -> Any:
+    """A network of diffusers or transformers, complete, from safetensors in `part`; in float32."""
+    file = find_file(folder, part, stem)
+    try:
+        loaded, report = network.from_pretrained(
+            folder / part,
+            variant="fp16" if file is not None and ".fp16." in file.name else None,
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise SettingsError(f"{folder / part} cannot be read: fetch it again") from error
+    if report["missing_keys"]:
+        raise SettingsError(f"{file} lacks {min(report['missing_keys'])}: fetch it again")
+    return loaded.float()
+
+
+@torch.no_grad()
+def _empty_prompt(folder: Path) -> Prompt:
+    """What the text encoders make of nothing; they are freed again."""
+    if not (folder / "text_encoder_2").is_dir():
+        return Prompt(_encoded(CLIPTextModel, folder, "").last_hidden_state)
+    first = _encoded(CLIPTextModel, folder, "")
+    second = _encoded(CLIPTextModelWithProjection, folder, "_2")
+    # SDXL reads the last layer but one of both (Podell et al. 2023, section 2.1).
+    return Prompt(torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1), second.text_embeds)
+
+
+def _encoded(encoder: Any, folder: Path, which: str) -> Any:
+    """The outputs of a text encoder for the empty prompt."""
+    place = folder / f"tokenizer{which}"
+    # Read first, since transformers has no error of its own for a damaged vocabulary.
+    read_config(place, "", "tokenizer.json" if (place / "tokenizer.json").is_file() else "vocab.json")
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(place, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{place} cannot be read: fetch it again") from error
+    network = _load(encoder, folder, f"text_encoder{which}", "model").eval()
+    tokens = tokenizer("", padding="max_length", max_length=_TOKENS, truncation=True, return_tensors="pt")
+    return network(tokens.input_ids, output_hidden_states=True)

@@ -1,0 +1,132 @@
+"""Evidence from DINO, a vision transformer trained by self-distillation (Caron et al. 2021): DiffSeg's row DinoSeg."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn.functional import interpolate
+from transformers import ViTConfig, ViTModel
+
+from walkcut.backbones import AttentionMap, Evidence, Part
+from walkcut.backbones.attention_hooks import Projections, capture_attention, capture_output, check_finite
+from walkcut.backbones.weights import check_dtype, find_folder, fingerprint, how_to_fetch, working_size
+from walkcut.errors import SettingsError
+from walkcut.telemetry.stages import stage
+
+_REVISION = 1  # raise it when the same settings give other evidence
+_SEED = 0  # of random weights
+_REPOSITORY, _FILES = "facebook/dino-vits8", ("config.json", "model.safetensors")
+_VITS8: Mapping[str, Any] = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "patch_size": 8}
+
+# Mean and standard deviation of ImageNet's colours, in [0, 1].
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class DinoExtractor:
+    """Self-attention between patches, averaged over heads and the last `layers`, and the keys of the last layer.
+
+    Keys are the features of TokenCut and MaskCut. Pictures are run at about `side`² pixels. There is no contour.
+    """
+
+    network: ViTModel
+    weights: str
+    side: int = 224
+    layers: int = 1
+
+    @property
+    def offers(self) -> frozenset[Part]:
+        """Maps and features."""
+        return frozenset({"maps", "features"})
+
+    @property
+    def version(self) -> str:
+        """Revision, weights, precision and settings."""
+        return f"dino-{_REVISION} {self.weights} {self.network.dtype} side={self.side} layers={self.layers}"
+
+    @torch.no_grad()
+    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
+        """One map, and features of the same grid."""
+        pixels, patch = self._prepared(image), self.network.config.patch_size
+        grid = pixels.shape[2] // patch, pixels.shape[3] // patch
+        maps: tuple[AttentionMap, ...] = ()
+        features = None
+        if "maps" in parts:
+            with stage("model"), capture_attention({0: self._projections()[-self.layers :]}) as averages:
+                self.network(pixels, interpolate_pos_encoding=True)
+            check_finite(averages[0], self.version)
+            maps = (AttentionMap(grid, between_patches(averages[0][0])),)
+        if "features" in parts:
+            with stage("model"), capture_output(self._projections()[-1].to_k) as keys:
+                self.network(pixels, interpolate_pos_encoding=True)
+            features = keys[0][0, 1:].float().mT.unflatten(1, grid)
+            check_finite(features, self.version)
+        return Evidence(maps=maps, features=features)
+
+    def _prepared(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "1 3 h w"]:
+        """The picture as the network was trained on."""
+        size = working_size((image.shape[0], image.shape[1]), self.side, self.network.config.patch_size)
+        pixels = image.to(self.network.device).permute(2, 0, 1)[None] / 255
+        pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+        mean, deviation = (pixels.new_tensor(values)[:, None, None] for values in (_MEAN, _DEVIATION))
+        return ((pixels - mean) / deviation).to(self.network.dtype)
+
+    def _projections(self) -> list[Projections]:
+        """Those of all layers, from the first to the last, whatever the release of transformers calls them."""
+        named = [(name.rsplit(".", 1)[-1], module) for name, module in self.network.named_modules()]
+        queries = [module for name, module in named if name in {"query", "q_proj"}]
+        keys = [module for name, module in named if name in {"key", "k_proj"}]
+        heads = self.network.config.num_attention_heads
+        return [Projections(heads, *pair) for pair in zip(queries, keys, strict=True)]
+
+
+def between_patches(attention: Float[Tensor, "m m"]) -> Float[Tensor, "n n"]:
+    """The attention without the first token, which is no patch; a patch that looks at that one alone looks anywhere."""
+    weights = attention[1:, 1:].clamp_min(torch.finfo(attention.dtype).tiny)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def load_dino(
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    weights: Path | None = None,
+    random_weights: bool = False,
+) -> DinoExtractor:
+    """DINO's ViT-S/8, from the folder `dino` in `weights` or from the hub's cache. Raises `SettingsError`."""
+    if random_weights:
+        return random_dino(device=device, dtype=dtype)
+    check_dtype(dtype, device)
+    folder = find_folder("dino", _REPOSITORY, _FILES, weights)
+    missing = [file for file in _FILES if not (folder / file).is_file()]
+    if missing:
+        raise SettingsError(f"{folder} lacks {', '.join(missing)}: {how_to_fetch(_REPOSITORY, missing, folder)}")
+    try:
+        network, report = ViTModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, add_pooling_layer=False, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise SettingsError(f"{folder} cannot be read: fetch it again") from error
+    if report["missing_keys"]:
+        raise SettingsError(f"{folder} lacks {min(report['missing_keys'])}: fetch it again")
+    return _ready(network, f"vits8-{fingerprint(folder, ('',))}", device, dtype)
+
+
+def random_dino(
+    *, device: torch.device, dtype: torch.dtype = torch.float32, architecture: Mapping[str, Any] = _VITS8
+) -> DinoExtractor:
+    """The true architecture, or another, with random weights, the same each time."""
+    check_dtype(dtype, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = ViTModel(ViTConfig(**architecture), add_pooling_layer=False)
+    return _ready(network, "random", device, dtype)
+
+
+def _ready(network: ViTModel, weights: str, device: torch.device, dtype: torch.dtype) -> DinoExtractor:
+    return DinoExtractor(network.to(device, dtype).eval().requires_grad_(requires_grad=False), weights)

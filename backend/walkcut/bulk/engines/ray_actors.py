@@ -1,0 +1,134 @@
+"""What the processes of a Ray cluster do: a stage of the work, for blocks of a few pictures.
+
+Ray does a block again whose process dies, as often as it takes, and does not say so. Hence notes in the run's folder of
+what is at work: a block that was begun before is done picture by picture, and a picture that was begun by itself twice
+is a failure.
+"""
+
+import hashlib
+import pickle  # noqa: TID251  # nosec B403 - between processes of one run
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from walkcut.bulk.checkpoint import Entry, Failure
+from walkcut.bulk.engines.local import READERS, Work, ahead
+from walkcut.bulk.engines.ray_cluster import check_marks
+from walkcut.bulk.items import Item
+from walkcut.bulk.steps import Grown, Loaded
+from walkcut.errors import SettingsError, WalkcutError
+
+_ATTEMPTS = 2  # at a picture by itself
+_JOB = "job"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work, and what each process takes that does it: cores, maybe a share of one, and GPUs.
+
+    The stage with the model does not `help` another.
+    """
+
+    make: Callable[[], Work]
+    cpus: float = 1
+    gpus: int = 0
+    helps: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A stage, by its `number`, in so many processes at most, which take notes in a folder that bears `marks`."""
+
+    number: int
+    stage: Stage
+    most: int
+    notes: Path
+    marks: Mapping[Path, str]
+
+    def begin(self) -> Work:
+        """Make the work, in one of the processes."""
+        torch.set_num_threads(max(1, int(self.stage.cpus)))
+        return self.stage.make()
+
+
+class Worker:
+    """A process of a pool. It begins with its first block, so that no process is begun for ever."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._begun: Work | None = None
+
+    def __call__(self, jobs: pa.Table) -> Iterator[pa.Table]:
+        """What a block's jobs come to, one by one, or an error that is to end the run."""
+        for result in self._results(from_table(jobs)):
+            yield to_table([result])
+
+    def _results(self, jobs: Sequence[Any]) -> Iterator[Any]:
+        passed = [job for job in jobs if isinstance(job, Failure | WalkcutError)]
+        own = [job for job in jobs if not isinstance(job, Failure | WalkcutError)]
+        yield from passed
+        try:
+            if self._begun is None:
+                check_marks(self._pool.marks)
+            with self._noted("together", *own) as earlier:
+                yield from map(self._alone, own) if earlier else self._together(own)
+        except WalkcutError as error:
+            yield error
+        except OSError as error:
+            yield SettingsError(f"notes cannot be taken ({error}): see that there is room; the same command goes on")
+
+    def _work(self) -> Work:
+        if self._begun is None:
+            self._begun = self._pool.begin()
+        return self._begun
+
+    def _together(self, jobs: Sequence[Any]) -> Iterator[Any]:
+        """Jobs one after another, with those to come being prepared."""
+        with ThreadPoolExecutor(READERS) as readers:
+            yield from map(self._work().complete, ahead(readers, self._work().prepare, jobs))
+
+    def _alone(self, job: Any) -> Any:
+        """A job whose process may die of it."""
+        with self._noted("alone", job) as earlier:
+            if earlier < _ATTEMPTS:
+                return self._work().complete(self._work().prepare(job))
+        item = item_of(job)
+        return Failure(
+            item.key,
+            item.reference,
+            "work",
+            f"each process at work on it ended, {_ATTEMPTS} times (maybe it was killed for lack of memory): have fewer "
+            "processes on a machine, with more --cpus-per-worker, or scale large pictures down",
+        )
+
+    @contextmanager
+    def _noted(self, how: str, *jobs: Any) -> Iterator[int]:
+        """How often a process has died in this context with these jobs."""
+        names = [str(self._pool.number), how, *(item_of(job).key for job in jobs)]
+        note = self._pool.notes / hashlib.sha256("\n".join(names).encode()).hexdigest()
+        with note.open("ab") as file:
+            file.write(b".")
+            size = file.tell()
+        yield size - 1
+        note.unlink()
+
+
+def to_table(values: Iterable[Any]) -> pa.Table:
+    """Values as rows that Ray Data passes on without a look at them."""
+    return pa.table({_JOB: pa.array([pickle.dumps(value) for value in values], pa.large_binary())})
+
+
+def from_table(table: pa.Table) -> list[Any]:
+    """The values that `to_table` was given."""
+    return [pickle.loads(row) for row in table[_JOB].to_pylist()]  # noqa: S301  # nosec B301 - of this run
+
+
+def item_of(job: Item | Entry | Loaded | Grown) -> Item:
+    """The picture that a job is about, at whatever stage it is."""
+    return job if isinstance(job, Item) else job.item

@@ -1,0 +1,101 @@
+"""Regions as polygons, simplified to a tolerance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64, UInt16
+from skimage.measure import label
+
+from walkcut.bulk.formats.contours import Ring, signed_area, trace
+from walkcut.errors import SettingsError
+
+Points = Int64[np.ndarray, "_ 2"]
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """One connected part of segment `number`: corners (x, y) on the edges of pixels, of the part and of its holes."""
+
+    number: int
+    outer: Points
+    holes: tuple[Points, ...]
+
+
+def polygons(labels: UInt16[np.ndarray, "y x"], tolerance: float) -> list[Polygon]:
+    """The connected parts of all segments but 0, in the order of their numbers.
+
+    With an even-odd rule a pixel whose centre is on the wrong side is at most `tolerance` pixels from the segment's
+    true border; with tolerance 0 there is none. A border between two segments is simplified once, for both. A ring
+    that would come to nothing keeps all of its points, so that no segment and no hole is lost.
+    """
+    parts = label(labels, connectivity=1, background=0)
+    numbers = np.zeros(int(parts.max()) + 1, np.int64)
+    numbers[parts] = labels
+    rings = trace(parts)
+    outer: dict[int, Points] = {}
+    holes: dict[int, list[Points]] = {}
+    for ring, points in zip(rings, simplify(rings, tolerance), strict=True):
+        if signed_area(ring.points) > 0:
+            outer[ring.region] = points
+        else:
+            holes.setdefault(ring.region, []).append(points)
+    found = [Polygon(int(numbers[part]), ring, tuple(holes.get(part, ()))) for part, ring in sorted(outer.items())]
+    return sorted(found, key=lambda polygon: polygon.number)
+
+
+def checked_tolerance(tolerance: float) -> float:
+    """The same tolerance. Raises `SettingsError` for one that is no distance in pixels."""
+    if not 0 <= tolerance < np.inf:
+        raise SettingsError(f"a polygon's tolerance of {tolerance} is no distance in pixels: use 0 (exact) or more")
+    return tolerance
+
+
+def simplify(rings: Sequence[Ring], tolerance: float) -> list[Points]:
+    """The rings with fewer points, their own `fixed` ones among them: no point left out is farther than `tolerance`.
+
+    Douglas & Peucker, Cartographica 10(2), 1973, from one fixed point to the next.
+    """
+    if not rings:
+        return []
+    points = np.concatenate([np.concatenate([ring.points, ring.points[:1]]) for ring in rings])
+    kept = np.concatenate([np.append(ring.fixed, True) for ring in rings])
+    ends = np.cumsum([len(ring.points) + 1 for ring in rings])
+    kept[[0, *ends[:-1]]] = True
+    kept = _split(points, kept, tolerance)
+    simple = [ring.points[mask[:-1]] for ring, mask in zip(rings, np.split(kept, ends[:-1]), strict=True)]
+    return [fewer if signed_area(fewer) else ring.points for ring, fewer in zip(rings, simple, strict=True)]
+
+
+def _split(points: Points, kept: Bool[np.ndarray, " n"], tolerance: float) -> Bool[np.ndarray, " n"]:
+    """All points to keep: between two of them none is farther than `tolerance` from the line that joins them.
+
+    All lines of a round are split at once, each at its farthest point, of several the first in reading order: a line
+    is split alike from both ends.
+    """
+    kept = kept.copy()
+    place = points @ np.array([1, points[:, 0].max() + 1])
+    inner = np.flatnonzero(~kept)
+    while inner.size:
+        bounds = np.flatnonzero(kept)
+        line = np.searchsorted(bounds, inner)
+        distances = _squared_distances(points[inner], points[bounds[line - 1]], points[bounds[line]])
+        starts = np.flatnonzero(np.diff(line, prepend=-1))
+        line = np.cumsum(np.diff(line, prepend=line[0]) != 0)
+        farthest = np.maximum.reduceat(distances, starts)[line]
+        split = farthest > tolerance**2
+        candidates = np.where(distances == farthest, place[inner], np.iinfo(np.int64).max)
+        chosen = split & (candidates == np.minimum.reduceat(candidates, starts)[line])
+        kept[inner[chosen]] = True
+        inner = inner[split & ~chosen]
+    return kept
+
+
+def _squared_distances(points: Points, starts: Points, ends: Points) -> Float[np.ndarray, " n"]:
+    """Squared distance of each point to its own line from start to end; the same to the last bit from end to start."""
+    chord, from_start, from_end = ends - starts, points - starts, points - ends
+    length = (chord**2).sum(1)
+    along = (chord * from_start).sum(1)
+    across = np.abs(chord[:, 0] * from_start[:, 1] - chord[:, 1] * from_start[:, 0]).astype(np.float64)
+    nearest_end = np.minimum((from_start**2).sum(1), (from_end**2).sum(1))
+    return np.where((along > 0) & (along < length), across**2 / np.maximum(length, 1), nearest_end)

@@ -1,0 +1,1 @@
+"""Sources of images for bulk runs: folders, manifests, cloud storage, Label Studio projects."""

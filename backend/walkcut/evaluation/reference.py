@@ -1,0 +1,150 @@
+"""The methods word for word as the papers tell them: the slow truth that the fast forms are held against.
+
+Full eigendecompositions, every threshold by itself, features of all pixels, divergences pair by pair.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from walkcut.backbones import Evidence
+from walkcut.segmentation.algorithms.diffseg import anchor_points
+from walkcut.segmentation.algorithms.graph import Cut
+from walkcut.segmentation.algorithms.ncut import StoppingRule
+from walkcut.segmentation.methods import Method
+from walkcut.segmentation.methods.flat import DiffSeg
+from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
+from walkcut.segmentation.methods.inputs import patch_features
+
+_CHANNELS = 256  # of all pixels' features held at a time, so that any machine has the memory
+_THRESHOLDS = 100  # where the papers name no number
+
+
+def plain_labels(method: Method, evidence: Evidence, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+    """The segment of each pixel by the method's published form, cut as far as its rule says.
+
+    Raises `TypeError` for methods that no paper tells: there are `NCut` on an affinity, `DiffCut` and `DiffSeg`.
+    """
+    match method:
+        case NCut(affinity=("dot" | "cosine") as affinity, walk_steps=steps, rule=rule, thresholds=thresholds):
+            P, grid = plain_aggregate(evidence)
+            F = _repeated_product(P, steps)
+            unit = normalize(F, dim=1) if affinity == "cosine" else F
+            segments = plain_partition(unit @ unit.T, rule, thresholds or _THRESHOLDS)
+            return plain_assignment(F, segments, grid, size, normalised=True)
+        case DiffCut(rule=rule, exponent=exponent, thresholds=thresholds):
+            unit = normalize(patch_features(evidence), dim=2)
+            F, grid = unit.flatten(0, 1), (unit.shape[0], unit.shape[1])
+            cosine = F @ F.T
+            A = ((cosine - cosine.min()) / (cosine.max() - cosine.min())) ** exponent
+            return plain_assignment(
+                F, plain_partition(A, rule, thresholds or _THRESHOLDS), grid, size, normalised=False
+            )
+        case DiffSeg(refine=False):
+            P, grid = plain_aggregate(evidence)
+            proposals = plain_merging(P, anchor_points(grid, method.anchors), method)
+            return interpolate(proposals.unflatten(1, grid)[None], size=size, mode="bilinear", align_corners=False)[
+                0
+            ].argmax(0)
+        case _:
+            raise TypeError(f"no paper tells {method}")
+
+
+def plain_aggregate(evidence: Evidence) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
+    """The four-dimensional tensors of all levels on the finest grid, weighted by their sides (DiffSeg Eq. 2-3)."""
+    grid = max((level.grid for level in evidence.maps), key=lambda sides: sides[0] * sides[1])
+    sides = [(height * width) ** 0.5 for height, width in (level.grid for level in evidence.maps)]
+    total = torch.zeros(*grid, *grid, device=evidence.maps[0].weights.device)
+    for side, level in zip(sides, evidence.maps, strict=True):
+        height, width = level.grid
+        S = level.weights.reshape(height, width, height, width)
+        targets = interpolate(S.flatten(0, 1)[:, None], size=grid, mode="bilinear", align_corners=False)
+        targets = (targets / targets.sum((2, 3), keepdim=True)).reshape(height, width, *grid)
+        repeated = targets.repeat_interleave(grid[0] // height, 0).repeat_interleave(grid[1] // width, 1)
+        total += side / sum(sides) * repeated
+    return total.flatten(2).flatten(0, 1), grid
+
+
+def plain_partition(A: Float[Tensor, "n n"], rule: StoppingRule, thresholds: int) -> list[Int64[Tensor, " _"]]:
+    """The nodes of each segment: bisection by the second eigenvector, again and again, until the rule stops it."""
+    parts, segments = [torch.arange(len(A), device=A.device)], []
+    while parts:
+        part = parts.pop()
+        cut = _best_cut(A[part][:, part], thresholds) if len(part) > 1 else None
+        if cut is not None and rule.wants(cut):
+            parts += [part[cut.side], part[~cut.side]]
+        else:
+            segments.append(part)
+    return segments
+
+
+def _best_cut(A: Float[Tensor, "n n"], thresholds: int) -> Cut | None:
+    """The cheapest of the cuts of the second generalised eigenvector of `(D − A) x = λ D x` at so many thresholds."""
+    scale = A.sum(1).rsqrt()
+    laplacian = torch.eye(len(A), device=A.device) - scale[:, None] * A * scale
+    vector = scale * torch.linalg.eigh(laplacian).eigenvectors[:, 1]
+    vector = vector / vector.norm()
+    best: tuple[float, Bool[Tensor, " n"]] | None = None
+    for threshold in torch.linspace(0.99 * float(vector.min()), 0.99 * float(vector.max()), thresholds):
+        side = vector <= threshold
+        if bool(side.any()) and not bool(side.all()):
+            weight = A[side][:, ~side].sum()
+            cost = float(weight / A[side].sum() + weight / A[~side].sum())
+            best = (cost, side) if best is None or cost < best[0] else best
+    if best is None:
+        return None
+    cost, side = best
+    edges = A.triu(1)
+    return Cut(side, cost, float(A[side][:, ~side].sum()), float(edges.sum()), int((edges > 0).sum()))
+
+
+def plain_assignment(
+    F: Float[Tensor, "n c"],
+    segments: Sequence[Int64[Tensor, " _"]],
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    normalised: bool,
+) -> Int64[Tensor, "y x"]:
+    """Each pixel's most similar segment, by the upsampled features of all pixels (DWC 3.6, DiffCut 3.3)."""
+    means = torch.stack([F[part].mean(0) for part in segments])
+    means = normalize(means, dim=1) if normalised else means
+    products = torch.zeros(len(means), *size, device=F.device)
+    norms = torch.zeros(size, device=F.device)
+    maps = F.T.unflatten(1, grid)
+    for channels, own in zip(maps.split(_CHANNELS), means.T.split(_CHANNELS), strict=True):
+        pixels = interpolate(channels[None], size=size, mode="bilinear", align_corners=False)[0]
+        products += (own.T @ pixels.flatten(1)).unflatten(1, size)
+        norms += pixels.square().sum(0)
+    return (products / norms.sqrt()).argmax(0)
+
+
+def plain_merging(P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], settings: DiffSeg) -> Float[Tensor, "k n"]:
+    """The object proposals: anchors take in all maps like them, then each other, pair by pair (DiffSeg 3.2)."""
+    proposals = torch.stack([P[plain_divergence(P[point], P) < settings.threshold].mean(0) for point in points])
+    for _ in range(settings.rounds - 1):
+        free, merged = torch.ones(len(proposals), dtype=torch.bool), []
+        for number, proposal in enumerate(proposals):
+            if free[number]:
+                near = plain_divergence(proposal, proposals) < settings.threshold
+                merged.append(proposals[near].mean(0))
+                free &= ~near.cpu()
+        proposals = torch.stack(merged)
+    return proposals
+
+
+def plain_divergence(p: Float[Tensor, " n"], Q: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
+    """`½ (KL(p‖q) + KL(q‖p))` of one map and each of the others (DiffSeg Eq. 5)."""
+    ratio = p.log() - Q.log()
+    return ((p * ratio).sum(1) - (Q * ratio).sum(1)) / 2
+
+
+def _repeated_product(P: Float[Tensor, "n n"], steps: int) -> Float[Tensor, "n n"]:
+    """`P · P · … · P`."""
+    product = P
+    for _ in range(steps - 1):
+        product = product @ P
+    return product

@@ -1,0 +1,1 @@
+"""Hierarchies of segments: cut trees and the granularities that choose a level of them; NumPy only."""

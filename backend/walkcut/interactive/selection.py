@@ -1,0 +1,79 @@
+"""One place of a picture made finer or coarser: sets of a cut tree's leaves, chosen by points or by regions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from walkcut.errors import GranularityError
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.hierarchy.granularity import Granularity
+from walkcut.hierarchy.hierarchy import Hierarchy
+
+Leaves = Bool[np.ndarray, " k"]
+
+
+def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:
+    """The leaves that lie in a mask with half of their pixels at least."""
+    inside = np.bincount(tree.leaves[mask], minlength=tree.hierarchy.leaves)
+    return (inside > 0) & (2 * inside >= tree.areas)
+
+
+def segment_at(tree: CutTree, granularity: Granularity, leaf: int) -> Leaves:
+    """The segment of this granularity that a leaf is part of."""
+    groups = tree.groups(granularity)
+    return groups == groups[leaf]
+
+
+def select(tree: CutTree, granularity: Granularity, wanted: Sequence[int], unwanted: Sequence[int]) -> Leaves:
+    """The segments of the `wanted` leaves, without what holds `unwanted` ones.
+
+    Of a segment that holds both, the largest parts of the tree are taken that hold wanted leaves alone; a leaf that is
+    both is not taken.
+    """
+    above, groups = tree.hierarchy.parents(), tree.groups(granularity)
+    outside = tree.hierarchy.totals(np.bincount(np.array(unwanted, np.int64), minlength=len(groups)))
+    chosen = np.zeros(len(groups), np.bool_)
+    for leaf in wanted:
+        if not outside[leaf]:
+            within = tree.hierarchy.totals((groups != groups[leaf]).astype(np.int64)) + outside
+            chosen |= tree.hierarchy.under(_highest(leaf, above, within))
+    return chosen
+
+
+def split(hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], least: float) -> tuple[Leaves, Leaves]:
+    """A region's leaves in two, smaller part first, where the tree parts them first into `least` pixels at least.
+
+    `areas` holds each leaf's pixels; smaller splinters stay with the larger part. Raises `GranularityError` where the
+    region cannot be cut.
+    """
+    core = region
+    while True:
+        sizes = hierarchy.totals(areas * core)
+        node = int(np.argmax(sizes == sizes[-1]))  # the lowest that holds all of it
+        if node < hierarchy.leaves:
+            raise GranularityError("this place cannot be cut any finer")
+        smaller, larger = sorted(hierarchy.joints[node - hierarchy.leaves].tolist(), key=lambda half: int(sizes[half]))
+        if sizes[smaller] >= least:
+            part = region & hierarchy.under(smaller)
+            return part, region & ~part
+        core = core & hierarchy.under(larger)
+
+
+def fold(hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], least: float) -> Leaves:
+    """The smallest part of the tree that holds a region's leaves and `least` pixels more.
+
+    Raises `GranularityError` where there is none, since the region is the whole picture.
+    """
+    held, size = hierarchy.totals(areas * region), hierarchy.totals(areas)
+    larger = (held == held[-1]) & (size > held) & (size >= held + least)
+    if not larger.any():
+        raise GranularityError("this region cannot be made any coarser")
+    return region | hierarchy.under(int(np.argmax(larger)))
+
+
+def _highest(node: int, above: Int64[np.ndarray, " n"], unwanted: Int64[np.ndarray, " n"]) -> int:
+    """The highest node over this one that holds nothing unwanted."""
+    while above[node] != node and not unwanted[above[node]]:
+        node = int(above[node])
+    return node

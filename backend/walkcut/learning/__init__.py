@@ -1,0 +1,1 @@
+"""Learning from annotations: examples of labels, the best granularity, oracle merging."""

@@ -1,0 +1,1 @@
+"""Segmentation algorithms: tensors in, tensors out."""

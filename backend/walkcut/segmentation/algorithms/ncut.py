@@ -1,0 +1,182 @@
+"""Recursive normalised cuts, top-down: stopping rules and the recursion (Shi & Malik; DWC 3.4-3.5)."""
+
+import heapq
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from walkcut.errors import SegmentationError
+from walkcut.hierarchy.hierarchy import Hierarchy, Split, from_splits
+from walkcut.segmentation.algorithms.graph import (
+    Cut,
+    best_cut,
+    cosine_affinity,
+    dot_affinity,
+    fiedler_vector,
+    walk_affinity,
+    walk_vector,
+)
+from walkcut.telemetry.stages import stage
+
+Affinity = Literal["dot", "cosine", "walk"]
+_SMALL_GRAPH = 1500  # nodes
+_Proposal = tuple[bool, float, int, Cut]  # unwanted, cost, node, how to cut it
+
+
+@runtime_checkable
+class StoppingRule(Protocol):
+    """Whether a proposed cut is carried out."""
+
+    def wants(self, cut: Cut) -> bool:
+        """True where the recursion goes on."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedThreshold:
+    """Stop where NCut exceeds `tau` (DWC 3.4)."""
+
+    tau: float
+
+    def wants(self, cut: Cut) -> bool:
+        """NCut is at most `tau`."""
+        return cut.ncut <= self.tau
+
+
+@dataclass(frozen=True)
+class ManC:
+    """Stop where NCut exceeds the MAN-C threshold of the subgraph (DWC 3.5, first variant)."""
+
+    def wants(self, cut: Cut) -> bool:
+        """NCut is at most `nT / 2m`."""
+        return cut.ncut <= man_c_threshold(cut)
+
+
+@dataclass(frozen=True)
+class ScaledMinCut:
+    """Stop where the cut's weight, as a part of all edges' weight, exceeds the threshold (DWC 3.5, second variant)."""
+
+    def wants(self, cut: Cut) -> bool:
+        """`cut / T` is at most `nT / 2m`."""
+        return cut.weight <= man_c_threshold(cut) * cut.total
+
+
+def man_c_threshold(cut: Cut) -> float:
+    """`nT / 2m` of the graph that was cut: `n` nodes, `m` edges, `T` their weight; `T / (n - 1)` where it is dense.
+
+    `n`, `T` and `m` are those of the subgraph, edges count once and self-edges do not count: the paper leaves it open.
+    """
+    return cut.nodes * cut.total / (2 * cut.edges) if cut.edges else 0.0
+
+
+def recursive_ncut(
+    P: Float[Tensor, "n n"],
+    *,
+    affinity: Affinity = "dot",
+    rule: StoppingRule = ManC(),
+    max_leaves: int | None = 64,
+    thresholds: int | None = None,
+) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
+    """Cut the patches of a row-stochastic `P` in two, and the halves again (DWC 3.4).
+
+    See `cut_graph` for the rest; `walk` cuts `P` itself instead of a symmetric affinity.
+    """
+    if affinity == "walk":
+        with stage("cut"):
+            return _recurse(P, _bisect_walk, rule, max_leaves, thresholds)
+    with stage("affinity"):
+        A = {"dot": dot_affinity, "cosine": cosine_affinity}[affinity](P)
+    with stage("cut"):
+        return cut_graph(A, rule=rule, max_leaves=max_leaves, thresholds=thresholds)
+
+
+def cut_graph(
+    A: Float[Tensor, "n n"], *, rule: StoppingRule, max_leaves: int | None, thresholds: int | None = None
+) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
+    """Cut a graph in two by its Fiedler vector, and the halves again, to a tree of at most `max_leaves`.
+
+    Cutting goes on past the `rule`, cuts that it wants first and cheap ones before dear ones, so that the tree answers
+    every granularity; without `max_leaves` it stops at the rule. Returns each node's leaf, numbered by first node, and
+    the leaves' hierarchy. `thresholds`: as in `best_cut`. Raises `SegmentationError` for fewer than one leaf.
+    """
+    return _recurse(A, _bisect, rule, max_leaves, thresholds)
+
+
+def _recurse(
+    graph: Float[Tensor, "n n"],
+    bisect: Callable[[Tensor, int | None], Cut | None],
+    rule: StoppingRule,
+    max_leaves: int | None,
+    thresholds: int | None,
+) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
+    """The recursion of `cut_graph`, with any way to cut a graph in two."""
+    if max_leaves is not None and max_leaves < 1:
+        raise SegmentationError(f"a tree has at least 1 leaf, not {max_leaves}: raise max_leaves")
+    members = [torch.arange(len(graph), device=graph.device)]
+    queue: list[_Proposal] = []
+    splits: list[Split] = []
+    with _threads_for(len(graph)):
+        _propose(queue, 0, 0.0, bisect(graph, thresholds), rule)
+    while queue and (len(splits) < max_leaves - 1 if max_leaves is not None else not queue[0][0]):
+        unwanted, cost, node, cut = heapq.heappop(queue)
+        splits.append(Split(node, (len(members), len(members) + 1), cut.ncut, not unwanted))
+        for side in (cut.side, ~cut.side):
+            members.append(members[node][side])
+            part = members[-1]
+            with _threads_for(len(part)):
+                _propose(queue, len(members) - 1, cost, bisect(graph[part[:, None], part], thresholds), rule)
+    return _leaves(members, splits)
+
+
+@contextmanager
+def _threads_for(nodes: int) -> Iterator[None]:
+    """One thread for a small graph: more gain nothing by its short steps, and on a busy machine wait for each other."""
+    threads = torch.get_num_threads()
+    if nodes <= _SMALL_GRAPH:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _propose(queue: list[_Proposal], node: int, floor: float, cut: Cut | None, rule: StoppingRule) -> None:
+    """Queue the cut of a node, at no less than the `floor` that the node above cost."""
+    if cut is not None:
+        heapq.heappush(queue, (not rule.wants(cut), max(floor, cut.ncut), node, cut))
+
+
+def _bisect(A: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
+    """The cheapest cut of a subgraph by its own Fiedler vector; `None` for what cannot be parted."""
+    return best_cut(A, fiedler_vector(A), thresholds=thresholds) if len(A) > 1 else None
+
+
+def _bisect_walk(P: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
+    """The cheapest cut of a walk that is kept among these patches (DWC 3.2); `None` for what cannot be parted."""
+    if len(P) < 2:
+        return None
+    P = _restart(P)
+    return best_cut(walk_affinity(P), walk_vector(P), thresholds=thresholds)
+
+
+def _restart(P: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """A walk that never leaves these patches: rows made to sum to one again; who only ever left stays in place."""
+    stays = P.sum(1, keepdim=True)
+    own = torch.eye(len(P), dtype=P.dtype, device=P.device)
+    return torch.where(stays > 0, P / stays.clamp_min(torch.finfo(P.dtype).tiny), own)
+
+
+def _leaves(members: list[Int64[Tensor, "_"]], splits: list[Split]) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
+    """Each patch's leaf, numbered by first patch, and the leaves' hierarchy."""
+    inner = {split.node for split in splits}
+    leaves = sorted((node for node in range(len(members)) if node not in inner), key=lambda node: int(members[node][0]))
+    leaf_of = np.empty(len(members[0]), np.int64)
+    for leaf, node in enumerate(leaves):
+        leaf_of[members[node].cpu().numpy()] = leaf
+    return leaf_of, from_splits(splits, leaves)

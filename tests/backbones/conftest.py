@@ -1,0 +1,23 @@
+"""What tests of extractors share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from walkcut.telemetry.stages import observed
+
+
+@pytest.fixture
+def stages() -> Iterator[list[str]]:
+    """The stages of the test's work so far, each when it begins and, if it comes to its end, then."""
+    seen: list[str] = []
+
+    @contextmanager
+    def note(name: str) -> Iterator[None]:
+        seen.append(name)
+        yield
+        seen.append(f"/{name}")
+
+    with observed(note):
+        yield seen

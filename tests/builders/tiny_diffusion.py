@@ -1,0 +1,100 @@
+"""Diffusion models of every family with few channels, and folders such as their weights come in."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from walkcut.backbones import Evidence
+from walkcut.backbones.diffusion import DiffusionExtractor
+from walkcut.backbones.diffusion_model import DiffusionModel, random_model
+from walkcut.backbones.presets import DIFFCUT, DWC, AttentionPass
+from walkcut.backbones.weights import ARCHITECTURES, Architecture
+
+FAMILIES = tuple(ARCHITECTURES)
+CPU = torch.device("cpu")
+FEATURES = replace(DIFFCUT, patches=4)  # of the 128 pixels that a tiny model sees
+_TEXT: Mapping[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def tiny_architecture(family: str) -> Architecture:
+    """The blocks of the family with 8 or 16 channels, for squares of 128 pixels."""
+    whole = ARCHITECTURES[family]
+    depths = len(whole.unet.get("block_out_channels", (320, 640, 1280, 1280)))
+    unet = {
+        **whole.unet,
+        "sample_size": 16,
+        "block_out_channels": (8, *(16,) * (depths - 1)),
+        "attention_head_dim": 2,
+        "cross_attention_dim": 16 if "addition_embed_type" in whole.unet else 8,
+        "norm_num_groups": 4,
+    }
+    if "addition_embed_type" in unet:
+        unet |= {"addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 32}
+    small = {"block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4}
+    return replace(whole, unet=unet, autoencoder={**whole.autoencoder, **small})
+
+
+def tiny_model(family: str, *, dtype: torch.dtype = torch.float32, device: torch.device = CPU) -> DiffusionModel:
+    """The family's tiny model."""
+    return random_model(family, tiny_architecture(family), dtype=dtype, device=device)
+
+
+def extractor_on(model: DiffusionModel, attention: AttentionPass = DWC) -> DiffusionExtractor:
+    """The extractor on a tiny model, which sees all at 128 pixels."""
+    return DiffusionExtractor(model, attention, FEATURES)
+
+
+def tiny_extractor(family: str, attention: AttentionPass = DWC) -> DiffusionExtractor:
+    """The extractor on the family's tiny model."""
+    return extractor_on(tiny_model(family), attention)
+
+
+def largest_difference(first: Evidence, second: Evidence) -> float:
+    """The largest between two numbers of their maps and features."""
+    differences = []
+    if first.features is not None or second.features is not None:
+        assert first.features is not None
+        assert second.features is not None
+        differences.append(first.features - second.features)
+    differences += [own.weights - other.weights for own, other in zip(first.maps, second.maps, strict=True)]
+    return max(float(difference.abs().max()) for difference in differences)
+
+
+def write_folder(folder: Path, family: str) -> Path:
+    """A diffusers folder of the family's tiny model."""
+    architecture = tiny_architecture(family)
+    torch.manual_seed(1)
+    UNet2DConditionModel(**architecture.unet).save_pretrained(folder / "unet")
+    AutoencoderKL(**architecture.autoencoder).save_pretrained(folder / "vae")
+    noise = {**architecture.noise, "steps_offset": 1, "clip_sample": False, "skip_prk_steps": True}
+    _write_json(folder / "scheduler" / "scheduler_config.json", noise)
+    xl = "addition_embed_type" in architecture.unet
+    index = {"scheduler": ["diffusers", "PNDMScheduler"], "unet": ["diffusers", "UNet2DConditionModel"]}
+    index |= {"vae": ["diffusers", "AutoencoderKL"]}
+    encoders: dict[str, Any] = {"": CLIPTextModel, "_2": CLIPTextModelWithProjection} if xl else {"": CLIPTextModel}
+    for which, encoder in encoders.items():
+        index |= {f"tokenizer{which}": ["transformers", "CLIPTokenizer"]}
+        index |= {f"text_encoder{which}": ["transformers", encoder.__name__]}
+        config = CLIPTextConfig(**_TEXT, vocab_size=4, projection_dim=8, bos_token_id=0, eos_token_id=1)
+        encoder(config).save_pretrained(folder / f"text_encoder{which}")
+        vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "a</w>": 3}
+        special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "a</w>"}
+        tokenizer = folder / f"tokenizer{which}"
+        _write_json(tokenizer / "vocab.json", vocabulary)
+        _write_json(tokenizer / "special_tokens_map.json", special)
+        _write_json(tokenizer / "tokenizer_config.json", {"model_max_length": 77, **special})
+        (tokenizer / "merges.txt").write_text("#version: 0.2\n")
+    pipeline = "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
+    _write_json(folder / "model_index.json", {"_class_name": pipeline, "_diffusers_version": "0.32.0", **index})
+    return folder
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))

@@ -1,0 +1,128 @@
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from pycocotools import mask as coco_masks
+from pycocotools.coco import COCO
+
+from tests.builders.labelled import NAMES, label_maps, labelled, numbered, sample
+from walkcut.bulk.formats import CocoFormat, rle
+from walkcut.bulk.formats.coco import bounding_box
+from walkcut.bulk.items import Labelled
+
+# pycocotools' decoder speaks to numpy 1.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+FORMAT = CocoFormat(NAMES)
+masks = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40))
+
+
+def reference(mask: np.ndarray) -> dict[str, Any]:
+    return dict(coco_masks.encode(np.asfortranarray(mask.astype(np.uint8))))
+
+
+@given(masks)
+def test_run_lengths_are_those_of_pycocotools_to_the_byte(mask: np.ndarray) -> None:
+    assert rle.encode(mask) == reference(mask)["counts"].decode()
+
+
+@given(st.lists(st.integers(0, 70_000), min_size=1, max_size=12))
+def test_long_runs_are_those_of_pycocotools_to_the_byte(lengths: list[int]) -> None:
+    mask = np.repeat(np.arange(len(lengths)) % 2 > 0, lengths)[None]
+    if mask.size:
+        assert rle.encode(mask) == reference(mask)["counts"].decode()
+
+
+@pytest.mark.parametrize("length", [2**bits + more for bits in (4, 5, 9, 10, 14, 15, 24, 25) for more in (-1, 0, 1)])
+def test_runs_around_every_number_of_characters(length: int) -> None:
+    difference = np.array([0, length, 1, 2 * length, 1, length])
+    mask = np.repeat([False, True] * 3, difference)[None]
+    assert rle.encode(mask) == reference(mask)["counts"].decode()
+
+
+@given(masks)
+def test_bounding_boxes_are_those_of_pycocotools(mask: np.ndarray) -> None:
+    assert bounding_box(mask) == coco_masks.toBbox(reference(mask)).tolist()
+
+
+def assembled(pictures: list[Labelled], out: Path) -> dict[str, bytes]:
+    outputs = [FORMAT.encode(picture) for picture in pictures]
+    FORMAT.assemble((output.record for output in outputs), out)
+    return {name: content for output in outputs for name, content in output.files.items()}
+
+
+def assert_read_alike(pictures: list[Labelled], out: Path) -> None:
+    """pycocotools finds the masks, and the panoptic pictures hold them."""
+    files = assembled(pictures, out)
+    coco = COCO(out / "annotations.json")
+    panoptic = json.loads((out / "panoptic.json").read_bytes())
+    for number, picture in enumerate(pictures, 1):
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
+        segments = picture.labellings[-1].segments
+        for annotation, segment in zip(annotations, segments, strict=True):
+            assert (coco.annToMask(annotation) == segment.mask).all()
+            assert annotation["area"] == segment.mask.sum()
+            assert coco.cats[annotation["category_id"]]["name"] == segment.label
+            assert annotation["score"] == segment.score
+        page = panoptic["annotations"][number - 1]
+        with Image.open(io.BytesIO(files["panoptic/" + page["file_name"]])) as image:
+            ids = np.asarray(image).astype(int) @ [1, 256, 65536]
+        assert (ids == numbered(picture)).all()
+        assert [info["id"] for info in page["segments_info"]] == list(range(1, len(segments) + 1))
+        assert [info["category_id"] for info in page["segments_info"]] == [each["category_id"] for each in annotations]
+
+
+@given(st.lists(label_maps, max_size=3))
+def test_coco_tools_read_the_same_masks(tmp_path_factory: pytest.TempPathFactory, maps: list[np.ndarray]) -> None:
+    pictures = [labelled(labels, f"{number}") for number, labels in enumerate(maps)]
+    assert_read_alike(pictures, tmp_path_factory.mktemp("coco"))
+
+
+def test_coco_tools_read_the_sample(tmp_path: Path) -> None:
+    assert_read_alike([sample(), labelled(np.arange(1, 301).reshape(15, 20), "many")], tmp_path)
+
+
+def test_the_documents(tmp_path: Path) -> None:
+    assembled([labelled(np.array([[0, 1]]), "a/b"), labelled(np.array([[1, 1]]), "c")], tmp_path)
+    instances, panoptic = (json.loads((tmp_path / f"{name}.json").read_bytes()) for name in ("annotations", "panoptic"))
+    assert (
+        instances["categories"]
+        == panoptic["categories"]
+        == [{"id": number, "name": name, "supercategory": "", "isthing": 1} for number, name in enumerate(NAMES, 1)]
+    )
+    assert (
+        instances["images"]
+        == panoptic["images"]
+        == [
+            {"id": 1, "file_name": "a/b.jpg", "width": 2, "height": 1},
+            {"id": 2, "file_name": "c.jpg", "width": 2, "height": 1},
+        ]
+    )
+    assert instances["annotations"] == [
+        {"id": 1, "image_id": 1, "category_id": 2, "area": 1, "bbox": [1, 0, 1, 1], "iscrowd": 0, "score": 1 / 64,
+         "segmentation": {"size": [1, 2], "counts": "11"}},
+        {"id": 2, "image_id": 2, "category_id": 2, "area": 2, "bbox": [0, 0, 2, 1], "iscrowd": 0, "score": 1 / 64,
+         "segmentation": {"size": [1, 2], "counts": "02"}},
+    ]  # fmt: skip
+    assert panoptic["annotations"][0] == {
+        "image_id": 1,
+        "file_name": "a/b.png",
+        "segments_info": [{"id": 1, "category_id": 2, "area": 1, "bbox": [1, 0, 1, 1], "iscrowd": 0, "score": 1 / 64}],
+    }
+
+
+def test_many_rows_come_whole_through_their_file(tmp_path: Path) -> None:
+    record = dict(FORMAT.encode(labelled(np.array([[0, 1]]))).record)
+    record["regions"] = [{**record["regions"][0], "score": number} for number in range(2000)]
+    FORMAT.assemble([record] * 10, tmp_path)
+    annotations = json.loads((tmp_path / "annotations.json").read_bytes())["annotations"]
+    assert [each["score"] for each in annotations] == list(range(2000)) * 10
+    assert [each["id"] for each in annotations] == list(range(1, 20001))
+    assert {path.name for path in tmp_path.iterdir()} == {"annotations.json", "panoptic.json"}

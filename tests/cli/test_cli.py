@@ -1,0 +1,186 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tests.builders.processes import free_port, is_up, wait_for
+from tests.builders.scenes import agreement, png, quarter_labels, quarters
+from tests.builders.tiny_diffusion import write_folder
+from walkcut import cli
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.hierarchy.granularity import Level, Segments
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "quarters.png"
+    path.write_bytes(png(quarters(48, 64)))
+    return path
+
+
+def run(*arguments: object, environment: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], env=environment)
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def files(folder: Path) -> Sequence[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_segment_writes_labels_an_overlay_and_a_line(picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    result = run("segment", picture, "--out", out, "--granularity", "4")
+    assert result.exit_code == 0, result.output
+    (line,) = lines(result)
+    assert (line["image"], line["segments"], line["granularity"]) == (str(picture), 4, "4")
+    assert line["seconds"] > 0
+    assert files(out) == ["quarters.overlay.png", "quarters.png"]
+    with Image.open(out / "quarters.png") as image:
+        assert image.mode.startswith("I;16")
+        labels = np.asarray(image)
+    assert np.unique(labels).tolist() == [1, 2, 3, 4]
+    assert agreement(labels, quarter_labels(48, 64)) > 0.9
+    with Image.open(out / "quarters.overlay.png") as overlay:
+        assert (overlay.mode, overlay.size) == ("RGB", (64, 48))
+
+
+def test_a_stored_tree_holds_every_granularity(picture: Path, tmp_path: Path) -> None:
+    run("segment", picture, "--out", tmp_path / "out", "--tree", "--granularity", "fine")
+    tree = CutTree.from_bytes((tmp_path / "out" / "quarters.tree.npz").read_bytes())
+    with Image.open(tmp_path / "out" / "quarters.png") as image:
+        labels = np.asarray(image)
+    assert (tree.labels(Level.FINE) + 1).tolist() == labels.tolist()
+    assert tree.segments(Segments(2)) == 2
+
+
+def test_an_upright_picture_comes_out_of_a_turned_one(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(quarters(48, 64)).save(tmp_path / "turned.jpg", exif=exif)
+    assert run("segment", tmp_path / "turned.jpg", "--out", tmp_path / "out").exit_code == 0
+    with Image.open(tmp_path / "out" / "turned.png") as labels:
+        assert labels.size == (48, 64)
+
+
+def test_what_cannot_be_read_is_named_and_the_others_are_done(picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    result = run("segment", tmp_path / "broken.png", tmp_path / "gone.png", picture, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert [line["image"] for line in lines(result)] == [str(picture)]
+    assert f"{tmp_path / 'broken.png'}: 10 bytes that begin with b'no picture' are no picture" in result.stderr
+    assert f"{tmp_path / 'gone.png'}: No such file or directory" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_two_pictures_of_one_name_do_not_overwrite_each_other(picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other" / "quarters.png"
+    twin.write_bytes(png(quarters(20, 20)))
+    result = run("segment", picture, twin, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"{twin}: its results would overwrite those of {picture}" in result.stderr
+    with Image.open(tmp_path / "out" / "quarters.png") as labels:
+        assert labels.size == (64, 48)
+
+
+@pytest.mark.parametrize("method", ["ncut", "ncut+merge"])
+def test_methods_can_be_chosen(picture: Path, tmp_path: Path, method: str) -> None:
+    result = run("segment", picture, "--out", tmp_path, "--method", method, "--model", "embedded")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_model_can_be_tried_without_its_weights(picture: Path, tmp_path: Path) -> None:
+    result = run("segment", picture, "--out", tmp_path, "--model", "dino", "--random-weights", "--granularity", 2)
+    assert result.exit_code == 0, result.output
+    assert lines(result)[0]["segments"] == 2
+
+
+@pytest.mark.parametrize("method", [[], ["--method", "diffcut"]])
+def test_a_diffusion_model_is_taken_from_its_folder(picture: Path, tmp_path: Path, method: list[str]) -> None:
+    folder = write_folder(tmp_path / "tiny", "sd14")
+    result = run("segment", picture, "--out", tmp_path / "out", "--model", folder, "--granularity", 3, *method)
+    assert result.exit_code == 0, result.output
+    assert lines(result)[0]["segments"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "message"),
+    [
+        (["--random-weights"], {}, "the model embedded has no weights"),
+        (["--model", "dino"], {"HF_HUB_OFFLINE": "1"}, "the weights of dino are not on this machine"),
+        (["--model", "sd14"], {"HF_HUB_OFFLINE": "1"}, "the weights of sd14 are not on this machine"),
+        ([], {"WALKCUT_DTYPE": "float8"}, "write one of float32, float16, bfloat16"),
+        (["--granularity", "tiny"], {}, "write auto, coarse"),
+        (["--method", "magic"], {}, "magic"),
+        (["--model", "magic"], {}, "magic"),
+        ([], {"WALKCUT_METHOD": "magic"}, "no method 'magic'"),
+        ([], {"WALKCUT_DEVICE": "abacus"}, "WALKCUT_DEVICE='abacus' cannot be used here"),
+        ([], {"WALKCUT_MAX_PIXELS": "few"}, "WALKCUT_MAX_PIXELS is 'few'"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(
+    picture: Path, tmp_path: Path, options: list[str], environment: dict[str, str], message: str
+) -> None:
+    result = run("segment", picture, "--out", tmp_path / "out", *options, environment=environment)
+    assert result.exit_code != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_settings_are_listed_without_secrets() -> None:
+    result = run("settings", environment={"LABEL_STUDIO_API_KEY": "hush", "WALKCUT_PORT": "1234"})
+    assert "WALKCUT_PORT                 1234" in result.stdout
+    assert "LABEL_STUDIO_API_KEY         (set)" in result.stdout
+    assert "hush" not in result.output
+
+
+def test_serve_ends_in_good_order_when_told_to(tmp_path: Path) -> None:
+    port = free_port()
+    environment = {**os.environ, "WALKCUT_STATE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "walkcut", "serve", "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as server:
+        wait_for("the server", lambda: is_up(f"http://127.0.0.1:{port}"), 60)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    assert not [*tmp_path.glob("*-wal")]  # the database is closed
+
+
+def test_serve_puts_the_backend_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def answer_health(app: Any, **options: Any) -> None:
+        seen.update(options, health=app.test_client().get("/health").status_code)
+
+    monkeypatch.setattr("waitress.serve", answer_health)
+    environment = {"WALKCUT_STATE_DIR": str(tmp_path / "state"), "LABEL_STUDIO_URL": "http://ls:8080"}
+    result = run("serve", "--port", 9191, environment=environment)
+    assert result.exit_code == 0, result.output
+    assert (seen["health"], seen["port"], seen["host"]) == (200, 9191, "127.0.0.1")
+    assert seen["max_request_body_size"] == 256_000_000
+    assert files(tmp_path / "state") == ["trees", "walkcut.sqlite3"]
+
+
+def test_what_the_system_refuses_is_said_in_one_line(picture: Path) -> None:
+    result = run("segment", picture, "--out", picture / "below")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_token_without_an_address_is_refused(tmp_path: Path) -> None:
+    environment = {"WALKCUT_STATE_DIR": str(tmp_path), "LABEL_STUDIO_API_KEY": "abc"}
+    result = run("serve", environment=environment)
+    assert result.exit_code == 1
+    assert "Error: LABEL_STUDIO_API_KEY is of no use without LABEL_STUDIO_URL" in result.stderr

@@ -1,0 +1,84 @@
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from walkcut.cli import main
+from walkcut.doctor import Finding, Subject
+
+FINE = Finding("port", "ok", "free")
+SLOW = Finding("clock", "warning", "slow " * 40, "set WALKCUT_DEVICE=cuda, or see http://a-host-with-hyphens.test/")
+BROKEN = Finding("disk", "error", "full", "make room")
+
+
+def doctor(monkeypatch: pytest.MonkeyPatch, findings: Sequence[Finding], *arguments: str) -> Result:
+    """What the command makes of findings."""
+    asked: list[Subject] = []
+
+    def diagnose(_settings: object, subject: Subject, _means: object) -> Sequence[Finding]:
+        asked.append(subject)
+        return findings
+
+    module = importlib.import_module("walkcut.cli.doctor")  # beside the command of the same name
+    monkeypatch.setattr(module, "diagnose", diagnose)
+    result = CliRunner().invoke(main, ["doctor", *arguments], terminal_width=80, env={"COLUMNS": "80"})
+    assert asked in ([], [Subject()], [Subject(3, 5)])
+    return result
+
+
+def test_findings_stand_in_columns_with_the_remedy_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = doctor(monkeypatch, [FINE, SLOW])
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("ok       settings     model embedded")
+    shown = lines[lines.index("ok       port         free") :]
+    assert shown[1].startswith("warning  clock        slow slow")
+    assert max(map(len, lines)) <= 80
+    arrow = next(place for place, line in enumerate(shown) if "→" in line)
+    assert shown[arrow] == " " * 22 + "→ set WALKCUT_DEVICE=cuda, or see"
+    assert shown[arrow + 1] == " " * 24 + "http://a-host-with-hyphens.test/"
+    assert lines[-2] == "errors: 0, warnings: 1, in order: 2"
+    assert "--project ID" in lines[-1]
+    assert result.exit_code == 0
+
+
+def test_an_error_is_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = doctor(monkeypatch, [BROKEN, FINE], "--project", "3", "--task", "5")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "errors: 1, warnings: 0, in order: 2"
+
+
+def test_scripts_get_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = doctor(monkeypatch, [BROKEN], "--json")
+    assert json.loads(result.stdout)[1:] == [
+        {"check": "disk", "level": "error", "what": "full", "remedy": "make room"},
+    ]
+    assert result.exit_code == 1
+
+
+def test_settings_that_cannot_be_read_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WALKCUT_PORT", "many")
+    result = doctor(monkeypatch, [FINE], "--json")
+    (finding,) = json.loads(result.stdout)
+    assert (finding["check"], finding["level"]) == ("settings", "error")
+    assert "WALKCUT_PORT is 'many', which cannot be used" in finding["remedy"]
+    assert result.exit_code == 1
+
+
+def test_a_task_needs_its_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = doctor(monkeypatch, [], "--task", "5")
+    assert result.exit_code == 1
+    assert "--task needs --project" in result.stderr
+
+
+def test_all_is_put_together_from_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("walkcut.doctor.server._SIZE", (48, 64))
+    for variable in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    environment = {"WALKCUT_STATE_DIR": str(tmp_path), "WALKCUT_PORT": "0"}
+    result = CliRunner().invoke(main, ["doctor", "--json"], env=environment)
+    found = {finding["check"]: finding["level"] for finding in json.loads(result.stdout)}
+    assert found["clock"] == "ok"
+    assert found["address"] == "warning"

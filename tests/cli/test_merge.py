@@ -1,0 +1,172 @@
+"""`walkcut merge` on the command line."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tests.builders.truth_files import save_grey, save_labels
+from walkcut import cli
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.hierarchy.granularity import Level
+from walkcut.hierarchy.hierarchy import Hierarchy
+from walkcut.labelstudio import brush
+
+# Four leaves, two pixels each; 0 and 1 join, 2 and 3 join, then all.
+TREE = CutTree(
+    np.array([[0, 0, 1, 1], [2, 2, 3, 3]], np.uint16),
+    Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True])),
+    {Level.COARSE: 1, Level.MEDIUM: 2, Level.FINE: 3},
+)
+MASK = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    path = tmp_path / "a.tree.npz"
+    path.write_bytes(TREE.to_bytes())
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.main, ["merge", *map(str, arguments)])
+
+
+def merged(tree: Path, annotation: Path, *options: object) -> tuple[list[list[int]], dict[str, Any]]:
+    """The numbers in the PNG, and the line."""
+    out = tree.parent / "deep" / "out.png"
+    result = run(tree, "--annotation", annotation, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in out.parent.iterdir()] == ["out.png"]
+    with Image.open(out) as image:
+        assert image.mode.startswith("I;16")
+        return np.asarray(image).tolist(), json.loads(result.stdout) | {"out": ""}
+
+
+def region(name: str = "r1", label: str = "Car", mask: np.ndarray = MASK, **more: Any) -> dict[str, Any]:
+    sizes = {"original_width": 4, "original_height": 2, "image_rotation": 0}
+    value = {"format": "rle", "rle": brush.encode(mask), "brushlabels": [label]}
+    names = {"id": name, "from_name": "brush", "to_name": "image", "type": "brushlabels", "value": value}
+    return {**sizes, **names, **more}
+
+
+POINT = region("r2", type="keypointlabels", value={"x": 90, "y": 90, "width": 0.1, "keypointlabels": ["Sky"]})
+
+
+def export(path: Path, *results: list[dict[str, Any]]) -> Path:
+    """An export of a task for each result, numbered from 1, whose annotations are numbered from 11."""
+    tasks = [{"id": n, "annotations": [{"id": 10 + n, "result": result}]} for n, result in enumerate(results, 1)]
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def test_clicks_in_a_png_fold_the_whole_picture(tree: Path, tmp_path: Path) -> None:
+    save_labels(tmp_path / "labels.png", np.array([[0, 7, 0, 0], [0, 0, 0, 300]], np.uint16))
+    assert merged(tree, tmp_path / "labels.png") == (
+        [[7, 7, 7, 7], [300, 300, 300, 300]],
+        {"out": "", "segments": 4, "annotated_segments": 2, "regions": 2},
+    )
+
+
+def test_what_nobody_annotated_can_be_left_alone(tree: Path, tmp_path: Path) -> None:
+    save_labels(tmp_path / "labels.png", np.array([[0, 7, 0, 0], [0, 0, 9, 9]], np.uint8))
+    labels, line = merged(tree, tmp_path / "labels.png", "--keep-unannotated")
+    assert labels == [[7, 7, 0, 0], [0, 0, 9, 9]]
+    assert (line["segments"], line["annotated_segments"], line["regions"]) == (4, 2, 2)
+    labels, _ = merged(tree, tmp_path / "labels.png", "--keep-unannotated", "--min-overlap", 0.75)
+    assert labels == [[0, 0, 0, 0], [0, 0, 9, 9]]
+
+
+def test_segments_of_any_granularity_can_be_folded(tree: Path, tmp_path: Path) -> None:
+    save_labels(tmp_path / "labels.png", np.array([[0, 7, 0, 0], [0, 0, 0, 9]], np.uint8))
+    for granularity, labels in (("2", [[7] * 4, [9] * 4]), ("1", [[7] * 4, [7] * 4])):
+        assert merged(tree, tmp_path / "labels.png", "--keep-unannotated", "--granularity", granularity)[0] == labels
+
+
+def test_numbers_of_a_palette_or_of_two_bits_are_taken_and_not_their_colours(tree: Path, tmp_path: Path) -> None:
+    numbers = np.array([[3, 3, 0, 0], [0, 0, 0, 0]], np.uint8)
+    save_labels(tmp_path / "labels.png", numbers, palette=[0, 0, 0, 9, 9, 9, 8, 8, 8, 7, 7, 7])
+    assert merged(tree, tmp_path / "labels.png")[0] == [[3] * 4] * 2
+    save_grey(tmp_path / "labels.png", [b"\xf0", b"\x00"], width=4, bits=2)
+    assert merged(tree, tmp_path / "labels.png")[0] == [[3] * 4] * 2
+
+
+def test_an_exports_regions_are_numbered_and_named(tree: Path, tmp_path: Path) -> None:
+    path = export(tmp_path / "export.json", [region(), region("p", "Finer"), POINT])
+    assert merged(tree, path) == (
+        [[1, 1, 1, 1], [2, 2, 2, 2]],
+        {"out": "", "segments": 4, "annotated_segments": 2, "regions": 2,
+         "numbers": [{"number": 1, "id": "r1", "label": "Car"}, {"number": 2, "id": "r2", "label": "Sky"}]},
+    )  # fmt: skip
+
+
+def test_task_annotation_and_picture_can_be_chosen(tree: Path, tmp_path: Path) -> None:
+    path = export(tmp_path / "export.json", [region()], [region("r3"), region("r4", to_name="second")])
+    for options in (["--task", 1], ["--annotation-id", 11]):
+        assert merged(tree, path, *options)[1]["numbers"][0]["id"] == "r1"
+    _, line = merged(tree, path, "--task", 2, "--picture", "second")
+    assert [each["id"] for each in line["numbers"]] == ["r4"]
+
+
+def test_what_cannot_be_merged_is_one_line_and_nothing_is_written(tree: Path, tmp_path: Path) -> None:
+    ok, out = export(tmp_path / "ok.json", [region()]), tmp_path / "out" / "out.png"
+    (tmp_path / "no.npz").write_bytes(b"no tree")
+    (tmp_path / "no.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.new("RGB", (4, 2)).save(tmp_path / "rgb.png")
+    Image.new("L", (5, 2), 1).save(tmp_path / "wide.png")
+    Image.new("L", (4, 2)).save(tmp_path / "empty.png")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    two_pictures = export(tmp_path / "2.json", [region(), region(to_name="second")])
+    broken = region(value={"rle": [1], "brushlabels": ["Car"]})
+    cases: list[tuple[Path, Path, list[object], str]] = [
+        (tmp_path / "gone.npz", ok, [], "gone.npz: No such file or directory; give the path of a file that you may"),
+        (tree, tmp_path / "gone.png", [], "gone.png: No such file or directory; give the path"),
+        (tree, tmp_path, [], "Is a directory; give the path of a file"),
+        (tmp_path / "no.npz", ok, [], "no.npz: not a cut tree.*segment the picture again, by `walkcut segment --tree`"),
+        (tree, tmp_path / "no.png", [], "no.png cannot be read"),
+        (tree, tmp_path / "rgb.png", [], r"rgb.png holds colours \(RGB\). Save it with one channel"),
+        (tree, tmp_path / "wide.png", [], "annotation of 5×2 pixels does not fit segments of 4×2"),
+        (tree, tmp_path / "empty.png", [], "nothing is annotated"),
+        (tree, tree, [], "a.tree.npz is neither a PNG nor JSON .*: give a label PNG, or what Label Studio exports"),
+        (tree, tmp_path / "deep.json", [], "neither a PNG nor JSON"),
+        (tree, export(tmp_path / "none.json"), [], "the export holds no annotation"),
+        (tree, export(tmp_path / "bare.json", [region(label="Merge")]), [], "the annotation holds no regions: draw"),
+        (tree, export(tmp_path / "many.json", [region()], [region()]), [], "several tasks: choose one of"),
+        (tree, ok, ["--task", 4], "no such annotation"),
+        (tree, two_pictures, [], "choose the --picture among image, second"),
+        (tree, two_pictures, ["--picture", "third"], "choose the --picture among image, second"),
+        (tree, export(tmp_path / "rle.json", [broken]), [], "region r1: a run-length code is a list"),
+        (tree, export(tmp_path / "size.json", [region(original_width=5)]), [], "not drawn on a picture of 4×2 pixels"),
+        (tree, export(tmp_path / "part.json", [POINT]), ["--min-overlap", 0.9], "no segment is annotated to a share"),
+    ]  # fmt: skip
+    for which, annotation, options, message in cases:
+        result = run(which, "--annotation", annotation, "--out", out, *options)
+        assert (result.exit_code, out.parent.exists()) == (1, False), message
+        assert result.stderr.startswith("Error: "), message
+        assert len(result.stderr.splitlines()) == 1, message
+        assert re.search(message, result.stderr), result.stderr
+
+
+def test_a_failed_write_leaves_what_was_there(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out" / "out.png"
+    out.parent.mkdir()
+    out.write_bytes(b"before")
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    result = run(tree, "--annotation", export(tmp_path / "a.json", [region()]), "--out", out)
+    assert (result.exit_code, result.stderr) == (1, "Error: [Errno 28] No space left on device\n")
+    assert [path.name for path in out.parent.iterdir()] == ["out.png"]
+    assert out.read_bytes() == b"before"
+
+
+def test_the_help_says_what_is_folded_by_default() -> None:
+    text = " ".join(run("--help").stdout.split())
+    assert "[the tree's leaves, best on BSDS500 by masks and by clicks]" in text

@@ -1,0 +1,216 @@
+"""The model's process killed, hung and lost, by a segmenter that is made for it."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.builders import treacherous
+from tests.builders.processes import wait_for
+from tests.builders.treacherous import DEFECT, GOOD, HANGS, KILLED, KILLED_ONCE, REFUSED, TALKS, picture
+from walkcut.errors import BusyError, ImageDecodeError, QuarantineError, SegmentationError, SettingsError
+from walkcut.images import DecodeLimits
+from walkcut.inference.tree_service import LocalModel, Picture
+from walkcut.inference.worker import ModelDefectError, ModelWorker
+from walkcut.storage.quarantine import Quarantine
+from walkcut.telemetry.metrics import Metrics
+
+LEFT_BEHIND = """
+import sys, threading
+from pathlib import Path
+from tests.inference import test_worker as tests
+if __name__ == "__main__":
+    worker = tests.worker(Path(sys.argv[1]), seconds=600)
+    print(worker.pid, flush=True)
+    worker.grow(tests.picture(tests.HANGS))
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def preloaded() -> None:
+    """Processes that need not import what the tests have imported."""
+    multiprocessing.set_forkserver_preload(["tests.builders.treacherous", "walkcut.inference.worker"])
+
+
+def worker(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60.0) -> ModelWorker:
+    load = partial(treacherous.load, folder)
+    quarantine = Quarantine(folder / "quarantine")
+    return ModelWorker(load, DecodeLimits(), quarantine, metrics or Metrics(), seconds=seconds)
+
+
+@contextmanager
+def working(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60.0) -> Iterator[ModelWorker]:
+    with closing(worker(folder, metrics, seconds=seconds)) as found:
+        yield found
+
+
+def deaths(metrics: Metrics, kind: str) -> float:
+    return metrics.registry.get_sample_value("walkcut_model_deaths_total", {"reason": kind}) or 0.0
+
+
+def is_there(process: int) -> bool:
+    """Whether a process runs; one that has ended but was not reaped does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_trees_are_those_of_the_model_and_their_stages_are_measured(tmp_path: Path) -> None:
+    here, metrics = LocalModel(treacherous.load(tmp_path), DecodeLimits()), Metrics()
+    part = Picture("part", picture(64, 64).data, (slice(0, 40), slice(10, 50)))
+    with working(tmp_path, metrics) as there:
+        assert (there.version, there.method, there.trouble) == (here.version, here.method, "")
+        for each in (picture(GOOD), part):
+            assert there.grow(each) == here.grow(each)
+    for stage in ("decode", "evidence", "cut"):
+        assert metrics.registry.get_sample_value("walkcut_stage_seconds_count", {"stage": stage})
+
+
+def test_a_picture_whose_process_dies_is_tried_once_more(tmp_path: Path) -> None:
+    metrics = Metrics()
+    with working(tmp_path, metrics) as there:
+        before = there.pid
+        assert there.grow(picture(KILLED_ONCE))
+        assert there.pid != before
+    assert deaths(metrics, "ended") == 1
+
+
+def test_a_poisonous_picture_is_tried_no_more_and_the_others_go_on(tmp_path: Path) -> None:
+    metrics = Metrics()
+    with working(tmp_path, metrics) as there:
+        with pytest.raises(QuarantineError, match=r"exit code -9: it was killed.*scale it down.*delete"):
+            there.grow(picture(KILLED))
+        assert there.grow(picture(GOOD))
+        before = there.pid
+        with pytest.raises(QuarantineError):
+            there.grow(picture(KILLED))
+        assert (there.pid, deaths(metrics, "ended")) == (before, 2)
+    with working(tmp_path, metrics) as after_a_restart:
+        with pytest.raises(QuarantineError):
+            after_a_restart.grow(picture(KILLED))
+        assert deaths(metrics, "ended") == 2
+        (entry,) = (tmp_path / "quarantine").iterdir()
+        entry.unlink()
+        with pytest.raises(QuarantineError):
+            after_a_restart.grow(picture(KILLED))
+        assert deaths(metrics, "ended") == 4
+
+
+def test_a_model_that_hangs_is_ended(tmp_path: Path) -> None:
+    metrics = Metrics()
+    with working(tmp_path, metrics, seconds=2) as there:
+        with pytest.raises(QuarantineError, match=r"took longer than 2 s \(WALKCUT_PICTURE_TIMEOUT\)"):
+            there.grow(picture(HANGS))
+        assert there.grow(picture(GOOD))
+    assert deaths(metrics, "hung") == 2
+
+
+def test_a_picture_of_which_no_tree_can_be_made_costs_no_process(tmp_path: Path) -> None:
+    metrics = Metrics()
+    with working(tmp_path, metrics) as there:
+        before = there.pid
+        with pytest.raises(ImageDecodeError, match="no picture that walkcut reads"):
+            there.grow(Picture("broken", b"no picture"))
+        with pytest.raises(SegmentationError, match="nothing to see in it"):
+            there.grow(picture(REFUSED))
+        with pytest.raises(ModelDefectError, match="ZeroDivisionError: by the model"):
+            there.grow(picture(DEFECT))
+        assert there.grow(picture(GOOD))
+        assert there.pid == before
+    assert deaths(metrics, "ended") == 0
+
+
+def test_what_the_process_logs_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with working(tmp_path) as there:
+        there.grow(picture(TALKS))
+        with pytest.raises(ModelDefectError):
+            there.grow(picture(DEFECT))
+    assert ("treacherous", logging.WARNING, "what a strange picture") in caplog.record_tuples
+    assert "Traceback" in caplog.text
+
+
+def test_a_model_that_cannot_be_loaded_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "gone").touch()
+    with pytest.raises(SettingsError, match=r"^the weights are gone$"):
+        worker(tmp_path)
+    quarantine = Quarantine(tmp_path)
+    with pytest.raises(SettingsError, match=r"ended \(exit code -9.*before the model was loaded"):
+        ModelWorker(partial(treacherous.die, tmp_path), DecodeLimits(), quarantine, Metrics(), seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"), [("gone", "the weights are gone"), ("name", "not the one that walkcut began")]
+)
+def test_a_model_that_cannot_be_loaded_again_is_not_tried_all_the_time(tmp_path: Path, lost: str, told: str) -> None:
+    with working(tmp_path) as there:
+        (tmp_path / lost).write_text("another")
+        with pytest.raises(BusyError, match=told):
+            there.grow(picture(KILLED_ONCE))
+        process = there.pid
+        assert told in there.trouble
+        with pytest.raises(BusyError, match=told):
+            there.grow(picture(GOOD))
+        assert there.pid == process
+
+
+def test_a_process_that_ended_at_leisure_is_replaced_and_no_picture_blamed(tmp_path: Path) -> None:
+    metrics = Metrics()
+    with working(tmp_path, metrics) as there:
+        before = there.pid
+        os.kill(before, signal.SIGKILL)
+        wait_for("the end", lambda: not there._process.is_alive, 30)
+        assert there.grow(picture(GOOD))
+        assert there.pid != before
+    assert deaths(metrics, "ended") == 0
+
+
+def test_signals_to_all_processes_do_not_end_it(tmp_path: Path) -> None:
+    with working(tmp_path) as there:
+        before = there.pid
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(before, number)
+        assert there.grow(picture(GOOD))
+        assert there.pid == before
+
+
+def test_closing_ends_it_at_work_too(tmp_path: Path) -> None:
+    there = worker(tmp_path)
+    answers: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            there.grow(picture(HANGS))
+        except BusyError as error:
+            answers.append(error)
+
+    caller = threading.Thread(target=ask, daemon=True)
+    caller.start()
+    wait_for("work", (tmp_path / "hangs").exists, 30)
+    there.close()
+    caller.join(30)
+    assert [str(error) for error in answers] == ["walkcut is shutting down: ask again"]
+    assert not is_there(there.pid)
+    there.close()
+
+
+def test_it_is_not_left_behind_by_a_server_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(LEFT_BEHIND)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, script, tmp_path], stdout=subprocess.PIPE, env=environment) as server:
+        assert server.stdout is not None
+        process = int(server.stdout.readline())
+        wait_for("work", (tmp_path / "hangs").exists, 30)
+        assert is_there(process)
+        server.kill()
+    wait_for("the end", lambda: not is_there(process), 30)

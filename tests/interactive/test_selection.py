@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walkcut.errors import GranularityError
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.hierarchy.granularity import Level, Segments
+from walkcut.hierarchy.hierarchy import Hierarchy
+from walkcut.interactive.selection import fold, leaves_within, segment_at, select, split
+
+# Leaves 0-3 of two pixels each, side by side; 0 and 1 join into 4, 2 and 3 into 5, these two into 6.
+HIERARCHY = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True]))
+TREE = CutTree(
+    np.array([[0, 0, 1, 1, 2, 2, 3, 3]], np.uint16),
+    HIERARCHY,
+    {Level.COARSE: 2, Level.MEDIUM: 3, Level.FINE: 4},
+)
+AREAS = TREE.areas
+
+
+def leaves(*numbers: int) -> np.ndarray:
+    return np.isin(np.arange(4), numbers)
+
+
+def numbers(region: np.ndarray) -> list[int]:
+    return np.flatnonzero(region).tolist()
+
+
+def test_a_leaf_lies_in_a_mask_with_half_of_its_pixels() -> None:
+    mask = np.array([[True, False, True, True, False, False, False, False]])
+    assert AREAS.tolist() == [2, 2, 2, 2]
+    assert numbers(leaves_within(TREE, mask)) == [0, 1]
+    assert numbers(leaves_within(TREE, np.zeros((1, 8), bool))) == []
+    larger = replace(TREE, leaves=np.array([[0, 0, 0, 1, 1, 2, 3, 3]], np.uint16))
+    assert numbers(leaves_within(larger, np.array([[True, False, False, True, False, True, True, True]]))) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("granularity", "wanted", "unwanted", "chosen"),
+    [
+        (Segments(2), [0], [], [0, 1]),
+        (Segments(2), [0, 3], [], [0, 1, 2, 3]),
+        (Segments(2), [0], [1], [0]),  # the segment's part without what was excluded
+        (Segments(1), [0], [3], [0, 1]),
+        (Segments(1), [0], [3, 1], [0]),
+        (Segments(2), [0], [3], [0, 1]),  # elsewhere: nothing to exclude
+        (Segments(4), [2], [2], []),
+        (Segments(2), [], [1], []),
+        (Level.AUTO, [2], [], [2, 3]),
+    ],
+)
+def test_points_select_segments_without_what_is_excluded(
+    granularity: Level | Segments, wanted: list[int], unwanted: list[int], chosen: list[int]
+) -> None:
+    assert numbers(select(TREE, granularity, wanted, unwanted)) == chosen
+
+
+@given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)), st.integers(1, 5))
+def test_no_selection_holds_what_was_excluded_or_goes_beyond_its_segments(
+    wanted: list[int], unwanted: list[int], count: int
+) -> None:
+    chosen = select(TREE, Segments(count), wanted, unwanted)
+    segments = [segment_at(TREE, Segments(count), leaf) for leaf in wanted]
+    assert not chosen[unwanted].any()
+    assert chosen[[leaf for leaf in wanted if leaf not in unwanted]].all()
+    assert not (chosen & ~np.any([leaves(), *segments], axis=0)).any()
+
+
+def test_a_region_is_split_where_the_tree_parts_it_first() -> None:
+    assert [numbers(part) for part in split(HIERARCHY, leaves(0, 1, 2, 3), AREAS, 1)] == [[0, 1], [2, 3]]
+    assert [numbers(part) for part in split(HIERARCHY, leaves(2, 3), AREAS, 1)] == [[2], [3]]
+    assert [numbers(part) for part in split(HIERARCHY, leaves(0, 2, 3), AREAS, 1)] == [[0], [2, 3]]
+
+
+def test_splinters_stay_with_the_larger_part() -> None:
+    assert [numbers(part) for part in split(HIERARCHY, leaves(0, 2, 3), np.array([1, 2, 2, 2]), 2)] == [[2], [0, 3]]
+
+
+@pytest.mark.parametrize("region", [leaves(2), leaves(), leaves(0, 1)])
+def test_what_cannot_be_split_says_so(region: np.ndarray) -> None:
+    with pytest.raises(GranularityError, match="cannot be cut any finer"):
+        split(HIERARCHY, region, AREAS, 3)
+
+
+def test_a_region_folds_into_the_next_larger_part() -> None:
+    assert numbers(fold(HIERARCHY, leaves(0), AREAS, 1)) == [0, 1]
+    assert numbers(fold(HIERARCHY, leaves(0, 1), AREAS, 1)) == [0, 1, 2, 3]
+    assert numbers(fold(HIERARCHY, leaves(1, 2), AREAS, 1)) == [0, 1, 2, 3]
+    assert numbers(fold(HIERARCHY, leaves(0), AREAS, 3)) == [0, 1, 2, 3]  # two pixels more are no more than a splinter
+
+
+def test_the_whole_picture_cannot_be_folded() -> None:
+    with pytest.raises(GranularityError, match="cannot be made any coarser"):
+        fold(HIERARCHY, leaves(0, 1, 2, 3), AREAS, 1)
+
+
+@given(st.integers(0, 3))
+def test_folding_undoes_the_split_of_a_part_of_the_tree(leaf: int) -> None:
+    parent = fold(HIERARCHY, leaves(leaf), AREAS, 1)
+    assert leaf in [numbers(part)[0] for part in split(HIERARCHY, parent, AREAS, 1)]

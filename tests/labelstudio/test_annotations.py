@@ -1,0 +1,248 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage import draw
+
+from walkcut.errors import BrushError, RequestError, SettingsError
+from walkcut.labelstudio import (
+    AnnotatedRegion,
+    BrushTarget,
+    annotated_pictures,
+    annotated_regions,
+    brush,
+    exported_result,
+    label_map,
+)
+
+SIZE = (8, 10)  # height, width: a pixel is 10 % of the width and 12.5 % of the height
+TARGET = BrushTarget("brush", "image", "photo", ("Region",))
+MASK = np.zeros(SIZE, bool)
+MASK[2:5, 3:7] = True
+
+
+def item(kind: str, label: str = "Car", **value: Any) -> dict[str, Any]:
+    sizes = {"original_width": 10, "original_height": 8, "image_rotation": 0}
+    names = {"id": "r1", "from_name": "brush", "to_name": "image", "type": kind}
+    return {**sizes, **names, "value": {kind: [label], **value}}
+
+
+def masked(mask: np.ndarray = MASK, label: str = "Car", **more: Any) -> dict[str, Any]:
+    return item("brushlabels", label, format="rle", rle=brush.encode(mask)) | more
+
+
+def stroke(*points: float, width: float = 10.0, kind: str = "add") -> dict[str, Any]:
+    """A stroke by percent; its points on the screen say nothing."""
+    return {"type": kind, "points": [7.0] * len(points), "relativePoints": list(points), "strokeWidth": 99,
+            "relativeStrokeWidth": width}  # fmt: skip
+
+
+def drawn(document: dict[str, Any]) -> list[str]:
+    """The one region of a result as a drawing."""
+    (region,) = annotated_regions([document], TARGET, SIZE, strict=True)
+    return ["".join(".#"[inside] for inside in row) for row in region.mask.astype(int)]
+
+
+def test_a_brush_mask_is_a_region() -> None:
+    (region,) = annotated_regions([masked()], TARGET, SIZE)
+    assert (region.id, region.label, region.mask.tolist()) == ("r1", "Car", MASK.tolist())
+
+
+def test_a_drafts_strokes_are_drawn_and_erased_in_order() -> None:
+    strokes = [stroke(15, 31.25, 85, 31.25), stroke(45, 6.25, 45, 90), stroke(45, 31.25, kind="eraser")]
+    assert drawn(item("brushlabels", format="rle", touches=strokes)) == [
+        "....#.....", "....#.....", ".###.####.", "....#.....", "....#.....", "....#.....", "....#.....", "....#.....",
+    ]  # fmt: skip
+    strokes = [stroke(45, 31.25, width=30, kind="eraser")]
+    assert drawn(item("brushlabels", format="rle", rle=brush.encode(MASK), touches=strokes))[2:5] == [
+        "......#...", "...#.##...", "...####...",
+    ]  # fmt: skip
+
+
+def test_a_wide_stroke_has_round_ends() -> None:
+    assert drawn(item("brushlabels", touches=[stroke(35, 43.75, 65, 43.75, width=30)])) == [
+        "..........", "..........", "...####...", "..######..", "...####...", "..........", "..........", "..........",
+    ]  # fmt: skip
+
+
+def test_strokes_without_percentages_are_in_pixels() -> None:
+    document = item("brushlabels", touches=[{"type": "add", "points": [1.5, 0.5, 4.5, 0.5], "strokeWidth": 1}])
+    assert drawn(document)[:2] == [".####.....", ".........."]
+
+
+def test_rectangles_turn_clockwise_about_their_upper_left_corner() -> None:
+    upright: dict[str, Any] = {"x": 50, "y": 25, "width": 30, "height": 25}
+    assert drawn(item("rectanglelabels", **upright, rotation=0))[1:5] == [
+        "..........", ".....###..", ".....###..", "..........",
+    ]  # fmt: skip
+    assert drawn(item("rectanglelabels", **upright, rotation=90))[1:6] == [
+        "..........", "...##.....", "...##.....", "...##.....", "..........",
+    ]  # fmt: skip
+
+
+def test_ellipses_turn_clockwise_about_their_centre() -> None:
+    flat: dict[str, Any] = {"x": 50, "y": 50, "radiusX": 40, "radiusY": 15}
+    assert drawn(item("ellipselabels", **flat))[2:6] == ["..........", ".########.", ".########.", ".........."]
+    turned = drawn(item("ellipselabels", **flat, rotation=45))
+    assert turned == [
+        "..........", "..##......", "..###.....", "...###....", "....###...", ".....###..", "......##..", "..........",
+    ]  # fmt: skip
+    assert drawn(item("ellipselabels", **flat, rotation=405)) == turned
+
+
+def test_polygons_are_filled() -> None:
+    points = [[0, 0], [100, 0], [0, 100]]
+    assert drawn(item("polygonlabels", points=points, closed=True)) == [
+        "#########.", "########..", "#######...", "######....", "####......", "###.......", "##........", "#.........",
+    ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.floats(-50, 150), st.floats(-50, 150)), min_size=3, max_size=9))
+def test_polygons_are_filled_as_if_each_pixel_was_asked(corners: list[tuple[float, float]]) -> None:
+    x, y = np.array(corners).T * [[SIZE[1] / 100], [SIZE[0] / 100]] - 0.5
+    expected = np.zeros(SIZE, bool)
+    expected[draw.polygon(y, x, SIZE)] = True
+    on_an_edge = np.zeros(SIZE, bool)
+    for row, column in np.ndindex(SIZE):
+        away = np.stack([x - column, y - row], axis=1)
+        following = np.roll(away, -1, axis=0)
+        crossed = away[:, 0] * following[:, 1] - away[:, 1] * following[:, 0]
+        on_an_edge[row, column] = (np.abs(crossed) < 1e-6).any()
+    found = annotated_regions([item("polygonlabels", points=[list(corner) for corner in corners])], TARGET, SIZE)
+    mask = found[0].mask if found else np.zeros(SIZE, bool)
+    assert (mask == expected)[~on_an_edge].all()
+
+
+def test_key_points_are_discs_and_a_pixel_at_least() -> None:
+    assert drawn(item("keypointlabels", x=45, y=43.75, width=30))[2:5] == ["...###....", "...###....", "...###...."]
+    assert drawn(item("keypointlabels", x=41, y=49, width=0.2))[2:5] == ["..........", "....#.....", ".........."]
+    assert drawn(item("keypointlabels", x=100, y=100, width=0))[7] == ".........#"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        masked(label="Merge"),
+        masked(to_name="other"),
+        masked(from_name="other"),
+        item("keypointlabels", "Finer", x=45, y=43, width=1),
+        item("keypointlabels", format="rle", rle=brush.encode(MASK)),
+        item("keypointlabels", x=45, y=43, width=1) | {"is_positive": False},
+        item("keypointlabels", x=450, y=43, width=1),
+        item("brushlabels", format="rle", rle=brush.encode(np.zeros(SIZE, bool))),
+        item("textarea", text=["12"]),
+        item("choices", choices=["fine"]),
+        {"type": "brushlabels", "value": {"rle": brush.encode(MASK), "brushlabels": []}},
+        {"type": "brushlabels"},
+        {"type": ["brushlabels"], "value": {}},
+        "region",
+        None,
+    ],
+)
+def test_what_is_no_region_of_the_control_is_left_out(document: object) -> None:
+    assert [region.id for region in annotated_regions([document, masked(id="r2")], TARGET, SIZE, strict=True)] == ["r2"]
+
+
+def test_all_controls_of_a_picture_can_be_read_and_all_pictures() -> None:
+    result = [masked(), masked(from_name="other", id="r2"), masked(to_name="second", id="r3"), masked(to_name=["?"])]
+    assert [region.id for region in annotated_regions(result, "image", SIZE)] == ["r1", "r2"]
+    assert len(annotated_regions(result, None, SIZE)) == 4
+    assert annotated_pictures(result) == ("image", "second")
+
+
+BROKEN = [
+    (masked(original_width=9), RequestError, "r1 was not drawn on a picture of 10×8 pixels: take this very picture's"),
+    (masked(image_rotation=90), RequestError, "region r1 was drawn on a turned picture: turn the file itself"),
+    (item("brushlabels", rle=brush.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
+    (item("brushlabels", rle=brush.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),
+    (item("brushlabels", rle=[0.5] * 20), BrushError, "holds a run-length code, which is a list of bytes"),
+    (item("brushlabels", rle=[[1], [2, 3]]), BrushError, "list of bytes"),
+    (item("brushlabels", rle="abc"), BrushError, "list of bytes"),
+    (item("brushlabels", rle=[1 << 70] * 20), BrushError, "list of at least 7 bytes"),
+    (item("brushlabels", format="rle"), BrushError, "neither a run-length code nor strokes"),
+    (item("brushlabels", touches=[3]), RequestError, "a brush stroke is an object, not int"),
+    (item("brushlabels", touches=[stroke(1, 2, 3)]), RequestError, "a brush stroke needs points, an x and a y each"),
+    (item("brushlabels", touches=[{"type": "add"}]), RequestError, "needs points"),
+    (item("brushlabels", touches=[stroke(1, 2, width=-1)]), RequestError, "-1 is out of the range of a shape"),
+    (item("rectanglelabels", x=1, y=1, width="1", height=1), RequestError, "lacks a number and has str; export the"),
+    (item("rectanglelabels", x=1, y=1, width=True, height=1), RequestError, "lacks a number and has bool"),
+    (item("ellipselabels", x=1, y=1, radiusX=float("nan"), radiusY=1), RequestError, "nan is out of the range"),
+    (item("ellipselabels", x=1e9, y=1, radiusX=1, radiusY=1), RequestError, "1000000000.0 is out of the range"),
+    (item("polygonlabels", points=[[1, 1], [2, 2]]), RequestError, "a polygon needs three points, each an x and a y"),
+    (item("polygonlabels", points=[[1, 1], [2], [3, 3]]), RequestError, "three points"),
+    (item("keypointlabels", x=None, y=1, width=1), RequestError, "lacks a number and has NoneType"),
+]
+
+
+@pytest.mark.parametrize(("document", "error", "message"), BROKEN)
+def test_what_cannot_be_read_is_left_out_or_named(document: object, error: type[Exception], message: str) -> None:
+    assert [region.id for region in annotated_regions([document, masked(id="r2")], TARGET, SIZE)] == ["r2"]
+    with pytest.raises(error, match=message):
+        annotated_regions([document], TARGET, SIZE, strict=True)
+
+
+def test_a_rectangle_far_off_is_no_region() -> None:
+    far = item("rectanglelabels", x=-1000, y=-1000, width=1000, height=1000, rotation=1000)
+    assert annotated_regions([far], None, SIZE) == ()
+
+
+def test_small_regions_lie_on_large_ones_and_later_ones_on_earlier_ones() -> None:
+    masks = np.zeros((4, 1, 6), bool)
+    masks[0, 0, 1:3] = masks[1, 0, :5] = masks[2, 0, 2:4] = True
+    numbers = label_map([AnnotatedRegion("", "Car", mask) for mask in masks], (1, 6))
+    assert (numbers.tolist(), numbers.dtype) == ([[2, 1, 3, 3, 2, 0]], np.uint16)
+
+
+def test_numbers_of_regions_end_with_16_bits() -> None:
+    with pytest.raises(RequestError, match="65536 regions are more than 65535: annotate fewer"):
+        label_map([AnnotatedRegion("", "Car", np.ones((1, 1), bool))] * 65536, (1, 1))
+
+
+def annotation(number: int, *, task: int = 1, updated: str = "", cancelled: bool = False) -> dict[str, Any]:
+    return {"id": number, "result": [f"result {number}"], "updated_at": updated, "was_cancelled": cancelled}
+
+
+EXPORT: list[Any] = [
+    {"id": 1, "annotations": [annotation(7, updated="2026-02"), annotation(8, updated="2026-01"),
+                              annotation(9, updated="2026-03", cancelled=True)]},
+    {"id": 2, "annotations": [annotation(5)]},
+    {"id": 3, "annotations": []},
+    "no task",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "task", "number", "found"),
+    [(EXPORT, 1, None, 7), (EXPORT, None, 8, 8), (EXPORT, 1, 9, 9), (EXPORT, 2, None, 5), (EXPORT[0], None, None, 7)],
+)
+def test_the_newest_annotation_counts_or_the_one_that_was_chosen(
+    document: object, task: int | None, number: int | None, found: int
+) -> None:
+    assert exported_result(json.loads(json.dumps(document)), task=task, annotation=number) == [f"result {found}"]
+
+
+@pytest.mark.parametrize(
+    ("document", "task", "number", "message"),
+    [
+        (
+            EXPORT,
+            None,
+            None,
+            "several tasks: choose one of annotation 7 of task 1, annotation 8 of task 1, ann.* task 2",
+        ),
+        (EXPORT, 3, None, "no such annotation.*: choose among .*annotation 9 of task 1 \\(cancelled\\), annotation 5"),
+        (EXPORT, 2, 7, "no such annotation"),
+        ([{"id": 1, "annotations": [annotation(n, cancelled=True) for n in range(20)]}], 1, None, "and 12 more$"),
+        ([], None, None, "the export holds no annotation: annotate a task, and export it as JSON"),
+        ({"id": 1, "image": "a.jpg", "brush": []}, None, None, "holds no annotation"),
+        ("text", None, None, "holds no annotation"),
+    ],
+)
+def test_an_export_that_leaves_it_open_is_answered_with_what_there_is(
+    document: object, task: int | None, number: int | None, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        exported_result(document, task=task, annotation=number)

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from tests.builders.scenes import quarters
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.labelstudio import AnnotatedRegion, BrushTarget, brush_targets
+from walkcut.learning.fold import Drawing, folded
+from walkcut.segmentation.segmenter import load_segmenter
+
+SIZE = (40, 60)
+LABELS = '<Label value="Region" neutral="true"/><Label value="Car"/>'
+CONFIG = f'<View><Image name="im" value="$photo"/><BrushLabels name="b" toName="im">{LABELS}</BrushLabels></View>'
+
+
+@pytest.fixture(scope="module")
+def tree() -> CutTree:
+    return load_segmenter("embedded").tree(quarters(*SIZE))
+
+
+@pytest.fixture(scope="module")
+def target() -> BrushTarget:
+    (only,) = brush_targets(CONFIG)
+    return only
+
+
+def drawn(rows: slice, columns: slice) -> AnnotatedRegion:
+    mask = np.zeros(SIZE, bool)
+    mask[rows, columns] = True
+    return AnnotatedRegion("r", "Car", mask)
+
+
+def test_a_stroke_takes_the_segment_under_it_and_all_others_stay(tree: CutTree, target: BrushTarget) -> None:
+    ((of, (car, *others)),) = folded([Drawing(target, tree, [drawn(slice(2, 4), slice(2, 20))])], min_area=0.0)
+    assert of is target
+    assert (car.label, {other.label for other in others}) == ("Car", {"Region"})
+    assert car.mask[2, 2]
+    assert car.mask.mean() == pytest.approx(0.25, abs=0.02)
+    assert np.sum([car.mask, *(other.mask for other in others)], axis=0).tolist() == np.ones(SIZE).tolist()
+
+
+def test_small_segments_that_nobody_drew_on_are_left_out(tree: CutTree, target: BrushTarget) -> None:
+    ((_, regions),) = folded([Drawing(target, tree, [drawn(slice(2, 4), slice(2, 20))])], min_area=0.9)
+    assert [region.label for region in regions] == ["Car"]
+
+
+def test_nothing_is_folded_where_all_or_nothing_is_drawn(tree: CutTree, target: BrushTarget) -> None:
+    everything = [drawn(slice(None), slice(None))]
+    assert folded([Drawing(target, tree, everything), Drawing(target, tree, [])], min_area=0.0) == []

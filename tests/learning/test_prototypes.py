@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from walkcut.learning.prototypes import Prototypes, gather
+
+LEFT, RIGHT, UP = np.eye(3, dtype=np.float32)
+
+
+def unit(*vectors: np.ndarray) -> np.ndarray:
+    rows = np.array(vectors, np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def prototypes(*examples: tuple[np.ndarray, int, int]) -> Prototypes:
+    looks, labels, pictures = zip(*examples, strict=True)
+    return gather(unit(*looks), np.array(labels), pictures)
+
+
+def random_prototypes(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([[0, 1], rng.integers(0, 2, count)])
+    return unit(*rng.random((count + 2, 4))), labels, rng.integers(0, 5, count + 2).tolist()
+
+
+def test_one_example_alone_makes_moderately_sure_and_three_surer() -> None:
+    once = prototypes((LEFT, 0, 1)).confidences(unit(LEFT))
+    thrice = prototypes(*((LEFT, 0, picture) for picture in range(3))).confidences(unit(LEFT))
+    assert 0.6 < once[0, 0] < 0.8 < thrice[0, 0] < 0.95
+
+
+def test_what_looks_like_nothing_learned_is_unknown() -> None:
+    learned = prototypes(*((look, label, picture) for picture in range(5) for label, look in enumerate((LEFT, RIGHT))))
+    assert learned.confidences(unit(UP, -LEFT)).max() < 0.1
+
+
+def test_between_two_labels_neither_is_sure() -> None:
+    learned = prototypes(*((look, label, picture) for picture in range(5) for label, look in enumerate((LEFT, RIGHT))))
+    confidences = learned.confidences(unit(LEFT + RIGHT))
+    assert confidences[0, 0] == pytest.approx(confidences[0, 1])
+    assert confidences.max() < 0.5
+
+
+def test_many_examples_from_one_picture_have_one_vote() -> None:
+    once = prototypes((LEFT, 0, 1), (RIGHT, 1, 2))
+    often = prototypes(*((LEFT, 0, 1) for _ in range(20)), (RIGHT, 1, 2))
+    query = unit(LEFT, LEFT + RIGHT, RIGHT)
+    assert often.confidences(query) == pytest.approx(once.confidences(query))
+
+
+def test_a_label_may_have_many_looks() -> None:
+    learned = prototypes((LEFT, 0, 1), (UP, 0, 1), (RIGHT, 1, 1))
+    assert learned.confidences(unit(LEFT, UP, RIGHT)).argmax(1).tolist() == [0, 0, 1]
+
+
+def test_labels_that_differ_in_little_are_told_apart_by_that_little() -> None:
+    near = LEFT + 0.1 * RIGHT
+    learned = prototypes(*((look, label, picture) for picture in range(3) for label, look in enumerate((LEFT, near))))
+    assert learned.confidences(unit(LEFT)).max() > 0.75
+    assert learned.confidences(unit(LEFT + 0.5 * UP)).max() < 0.1
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1000), st.integers(0, 12))
+def test_confidences_are_shares_of_certainty(seed: int, count: int) -> None:
+    confidences = gather(*random_prototypes(seed, count)).confidences(
+        unit(*np.random.default_rng(seed).normal(size=(5, 4)))
+    )
+    assert confidences.shape == (5, 2)
+    assert confidences.min() >= 0
+    assert confidences.sum(1).max() <= 1
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1000), st.integers(0, 12))
+def test_the_order_of_examples_does_not_matter(seed: int, count: int) -> None:
+    looks, labels, pictures = random_prototypes(seed, count)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    shuffled = gather(looks[order], labels[order], [pictures[place] for place in order])
+    query = unit(*np.random.default_rng(seed).random((5, 4)))
+    assert shuffled.confidences(query) == pytest.approx(gather(looks, labels, pictures).confidences(query))

@@ -1,0 +1,42 @@
+"""What the product promises of real pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_opening
+
+from tests.builders.bsds500 import needs_photographs, photographs
+from walkcut.hierarchy.granularity import Level
+from walkcut.images import DecodeLimits, decode
+from walkcut.inference.predictor import Options, Project, find_regions
+from walkcut.labelstudio import BrushTarget
+from walkcut.segmentation.segmenter import load_segmenter
+
+pytestmark = needs_photographs
+
+TARGET = BrushTarget("brush", "image", "image", ("Region",))
+PROJECT = Project((TARGET,), Options())
+
+
+@pytest.mark.parametrize("path", photographs(5), ids=lambda path: path.stem)
+def test_fine_regions_are_many_disjoint_and_no_noise(path: Path) -> None:
+    image = decode(path.read_bytes(), DecodeLimits())
+    tree = load_segmenter("embedded").tree(image)
+    masks = np.stack([region.mask for region in find_regions(tree, Level.FINE, PROJECT, TARGET)])
+    assert 8 <= len(masks) <= 40
+    assert masks.shape[1:] == image.shape[:2]
+    assert masks.sum(0).max() == 1
+    assert masks.any(0).mean() > 0.99
+    for mask in masks:
+        assert binary_opening(mask, np.ones((3, 3), bool)).sum() > mask.sum() / 2
+
+
+@pytest.mark.parametrize("path", photographs(5), ids=lambda path: path.stem)
+def test_coarser_levels_have_fewer_regions(path: Path) -> None:
+    tree = load_segmenter("embedded").tree(decode(path.read_bytes(), DecodeLimits()))
+    coarse, medium, fine, auto = (
+        tree.segments(level) for level in (Level.COARSE, Level.MEDIUM, Level.FINE, Level.AUTO)
+    )
+    assert 2 <= coarse <= medium <= fine
+    assert 2 <= auto <= fine

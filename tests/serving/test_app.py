@@ -1,0 +1,576 @@
+import io
+import json
+import logging
+import shutil
+import socket
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import waitress
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tests.builders.scenes import data_url, png, quarters
+from tests.inference.test_predictor import Counting
+from tests.inference.test_tree_service import Gated
+from walkcut.backbones import Extractor, load_extractor
+from walkcut.images import DecodeLimits, FetchPolicy, PictureSource
+from walkcut.inference.predictor import Annotator, Options
+from walkcut.inference.tree_service import Grower, LocalModel, Model
+from walkcut.segmentation.presets import RECIPES
+from walkcut.segmentation.segmenter import Segmenter
+from walkcut.serving.app import create_app
+from walkcut.serving.feedback import Learner
+from walkcut.settings import Settings
+from walkcut.storage import ProjectStore, TreeCache
+from walkcut.telemetry.logs import formatter
+from walkcut.telemetry.metrics import Metrics
+
+BRUSH = '<BrushLabels name="b" toName="im"{}><Label value="Part"/></BrushLabels>'
+CONFIG = f'<View><Image name="im" value="$photo"/>{BRUSH}</View>'
+SETUP = {
+    "project": "3.1795163936",
+    "schema": CONFIG.format(""),
+    "hostname": "http://localhost:8080",
+    "extra_params": None,
+}
+PICTURE = data_url(png(quarters(30, 40)))
+
+
+class Backend:
+    """A backend over a folder, and a client for it."""
+
+    def __init__(self, folder: Path, settings: Settings, model: Model) -> None:
+        self.store, self.metrics = ProjectStore(folder), Metrics()
+        grower = Grower(model, TreeCache(folder / "trees", 1 << 24), self.metrics)
+        self.annotator = Annotator(grower, PictureSource(FetchPolicy(), None), Options())
+        self.learner = Learner(self.annotator, self.store)
+        self.app = create_app(self.annotator, self.learner, self.store, settings, self.metrics)
+        self.client: FlaskClient = self.app.test_client()
+
+    def predicting(self) -> int:
+        """How many requests are being answered, by the metrics."""
+        (line,) = [
+            line for line in self.client.get("/metrics").text.splitlines() if line.startswith("walkcut_predicting ")
+        ]
+        return int(float(line.split()[1]))
+
+    def set_up(self, **changes: Any) -> str:
+        answer = self.client.post("/setup", json=SETUP | changes)
+        assert answer.status_code == 200, answer.text
+        return str(document(answer)["model_version"])
+
+    def predict(self, *pictures: object, **changes: Any) -> list[Any]:
+        answer = self.client.post("/predict", json=predict_body(*pictures) | changes)
+        assert answer.status_code == 200, answer.text
+        return list(document(answer)["results"])
+
+
+def document(answer: TestResponse) -> dict[str, Any]:
+    """The JSON object of an answer."""
+    found = answer.get_json()
+    assert isinstance(found, dict)
+    return found
+
+
+def predict_body(*pictures: object, config: str = CONFIG.format("")) -> dict[str, Any]:
+    """What Label Studio sends for tasks with these pictures."""
+    tasks = [{"id": number, "data": {"photo": picture}} for number, picture in enumerate(pictures, 1)]
+    params = {"login": None, "password": None, "context": None}
+    return {"tasks": tasks, "project": "3.1795163936", "label_config": config, "params": params}
+
+
+def typed_line(line: str) -> dict[str, Any]:
+    """The context of an annotator's call who typed one line."""
+    return {"result": [{"type": "textarea", "value": {"text": [line]}}]}
+
+
+@contextmanager
+def running(
+    folder: Path, settings: Settings, extractor: Extractor | None = None, model: Model | None = None
+) -> Iterator[Backend]:
+    segmenter = Segmenter(extractor or load_extractor("embedded"), RECIPES["merge"])
+    backend = Backend(folder, settings, model or LocalModel(segmenter, DecodeLimits()))
+    yield backend
+    backend.store.close()
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    with running(tmp_path, Settings()) as backend:
+        yield backend
+
+
+def test_health_says_up(backend: Backend) -> None:
+    assert backend.client.get("/health").json == {"status": "UP", "model_class": "walkcut"}
+    assert backend.client.get("/").json == backend.client.get("/health").json
+
+
+def test_exactly_the_last_prediction_carries_the_version_of_set_up(backend: Backend) -> None:
+    version = backend.set_up()
+    (predictions,) = backend.predict(PICTURE)
+    assert [prediction["model_version"] == version for prediction in predictions] == [False, False, False, True]
+
+
+def test_names_and_labels_are_those_of_the_config(backend: Backend) -> None:
+    region = backend.predict(PICTURE)[0][-1]["result"][0]
+    assert (region["from_name"], region["to_name"], region["value"]["brushlabels"]) == ("b", "im", ["Part"])
+    assert (region["original_width"], region["original_height"]) == (40, 30)
+
+
+def test_there_is_an_entry_per_task_whatever_happens(backend: Backend) -> None:
+    broken = (
+        data_url(b"no picture"),
+        data_url(png(quarters(30, 40))[:200]),
+        data_url(b""),
+        None,
+        ["a", "b"],
+        "file:///etc/passwd",
+    )
+    results = backend.predict(PICTURE, *broken, PICTURE)
+    assert [len(predictions) for predictions in results] == [4, 0, 0, 0, 0, 0, 0, 4]
+    assert backend.predict() == []
+
+
+def test_predictions_are_plain_json(backend: Backend) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    answer = backend.client.post("/predict", json=predict_body(PICTURE))
+    assert json.loads(answer.text, parse_constant=refuse)["results"][0]
+
+
+def test_settings_of_a_project_change_its_version_and_the_default(backend: Backend) -> None:
+    plain = backend.set_up()
+    fine = backend.set_up(extra_params='{"granularity": "fine"}')
+    assert backend.predict(PICTURE)[0][-1]["model_version"] == fine
+    assert backend.set_up(extra_params={"max_regions": 1}) not in {plain, fine}
+    assert {len(prediction["result"]) for prediction in backend.predict(PICTURE)[0]} == {1}
+    assert backend.set_up(extra_params="garbage") == plain
+    attributes = CONFIG.format(' granularity="coarse"')
+    assert backend.set_up(schema=attributes).startswith("coarse")
+    assert backend.predict(PICTURE, label_config=attributes)[0][-1]["model_version"].startswith("coarse")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": "<View/>"}, "needs BrushLabels on an Image"),
+        ({"schema": None}, 'needs "schema"'),
+        ({"extra_params": {"granularity": "tiny"}}, "write auto, coarse"),
+    ],
+)
+def test_set_up_says_what_is_wrong(backend: Backend, changes: dict[str, Any], message: str) -> None:
+    answer = backend.client.post("/setup", json=SETUP | changes)
+    assert answer.status_code == 400
+    assert message in document(answer)["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/predict", b"no json", "must be a JSON object"),
+        ("/predict", b"[1]", "must be a JSON object"),
+        ("/predict", b"{}", 'needs \\"tasks\\"'),
+        ("/predict", b'{"tasks": []}', 'needs \\"label_config\\"'),
+        ("/predict", b'{"tasks": [], "label_config": "<View/>"}', "needs BrushLabels"),
+        ("/setup", b"\xff\x00", "must be a JSON object"),
+        ("/webhook", b"no json", "must be a JSON object"),
+    ],
+)
+def test_requests_out_of_the_protocol_are_answered_with_the_remedy(
+    backend: Backend, path: str, body: bytes, message: str
+) -> None:
+    answer = backend.client.post(path, data=body)
+    assert answer.status_code == 400
+    assert message in json.dumps(document(answer)["error"])
+    assert backend.predict(PICTURE)[0]
+
+
+@pytest.mark.parametrize(
+    ("context", "regions"),
+    [("", 0), ({"result": []}, 0), ({"result": [{"type": "textarea", "value": {"text": ["3"]}}]}, 3)],
+)
+def test_an_annotators_call_is_answered_with_regions(backend: Backend, context: object, regions: int) -> None:
+    (answer,) = backend.predict(PICTURE, params={"context": context})
+    assert len(answer["result"]) == regions
+
+
+def test_an_annotator_is_never_answered_with_an_error(backend: Backend) -> None:
+    (answer,) = backend.predict("gone.jpg", params={"context": typed_line("3")})
+    assert answer["result"] == []
+
+
+def test_events_are_stored_as_they_come(backend: Backend) -> None:
+    for body in ({"action": "ANNOTATION_CREATED", "project": {"id": 3}, "annotation": {"id": 1}}, {"odd": True}):
+        assert backend.client.post("/webhook", json=body).status_code == 200
+    (created,) = backend.store.events("3")
+    assert (created.action, created.body["annotation"]) == ("ANNOTATION_CREATED", {"id": 1})
+
+
+@pytest.mark.parametrize("action", ["\0\ud800", None, {"a": 1}, "x" * 100])
+def test_odd_events_are_stored_too(backend: Backend, action: object) -> None:
+    assert backend.client.post("/webhook", json={"action": action, "project": "x"}).status_code == 200
+    (odd,) = backend.store.events("")
+    assert odd.body["action"] == action
+
+
+def test_what_set_up_told_is_remembered_by_the_projects_number(backend: Backend) -> None:
+    backend.set_up(extra_params={"max_regions": 3})
+    assert backend.store.label_config("3") == SETUP["schema"]
+    assert backend.store.extra_params("3") == {"max_regions": 3}
+
+
+def test_versions_are_those_that_projects_were_told(backend: Backend) -> None:
+    assert document(backend.client.get("/versions")) == {"versions": []}
+    version = backend.set_up()
+    versions = document(backend.client.get("/versions"))["versions"]
+    assert version in versions
+    assert [version.split("-")[0] for version in versions] == ["auto", "coarse", "fine", "medium"]
+    backend.set_up(project="4.1", extra_params={"max_regions": 3})
+    assert len(document(backend.client.get("/versions"))["versions"]) == 8
+
+
+def test_metrics_count_requests_and_tasks(backend: Backend) -> None:
+    backend.predict(PICTURE, None)
+    text = backend.client.get("/metrics").text
+    assert 'walkcut_requests_total{endpoint="predict",status="200"} 1.0' in text
+    assert 'walkcut_tasks_total{outcome="predicted"} 1.0' in text
+    assert 'walkcut_tasks_total{outcome="failed"} 1.0' in text
+
+
+def sample(backend: Backend, name: str, **labels: str) -> float | None:
+    """A metric as it is now."""
+    return backend.metrics.registry.get_sample_value(name, labels)
+
+
+def test_predictions_are_timed_by_who_asked(backend: Backend) -> None:
+    backend.predict(PICTURE)
+    backend.predict("gone.jpg", params={"context": typed_line("3")})
+    backend.predict(PICTURE, None)
+    assert sample(backend, "walkcut_predict_seconds_count", who="annotator") == 2
+    assert sample(backend, "walkcut_predict_seconds_count", who="batch") == 1
+
+
+def test_the_learners_backlog_is_measured(backend: Backend) -> None:
+    waiting = []
+    for number in (1, 2):
+        event = {"action": "ANNOTATION_CREATED", "project": 3, "task": {"id": number}, "annotation": {"id": number}}
+        backend.client.post("/webhook", json=event)
+    for _ in range(2):
+        backend.learner.catch_up()
+        waiting.append(sample(backend, "walkcut_events_waiting"))
+    assert waiting == [2, 0]
+
+
+def test_failures_are_counted_by_reason_and_stages_timed(backend: Backend) -> None:
+    backend.predict(PICTURE, None, "gone.jpg")
+    backend.predict("gone.jpg", params={"context": typed_line("3")})
+    backend.client.post("/setup", json={})
+    assert sample(backend, "walkcut_failures_total", reason="ImageFetchError") == 2
+    assert sample(backend, "walkcut_failures_total", reason="RequestError") == 2  # a task without a picture, a set-up
+    assert sample(backend, "walkcut_stage_seconds_count", stage="decode") == 1
+    assert sample(backend, "walkcut_stage_seconds_count", stage="encode") == 4
+
+
+def test_what_is_not_there_and_what_fails_is_json_without_a_traceback(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert document(backend.client.get("/nowhere"))["error"]
+    monkeypatch.setattr(backend.store, "record", None)
+    answer = backend.client.post("/webhook", json={})
+    assert answer.status_code == 500
+    assert answer.json == {"error": "a defect of walkcut: its log has the details"}
+    assert sample(backend, "walkcut_failures_total", reason="TypeError") == 1
+
+
+def lose_database(backend: Backend, folder: Path) -> None:
+    """Make the database one that cannot be opened."""
+    backend.store.close()
+    for file in folder.glob("walkcut.sqlite3*"):
+        file.unlink()
+    (folder / "walkcut.sqlite3").mkdir()
+
+
+def test_a_database_that_is_away_is_told_and_counted(
+    backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparisons: list[str] = []
+    monkeypatch.setattr(backend.learner, "compare_soon", lambda: comparisons.append("soon"))
+    assert backend.client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 200
+    assert not comparisons
+    lose_database(backend, tmp_path)
+    told = {"error": "walkcut cannot answer now: ask again; its log has the details"}
+    for path, body in (("/webhook", {"action": "ANNOTATION_UPDATED"}), ("/predict", predict_body(PICTURE))):
+        answer = backend.client.post(path, json=body)
+        assert (answer.status_code, answer.json) == (503, told)
+    assert [sample(backend, "walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
+    assert "ANNOTATION_UPDATED is lost" in caplog.text
+    assert comparisons == ["soon"]
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lose", "reason"),
+    [
+        (lambda backend, folder: setattr(backend.annotator.grower._model, "trouble", "it is loading"), "model: it is"),
+        (lambda backend, folder: backend.annotator.grower.refuse(), "model: shutting down"),
+        (lose_database, "database: it does not answer"),
+        (lambda backend, folder: shutil.rmtree(folder / "state"), "state folder: it cannot be written (No such file"),
+    ],
+)
+def test_who_cannot_answer_new_pictures_is_alive_but_not_ready(
+    tmp_path: Path, lose: Callable[[Backend, Path], None], reason: str
+) -> None:
+    (tmp_path / "state").mkdir()
+    with running(tmp_path, Settings(state_dir=tmp_path / "state"), model=Gated()) as backend:
+        answer = backend.client.get("/ready")
+        assert (answer.status_code, answer.json) == (200, {"status": "READY"})
+        lose(backend, tmp_path)
+        answer = backend.client.get("/ready")
+        assert answer.status_code == 503
+        (said,) = document(answer)["reasons"]
+        assert said.startswith(reason)
+        assert backend.client.get("/health").status_code == 200
+
+
+def test_why_it_is_not_ready_is_told_to_who_shows_credentials_and_to_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(state_dir=tmp_path, basic_auth_user="me", basic_auth_pass="geheim", token="abc")
+    with running(tmp_path, settings, model=Gated()) as backend:
+        get, known = backend.client.get, ({"Authorization": "Bearer abc"}, basic("me", "geheim"))
+        for headers in ({}, *known):
+            answer = get("/ready", headers=headers)
+            assert (answer.status_code, answer.json) == (200, {"status": "READY"})
+        lose_database(backend, tmp_path)
+        for headers in ({}, basic("me", "wrong"), {"Authorization": "Bearer geheim"}):
+            answer = get("/ready", headers=headers)
+            assert (answer.status_code, answer.json) == (503, {"status": "NOT READY"})
+        for headers in known:
+            answer = get("/ready", headers=headers)
+            assert (answer.status_code, document(answer)["reasons"]) == (503, ["database: it does not answer"])
+    assert "not ready: database: it does not answer" in caplog.text
+
+
+def test_at_the_end_tasks_are_handed_back(backend: Backend) -> None:
+    backend.predict(PICTURE)
+    backend.annotator.grower.refuse()
+    known, new = backend.predict(PICTURE, data_url(png(quarters(30, 44))))
+    assert (len(known), new) == (4, [])
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """The log as JSON."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter("json"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    yield stream
+    logging.getLogger().removeHandler(handler)
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+def test_lines_of_the_log_tell_of_request_project_and_task(backend: Backend, lines: io.StringIO) -> None:
+    document = predict_body(PICTURE, "gone.jpg")
+    answer = backend.client.post("/predict", json=document, headers={"X-Request-ID": "from-a-proxy.1"})
+    assert answer.headers["X-Request-ID"] == "from-a-proxy.1"
+    failure, access = map(json.loads, lines.getvalue().splitlines())
+    about = {"request_id": "from-a-proxy.1", "endpoint": "predict", "project": "3", "tasks": "1,2"}
+    assert failure | about | {"task": 2, "levelname": "WARNING"} == failure
+    assert access | about == access
+    assert access["message"].startswith("POST predict: 200 in ")
+    assert "task" not in access
+
+
+@pytest.mark.parametrize("sent", [None, "", "a b", "x" * 65, "\u00e9", "{}"])
+def test_a_request_without_a_sane_id_gets_one(backend: Backend, sent: str | None) -> None:
+    headers = {} if sent is None else {"X-Request-ID": sent}
+    ids = {backend.client.get("/health", headers=headers).headers["X-Request-ID"] for _ in range(2)}
+    assert len(ids) == 2
+    assert all(len(each) == 16 for each in ids)
+
+
+def test_polls_are_not_logged_unless_they_fail(backend: Backend, lines: io.StringIO) -> None:
+    for path in ("/health", "/ready", "/metrics"):
+        backend.client.get(path)
+    assert lines.getvalue() == ""
+    backend.annotator.grower.refuse()
+    backend.client.get("/ready")
+    assert "GET ready: 503" in lines.getvalue()
+
+
+def test_secrets_are_not_logged(tmp_path: Path, lines: io.StringIO) -> None:
+    with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
+        told = {"access_token": "hush", "hostname": "http://me:hush@ls"}
+        for body in (SETUP | told, told, "hush"):
+            backend.client.post("/setup?token=hush", json=body, headers=basic("me", "geheim"))
+            backend.client.post("/setup?token=hush", json=body, headers=basic("me", "wrong-secret"))
+    said = lines.getvalue()
+    assert said.count("POST set_up") == 6
+    assert not [secret for secret in ("hush", "geheim", "wrong-secret") if secret in said]
+
+
+TOO_LARGE = (
+    "the request is larger than 1 MB: ask for fewer tasks at a time, run `walkcut prelabel --project`, "
+    "or set WALKCUT_MAX_BODY_MB to more"
+)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook"])
+def test_a_body_beyond_the_limit_is_refused_with_the_remedy(
+    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tmp_path, Settings(max_body_mb=1)) as backend:
+        assert backend.client.post(path, data=b"x" * 1_000_000).status_code == 400
+        answer = backend.client.post(path, data=b"x" * 1_000_001)
+    assert (answer.status_code, answer.json) == (413, {"error": TOO_LARGE})
+    assert TOO_LARGE in caplog.text
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_server_refuses_it_too_whether_its_length_is_told_or_not(tmp_path: Path, chunked: bool) -> None:
+    def ask(url: str, size: int) -> tuple[int, str]:
+        whole = b"x" * size
+        answer = requests.post(f"{url}/webhook", data=iter([whole]) if chunked else whole, timeout=60)
+        return answer.status_code, answer.json()["error"]
+
+    with running(tmp_path, Settings(max_body_mb=1)) as backend, served(backend, 9) as url:
+        assert ask(url, 1_000_000)[0] == 400
+        for size in (1_000_001, 1_900_000):
+            assert ask(url, size) == (413, TOO_LARGE)
+
+
+@pytest.mark.parametrize(
+    ("header", "begin"),
+    [("Transfer-Encoding: chunked", b"FFFFFFFF\r\n" + b"x" * 2_000_000), ("Content-Length: 2000000", b"")],
+)
+def test_a_body_far_beyond_the_limit_is_refused_before_its_end(tmp_path: Path, header: str, begin: bytes) -> None:
+    with running(tmp_path, Settings(max_body_mb=1)) as backend, served(backend, 9) as url:
+        place = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(place, timeout=60) as connection:
+            connection.sendall(f"POST /webhook HTTP/1.1\r\nHost: walkcut\r\n{header}\r\n\r\n".encode() + begin)
+            assert connection.recv(12) == b"HTTP/1.1 413"
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def test_with_a_password_all_but_health_asks_for_it(tmp_path: Path) -> None:
+    with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
+        get = backend.client.get
+        assert get("/health").status_code == 200
+        for headers in ({}, basic("me", "wrong"), basic("you", "geheim"), {"Authorization": "Bearer geheim"}):
+            answer = get("/versions", headers=headers)
+            assert answer.status_code == 401
+            assert "WWW-Authenticate" in answer.headers
+        assert get("/versions", headers=basic("me", "geheim")).status_code == 200
+        assert get("/ready").status_code in {200, 503}
+        assert backend.client.post("/predict", json=predict_body()).status_code == 401
+
+
+@contextmanager
+def served(backend: Backend, threads: int) -> Iterator[str]:
+    """The backend on a real port, by the server that `walkcut serve` uses."""
+    most = 2 * backend.app.config["MAX_CONTENT_LENGTH"]
+    server = waitress.create_server(backend.app, host="127.0.0.1", port=0, threads=threads, max_request_body_size=most)
+    runner = threading.Thread(target=server.run, daemon=True)
+    runner.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    wait_until(lambda: not server.active_channels)
+    server.task_dispatcher.shutdown()
+    server.close()
+    runner.join(10)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def batch(picture: str) -> dict[str, Any]:
+    """A call for two tasks, both of this picture."""
+    body = predict_body(picture)
+    return body | {"tasks": body["tasks"] * 2}
+
+
+def test_a_task_that_is_opened_does_not_wait_behind_batches(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    pictures = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
+    order: list[str] = []
+
+    def ask(url: str, name: str, body: dict[str, Any]) -> None:
+        assert all(requests.post(f"{url}/predict", json=body, timeout=60).json()["results"])
+        order.append(name)
+
+    with running(tmp_path, Settings(threads=9), Counting(hook=wait)) as backend, served(backend, 9) as url:
+        bodies = [("batch", batch(picture)) for picture in pictures[:4]]
+        callers = [threading.Thread(target=ask, args=(url, *named)) for named in bodies]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: begun.is_set() and backend.predicting() == 4)
+        opening = threading.Thread(target=ask, args=(url, "opened", predict_body(pictures[5])))
+        opening.start()
+        wait_until(lambda: backend.predicting() == 5)
+        go_on.set()
+        for caller in (*callers, opening):
+            caller.join(60)
+    assert order.index("opened") <= 1, "the one at work may end before it"
+
+
+def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    threads = 9  # four for batches, one for annotators
+    pictures = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
+    batches, suggestions = [batch(picture) for picture in pictures[:4]], predict_body(pictures[5])
+    suggestions["params"] = {"context": typed_line("3")}
+    answers: list[Any] = []
+
+    def ask(url: str, body: dict[str, Any]) -> None:
+        answers.append(requests.post(f"{url}/predict", json=body, timeout=60).json()["results"])
+
+    with running(tmp_path, Settings(threads=threads), Counting(hook=wait)) as backend, served(backend, threads) as url:
+        callers = [threading.Thread(target=ask, args=(url, body)) for body in (*batches, suggestions)]
+        for caller in callers:
+            caller.start()
+        assert begun.wait(60)
+        wait_until(lambda: backend.predicting() == 5)
+        with monkeypatch.context() as without_database:
+            without_database.setattr(ProjectStore, "extra_params", None)
+            ask(url, batch(pictures[4]))
+            assert answers == [[[], []]], "a call beyond the free threads is handed back at once"
+            ask(url, suggestions)
+            assert answers[1:] == [[{"result": []}]], "an annotator's call too, as a dict"
+            ask(url, predict_body(pictures[4]))
+            assert answers[2:] == [[[]]], "and that of one who opens a task"
+        assert requests.get(f"{url}/health", timeout=30).ok
+        assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
+        go_on.set()
+        for caller in callers:
+            caller.join(60)
+    assert sorted(len(answer[0]) for answer in answers[3:]) == [3, 4, 4, 4, 4]  # the annotator's has three keys

@@ -1,0 +1,208 @@
+import sqlite3
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from tests.builders.postgres import PASSWORD, Postgres
+from tests.builders.processes import free_port, wait_for
+from walkcut.errors import SettingsError, StoreError
+from walkcut.storage import Event, ProjectStore, database
+from walkcut.storage.database import VERSION
+
+FIRST_VERSION = """
+CREATE TABLE events (id INTEGER NOT NULL, received DATETIME NOT NULL, action VARCHAR(64) NOT NULL,
+    project VARCHAR(64) NOT NULL, body JSON NOT NULL, PRIMARY KEY (id));
+CREATE INDEX ix_events_project ON events (project);
+CREATE TABLE projects (project VARCHAR(64) NOT NULL, extra_params JSON NOT NULL, PRIMARY KEY (project));
+INSERT INTO events VALUES (1, '2026-11-20 08:38:56.976830', 'ANNOTATION_CREATED', '3', '{"n": 1}');
+INSERT INTO projects VALUES ('3', '{"granularity": "fine"}');
+"""
+
+
+@pytest.mark.parametrize("content", [b"a file", None])
+def test_a_folder_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, content: bytes | None) -> None:
+    if content:
+        (tmp_path / "state").write_bytes(content)
+    else:
+        (tmp_path / "state" / "walkcut.sqlite3").mkdir(parents=True)
+    with pytest.raises(
+        SettingsError, match=r"state cannot be used to keep state .*: see that there is room .* set WALKCUT_STATE_DIR"
+    ):
+        ProjectStore(tmp_path / "state")
+
+
+def test_what_the_first_version_kept_is_there_and_pending(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "walkcut.sqlite3") as connection:
+        connection.executescript(FIRST_VERSION)
+    connection.close()
+    for _ in range(2):
+        store = ProjectStore(tmp_path)
+        assert [happened.action for happened in store.events("3")] == ["ANNOTATION_CREATED"]
+        assert (store.extra_params("3"), store.label_config("3")) == ({"granularity": "fine"}, "")
+        assert store.learning("3")
+        assert store.lessons("3") == []
+        store.close()
+    store = ProjectStore(tmp_path)
+    assert store.pending() == [1]
+    assert store.event(1) == Event("ANNOTATION_CREATED", "3", {"n": 1})
+    store.finish(1)
+    store.remember_setup("3", "<View/>", {})
+    assert (store.pending(), store.label_config("3")) == ([], "<View/>")
+    store.close()
+
+
+def test_lessons_of_the_draft_are_learned_again(opened: Callable[[], ProjectStore]) -> None:
+    store = opened()
+    with store._engine.begin() as connection:
+        for step in (
+            "DROP TABLE lessons",
+            "DROP TABLE lesson_labels",
+            "CREATE TABLE lessons (project VARCHAR(64), annotation BIGINT, updated TIMESTAMP, lesson TEXT)",
+            "INSERT INTO lessons VALUES ('3', 1, '2026-11-20 08:38:56', '{}')",
+            "UPDATE schema_version SET version = 2",
+        ):
+            connection.execute(sqlalchemy.text(step))
+    assert opened().taught("3") == []
+    assert store.lessons("3") == []
+
+
+def test_a_database_of_a_later_version_is_left_alone(opened: Callable[[], ProjectStore]) -> None:
+    store = opened()
+    with store._engine.begin() as connection:
+        connection.execute(sqlalchemy.text(f"UPDATE schema_version SET version = {VERSION + 1}"))
+    with pytest.raises(SettingsError, match=rf"later walkcut \(tables of version {VERSION + 1}\): install that"):
+        opened()
+
+
+def test_an_sqlite_file_may_lie_elsewhere(tmp_path: Path) -> None:
+    store = ProjectStore(tmp_path / "state", f"sqlite:///{tmp_path / 'other.sqlite3'}")
+    store.record(Event("A", "3", {}))
+    store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["other.sqlite3"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hush",
+        "mysql://me:hush@host/name",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgresql://me:hush@host:port/name",
+        "postgresql://me:hu@sh@host/name",
+        "postgresql://me:hush@host",
+    ],
+)
+def test_an_address_that_cannot_be_used_is_not_shown(tmp_path: Path, url: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"WALKCUT_DATABASE_URL names no database .*: write postgresql://"
+    ) as caught:
+        ProjectStore(tmp_path, url)
+    assert "sh" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_server_that_does_not_answer_is_named_without_the_password(tmp_path: Path) -> None:
+    url = f"postgresql://me:hush@127.0.0.1:{free_port()}/name?password=hush"
+    expected = r"database postgresql\+psycopg://me:\*\*\*@127.0.0.1:\d+/name cannot be used \(.*\): see that it is up"
+    with pytest.raises(SettingsError, match=expected) as caught:
+        ProjectStore(tmp_path, url)
+    assert "hush" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_wrong_password_is_not_shown(tmp_path: Path, postgres: Postgres) -> None:
+    with pytest.raises(
+        SettingsError, match=r"password authentication failed .* WALKCUT_DATABASE_URL is right"
+    ) as caught:
+        ProjectStore(tmp_path, postgres.url.replace(PASSWORD, "hush"))
+    assert "hush" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_server_that_vanishes_is_noticed_unless_its_url_says_otherwise(tmp_path: Path, postgres: Postgres) -> None:
+    def seen(url: str) -> tuple[str, ...]:
+        store = ProjectStore(tmp_path, url)
+        with store._engine.connect() as connection:
+            parameters = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+        store.close()
+        return parameters["keepalives_idle"], parameters["tcp_user_timeout"]
+
+    postgres.empty()
+    assert seen(postgres.url) == ("15", "30000")
+    assert seen(f"{postgres.url}?keepalives_idle=100") == ("100", "30000")
+
+
+def test_without_its_driver_postgresql_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SettingsError, match=r"postgresql needs psycopg: pip install 'walkcut\[postgres\]'"):
+        ProjectStore(tmp_path, "postgresql://me:hush@host/name")
+
+
+def test_what_is_written_never_shows_in_an_error(opened: Callable[[], ProjectStore]) -> None:
+    store = opened()
+    with store._engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE events"))
+    with pytest.raises((sqlalchemy.exc.DBAPIError, StoreError)) as caught:
+        store.record(Event("A", "3", {"token": "hush"}))
+    assert "hush" not in str(caught.value)
+
+
+def test_a_database_that_another_program_locks_is_named_and_works_again(tmp_path: Path) -> None:
+    store = ProjectStore(tmp_path, f"sqlite:///{tmp_path / 'state.sqlite3'}?timeout=0.1")
+    other = sqlite3.connect(tmp_path / "state.sqlite3")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"database sqlite:.*state.sqlite3 cannot be used now \(database is locked\)"):
+        store.record(Event("A", "3", {"token": "hush"}))
+    assert store.events("3") == [], "readers do not wait"
+    other.rollback()
+    other.close()
+    store.record(Event("B", "3", {}))
+    assert [happened.action for happened in store.events("3")] == ["B"]
+    store.close()
+
+
+class Failing(sqlite3.Connection):
+    """A connection that refuses its first statements for this reason."""
+
+    def __init__(self, reason: str, times: int) -> None:
+        super().__init__(":memory:")
+        self.reason, self.times, self.asked = reason, times, 0
+
+    def execute(self, statement: str, _parameters: Any = ()) -> sqlite3.Cursor:
+        self.asked += 1
+        if self.asked <= self.times:
+            raise sqlite3.OperationalError(self.reason)
+        return super().execute(statement)
+
+
+def test_a_new_file_that_another_opens_is_waited_for_and_nothing_else() -> None:
+    locked, broken = Failing("database is locked", 2), Failing("disk I/O error", 2)
+    database._write_ahead(locked, None)
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        database._write_ahead(broken, None)
+    assert (locked.asked, broken.asked) == (5, 1)
+    locked.close()
+    broken.close()
+
+
+def test_none_who_reads_waits_for_those_who_wait_for_a_lock(tmp_path: Path) -> None:
+    store = ProjectStore(tmp_path, f"sqlite:///{tmp_path / 'state.sqlite3'}?timeout=60")
+    other = sqlite3.connect(tmp_path / "state.sqlite3")
+    other.execute("BEGIN IMMEDIATE")
+    writers = 20  # more than connections are kept
+    with ThreadPoolExecutor(writers) as pool:
+        written = [pool.submit(store.record, Event("A", "3", {})) for _ in range(writers)]
+        wait_for("all to wait", lambda: store._engine.pool.checkedout() == writers, 30)  # type: ignore[attr-defined]
+        assert store.events("3") == []
+        other.rollback()
+        for each in written:
+            each.result()
+    other.close()
+    assert len(store.events("3")) == writers
+    store.close()

@@ -1,0 +1,82 @@
+"""The backend is killed at any moment: whatever it told Label Studio to have stored is there."""
+
+import itertools
+import multiprocessing
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import requests
+import waitress
+
+from tests.builders.processes import free_port, is_up, wait_for
+from walkcut.inference.predictor import Annotator
+from walkcut.serving.app import create_app
+from walkcut.serving.feedback import Learner
+from walkcut.settings import Settings
+from walkcut.storage import ProjectStore
+
+KILLS = 12
+START_S = 60.0
+
+
+def serve(folder: Path, url: str, port: int) -> None:
+    """A backend that takes webhooks, as `walkcut serve` does."""
+    app = create_app(cast(Annotator, None), cast(Learner, None), ProjectStore(folder, url), Settings())
+    waitress.serve(app, host="127.0.0.1", port=port, threads=8)
+
+
+def webhook(number: int) -> dict[str, Any]:
+    return {"action": f"EVENT {number}", "project": {"id": 7}, "annotation": {"result": [number] * 5000}}
+
+
+class Poster(threading.Thread):
+    """Posts webhooks without end, and keeps the numbers of those that were answered with success."""
+
+    def __init__(self, numbers: "itertools.count[int]", port: int, stop: threading.Event) -> None:
+        super().__init__()
+        self._numbers, self._url, self._stop_posting = numbers, f"http://127.0.0.1:{port}/webhook", stop
+        self.acknowledged: list[int] = []
+
+    def run(self) -> None:
+        while not self._stop_posting.is_set():
+            number = next(self._numbers)
+            try:
+                if requests.post(self._url, json=webhook(number), timeout=30).ok:
+                    self.acknowledged.append(number)
+            except requests.RequestException:
+                self._stop_posting.wait(0.02)
+
+
+def test_no_acknowledged_event_is_lost(tmp_path: Path, url: str, opened: Callable[[], ProjectStore]) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["walkcut.serving.app", "waitress"])
+    chance, port, stop, numbers = random.Random(0), free_port(), threading.Event(), itertools.count()
+    posters = [Poster(numbers, port, stop) for _ in range(4)]
+    for poster in posters:
+        poster.start()
+    try:
+        for _ in range(KILLS):
+            server = processes.Process(target=serve, args=(tmp_path, url, port))
+            server.start()
+            wait_for("the backend", lambda: is_up(f"http://127.0.0.1:{port}"), START_S)
+            time.sleep(chance.uniform(0, 0.3))
+            server.kill()
+            server.join()
+    finally:
+        stop.set()
+        for poster in posters:
+            poster.join()
+    stored = {happened.action: happened.body for happened in opened().events("7")}
+    acknowledged = {f"EVENT {number}" for poster in posters for number in poster.acknowledged}
+    assert len(acknowledged) > KILLS
+    assert acknowledged <= stored.keys()
+    assert all(body == webhook(int(action.split()[1])) for action, body in stored.items())
+    if not url:
+        with sqlite3.connect(tmp_path / "walkcut.sqlite3") as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        connection.close()

@@ -1,0 +1,48 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from walkcut.errors import QuarantineError
+from walkcut.storage.quarantine import Quarantine
+
+
+def test_a_picture_that_is_in_is_refused_with_the_reason_and_the_way_out(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "in" / "deep")
+    quarantine.check("abc", "v1")
+    said = str(quarantine.add("abc", "v1", "the process ended"))
+    with pytest.raises(QuarantineError, match=r"more than once the process ended: scale it down.*delete") as refused:
+        Quarantine(tmp_path / "in" / "deep").check("abc", "v1")
+    assert str(refused.value) == said
+    assert len(quarantine) == 1
+    Path(said.rpartition(" ")[2]).unlink()
+    quarantine.check("abc", "v1")
+
+
+def test_another_picture_or_segmenter_is_free(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path)
+    quarantine.add("abc", "v1", "it hung")
+    quarantine.check("abd", "v1")
+    quarantine.check("abc", "v2")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff"])
+def test_a_damaged_file_counts(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "abc-v1.json").write_bytes(content)
+    with pytest.raises(QuarantineError, match="the model's process ended"):
+        Quarantine(tmp_path).check("abc", "v1")
+
+
+def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path, most=2)
+    for age, name in enumerate(("one", "two", "three")):
+        quarantine.add(name, "v1", "it hung")
+        os.utime(tmp_path / f"{name}-v1.json", (age, age))
+    quarantine.add("four", "v1", "it hung")
+    assert {file.name for file in tmp_path.iterdir()} == {"three-v1.json", "four-v1.json"}
+
+
+def test_a_folder_that_cannot_be_written_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    Quarantine(tmp_path / "file").add("abc", "v1", "it hung")
+    assert "the picture abc was not put into quarantine" in caplog.text

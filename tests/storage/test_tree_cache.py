@@ -1,0 +1,211 @@
+import os
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from walkcut.cli import main
+from walkcut.errors import SettingsError
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.hierarchy.granularity import Level
+from walkcut.hierarchy.hierarchy import Hierarchy
+from walkcut.storage import TreeCache, atomic_file, write_tree
+
+LEVELS = {Level.COARSE: 1, Level.MEDIUM: 1, Level.FINE: 1}
+
+
+def plain_tree(width: int) -> CutTree:
+    """One leaf, told apart by its width."""
+    nothing = Hierarchy(np.zeros((0, 2), np.int64), np.zeros(0), np.zeros(0, bool))
+    return CutTree(np.zeros((2, width), np.uint16), nothing, LEVELS)
+
+
+SIZE = len(plain_tree(3).to_bytes())
+
+
+def keys(folder: Path) -> list[str]:
+    return sorted(path.name.removesuffix(".tree.npz") for path in folder.iterdir())
+
+
+def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path / "trees", 1 << 20)
+    assert cache.get("a") is None
+    cache.put("a", plain_tree(3))
+    for found in (cache.get("a"), TreeCache(tmp_path / "trees", 1 << 20).get("a")):
+        assert found is not None
+        assert found.size == (2, 3)
+
+
+def test_the_last_few_trees_are_not_read_again(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path, 1 << 20, in_memory=2 * plain_tree(3).nbytes)
+    trees = {key: plain_tree(3) for key in "abc"}
+    for key in "ab":
+        cache.put(key, trees[key])
+    assert cache.get("a") is trees["a"]
+    cache.put("c", trees["c"])
+    for key in "abc":
+        (tmp_path / f"{key}.tree.npz").unlink()
+    assert cache.get("a") is trees["a"]
+    assert cache.get("c") is trees["c"]
+    assert cache.get("b") is None
+
+
+def test_memory_holds_so_many_bytes_of_trees_but_always_the_last_one(tmp_path: Path) -> None:
+    widths = {"a": 3, "b": 4, "c": 2, "d": 100, "e": 2}
+    cache, steps = TreeCache(tmp_path, 0, in_memory=plain_tree(7).nbytes), dict[str, str]()
+    for key, width in widths.items():
+        cache.put(key, plain_tree(width))
+        steps[key] = "".join(each for each in widths if each in cache._trees)
+    assert steps == {"a": "a", "b": "ab", "c": "bc", "d": "d", "e": "e"}
+    cache.put("e", plain_tree(6))
+    cache.put("f", plain_tree(1))
+    assert (cache.remembered("e") is None, cache.remembered("f") is None) == (False, False)
+    cache.put("g", plain_tree(1))
+    assert [cache.remembered(key) is None for key in "efg"] == [True, False, False]
+
+
+def test_ordinary_trees_fit_into_memory_by_default(tmp_path: Path) -> None:
+    cache, tree = TreeCache(tmp_path, 0), plain_tree(480 * 640 // 2)
+    for number in range(60):
+        cache.use(str(number), tree)
+    assert cache.remembered("0") is tree
+
+
+def test_what_only_a_file_holds_is_not_in_memory(tmp_path: Path) -> None:
+    TreeCache(tmp_path, 1 << 20).put("a", plain_tree(3))
+    cache = TreeCache(tmp_path, 1 << 20)
+    assert cache.remembered("a") is None
+    assert cache.get("a") is cache.remembered("a") is not None
+
+
+def test_a_tree_that_was_read_stays_in_memory(tmp_path: Path) -> None:
+    TreeCache(tmp_path, 1 << 20).put("a", plain_tree(3))
+    cache = TreeCache(tmp_path, 1 << 20)
+    found = cache.get("a")
+    assert found is not None
+    assert cache.get("a") is found
+
+
+def test_a_damaged_tree_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = TreeCache(tmp_path, 1 << 20)
+    (tmp_path / "a.tree.npz").write_bytes(b"half a fi")
+    assert cache.get("a") is None
+    assert keys(tmp_path) == []
+    assert "dropped" in caplog.text
+
+
+STEPS = st.tuples(st.sampled_from(["put", "get", "start"]), st.sampled_from("abcd"))
+
+
+USED = [("put", "a"), ("put", "b"), ("get", "a")]
+
+
+@settings(max_examples=50)
+@given(steps=st.lists(STEPS, max_size=12), quota=st.sampled_from([0, SIZE, 2 * SIZE + SIZE // 2]))
+@example(steps=[*USED, ("put", "c")], quota=2 * SIZE)
+@example(steps=[*USED, ("start", ""), ("put", "c")], quota=2 * SIZE)
+def test_the_least_recently_used_files_go_first_also_after_a_restart(steps: list[tuple[str, str]], quota: int) -> None:
+    with TemporaryDirectory() as name:
+        cache = TreeCache(Path(name), quota, in_memory=1)
+        used: OrderedDict[str, None] = OrderedDict()
+        for what, key in steps:
+            if what == "start":
+                cache = TreeCache(Path(name), quota, in_memory=1)
+            elif what == "get":
+                cache.get(key)
+                used.move_to_end(key) if key in used else None
+            else:
+                cache.put(key, plain_tree(3))
+                used[key] = None
+                used.move_to_end(key)
+                while len(used) * SIZE > quota:
+                    used.popitem(last=False)
+            assert keys(Path(name)) == sorted(used)
+
+
+def test_the_folder_is_not_listed_for_each_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = TreeCache(tmp_path, 2 * SIZE)
+    for listing in ("glob", "iterdir"):
+        monkeypatch.setattr(Path, listing, None)
+    for key in "abcd":
+        cache.put(key, plain_tree(3))
+    monkeypatch.undo()
+    assert keys(tmp_path) == ["c", "d"]
+
+
+def test_files_that_other_processes_write_count(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path, 2 * SIZE)
+    for key in "abc":
+        size = write_tree(tmp_path, key, plain_tree(3).to_bytes())
+        assert size == SIZE
+        cache.adopt(key, size)
+    assert keys(tmp_path) == ["b", "c"]
+    assert cache.get("c") is not None
+
+
+def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path, 3 * SIZE, in_memory=2 * plain_tree(3).nbytes)
+
+    def use(number: int) -> None:
+        key = "abcdef"[number * 7 % 6]
+        found = cache.get(key)
+        assert found is None or found.size == (2, 3)
+        cache.put(key, plain_tree(3))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(200)))
+    assert len(keys(tmp_path)) == 3
+    cache.put("last", plain_tree(3))
+    assert len(keys(tmp_path)) == 3
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
+    (tmp_path / ".abc.part").write_bytes(b"half")
+    TreeCache(tmp_path, 1 << 20)
+    assert keys(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/self/walkcut"])
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / place
+    with pytest.raises(SettingsError, match=rf"^{folder} cannot be used to keep state \([A-Z].*set WALKCUT_STATE_DIR"):
+        TreeCache(folder, 1 << 20)
+
+
+@pytest.mark.parametrize("command", [["serve"], ["prelabel", "{pictures}", "--out", "{out}"]])
+def test_commands_say_so_in_one_line(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "trees").touch()
+    (tmp_path / "pictures").mkdir()
+    named = {name: tmp_path / name for name in ("pictures", "out")}
+    arguments = [argument.format(**named) for argument in command]
+    result = CliRunner().invoke(main, arguments, env={"WALKCUT_STATE_DIR": str(tmp_path / "state")})
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Error: {tmp_path / 'state' / 'trees'} cannot be used to keep state (File exists)")
+
+
+def test_a_tree_that_cannot_be_kept_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = TreeCache(tmp_path / "trees", 1 << 20)
+    os.rmdir(tmp_path / "trees")
+    cache.put("a", plain_tree(3))
+    assert "was not kept" in caplog.text
+    assert cache.get("a") is not None, "it is in memory"
+
+
+def test_a_file_that_fails_half_way_never_appears(tmp_path: Path) -> None:
+    def fail_half_way() -> None:
+        with atomic_file(tmp_path / "x") as write:
+            write(b"half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_half_way()
+    assert keys(tmp_path) == []

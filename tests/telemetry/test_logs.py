@@ -1,0 +1,56 @@
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from walkcut.telemetry.logs import formatter, logged
+
+SCRIPT = """
+import logging
+from walkcut.telemetry.logs import logged, set_up_logging
+set_up_logging("INFO", "json")
+logging.getLogger("httpx").info("GET http://ls")
+with logged(request_id="r"):
+    logging.getLogger("walkcut").info("done")
+logging.getLogger("walkcut").debug("detail")
+"""
+
+
+def line(form: str, message: str, *arguments: object) -> str:
+    return formatter(form).format(logging.LogRecord("walkcut.here", logging.WARNING, "", 0, message, arguments, None))
+
+
+def test_a_line_tells_what_it_is_about_until_the_end() -> None:
+    with logged(request_id="r1", endpoint="predict"):
+        with logged(task=7):
+            assert line("text", "no %s", "picture").endswith(
+                " WARNING walkcut.here: no picture [request_id r1] [endpoint predict] [task 7]"
+            )
+        assert line("text", "on").endswith(": on [request_id r1] [endpoint predict]")
+    assert line("text", "on").endswith(": on")
+
+
+def test_json_has_a_field_for_each() -> None:
+    with logged(request_id="r1", task=7):
+        found = json.loads(line("json", "no %s", 'picture "a"\n'))
+    assert found.pop("asctime")
+    expected = {"levelname": "WARNING", "name": "walkcut.here", "message": 'no picture "a"\n'}
+    assert found == {**expected, "request_id": "r1", "task": 7}
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_errors_come_with_their_traceback(form: str) -> None:
+    error = ZeroDivisionError("by the test")
+    record = logging.LogRecord("walkcut", logging.ERROR, "", 0, "a defect", (), (type(error), error, None))
+    text = formatter(form).format(record)
+    assert "ZeroDivisionError: by the test" in text
+    assert form == "text" or json.loads(text)["message"] == "a defect"
+
+
+def test_lines_from_a_level_on_go_to_stderr() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    (only,) = done.stderr.splitlines()
+    assert json.loads(only)["message"] == "done"
+    assert not done.stdout

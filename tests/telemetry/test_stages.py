@@ -1,0 +1,44 @@
+"""Marked stages reach whoever measures, and nobody else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from walkcut.telemetry.stages import counted, failed, observed, stage
+
+
+def test_an_observer_is_told_of_each_stage_until_it_leaves() -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def note(name: str) -> Iterator[None]:
+        seen.append(f"{name} begins")
+        yield
+        seen.append(f"{name} ends")
+
+    with observed(note), stage("walk"):
+        seen.append("walking")
+    with stage("cut"):
+        seen.append("cutting")
+
+    assert seen == ["walk begins", "walking", "walk ends", "cutting"]
+
+
+def test_an_observer_leaves_when_the_work_fails() -> None:
+    def refuse(name: str) -> Iterator[None]:
+        raise AssertionError(name)
+
+    with pytest.raises(ZeroDivisionError), observed(contextmanager(refuse)):
+        raise ZeroDivisionError
+    with stage("cut"):
+        pass
+
+
+def test_a_counter_is_told_of_failures_until_it_leaves() -> None:
+    seen: list[Exception] = []
+    failure = ValueError("no")
+    with counted(seen.append):
+        failed(failure)
+    failed(failure)
+    assert seen == [failure]

@@ -1,0 +1,93 @@
+from base64 import b64encode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walkcut.auth import Credentials, is_from_a_page, is_loopback
+
+PASSWORD = Credentials("me", "geheim:ü")
+TOKEN = Credentials(token="abc.def")
+BOTH = Credentials("me", "geheim:ü", "abc.def")
+
+
+def basic(text: str) -> str:
+    return "Basic " + b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("credentials", "header"),
+    [
+        (Credentials(), ""),
+        (Credentials(), "Bearer anything"),
+        (PASSWORD, basic("me:geheim:ü")),
+        (PASSWORD, basic("me:geheim:ü").replace("Basic", "bAsIc ")),
+        (TOKEN, "Bearer abc.def"),
+        (TOKEN, "bearer  abc.def "),
+        (BOTH, basic("me:geheim:ü")),
+        (BOTH, "Bearer abc.def"),
+        (Credentials(password="x"), basic(":x")),
+    ],
+)
+def test_who_shows_what_is_asked_for_is_let_in(credentials: Credentials, header: str) -> None:
+    assert credentials.admit(header)
+
+
+@pytest.mark.parametrize("credentials", [PASSWORD, TOKEN, BOTH])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "", "Basic", "Basic ", "Bearer", "Bearer ", "Basic ???", "Basic \ud800", "Bearer \ud800", "Bearer \u00fc",
+        "Token abc.def",
+        basic("me"), basic("me:"), basic(":"), basic("me:geheim"), basic("you:geheim:ü"), basic("me:geheim:ü "),
+        basic("me:geheim:ü").removeprefix("Basic "), "Bearer abc.de", "Bearer abc.def.", "Bearer geheim:ü",
+        "Basic abc.def", "Basic " + b64encode(b"me:\xff").decode(),
+    ],
+)  # fmt: skip
+def test_who_does_not_is_not(credentials: Credentials, header: str) -> None:
+    assert not credentials.admit(header)
+
+
+def test_a_token_of_any_letters_is_compared_as_it_was_sent() -> None:
+    assert Credentials(token="süß").admit("Bearer " + "süß".encode().decode("latin-1"))
+
+
+def test_an_empty_token_or_password_lets_nobody_in() -> None:
+    assert not TOKEN.admit(basic(":"))
+    assert not PASSWORD.admit("Bearer ")
+    assert not PASSWORD.admit("Bearer")
+
+
+@given(st.sampled_from(["", "Basic ", "Bearer "]), st.text(st.characters()))
+def test_any_header_is_answered(scheme: str, shown: str) -> None:
+    assert not BOTH.admit(scheme + shown)
+
+
+def test_secrets_are_not_printed() -> None:
+    assert "geheim" not in repr(BOTH)
+    assert "abc" not in repr(BOTH)
+
+
+@pytest.mark.parametrize(
+    ("origin", "fetch_site", "expected"),
+    [
+        (None, None, False),  # Label Studio, curl, Prometheus
+        (None, "none", False),  # an address that somebody typed
+        (None, "cross-site", True),
+        (None, "same-site", True),
+        ("https://evil.example", "cross-site", True),
+        ("null", None, True),
+        ("http://evil.example", "same-origin", True),  # a name that now leads here (DNS rebinding)
+    ],
+)
+def test_pages_are_known(origin: str | None, fetch_site: str | None, expected: bool) -> None:
+    assert is_from_a_page(origin, fetch_site) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.3.2.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
+     ("", False), ("192.168.1.1", False), ("walkcut", False)],
+)  # fmt: skip
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) == expected
