@@ -29,7 +29,7 @@ audit: $(VENV)/.installed $(AUDIT_VENV)/.installed
 # Without a Docker engine: tests/docker runs the image's steps and its command.
 docker: $(VENV)/.hadolint .compose
 	$(BIN)/hadolint docker/Dockerfile
-	env LABEL_STUDIO_USERNAME=- LABEL_STUDIO_PASSWORD=- LABEL_STUDIO_USER_TOKEN=- POSTGRES_PASSWORD=- PICTURES_DIR=/ \
+	env LABEL_STUDIO_USERNAME=- LABEL_STUDIO_PASSWORD=- LABEL_STUDIO_USER_TOKEN=- POSTGRES_PASSWORD=- IMAGES_DIR=/ \
 	  $(COMPOSE) -f docker/compose.yaml -f docker/compose.gpu.yaml -f docker/compose.local-files.yaml config -q
 
 unit: $(VENV)/.test-installed .postgres .faketime

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import requests
 
-from benchmarks.responsiveness import CONFIG, free_port, picture, wait_until_up
+from benchmarks.responsiveness import CONFIG, free_port, make_image, wait_until_up
 
-ANNOTATORS, PICTURES, ROUNDS = 20, 4, 3
-ALONE = 1000  # number of the task of whoever works alone on a picture
+ANNOTATORS, IMAGES, ROUNDS = 20, 4, 3
+ALONE = 1000  # number of the task of whoever works alone on an image
 
 Answer = list[tuple[Any, ...]]
 
@@ -77,7 +77,7 @@ def main() -> None:
         server = subprocess.Popen(command, env={"WALKCUT_STATE_DIR": state, "WALKCUT_LOG_LEVEL": "WARNING"})
         try:
             wait_until_up(url)
-            references = [picture(number) for number in range(PICTURES)]
+            references = [make_image(number) for number in range(IMAGES)]
             for reference in references:  # so that the trees are there
                 ask(url, 0, reference, CONTEXTS[0])
             alone = [work(url, ALONE + number, reference) for number, reference in enumerate(references)]
@@ -88,7 +88,7 @@ def main() -> None:
     wrong = sum(
         answer != expected
         for who, answers in enumerate(crowd)
-        for (_, answer), (_, expected) in zip(answers, alone[who % ANNOTATORS % PICTURES], strict=True)
+        for (_, answer), (_, expected) in zip(answers, alone[who % ANNOTATORS % IMAGES], strict=True)
     )
     waits = np.array([seconds for answers in crowd for seconds, _ in answers])
     by_himself = np.array([seconds for answers in alone for seconds, _ in answers])
@@ -105,7 +105,7 @@ def _crowd(url: str, references: list[str], round_: int) -> list[list[tuple[floa
     start = Barrier(ANNOTATORS)
     with ThreadPoolExecutor(ANNOTATORS) as crowd:
         callers = [
-            crowd.submit(work, url, 1 + round_ * ANNOTATORS + who, references[who % PICTURES], start)
+            crowd.submit(work, url, 1 + round_ * ANNOTATORS + who, references[who % IMAGES], start)
             for who in range(ANNOTATORS)
         ]
         return [caller.result() for caller in callers]

@@ -1,6 +1,6 @@
 """What `walkcut prelabel` gains over `walkcut segment` on one core, and what its bookkeeping costs.
 
-`python -m benchmarks.bulk FOLDER [PICTURES]`, with a folder of pictures that are taken again and again until there are
+`python -m benchmarks.bulk FOLDER [IMAGES]`, with a folder of images that are taken again and again until there are
 as many as wished (200). Both commands start from nothing and write label PNGs.
 """
 
@@ -22,12 +22,12 @@ INNER = "--inner"
 
 
 def link(folder: Path, count: int, links: Path) -> list[Path]:
-    """So many links to a folder's pictures, of different names."""
-    pictures = sorted(path.resolve() for path in folder.glob("*.jpg"))
+    """So many links to a folder's images, of different names."""
+    images = sorted(path.resolve() for path in folder.glob("*.jpg"))
     links.mkdir()
-    made = [links / f"{number:05d}{path.suffix}" for number, path in enumerate(islice(cycle(pictures), count))]
-    for path, picture in zip(made, cycle(pictures)):
-        path.symlink_to(picture)
+    made = [links / f"{number:05d}{path.suffix}" for number, path in enumerate(islice(cycle(images), count))]
+    for path, image in zip(made, cycle(images)):
+        path.symlink_to(image)
     return made
 
 
@@ -60,15 +60,15 @@ def main() -> None:
     folder, count = Path(sys.argv[1]), int([*sys.argv, "200"][2])
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        pictures = link(folder, count, scratch / "pictures")
-        segment = ["segment", *pictures, "--out", scratch / "one"]
-        # Twice the same picture has one tree: with trees kept, it would be grown once.
-        bulk = ["prelabel", scratch / "pictures", "--format", "png", "--no-trees", "--out", scratch / "all"]
+        temporary_dir = Path(name)
+        images = link(folder, count, temporary_dir / "images")
+        segment = ["segment", *images, "--out", temporary_dir / "one"]
+        # Twice the same image has one tree: with trees kept, it would be grown once.
+        bulk = ["prelabel", temporary_dir / "images", "--format", "png", "--no-trees", "--out", temporary_dir / "all"]
         loop, one = seconds(["benchmarks.bulk", INNER, *segment], {min(cores)})
         elapsed, all_cores = seconds(["benchmarks.bulk", INNER, *bulk], cores)
     work, bookkeeping = (float(printed.split("processor ")[1]) for printed in (one, all_cores))
-    print(f"walkcut segment, {count} pictures on one core: {loop:.1f} s, {count / loop:.2f} images/s")
+    print(f"walkcut segment, {count} images on one core: {loop:.1f} s, {count / loop:.2f} images/s")
     print(f"walkcut prelabel on {len(cores)} cores: {elapsed:.1f} s, {count / elapsed:.2f} images/s")
     print(f"ratio {loop / elapsed:.2f}; the load before and meanwhile was {os.getloadavg()[0]:.1f}")
     print(f"bookkeeping: {bookkeeping:.2f} s of processor time, {bookkeeping / work:.1%} of that of walkcut segment")

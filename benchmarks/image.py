@@ -1,4 +1,4 @@
-"""What a picture costs, in matrix products: `python -m benchmarks.image [PICTURE…]`."""
+"""What an image costs, in matrix products: `python -m benchmarks.image [IMAGE…]`."""
 
 import sys
 from pathlib import Path
@@ -8,42 +8,42 @@ import torch
 from PIL import Image
 
 from benchmarks.timing import median_seconds
-from walkcut.backbones import load_extractor
+from walkcut.backbones import load_backbone
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments
-from walkcut.segmentation.presets import RECIPES
+from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter, load_segmenter
 
 SAMPLE = Path(__file__).parents[1] / "labelstudio_config" / "sample.jpg"
 GRANULARITIES = (Level.COARSE, Level.MEDIUM, Level.FINE, Level.AUTO)
 
 
-def open_picture(path: Path, width: int, height: int) -> np.ndarray:
-    """A picture brought to a size."""
+def open_image(path: Path, width: int, height: int) -> np.ndarray:
+    """An image brought to a size."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((width, height)))
 
 
 def segment(segmenter: Segmenter, image: np.ndarray) -> CutTree:
-    """All that a task asks for: extractor, tree, and the labels of four granularities."""
-    tree = segmenter.tree(image)
+    """All that a task asks for: backbone, tree, and the labels of four granularities."""
+    tree = segmenter.segment(image)
     for granularity in GRANULARITIES:
         tree.labels(granularity)
     return tree
 
 
 def main() -> None:
-    """Print the cost of a picture per method, in units of a 4096×4096 product, and of a change of granularity."""
+    """Print the cost of an image per method, in units of a 4096×4096 product, and of a change of granularity."""
     paths = [Path(argument) for argument in sys.argv[1:]] or [SAMPLE]
     square = torch.rand(4096, 4096)
     for path in paths:
-        image = open_picture(path, 481, 321)
-        for method, recipe in RECIPES.items():
-            segmenter = Segmenter(load_extractor("embedded"), recipe)
+        image = open_image(path, 481, 321)
+        for method, preset in PRESETS.items():
+            segmenter = Segmenter(load_backbone("classical"), preset)
             unit = median_seconds(lambda: square @ square, runs=3)
             seconds = median_seconds(lambda: segment(segmenter, image), runs=5)  # noqa: B023
             print(f"{path.name} 481×321 {method}: {seconds:.3f} s, {seconds / unit:.2f} products of {unit:.3f} s")
-    stored = load_segmenter("embedded").tree(open_picture(paths[0], 1024, 768)).to_bytes()
+    stored = load_segmenter("classical").segment(open_image(paths[0], 1024, 768)).to_bytes()
     tree = CutTree.from_bytes(stored)
     changes: tuple[Granularity, ...] = (*GRANULARITIES, Segments(12))
     for granularity in changes:

@@ -1,4 +1,4 @@
-"""Pictures by number, drawn anew each time alike, and a web server on loopback that has them all."""
+"""Images by number, drawn anew each time alike, and a web server on loopback that has them all."""
 
 import io
 import threading
@@ -14,7 +14,7 @@ _SHAPES = 14
 
 
 def scene(number: int) -> Image.Image:
-    """A picture of overlapping shapes in soft colours with grain, of one of three sizes."""
+    """An image of overlapping shapes in soft colours with grain, of one of three sizes."""
     chance = np.random.default_rng(number)
     width, height = size = _SIZES[number % len(_SIZES)]
     image = Image.new("RGB", size, _colour(chance))
@@ -35,7 +35,7 @@ def _colour(chance: np.random.Generator) -> tuple[int, int, int]:
 
 
 def jpeg(number: int) -> bytes:
-    """A picture as a file."""
+    """An image as a file."""
     file = io.BytesIO()
     scene(number).save(file, "JPEG", quality=90)
     return file.getvalue()
@@ -43,7 +43,7 @@ def jpeg(number: int) -> bytes:
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        """Send picture 7 for /7.jpg."""
+        """Send image 7 for /7.jpg."""
         body = jpeg(int(self.path.strip("/").partition(".")[0]))
         self.send_response(200)
         self.send_header("Content-Type", "image/jpeg")
@@ -56,8 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def picture_host() -> Iterator[str]:
-    """The address of a server that has picture N at /N.jpg, until the block ends."""
+def image_host() -> Iterator[str]:
+    """The address of a server that has image N at /N.jpg, until the block ends."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)

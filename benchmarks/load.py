@@ -27,7 +27,7 @@ import numpy as np
 from label_studio_sdk.converter import brush
 from PIL import Image
 
-from benchmarks.images import jpeg, picture_host
+from benchmarks.images import image_host, jpeg
 from benchmarks.processes import descendants
 from benchmarks.responsiveness import free_port, wait_until_up
 from benchmarks.team import ANNOTATED, Client, Gate, Record, Team, script, task_of, visit
@@ -43,18 +43,18 @@ _LEARNED_S = 120.0
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked: by annotators of so many pictures, and by one who retrieves predictions of pages of tasks.
+    """How much is asked: by annotators of so many images, and by one who retrieves predictions of pages of tasks.
 
-    `warm_up` is in minutes too: caches fill, and the project gets as many lessons as are read. An annotator's `pause`,
+    `_warm_up` is in minutes too: caches fill, and the project gets as many lessons as are read. An annotator's `pause`,
     a sixth of a real one, and a `rest` are in seconds: in a rest all is learned, and what was freed is given back.
     """
 
     minutes: float = 10.0
     annotators: int = 20
-    warm_up: float = 5.0
+    _warm_up: float = 5.0
     pause: float = 2.5
     rest: float = 30.0
-    pictures: int = 24
+    images: int = 24
     page: int = 30
 
 
@@ -101,15 +101,15 @@ def run(load: Load) -> Outcome:
     """A load against a backend of its own, which is over when this returns."""
     port = free_port()
     url, alone, record = f"http://127.0.0.1:{port}", Record(), Record()
-    with tempfile.TemporaryDirectory() as name, picture_host() as host:
+    with tempfile.TemporaryDirectory() as name, image_host() as host:
         server = _serve(port, Path(name))
         try:
             wait_until_up(url)
-            expected = answers_alone(Client(url, alone), host, load.pictures)
-            check_masks(expected, min(load.pictures, 3))
-            team = Team(host, load.pictures, load.page, record, expected, Gate(), threading.Event())
+            expected = answers_alone(Client(url, alone), host, load.images)
+            check_masks(expected, min(load.images, 3))
+            team = Team(host, load.images, load.page, record, expected, Gate(), threading.Event())
             with _at_work(team, Client(url, record), load):
-                warm, most_before = _memory(team, server.pid, load.warm_up, load.rest)
+                warm, most_before = _memory(team, server.pid, load._warm_up, load.rest)
                 end, most = _memory(team, server.pid, load.minutes, load.rest)
             record.lost.extend(_lost(Path(name), [*alone.submitted, *record.submitted]))
         finally:
@@ -127,30 +127,28 @@ def _serve(port: int, state: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", "walkcut", "serve", "--port", str(port)], env=environment)
 
 
-def answers_alone(client: Client, host: str, pictures: int) -> dict[str, Any]:
+def answers_alone(client: Client, host: str, images: int) -> dict[str, Any]:
     """The answers to all questions when nobody else asks."""
     expected: dict[str, Any] = {}
-    for picture in range(pictures):
-        answers = dict(visit(client, task_of(picture + 1, host, picture), picture, lambda: None))
-        if len(answers) < 1 + len(script(picture)):
-            raise RuntimeError(
-                f"answers for picture {picture} are missing before the load has begun: see the log above"
-            )
+    for image in range(images):
+        answers = dict(visit(client, task_of(image + 1, host, image), image, lambda: None))
+        if len(answers) < 1 + len(script(image)):
+            raise RuntimeError(f"answers for image {image} are missing before the load has begun: see the log above")
         expected.update(answers)
     return expected
 
 
-def check_masks(expected: Mapping[str, Any], pictures: int) -> None:
+def check_masks(expected: Mapping[str, Any], images: int) -> None:
     """Compare some answers with the cut tree itself, decoded as Label Studio decodes them."""
-    segmenter = load_segmenter("embedded")
-    for picture in range(pictures):
-        image = np.asarray(Image.open(io.BytesIO(jpeg(picture))).convert("RGB"))
-        labels = segmenter.tree(image).labels(Level.FINE)
-        for _, rle in expected[f"{picture} open"]["fine"]:
+    segmenter = load_segmenter("classical")
+    for index in range(images):
+        pixels = np.asarray(Image.open(io.BytesIO(jpeg(index))).convert("RGB"))
+        labels = segmenter.segment(pixels).labels(Level.FINE)
+        for _, rle in expected[f"{index} open"]["fine"]:
             alpha = np.asarray(brush.decode_rle([int(code) for code in rle.strip("[]").split(",")]))[3::4]
             mask = alpha.reshape(labels.shape) > 0
             if not np.array_equal(mask, labels == labels[mask][0]):
-                raise RuntimeError(f"a mask of picture {picture} is none of its segments")
+                raise RuntimeError(f"a mask of image {index} is none of its segments")
 
 
 @contextmanager
@@ -207,7 +205,7 @@ def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
     store, end = ProjectStore(state), time.monotonic() + _LEARNED_S
     try:
         while True:
-            learned = {each.annotation for each in store.taught(ANNOTATED)}
+            learned = {each.annotation for each in store.processed(ANNOTATED)}
             missing = sorted(set(submitted) - learned)
             if not missing or time.monotonic() > end:
                 break

@@ -20,8 +20,8 @@ CONFIG = (SAMPLE.parent / "walkcut.xml").read_text(encoding="utf-8")
 SETUP = {"project": "1.0", "schema": CONFIG, "hostname": "", "access_token": "", "extra_params": None}
 
 
-def picture(number: int) -> str:
-    """A reference to a 1024×768 picture that was not seen before."""
+def make_image(number: int) -> str:
+    """A reference to a 1024×768 image that was not seen before."""
     with Image.open(SAMPLE) as image:
         pixels = np.asarray(image.resize((1024, 768))).astype(np.int16)
     noisy = pixels + np.random.default_rng(number).integers(-3, 4, pixels.shape)
@@ -38,10 +38,10 @@ def seconds(method: str, url: str, document: Any) -> float:
 
 
 def main() -> None:
-    """Print the longest answers of both while two requests of six pictures each are predicted."""
+    """Print the longest answers of both while two requests of six images each are predicted."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    requested = [[{"id": n, "data": {"image": picture(n)}} for n in range(first, first + 6)] for first in (1, 7)]
+    requested = [[{"id": n, "data": {"image": make_image(n)}} for n in range(first, first + 6)] for first in (1, 7)]
     with tempfile.TemporaryDirectory() as state:
         command = [sys.executable, "-m", "walkcut", "serve", "--port", str(port)]
         environment = {"WALKCUT_STATE_DIR": state, "WALKCUT_LOG_LEVEL": "WARNING"}

@@ -14,7 +14,7 @@ import requests
 from benchmarks.annotators import click, typed
 from benchmarks.responsiveness import CONFIG
 
-NEW = 1000  # number of the first picture that is seen for the first time
+NEW = 1000  # number of the first image that is seen for the first time
 ANNOTATED, LISTED = "1", "2"  # the annotators' project, which learns, and the one whose predictions are retrieved
 _LABEL_STUDIO_WAITS_S = 100.0
 _ALWAYS = ("coarse", "medium", "fine", "auto")
@@ -97,9 +97,9 @@ class Client:
             self._record.submitted.append(number)
 
 
-def script(picture: int) -> list[tuple[str, Json]]:
-    """What every annotator asks of a picture, in this order."""
-    chance = random.Random(picture)
+def script(image: int) -> list[tuple[str, Json]]:
+    """What every annotator asks of an image, in this order."""
+    chance = random.Random(image)
     count, x, y = chance.choice(("6", "12", "20")), chance.uniform(10, 90), chance.uniform(10, 90)
     steps = [
         ("typed", typed(count)),
@@ -107,7 +107,7 @@ def script(picture: int) -> list[tuple[str, Json]]:
         ("pointed", click("Finer", 1, x, y)),
         ("pointed", click("Select", 2, 100 - x, y)),
     ]
-    if picture % 4 == 0:
+    if image % 4 == 0:
         steps.append(("boxed", _box(3, x / 2, y / 2)))
     return steps
 
@@ -118,9 +118,9 @@ def _box(number: int, x: float, y: float) -> Json:
     return {"result": [item | {"original_width": 640, "original_height": 480}]}
 
 
-def task_of(number: int, host: str, picture: int) -> Json:
-    """A task with a picture of a host."""
-    return {"id": number, "data": {"image": f"{host}/{picture}.jpg"}, "annotations": [], "predictions": []}
+def task_of(number: int, host: str, image: int) -> Json:
+    """A task with an image of a host."""
+    return {"id": number, "data": {"image": f"{host}/{image}.jpg"}, "annotations": [], "predictions": []}
 
 
 def shown(result: list[Json]) -> Shown:
@@ -134,18 +134,18 @@ def predicted(predictions: list[Json]) -> dict[str, Shown]:
     return {level: levels[level] for level in _ALWAYS if level in levels}
 
 
-def visit(client: Client, task: Json, picture: int, pause: Callable[[], None]) -> Iterator[tuple[str, Any]]:
-    """Open a task and ask all of its picture's script: a name for each question, and what the answer showed."""
+def visit(client: Client, task: Json, image: int, pause: Callable[[], None]) -> Iterator[tuple[str, Any]]:
+    """Open a task and ask all of its image's script: a name for each question, and what the answer showed."""
     client.set_up(ANNOTATED)
     opened = client.predict("open", ANNOTATED, [task])
     if opened is not None and opened[0]:  # what is handed back while it is busy comes at the next opening
-        yield f"{picture} open", predicted(opened[0])
+        yield f"{image} open", predicted(opened[0])
         task = task | {"predictions": opened[0]}  # Label Studio sends them along from now on
     drawn: list[Json] = []
-    for place, (kind, context) in enumerate(script(picture)):
+    for place, (kind, context) in enumerate(script(image)):
         pause()
         if (answer := client.predict(kind, ANNOTATED, [task], context)) is not None:
-            yield f"{picture} {place} {kind}", shown(answer[0]["result"])
+            yield f"{image} {place} {kind}", shown(answer[0]["result"])
             if place == 1:
                 drawn = [item for item in answer[0]["result"] if "rle" in item["value"]]
     pause()
@@ -190,12 +190,12 @@ class Gate:
 class Team:
     """Annotators and one who retrieves predictions, until `stop` is set; a task or a page is begun at an open `gate`.
 
-    They work on so many pictures of a host, to whose questions `expected` holds the right answers; `page` is how many
+    They work on so many images of a host, to whose questions `expected` holds the right answers; `page` is how many
     tasks are selected for predictions at a time.
     """
 
     host: str
-    pictures: int
+    images: int
     page: int
     record: Record
     expected: Mapping[str, Any]
@@ -211,33 +211,33 @@ class Team:
 
         self.stop.wait(chance.uniform(0, 6 * seconds_per_step))  # nobody begins with all the others
         while not self.stop.is_set():
-            picture, number = chance.randrange(self.pictures), number + 1
+            image, number = chance.randrange(self.images), number + 1
             with self.gate.passing():
-                for question, answer in visit(client, task_of(number, self.host, picture), picture, pause):
+                for question, answer in visit(client, task_of(number, self.host, image), image, pause):
                     if answer != self.expected[question]:
                         self.record.wrong.append(f"task {number}: {question}")
 
     def retrieve(self, client: Client) -> None:
-        """Predictions for page after page, half of whose pictures are new; what was not done comes again."""
+        """Predictions for page after page, half of whose images are new; what was not done comes again."""
         chance, fresh, first, waiting = random.Random(0), NEW, dict[int, list[Any]](), list[int]()
         while not self.stop.is_set():
             share = self.page // 4
-            seen = chance.sample(range(self.pictures), min(self.pictures, share))
+            seen = chance.sample(range(self.images), min(self.images, share))
             seen += chance.sample(sorted(first), min(len(first), share))
             added = max(0, self.page - len(seen) - len(waiting))
-            pictures = [*waiting, *seen, *range(fresh, fresh + added)]
+            images = [*waiting, *seen, *range(fresh, fresh + added)]
             fresh += added
-            tasks = [task_of(picture + 1, self.host, picture) for picture in pictures]
+            tasks = [task_of(image + 1, self.host, image) for image in images]
             with self.gate.passing():
                 client.set_up(LISTED)
                 results = client.predict("batch", LISTED, tasks)
             if results is None:
                 continue
-            waiting = [picture for picture, predictions in zip(pictures, results, strict=True) if not predictions]
-            for picture, predictions in zip(pictures, results, strict=True):
+            waiting = [image for image, predictions in zip(images, results, strict=True) if not predictions]
+            for image, predictions in zip(images, results, strict=True):
                 if predictions:
-                    self.record.predicted.append(picture)
-                    if first.setdefault(picture, predictions) != predictions:
-                        self.record.wrong.append(f"batch: another answer for picture {picture}")
-                    if picture < self.pictures and predicted(predictions) != self.expected[f"{picture} open"]:
-                        self.record.wrong.append(f"batch: a wrong answer for picture {picture}")
+                    self.record.predicted.append(image)
+                    if first.setdefault(image, predictions) != predictions:
+                        self.record.wrong.append(f"batch: another answer for image {image}")
+                    if image < self.images and predicted(predictions) != self.expected[f"{image} open"]:
+                        self.record.wrong.append(f"batch: a wrong answer for image {image}")

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from walkcut.backbones.classical import EmbeddedExtractor
+from walkcut.backbones.classical import ClassicalBackbone
 from walkcut.evaluation.contingency import coarsened, contingency_table
 from walkcut.evaluation.datasets import Example, read_dataset
-from walkcut.evaluation.metrics import ScaleScores, covering, scale_scores
+from walkcut.evaluation.metrics import OdsOis, covering, ods_ois
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.segmentation.algorithms.region_merging import MergeRule, merge_leaves, watershed_leaves
-from walkcut.segmentation.algorithms.upsampling import snap_labels
-from walkcut.segmentation.methods.inputs import outlines
+from walkcut.segmentation.algorithms.upsampling import joint_bilateral_upsample
+from walkcut.segmentation.methods.inputs import contour_features
 
 GRID: Mapping[str, Sequence[float]] = {
     "histogram": (0.3, 0.6, 0.8),
@@ -32,7 +32,7 @@ HALVES = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageRequest:
     """All that does not depend on the rule; `tables` are the overlaps of each truth with the leaves, in pixels."""
 
     leaves: Int64[np.ndarray, "y x"]
@@ -42,39 +42,39 @@ class Picture:
 
     @property
     def weight(self) -> int:
-        """Pixels times truths, by which BSDS's program pools pictures."""
+        """Pixels times truths, by which BSDS's program pools images."""
         return int(np.sum([table.sum() for table in self.tables]))
 
 
-def prepared(example: Example) -> Picture:
-    """A picture's evidence and leaves."""
+def prepared(example: Example) -> ImageRequest:
+    """An image's evidence and leaves."""
     image, truths = example.read()
     pixels = torch.from_numpy(np.ascontiguousarray(image))
-    contour, features = outlines(EmbeddedExtractor().extract(pixels, frozenset({"contour", "features"})))
+    contour, features = contour_features(ClassicalBackbone().extract(pixels, frozenset({"contour", "features"})))
     leaves = watershed_leaves(contour)
-    snapped = snap_labels(leaves, pixels)
+    snapped = joint_bilateral_upsample(leaves, pixels)
     parts = [np.unique(truth, return_inverse=True)[1].reshape(truth.shape) for truth in truths]
-    # Half precision, as a hundred pictures are kept.
-    return Picture(leaves, contour, features.half(), tuple(contingency_table(part, snapped) for part in parts))
+    # Half precision, as a hundred images are kept.
+    return ImageRequest(leaves, contour, features.half(), tuple(contingency_table(part, snapped) for part in parts))
 
 
-def coverings(picture: Picture, rule: MergeRule) -> Float64[np.ndarray, " g"]:
+def covering_scores(image: ImageRequest, rule: MergeRule) -> Float64[np.ndarray, " g"]:
     """The covering at each of `TAUS`."""
-    hierarchy = merge_leaves(picture.leaves, picture.contour, picture.features.float(), rule=rule)
+    hierarchy = merge_leaves(image.leaves, image.contour, image.features.float(), rule=rule)
     leaf_of, hierarchy = hierarchy.coarsened(min(hierarchy.leaves, _MOST_LEAVES))
     # The last leaves may have lost all their pixels when they were snapped.
-    tables = [coarsened(table, leaf_of[: table.shape[1]]) for table in picture.tables]
-    groups = [renumber(hierarchy.tops(hierarchy.costs > tau)) for tau in TAUS]
+    tables = [coarsened(table, leaf_of[: table.shape[1]]) for table in image.tables]
+    groups = [renumber(hierarchy.cluster_of(hierarchy.costs > tau)) for tau in TAUS]
     return np.array(
         [np.mean([covering(coarsened(table, group[: table.shape[1]])) for table in tables]) for group in groups]
     )
 
 
-def scores(pictures: Sequence[Picture], half: str, rule: MergeRule) -> ScaleScores:
-    """Covering on the pictures of a half."""
-    chosen = pictures[HALVES[half]]
-    found = np.stack([coverings(picture, rule) for picture in chosen])
-    return scale_scores(found, np.array([picture.weight for picture in chosen], np.float64))
+def scores(images: Sequence[ImageRequest], half: str, rule: MergeRule) -> OdsOis:
+    """Covering on the images of a half."""
+    chosen = images[HALVES[half]]
+    found = np.stack([covering_scores(image, rule) for image in chosen])
+    return ods_ois(found, np.array([image.weight for image in chosen], np.float64))
 
 
 def main() -> None:
@@ -83,8 +83,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--split", default="val")
     options = parser.parse_args()
-    pictures = [prepared(example) for example in read_dataset("bsds500", options.root, options.split).examples]
-    measured = cache(partial(scores, tuple(pictures)))
+    images = [prepared(example) for example in read_dataset("bsds500", options.root, options.split).examples]
+    measured = cache(partial(scores, tuple(images)))
     for tuned, other in (("even", "odd"), ("odd", "even")):
         best = MergeRule()
         for name, values in GRID.items():

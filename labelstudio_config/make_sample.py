@@ -1,6 +1,6 @@
 """Paint `sample.jpg`, a small landscape, and wrap it into `sample_task.json`.
 
-Run `python labelstudio_config/make_sample.py` to write both anew. The same picture comes out every time.
+Run `python labelstudio_config/make_sample.py` to write both anew. The same image comes out every time.
 """
 
 import base64
@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 640, 480
 OVERSAMPLING = 3  # shapes are drawn larger and shrunk, for soft edges
 
 Plane = NDArray[np.float64]  # (HEIGHT, WIDTH)
-Picture = NDArray[np.float64]  # (HEIGHT, WIDTH, 3), RGB in 0..255
+ImageRequest = NDArray[np.float64]  # (HEIGHT, WIDTH, 3), RGB in 0..255
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 Draw = Callable[[ImageDraw.ImageDraw], None]
@@ -67,21 +67,21 @@ def noise(seed: int, cell: tuple[float, float]) -> Plane:
     return standard
 
 
-def shade(top: Colour, bottom: Colour, rows: tuple[float, float], grain: Plane | float = 0.0) -> Picture:
+def shade(top: Colour, bottom: Colour, rows: tuple[float, float], grain: Plane | float = 0.0) -> ImageRequest:
     """A vertical blend of two colours between two rows, its brightness varied by `grain` (a fraction)."""
     start, end = rows
     blend = np.clip((ROWS - start) / (end - start), 0, 1)[..., None]
     brightness = np.broadcast_to(1 + np.asarray(grain), (HEIGHT, WIDTH))[..., None]
-    colour: Picture = ((1 - blend) * np.asarray(top) + blend * np.asarray(bottom)) * brightness
+    colour: ImageRequest = ((1 - blend) * np.asarray(top) + blend * np.asarray(bottom)) * brightness
     return colour
 
 
-def over(below: Picture, cover: Plane, paint: Picture) -> Picture:
+def over(below: ImageRequest, cover: Plane, paint: ImageRequest) -> ImageRequest:
     """`paint` laid over `below` where `cover` is 1, blended where it is between."""
     return below * (1 - cover[..., None]) + paint * cover[..., None]
 
 
-def paint_sky() -> Picture:
+def paint_sky() -> ImageRequest:
     """A clear sky with a sun, its glow and two clouds."""
     sky = shade((82, 142, 208), (238, 214, 186), (0, 250))
     glow = np.exp(-np.hypot(COLUMNS - 505, ROWS - 88) / 70)
@@ -94,67 +94,67 @@ def paint_sky() -> Picture:
     return sky
 
 
-def paint_land(picture: Picture) -> Picture:
+def paint_land(image: ImageRequest) -> ImageRequest:
     """Mountains, hills, a lake and a meadow, far to near."""
     leaves = 0.05 * noise(1, (3, 3)) + 0.05 * noise(2, (14, 9))
     grass = 0.06 * noise(3, (2, 5)) + 0.04 * noise(4, (40, 16))
     rock = 0.05 * noise(5, (9, 22)) + 0.02 * noise(6, (3, 3))
     ripples = 0.045 * noise(7, (46, 3)) + 0.02 * noise(8, (16, 2))
     peaks = ridge(212, (30, 330, 20), (16, 127, 60), (5, 41, 0))
-    picture = over(picture, peaks, shade((112, 122, 156), (158, 166, 184), (160, 262), rock))
+    image = over(image, peaks, shade((112, 122, 156), (158, 166, 184), (160, 262), rock))
     wood = ridge(262, (15, 410, 210), (6, 150, 30), (2.5, 17, 3))
-    picture = over(picture, wood, shade((44, 92, 70), (66, 116, 80), (236, 310), 1.5 * leaves))
+    image = over(image, wood, shade((44, 92, 70), (66, 116, 80), (236, 310), 1.5 * leaves))
     lake = ridge(304, (1.5, 300, 40))
-    picture = over(picture, lake, shade((176, 194, 206), (52, 104, 148), (302, 400), ripples))
+    image = over(image, lake, shade((176, 194, 206), (52, 104, 148), (302, 400), ripples))
     meadow = ridge(352, (34, 900, 600), (7, 260, 90))
-    picture = over(picture, meadow, shade((142, 176, 74), (84, 132, 46), (320, 480), 1.6 * grass))
+    image = over(image, meadow, shade((142, 176, 74), (84, 132, 46), (320, 480), 1.6 * grass))
     path = polygon([(181, 402), (203, 402), (236, 430), (318, 480), (214, 480), (190, 436)])
-    return over(picture, path, shade((206, 180, 138), (184, 152, 108), (402, 480), 0.9 * grass))
+    return over(image, path, shade((206, 180, 138), (184, 152, 108), (402, 480), 0.9 * grass))
 
 
-def paint_house(picture: Picture) -> Picture:
+def paint_house(image: ImageRequest) -> ImageRequest:
     """A white house with a red roof, a chimney, a door and two windows."""
     plaster = 0.015 * noise(9, (3, 3))
     tiles = 0.05 * np.sin(2 * np.pi * ROWS / 7) + 0.04 * noise(10, (5, 3))
     side_light = 0.10 * (150 - COLUMNS) / 90
-    picture = over(picture, box(206, 254, 226, 318), shade((126, 66, 54), (104, 52, 44), (254, 318)))
+    image = over(image, box(206, 254, 226, 318), shade((126, 66, 54), (104, 52, 44), (254, 318)))
     walls = shade((240, 232, 214), (220, 208, 188), (330, 404), plaster + side_light)
-    picture = over(picture, box(96, 328, 254, 404), walls)
+    image = over(image, box(96, 328, 254, 404), walls)
     roof = polygon([(82, 332), (124, 276), (230, 276), (268, 332)])
-    picture = over(picture, roof, shade((196, 82, 58), (158, 54, 42), (276, 332), tiles + side_light))
-    picture = over(picture, box(180, 352, 206, 404), shade((112, 74, 46), (86, 54, 34), (352, 404), plaster))
+    image = over(image, roof, shade((196, 82, 58), (158, 54, 42), (276, 332), tiles + side_light))
+    image = over(image, box(180, 352, 206, 404), shade((112, 74, 46), (86, 54, 34), (352, 404), plaster))
     for left in (112, 146, 220):
-        picture = over(picture, box(left - 2, 346, left + 24, 378), shade((250, 250, 246), (236, 236, 230), (346, 378)))
-        picture = over(picture, box(left, 348, left + 22, 376), shade((84, 112, 146), (150, 176, 196), (348, 376)))
-    return picture
+        image = over(image, box(left - 2, 346, left + 24, 378), shade((250, 250, 246), (236, 236, 230), (346, 378)))
+        image = over(image, box(left, 348, left + 22, 376), shade((84, 112, 146), (150, 176, 196), (348, 376)))
+    return image
 
 
-def paint_tree(picture: Picture, x: float, foot: float, size: float, seed: int) -> Picture:
+def paint_tree(image: ImageRequest, x: float, foot: float, size: float, seed: int) -> ImageRequest:
     """A round leafy tree lit from the upper right; `foot` is the row where its trunk ends."""
     bark = 0.10 * noise(seed, (3, 12))
     trunk = polygon(
         [(x - 6 * size, foot), (x + 7 * size, foot), (x + 4 * size, foot - 70 * size), (x - 3 * size, foot - 70 * size)]
     )
-    picture = over(
-        picture, blob(x - 10 * size, foot, 46 * size, 8 * size) * 0.45, shade((38, 62, 30), (38, 62, 30), (0, 1))
+    image = over(
+        image, blob(x - 10 * size, foot, 46 * size, 8 * size) * 0.45, shade((38, 62, 30), (38, 62, 30), (0, 1))
     )
-    picture = over(picture, trunk, shade((106, 78, 54), (78, 54, 36), (foot - 70 * size, foot), bark))
+    image = over(image, trunk, shade((106, 78, 54), (78, 54, 36), (foot - 70 * size, foot), bark))
     puffs = ((0, -112, 40), (-30, -84, 34), (30, -86, 35), (0, -78, 40), (-12, -128, 26))
     crown = np.max([blob(x + size * a, foot + size * b, size * c) for a, b, c in puffs], axis=0)
     light = np.clip(((COLUMNS - x) - (ROWS - foot + 92 * size)) / (150 * size), -0.35, 0.35)
     foliage = 0.10 * noise(seed + 1, (4, 4)) + 0.06 * noise(seed + 2, (11, 11))
     return over(
-        picture, crown, shade((72, 128, 50), (50, 98, 42), (foot - 155 * size, foot - 40 * size), light + foliage)
+        image, crown, shade((72, 128, 50), (50, 98, 42), (foot - 155 * size, foot - 40 * size), light + foliage)
     )
 
 
 def paint() -> Image.Image:
-    """The whole sample picture, RGB."""
-    picture = paint_house(paint_land(paint_sky()))
+    """The whole sample image, RGB."""
+    image = paint_house(paint_land(paint_sky()))
     for x, foot, size, seed in ((46, 418, 0.95, 20), (300, 404, 0.8, 30), (548, 448, 1.45, 40)):
-        picture = paint_tree(picture, x, foot, size, seed)
-    picture += 1.6 * np.random.default_rng(99).normal(size=picture.shape)  # a camera's noise
-    return Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+        image = paint_tree(image, x, foot, size, seed)
+    image += 1.6 * np.random.default_rng(99).normal(size=image.shape)  # a camera's noise
+    return Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
 
 
 def write(folder: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walkcut.auth import Credentials, is_from_a_page, is_loopback
+from walkcut.auth import Credentials, is_browser_request, is_loopback
 
 PASSWORD = Credentials("me", "geheim:ü")
 TOKEN = Credentials(token="abc.def")
@@ -30,7 +30,7 @@ def basic(text: str) -> str:
     ],
 )
 def test_who_shows_what_is_asked_for_is_let_in(credentials: Credentials, header: str) -> None:
-    assert credentials.admit(header)
+    assert credentials.accepts(header)
 
 
 @pytest.mark.parametrize("credentials", [PASSWORD, TOKEN, BOTH])
@@ -45,22 +45,22 @@ def test_who_shows_what_is_asked_for_is_let_in(credentials: Credentials, header:
     ],
 )  # fmt: skip
 def test_who_does_not_is_not(credentials: Credentials, header: str) -> None:
-    assert not credentials.admit(header)
+    assert not credentials.accepts(header)
 
 
 def test_a_token_of_any_letters_is_compared_as_it_was_sent() -> None:
-    assert Credentials(token="süß").admit("Bearer " + "süß".encode().decode("latin-1"))
+    assert Credentials(token="süß").accepts("Bearer " + "süß".encode().decode("latin-1"))
 
 
 def test_an_empty_token_or_password_lets_nobody_in() -> None:
-    assert not TOKEN.admit(basic(":"))
-    assert not PASSWORD.admit("Bearer ")
-    assert not PASSWORD.admit("Bearer")
+    assert not TOKEN.accepts(basic(":"))
+    assert not PASSWORD.accepts("Bearer ")
+    assert not PASSWORD.accepts("Bearer")
 
 
 @given(st.sampled_from(["", "Basic ", "Bearer "]), st.text(st.characters()))
 def test_any_header_is_answered(scheme: str, shown: str) -> None:
-    assert not BOTH.admit(scheme + shown)
+    assert not BOTH.accepts(scheme + shown)
 
 
 def test_secrets_are_not_printed() -> None:
@@ -81,7 +81,7 @@ def test_secrets_are_not_printed() -> None:
     ],
 )
 def test_pages_are_known(origin: str | None, fetch_site: str | None, expected: bool) -> None:
-    assert is_from_a_page(origin, fetch_site) == expected
+    assert is_browser_request(origin, fetch_site) == expected
 
 
 @pytest.mark.parametrize(

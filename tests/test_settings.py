@@ -40,13 +40,13 @@ def test_variables_are_read_into_their_types(tmp_path: Path) -> None:
         ("WALKCUT_PORT", "http", "invalid literal"),
         ("WALKCUT_THREADS", "1", "at least 9"),
         ("WALKCUT_MAX_BODY_MB", "0", "at least 1"),
-        ("WALKCUT_MIN_AREA", "1", "share of the picture"),
+        ("WALKCUT_MIN_AREA", "1", "share of the image"),
         ("WALKCUT_GRANULARITY", "tiny", "write auto, coarse"),
         ("WALKCUT_ALLOW_PRIVATE_HOSTS", "maybe", "write true or false"),
         ("WALKCUT_LOCAL_FILES_ROOT", "/nowhere/at/all", "no such folder"),
         ("WALKCUT_LOG_LEVEL", "LOUD", "DEBUG, INFO"),
         ("WALKCUT_LOG_FORMAT", "xml", "write one of text, json"),
-        ("WALKCUT_PICTURE_TIMEOUT", "inf", "seconds from 1 to 86400"),
+        ("WALKCUT_SEGMENT_TIMEOUT", "inf", "seconds from 1 to 86400"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_the_remedy(variable: str, value: str, remedy: str) -> None:

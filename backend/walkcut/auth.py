@@ -20,7 +20,7 @@ class Credentials:
     token: str = field(default="", repr=False)
 
     @property
-    def are_asked_for(self) -> bool:
+    def required(self) -> bool:
         """Whether callers must show anything."""
         return bool(self.user or self.password or self.token)
 
@@ -31,9 +31,9 @@ class Credentials:
             return f"Basic {base64.b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
         return f"Bearer {self.token}" if self.token else ""
 
-    def admit(self, authorization: str) -> bool:
+    def accepts(self, authorization: str) -> bool:
         """Whether an Authorization header (RFC 7617, RFC 6750), empty for none, holds what is asked for."""
-        if not self.are_asked_for:
+        if not self.required:
             return True
         scheme, _, shown = authorization.partition(" ")
         match scheme.lower():
@@ -44,7 +44,7 @@ class Credentials:
         return False
 
 
-def is_from_a_page(origin: str | None, fetch_site: str | None) -> bool:
+def is_browser_request(origin: str | None, fetch_site: str | None) -> bool:
     """Tell by the headers Origin and Sec-Fetch-Site whether a script of some page made a request: browsers send the one
     with whatever changes anything (Fetch standard, 3.2 and 2.2.2), and the other with everything.
 

@@ -4,9 +4,9 @@ Messages hold the offending value and the remedy, and are fit to be shown to a u
 
     WalkcutError
     ├── SettingsError          a setting or option that cannot be used
-    ├── ImageError             a picture that cannot be had
+    ├── ImageError             an image that cannot be had
     │   ├── ImageFetchError    its bytes cannot be fetched, or may not be
-    │   ├── ImageDecodeError   its bytes are no picture that walkcut reads
+    │   ├── ImageDecodeError   its bytes are no image that walkcut reads
     │   └── QuarantineError    it has ended the model's process more than once
     ├── SegmentationError      evidence or numbers that no segmentation can be made of
     │   ├── GranularityError   a granularity that nobody understands
@@ -31,19 +31,19 @@ class SettingsError(WalkcutError):
 
 
 class ImageError(WalkcutError):
-    """A picture that cannot be had."""
+    """An image that cannot be had."""
 
 
 class ImageFetchError(ImageError):
-    """A picture's bytes cannot be fetched, or may not be."""
+    """An image's bytes cannot be fetched, or may not be."""
 
 
 class ImageDecodeError(ImageError):
-    """Bytes that are no picture walkcut reads, or one beyond its limits."""
+    """Bytes that are no image walkcut reads, or one beyond its limits."""
 
 
 class QuarantineError(ImageError):
-    """A picture that has ended the model's process more than once."""
+    """An image that has ended the model's process more than once."""
 
 
 class SegmentationError(WalkcutError):
@@ -74,7 +74,7 @@ class StoreError(BusyError):
     """A database that cannot be reached, or has no room."""
 
 
-class StudioError(WalkcutError):
+class LabelStudioError(WalkcutError):
     """A Label Studio that cannot be asked, or refuses."""
 
 

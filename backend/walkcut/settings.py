@@ -52,7 +52,7 @@ def _day_at_most(text: str) -> float:
 def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
-        raise ValueError("write a share of the picture from 0 to 1, such as 0.001")
+        raise ValueError("write a share of the image from 0 to 1, such as 0.001")
     return value
 
 
@@ -119,7 +119,7 @@ class Settings:
     database_url: str = _setting(
         "WALKCUT_DATABASE_URL", "", str, "PostgreSQL or SQLite by URL; else a file in that folder", secret=True
     )
-    model: str = _setting("WALKCUT_MODEL", "embedded", str, "embedded, sd14, sd15, sd21, ssd1b, sdxl, dino, a folder")
+    model: str = _setting("WALKCUT_MODEL", "classical", str, "classical, sd14, sd15, sd21, ssd1b, sdxl, dino, a folder")
     weights: Path | None = _setting(
         "WALKCUT_WEIGHTS_DIR", None, _existing_folder, "folder of models' weights; else the hub's cache"
     )
@@ -132,15 +132,15 @@ class Settings:
         "WALKCUT_GRANULARITY", Level.AUTO, parse_granularity, "auto, coarse, medium, fine, 12, tau=0.4, k=3"
     )
     max_regions: int = _setting("WALKCUT_MAX_REGIONS", 40, _at_least(1, int), "most regions of a prediction")
-    min_area: float = _setting("WALKCUT_MIN_AREA", 0.0005, _share, "smallest region, as a share of the picture")
+    min_area: float = _setting("WALKCUT_MIN_AREA", 0.0005, _share, "smallest region, as a share of the image")
     label_confidence: float = _setting(
         "WALKCUT_LABEL_CONFIDENCE", 0.5, _confidence, "how sure a learned label must be, from 0 to 1"
     )
     learning: bool = _setting(
         "WALKCUT_LEARNING", default=True, parse=_switch, meaning="whether annotations teach anything at all"
     )
-    compare_seconds: float = _setting(
-        "WALKCUT_COMPARE_SECONDS", 3600.0, _at_least(0, float), "how often to look for lost webhooks; 0 for never"
+    sync_interval: float = _setting(
+        "WALKCUT_SYNC_INTERVAL", 3600.0, _at_least(0, float), "how often to look for lost webhooks; 0 for never"
     )
     host: str = _setting("WALKCUT_HOST", "127.0.0.1", str, "address to listen on; 0.0.0.0 for all")
     port: int = _setting("WALKCUT_PORT", 9090, _port, "port to listen on")
@@ -153,11 +153,11 @@ class Settings:
     predict_timeout: float = _setting(
         "WALKCUT_PREDICT_TIMEOUT", 80.0, _at_least(1, float), "seconds for one request; Label Studio gives up at 100"
     )
-    picture_timeout: float = _setting(
-        "WALKCUT_PICTURE_TIMEOUT",
+    segment_timeout: float = _setting(
+        "WALKCUT_SEGMENT_TIMEOUT",
         300.0,
         _day_at_most,
-        "seconds that the model may take for one picture, or hang on it",
+        "seconds that the model may take for one image, or hang on it",
     )
     cache_bytes: int = _setting("WALKCUT_CACHE_BYTES", 2 << 30, _at_least(0, int), "disk for cut trees")
     label_studio_url: str = _setting("LABEL_STUDIO_URL", "", str, "address of Label Studio")
@@ -171,23 +171,23 @@ class Settings:
         "WALKCUT_ALLOWED_HOSTS",
         (),
         _names,
-        "host or host:port that pictures may be on, at private addresses too, by commas",
+        "host or host:port that images may be on, at private addresses too, by commas",
     )
     only_allowed_hosts: bool = _setting(
         "WALKCUT_ONLY_ALLOWED_HOSTS",
         default=False,
         parse=_switch,
-        meaning="whether pictures may be on these hosts and Label Studio alone",
+        meaning="whether images may be on these hosts and Label Studio alone",
     )
     allow_private_hosts: bool = _setting(
         "WALKCUT_ALLOW_PRIVATE_HOSTS",
         default=False,
         parse=_switch,
-        meaning="whether pictures may be on private addresses",
+        meaning="whether images may be on private addresses",
     )
-    max_pixels: int = _setting("WALKCUT_MAX_PIXELS", 100_000_000, _at_least(256, int), "largest picture in pixels")
-    max_bytes: int = _setting("WALKCUT_MAX_BYTES", 100_000_000, _at_least(1, int), "largest picture file")
-    fetch_timeout: float = _setting("WALKCUT_FETCH_TIMEOUT", 20.0, _at_least(0.1, float), "seconds for one picture")
+    max_pixels: int = _setting("WALKCUT_MAX_PIXELS", 100_000_000, _at_least(256, int), "largest image in pixels")
+    max_bytes: int = _setting("WALKCUT_MAX_BYTES", 100_000_000, _at_least(1, int), "largest image file")
+    fetch_timeout: float = _setting("WALKCUT_FETCH_TIMEOUT", 20.0, _at_least(0.1, float), "seconds for one image")
     ca_bundle: Path | None = _setting(
         "WALKCUT_CA_BUNDLE", None, _existing_file, "certificates to trust, a PEM file, instead of the usual ones"
     )

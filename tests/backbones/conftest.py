@@ -1,11 +1,11 @@
-"""What tests of extractors share."""
+"""What tests of backbones share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from walkcut.telemetry.stages import observed
+from walkcut.telemetry.stages import record_spans
 
 
 @pytest.fixture
@@ -19,5 +19,5 @@ def stages() -> Iterator[list[str]]:
         yield
         seen.append(f"/{name}")
 
-    with observed(note):
+    with record_spans(note):
         yield seen

@@ -1,4 +1,4 @@
-"""The extractor without weights: pictures whose outlines are known, and formulas against their definitions."""
+"""The backbone without weights: images whose outlines are known, and formulas against their definitions."""
 
 import math
 
@@ -8,9 +8,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from walkcut.backbones import Extractor, Part, load_extractor
+from walkcut.backbones import Backbone, FeatureKind, load_backbone
 from walkcut.backbones.classical import (
-    EmbeddedExtractor,
+    ClassicalBackbone,
     chi_square,
     colour_histogram,
     contour_strength,
@@ -23,7 +23,7 @@ from walkcut.backbones.classical import (
     window,
 )
 
-ALL: frozenset[Part] = frozenset({"maps", "features", "contour"})
+ALL: frozenset[FeatureKind] = frozenset({"maps", "features", "contour"})
 
 
 def _two_halves(height: int = 48, width: int = 64) -> UInt8[Tensor, "y x 3"]:
@@ -38,61 +38,61 @@ def _noise(height: int, width: int) -> UInt8[Tensor, "y x 3"]:
 
 
 def test_it_is_an_extractor_whose_version_tells_its_settings() -> None:
-    assert isinstance(load_extractor("embedded"), Extractor)
-    assert EmbeddedExtractor().version != EmbeddedExtractor(working_side=320).version
+    assert isinstance(load_backbone("classical"), Backbone)
+    assert ClassicalBackbone().version != ClassicalBackbone(working_side=320).version
 
 
 def test_all_of_it_is_one_stage_of_the_work(stages: list[str]) -> None:
-    EmbeddedExtractor().extract(_noise(16, 16), ALL)
+    ClassicalBackbone().extract(_noise(16, 16), ALL)
     assert stages == ["evidence", "/evidence"]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 2000), (2000, 16), (17, 31), (500, 300)])
 def test_any_size_gives_sound_evidence(size: tuple[int, int]) -> None:
-    evidence = EmbeddedExtractor().extract(_noise(*size), ALL)
-    (step,) = evidence.maps
-    assert evidence.contour is not None
-    assert evidence.features is not None
-    assert evidence.features.shape[1:] == evidence.contour.shape
-    assert min(evidence.contour.shape) >= 16
-    assert max(evidence.contour.shape) <= min(256, max(size))
-    assert 0 <= evidence.contour.min() <= evidence.contour.max() <= 1
-    assert evidence.features.min() >= 0
-    torch.testing.assert_close(evidence.features.sum(0), torch.full_like(evidence.contour, 2.0))
+    image_features = ClassicalBackbone().extract(_noise(*size), ALL)
+    (step,) = image_features.maps
+    assert image_features.contour is not None
+    assert image_features.features is not None
+    assert image_features.features.shape[1:] == image_features.contour.shape
+    assert min(image_features.contour.shape) >= 16
+    assert max(image_features.contour.shape) <= min(256, max(size))
+    assert 0 <= image_features.contour.min() <= image_features.contour.max() <= 1
+    assert image_features.features.min() >= 0
+    torch.testing.assert_close(image_features.features.sum(0), torch.full_like(image_features.contour, 2.0))
     assert math.prod(step.grid) == len(step.weights) <= 4096
     torch.testing.assert_close(step.weights.sum(1), torch.ones(len(step.weights)))
 
 
 def test_only_the_parts_asked_for_are_made() -> None:
-    evidence = EmbeddedExtractor().extract(_two_halves(), frozenset({"contour"}))
-    assert evidence.contour is not None
-    assert evidence.features is None
-    assert evidence.maps == ()
+    image_features = ClassicalBackbone().extract(_two_halves(), frozenset({"contour"}))
+    assert image_features.contour is not None
+    assert image_features.features is None
+    assert image_features.maps == ()
 
 
-def test_the_same_picture_gives_the_same_bits() -> None:
-    one, other = (EmbeddedExtractor().extract(_noise(60, 70), ALL) for _ in range(2))
+def test_the_same_image_gives_the_same_bits() -> None:
+    one, other = (ClassicalBackbone().extract(_noise(60, 70), ALL) for _ in range(2))
     assert one.contour is not None
     assert other.contour is not None
     assert torch.equal(one.contour, other.contour)
     assert torch.equal(one.maps[0].weights, other.maps[0].weights)
 
 
-def test_a_constant_picture_has_no_contour() -> None:
-    evidence = EmbeddedExtractor().extract(torch.full((40, 30, 3), 90, dtype=torch.uint8), ALL)
-    assert evidence.contour is not None
-    assert evidence.contour.max() < 1e-3
+def test_a_constant_image_has_no_contour() -> None:
+    image_features = ClassicalBackbone().extract(torch.full((40, 30, 3), 90, dtype=torch.uint8), ALL)
+    assert image_features.contour is not None
+    assert image_features.contour.max() < 1e-3
 
 
 def test_the_contour_runs_between_two_colours() -> None:
-    contour = EmbeddedExtractor().extract(_two_halves(), ALL).contour
+    contour = ClassicalBackbone().extract(_two_halves(), ALL).contour
     assert contour is not None
     assert set(contour.argmax(1).tolist()) <= {31, 32}
     assert contour[:, :12].max() < 0.1 * contour.max()
 
 
 def test_the_walk_stays_on_its_side() -> None:
-    (step,) = EmbeddedExtractor().extract(_two_halves(), ALL).maps
+    (step,) = ClassicalBackbone().extract(_two_halves(), ALL).maps
     left = (torch.arange(len(step.weights)) % step.grid[1]) < step.grid[1] // 2
     assert step.weights[left][:, ~left].sum(1).max() < 0.05
     assert step.weights.diagonal().median() < 0.1
@@ -100,7 +100,7 @@ def test_the_walk_stays_on_its_side() -> None:
 
 def test_even_texture_does_not_stop_the_walk() -> None:
     features = torch.full((2, 20, 20), 0.5)
-    calm, busy = (EmbeddedExtractor()._walk(features, torch.full((20, 20), level)) for level in (0.0, 0.9))
+    calm, busy = (ClassicalBackbone()._walk(features, torch.full((20, 20), level)) for level in (0.0, 0.9))
     torch.testing.assert_close(busy.weights, calm.weights)
 
 
@@ -136,7 +136,7 @@ def test_windows_keep_constants_and_measure_steps() -> None:
     assert (window(41, 2.0, 1) @ step)[19:21].min() == pytest.approx(1, abs=0.02)
 
 
-def test_windows_mirror_even_where_they_are_wider_than_the_picture() -> None:
+def test_windows_mirror_even_where_they_are_wider_than_the_image() -> None:
     values = torch.rand(5, generator=torch.Generator().manual_seed(0))
     mirrored = torch.cat([values, values.flip(0)]).repeat(20)
     torch.testing.assert_close(window(5, 9.0, 0) @ values, (window(200, 9.0, 0) @ mirrored)[100:105])

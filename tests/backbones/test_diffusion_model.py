@@ -1,4 +1,4 @@
-"""A model that looks at pictures: against diffusers' own pipelines, and the formulas of the papers."""
+"""A model that looks at images: against diffusers' own pipelines, and the formulas of the papers."""
 
 import json
 import shutil
@@ -195,7 +195,7 @@ def test_inversion_takes_ten_steps_to_step_40_of_50(family: str, monkeypatch: py
         return 0.1 * latents
 
     monkeypatch.setattr(type(model), "predict", predict)
-    inverted = model.invert(LATENTS, 181)
+    ddim_inversion = model.invert(LATENTS, 181)
     assert taken == list(range(1, 182, 20))
     kept = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square().neg().add(1).cumprod(0)
     expected = LATENTS.double()
@@ -204,7 +204,7 @@ def test_inversion_takes_ten_steps_to_step_40_of_50(family: str, monkeypatch: py
         noise = output if family != "sd21" else a**0.5 * output + (1 - a) ** 0.5 * expected
         clean = (expected - (1 - a) ** 0.5 * noise) / a**0.5
         expected = b**0.5 * clean + (1 - b) ** 0.5 * noise
-    torch.testing.assert_close(inverted, expected.float(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ddim_inversion, expected.float(), atol=1e-5, rtol=1e-4)
 
 
 def test_noise_is_seeded_shared_and_of_the_timesteps_strength() -> None:
@@ -244,10 +244,10 @@ def held(model: DiffusionModel) -> list[torch.dtype]:
 def test_on_the_cpu_the_networks_are_in_float32_until_they_come_home_unchanged() -> None:
     model = tiny_model("sd14", dtype=torch.bfloat16)
     before = [weights.clone() for weights in model.unet.parameters()]
-    with model.on_cpu():
+    with model.offload_to_cpu():
         assert held(model) == [torch.float32, torch.float32]
     assert held(model) == [torch.bfloat16, torch.float32]
-    with pytest.raises(ZeroDivisionError), model.on_cpu():
+    with pytest.raises(ZeroDivisionError), model.offload_to_cpu():
         raise ZeroDivisionError
     assert held(model) == [torch.bfloat16, torch.float32]
     assert all(map(torch.equal, model.unet.parameters(), before))
@@ -268,12 +268,12 @@ def test_networks_without_memory_at_home_stay_on_the_cpu_until_there_is_some(
 
     with monkeypatch.context() as patched:
         patched.setattr(nn.Module, "to", half_way)
-        with model.on_cpu():
+        with model.offload_to_cpu():
             pass
     assert {weights.dtype for weights in model.unet.parameters()} == {torch.float32}
     assert caplog.messages == ["sd14-random stays on the CPU for now: cpu has no memory left for it"]
     assert model.dtype == torch.bfloat16
-    model.bring_home()
+    model.restore_device()
     assert {weights.dtype for weights in model.unet.parameters()} == {torch.bfloat16}
 
 

@@ -13,19 +13,19 @@ from torch import Tensor
 
 from tests.builders.scenes import quarters
 from tests.builders.tiny_diffusion import CPU
-from walkcut.backbones import Extractor, Part
-from walkcut.backbones.dino import DinoExtractor, between_patches, load_dino, random_dino
+from walkcut.backbones import Backbone, FeatureKind
+from walkcut.backbones.dino import DinoBackbone, between_patches, load_dino, random_dino
 from walkcut.errors import SegmentationError, SettingsError
 from walkcut.hierarchy.granularity import Segments
-from walkcut.segmentation.presets import read_recipe
+from walkcut.segmentation.presets import find_preset
 from walkcut.segmentation.segmenter import Segmenter
 
 TINY = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "patch_size": 8, "num_hidden_layers": 3}
-BOTH: frozenset[Part] = frozenset({"maps", "features"})
+BOTH: frozenset[FeatureKind] = frozenset({"maps", "features"})
 
 
 @pytest.fixture
-def extractor() -> DinoExtractor:
+def backbone() -> DinoBackbone:
     tiny = random_dino(device=CPU, architecture=TINY)
     for name, weights in tiny.network.named_parameters():
         if name.endswith("weight") and "norm" not in name:
@@ -33,45 +33,45 @@ def extractor() -> DinoExtractor:
     return tiny
 
 
-def picture(height: int = 96, width: int = 160) -> UInt8[Tensor, "y x 3"]:
+def make_image(height: int = 96, width: int = 160) -> UInt8[Tensor, "y x 3"]:
     return torch.tensor(quarters(height, width))
 
 
 @pytest.mark.parametrize(("size", "grid"), [((224, 224), (28, 28)), ((90, 250), (17, 47)), ((16, 16), (28, 28))])
 def test_one_map_and_features_of_its_grid(size: tuple[int, int], grid: tuple[int, int]) -> None:
-    evidence = random_dino(device=CPU, architecture=TINY).extract(picture(*size), BOTH)
-    (found,) = evidence.maps
+    image_features = random_dino(device=CPU, architecture=TINY).extract(make_image(*size), BOTH)
+    (found,) = image_features.maps
     assert found.grid == grid
     torch.testing.assert_close(found.weights.sum(1), torch.ones(grid[0] * grid[1]))
-    assert evidence.features is not None
-    assert evidence.features.shape == (8, *grid)
-    assert evidence.contour is None
+    assert image_features.features is not None
+    assert image_features.features.shape == (8, *grid)
+    assert image_features.contour is None
 
 
 @pytest.mark.parametrize("layers", [1, 3])
 @torch.no_grad()
-def test_maps_are_those_of_transformers(layers: int, extractor: DinoExtractor) -> None:
-    found = DinoExtractor(extractor.network, "", layers=layers).extract(picture(), frozenset({"maps"})).maps[0].weights
-    extractor.network.set_attn_implementation("eager")
-    pixels = extractor._prepared(picture())
-    output = extractor.network(pixels, interpolate_pos_encoding=True, output_attentions=True)
+def test_maps_are_those_of_transformers(layers: int, backbone: DinoBackbone) -> None:
+    found = DinoBackbone(backbone.network, "", layers=layers).extract(make_image(), frozenset({"maps"})).maps[0].weights
+    backbone.network.set_attn_implementation("eager")
+    pixels = backbone._prepared(make_image())
+    output = backbone.network(pixels, interpolate_pos_encoding=True, output_attentions=True)
     mean = torch.stack(output.attentions[-layers:]).mean((0, 1, 2))
     torch.testing.assert_close(found, between_patches(mean), atol=1e-6, rtol=1e-4)
     assert found.max() > 1.3 * found.mean()  # far from uniform
 
 
-def test_features_are_the_last_layers_keys_of_the_patches(extractor: DinoExtractor) -> None:
+def test_features_are_the_last_layers_keys_of_the_patches(backbone: DinoBackbone) -> None:
     outputs: list[Tensor] = []
-    projection = extractor._projections()[-1].to_k
+    projection = backbone._projections()[-1].to_k
     handle = projection.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-    features = extractor.extract(picture(), frozenset({"features"})).features
+    features = backbone.extract(make_image(), frozenset({"features"})).features
     handle.remove()
     assert features is not None
     assert torch.equal(features.flatten(1).T, outputs[0][0, 1:])
 
 
-def test_colours_are_normalised_as_in_training(extractor: DinoExtractor) -> None:
-    pixels = extractor._prepared(torch.full((224, 224, 3), 255, dtype=torch.uint8))
+def test_colours_are_normalised_as_in_training(backbone: DinoBackbone) -> None:
+    pixels = backbone._prepared(torch.full((224, 224, 3), 255, dtype=torch.uint8))
     torch.testing.assert_close(pixels[0, :, 5, 5], torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
 
 
@@ -80,41 +80,41 @@ def test_what_is_no_patch_is_left_out() -> None:
     torch.testing.assert_close(between_patches(attention), torch.tensor([[0.75, 0.25], [0.5, 0.5]]))
 
 
-def test_it_is_an_extractor_whose_version_tells_its_settings(extractor: DinoExtractor) -> None:
-    assert isinstance(extractor, Extractor)
-    assert extractor.version == "dino-1 random torch.float32 side=224 layers=1"
-    assert extractor.extract(picture(), frozenset()).maps == ()
+def test_it_is_an_extractor_whose_version_tells_its_settings(backbone: DinoBackbone) -> None:
+    assert isinstance(backbone, Backbone)
+    assert backbone.version == "dino-1 random torch.float32 side=224 layers=1"
+    assert backbone.extract(make_image(), frozenset()).maps == ()
 
 
-def test_the_model_is_a_stage_of_the_work(extractor: DinoExtractor, stages: list[str]) -> None:
-    extractor.extract(picture(), BOTH)
+def test_the_model_is_a_stage_of_the_work(backbone: DinoBackbone, stages: list[str]) -> None:
+    backbone.extract(make_image(), BOTH)
     assert stages == ["model", "/model"] * 2
 
 
-def test_numbers_beyond_the_precision_are_an_error(extractor: DinoExtractor) -> None:
-    for weights in extractor.network.parameters():
+def test_numbers_beyond_the_precision_are_an_error(backbone: DinoBackbone) -> None:
+    for weights in backbone.network.parameters():
         weights.fill_(torch.inf)
     for part in ("maps", "features"):
         with pytest.raises(SegmentationError, match=r"dino-1 random .* overflowed"):
-            extractor.extract(picture(), frozenset({part}))
+            backbone.extract(make_image(), frozenset({part}))
 
 
-def test_the_whole_way_to_segments(extractor: DinoExtractor) -> None:
-    labels = Segmenter(extractor, read_recipe("ncut")).tree(quarters(72, 120)).labels(Segments(4))
+def test_the_whole_way_to_segments(backbone: DinoBackbone) -> None:
+    labels = Segmenter(backbone, find_preset("ncut")).segment(quarters(72, 120)).labels(Segments(4))
     assert labels.shape == (72, 120)
     assert len(np.unique(labels)) == 4
 
 
-def test_weights_are_loaded_from_their_folder(extractor: DinoExtractor, tmp_path: Path) -> None:
-    extractor.network.save_pretrained(tmp_path / "dino")
+def test_weights_are_loaded_from_their_folder(backbone: DinoBackbone, tmp_path: Path) -> None:
+    backbone.network.save_pretrained(tmp_path / "dino")
     loaded = load_dino(device=CPU, weights=tmp_path, dtype=torch.bfloat16)
     assert loaded.network.dtype == torch.bfloat16
     assert loaded.version.startswith("dino-1 vits8-")
-    assert loaded.extract(picture(), BOTH).maps[0].grid == (22, 36)
+    assert loaded.extract(make_image(), BOTH).maps[0].grid == (22, 36)
 
 
 def test_missing_and_damaged_weights_are_named(
-    extractor: DinoExtractor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: DinoBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load() -> Any:
         return load_dino(device=CPU, weights=tmp_path)
@@ -124,7 +124,7 @@ def test_missing_and_damaged_weights_are_named(
         SettingsError, match=r"run `hf download facebook/dino-vits8 config.json model.safetensors --loc"
     ):
         load()
-    extractor.network.save_pretrained(tmp_path / "dino")
+    backbone.network.save_pretrained(tmp_path / "dino")
     file = tmp_path / "dino" / "model.safetensors"
     weights = load_file(file)
     save_file({name: value for name, value in weights.items() if name != "layernorm.bias"}, file, {"format": "pt"})

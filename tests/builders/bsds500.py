@@ -10,10 +10,10 @@ ROOT = Path(os.environ.get("WALKCUT_TEST_BSDS500", _BESIDE))
 
 
 def photographs(count: int) -> list[Path]:
-    """The first pictures of BSDS500's validation set; fewer, or none, where it is absent."""
+    """The first images of BSDS500's validation set; fewer, or none, where it is absent."""
     return sorted((ROOT / "images" / "val").glob("*.jpg"))[:count]
 
 
 needs_photographs = pytest.mark.skipif(
-    not photographs(1), reason="no BSDS500 pictures: set WALKCUT_TEST_BSDS500 to the folder that holds images/val"
+    not photographs(1), reason="no BSDS500 images: set WALKCUT_TEST_BSDS500 to the folder that holds images/val"
 )

@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from walkcut.errors import StudioError
-from walkcut.labelstudio.client import Studio
+from walkcut.errors import LabelStudioError
+from walkcut.labelstudio.client import LabelStudioClient
 
 Json = dict[str, Any]
 
 
-class HeldStudio(Studio):
+class HeldStudio(LabelStudioClient):
     """Holds tasks (`id` and `data`) and what it is given, in requests; refuses those after `patience`."""
 
     def __init__(self, tasks: Sequence[Json], config: str = "", patience: int = 99) -> None:
@@ -39,7 +39,9 @@ class HeldStudio(Studio):
     def unannotated(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
         return self._listed(self.tasks.keys() - self.annotated)
 
-    def untouched(self, project: str, tasks: Collection[int] | None = None) -> Iterator[tuple[Json, frozenset[str]]]:
+    def tasks_without_annotations(
+        self, project: str, tasks: Collection[int] | None = None
+    ) -> Iterator[tuple[Json, frozenset[str]]]:
         free = self.tasks.keys() - self.annotated - self.skipped
         return self._listed(free if tasks is None else free & set(tasks))
 
@@ -51,7 +53,7 @@ class HeldStudio(Studio):
 
     def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
         if len(self.requests) == self.patience:
-            raise StudioError("Label Studio is away")
+            raise LabelStudioError("Label Studio is away")
         self.requests.append(list(predictions))
         self.take(predictions)
 

@@ -9,28 +9,28 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from walkcut import load_segmenter
-from walkcut.bulk.items import Item, Labelled, Labelling, Segment
+from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction, Segment
 from walkcut.hierarchy.granularity import Segments
 from walkcut.images import DecodeLimits, decode
-from walkcut.labelstudio import BrushTarget
+from walkcut.labelstudio import BrushControl
 
 SAMPLE = Path(__file__).parents[2] / "labelstudio_config" / "sample.jpg"
 NAMES = ("Region", "Background", "Region B")
-TARGET = BrushTarget("brush", "image", "image", ("Region", "Region B"), labels=NAMES)
+CONTROL = BrushControl("brush", "image", "image", ("Region", "Region B"), labels=NAMES)
 
 
-def labelled(labels: np.ndarray, key: str = "one", *, version: str = "v1", **item: Any) -> Labelled:
-    """A picture with the segments 1 … of a map in this order, 0 in none."""
+def labelled(labels: np.ndarray, key: str = "one", *, version: str = "v1", **item: Any) -> ItemPrediction:
+    """An image with the segments 1 … of a map in this order, 0 in none."""
     names = [number for number in range(1, int(labels.max(initial=0)) + 1) if (labels == number).any()]
     segments = [Segment(labels == number, NAMES[number % 3], number / 64) for number in names]
     given = {"reference": f"{key}.jpg", "data": {"image": f"{key}.jpg"}} | item
-    return Labelled(Item(key, **given), labels.shape, [Labelling(version, segments)])
+    return ItemPrediction(Item(key, **given), labels.shape, [RegionPrediction(version, segments)])
 
 
-def numbered(picture: Labelled) -> np.ndarray:
-    """The map of a picture's default segments, numbered from 1."""
-    labels = np.zeros(picture.size, np.int64)
-    for number, segment in enumerate(picture.labellings[-1].segments, 1):
+def numbered(image: ItemPrediction) -> np.ndarray:
+    """The map of an image's default segments, numbered from 1."""
+    labels = np.zeros(image.size, np.int64)
+    for number, segment in enumerate(image.predictions[-1].segments, 1):
         labels[segment.mask] = number
     return labels
 
@@ -51,9 +51,9 @@ label_maps = noisy_maps | smooth_maps
 
 
 @cache
-def sample() -> Labelled:
-    """walkcut's sample picture as it would be labelled in earnest."""
-    tree = load_segmenter("embedded").tree(decode(SAMPLE.read_bytes(), DecodeLimits()))
+def sample() -> ItemPrediction:
+    """walkcut's sample image as it would be labelled in earnest."""
+    tree = load_segmenter("classical").segment(decode(SAMPLE.read_bytes(), DecodeLimits()))
     return labelled(tree.labels(Segments(12)).astype(np.int64), "sample")
 
 

@@ -1,4 +1,4 @@
-"""Pictures made for tests, with parts that anyone would tell apart."""
+"""Images made for tests, with parts that anyone would tell apart."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ COLOURS = np.array([[200, 60, 50], [60, 140, 210], [70, 170, 80], [240, 220, 120
 
 
 def quarters(height: int, width: int, *, noise: float = 4.0) -> np.ndarray:
-    """A picture of four coloured quarters with a little noise, the same each time."""
+    """An image of four coloured quarters with a little noise, the same each time."""
     colours = COLOURS[quarter_labels(height, width)]
     speckle = np.random.default_rng(0).normal(0, noise, colours.shape)
     return np.clip(colours + speckle, 0, 255).astype(np.uint8)
@@ -23,7 +23,7 @@ def quarter_labels(height: int, width: int) -> np.ndarray:
 
 
 def png(image: np.ndarray) -> bytes:
-    """A picture as a file."""
+    """An image as a file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()

@@ -10,10 +10,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from walkcut.backbones import Evidence
-from walkcut.backbones.diffusion import DiffusionExtractor
+from walkcut.backbones import ImageFeatures
+from walkcut.backbones.diffusion import DiffusionBackbone
 from walkcut.backbones.diffusion_model import DiffusionModel, random_model
-from walkcut.backbones.presets import DIFFCUT, DWC, AttentionPass
+from walkcut.backbones.presets import DIFFCUT, DWC, AttentionConfig
 from walkcut.backbones.weights import ARCHITECTURES, Architecture
 
 FAMILIES = tuple(ARCHITECTURES)
@@ -45,17 +45,17 @@ def tiny_model(family: str, *, dtype: torch.dtype = torch.float32, device: torch
     return random_model(family, tiny_architecture(family), dtype=dtype, device=device)
 
 
-def extractor_on(model: DiffusionModel, attention: AttentionPass = DWC) -> DiffusionExtractor:
-    """The extractor on a tiny model, which sees all at 128 pixels."""
-    return DiffusionExtractor(model, attention, FEATURES)
+def extractor_on(model: DiffusionModel, attention: AttentionConfig = DWC) -> DiffusionBackbone:
+    """The backbone on a tiny model, which sees all at 128 pixels."""
+    return DiffusionBackbone(model, attention, FEATURES)
 
 
-def tiny_extractor(family: str, attention: AttentionPass = DWC) -> DiffusionExtractor:
-    """The extractor on the family's tiny model."""
+def tiny_extractor(family: str, attention: AttentionConfig = DWC) -> DiffusionBackbone:
+    """The backbone on the family's tiny model."""
     return extractor_on(tiny_model(family), attention)
 
 
-def largest_difference(first: Evidence, second: Evidence) -> float:
+def largest_difference(first: ImageFeatures, second: ImageFeatures) -> float:
     """The largest between two numbers of their maps and features."""
     differences = []
     if first.features is not None or second.features is not None:

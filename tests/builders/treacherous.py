@@ -1,4 +1,4 @@
-"""A segmenter that does by a picture's height what models do at their worst."""
+"""A segmenter that does by an image's height what models do at their worst."""
 
 import logging
 import os
@@ -11,34 +11,34 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from tests.builders.scenes import png, quarters
-from walkcut.backbones import Evidence, Part
-from walkcut.backbones.classical import EmbeddedExtractor
+from walkcut.backbones import FeatureKind, ImageFeatures
+from walkcut.backbones.classical import ClassicalBackbone
 from walkcut.errors import SegmentationError, SettingsError
-from walkcut.inference.tree_service import Picture
-from walkcut.segmentation.presets import RECIPES
+from walkcut.inference.model import ImageRequest
+from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
-from walkcut.storage import picture_digest
+from walkcut.storage import image_digest
 
 GOOD, KILLED, HANGS, DEFECT, KILLED_ONCE, REFUSED, TALKS = range(24, 31)
 
 
 @dataclass(frozen=True)
 class Treacherous:
-    """The embedded extractor, until it is shown one of these heights; what is to happen once leaves a file."""
+    """The classical backbone, until it is shown one of these heights; what is to happen once leaves a file."""
 
     folder: Path
     name: str = ""
-    inner: EmbeddedExtractor = field(default_factory=EmbeddedExtractor)
+    inner: ClassicalBackbone = field(default_factory=ClassicalBackbone)
 
     @property
     def version(self) -> str:
         return f"{self.inner.version} {self.name}"
 
     @property
-    def offers(self) -> frozenset[Part]:
-        return self.inner.offers
+    def provides(self) -> frozenset[FeatureKind]:
+        return self.inner.provides
 
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
+    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
         marker = self.folder / "once"
         match image.shape[0]:
             case height if height == KILLED or (height == KILLED_ONCE and not marker.exists()):
@@ -52,7 +52,7 @@ class Treacherous:
             case height if height == REFUSED:
                 raise SegmentationError("nothing to see in it")
             case height if height == TALKS:
-                logging.getLogger("treacherous").warning("what a %s picture", "strange")
+                logging.getLogger("treacherous").warning("what a %s image", "strange")
         return self.inner.extract(image, parts)
 
 
@@ -61,7 +61,7 @@ def load(folder: Path) -> Segmenter:
     if (folder / "gone").exists():
         raise SettingsError("the weights are gone")
     name = (folder / "name").read_text() if (folder / "name").exists() else ""
-    return Segmenter(Treacherous(folder, name), RECIPES["merge"])
+    return Segmenter(Treacherous(folder, name), PRESETS["merge"])
 
 
 def die(_folder: Path) -> Segmenter:
@@ -70,7 +70,7 @@ def die(_folder: Path) -> Segmenter:
     raise AssertionError
 
 
-def picture(height: int, width: int = 32) -> Picture:
-    """A picture of a height."""
+def request(height: int, width: int = 32) -> ImageRequest:
+    """An image of a height."""
     data = png(quarters(height, width))
-    return Picture(picture_digest(data), data)
+    return ImageRequest(image_digest(data), data)

@@ -1,4 +1,4 @@
-"""Small pictures and ground truth in the formats of the real data sets."""
+"""Small images and ground truth in the formats of the real data sets."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.io import savemat
 
 
-def save_picture(path: Path, height: int = 18, width: int = 20) -> None:
+def save_image(path: Path, height: int = 18, width: int = 20) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     colours = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(colours).save(path)

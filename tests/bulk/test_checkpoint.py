@@ -9,13 +9,20 @@ from hypothesis import strategies as st
 
 from tests.builders.bulk import done
 from walkcut.bulk import jsonl
-from walkcut.bulk.checkpoint import Failure, open_ledger, parts_folder, read_entries, read_fingerprint, write_parts
-from walkcut.bulk.items import Labelled, Output
-from walkcut.bulk.jsonl import Digests
+from walkcut.bulk.checkpoint import (
+    ItemFailure,
+    open_checkpoint,
+    parts_folder,
+    read_entries,
+    read_fingerprint,
+    write_parts,
+)
+from walkcut.bulk.items import EncodedItem, ItemPrediction
+from walkcut.bulk.jsonl import HashSet64
 from walkcut.errors import SettingsError
 
 SETTINGS = {"segmenter": "0", "granularities": ["auto"]}
-FAILURE = Failure("bad", "/bad.jpg", "decode", "it is no picture")
+FAILURE = ItemFailure("bad", "/bad.jpg", "decode", "it is no image")
 
 
 class Keys:
@@ -23,7 +30,7 @@ class Keys:
 
     name = "keys"
 
-    def encode(self, picture: Labelled) -> Output:
+    def encode(self, image: ItemPrediction) -> EncodedItem:
         raise NotImplementedError
 
     def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
@@ -48,33 +55,33 @@ def files(out: Path) -> list[str]:
 
 
 def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
-    with open_ledger(tmp_path, SETTINGS) as ledger:
-        ledger.keep(done("a", files=write_parts(tmp_path, {"deep/a.png": b"A"})))
-        ledger.fail(FAILURE)
-    with open_ledger(tmp_path, SETTINGS) as ledger:
-        assert (ledger.done, ledger.failed) == (1, 1)
-        assert [ledger.is_settled(key) for key in ("a", "bad", "b")] == [True, True, False]
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        checkpoint.save(done("a", files=write_parts(tmp_path, {"deep/a.png": b"A"})))
+        checkpoint.fail(FAILURE)
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        assert (checkpoint.done, checkpoint.failed) == (1, 1)
+        assert [checkpoint.is_done(key) for key in ("a", "bad", "b")] == [True, True, False]
     assert (tmp_path / "deep/a.png").read_bytes() == b"A"
     assert json.loads((tmp_path / "failed.jsonl").read_text()) == vars(FAILURE)
 
 
 def test_a_line_comes_after_its_files(tmp_path: Path) -> None:
-    with open_ledger(tmp_path, SETTINGS) as ledger:
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
         with pytest.raises(FileNotFoundError):
-            ledger.keep(done("a", files={"a.png": "never-written"}))
-        assert not ledger.is_settled("a")
+            checkpoint.save(done("a", files={"a.png": "never-written"}))
+        assert not checkpoint.is_done("a")
     assert list(read_entries(tmp_path)) == []
 
 
 def test_parts_that_are_not_taken_up_go(tmp_path: Path) -> None:
     parts = parts_folder(tmp_path)
-    with open_ledger(tmp_path, SETTINGS):
+    with open_checkpoint(tmp_path, SETTINGS):
         write_parts(tmp_path, {"a.png": b"A"})
         assert len(list(parts.iterdir())) == 1
     assert not parts.exists()
     parts.mkdir()  # as a killed process leaves it
     (parts / "rest").touch()
-    with open_ledger(tmp_path, SETTINGS):
+    with open_checkpoint(tmp_path, SETTINGS):
         assert list(parts.iterdir()) == []
 
 
@@ -85,51 +92,51 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 30])
 def test_a_line_that_was_cut_off_is_forgotten(tmp_path: Path, cut: int) -> None:
-    with open_ledger(tmp_path, SETTINGS) as ledger:
-        ledger.keep(done("a"))
-        ledger.keep(done("b", {"key": "b", "long": "x" * 200_000}))
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        checkpoint.save(done("a"))
+        checkpoint.save(done("b", {"key": "b", "long": "x" * 200_000}))
     path = tmp_path / ".walkcut" / "done.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
-    with open_ledger(tmp_path, SETTINGS) as ledger:
-        assert [ledger.is_settled(key) for key in ("a", "b")] == [True, False]
-        ledger.keep(done("b"))
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        assert [checkpoint.is_done(key) for key in ("a", "b")] == [True, False]
+        checkpoint.save(done("b"))
     assert [entry.item.key for entry in read_entries(tmp_path)] == ["a", "b"]
 
 
 def test_failures_are_tried_again_on_request(tmp_path: Path) -> None:
-    with open_ledger(tmp_path, SETTINGS) as ledger:
-        ledger.fail(FAILURE)
-    with open_ledger(tmp_path, SETTINGS, retry_failed=True) as ledger:
-        assert not ledger.is_settled("bad")
-        ledger.keep(done("bad"))
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        checkpoint.fail(FAILURE)
+    with open_checkpoint(tmp_path, SETTINGS, retry_failed=True) as checkpoint:
+        assert not checkpoint.is_done("bad")
+        checkpoint.save(done("bad"))
     assert files(tmp_path) == []
 
 
 def test_no_file_says_that_nothing_failed(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), open_ledger(tmp_path, SETTINGS):
+    with pytest.raises(KeyboardInterrupt), open_checkpoint(tmp_path, SETTINGS):
         raise KeyboardInterrupt
     assert files(tmp_path) == []
 
 
 def test_other_settings_are_refused_with_what_differs(tmp_path: Path) -> None:
-    with open_ledger(tmp_path, SETTINGS):
+    with open_checkpoint(tmp_path, SETTINGS):
         pass
     with (
         pytest.raises(SettingsError, match=r"segmenter was 0, now 1.*granularities.*choose another.* with --restart"),
-        open_ledger(tmp_path, {"segmenter": "1", "granularities": ["auto", "9"]}),
+        open_checkpoint(tmp_path, {"segmenter": "1", "granularities": ["auto", "9"]}),
     ):
         pass
     assert read_fingerprint(tmp_path) == SETTINGS
 
 
 def test_starting_anew_deletes_what_the_run_wrote_and_nothing_else(tmp_path: Path) -> None:
-    with open_ledger(tmp_path, SETTINGS) as ledger:
-        ledger.keep(done("a", files=write_parts(tmp_path, {"deep/down/a.png": b"A"})))
-        ledger.fail(FAILURE)
-        ledger.assemble(Keys())
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        checkpoint.save(done("a", files=write_parts(tmp_path, {"deep/down/a.png": b"A"})))
+        checkpoint.fail(FAILURE)
+        checkpoint.assemble(Keys())
     (tmp_path / "mine.txt").touch()
-    with open_ledger(tmp_path, {"segmenter": "1"}, restart=True) as ledger:
-        assert (ledger.done, ledger.failed) == (0, 0)
+    with open_checkpoint(tmp_path, {"segmenter": "1"}, restart=True) as checkpoint:
+        assert (checkpoint.done, checkpoint.failed) == (0, 0)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".walkcut"] == ["mine.txt"]
 
 
@@ -137,18 +144,18 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
     with (
         pytest.raises(SettingsError, match=r"other files, such as holiday.jpg: choose a new or an empty folder"),
-        open_ledger(tmp_path, SETTINGS, restart=True),
+        open_checkpoint(tmp_path, SETTINGS, restart=True),
     ):
         pass
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    with open_ledger(tmp_path, SETTINGS):
-        with pytest.raises(SettingsError, match="another process is at work"), open_ledger(tmp_path, SETTINGS):
+    with open_checkpoint(tmp_path, SETTINGS):
+        with pytest.raises(SettingsError, match="another process is at work"), open_checkpoint(tmp_path, SETTINGS):
             pass
         with pytest.raises(SettingsError, match="another process is at work"):
             list(read_entries(tmp_path))
-    with open_ledger(tmp_path, SETTINGS):
+    with open_checkpoint(tmp_path, SETTINGS):
         pass
 
 
@@ -156,14 +163,14 @@ def test_what_was_assembled_is_in_the_order_of_keys_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jsonl, "_SORTED_AT_ONCE", 150)  # two lines
-    with open_ledger(tmp_path, SETTINGS) as ledger:
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
         for key in ("b/2", "c", "b/10", "a", "b"):
-            ledger.keep(done(key))
-        ledger.assemble(Keys())
+            checkpoint.save(done(key))
+        checkpoint.assemble(Keys())
         assert (tmp_path / "keys.txt").read_text() == "a b b/10 b/2 c"
         (tmp_path / ".walkcut" / "assembling").mkdir()  # as a killed process leaves it
         (tmp_path / ".walkcut" / "assembling" / "rest").touch()
-        ledger.assemble(OneFile())
+        checkpoint.assemble(OneFile())
     assert files(tmp_path) == ["keys.txt"]
     assert (tmp_path / "keys.txt").read_text() == "all"
 
@@ -177,7 +184,7 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
 def test_digests_are_a_set_of_texts(texts: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "_RECENT", 4)
-        held, plain = Digests(), set[str]()
+        held, plain = HashSet64(), set[str]()
         for text in texts:
             assert held.add(text) == (text not in plain)
             plain.add(text)

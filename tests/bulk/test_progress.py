@@ -8,16 +8,16 @@ from tqdm import tqdm
 
 from tests.builders.bulk import done
 from walkcut.bulk import progress
-from walkcut.bulk.checkpoint import Failure
-from walkcut.bulk.progress import gpu_use, shown
+from walkcut.bulk.checkpoint import ItemFailure
+from walkcut.bulk.progress import gpu_use, progress_bar
 from walkcut.errors import SettingsError
 
-FAILURE = Failure("b", "/b", "decode", "no")
+FAILURE = ItemFailure("b", "/b", "decode", "no")
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with shown(lambda: 4, before=2) as watch:
+    with progress_bar(lambda: 4, before=2) as watch:
         watch(done("a"))
         watch(FAILURE)
     last = capsys.readouterr().err.rpartition("\r")[2]
@@ -27,7 +27,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def test_others_get_lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(progress, "_EVERY_S", 0)
-    with caplog.at_level(logging.INFO), shown() as watch:
+    with caplog.at_level(logging.INFO), progress_bar() as watch:
         watch(done("a"))
         watch(FAILURE)
     assert [record.getMessage()[:17] for record in caplog.records] == ["1 done, 0 failed,", "1 done, 1 failed,"]
@@ -62,11 +62,11 @@ def test_the_use_of_a_gpu_is_shown(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "utilization", lambda: 98)
     monkeypatch.setattr(progress, "_EVERY_S", 0)
-    with caplog.at_level(logging.INFO), shown() as watch:
+    with caplog.at_level(logging.INFO), progress_bar() as watch:
         watch(done("a"))
     assert caplog.records[0].getMessage().endswith(" images/s, gpu_memory 75%, gpu 98%")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with shown() as watch:
+    with progress_bar() as watch:
         watch(done("a"))
     assert "gpu_memory=75%, gpu=98%" in capsys.readouterr().err
 

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders.bulk import TARGET, done, picture, plan_for, quick_segmenter
+from tests.builders.bulk import CONTROL, done, make_image, plan_for, quick_segmenter
 from tests.builders.held_studio import HeldStudio
 from walkcut.bulk import sinks
-from walkcut.bulk.checkpoint import Done, Failure, Outcome, open_ledger
-from walkcut.bulk.items import Item, Labelled, Labelling, Segment
-from walkcut.bulk.runner import carry_out, fingerprint
-from walkcut.bulk.sinks import StudioSink, TaskFormat, is_replaceable, whole_predictions
+from walkcut.bulk.checkpoint import ItemFailure, ItemResult, Outcome, open_checkpoint
+from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction, Segment
+from walkcut.bulk.runner import fingerprint, run
+from walkcut.bulk.sinks import LabelStudioSink, TaskFormat, is_replaceable, merge_predictions
 from walkcut.bulk.sources.scan import project_items
-from walkcut.bulk.steps import Plan, make_labeller
-from walkcut.errors import StudioError
+from walkcut.bulk.steps import Plan, make_full_worker
+from walkcut.errors import LabelStudioError
 from walkcut.hierarchy.granularity import Level, Segments, Threshold
-from walkcut.inference.predictor import Options, Project, model_version
+from walkcut.inference.project import Project, ProjectOptions, model_version
 from walkcut.labelstudio import Region, Task, prediction
 
 OLD = ("auto-walkcut-merge-01234567", "tau=0.4-walkcut-ncut+merge-89abcdef")
@@ -27,27 +27,27 @@ OTHERS = ("sam-2", "folded-walkcut-7")
 
 def studio_with(folder: Path, count: int, patience: int = 99) -> HeldStudio:
     numbers = range(1, count + 1)
-    data = [{"image": str(picture(folder / f"{number}.png"))} for number in numbers]
+    data = [{"image": str(make_image(folder / f"{number}.png"))} for number in numbers]
     return HeldStudio([{"id": n, "data": each} for n, each in zip(numbers, data, strict=True)], patience=patience)
 
 
-def of_files(plan: Plan, out: Path, jobs: Iterable[Item | Failure]) -> Iterator[Outcome]:
-    labeller = make_labeller(plan, out, quick_segmenter)
+def of_files(plan: Plan, out: Path, jobs: Iterable[Item | ItemFailure]) -> Iterator[Outcome]:
+    labeller = make_full_worker(plan, out, quick_segmenter)
     for job in jobs:  # a task's reference is fetched, as a rule: here it is a file
         outcome = labeller(replace(job, task=None) if isinstance(job, Item) else job)
-        yield replace(outcome, item=job) if isinstance(outcome, Done) and isinstance(job, Item) else outcome
+        yield replace(outcome, item=job) if isinstance(outcome, ItemResult) and isinstance(job, Item) else outcome
 
 
 def into_studio(
     studio: HeldStudio, out: Path, plan: Plan, *, replacing: bool = False, retry_failed: bool = False
 ) -> int:
-    """Label a project; how many pictures are done in all."""
-    targets = plan.project.targets
-    with open_ledger(out, fingerprint(plan), retry_failed=retry_failed) as ledger:
-        sink = StudioSink(ledger, studio, "3", plan.project, plan.versions, replacing=replacing)
-        items = project_items(studio.unannotated("3"), targets, plan.versions)
-        carry_out(items, lambda jobs: of_files(plan, out, jobs), ledger, sink)
-        return ledger.done
+    """Label a project; how many images are done in all."""
+    controls = plan.project.controls
+    with open_checkpoint(out, fingerprint(plan), retry_failed=retry_failed) as checkpoint:
+        sink = LabelStudioSink(checkpoint, studio, "3", plan.project, plan.versions, replacing=replacing)
+        items = project_items(studio.unannotated("3"), controls, plan.versions)
+        run(items, lambda jobs: of_files(plan, out, jobs), checkpoint, sink)
+        return checkpoint.done
 
 
 def predictions_of(*versions: str, task: int = 1) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def predictions_of(*versions: str, task: int = 1) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def plan() -> Plan:
-    return plan_for(TaskFormat((TARGET,)), (Level.COARSE, Level.FINE, Level.AUTO))
+    return plan_for(TaskFormat((CONTROL,)), (Level.COARSE, Level.FINE, Level.AUTO))
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_requests_are_of_so_many_bytes(tmp_path: Path, plan: Plan, monkeypatch: 
 @pytest.mark.usefixtures("small")
 def test_a_run_into_a_project_goes_on_after_it_was_ended(tmp_path: Path, plan: Plan) -> None:
     studio = studio_with(tmp_path / "in", 15, patience=1)
-    with pytest.raises(StudioError):
+    with pytest.raises(LabelStudioError):
         into_studio(studio, tmp_path / "out", plan)
     studio.patience = 99
     assert into_studio(studio, tmp_path / "out", plan) == 15
@@ -108,7 +108,7 @@ class Slow(HeldStudio):
         if not self.requests:
             self.requests.append([])
             self.under_way = predictions
-            raise StudioError("took longer than 30 s")
+            raise LabelStudioError("took longer than 30 s")
         super().add_predictions(project, predictions)
 
     def versions(self, project: str, tasks: Collection[int]) -> dict[int, frozenset[str]]:
@@ -119,7 +119,7 @@ class Slow(HeldStudio):
 
 def test_a_request_whose_answer_was_lost_doubles_nothing(tmp_path: Path, plan: Plan) -> None:
     studio = Slow(list(studio_with(tmp_path / "in", 4).tasks.values()))
-    with pytest.raises(StudioError):
+    with pytest.raises(LabelStudioError):
         into_studio(studio, tmp_path / "out", plan)
     assert not studio.held
     assert into_studio(studio, tmp_path / "out", plan) == 4
@@ -155,10 +155,10 @@ def test_predictions_that_were_deleted_are_made_anew(tmp_path: Path, plan: Plan)
     assert len((tmp_path / "out" / ".walkcut" / "done.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_picture_that_failed_is_tried_again_on_request(tmp_path: Path, plan: Plan) -> None:
+def test_a_image_that_failed_is_tried_again_on_request(tmp_path: Path, plan: Plan) -> None:
     studio = studio_with(tmp_path / "in", 2)
     content = (tmp_path / "in" / "1.png").read_bytes()
-    (tmp_path / "in" / "1.png").write_text("no picture")
+    (tmp_path / "in" / "1.png").write_text("no image")
     assert into_studio(studio, tmp_path / "out", plan) == 1
     (tmp_path / "in" / "1.png").write_bytes(content)
     assert into_studio(studio, tmp_path / "out", plan) == 1
@@ -185,18 +185,18 @@ def test_what_is_finished_is_kept_when_a_run_is_interrupted(tmp_path: Path, plan
         yield replace(done("task-1", record), item=Item("task-1", "/1.jpg", task=1))
         raise KeyboardInterrupt
 
-    with open_ledger(tmp_path, {}) as ledger:
-        sink = StudioSink(ledger, studio_with(tmp_path / "in", 1), "3", plan.project, plan.versions)
+    with open_checkpoint(tmp_path, {}) as checkpoint:
+        sink = LabelStudioSink(checkpoint, studio_with(tmp_path / "in", 1), "3", plan.project, plan.versions)
         with pytest.raises(KeyboardInterrupt):
-            carry_out([], interrupted, ledger, sink)
-        assert ledger.done == 1
+            run([], interrupted, checkpoint, sink)
+        assert checkpoint.done == 1
 
 
-def test_several_pictures_of_a_task_are_one_prediction(tmp_path: Path) -> None:
-    targets = (TARGET, replace(TARGET, from_name="other", to_name="back", data_key="back"))
-    project = Project(targets, Options())
-    plan = replace(plan_for(TaskFormat(targets), (Level.COARSE, Level.AUTO)), project=project)
-    paths = [str(picture(tmp_path / "in" / f"{number}.png", 24 + 8 * number)) for number in range(6)]
+def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
+    controls = (CONTROL, replace(CONTROL, from_name="other", to_name="back", data_key="back"))
+    project = Project(controls, ProjectOptions())
+    plan = replace(plan_for(TaskFormat(controls), (Level.COARSE, Level.AUTO)), project=project)
+    paths = [str(make_image(tmp_path / "in" / f"{number}.png", 24 + 8 * number)) for number in range(6)]
     data = [dict(zip(("image", "back"), pair, strict=True)) for pair in (paths[:2], paths[2:4], [paths[4], "gone"])]
     studio = HeldStudio([{"id": number, "data": each} for number, each in enumerate([*data, {"image": "x"}], 1)])
     assert into_studio(studio, tmp_path / "out", plan) == 4
@@ -209,26 +209,26 @@ def test_several_pictures_of_a_task_are_one_prediction(tmp_path: Path) -> None:
     ] * 2
 
 
-def test_pictures_are_put_together_as_the_backend_does() -> None:
-    targets = (TARGET, replace(TARGET, from_name="other", data_key="back"))
+def test_images_are_put_together_as_the_backend_does() -> None:
+    controls = (CONTROL, replace(CONTROL, from_name="other", data_key="back"))
     task, masks = Task(5, {"image": "a", "back": "b"}), np.eye(4, dtype=bool).reshape(4, 2, 2)
     regions = [
         Region(mask, "Region", score, ("a note",)) for mask, score in zip(masks, (0.1, 0.2, 0.7, 1), strict=True)
     ]
     halves = (regions[:3], regions[3:])
     parts = [
-        TaskFormat(targets).encode(
-            Labelled(
+        TaskFormat(controls).encode(
+            ItemPrediction(
                 Item("a", "a", task.data, 5, place),
                 (2, 2),
-                [Labelling("v", [Segment(each.mask, each.label, each.score, each.notes) for each in half])],
+                [RegionPrediction("v", [Segment(each.mask, each.label, each.score, each.notes) for each in half])],
             )
         )
         for place, half in enumerate(halves)
     ]
-    whole = whole_predictions([part.record["predictions"] for part in parts])
-    assert whole == [prediction(task, list(zip(targets, halves, strict=True)), "v").as_json()]
-    assert whole_predictions([[{"result": [], "score": 0, "model_version": "v"}]])[0]["score"] == 0
+    whole = merge_predictions([part.record["predictions"] for part in parts])
+    assert whole == [prediction(task, list(zip(controls, halves, strict=True)), "v").as_json()]
+    assert merge_predictions([[{"result": [], "score": 0, "model_version": "v"}]])[0]["score"] == 0
 
 
 def test_earlier_predictions_are_replaced_on_request_alone(tmp_path: Path, plan: Plan) -> None:
@@ -271,14 +271,14 @@ def test_replacing_goes_on_after_it_was_ended(tmp_path: Path, plan: Plan) -> Non
 
         def delete_prediction(self, prediction: int) -> None:
             if not self.left:
-                raise StudioError("Label Studio is away")
+                raise LabelStudioError("Label Studio is away")
             self.left -= 1
             super().delete_prediction(prediction)
 
     studio = Away(list(studio_with(tmp_path / "in", 4).tasks.values()))
     for task in studio.tasks:
         studio.take(predictions_of(*OLD, task=task))
-    with pytest.raises(StudioError):
+    with pytest.raises(LabelStudioError):
         into_studio(studio, tmp_path / "out", plan, replacing=True)
     assert len(studio.held) == 4 * 5 - 3
     studio.left = 99
@@ -291,7 +291,7 @@ def test_nothing_is_deleted_before_the_new_ones_are_in(tmp_path: Path, plan: Pla
     studio = studio_with(tmp_path / "in", 15, patience=2)
     for task in studio.tasks:
         studio.take(predictions_of(OLD[0], task=task))
-    with pytest.raises(StudioError):
+    with pytest.raises(LabelStudioError):
         into_studio(studio, tmp_path / "out", plan, replacing=True)
     assert all(OLD[0] in studio.of_task(task) for task in studio.tasks)
 

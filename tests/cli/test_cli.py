@@ -21,7 +21,7 @@ from walkcut.hierarchy.granularity import Level, Segments
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "quarters.png"
     path.write_bytes(png(quarters(48, 64)))
     return path
@@ -39,33 +39,33 @@ def files(folder: Path) -> Sequence[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_segment_writes_labels_an_overlay_and_a_line(picture: Path, tmp_path: Path) -> None:
+def test_segment_writes_labels_an_overlay_and_a_line(image: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
-    result = run("segment", picture, "--out", out, "--granularity", "4")
+    result = run("segment", image, "--out", out, "--granularity", "4")
     assert result.exit_code == 0, result.output
     (line,) = lines(result)
-    assert (line["image"], line["segments"], line["granularity"]) == (str(picture), 4, "4")
+    assert (line["image"], line["segments"], line["granularity"]) == (str(image), 4, "4")
     assert line["seconds"] > 0
     assert files(out) == ["quarters.overlay.png", "quarters.png"]
-    with Image.open(out / "quarters.png") as image:
-        assert image.mode.startswith("I;16")
-        labels = np.asarray(image)
+    with Image.open(out / "quarters.png") as label_image:
+        assert label_image.mode.startswith("I;16")
+        labels = np.asarray(label_image)
     assert np.unique(labels).tolist() == [1, 2, 3, 4]
     assert agreement(labels, quarter_labels(48, 64)) > 0.9
     with Image.open(out / "quarters.overlay.png") as overlay:
         assert (overlay.mode, overlay.size) == ("RGB", (64, 48))
 
 
-def test_a_stored_tree_holds_every_granularity(picture: Path, tmp_path: Path) -> None:
-    run("segment", picture, "--out", tmp_path / "out", "--tree", "--granularity", "fine")
+def test_a_stored_tree_holds_every_granularity(image: Path, tmp_path: Path) -> None:
+    run("segment", image, "--out", tmp_path / "out", "--tree", "--granularity", "fine")
     tree = CutTree.from_bytes((tmp_path / "out" / "quarters.tree.npz").read_bytes())
-    with Image.open(tmp_path / "out" / "quarters.png") as image:
-        labels = np.asarray(image)
+    with Image.open(tmp_path / "out" / "quarters.png") as label_image:
+        labels = np.asarray(label_image)
     assert (tree.labels(Level.FINE) + 1).tolist() == labels.tolist()
     assert tree.segments(Segments(2)) == 2
 
 
-def test_an_upright_picture_comes_out_of_a_turned_one(tmp_path: Path) -> None:
+def test_an_upright_image_comes_out_of_a_turned_one(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(quarters(48, 64)).save(tmp_path / "turned.jpg", exif=exif)
@@ -74,43 +74,43 @@ def test_an_upright_picture_comes_out_of_a_turned_one(tmp_path: Path) -> None:
         assert labels.size == (48, 64)
 
 
-def test_what_cannot_be_read_is_named_and_the_others_are_done(picture: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    result = run("segment", tmp_path / "broken.png", tmp_path / "gone.png", picture, "--out", tmp_path / "out")
+def test_what_cannot_be_read_is_named_and_the_others_are_done(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    result = run("segment", tmp_path / "broken.png", tmp_path / "gone.png", image, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert [line["image"] for line in lines(result)] == [str(picture)]
-    assert f"{tmp_path / 'broken.png'}: 10 bytes that begin with b'no picture' are no picture" in result.stderr
+    assert [line["image"] for line in lines(result)] == [str(image)]
+    assert f"{tmp_path / 'broken.png'}: 10 bytes that begin with b'no image' are no image" in result.stderr
     assert f"{tmp_path / 'gone.png'}: No such file or directory" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_two_pictures_of_one_name_do_not_overwrite_each_other(picture: Path, tmp_path: Path) -> None:
+def test_two_images_of_one_name_do_not_overwrite_each_other(image: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     twin = tmp_path / "other" / "quarters.png"
     twin.write_bytes(png(quarters(20, 20)))
-    result = run("segment", picture, twin, "--out", tmp_path / "out")
+    result = run("segment", image, twin, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert f"{twin}: its results would overwrite those of {picture}" in result.stderr
+    assert f"{twin}: its results would overwrite those of {image}" in result.stderr
     with Image.open(tmp_path / "out" / "quarters.png") as labels:
         assert labels.size == (64, 48)
 
 
 @pytest.mark.parametrize("method", ["ncut", "ncut+merge"])
-def test_methods_can_be_chosen(picture: Path, tmp_path: Path, method: str) -> None:
-    result = run("segment", picture, "--out", tmp_path, "--method", method, "--model", "embedded")
+def test_methods_can_be_chosen(image: Path, tmp_path: Path, method: str) -> None:
+    result = run("segment", image, "--out", tmp_path, "--method", method, "--model", "classical")
     assert result.exit_code == 0, result.output
 
 
-def test_a_model_can_be_tried_without_its_weights(picture: Path, tmp_path: Path) -> None:
-    result = run("segment", picture, "--out", tmp_path, "--model", "dino", "--random-weights", "--granularity", 2)
+def test_a_model_can_be_tried_without_its_weights(image: Path, tmp_path: Path) -> None:
+    result = run("segment", image, "--out", tmp_path, "--model", "dino", "--random-weights", "--granularity", 2)
     assert result.exit_code == 0, result.output
     assert lines(result)[0]["segments"] == 2
 
 
 @pytest.mark.parametrize("method", [[], ["--method", "diffcut"]])
-def test_a_diffusion_model_is_taken_from_its_folder(picture: Path, tmp_path: Path, method: list[str]) -> None:
+def test_a_diffusion_model_is_taken_from_its_folder(image: Path, tmp_path: Path, method: list[str]) -> None:
     folder = write_folder(tmp_path / "tiny", "sd14")
-    result = run("segment", picture, "--out", tmp_path / "out", "--model", folder, "--granularity", 3, *method)
+    result = run("segment", image, "--out", tmp_path / "out", "--model", folder, "--granularity", 3, *method)
     assert result.exit_code == 0, result.output
     assert lines(result)[0]["segments"] == 3
 
@@ -118,7 +118,7 @@ def test_a_diffusion_model_is_taken_from_its_folder(picture: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "environment", "message"),
     [
-        (["--random-weights"], {}, "the model embedded has no weights"),
+        (["--random-weights"], {}, "the model classical has no weights"),
         (["--model", "dino"], {"HF_HUB_OFFLINE": "1"}, "the weights of dino are not on this machine"),
         (["--model", "sd14"], {"HF_HUB_OFFLINE": "1"}, "the weights of sd14 are not on this machine"),
         ([], {"WALKCUT_DTYPE": "float8"}, "write one of float32, float16, bfloat16"),
@@ -131,9 +131,9 @@ def test_a_diffusion_model_is_taken_from_its_folder(picture: Path, tmp_path: Pat
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(
-    picture: Path, tmp_path: Path, options: list[str], environment: dict[str, str], message: str
+    image: Path, tmp_path: Path, options: list[str], environment: dict[str, str], message: str
 ) -> None:
-    result = run("segment", picture, "--out", tmp_path / "out", *options, environment=environment)
+    result = run("segment", image, "--out", tmp_path / "out", *options, environment=environment)
     assert result.exit_code != 0
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -172,8 +172,8 @@ def test_serve_puts_the_backend_together(tmp_path: Path, monkeypatch: pytest.Mon
     assert files(tmp_path / "state") == ["trees", "walkcut.sqlite3"]
 
 
-def test_what_the_system_refuses_is_said_in_one_line(picture: Path) -> None:
-    result = run("segment", picture, "--out", picture / "below")
+def test_what_the_system_refuses_is_said_in_one_line(image: Path) -> None:
+    result = run("segment", image, "--out", image / "below")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
     assert "Traceback" not in result.stderr

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from walkcut.cli import main
-from walkcut.doctor import Finding, Subject
+from walkcut.doctor import Finding, Target
 
 FINE = Finding("port", "ok", "free")
 SLOW = Finding("clock", "warning", "slow " * 40, "set WALKCUT_DEVICE=cuda, or see http://a-host-with-hyphens.test/")
@@ -16,23 +16,23 @@ BROKEN = Finding("disk", "error", "full", "make room")
 
 def doctor(monkeypatch: pytest.MonkeyPatch, findings: Sequence[Finding], *arguments: str) -> Result:
     """What the command makes of findings."""
-    asked: list[Subject] = []
+    asked: list[Target] = []
 
-    def diagnose(_settings: object, subject: Subject, _means: object) -> Sequence[Finding]:
-        asked.append(subject)
+    def diagnose(_settings: object, target: Target, _means: object) -> Sequence[Finding]:
+        asked.append(target)
         return findings
 
     module = importlib.import_module("walkcut.cli.doctor")  # beside the command of the same name
     monkeypatch.setattr(module, "diagnose", diagnose)
     result = CliRunner().invoke(main, ["doctor", *arguments], terminal_width=80, env={"COLUMNS": "80"})
-    assert asked in ([], [Subject()], [Subject(3, 5)])
+    assert asked in ([], [Target()], [Target(3, 5)])
     return result
 
 
 def test_findings_stand_in_columns_with_the_remedy_below(monkeypatch: pytest.MonkeyPatch) -> None:
     result = doctor(monkeypatch, [FINE, SLOW])
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("ok       settings     model embedded")
+    assert lines[0].startswith("ok       settings     model classical")
     shown = lines[lines.index("ok       port         free") :]
     assert shown[1].startswith("warning  clock        slow slow")
     assert max(map(len, lines)) <= 80

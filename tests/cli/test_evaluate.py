@@ -1,4 +1,4 @@
-"""`walkcut evaluate`, `walkcut benchmark` and `walkcut recipes` on the command line."""
+"""`walkcut evaluate`, `walkcut benchmark` and `walkcut presets` on the command line."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ SCORES = ("covering_ods", "covering_ois", "miou_hungarian", "miou_oracle", "accu
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two pictures of quarters."""
+    """Two images of quarters."""
     for name in ("a", "b"):
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.fromarray(quarters(48, 64)).save(tmp_path / "images" / f"{name}.png")
@@ -54,11 +54,11 @@ def test_classes_are_scored_at_the_methods_own_granularity(root: Path) -> None:
     assert scores["protocol"] == "diffcut"
 
 
-def test_half_of_the_pictures_can_be_left_out(root: Path) -> None:
+def test_half_of_the_images_can_be_left_out(root: Path) -> None:
     for half, name in (("even", "a"), ("odd", "b")):
         out = root / half
         assert run("evaluate", "--dataset", "folder", "--root", root, "--half", half, "--json", out).exit_code == 0
-        assert json.loads(out.read_text())["pictures"] == 1
+        assert json.loads(out.read_text())["images"] == 1
         assert json.loads((root / f"{half}.merge.jsonl").read_text().splitlines()[1])["name"] == name
 
 
@@ -69,7 +69,7 @@ def test_a_report_is_written_with_the_command_that_made_it(root: Path, monkeypat
     assert result.exit_code == 0, result.output
     report = (root / "my report.html").read_text(encoding="utf-8")
     assert f"walkcut evaluate --dataset folder --root {root} --peers" in report
-    assert all(name in report for name in ("embedded", "Merge(", "merge", *PEERS))
+    assert all(name in report for name in ("classical", "Merge(", "merge", *PEERS))
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
 
 
 def test_the_benchmark_prints_stages_and_the_ratio(tmp_path: Path) -> None:
-    picture = tmp_path / "quarters.png"
-    Image.fromarray(quarters(48, 64)).save(picture)
+    image = tmp_path / "quarters.png"
+    Image.fromarray(quarters(48, 64)).save(image)
     folder = write_folder(tmp_path / "tiny", "sd14")
-    result = run("benchmark", "--model", folder, "--image", picture, "--rounds", 1)
+    result = run("benchmark", "--model", folder, "--image", image, "--rounds", 1)
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.stdout.splitlines()[1:-2]] == [
         "decode", "VAE", "U-Net", "aggregate", "walk", "affinity", "cut", "assign", "encode", "all",
@@ -93,6 +93,6 @@ def test_the_benchmark_prints_stages_and_the_ratio(tmp_path: Path) -> None:
 
 
 def test_recipes_are_listed() -> None:
-    lines = run("recipes").output.splitlines()
+    lines = run("presets").output.splitlines()
     assert lines[0] == "merge                            Merge()"
     assert any(line.startswith("dwc-table2-k3 ") and "ScaledMinCut" in line for line in lines)

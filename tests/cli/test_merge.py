@@ -65,7 +65,7 @@ def export(path: Path, *results: list[dict[str, Any]]) -> Path:
     return path
 
 
-def test_clicks_in_a_png_fold_the_whole_picture(tree: Path, tmp_path: Path) -> None:
+def test_clicks_in_a_png_fold_the_whole_image(tree: Path, tmp_path: Path) -> None:
     save_labels(tmp_path / "labels.png", np.array([[0, 7, 0, 0], [0, 0, 0, 300]], np.uint16))
     assert merged(tree, tmp_path / "labels.png") == (
         [[7, 7, 7, 7], [300, 300, 300, 300]],
@@ -105,11 +105,11 @@ def test_an_exports_regions_are_numbered_and_named(tree: Path, tmp_path: Path) -
     )  # fmt: skip
 
 
-def test_task_annotation_and_picture_can_be_chosen(tree: Path, tmp_path: Path) -> None:
+def test_task_annotation_and_image_can_be_chosen(tree: Path, tmp_path: Path) -> None:
     path = export(tmp_path / "export.json", [region()], [region("r3"), region("r4", to_name="second")])
     for options in (["--task", 1], ["--annotation-id", 11]):
         assert merged(tree, path, *options)[1]["numbers"][0]["id"] == "r1"
-    _, line = merged(tree, path, "--task", 2, "--picture", "second")
+    _, line = merged(tree, path, "--task", 2, "--image", "second")
     assert [each["id"] for each in line["numbers"]] == ["r4"]
 
 
@@ -121,13 +121,13 @@ def test_what_cannot_be_merged_is_one_line_and_nothing_is_written(tree: Path, tm
     Image.new("L", (5, 2), 1).save(tmp_path / "wide.png")
     Image.new("L", (4, 2)).save(tmp_path / "empty.png")
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    two_pictures = export(tmp_path / "2.json", [region(), region(to_name="second")])
+    two_images = export(tmp_path / "2.json", [region(), region(to_name="second")])
     broken = region(value={"rle": [1], "brushlabels": ["Car"]})
     cases: list[tuple[Path, Path, list[object], str]] = [
         (tmp_path / "gone.npz", ok, [], "gone.npz: No such file or directory; give the path of a file that you may"),
         (tree, tmp_path / "gone.png", [], "gone.png: No such file or directory; give the path"),
         (tree, tmp_path, [], "Is a directory; give the path of a file"),
-        (tmp_path / "no.npz", ok, [], "no.npz: not a cut tree.*segment the picture again, by `walkcut segment --tree`"),
+        (tmp_path / "no.npz", ok, [], "no.npz: not a cut tree.*segment the image again, by `walkcut segment --tree`"),
         (tree, tmp_path / "no.png", [], "no.png cannot be read"),
         (tree, tmp_path / "rgb.png", [], r"rgb.png holds colours \(RGB\). Save it with one channel"),
         (tree, tmp_path / "wide.png", [], "annotation of 5×2 pixels does not fit segments of 4×2"),
@@ -138,10 +138,10 @@ def test_what_cannot_be_merged_is_one_line_and_nothing_is_written(tree: Path, tm
         (tree, export(tmp_path / "bare.json", [region(label="Merge")]), [], "the annotation holds no regions: draw"),
         (tree, export(tmp_path / "many.json", [region()], [region()]), [], "several tasks: choose one of"),
         (tree, ok, ["--task", 4], "no such annotation"),
-        (tree, two_pictures, [], "choose the --picture among image, second"),
-        (tree, two_pictures, ["--picture", "third"], "choose the --picture among image, second"),
+        (tree, two_images, [], "choose the --image among image, second"),
+        (tree, two_images, ["--image", "third"], "choose the --image among image, second"),
         (tree, export(tmp_path / "rle.json", [broken]), [], "region r1: a run-length code is a list"),
-        (tree, export(tmp_path / "size.json", [region(original_width=5)]), [], "not drawn on a picture of 4×2 pixels"),
+        (tree, export(tmp_path / "size.json", [region(original_width=5)]), [], "not drawn on an image of 4×2 pixels"),
         (tree, export(tmp_path / "part.json", [POINT]), ["--min-overlap", 0.9], "no segment is annotated to a share"),
     ]  # fmt: skip
     for which, annotation, options, message in cases:
@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_what_was_there(tree: Path, tmp_path: Path, monkey
     out.parent.mkdir()
     out.write_bytes(b"before")
 
-    def refuse(self: Path, target: Path) -> None:
+    def refuse(self: Path, control: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", refuse)

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.builders.bulk import picture
+from tests.builders.bulk import make_image
 from tests.builders.held_studio import HeldStudio
 from tests.serving.test_feedback import CONFIG, HALVES, created, task
 from walkcut.cli import main
-from walkcut.inference.factory import annotator_of
+from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio import read_task
-from walkcut.serving.feedback import Learner
+from walkcut.serving.feedback import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import Event, ProjectStore, TreeCache
 
@@ -26,7 +26,7 @@ START_S = 120.0
 SECOND = (
     '<Image name="back" value="$back"/><BrushLabels name="c" toName="back"><Label value="Car"/></BrushLabels></View>'
 )
-TWO_PICTURES = CONFIG.replace("</View>", SECOND)
+TWO_IMAGES = CONFIG.replace("</View>", SECOND)
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +39,9 @@ def walkcut(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def pictures(folder: Path, count: int, side: int = 32) -> Path:
+def make_images(folder: Path, count: int, side: int = 32) -> Path:
     for number in range(count):
-        picture(folder / f"{number}.png", side + number, side)
+        make_image(folder / f"{number}.png", side + number, side)
     return folder
 
 
@@ -59,8 +59,8 @@ def lines(out: Path) -> list[bytes]:
     return path.read_bytes().splitlines() if path.exists() else []
 
 
-def test_pictures_become_import_files_and_are_cut_again_from_their_trees(tmp_path: Path, state: Path) -> None:
-    (pictures(tmp_path / "in", 3) / "bad.jpg").write_text("no picture")
+def test_images_become_import_files_and_are_cut_again_from_their_trees(tmp_path: Path, state: Path) -> None:
+    (make_images(tmp_path / "in", 3) / "bad.jpg").write_text("no image")
     arguments = ("prelabel", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1)
     result = walkcut(*arguments)
     assert result.exit_code == 1
@@ -77,7 +77,7 @@ def test_pictures_become_import_files_and_are_cut_again_from_their_trees(tmp_pat
     (tmp_path / "in" / "bad.jpg").write_bytes((tmp_path / "in" / "0.png").read_bytes())
     assert walkcut(*arguments, "--retry-failed").exit_code == 0
 
-    again = ("recut", tmp_path / "out", "--format", "png", "--granularity", 2, "--workers", 1)
+    again = ("re-export", tmp_path / "out", "--format", "png", "--granularity", 2, "--workers", 1)
     assert walkcut(*again, "--out", tmp_path / "out").exit_code == 1
     assert walkcut(*again, "--out", tmp_path / "again").exit_code == 0
     direct = ("prelabel", tmp_path / "in", "--format", "png", "--granularity", 2, "--workers", 1)
@@ -100,7 +100,7 @@ def test_pictures_become_import_files_and_are_cut_again_from_their_trees(tmp_pat
         (("--project", "3", "--granularity", "4"), "its own labelling config and granularities: leave those"),
         (("--project", "3", "--format", "coco"), "its own labelling config and granularities: leave those"),
         (("x", "--out", "out", "--replace"), "--replace is about predictions in Label Studio: say with --project"),
-        (("x", "--out", "out", "--label-config", "two.xml"), r"several pictures a task (im, back), and files are"),
+        (("x", "--out", "out", "--label-config", "two.xml"), r"several images a task (im, back), and files are"),
         (("--project", "3"), "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"),
         (("nowhere", "--out", "out"), "there is no nowhere"),
     ],
@@ -109,7 +109,7 @@ def test_what_cannot_be_done_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("two.xml").write_text(TWO_PICTURES)
+    Path("two.xml").write_text(TWO_IMAGES)
     result = walkcut("prelabel", *arguments)
     assert result.exit_code == 1
     assert message in result.stderr
@@ -121,19 +121,19 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> HeldStudio:
     held = HeldStudio([task(1), task(2)], CONFIG)
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://label-studio.test")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef")
-    monkeypatch.setattr("walkcut.inference.factory.Studio", lambda access, ca_bundle: held)
+    monkeypatch.setattr("walkcut.inference.factory.LabelStudioClient", lambda access, ca_bundle: held)
     return held
 
 
 @pytest.fixture
-def learner(state: Path) -> Iterator[Learner]:
+def feedback_worker(state: Path) -> Iterator[FeedbackWorker]:
     """What takes in lessons of project 3, which two tasks have taught."""
     with closing(ProjectStore(state)) as store:
-        store.remember_setup("3", CONFIG, {})
-        learner = Learner(annotator_of(Settings(state_dir=state)), store)
+        store.save_setup("3", CONFIG, {})
+        feedback_worker = FeedbackWorker(make_predictor(Settings(state_dir=state)), store)
         for number in (1, 2):
-            learner.take_in(created(number, *HALVES, task_id=number))
-        yield learner
+            feedback_worker.process(created(number, *HALVES, task_id=number))
+        yield feedback_worker
 
 
 def test_predictions_go_into_a_project_once_and_replace_earlier_ones(studio: HeldStudio, state: Path) -> None:
@@ -151,11 +151,11 @@ def test_predictions_go_into_a_project_once_and_replace_earlier_ones(studio: Hel
 
 
 def test_predictions_of_a_project_that_has_learned_are_those_of_the_backend(
-    studio: HeldStudio, learner: Learner, state: Path
+    studio: HeldStudio, feedback_worker: FeedbackWorker, state: Path
 ) -> None:
     assert walkcut("prelabel", "--project", 3, "--workers", 1).exit_code == 0
-    project = learner.project("3", CONFIG, {})
-    expected = annotator_of(Settings(state_dir=state)).predict(read_task(task(1)), project)
+    project = feedback_worker.project("3", CONFIG, {})
+    expected = make_predictor(Settings(state_dir=state)).predict(read_task(task(1)), project)
     assert [each for each in studio.held.values() if each["task"] == 1] == [
         {"task": 1, **each.as_json()} for each in expected
     ]
@@ -163,10 +163,10 @@ def test_predictions_of_a_project_that_has_learned_are_those_of_the_backend(
 
 
 def test_a_run_into_a_project_is_cut_again_as_that_has_learned(
-    studio: HeldStudio, learner: Learner, state: Path, tmp_path: Path
+    studio: HeldStudio, feedback_worker: FeedbackWorker, state: Path, tmp_path: Path
 ) -> None:
     assert walkcut("prelabel", "--project", 3, "--workers", 1, "--out", tmp_path / "run").exit_code == 0
-    again = ("recut", tmp_path / "run", "--workers", 1, "--out")
+    again = ("re-export", tmp_path / "run", "--workers", 1, "--out")
 
     def predictions(name: str, *options: object) -> list[dict[str, Any]]:
         result = walkcut(*again, tmp_path / name, *options)
@@ -189,7 +189,7 @@ def test_a_run_into_a_project_is_cut_again_as_that_has_learned(
     assert "Car" not in labels(predictions("plain", "--label-config", tmp_path / "config.xml"))
     refused = walkcut(*again, tmp_path / "refused", "--project", 4)
     assert "config of project 4 is not known here, as it is where the backend was attached" in refused.stderr
-    learner.take_in(Event("ANNOTATIONS_DELETED", "3", {"annotations": [{"id": 1}, {"id": 2}]}))
+    feedback_worker.process(Event("ANNOTATIONS_DELETED", "3", {"annotations": [{"id": 1}, {"id": 2}]}))
     assert "Car" not in labels(predictions("forgotten", "--project", 3))
 
 
@@ -205,7 +205,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 def wait_for_lines(out: Path, count: int) -> None:
     latest = time.monotonic() + START_S
     while len(lines(out)) < count:
-        assert time.monotonic() < latest, "no pictures"
+        assert time.monotonic() < latest, "no images"
         time.sleep(0.005)
 
 
@@ -217,7 +217,7 @@ def end(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
 
 def test_a_run_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     """Two kills -9 and one SIGTERM at random moments."""
-    pictures(tmp_path / "in", 40, 160)
+    make_images(tmp_path / "in", 40, 160)
     arguments = ("prelabel", tmp_path / "in", "--format", "png", "--workers", 2, "--no-trees")
     out, chance = tmp_path / "out", random.Random(0)
     for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):

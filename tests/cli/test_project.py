@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.serving.test_feedback import CONFIG, HALVES, FakeStudio, annotation, created, task
+from tests.serving.test_feedback import CONFIG, HALVES, FakeLabelStudio, annotation, created, task
 from walkcut.cli import main
-from walkcut.inference.factory import annotator_of
-from walkcut.serving.feedback import Learner
+from walkcut.inference.factory import make_predictor
+from walkcut.serving.feedback import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 
@@ -17,21 +17,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state folder with a project 3 that two tasks have taught."""
     monkeypatch.setenv("WALKCUT_STATE_DIR", str(tmp_path))
     store = ProjectStore(tmp_path)
-    store.remember_setup("3", CONFIG, {})
-    learner = Learner(annotator_of(Settings(state_dir=tmp_path)), store)
+    store.save_setup("3", CONFIG, {})
+    feedback_worker = FeedbackWorker(make_predictor(Settings(state_dir=tmp_path)), store)
     for number in (1, 2):
-        learner.take_in(created(number, *HALVES, task_id=number))
+        feedback_worker.process(created(number, *HALVES, task_id=number))
     store.close()
     return tmp_path
 
 
 @pytest.fixture
-def studio(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeStudio:
+def studio(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeLabelStudio:
     """A Label Studio that the settings name."""
-    held = FakeStudio()
+    held = FakeLabelStudio()
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://label-studio.test")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef")
-    monkeypatch.setattr("walkcut.inference.factory.Studio", lambda access, ca_bundle: held)
+    monkeypatch.setattr("walkcut.inference.factory.LabelStudioClient", lambda access, ca_bundle: held)
     return held
 
 
@@ -90,7 +90,7 @@ def test_learning_is_switched(folder: Path) -> None:
         assert shown()["learning"] is on
 
 
-def test_what_webhooks_lost_is_learned(folder: Path, studio: FakeStudio) -> None:
+def test_what_webhooks_lost_is_learned(folder: Path, studio: FakeLabelStudio) -> None:
     studio.held = [(task(), annotation(1, *HALVES)), (task(3), annotation(3, *HALVES)), ({"id": 4}, annotation(4))]
     result = walkcut("sync", "3")
     assert result.stdout == "1 learned, 1 forgotten, 1 failed\n"

@@ -23,8 +23,8 @@ from tests.builders.scenes import data_url, png, quarters
 from tests.inference.test_tree_service import Gated
 from tests.inference.test_worker import is_there
 from tests.serving.test_app import predict_body
-from walkcut.cli.serve import ended_gracefully
-from walkcut.inference.tree_service import Grower
+from walkcut.cli.serve import graceful_shutdown
+from walkcut.inference.tree_service import TreeService
 from walkcut.storage import TreeCache
 
 
@@ -66,17 +66,17 @@ def serving(folder: Path) -> Iterator[Server]:
             process.kill()
 
 
-def hard_picture(number: int) -> str:
-    """A picture that takes the model a second or more."""
+def hard_image(number: int) -> str:
+    """An image that takes the model a second or more."""
     noise = np.random.default_rng(number).integers(0, 255, (480, 640, 3), np.uint8)
     return data_url(png(noise))
 
 
 def test_told_to_end_it_ends_what_was_begun_and_hands_the_rest_back(tmp_path: Path) -> None:
-    pictures = [data_url(png(quarters(100 + number, 160))) for number in range(100)]
+    images = [data_url(png(quarters(100 + number, 160))) for number in range(100)]
     with serving(tmp_path) as server, ThreadPoolExecutor() as callers:
         assert requests.get(f"{server.url}/ready", timeout=10).json() == {"status": "READY"}
-        asked: list[Future[list[Any]]] = [callers.submit(server.predict, predict_body(*pictures))]
+        asked: list[Future[list[Any]]] = [callers.submit(server.predict, predict_body(*images))]
         wait_for("the model at work", lambda: server.metric("walkcut_stage_seconds_count") >= 2, 30)
         server.process.send_signal(signal.SIGTERM)
         results = asked[0].result()
@@ -106,7 +106,7 @@ def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
 def test_a_model_that_is_killed_is_replaced_and_the_answer_comes(tmp_path: Path) -> None:
     with serving(tmp_path) as server, ThreadPoolExecutor() as callers:
         first = server.model
-        asked = callers.submit(server.predict, predict_body(hard_picture(1)))
+        asked = callers.submit(server.predict, predict_body(hard_image(1)))
         wait_for("the model at work", lambda: server.metric("walkcut_stage_seconds_count") >= 2, 30)
         os.kill(first, signal.SIGKILL)
         assert [len(predictions) for predictions in asked.result()] == [4]
@@ -139,13 +139,13 @@ def caller() -> HTTPChannel:
 
 def test_the_end_waits_for_answers_but_takes_no_new_work(tmp_path: Path, caller: HTTPChannel) -> None:
     model, before = Gated(), signal.getsignal(signal.SIGTERM)
-    grower, while_it_waits = Grower(model, TreeCache(tmp_path, 1 << 20)), list[tuple[str, bool]]()
+    tree_service, while_it_waits = TreeService(model, TreeCache(tmp_path, 1 << 20)), list[tuple[str, bool]]()
 
     def serve() -> None:
-        with ended_gracefully(grower, {0: caller, 1: object()}):
+        with graceful_shutdown(tree_service, {0: caller, 1: object()}):
             os.kill(os.getpid(), signal.SIGTERM)
             wait_for("looks", lambda: caller.requests.looks > 2, 30)
-            while_it_waits.append((grower.trouble, model.closed))
+            while_it_waits.append((tree_service.unavailable_reason, model.closed))
             caller.requests = []
             threading.Event().wait(30)
 
@@ -160,7 +160,7 @@ def test_told_twice_it_ends_at_once(tmp_path: Path, caller: HTTPChannel) -> None
     model, told = Gated(), list[int]()
 
     def serve() -> None:
-        with ended_gracefully(Grower(model, TreeCache(tmp_path, 1 << 20)), {0: caller}):
+        with graceful_shutdown(TreeService(model, TreeCache(tmp_path, 1 << 20)), {0: caller}):
             while len(told) < 3:
                 told.append(1)
                 os.kill(os.getpid(), signal.SIGINT)

@@ -11,17 +11,19 @@ from tests.builders.scenes import data_url, png, quarters
 from tests.doctor.test_labelstudio import LEGACY, document
 from tests.doctor.test_project import HOOK, WELL
 from tests.serving.test_feedback import CONFIG
-from walkcut.doctor import Finding, Means, Subject, diagnose
-from walkcut.images import PictureSource
-from walkcut.inference.factory import access_of, annotator_of, policy_of
+from walkcut.doctor import Finding, Means, Target, diagnose
+from walkcut.images import ImageLoader
+from walkcut.inference.factory import make_access, make_fetch_policy, make_predictor
 from walkcut.settings import Settings
 
-MEANS = Means(access_of, lambda settings: PictureSource(policy_of(settings), access_of(settings)), annotator_of)
+MEANS = Means(
+    make_access, lambda settings: ImageLoader(make_fetch_policy(settings), make_access(settings)), make_predictor
+)
 ALL = "versions device weights state disk database port clock address time token switches project config backend"
 
 
 @pytest.fixture(autouse=True)
-def _small_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("walkcut.doctor.server._SIZE", (48, 64))
 
 
@@ -53,16 +55,16 @@ def settings(site: Site, tmp_path: Path) -> Settings:
 
 def wrong(settings: Settings) -> dict[str, Finding]:
     """The errors, by check."""
-    return {finding.check: finding for finding in diagnose(settings, Subject(4), MEANS) if finding.level == "error"}
+    return {finding.check: finding for finding in diagnose(settings, Target(4), MEANS) if finding.level == "error"}
 
 
 def test_everything_is_looked_at_and_nothing_is_left_behind(settings: Settings, tmp_path: Path) -> None:
-    found = list(diagnose(settings, Subject(4, 7), MEANS))
+    found = list(diagnose(settings, Target(4, 7), MEANS))
     assert list(dict.fromkeys(finding.check for finding in found)) == [
         *ALL.split(),
         "interactive",
         "webhook",
-        "picture",
+        "image",
     ]
     assert [finding for finding in found if finding.level == "error"] == []
     assert all(finding.remedy for finding in found if finding.level != "ok")
@@ -70,13 +72,13 @@ def test_everything_is_looked_at_and_nothing_is_left_behind(settings: Settings, 
 
 
 def test_without_a_project_none_is_looked_at(site: Site, settings: Settings) -> None:
-    found = list(diagnose(settings, Subject(), MEANS))
+    found = list(diagnose(settings, Target(), MEANS))
     assert found[-1].check == "switches"
 
 
 def test_without_label_studio_the_rest_is_looked_at(tmp_path: Path) -> None:
     alone = Settings(state_dir=tmp_path, port=free_port())
-    *_, last = diagnose(alone, Subject(), MEANS)
+    *_, last = diagnose(alone, Target(), MEANS)
     assert (last.check, last.level) == ("address", "warning")
     assert "set LABEL_STUDIO_URL" in last.remedy
     assert wrong(alone).keys() == {"address"}
@@ -108,8 +110,8 @@ def test_no_project_is_looked_at_with_a_token_that_is_refused(site: Site, settin
     assert found["project"].remedy == "see to the token first"
 
 
-def test_no_picture_is_looked_for_without_a_brush(site: Site, settings: Settings) -> None:
+def test_no_image_is_looked_for_without_a_brush(site: Site, settings: Settings) -> None:
     site.routes["/api/projects/4/"] = document({"title": "Roofs", "label_config": "<View/>"})
-    found = list(diagnose(settings, Subject(4), MEANS))
+    found = list(diagnose(settings, Target(4), MEANS))
     assert [finding.check for finding in found if finding.level == "error"] == ["config"]
-    assert not any(finding.check == "picture" for finding in found)
+    assert not any(finding.check == "image" for finding in found)

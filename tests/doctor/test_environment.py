@@ -21,7 +21,7 @@ def only(findings: Iterable[Finding]) -> tuple[str, str, str]:
 
 
 def test_versions_are_named() -> None:
-    level, what, _ = only(environment.look_at_versions())
+    level, what, _ = only(environment.check_versions())
     assert level == "ok"
     assert f"torch {torch.__version__.split('+')[0]}" in what
 
@@ -33,13 +33,13 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         return "1.0"
 
     monkeypatch.setattr(environment, "version", version)
-    _, missing = environment.look_at_versions()
+    _, missing = environment.check_versions()
     assert (missing.level, missing.what) == ("error", "diffusers not installed")
 
 
 def test_the_embedded_model_needs_no_more_than_a_cpu() -> None:
-    level, what, _ = only(environment.look_at_device(Settings()))
-    assert (level, what.split(" (")[0]) == ("ok", "the embedded model runs on the CPU")
+    level, what, _ = only(environment.check_device(Settings()))
+    assert (level, what.split(" (")[0]) == ("ok", "the classical model runs on the CPU")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
@@ -48,20 +48,20 @@ def test_the_embedded_model_needs_no_more_than_a_cpu() -> None:
 )
 def test_cuda_that_is_asked_for_but_absent(monkeypatch: pytest.MonkeyPatch, built: str | None, remedy: str) -> None:
     monkeypatch.setattr(torch.version, "cuda", built)
-    level, what, said = only(environment.look_at_device(Settings(model="sd14", device="cuda")))
+    level, what, said = only(environment.check_device(Settings(model="sd14", device="cuda")))
     assert (level, "cuda cannot be used: " in what) == ("error", True)
     assert said.startswith(remedy)
     assert "WALKCUT_DEVICE=cpu" in said
 
 
 def test_a_device_that_nobody_knows() -> None:
-    level, _, remedy = only(environment.look_at_device(Settings(device="toaster")))
+    level, _, remedy = only(environment.check_device(Settings(device="toaster")))
     assert (level, remedy) == ("error", "set WALKCUT_DEVICE to cpu, cuda or cuda:1")
 
 
 def test_a_gpu_that_is_not_used_and_a_slow_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    fits, slow, idle = environment.look_at_device(Settings(model="sd14", dtype="float16"))
+    fits, slow, idle = environment.check_device(Settings(model="sd14", dtype="float16"))
     assert (fits.level, fits.what) == ("ok", "cpu computes in float16")
     assert (slow.level, "bfloat16" in slow.remedy) == ("warning", True)
     assert (idle.level, idle.remedy) == ("warning", "set WALKCUT_DEVICE=cuda")
@@ -71,7 +71,7 @@ def test_weights_are_found_by_name_and_not_read(tmp_path: Path) -> None:
     write_folder(tmp_path / "model", "sd15")
     for path in (tmp_path / "model").rglob("*.safetensors"):
         path.write_bytes(b"nothing that could be read")
-    level, what, _ = only(environment.look_at_weights(Settings(model=str(tmp_path / "model"))))
+    level, what, _ = only(environment.check_weights(Settings(model=str(tmp_path / "model"))))
     assert (level, what) == ("ok", f"{tmp_path / 'model'} lies in {tmp_path / 'model'}")
 
 
@@ -81,12 +81,12 @@ def test_weights_that_are_missing_are_named_with_the_command_that_fetches_them(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SettingsError, match=r"run `hf download"):
-        list(environment.look_at_weights(Settings(model=model, weights=tmp_path)))
+        list(environment.check_weights(Settings(model=model, weights=tmp_path)))
 
 
 def test_a_state_folder_that_is_there_or_can_be_made(tmp_path: Path) -> None:
     (there, room), (absent, _) = (
-        list(environment.look_at_state(Settings(state_dir=folder, cache_bytes=0)))
+        list(environment.check_state(Settings(state_dir=folder, cache_bytes=0)))
         for folder in (tmp_path, tmp_path / "a" / "b")
     )
     assert (there.level, there.what) == ("ok", f"{tmp_path} can be written to")
@@ -97,7 +97,7 @@ def test_a_state_folder_that_is_there_or_can_be_made(tmp_path: Path) -> None:
 
 def test_a_state_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    level, what, remedy = only(environment.look_at_state(Settings(state_dir=tmp_path / "file" / "state")))
+    level, what, remedy = only(environment.check_state(Settings(state_dir=tmp_path / "file" / "state")))
     assert (level, "cannot be written to (Not a directory)" in what) == ("error", True)
     assert "set WALKCUT_STATE_DIR" in remedy
 
@@ -117,13 +117,13 @@ def test_the_disk_has_room_for_the_cut_trees(
     (tmp_path / "trees").mkdir()
     (tmp_path / "trees" / "a.tree.npz").write_bytes(bytes(1 << 20))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(8 << 30, 0, free))
-    _, room = environment.look_at_state(Settings(state_dir=tmp_path, cache_bytes=2 << 30))
+    _, room = environment.check_state(Settings(state_dir=tmp_path, cache_bytes=2 << 30))
     assert room.level == level
     assert room.remedy.startswith(remedy)
 
 
 def test_a_database_that_will_be_made_is_not_made_yet(tmp_path: Path) -> None:
-    level, what, _ = only(environment.look_at_database(Settings(state_dir=tmp_path)))
+    level, what, _ = only(environment.check_database(Settings(state_dir=tmp_path)))
     assert (level, "will be made" in what) == ("ok", True)
     assert list(tmp_path.iterdir()) == []
 
@@ -131,14 +131,14 @@ def test_a_database_that_will_be_made_is_not_made_yet(tmp_path: Path) -> None:
 def test_a_sound_database_and_a_damaged_one(tmp_path: Path) -> None:
     store = ProjectStore(tmp_path)
     for number in range(200):
-        store.record(Event("ANNOTATION_CREATED", "3", {"n": [number] * 99}))
+        store.enqueue(Event("ANNOTATION_CREATED", "3", {"n": [number] * 99}))
     store.close()
-    assert only(environment.look_at_database(Settings(state_dir=tmp_path)))[0] == "ok"
+    assert only(environment.check_database(Settings(state_dir=tmp_path)))[0] == "ok"
     file = tmp_path / "walkcut.sqlite3"
     content = bytearray(file.read_bytes())
     content[-20000:-4096] = bytes(20000 - 4096)
     file.write_bytes(content)
-    level, what, remedy = only(environment.look_at_database(Settings(state_dir=tmp_path)))
+    level, what, remedy = only(environment.check_database(Settings(state_dir=tmp_path)))
     assert (level, "is damaged: " in what) == ("error", True)
     assert "walkcut project sync ID" in remedy
 
@@ -146,11 +146,11 @@ def test_a_sound_database_and_a_damaged_one(tmp_path: Path) -> None:
 def test_a_database_of_a_server_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = create_engine("postgresql+psycopg://me:hunter22@db/walkcut")
     monkeypatch.setattr(environment, "open_database", lambda *_: engine)
-    level, what, _ = only(environment.look_at_database(Settings(database_url="postgresql://me:hunter22@db/walkcut")))
+    level, what, _ = only(environment.check_database(Settings(database_url="postgresql://me:hunter22@db/walkcut")))
     assert (level, what) == ("ok", "postgresql+psycopg://me:***@db/walkcut answers")
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "walkcut.sqlite3").write_bytes(b"no database" * 99)
     with pytest.raises(SettingsError, match="file is not a database"):
-        list(environment.look_at_database(Settings(state_dir=tmp_path)))
+        list(environment.check_database(Settings(state_dir=tmp_path)))

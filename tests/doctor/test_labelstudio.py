@@ -10,9 +10,9 @@ import pytest
 from tests.builders.http_site import PERSONAL, Route, Site, jwt, redirect, reply, serving
 from tests.builders.processes import free_port
 from walkcut.doctor.checks import Finding
-from walkcut.doctor.labelstudio import compare_clocks, look_at_address, look_at_switches, look_at_token, token_kind
+from walkcut.doctor.labelstudio import check_address, check_feature_flags, check_token, compare_clocks, token_kind
 from walkcut.doctor.probe import Api
-from walkcut.errors import StudioError
+from walkcut.errors import LabelStudioError
 from walkcut.images import LabelStudioAccess
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
@@ -36,12 +36,12 @@ def site() -> Iterator[Site]:
 
 def address(site: Site) -> list[Finding]:
     with closing(Api(LabelStudioAccess(f"{site.url}/ls"))) as api:
-        return list(look_at_address(api, NOW))
+        return list(check_address(api, NOW))
 
 
 def token(site: Site, text: str) -> Finding:
     with closing(Api(LabelStudioAccess(f"{site.url}/ls", text))) as api:
-        (finding,) = look_at_token(api, text, NOW)
+        (finding,) = check_token(api, text, NOW)
     assert not text or text not in finding.what + finding.remedy
     return finding
 
@@ -68,14 +68,17 @@ def test_an_old_release_is_a_warning(site: Site, release: str, old: bool) -> Non
 )
 def test_another_server_is_not_taken_for_label_studio(site: Site, answer: Route, message: str) -> None:
     site.routes["/ls/api/version/"] = answer
-    with pytest.raises(StudioError, match=message):
+    with pytest.raises(LabelStudioError, match=message):
         address(site)
 
 
 def test_an_address_where_nobody_answers() -> None:
     access = LabelStudioAccess(f"http://127.0.0.1:{free_port()}")
-    with closing(Api(access)) as api, pytest.raises(StudioError, match=r"cannot be reached \(.*\): see that it is up"):
-        list(look_at_address(api, NOW))
+    with (
+        closing(Api(access)) as api,
+        pytest.raises(LabelStudioError, match=r"cannot be reached \(.*\): see that it is up"),
+    ):
+        list(check_address(api, NOW))
 
 
 def test_the_clock_is_read_from_the_answer(site: Site) -> None:
@@ -153,7 +156,7 @@ def test_nothing_is_asked_with_a_token_that_is_not_exchanged(site: Site) -> None
     expected = r"does not exchange the token \(401\): see `token`"
     with (
         closing(Api(LabelStudioAccess(f"{site.url}/ls", PERSONAL))) as api,
-        pytest.raises(StudioError, match=expected),
+        pytest.raises(LabelStudioError, match=expected),
     ):
         api.get("/api/current-user/whoami")
     assert len(site.seen) == 1
@@ -193,7 +196,7 @@ def test_what_label_studio_reaches(site: Site, bans: bool, models: bool, webhook
     page = json.dumps({"settings": {name: str(value) for name, value in told.items()} | {"SECRET_KEY": "s"}}, indent=2)
     site.routes["/ls/version/"] = reply(200, f"<pre>{page}</pre>".encode())
     with closing(Api(LabelStudioAccess(f"{site.url}/ls", LEGACY))) as api:
-        (finding,) = look_at_switches(api)
+        (finding,) = check_feature_flags(api)
     assert said in finding.what
     assert finding.level == ("ok" if said.startswith("may") else "warning")
     assert ("USE_DEFAULT_BANNED_SUBNETS=false" in finding.remedy) == (finding.level == "warning")
@@ -202,5 +205,5 @@ def test_what_label_studio_reaches(site: Site, bans: bool, models: bool, webhook
 def test_what_label_studio_reaches_is_told_to_superusers_only(site: Site) -> None:
     site.routes["/ls/version/"] = reply(200, b"<pre>{}</pre>")
     with closing(Api(LabelStudioAccess(f"{site.url}/ls", LEGACY))) as api:
-        (finding,) = look_at_switches(api)
+        (finding,) = check_feature_flags(api)
     assert (finding.level, "told to superusers only" in finding.what) == ("ok", True)

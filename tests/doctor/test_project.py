@@ -12,10 +12,10 @@ from tests.serving.test_feedback import CONFIG
 from walkcut.doctor import project
 from walkcut.doctor.checks import Finding
 from walkcut.doctor.probe import Api
-from walkcut.doctor.server import Running
-from walkcut.errors import ImageDecodeError, ImageFetchError, LabelConfigError, RequestError, StudioError
-from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource
-from walkcut.labelstudio import brush_targets
+from walkcut.doctor.server import ServerProbe
+from walkcut.errors import ImageDecodeError, ImageFetchError, LabelConfigError, LabelStudioError, RequestError
+from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader, LabelStudioAccess
+from walkcut.labelstudio import parse_brush_controls
 from walkcut.settings import Settings
 
 URL = "http://walkcut:9090"
@@ -53,16 +53,16 @@ def api(site: Site) -> Iterator[Api]:
         yield api
 
 
-def backends(api: Api, running: Running | None = None, config: str = CONFIG) -> list[tuple[str, str, str, str]]:
+def backends(api: Api, running: ServerProbe | None = None, config: str = CONFIG) -> list[tuple[str, str, str, str]]:
     """What is not in order with the backends."""
-    found = project.look_at_backends(api, 4, config, Settings(), running)
+    found = project.check_backends(api, 4, config, Settings(), running)
     return [(each.check, each.level, each.what, each.remedy) for each in found if each.level != "ok"]
 
 
-def picture(api: Api, task: int | None = None, **limits: int) -> list[Finding]:
-    source = PictureSource(FetchPolicy(), None)
-    targets = brush_targets(CONFIG)
-    return list(project.look_at_picture(api, 4, task, targets, source, DecodeLimits(**limits)))
+def make_image(api: Api, task: int | None = None, **limits: int) -> list[Finding]:
+    source = ImageLoader(FetchPolicy(), None)
+    controls = parse_brush_controls(CONFIG)
+    return list(project.check_image(api, 4, task, controls, source, DecodeLimits(**limits)))
 
 
 def tasks(site: Site, *references: str) -> None:
@@ -76,56 +76,56 @@ def test_a_project_is_read(api: Api) -> None:
 
 def test_a_project_that_may_not_be_seen_is_named_with_the_remedy(site: Site, api: Api) -> None:
     site.routes["/api/projects/5/"] = document({"detail": "no"}, 403)
-    with pytest.raises(StudioError, match=r"answered 403 \(no\) when asked for project 5: see that it exists"):
+    with pytest.raises(LabelStudioError, match=r"answered 403 \(no\) when asked for project 5: see that it exists"):
         project.read_project(api, 5)
 
 
 def test_a_config_says_where_regions_go_and_where_annotators_are_answered() -> None:
-    brush, text = project.look_at_config(CONFIG)
+    brush, text = project.check_config(CONFIG)
     assert (brush.level, brush.what) == ("ok", "regions go to 'b' on 'im', from 'photo'")
     assert (text.level, 'add <TextArea name="granularity" toName="im"' in text.remedy) == ("warning", True)
-    _, text = project.look_at_config(CONFIG.replace("</View>", '<TextArea name="status" toName="im"/></View>'))
+    _, text = project.check_config(CONFIG.replace("</View>", '<TextArea name="status" toName="im"/></View>'))
     assert (text.level, text.what) == ("ok", "annotators are answered in the text field 'status'")
 
 
 def test_a_config_that_cannot_be_used_is_said_to_be() -> None:
     with pytest.raises(LabelConfigError, match="walkcut needs BrushLabels"):
-        list(project.look_at_config("<View/>"))
+        list(project.check_config("<View/>"))
     with pytest.raises(RequestError, match="max_regions"):
-        list(project.look_at_config(CONFIG.replace("<BrushLabels", '<BrushLabels max_regions="0"')))
+        list(project.check_config(CONFIG.replace("<BrushLabels", '<BrushLabels max_regions="0"')))
 
 
-def test_a_picture_that_can_be_had_is_described(site: Site, api: Api) -> None:
+def test_a_image_that_can_be_had_is_described(site: Site, api: Api) -> None:
     tasks(site, data_url(png(quarters(30, 40))))
-    (found,) = picture(api)
+    (found,) = make_image(api)
     assert (found.level, "of task 7 can be had and read: 40×30" in found.what) == ("ok", True)
 
 
 def test_a_task_is_looked_for_without_having_it_predicted(site: Site, api: Api) -> None:
     tasks(site, data_url(png(quarters(30, 40))))
-    picture(api, 7)
+    make_image(api, 7)
     (seen,) = site.seen
     assert "/api/tasks/?" in seen.target
     assert "%22value%22%3A+7" in seen.target.replace("%20", "+")
     assert "resolve_uri=false" in seen.target
 
 
-def test_pictures_that_cannot_be_had_or_read_are_the_fetchers_errors(site: Site, api: Api) -> None:
+def test_images_that_cannot_be_had_or_read_are_the_fetchers_errors(site: Site, api: Api) -> None:
     tasks(site, "http://127.0.0.1:9/a.png")
     with pytest.raises(ImageFetchError, match="name it in WALKCUT_ALLOWED_HOSTS"):
-        picture(api)
-    tasks(site, data_url(b"no picture"))
-    with pytest.raises(ImageDecodeError, match="are no picture"):
-        picture(api)
+        make_image(api)
+    tasks(site, data_url(b"no image"))
+    with pytest.raises(ImageDecodeError, match="are no image"):
+        make_image(api)
     tasks(site, data_url(png(quarters(30, 40))))
     with pytest.raises(ImageDecodeError, match="WALKCUT_MAX_PIXELS"):
-        picture(api, max_pixels=1000)
+        make_image(api, max_pixels=1000)
 
 
 def test_a_project_without_the_task(site: Site, api: Api) -> None:
     tasks(site)
-    assert [(each.level, each.what) for each in picture(api)] == [("warning", "project 4 has no tasks")]
-    assert [(each.level, each.what) for each in picture(api, 9)] == [("error", "project 4 has no task 9")]
+    assert [(each.level, each.what) for each in make_image(api)] == [("warning", "project 4 has no tasks")]
+    assert [(each.level, each.what) for each in make_image(api, 9)] == [("error", "project 4 has no task 9")]
 
 
 def test_a_backend_in_order(api: Api) -> None:
@@ -184,7 +184,7 @@ def test_annotators_who_are_not_answered(site: Site, api: Api) -> None:
 @pytest.mark.parametrize(("offered", "count"), [("auto-walkcut-merge-1", 0), ("auto-walkcut-merge-2", 1)])
 def test_another_walkcut_than_the_one_here_is_attached(site: Site, api: Api, offered: str, count: int) -> None:
     site.routes["/versions"] = document({"versions": [offered]})
-    found = backends(api, Running(site.url))
+    found = backends(api, ServerProbe(site.url))
     assert len(found) == count
     assert all("is another one than that at" in what for _, _, what, _ in found)
 
@@ -210,7 +210,7 @@ def test_a_webhook_that_does_not_tell(site: Site, api: Api, hook: dict[str, Any]
 def test_a_webhook_that_tells_of_annotations_alone_is_enough(api: Api) -> None:
     actions = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_CREATED"]
     hook = HOOK | {"send_for_all_actions": False, "actions": actions}
-    assert project.look_at_webhook(URL, [hook], Settings()).level == "ok"
+    assert project.check_webhook(URL, [hook], Settings()).level == "ok"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_webhook_that_tells_of_annotations_alone_is_enough(api: Api) -> None:
 )
 def test_a_webhook_needs_the_password_that_walkcut_asks_for(authorization: str, level: str) -> None:
     hook = HOOK | {"headers": {"authorization": authorization} if authorization else {}}
-    finding = project.look_at_webhook(URL, [hook], LOCKED)
+    finding = project.check_webhook(URL, [hook], LOCKED)
     assert finding.level == level
     assert "hunter22" not in finding.what + finding.remedy
 
@@ -233,18 +233,18 @@ def test_a_webhook_needs_the_password_that_walkcut_asks_for(authorization: str, 
 @pytest.mark.parametrize(("password", "level"), [("hunter22", "ok"), ("hunter2%32", "ok"), ("wrong", "warning")])
 def test_the_password_may_stand_in_the_backends_address(password: str, level: str) -> None:
     url = f"http://ls:{password}@walkcut:9090/"
-    finding = project.look_at_webhook(url, [HOOK | {"url": f"{url}webhook"}], LOCKED)
+    finding = project.check_webhook(url, [HOOK | {"url": f"{url}webhook"}], LOCKED)
     assert finding.level == level
     assert password not in finding.what + finding.remedy
 
 
 def test_an_answer_that_is_no_json_is_no_crash(site: Site, api: Api) -> None:
     site.routes["/api/projects/4/"] = reply(502, b"<html>bad gateway")
-    with pytest.raises(StudioError, match=r"answered 502"):
+    with pytest.raises(LabelStudioError, match=r"answered 502"):
         project.read_project(api, 4)
 
 
 @pytest.mark.parametrize(("shown", "level"), [("Bearer hunter22", "ok"), ("", "warning")])
 def test_a_webhook_may_show_the_token(shown: str, level: str) -> None:
     hook = HOOK | {"headers": {"Authorization": shown}}
-    assert project.look_at_webhook(URL, [hook], Settings(token="hunter22")).level == level
+    assert project.check_webhook(URL, [hook], Settings(token="hunter22")).level == level

@@ -67,7 +67,7 @@ class Editor:
         self._wait("the login", lambda: "/user/login" not in self.browser.current_url)
 
     def open_task(self, project: int, task: int, *, n_tabs: int = 0) -> None:
-        """Open a task in the Data Manager; returns when its picture, masks and `n_tabs` predictions are shown.
+        """Open a task in the Data Manager; returns when its image, masks and `n_tabs` predictions are shown.
 
         The page shows a task before it has its predictions.
         """
@@ -113,14 +113,14 @@ class Editor:
         """What the backend proposed and nobody has accepted or rejected yet."""
         return self._regions("selected.suggestions.values()")
 
-    def picture_size(self) -> tuple[int, int]:
-        """The picture's natural width and height, as the browser turns it."""
+    def image_size(self) -> tuple[int, int]:
+        """The image's natural width and height, as the browser turns it."""
         width, height = self._run(
             "const i = document.querySelector('[class*=\"image\"] img'); return [i.naturalWidth, i.naturalHeight];"
         )
         return int(width), int(height)
 
-    def typed_lines(self) -> list[str]:
+    def text_commands(self) -> list[str]:
         """The lines typed into the granularity field so far."""
         return self._lines("granularity")
 
@@ -143,7 +143,7 @@ class Editor:
             self._switch("bottombar-auto-accept-toggle", "autoAcceptSuggestions", on=False)
 
     def smart_point(self, label: str, x: float, y: float, *, negative: bool = False) -> bool:
-        """Click with the smart key point at a fraction of the picture's width and height.
+        """Click with the smart key point at a fraction of the image's width and height.
 
         Ctrl is held, since a plain click on a region selects it; `negative` holds Alt as well. Returns whether the
         backend was called; its answer is there then.
@@ -160,7 +160,7 @@ class Editor:
         return self._calls_backend(actions.perform)
 
     def smart_box(self, label: str, start: tuple[float, float], end: tuple[float, float]) -> bool:
-        """Drag the smart rectangle between two (x, y) fractions of the picture; returns as `smart_point` does."""
+        """Drag the smart rectangle between two (x, y) fractions of the image; returns as `smart_point` does."""
         self._choose("rectanglelabels", label, "rectangle-tool")
         (x0, y0), (x1, y1) = self._on_screen(*start), self._on_screen(*end)
         actions = ActionChains(self.browser)
@@ -290,7 +290,7 @@ class Editor:
         return element
 
     def _on_screen(self, x: float, y: float) -> tuple[int, int]:
-        """Where on the screen a point of the picture is, after scrolling it into view."""
+        """Where on the screen a point of the image is, after scrolling it into view."""
         script = """
             const image = document.querySelector('[class*="image"] img');
             const at = () => {
@@ -303,7 +303,7 @@ class Editor:
         """
         point = self._run(script, x, y)
         if point is None:
-            raise LookupError(f"the picture's point {x}, {y} cannot be clicked")
+            raise LookupError(f"the image's point {x}, {y} cannot be clicked")
         return int(point[0]), int(point[1])
 
     def _calls_backend(self, action: Callable[[], object]) -> bool:

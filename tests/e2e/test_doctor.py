@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from click.testing import CliRunner
 
-from tests.e2e import pictures
+from tests.e2e import images
 from tests.e2e.label_studio import Json, LabelStudio
 from walkcut.cli import main
 
@@ -37,9 +37,9 @@ def doctor(environment: Mapping[str, str], backend: str) -> Doctor:
 
 @pytest.fixture(scope="module")
 def project(label_studio: LabelStudio, backend: str, label_config: str) -> int:
-    """A project in order: a picture, and the backend attached."""
+    """A project in order: an image, and the backend attached."""
     number = label_studio.create_project("Doctor", label_config)
-    label_studio.upload(number, "picture.jpg", pictures.views()[0])
+    label_studio.upload(number, "image.jpg", images.views()[0])
     label_studio.attach_backend(number, backend)
     return number
 
@@ -56,9 +56,9 @@ def of(findings: list[Json], check: str) -> tuple[str, str, str]:
 def test_a_healthy_set_up_has_nothing_wrong(doctor: Doctor, project: int) -> None:
     findings = doctor("--project", project)
     checks = {finding["check"] for finding in findings}
-    assert {"port", "clock", "token", "switches", "config", "backend", "interactive", "webhook", "picture"} <= checks
+    assert {"port", "clock", "token", "switches", "config", "backend", "interactive", "webhook", "image"} <= checks
     wrong = [finding for finding in findings if finding["level"] != "ok" and finding["check"] != "clock"]
-    assert wrong == []  # the time of a picture says more of the machine than of the set-up
+    assert wrong == []  # the time of an image says more of the machine than of the set-up
     assert all(finding["level"] != "error" for finding in findings)
 
 
@@ -92,7 +92,7 @@ def test_a_project_without_a_backend(label_studio: LabelStudio, doctor: Doctor, 
     assert (level, what) == ("error", f"no backend is attached to project {number}")
     assert "Settings > Model > Connect Model" in remedy
     assert "USE_DEFAULT_BANNED_SUBNETS=false" in remedy
-    assert of(findings, "picture")[:2] == ("warning", f"project {number} has no tasks")
+    assert of(findings, "image")[:2] == ("warning", f"project {number} has no tasks")
 
 
 def test_a_labelling_config_without_a_brush(
@@ -122,8 +122,8 @@ def test_a_webhook_without_the_password(doctor: Doctor, project: int) -> None:
     assert secret not in json.dumps(findings)
 
 
-def test_a_picture_that_cannot_be_had(label_studio: LabelStudio, doctor: Doctor, project: int) -> None:
+def test_a_image_that_cannot_be_had(label_studio: LabelStudio, doctor: Doctor, project: int) -> None:
     (private,) = label_studio.import_tasks(project, [{"image": "http://127.0.0.1:9/a.png"}])
-    level, _, remedy = of(doctor("--project", project, "--task", private), "picture")
+    level, _, remedy = of(doctor("--project", project, "--task", private), "image")
     assert level == "error"
     assert "WALKCUT_ALLOWED_HOSTS" in remedy

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.processes import free_port, is_up, run_walkcut, wait_for
-from tests.e2e import pictures
+from tests.e2e import images
 from tests.e2e.label_studio import LabelStudio
 
 pytestmark = pytest.mark.e2e
@@ -41,7 +41,7 @@ def test_nothing_submitted_is_lost_to_kills(
 
     backend = start()
     project = label_studio.create_project("Killed", label_config)
-    first = label_studio.upload(project, "picture.jpg", pictures.views()[2])
+    first = label_studio.upload(project, "image.jpg", images.views()[2])
     same = next(task["data"] for task in label_studio.tasks(project) if task["id"] == first)
     tasks = [first, *label_studio.import_tasks(project, [same] * (TASKS - 1))]
     label_studio.attach_backend(project, url)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from labelstudio_config.make_sample import paint
-from tests.e2e import pictures
+from tests.e2e import images
 from tests.e2e.browser import Editor
 from tests.e2e.label_studio import LabelStudio
 
@@ -33,7 +33,7 @@ def masks() -> list[NDArray[np.uint8]]:
 def annotated(label_studio: LabelStudio, label_config: str) -> int:
     """A project whose sample task has an annotation with every control of the config."""
     project = label_studio.create_project("Labelling config", label_config)
-    content = (pictures.REPOSITORY / "labelstudio_config" / "sample_task.json").read_bytes()
+    content = (images.REPOSITORY / "labelstudio_config" / "sample_task.json").read_bytes()
     task = label_studio.upload(project, "sample_task.json", content)
     regions = [{"format": "rle", "rle": brush.mask2rle(mask), "brushlabels": ["Background"]} for mask in masks()]
     point = {"x": 50, "y": 50, "width": 0.2, "keypointlabels": ["Finer"]}
@@ -67,16 +67,16 @@ def test_exported_masks_are_those_annotated(label_studio: LabelStudio, annotated
 def test_the_screen_shows_the_sample(label_studio: LabelStudio, editor: Editor, annotated: int) -> None:
     (task,) = label_studio.tasks(annotated)
     editor.open_task(annotated, task["id"])
-    assert editor.picture_size() == (640, 480)
+    assert editor.image_size() == (640, 480)
     assert [region.label for region in editor.regions()] == ["Background", "Background", "Finer", "Re-segment"]
-    assert editor.typed_lines() == ["12", "finer"]
+    assert editor.text_commands() == ["12", "finer"]
     assert editor.console_errors() == []
 
 
 def test_the_sample_is_what_its_script_paints() -> None:
-    stored = np.asarray(Image.open(io.BytesIO(pictures.sample())), dtype=np.float64)
+    stored = np.asarray(Image.open(io.BytesIO(images.sample())), dtype=np.float64)
     assert np.abs(stored - np.asarray(paint())).mean() < 4  # JPEG loses a little
 
 
 def test_the_sample_task_holds_the_sample() -> None:
-    assert pictures.data_url_bytes(pictures.sample_task()["data"]["image"]) == pictures.sample()
+    assert images.data_url_bytes(images.sample_task()["data"]["image"]) == images.sample()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.builders.processes import wait_for
-from tests.e2e import pictures
+from tests.e2e import images
 from tests.e2e.browser import Editor
 from tests.e2e.label_studio import LabelStudio
 
@@ -29,10 +29,10 @@ def named_config(label_config: str) -> str:
 
 
 def named(result: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The regions of a coarse prediction, that at the top of the picture as sky and that at the bottom as meadow."""
+    """The regions of a coarse prediction, that at the top of the image as sky and that at the bottom as meadow."""
     found = []
     for item in result:
-        mask = pictures.region_mask(item)
+        mask = images.region_mask(item)
         label = "Sky" if mask[3].mean() > 0.5 else "Meadow" if mask[-3].mean() > 0.5 else ""
         if label:
             found.append(item | {"value": item["value"] | {"brushlabels": [label]}})
@@ -62,7 +62,7 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     artifacts: Path,
 ) -> None:
     project = label_studio.create_project("Learning", named_config)
-    tasks = [label_studio.upload(project, f"{n}.jpg", view) for n, view in enumerate(pictures.views())]
+    tasks = [label_studio.upload(project, f"{n}.jpg", view) for n, view in enumerate(images.views())]
     label_studio.attach_backend(project, backend)
     label_studio.retrieve_predictions(project)
     plain = newest(label_studio, tasks[3])
@@ -82,7 +82,7 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     assert [each["task"] for each in learned["labels"]["Sky"]] == [tasks[0]]
 
     # The next task arrives with the learned granularity and with labels; tasks not touched yet on request.
-    task = label_studio.upload(project, "next.jpg", pictures.views()[2])
+    task = label_studio.upload(project, "next.jpg", images.views()[2])
     editor.open_task(project, task, n_tabs=4)
     arrived = newest(label_studio, task)
     assert arrived["model_version"].startswith(f"{learned['granularity']}-walkcut")
@@ -97,7 +97,7 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     assert not known(walkcut, project)["labels"]
     assert walkcut("project", "sync", project) == "0 learned, 0 forgotten, 0 failed\n"
     assert walkcut("project", "reset", project) == "1 undone\n"
-    again = label_studio.upload(project, "again.jpg", pictures.views()[2])
+    again = label_studio.upload(project, "again.jpg", images.views()[2])
     label_studio.task(again)
     assert newest(label_studio, again)["model_version"] == plain["model_version"]
     assert editor.console_errors() == []
@@ -105,7 +105,7 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
 
 def test_strokes_fold_segments(label_studio: LabelStudio, backend: str, named_config: str) -> None:
     project = label_studio.create_project("Folding", named_config)
-    task = label_studio.upload(project, "picture.jpg", pictures.views()[0])
+    task = label_studio.upload(project, "image.jpg", images.views()[0])
     label_studio.attach_backend(project, backend)
     label_studio.retrieve_predictions(project)
     size = newest(label_studio, task)["result"][0]
@@ -115,7 +115,7 @@ def test_strokes_fold_segments(label_studio: LabelStudio, backend: str, named_co
     stroke[-20:-10, 40:-40] = 255
     drawn = [
         region
-        | {"id": "a", "from_name": "brush", "type": "brushlabels", "value": pictures.brush_value(stroke, "Meadow")},
+        | {"id": "a", "from_name": "brush", "type": "brushlabels", "value": images.brush_value(stroke, "Meadow")},
         region | {"id": "b", "from_name": "box", "type": "rectanglelabels", "value": box},  # a prompt, not a region
     ]
     before = len(label_studio.predictions(task))
@@ -125,4 +125,4 @@ def test_strokes_fold_segments(label_studio: LabelStudio, backend: str, named_co
     assert prediction["model_version"].startswith("folded-walkcut")
     meadow = [item for item in prediction["result"] if item["value"]["brushlabels"] == ["Meadow"]]
     assert len(meadow) == 1
-    assert pictures.region_mask(meadow[0]).sum() > 5 * (stroke > 0).sum()
+    assert images.region_mask(meadow[0]).sum() > 5 * (stroke > 0).sum()

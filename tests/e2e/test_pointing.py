@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e import pictures
+from tests.e2e import images
 from tests.e2e.browser import Editor
 from tests.e2e.label_studio import LabelStudio
 
@@ -18,7 +18,7 @@ SUN, HILL, HOUSE = (0.82, 0.17), (0.1, 0.6), (0.3, 0.55)
 @pytest.fixture(scope="module")
 def project(label_studio: LabelStudio, backend: str, label_config: str) -> int:
     project = label_studio.create_project("Pointing", label_config)
-    label_studio.import_tasks(project, [pictures.sample_task()] * 4)
+    label_studio.import_tasks(project, [images.sample_task()] * 4)
     label_studio.attach_backend(project, backend)
     return project
 
@@ -81,7 +81,7 @@ def test_regions_are_split_and_folded_in_place(
     (stored,) = label_studio.annotations(task)
     drawn = [item for item in stored["result"] if item["type"] == "brushlabels"]
     assert {item["id"] for item in drawn} == merged
-    assert np.sum([pictures.region_mask(item) for item in drawn], axis=0).max() == 1  # no pixel is in two
+    assert np.sum([images.region_mask(item) for item in drawn], axis=0).max() == 1  # no pixel is in two
     assert editor.console_errors() == []
 
 

@@ -1,4 +1,4 @@
-"""Pictures uploaded to a real Label Studio get brush masks from a real walkcut server."""
+"""Images uploaded to a real Label Studio get brush masks from a real walkcut server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.builders.bsds500 import photographs
-from tests.e2e import pictures
+from tests.e2e import images
 from tests.e2e.browser import Editor
 from tests.e2e.expected import expected_masks
 from tests.e2e.label_studio import LabelStudio
@@ -18,12 +18,12 @@ from tests.e2e.label_studio import LabelStudio
 pytestmark = pytest.mark.e2e
 
 N_LEVELS = 4  # coarse, medium, fine and the default
-ABSENT = "absent.jpg"  # a picture that Label Studio has lost
+ABSENT = "absent.jpg"  # an image that Label Studio has lost
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A project whose predictions have been retrieved: the picture of each good task, and the bad tasks."""
+class EditState:
+    """A project whose predictions have been retrieved: the image of each good task, and the bad tasks."""
 
     project: int
     good: dict[int, bytes]
@@ -31,48 +31,48 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(label_studio: LabelStudio, backend: str, label_config: str) -> Scene:
-    """Good pictures between bad ones, pre-annotated in one go."""
+def scene(label_studio: LabelStudio, backend: str, label_config: str) -> EditState:
+    """Good images between bad ones, pre-annotated in one go."""
     project = label_studio.create_project("Pre-annotation", label_config)
-    broken = label_studio.upload(project, "broken.jpg", pictures.sample()[:300])
-    uploads = [("turned.jpg", pictures.exif_turned()), ("transparent.png", pictures.transparent())]
+    broken = label_studio.upload(project, "broken.jpg", images.sample()[:300])
+    uploads = [("turned.jpg", images.exif_turned()), ("transparent.png", images.transparent())]
     uploads += [(path.name, path.read_bytes()) for path in photographs(1)]
     good = {label_studio.upload(project, name, content): content for name, content in uploads}
     (absent,) = label_studio.import_tasks(project, [{"data": {"image": f"/data/upload/{project}/{ABSENT}"}}])
-    (sample,) = label_studio.import_tasks(project, [pictures.sample_task()])
-    good[sample] = pictures.sample()
+    (sample,) = label_studio.import_tasks(project, [images.sample_task()])
+    good[sample] = images.sample()
     label_studio.attach_backend(project, backend)
     label_studio.retrieve_predictions(project)
-    return Scene(project, good, [broken, absent])
+    return EditState(project, good, [broken, absent])
 
 
 @pytest.fixture(scope="module")
-def default_version(scene: Scene, backend: str, label_config: str) -> str:
+def default_version(scene: EditState, backend: str, label_config: str) -> str:
     """The model version that the backend's /setup reports."""
     setup = {"project": f"{scene.project}.0", "schema": label_config, "hostname": "", "access_token": ""}
     return str(requests.post(f"{backend}/setup", json=setup, timeout=3).json()["model_version"])
 
 
-def masks(prediction: dict[str, Any]) -> list[pictures.Mask]:
-    return [pictures.region_mask(region) for region in prediction["result"]]
+def masks(prediction: dict[str, Any]) -> list[images.Mask]:
+    return [images.region_mask(region) for region in prediction["result"]]
 
 
 def ids(some: Sequence[dict[str, Any]]) -> list[int]:
     return [int(each["id"]) for each in some]
 
 
-def as_set(some: Sequence[pictures.Mask]) -> set[tuple[tuple[int, ...], bytes]]:
+def as_set(some: Sequence[images.Mask]) -> set[tuple[tuple[int, ...], bytes]]:
     return {(mask.shape, mask.tobytes()) for mask in some}
 
 
-def test_each_picture_has_a_prediction_for_each_level(label_studio: LabelStudio, scene: Scene) -> None:
+def test_each_image_has_a_prediction_for_each_level(label_studio: LabelStudio, scene: EditState) -> None:
     for task in scene.good:
         versions = [prediction["model_version"] for prediction in label_studio.predictions(task)]
         assert len(versions) == len(set(versions)) == N_LEVELS
 
 
 def test_the_newest_prediction_is_the_default_level(
-    label_studio: LabelStudio, scene: Scene, default_version: str
+    label_studio: LabelStudio, scene: EditState, default_version: str
 ) -> None:
     for task in scene.good:
         *others, newest = label_studio.predictions(task)
@@ -80,16 +80,16 @@ def test_the_newest_prediction_is_the_default_level(
         assert default_version not in {other["model_version"] for other in others}
 
 
-def test_finer_levels_have_more_regions(label_studio: LabelStudio, scene: Scene) -> None:
+def test_finer_levels_have_more_regions(label_studio: LabelStudio, scene: EditState) -> None:
     for task in scene.good:
         coarse, medium, fine, _ = (len(prediction["result"]) for prediction in label_studio.predictions(task))
         assert 2 <= coarse <= medium <= fine
         assert coarse < fine
 
 
-def test_masks_are_disjoint_and_as_large_as_the_picture(label_studio: LabelStudio, scene: Scene) -> None:
-    for task, picture in scene.good.items():
-        width, height = pictures.natural_size(picture)
+def test_masks_are_disjoint_and_as_large_as_the_image(label_studio: LabelStudio, scene: EditState) -> None:
+    for task, image in scene.good.items():
+        width, height = images.natural_size(image)
         for prediction in label_studio.predictions(task):
             stack = np.stack(masks(prediction))
             assert stack.shape[1:] == (height, width)
@@ -97,43 +97,43 @@ def test_masks_are_disjoint_and_as_large_as_the_picture(label_studio: LabelStudi
             assert stack.sum(axis=0).max() == 1
 
 
-def test_regions_have_ids_of_their_own_and_a_score(label_studio: LabelStudio, scene: Scene) -> None:
+def test_regions_have_ids_of_their_own_and_a_score(label_studio: LabelStudio, scene: EditState) -> None:
     regions = [r for task in scene.good for p in label_studio.predictions(task) for r in p["result"]]
     assert len({region["id"] for region in regions}) == len(regions)
     assert all(0 <= region["score"] <= 1 for region in regions)
 
 
-def test_masks_are_what_walkcut_computes(label_studio: LabelStudio, scene: Scene, tmp_path: Path) -> None:
-    for number, (task, picture) in enumerate(scene.good.items()):
-        prediction = label_studio.predictions(task)[number % N_LEVELS]  # each picture at a level of its own
-        expected = expected_masks(picture, prediction["model_version"], tmp_path)
+def test_masks_are_what_walkcut_computes(label_studio: LabelStudio, scene: EditState, tmp_path: Path) -> None:
+    for number, (task, image) in enumerate(scene.good.items()):
+        prediction = label_studio.predictions(task)[number % N_LEVELS]  # each image at a level of its own
+        expected = expected_masks(image, prediction["model_version"], tmp_path)
         assert as_set(masks(prediction)) == as_set(expected)
 
 
-def test_a_picture_that_cannot_be_had_has_no_prediction(label_studio: LabelStudio, scene: Scene) -> None:
+def test_a_image_that_cannot_be_had_has_no_prediction(label_studio: LabelStudio, scene: EditState) -> None:
     assert [label_studio.predictions(task) for task in scene.bad] == [[], []]
 
 
-def test_retrieving_again_adds_nothing(label_studio: LabelStudio, scene: Scene) -> None:
+def test_retrieving_again_adds_nothing(label_studio: LabelStudio, scene: EditState) -> None:
     before = {task: ids(label_studio.predictions(task)) for task in scene.good}
     label_studio.retrieve_predictions(scene.project)
     assert {task: ids(label_studio.predictions(task)) for task in scene.good} == before
 
 
 def test_the_labelling_screen_shows_the_regions(
-    label_studio: LabelStudio, editor: Editor, scene: Scene, artifacts: Path
+    label_studio: LabelStudio, editor: Editor, scene: EditState, artifacts: Path
 ) -> None:
-    for task, picture in scene.good.items():
+    for task, image in scene.good.items():
         editor.open_task(scene.project, task, n_tabs=N_LEVELS)
         editor.screenshot(artifacts / f"preannotation-{task}.png")
         stored = {p["model_version"]: len(p["result"]) for p in label_studio.predictions(task)}
         *_, default = stored.values()
         assert {tab.model_version: tab.n_regions for tab in editor.tabs()} == stored
         assert len(editor.regions()) == default
-        assert editor.picture_size() == pictures.natural_size(picture)
+        assert editor.image_size() == images.natural_size(image)
         assert [error for error in editor.console_errors() if ABSENT not in error] == []
 
 
-def test_opening_a_task_without_its_picture_harms_nothing(label_studio: LabelStudio, scene: Scene) -> None:
+def test_opening_a_task_without_its_image_harms_nothing(label_studio: LabelStudio, scene: EditState) -> None:
     for task in scene.bad:
         assert label_studio.task(task)["predictions"] == []

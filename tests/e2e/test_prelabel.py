@@ -21,7 +21,7 @@ from tests.e2e.label_studio import LabelStudio
 
 pytestmark = pytest.mark.e2e
 
-PICTURES, KILLS = 300, 2
+IMAGES, KILLS = 300, 2
 FILES = 100  # of one upload
 PROGRESS_S = 60.0
 
@@ -34,8 +34,8 @@ def alone(environment: Mapping[str, str], tmp_path: Path) -> Mapping[str, str]:
     return {**environment, "WALKCUT_STATE_DIR": str(tmp_path / "state")}
 
 
-def small_picture(number: int) -> tuple[str, bytes]:
-    """A picture with three areas, like no other."""
+def small_image(number: int) -> tuple[str, bytes]:
+    """An image with three areas, like no other."""
     chance = np.random.default_rng(number)
     pixels = np.empty((48, 64, 3))
     pixels[:], pixels[: chance.integers(12, 36)] = chance.integers(0, 255, (2, 3))
@@ -45,17 +45,17 @@ def small_picture(number: int) -> tuple[str, bytes]:
     return f"{number:03}.png", stream.getvalue()
 
 
-def project_of_pictures(label_studio: LabelStudio, title: str, label_config: str, count: int) -> int:
-    """A project of uploaded pictures, which no backend predicts; its id."""
+def project_of_images(label_studio: LabelStudio, title: str, label_config: str, count: int) -> int:
+    """A project of uploaded images, which no backend predicts; its id."""
     project = label_studio.create_project(title, label_config)
     for start in range(0, count, FILES):
-        files = {name: (name, content) for name, content in map(small_picture, range(start, min(start + FILES, count)))}
+        files = {name: (name, content) for name, content in map(small_image, range(start, min(start + FILES, count)))}
         label_studio.request("POST", f"/api/projects/{project}/import", files=files)
     return project
 
 
 def predictions(label_studio: LabelStudio, project: int) -> dict[str, list[Version]]:
-    """Each picture's predictions by its name, oldest first, without what depends on the number of its task."""
+    """Each image's predictions by its name, oldest first, without what depends on the number of its task."""
     found: dict[str, list[Version]] = {}
     names = {each["id"]: each["data"]["image"].rpartition("-")[2] for each in label_studio.tasks(project)}
     rows = label_studio.request("GET", "/api/predictions", query={"project": project}).json()
@@ -78,7 +78,7 @@ def test_a_run_that_is_killed_twice_comes_to_the_same(
     label_studio: LabelStudio, alone: Mapping[str, str], label_config: str
 ) -> None:
     chance = random.Random(11)
-    killed, whole = (project_of_pictures(label_studio, title, label_config, PICTURES) for title in ("Killed", "Whole"))
+    killed, whole = (project_of_images(label_studio, title, label_config, IMAGES) for title in ("Killed", "Whole"))
     prelabel = ("prelabel", "--workers", 2, "--project")
     for _ in range(KILLS):
         before = count(label_studio, killed)
@@ -92,23 +92,23 @@ def test_a_run_that_is_killed_twice_comes_to_the_same(
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     left = count(label_studio, killed)
-    assert 0 < left < 4 * PICTURES
-    assert f"in all {PICTURES} done, 0 failed" in run_walkcut(alone, *prelabel, killed)
+    assert 0 < left < 4 * IMAGES
+    assert f"in all {IMAGES} done, 0 failed" in run_walkcut(alone, *prelabel, killed)
     run_walkcut(alone, *prelabel, whole)
 
     found = predictions(label_studio, killed)
-    assert len(found) == PICTURES
+    assert len(found) == IMAGES
     sets = {tuple(version for version, _ in each) for each in found.values()}
     assert len(sets) == 1, "the same four versions for each task, each once, the default last"
     assert [version.partition("-")[0] for version in sets.pop()] == ["coarse", "medium", "fine", "auto"]
     assert found == predictions(label_studio, whole)
-    assert len({str(each) for each in found.values()}) == PICTURES, "no two pictures are alike"
+    assert len({str(each) for each in found.values()}) == IMAGES, "no two images are alike"
 
 
 def test_earlier_predictions_are_replaced_where_annotators_lose_nothing(
     label_studio: LabelStudio, alone: Mapping[str, str], label_config: str
 ) -> None:
-    project = project_of_pictures(label_studio, "Replaced", label_config, 5)
+    project = project_of_images(label_studio, "Replaced", label_config, 5)
     walkcut = partial(run_walkcut, alone, "prelabel", "--workers", 1, "--project", project)
     walkcut()
     tasks = [each["id"] for each in label_studio.tasks(project)]

@@ -6,9 +6,9 @@ from contextlib import closing
 import pytest
 
 from tests.e2e.label_studio import Json, LabelStudio
-from walkcut.errors import StudioError
+from walkcut.errors import LabelStudioError
 from walkcut.images import LabelStudioAccess
-from walkcut.labelstudio.client import Studio
+from walkcut.labelstudio.client import LabelStudioClient
 
 pytestmark = [
     pytest.mark.e2e,
@@ -17,8 +17,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def studio(label_studio: LabelStudio, access_token: str) -> Iterator[Studio]:
-    with closing(Studio(LabelStudioAccess(label_studio.url, access_token))) as studio:
+def studio(label_studio: LabelStudio, access_token: str) -> Iterator[LabelStudioClient]:
+    with closing(LabelStudioClient(LabelStudioAccess(label_studio.url, access_token))) as studio:
         yield studio
 
 
@@ -29,7 +29,7 @@ def mask(number: int) -> Json:
 
 
 def test_annotations_and_predictions_of_a_real_label_studio(
-    label_studio: LabelStudio, studio: Studio, label_config: str, monkeypatch: pytest.MonkeyPatch
+    label_studio: LabelStudio, studio: LabelStudioClient, label_config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("walkcut.labelstudio.client._PAGE", 2)
     number = label_studio.create_project("Studio", label_config.strip())
@@ -67,7 +67,7 @@ def test_annotations_and_predictions_of_a_real_label_studio(
 
 
 def test_more_versions_than_label_studio_lists_are_known(
-    label_studio: LabelStudio, studio: Studio, label_config: str
+    label_studio: LabelStudio, studio: LabelStudioClient, label_config: str
 ) -> None:
     number = label_studio.create_project("Versions", label_config)
     project = str(number)
@@ -84,14 +84,14 @@ def test_more_versions_than_label_studio_lists_are_known(
         studio.delete_prediction(first)
     assert studio.versions(project, [few, 999999]) == {few: set(versions[1:4])}
 
-    assert [task["id"] for task, _ in studio.untouched(project)] == [full, few, none]
+    assert [task["id"] for task, _ in studio.tasks_without_annotations(project)] == [full, few, none]
     label_studio.request("POST", f"/api/tasks/{few}/annotations/", json={"result": [], "was_cancelled": True})
     assert [task["id"] for task, _ in studio.unannotated(project)] == [full, few, none]
-    assert [task["id"] for task, _ in studio.untouched(project, [few, none])] == [none]
+    assert [task["id"] for task, _ in studio.tasks_without_annotations(project, [few, none])] == [none]
 
 
 def test_tasks_annotated_while_they_are_read_hide_no_other(
-    label_studio: LabelStudio, studio: Studio, label_config: str, monkeypatch: pytest.MonkeyPatch
+    label_studio: LabelStudio, studio: LabelStudioClient, label_config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("walkcut.labelstudio.client._PAGE", 2)
     number = label_studio.create_project("Reading", label_config)
@@ -104,21 +104,21 @@ def test_tasks_annotated_while_they_are_read_hide_no_other(
 
 
 def test_what_a_real_label_studio_refuses_is_named(
-    label_studio: LabelStudio, studio: Studio, label_config: str, access_token: str
+    label_studio: LabelStudio, studio: LabelStudioClient, label_config: str, access_token: str
 ) -> None:
     project = str(label_studio.create_project("Refused", label_config))
     (task,) = label_studio.import_tasks(int(project), [{"image": "a.png"}])
-    with pytest.raises(StudioError, match=r"answered 404 .* project 999: see that it exists"):
+    with pytest.raises(LabelStudioError, match=r"answered 404 .* project 999: see that it exists"):
         studio.title("999")
-    with pytest.raises(StudioError, match=r"answered 404 .* prediction 999999: see that it exists"):
+    with pytest.raises(LabelStudioError, match=r"answered 404 .* prediction 999999: see that it exists"):
         studio.prediction_version(999999)
-    with pytest.raises(StudioError, match=r"took 0 of 1 predictions .*: see that they fit its labelling config"):
+    with pytest.raises(LabelStudioError, match=r"took 0 of 1 predictions .*: see that they fit its labelling config"):
         studio.add_predictions(project, [{"task": task, "score": 1, "result": [{"from_name": "nobody"}]}])
-    with pytest.raises(StudioError, match=r"answered 400"):
+    with pytest.raises(LabelStudioError, match=r"answered 400"):
         studio.add_predictions(project, [{"task": 999999, "score": 1, "result": []}])
     for token in (access_token[:-3] + "abc", access_token.rpartition(".")[0], "0123456789" * 4):
         with (
-            closing(Studio(LabelStudioAccess(label_studio.url, token))) as stranger,
-            pytest.raises(StudioError, match=r"answered 401 .*, copied in full"),
+            closing(LabelStudioClient(LabelStudioAccess(label_studio.url, token))) as stranger,
+            pytest.raises(LabelStudioError, match=r"answered 401 .*, copied in full"),
         ):
             stranger.title(project)

@@ -1,10 +1,10 @@
-"""An annotator types granularities in a real Label Studio, and the picture is cut anew."""
+"""An annotator types granularities in a real Label Studio, and the image is cut anew."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.e2e import pictures
+from tests.e2e import images
 from tests.e2e.browser import Editor
 from tests.e2e.label_studio import LabelStudio
 
@@ -15,7 +15,7 @@ def test_typed_granularities_replace_the_suggestions(
     label_studio: LabelStudio, backend: str, editor: Editor, label_config: str, artifacts: Path
 ) -> None:
     project = label_studio.create_project("Typing", label_config)
-    (task,) = label_studio.import_tasks(project, [pictures.sample_task()])
+    (task,) = label_studio.import_tasks(project, [images.sample_task()])
     label_studio.attach_backend(project, backend)
     editor.open_task(project, task)
     editor.new_annotation()

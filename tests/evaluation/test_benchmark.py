@@ -4,16 +4,16 @@ import torch
 
 from tests.builders.scenes import png, quarters
 from tests.builders.tiny_diffusion import tiny_extractor
-from walkcut.evaluation.benchmark import Meter, compare_with_plain, made_picture, measure_stages
+from walkcut.evaluation.benchmark import Meter, compare_with_reference, measure_stages, synthetic_image
 from walkcut.images import DecodeLimits, decode
-from walkcut.segmentation.presets import PUBLISHED, RECIPES
+from walkcut.segmentation.presets import PAPER_PRESETS, PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 
 CPU = torch.device("cpu")
 
 
 def test_every_stage_is_measured() -> None:
-    segmenter = Segmenter(tiny_extractor("sd14"), PUBLISHED["dwc-table5-dwc-pamr"])
+    segmenter = Segmenter(tiny_extractor("sd14"), PAPER_PRESETS["dwc-table5-dwc-pamr"])
     costs = measure_stages(segmenter, png(quarters(40, 60)), rounds=2)
     stages = ["decode", "VAE", "U-Net", "aggregate", "walk", "affinity", "cut", "assign", "refine", "encode"]
     assert list(costs) == stages
@@ -22,8 +22,8 @@ def test_every_stage_is_measured() -> None:
 
 
 def test_ours_and_the_papers_own_way_label_alike() -> None:
-    segmenter = Segmenter(tiny_extractor("sd14"), RECIPES["diffseg"])
-    found = compare_with_plain(segmenter, png(quarters(40, 60)))
+    segmenter = Segmenter(tiny_extractor("sd14"), PRESETS["diffseg"])
+    found = compare_with_reference(segmenter, png(quarters(40, 60)))
     assert found.agreement == 1
     assert found.ratio == found.plain / found.ours > 0
 
@@ -40,6 +40,6 @@ def test_the_peak_of_a_stage_is_its_own() -> None:
     assert large is None or small is None or large - small > size // 2
 
 
-def test_the_made_picture_is_the_same_each_time() -> None:
-    assert made_picture() == made_picture()
-    assert decode(made_picture(), DecodeLimits()).shape == (480, 640, 3)
+def test_the_made_image_is_the_same_each_time() -> None:
+    assert synthetic_image() == synthetic_image()
+    assert decode(synthetic_image(), DecodeLimits()).shape == (480, 640, 3)

@@ -22,7 +22,7 @@ maps = hnp.arrays(bool, (6, 7), elements=st.booleans())
 
 
 def line(column: int) -> np.ndarray:
-    """A vertical line in a picture of 400 × 300 pixels, whose matching distance is 3.75 pixels."""
+    """A vertical line in an image of 400 × 300 pixels, whose matching distance is 3.75 pixels."""
     drawn = np.zeros((400, 300), bool)
     drawn[:, column] = True
     return drawn
@@ -115,6 +115,6 @@ def test_boundaries_of_two_sizes_are_refused() -> None:
         boundary_counts(line(0), [boundaries(HALVES)])
 
 
-def test_no_pictures_have_no_best_boundary() -> None:
-    with pytest.raises(SegmentationError, match="no best of 0 pictures at 0 granularities"):
+def test_no_images_have_no_best_boundary() -> None:
+    with pytest.raises(SegmentationError, match="no best of 0 images at 0 granularities"):
         boundary_scales([])

@@ -18,12 +18,12 @@ from walkcut.evaluation.classical_baselines import (
 )
 from walkcut.evaluation.contingency import contingency_table
 from walkcut.evaluation.metrics import variation_of_information
-from walkcut.evaluation.systems import Candidate
+from walkcut.evaluation.systems import System
 from walkcut.hierarchy.hierarchy import renumber
 
 each_peer = pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
 GREY = np.repeat(quarters(60, 90).mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
-PICTURES = {
+IMAGES = {
     "grey": GREY,
     "one colour": np.full((50, 40, 3), 90, np.uint8),
     "black": np.zeros((30, 40, 3), np.uint8),
@@ -36,37 +36,37 @@ PICTURES = {
 
 
 @each_peer
-def test_a_peer_is_a_candidate(peer: Candidate) -> None:
-    assert isinstance(peer, Candidate)
+def test_a_peer_is_a_candidate(peer: System) -> None:
+    assert isinstance(peer, System)
     assert PEERS[peer.name] is peer
     assert 8 <= len(set(peer.settings)) == len(peer.settings) <= 14
 
 
 @each_peer
-@pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
-def test_labels_fit_the_picture_and_have_no_gaps(peer: Candidate, picture: np.ndarray) -> None:
-    answers = peer.segment(picture, 1)
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
+def test_labels_fit_the_image_and_have_no_gaps(peer: System, image: np.ndarray) -> None:
+    answers = peer.segment(image, 1)
     assert len(answers) == len(peer.settings)
     for labels in answers:
-        assert labels.shape == picture.shape[:2]
+        assert labels.shape == image.shape[:2]
         assert np.array_equal(np.unique(labels), np.arange(labels.max() + 1))
 
 
 @each_peer
-def test_a_peer_answers_the_same_each_time_and_whatever_the_truth(peer: Candidate) -> None:
-    picture = quarters(60, 90, noise=30)
-    for first, second in zip(peer.segment(picture, 2), peer.segment(picture, 9), strict=True):
+def test_a_peer_answers_the_same_each_time_and_whatever_the_truth(peer: System) -> None:
+    image = quarters(60, 90, noise=30)
+    for first, second in zip(peer.segment(image, 2), peer.segment(image, 9), strict=True):
         assert np.array_equal(first, second)
 
 
 @each_peer
-def test_a_peer_finds_four_quarters(peer: Candidate) -> None:
+def test_a_peer_finds_four_quarters(peer: System) -> None:
     found = peer.segment(quarters(240, 320), 1)
     assert max(agreement(labels, quarter_labels(240, 320)) for labels in found if labels.max() < 8) > 0.97
 
 
 @each_peer
-def test_settings_go_from_coarse_to_fine(peer: Candidate) -> None:
+def test_settings_go_from_coarse_to_fine(peer: System) -> None:
     segments = [labels.max() for labels in peer.segment(quarters(120, 160, noise=60), 1)]
     assert segments[0] < segments[-1]
 

@@ -6,14 +6,14 @@ import pytest
 from PIL import Image
 
 from tests.builders.bsds500 import ROOT, needs_photographs
-from tests.builders.truth_files import damage, save_labels, save_people, save_picture
+from tests.builders.truth_files import damage, save_image, save_labels, save_people
 from walkcut.errors import ImageDecodeError, SettingsError
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one picture of a validation split, and the classes of numbers in its truth."""
+    """The files of one image of a validation split, and the classes of numbers in its truth."""
 
     image: str
     truth: str
@@ -68,13 +68,13 @@ HOMES = {
 
 
 def striped(numbers: list[int]) -> np.ndarray:
-    """A truth of the picture's size, a row for each number."""
+    """A truth of the image's size, a row for each number."""
     return np.resize(np.array(numbers, np.uint8)[:, None], (18, 1)).repeat(20, axis=1)
 
 
 def make(name: str, home: Path) -> None:
     files = SETS[name]
-    save_picture(home / files.image)
+    save_image(home / files.image)
     save_labels(home / files.truth, striped([*files.classes, *IGNORED.get(name, ())]))
     if files.names:
         (home / files.names).parent.mkdir(parents=True, exist_ok=True)
@@ -82,12 +82,12 @@ def make(name: str, home: Path) -> None:
 
 
 def make_bsds(home: Path, people: int = 2) -> None:
-    save_picture(home / "images/val/3096.jpg")
+    save_image(home / "images/val/3096.jpg")
     save_people(home / "groundTruth/val/3096.mat", [striped([1, 2 + person]) for person in range(people)])
 
 
 def make_folder(root: Path, *labels: str, classes: str = "") -> None:
-    save_picture(root / "images/cat.png")
+    save_image(root / "images/cat.png")
     for label in labels:
         save_labels(root / label, striped([0, 1, 255]))
     if classes:
@@ -141,16 +141,16 @@ def test_names_are_those_of_the_files_without_folder_and_ending(tmp_path: Path) 
     assert read_dataset("cityscapes-27", tmp_path).examples[0].name == "frankfurt_000000_000294"
 
 
-def test_a_list_decides_which_pictures_count(tmp_path: Path) -> None:
+def test_a_list_decides_which_images_count(tmp_path: Path) -> None:
     make("voc", tmp_path)
-    save_picture(tmp_path / "JPEGImages/2007_000001.jpg")
+    save_image(tmp_path / "JPEGImages/2007_000001.jpg")
     assert [example.name for example in read_dataset("voc", tmp_path).examples] == ["2007_000033"]
 
 
-def test_without_a_list_all_pictures_of_the_split_come_in_order(tmp_path: Path) -> None:
+def test_without_a_list_all_images_of_the_split_come_in_order(tmp_path: Path) -> None:
     make("ade20k-150", tmp_path)
     for split, number in [("validation", 0), ("training", 2)]:
-        save_picture(tmp_path / f"images/{split}/ADE_{number}.jpg")
+        save_image(tmp_path / f"images/{split}/ADE_{number}.jpg")
         save_labels(tmp_path / f"annotations/{split}/ADE_{number}.png", striped([1]))
     assert [example.name for example in read_dataset("ade20k-150", tmp_path).examples] == ["ADE_0", "ADE_val_00000001"]
     assert [example.name for example in read_dataset("ade20k-150", tmp_path, "train").examples] == ["ADE_2"]
@@ -167,7 +167,7 @@ def test_bsds_has_the_partitions_of_several_people(home: str, tmp_path: Path) ->
 
 
 @needs_photographs
-def test_real_bsds_pictures_have_truths_of_their_size() -> None:
+def test_real_bsds_images_have_truths_of_their_size() -> None:
     dataset = read_dataset("bsds500", ROOT)
     assert len(dataset.examples) == 100
     for example in dataset.examples[::25]:
@@ -187,7 +187,7 @@ def test_a_folder_with_classes(tmp_path: Path) -> None:
 
 def test_a_folder_without_classes_may_have_several_peoples_partitions(tmp_path: Path) -> None:
     make_folder(tmp_path, "labels/cat.1.png", "labels/cat.2.png", "labels/other.1.png")
-    (tmp_path / "images/cat.txt").write_text("no picture")
+    (tmp_path / "images/cat.txt").write_text("no image")
     dataset = read_dataset("folder", tmp_path)
     _, truths = dataset.examples[0].read()
     assert dataset.partitions
@@ -196,7 +196,7 @@ def test_a_folder_without_classes_may_have_several_peoples_partitions(tmp_path: 
 
 def test_a_folder_may_have_splits(tmp_path: Path) -> None:
     for split in ["val", "test"]:
-        save_picture(tmp_path / f"images/{split}/{split}.png")
+        save_image(tmp_path / f"images/{split}/{split}.png")
         save_labels(tmp_path / f"labels/{split}/{split}.png", striped([0]))
     assert [example.name for example in read_dataset("folder", tmp_path, "test").examples] == ["test"]
 
@@ -219,17 +219,15 @@ def test_an_empty_folder_is_told_what_to_place_there(name: str, tmp_path: Path) 
 def test_a_missing_truth_is_named(name: str, tmp_path: Path) -> None:
     make(name, tmp_path)
     (tmp_path / SETS[name].truth).unlink()
-    wanted = (
-        rf"lacks 1 files: .*{Path(SETS[name].truth).name}. Each picture of {name} needs its truth: both are at http"
-    )
+    wanted = rf"lacks 1 files: .*{Path(SETS[name].truth).name}. Each image of {name} needs its truth: both are at http"
     with pytest.raises(SettingsError, match=wanted):
         read_dataset(name, tmp_path)
 
 
-def test_a_split_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
     make("ade20k-150", tmp_path)
     (tmp_path / SETS["ade20k-150"].image).unlink()
-    with pytest.raises(SettingsError, match=r"lacks all pictures. Each picture of ade20k-150 needs its truth"):
+    with pytest.raises(SettingsError, match=r"lacks all images. Each image of ade20k-150 needs its truth"):
         read_dataset("ade20k-150", tmp_path)
 
 
@@ -253,19 +251,19 @@ def test_what_does_not_exist_cannot_be_read(name: str, split: str, message: str,
 
 
 @pytest.mark.parametrize(
-    ("pictures", "labels", "classes", "message"),
+    ("images", "labels", "classes", "message"),
     [
-        ([], [], "", "holds no pictures. Place there STEM.jpg"),
-        (["cat.png", "dog.png"], ["cat.png"], "", "holds no truth for 1 pictures: dog.png. Place there STEM.png"),
-        (["cat.png", "cat.jpg"], ["cat.png"], "", "several pictures of one stem: cat. Rename"),
+        ([], [], "", "holds no images. Place there STEM.jpg"),
+        (["cat.png", "dog.png"], ["cat.png"], "", "holds no truth for 1 images: dog.png. Place there STEM.png"),
+        (["cat.png", "cat.jpg"], ["cat.png"], "", "several images of one stem: cat. Rename"),
         (["cat.png"], ["cat.1.png", "cat.2.png"], "sky\n", "several truths for cat.png, but classes.txt"),
     ],
 )
 def test_a_folder_must_be_complete(
-    pictures: list[str], labels: list[str], classes: str, message: str, tmp_path: Path
+    images: list[str], labels: list[str], classes: str, message: str, tmp_path: Path
 ) -> None:
-    for picture in pictures:
-        save_picture(tmp_path / "images" / picture)
+    for image in images:
+        save_image(tmp_path / "images" / image)
     for label in labels:
         save_labels(tmp_path / "labels" / label, striped([0]))
     if classes:
@@ -282,7 +280,7 @@ def one_folder(root: Path) -> Dataset:
 def test_a_truth_of_another_size_is_refused(tmp_path: Path) -> None:
     dataset = one_folder(tmp_path)
     save_labels(tmp_path / "labels/cat.png", np.zeros((20, 18), np.uint8))
-    with pytest.raises(ImageDecodeError, match=r"cat.png has 18 x 20 pixels, but its picture .*cat.png has 20 x 18"):
+    with pytest.raises(ImageDecodeError, match=r"cat.png has 18 x 20 pixels, but its image .*cat.png has 20 x 18"):
         dataset.examples[0].read()
 
 
@@ -301,7 +299,7 @@ def test_a_damaged_bsds_file_is_named(tmp_path: Path) -> None:
         read_dataset("bsds500", tmp_path)
 
 
-def test_the_picture_is_read_in_colour(tmp_path: Path) -> None:
+def test_the_image_is_read_in_colour(tmp_path: Path) -> None:
     (example,) = one_folder(tmp_path).examples
-    with Image.open(example.image) as picture:
-        np.testing.assert_array_equal(example.read()[0], np.asarray(picture))
+    with Image.open(example.image) as image:
+        np.testing.assert_array_equal(example.read()[0], np.asarray(image))

@@ -1,4 +1,4 @@
-"""Panels: which pictures are shown, and what is drawn."""
+"""Panels: which images are shown, and what is drawn."""
 
 import base64
 import io
@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.builders.scenes import quarter_labels
-from tests.builders.truth_files import save_labels, save_picture
+from tests.builders.truth_files import save_image, save_labels
 from tests.evaluation.test_runner import ONE, PIXELS, QUARTERS, Answering, dataset
 from walkcut.evaluation.figures import Figure, Panel, ladder_columns, oracle_merged_labels, panels, ranked
 from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.runner import Run
 
 
-def shown(root: Path, candidate: Answering, setting: str, *, classes: bool = False) -> list[Panel]:
-    """The panels of three pictures of quarters, whose second has a truth of one part."""
-    pictures = dataset(root, classes=classes)
+def shown(root: Path, system: Answering, setting: str, *, classes: bool = False) -> list[Panel]:
+    """The panels of three images of quarters, whose second has a truth of one part."""
+    images = dataset(root, classes=classes)
     save_labels(root / "labels" / "1.png", ONE.astype(np.uint8))
-    run = Run(candidate, pictures, PROTOCOLS["native"])
+    run = Run(system, images, PROTOCOLS["native"])
     return panels(run, list(run.results()), setting)
 
 
@@ -45,12 +45,12 @@ def pixels(figure: Figure) -> np.ndarray:
         ),
     ],
 )
-def test_best_median_and_worst_pictures_are_shown(covering: list[float], expected: list[tuple[str, int]]) -> None:
+def test_best_median_and_worst_images_are_shown(covering: list[float], expected: list[tuple[str, int]]) -> None:
     assert ranked(np.array(covering)) == expected
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_no_picture_is_shown_twice_and_the_worst_one_is(covering: list[float]) -> None:
+def test_no_image_is_shown_twice_and_the_worst_one_is(covering: list[float]) -> None:
     found = ranked(np.array(covering))
     assert len({at for _, at in found}) == len(found) <= 9
     assert found[-1][0] == "worst"
@@ -70,16 +70,16 @@ def test_a_ladder_goes_from_few_segments_to_many(segments: list[int], expected: 
     assert ladder_columns(segments) == expected
 
 
-def test_a_panel_shows_picture_prediction_merged_prediction_and_truth(tmp_path: Path) -> None:
+def test_a_panel_shows_image_prediction_merged_prediction_and_truth(tmp_path: Path) -> None:
     best, _, worst = shown(tmp_path, Answering((PIXELS, QUARTERS)), "0")
-    picture, prediction, merged, truth = best.figures
+    image, prediction, merged, truth = best.figures
     assert [figure.caption for figure in best.figures] == [
-        "picture", "prediction: 360 segments", "oracle-merged: 4 segments", "truth, first of 1: 4 segments",
+        "image", "prediction: 360 segments", "oracle-merged: 4 segments", "truth, first of 1: 4 segments",
     ]  # fmt: skip
     original = np.asarray(Image.open(tmp_path / "images" / f"{best.name}.png"))
-    assert np.abs(pixels(picture).mean(axis=(0, 1)) - original.mean(axis=(0, 1))).max() < 5
+    assert np.abs(pixels(image).mean(axis=(0, 1)) - original.mean(axis=(0, 1))).max() < 5
     assert merged.url == truth.url
-    assert len({picture.url, prediction.url, truth.url}) == 3
+    assert len({image.url, prediction.url, truth.url}) == 3
     assert (worst.name, worst.rank, worst.score.covering) == ("1", "worst", 1 / 360)
     assert worst.figures[2].caption == "oracle-merged: 1 segment"
 
@@ -99,32 +99,32 @@ def test_the_truths_classes_are_named_and_a_candidate_with_one_setting_has_no_la
 
 
 def test_pixels_that_are_not_scored_are_dark_in_the_truth(tmp_path: Path) -> None:
-    pictures = dataset(tmp_path, classes=True, pictures=1)
+    images = dataset(tmp_path, classes=True, images=1)
     save_labels(tmp_path / "labels" / "0.png", np.where(QUARTERS == 3, 255, QUARTERS).astype(np.uint8))
-    run = Run(Answering((QUARTERS,)), pictures, PROTOCOLS["native"])
+    run = Run(Answering((QUARTERS,)), images, PROTOCOLS["native"])
     (panel,) = panels(run, list(run.results()), "0")
     truth = panel.figures[-1]
     assert truth.caption == "truth: sky, sea, land; dark: not scored"
     assert pixels(truth)[10:, 11:].mean() < 50 < pixels(truth)[:8, :9].mean()
 
 
-def test_figures_are_small_whatever_the_picture(tmp_path: Path) -> None:
-    save_picture(tmp_path / "images" / "0.png", 1000, 500)
+def test_figures_are_small_whatever_the_image(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "0.png", 1000, 500)
     labels = quarter_labels(1000, 500)
     save_labels(tmp_path / "labels" / "0.png", labels.astype(np.uint8))
-    run = Run(Answering((labels,)), dataset(tmp_path, pictures=0), PROTOCOLS["native"])
+    run = Run(Answering((labels,)), dataset(tmp_path, images=0), PROTOCOLS["native"])
     (panel,) = panels(run, list(run.results()), "0")
     assert [pixels(figure).shape for figure in panel.figures] == [(400, 200, 3)] * 4
 
 
 def test_the_merged_prediction_is_what_the_protocol_scores(tmp_path: Path) -> None:
     """DiffCut's background takes every segment that no class is matched with, one on an object too."""
-    pictures = replace(dataset(tmp_path, classes=True), classes=("cat", "dog", "background"))
+    images = replace(dataset(tmp_path, classes=True), classes=("cat", "dog", "background"))
     truth = np.array([[0, 0, 2, 2, 2, 2]])
     labels = np.array([[1, 1, 0, 0, 2, 3]])
-    run = Run(Answering(), pictures, PROTOCOLS["dwc"])
+    run = Run(Answering(), images, PROTOCOLS["dwc"])
     assert oracle_merged_labels(run, labels, truth).tolist() == truth.tolist()
-    strict = Run(Answering(), pictures, PROTOCOLS["native"])
+    strict = Run(Answering(), images, PROTOCOLS["native"])
     straddling = np.array([[0, 0, 0, 1, 2, 2]])
     extra = np.array([[0, 1, 1, 1, 2, 2]])
     assert oracle_merged_labels(run, straddling, truth).tolist() == [[0, 0, 0, 2, 2, 2]]

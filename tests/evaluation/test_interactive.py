@@ -95,7 +95,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_all_peoples_annotations_count(root: Path) -> None:
-    (found,) = feedback_scores(read_dataset("folder", root), load_segmenter("embedded"))
+    (found,) = feedback_scores(read_dataset("folder", root), load_segmenter("classical"))
     assert [one.regions for one in found["leaves"]] == [4, 2]
     assert all(one.masks > 0.9 for one in found["leaves"])
     assert [one.clicks_to_goal for one in found["fine"]] == [4, 2]
@@ -117,4 +117,4 @@ def test_a_data_set_with_classes_is_refused(root: Path) -> None:
     (root / "labels" / "a.0.png").rename(root / "labels" / "a.png")
     (root / "classes.txt").write_text("one\ntwo\nthree\nfour\n")
     with pytest.raises(SettingsError, match="folder has classes: feedback is measured on data sets of partitions"):
-        next(feedback_scores(read_dataset("folder", root), load_segmenter("embedded")))
+        next(feedback_scores(read_dataset("folder", root), load_segmenter("classical")))

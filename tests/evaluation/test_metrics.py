@@ -20,10 +20,10 @@ from walkcut.evaluation.metrics import (
     matched_counts,
     matched_segments,
     merge_background,
+    ods_ois,
     oracle_merged,
     primary_classes,
     rand_index,
-    scale_scores,
     variation_of_information,
 )
 
@@ -33,7 +33,7 @@ MATCHED: list[Callable[[Counts], float]] = [lambda c: c.accuracy, lambda c: c.f1
 # Classes 0 and 2 of three; segment 1 is best for class 0, segment 0 for class 2, segment 2 is one too many.
 TABLE = np.array([[1, 6, 3], [0, 0, 0], [4, 2, 0]])
 
-# Background, two classes in the picture and one that is not; segments 2 and 4 lie on class 1, segment 1 is empty.
+# Background, two classes in the image and one that is not; segments 2 and 4 lie on class 1, segment 1 is empty.
 WITH_BACKGROUND = np.array([[5, 0, 1, 8, 0, 0], [0, 0, 9, 1, 4, 0], [2, 0, 0, 0, 0, 7], [0, 0, 0, 0, 0, 0]])
 
 tables = hnp.arrays(np.int64, st.tuples(st.integers(1, 5), st.integers(1, 7)), elements=st.integers(0, 9))
@@ -116,7 +116,7 @@ def test_the_background_may_be_any_row() -> None:
     assert merge_background(last, background=3).tolist() == np.roll(merge_background(WITH_BACKGROUND), -1, 0).tolist()
 
 
-def test_a_picture_that_is_all_background_needs_one_segment() -> None:
+def test_a_image_that_is_all_background_needs_one_segment() -> None:
     assert merge_background(np.array([[3, 4], [0, 0]])).tolist() == [[0, 0, 7], [0, 0, 0]]
     assert merge_background(np.array([[3, 4]])).tolist() == [[0, 0, 7]]
 
@@ -196,14 +196,14 @@ def test_rand_indices_are_what_pairs_give(truth: np.ndarray, segments: np.ndarra
     assert adjusted_rand_index(table) == pytest.approx(adjusted)
 
 
-def test_one_granularity_for_all_or_each_pictures_own() -> None:
+def test_one_granularity_for_all_or_each_images_own() -> None:
     of_two = np.array([[0.2, 0.6, 0.5], [0.9, 0.4, 0.8]])
-    equal = scale_scores(of_two)
+    equal = ods_ois(of_two)
     assert [equal.ods, equal.ois, equal.granularity] == pytest.approx([0.65, 0.75, 2])
-    weighted = scale_scores(of_two, np.array([1, 4]))
+    weighted = ods_ois(of_two, np.array([1, 4]))
     assert [weighted.ods, weighted.ois, weighted.granularity] == pytest.approx([3.8 / 5, 4.2 / 5, 0])
 
 
-def test_no_pictures_have_no_best() -> None:
-    with pytest.raises(SegmentationError, match="no best of 0 pictures at 3 granularities: score at least one"):
-        scale_scores(np.zeros((0, 3)))
+def test_no_images_have_no_best() -> None:
+    with pytest.raises(SegmentationError, match="no best of 0 images at 3 granularities: score at least one"):
+        ods_ois(np.zeros((0, 3)))

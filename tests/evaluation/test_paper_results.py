@@ -1,16 +1,16 @@
-"""The papers' figures, and the recipes that they were got with."""
+"""The papers' figures, and the presets that they were got with."""
 
 import pytest
 
 from walkcut.backbones import MODELS
 from walkcut.evaluation.datasets import DATASETS
 from walkcut.evaluation.paper_results import PUBLISHED, Published, published_rows
-from walkcut.segmentation.presets import read_recipe
+from walkcut.segmentation.presets import find_preset
 
 
-@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row.source} {row.recipe} {row.model} {row.dataset}")
+@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row.source} {row.preset} {row.model} {row.dataset}")
 def test_every_row_can_be_run(row: Published) -> None:
-    assert read_recipe(row.recipe).name == row.recipe
+    assert find_preset(row.preset).name == row.preset
     assert row.model in MODELS
     assert row.dataset in DATASETS
     assert all(0 < score < 100 for score in (row.miou, row.accuracy, row.f1) if score is not None)
@@ -19,4 +19,4 @@ def test_every_row_can_be_run(row: Published) -> None:
 def test_rows_are_found_by_recipe_model_and_data_set() -> None:
     (row,) = published_rows("dwc-table5-dwc-pamr", "ssd1b", "coco-stuff-27")
     assert (row.source, row.miou) == ("DWC table 5", 42.6)
-    assert published_rows("merge", "embedded", "bsds500") == ()
+    assert published_rows("merge", "classical", "bsds500") == ()

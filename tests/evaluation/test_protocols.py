@@ -77,7 +77,7 @@ def plain_overlaps(truth: Labels, labels: Labels) -> Counter[tuple[int, int]]:
 
 
 def plain_matching(truth: Labels, labels: Labels, classes: list[int]) -> dict[int, int]:
-    """The segment of each class in the picture: the best of all ways to give them different ones, or none."""
+    """The segment of each class in the image: the best of all ways to give them different ones, or none."""
     overlaps = plain_overlaps(truth, labels)
     present = [number for number in classes if (truth == number).any()]
     segments = [*np.unique(labels).tolist(), *(-2 - number for number in present)]  # negative: none
@@ -87,13 +87,13 @@ def plain_matching(truth: Labels, labels: Labels, classes: list[int]) -> dict[in
 
 
 def plain_background(truth: Labels, labels: Labels, background: int) -> Labels:
-    """DiffCut: segments that are not the one of a foreground class in the picture become one new segment."""
+    """DiffCut: segments that are not the one of a foreground class in the image become one new segment."""
     kept = plain_matching(truth, labels, list(range(background))).values()
     return np.where(np.isin(labels, list(kept)), labels, labels.max() + 1)
 
 
 def plain_numbers(truth: Labels, labels: Labels, classes: int) -> tuple[float, float]:
-    """Accuracy, and mean IoU of the classes that are in the picture or are given a segment left over."""
+    """Accuracy, and mean IoU of the classes that are in the image or are given a segment left over."""
     scored = truth != IGNORE
     truth, labels = truth[scored], labels[scored]
     overlaps, segments = plain_overlaps(truth, labels), plain_matching(truth, labels, list(range(classes)))
@@ -148,7 +148,7 @@ def test_a_background_is_merged_as_step_by_step(name: str, present: list[int]) -
     assert numbers(protocol, truth, labels, WITH_BACKGROUND) == pytest.approx(plain_numbers(at_score, merged, 8))
 
 
-def test_the_whole_picture_is_scored_in_its_own_size_without_help() -> None:
+def test_the_whole_image_is_scored_in_its_own_size_without_help() -> None:
     truth, labels = made_up((37, 50), [0, 1, 7, IGNORE]), made_up((37, 50), [0, 1, 2, 3, 4], seed=1)
     expected = plain_numbers(truth, labels, 8)
     assert numbers(PROTOCOLS["native"], truth, labels, WITH_BACKGROUND) == pytest.approx(expected)
@@ -162,7 +162,7 @@ def test_void_is_background_only_where_there_is_one() -> None:
     assert PROTOCOLS["diffseg"].table(truth, labels, WITH_BACKGROUND).sum() == 1
 
 
-def test_the_background_of_a_cut_up_picture_becomes_one_segment() -> None:
+def test_the_background_of_a_cut_up_image_becomes_one_segment() -> None:
     truth = np.array([[0, 0, 7, 7, 7, 7]])
     labels = np.array([[0, 0, 1, 2, 3, 3]])
     table = PROTOCOLS["diffcut"].table(truth, labels, WITH_BACKGROUND)

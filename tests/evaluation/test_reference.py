@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.segmentation.methods.test_hierarchical import PICTURE, quartered
-from walkcut.backbones import AttentionMap, Evidence
-from walkcut.evaluation.reference import plain_labels
+from tests.segmentation.methods.test_hierarchical import IMAGE, quartered
+from walkcut.backbones import AttentionMap, ImageFeatures
+from walkcut.evaluation.reference import reference_labels
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.segmentation.algorithms.ncut import FixedThreshold, ScaledMinCut
@@ -14,7 +14,7 @@ from walkcut.segmentation.methods.flat import DiffSeg
 from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut
 
 
-def patchy(seed: int) -> Evidence:
+def patchy(seed: int) -> ImageFeatures:
     """Attention of two levels, and features, that follow a few blurred blobs."""
     draw = torch.Generator().manual_seed(seed)
     maps = []
@@ -24,7 +24,7 @@ def patchy(seed: int) -> Evidence:
         weights = torch.exp(5.0 * (blob[:, None] == blob) + torch.rand(len(blob), len(blob), generator=draw))
         maps.append(AttentionMap((height, width), weights / weights.sum(1, keepdim=True)))
     features = torch.eye(5)[blob].T + 0.2 * torch.rand(5, len(blob), generator=draw)
-    return Evidence(maps=tuple(maps), features=features.unflatten(1, (10, 14)))
+    return ImageFeatures(maps=tuple(maps), features=features.unflatten(1, (10, 14)))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -40,12 +40,12 @@ def patchy(seed: int) -> Evidence:
     ids=str,
 )
 def test_the_fast_form_labels_as_the_plain_one(method: Method, seed: int) -> None:
-    fast = method.tree(patchy(seed), PICTURE)
-    plain = plain_labels(method, patchy(seed), fast.size)
+    fast = method.build_tree(patchy(seed), IMAGE)
+    plain = reference_labels(method, patchy(seed), fast.size)
     assert fast.segments(Level.AUTO) > 1
     assert renumber(plain.numpy()).tolist() == fast.labels(Level.AUTO).tolist()
 
 
 def test_what_no_paper_tells_is_refused() -> None:
     with pytest.raises(TypeError, match=r"no paper tells Merge\(\)"):
-        plain_labels(Merge(), quartered(), (4, 4))
+        reference_labels(Merge(), quartered(), (4, 4))

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders.truth_files import save_labels, save_picture
+from tests.builders.truth_files import save_image, save_labels
 from tests.evaluation.test_runner import ONE, PIXELS, QUARTERS, Answering, dataset
 from walkcut.evaluation.datasets import Dataset
 from walkcut.evaluation.paper_results import Published
 from walkcut.evaluation.protocols import PROTOCOLS
-from walkcut.evaluation.report import Outcome, apart, marks, report_page, score_plot, score_table
+from walkcut.evaluation.report import Outcome, report_page, score_plot, score_table, series_styles, spread_labels
 from walkcut.evaluation.runner import Run
 from walkcut.evaluation.summary import summarise
 
@@ -41,17 +41,17 @@ class Page(HTMLParser):
         return sum(found == tag for found, _ in self.tags)
 
 
-def outcome(pictures: Dataset, candidate: Answering) -> Outcome:
-    run = Run(candidate, pictures, PROTOCOLS["native"], frozenset({"0"}) if pictures.partitions else frozenset())
+def outcome(images: Dataset, system: Answering) -> Outcome:
+    run = Run(system, images, PROTOCOLS["native"], frozenset({"0"}) if images.partitions else frozenset())
     results = tuple(run.results())
     return Outcome(run, results, summarise(run, results))
 
 
-def page(root: Path, candidates: Sequence[Answering], published: Sequence[Published] = (), **options: bool) -> str:
-    """The report on three pictures of quarters; the truth of the second is one part."""
-    pictures = dataset(root, **options)
+def page(root: Path, systems: Sequence[Answering], published: Sequence[Published] = (), **options: bool) -> str:
+    """The report on three images of quarters; the truth of the second is one part."""
+    images = dataset(root, **options)
     save_labels(root / "labels" / "1.png", ONE.astype(np.uint8))
-    return report_page([outcome(pictures, each) for each in candidates], published, {"Command": "walkcut evaluate"})
+    return report_page([outcome(images, each) for each in systems], published, {"Command": "walkcut evaluate"})
 
 
 def test_the_report_needs_no_other_file(tmp_path: Path) -> None:
@@ -66,9 +66,7 @@ def test_the_report_needs_no_other_file(tmp_path: Path) -> None:
 
 def test_what_was_run_stands_at_the_top(tmp_path: Path) -> None:
     texts = Page(page(tmp_path, [Answering(version="4f")])).texts
-    assert {"answering, version 4f", "folder val: 3 pictures, protocol native", "Command", "walkcut evaluate"} <= {
-        *texts
-    }
+    assert {"answering, version 4f", "folder val: 3 images, protocol native", "Command", "walkcut evaluate"} <= {*texts}
 
 
 def test_every_candidate_is_in_the_table_and_in_every_plot(tmp_path: Path) -> None:
@@ -77,7 +75,7 @@ def test_every_candidate_is_in_the_table_and_in_every_plot(tmp_path: Path) -> No
 
 
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
-    save_picture(tmp_path / "images" / "<img src=x onerror=1>.png")
+    save_image(tmp_path / "images" / "<img src=x onerror=1>.png")
     save_labels(tmp_path / "labels" / "<img src=x onerror=1>.png", PIXELS.astype(np.uint16))
     found = Page(page(tmp_path, [Answering(name=HOSTILE)], [Published(HOSTILE, "r", "m", "d", 1.0)]))
     assert HOSTILE in found.texts
@@ -86,14 +84,14 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     assert not any("onerror" in attributes for _, attributes in found.tags)
 
 
-def test_the_worst_picture_has_a_panel(tmp_path: Path) -> None:
+def test_the_worst_image_has_a_panel(tmp_path: Path) -> None:
     texts = Page(page(tmp_path, [Answering()])).texts
     assert texts[texts.index("worst") + 1] == ": 1"
 
 
 def test_the_plots_hold_a_point_for_every_setting(tmp_path: Path) -> None:
-    candidates = [Answering(), Answering((ONE, QUARTERS), name="other")]
-    found = Page(page(tmp_path, candidates))
+    systems = [Answering(), Answering((ONE, QUARTERS), name="other")]
+    found = Page(page(tmp_path, systems))
     assert found.count("rect") == 3 * (3 + 2 + 2), "one beside each name too"
     assert found.count("polyline") == 3 * 2
 
@@ -105,7 +103,7 @@ def test_twelve_candidates_have_marks_of_their_own_alike_in_table_and_plots(tmp_
     plots = [" ".join(names) for tag, names in classes if tag == "g"]
     assert len(set(table)) == 12
     assert plots == table[::-1] * 3
-    assert marks(13)[12] == marks(13)[0]
+    assert series_styles(13)[12] == series_styles(13)[0]
 
 
 @pytest.mark.parametrize("classes", [False, True])
@@ -124,7 +122,7 @@ def test_the_papers_figures_stand_beside_those_of_the_run(tmp_path: Path) -> Non
     cells = Page(page(tmp_path, [Answering((QUARTERS,))], rows, classes=True)).texts
     one, two = (cells.index(row.source) for row in rows)
     joined = [text for text in cells[one : two + 15] if text]
-    # The second picture is all sky, of which a quarter is found; the others go to classes that it does not have.
+    # The second image is all sky, of which a quarter is found; the others go to classes that it does not have.
     assert joined[:8] == ["DWC table 3", "global", "46.6", "74.1", "–", "62.5", "75.0", "76.7"]
     assert joined[8:16] == [
         "DWC table 6",
@@ -181,12 +179,12 @@ def test_points_stay_within_the_ticks(places: list[tuple[float, float]]) -> None
 
 @given(st.lists(st.floats(0, 200), min_size=1, max_size=8))
 def test_names_are_kept_apart_and_within_the_plot(heights: list[float]) -> None:
-    placed = apart(heights, 15, 232)
+    placed = spread_labels(heights, 15, 232)
     assert (np.diff(sorted(placed)) >= 15 - 1e-9).all()
     assert max(placed) <= 232
     assert np.argsort(placed, kind="stable").tolist() == np.argsort(heights, kind="stable").tolist()
 
 
 def test_names_that_are_apart_stay() -> None:
-    assert apart([100, 20, 50], 15, 232) == [100, 20, 50]
-    assert apart([230, 230], 15, 232) == [217, 232]
+    assert spread_labels([100, 20, 50], 15, 232) == [100, 20, 50]
+    assert spread_labels([230, 230], 15, 232) == [217, 232]

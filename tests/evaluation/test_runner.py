@@ -1,4 +1,4 @@
-"""Runs: every picture scored once, whatever ended the run before."""
+"""Runs: every image scored once, whatever ended the run before."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ import pytest
 from jaxtyping import Integer, UInt8
 
 from tests.builders.scenes import quarter_labels
-from tests.builders.truth_files import save_labels, save_picture
-from walkcut.backbones import load_extractor
+from tests.builders.truth_files import save_image, save_labels
+from walkcut.backbones import load_backbone
 from walkcut.errors import SettingsError
 from walkcut.evaluation.datasets import Dataset, read_dataset
 from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.runner import Run
 from walkcut.evaluation.summary import at_segments, summarise
-from walkcut.evaluation.systems import Candidate, TreeCandidate, baseline_candidates
+from walkcut.evaluation.systems import System, TreeSystem, baseline_systems
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.segmentation.methods.flat import KMeans
-from walkcut.segmentation.presets import Recipe
+from walkcut.segmentation.presets import Preset
 from walkcut.segmentation.segmenter import Segmenter, load_segmenter
 
 Labels = Integer[np.ndarray, "y x"]
@@ -48,18 +48,18 @@ class Answering:
         return self.answers
 
 
-def dataset(root: Path, *, classes: bool = False, pictures: int = 3) -> Dataset:
-    """Pictures whose truth is the quarters."""
-    for number in range(pictures):
-        save_picture(root / "images" / f"{number}.png", *SIZE)
+def dataset(root: Path, *, classes: bool = False, images: int = 3) -> Dataset:
+    """Images whose truth is the quarters."""
+    for number in range(images):
+        save_image(root / "images" / f"{number}.png", *SIZE)
         save_labels(root / "labels" / f"{number}.png", QUARTERS.astype(np.uint8))
     if classes:
         (root / "classes.txt").write_text("sky\nsea\nland\nman\nbeast\n")
     return read_dataset("folder", root, "val")
 
 
-def summary(root: Path, candidate: Candidate, *, classes: bool = False) -> dict:
-    run = Run(candidate, dataset(root, classes=classes), PROTOCOLS["native"], frozenset({"0", "1"}))
+def summary(root: Path, system: System, *, classes: bool = False) -> dict:
+    run = Run(system, dataset(root, classes=classes), PROTOCOLS["native"], frozenset({"0", "1"}))
     return summarise(run, list(run.results()))
 
 
@@ -102,44 +102,44 @@ def test_the_best_setting_is_reported_and_every_other_listed(tmp_path: Path) -> 
 
 
 def test_counts_are_added_up_before_they_are_divided(tmp_path: Path) -> None:
-    pictures = dataset(tmp_path, classes=True, pictures=2)
+    images = dataset(tmp_path, classes=True, images=2)
     save_labels(tmp_path / "labels" / "1.png", np.full(SIZE, 4, np.uint8))
-    run = Run(Answering((QUARTERS,)), pictures, PROTOCOLS["native"])
+    run = Run(Answering((QUARTERS,)), images, PROTOCOLS["native"])
     found = summarise(run, list(run.results()))
     assert found["accuracy"] == pytest.approx((1 + 1 / 4) / 2)
-    # In the second picture three extra segments fall to classes that it does not have.
+    # In the second image three extra segments fall to classes that it does not have.
     assert found["miou_hungarian"] == pytest.approx(np.mean([1 / 2] * 3 + [1] + [1 / 4]))
     assert found["per_image"]["miou"] == pytest.approx((1 + 1 / 4 / 4) / 2)
 
 
 def test_a_run_goes_on_where_it_was_ended(tmp_path: Path) -> None:
-    def run_out(candidate: Answering = Answering()) -> None:
-        if len(candidate.asked) == 2:
+    def run_out(system: Answering = Answering()) -> None:
+        if len(system.asked) == 2:
             raise KeyboardInterrupt
 
     ended = Answering()
     ended = Answering(asked=ended.asked, hook=lambda: run_out(ended))
-    pictures, record = dataset(tmp_path), tmp_path / "deep" / "record.jsonl"
+    images, record = dataset(tmp_path), tmp_path / "deep" / "record.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        list(Run(ended, pictures, PROTOCOLS["native"]).results(record))
+        list(Run(ended, images, PROTOCOLS["native"]).results(record))
     with record.open("a") as file:
         file.write('{"name": "2", "seco')
     later = Answering()
-    results = list(Run(later, pictures, PROTOCOLS["native"]).results(record))
+    results = list(Run(later, images, PROTOCOLS["native"]).results(record))
     assert [result.name for result in results] == ["0", "1", "2"]
     assert (len(ended.asked), len(later.asked)) == (2, 1)
     assert [result.scores for result in results] == [results[0].scores] * 3
-    again = list(Run(later, pictures, PROTOCOLS["native"]).results(record))
+    again = list(Run(later, images, PROTOCOLS["native"]).results(record))
     assert again == results
     assert len(later.asked) == 1
 
 
 def test_the_record_of_another_run_is_refused(tmp_path: Path) -> None:
-    pictures, record = dataset(tmp_path), tmp_path / "record.jsonl"
-    list(Run(Answering(), pictures, PROTOCOLS["native"]).results(record))
+    images, record = dataset(tmp_path), tmp_path / "record.jsonl"
+    list(Run(Answering(), images, PROTOCOLS["native"]).results(record))
     before = record.read_text()
     with pytest.raises(SettingsError, match=r"record.jsonl holds the results of another run: delete it, or choose"):
-        list(Run(Answering(version="2"), pictures, PROTOCOLS["native"]).results(record))
+        list(Run(Answering(version="2"), images, PROTOCOLS["native"]).results(record))
     assert record.read_text() == before
 
 
@@ -152,33 +152,33 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
 
 
 def test_counts_and_boundaries_come_back_from_a_record(tmp_path: Path) -> None:
-    pictures, record = dataset(tmp_path, classes=True), tmp_path / "record.jsonl"
-    run = Run(Answering(), pictures, PROTOCOLS["native"], frozenset({"1"}))
+    images, record = dataset(tmp_path, classes=True), tmp_path / "record.jsonl"
+    run = Run(Answering(), images, PROTOCOLS["native"], frozenset({"1"}))
     assert summarise(run, list(run.results(record))) == summarise(run, list(run.results(record)))
 
 
 def test_the_truths_number_of_parts_is_told(tmp_path: Path) -> None:
-    candidate = Answering()
-    list(Run(candidate, dataset(tmp_path), PROTOCOLS["native"]).results())
-    assert candidate.asked == [4] * 3
+    system = Answering()
+    list(Run(system, dataset(tmp_path), PROTOCOLS["native"]).results())
+    assert system.asked == [4] * 3
 
 
 def test_a_tree_is_a_candidate_at_its_granularities() -> None:
-    segmenter = Segmenter(load_extractor("embedded"), Recipe("s", KMeans(clusters=None)))
-    candidate = TreeCandidate(segmenter, (Level.AUTO, Segments(2)))
+    segmenter = Segmenter(load_backbone("classical"), Preset("s", KMeans(clusters=None)))
+    system = TreeSystem(segmenter, (Level.AUTO, Segments(2)))
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    auto, two = candidate.segment(image, 5)
-    assert isinstance(candidate, Candidate)
-    assert candidate.settings == ("auto", "2")
+    auto, two = system.segment(image, 5)
+    assert isinstance(system, System)
+    assert system.settings == ("auto", "2")
     assert (len(np.unique(auto)), len(np.unique(two))) == (5, 2)
 
 
 def test_the_papers_baselines_run_on_the_same_model() -> None:
-    candidates = baseline_candidates(load_segmenter("embedded", "diffseg"))
+    systems = baseline_systems(load_segmenter("classical", "diffseg"))
     names = ["diffseg-table1-kmeans-c", "diffseg-table1-dbscan", "tokencut", "diffcut-table1-maskcut"]
-    assert [candidate.name for candidate in candidates] == names
-    for candidate in candidates:
-        (labels,) = candidate.segment(np.zeros((32, 32, 3), np.uint8), 2)
+    assert [system.name for system in systems] == names
+    for system in systems:
+        (labels,) = system.segment(np.zeros((32, 32, 3), np.uint8), 2)
         assert labels.shape == (32, 32)
 
 

@@ -28,14 +28,14 @@ CONFIG = (
 )
 SIZE = (30, 40)
 FILE = png(quarters(*SIZE))
-PICTURE = data_url(FILE)
+IMAGE = data_url(FILE)
 NOON = "2026-11-20T12:00:00Z"
 PATIENCE_S = 90.0  # on a machine that has other work: no test needs it
 
 Json = dict[str, Any]
 
 
-def picture(number: int) -> bytes:
+def make_image(number: int) -> bytes:
     """A file that is different for each number."""
     return png(quarters(SIZE[0], SIZE[1] + number))
 
@@ -110,7 +110,7 @@ class Backend:
         return requests.post(f"{self.url}{path}", json=document, timeout=PATIENCE_S)
 
     def predict(self, *references: str, line: str = "") -> list[Any]:
-        """The results for pictures; with a line, for an annotator who typed it."""
+        """The results for images; with a line, for an annotator who typed it."""
         context = {"result": [{"type": "textarea", "value": {"text": [line]}}]} if line else None
         tasks = [{"id": number, "data": {"photo": reference}} for number, reference in enumerate(references, 1)]
         body = {"tasks": tasks, "project": f"{PROJECT}.1", "label_config": CONFIG, "params": {"context": context}}
@@ -122,7 +122,7 @@ class Backend:
         """What Label Studio sends before most calls."""
         return self.post("/setup", {"project": f"{PROJECT}.1", "schema": CONFIG, "hostname": "", "extra_params": None})
 
-    def submit(self, annotation: int, reference: str = PICTURE, **more: Any) -> requests.Response:
+    def submit(self, annotation: int, reference: str = IMAGE, **more: Any) -> requests.Response:
         """An annotation of this number."""
         return self.post("/webhook", submitted(annotation, reference, **more))
 
@@ -131,7 +131,7 @@ class Backend:
         store = ProjectStore(self.state, self._environment.get("WALKCUT_DATABASE_URL", ""))
         try:
             events = {each.body["annotation"]["id"] for each in store.events(PROJECT) if each.body}
-            return events, {each.annotation for each in store.taught(PROJECT)}
+            return events, {each.annotation for each in store.processed(PROJECT)}
         finally:
             store.close()
 
@@ -140,7 +140,7 @@ class Backend:
         wait_for(f"lessons of {annotations}", lambda: self.stored()[1] >= set(annotations), PATIENCE_S)
 
 
-def submitted(annotation: int, reference: str = PICTURE, *, padding: int = 0, size: tuple[int, int] = SIZE) -> Json:
+def submitted(annotation: int, reference: str = IMAGE, *, padding: int = 0, size: tuple[int, int] = SIZE) -> Json:
     """The webhook of an annotation, with so many more bytes."""
     mask = np.zeros(size, bool)
     mask[: size[0] // 2] = True

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.backend import CONFIG, PICTURE, PROJECT, Backend, running
+from tests.faults.backend import CONFIG, IMAGE, PROJECT, Backend, running
 from tests.storage.conftest import postgres  # noqa: F401  # a fixture
 from walkcut.storage import ProjectStore
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    """A backend with short time-outs, on SQLite, which has seen `PICTURE`."""
+    """A backend with short time-outs, on SQLite, which has seen `IMAGE`."""
     folder = tmp_path_factory.mktemp("shared")
     database = f"sqlite:///{folder / 'state.sqlite3'}?timeout=1"
     with running(
@@ -21,7 +21,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
         WALKCUT_FETCH_TIMEOUT="1",
         WALKCUT_PREDICT_TIMEOUT="8",
     ) as backend:
-        assert backend.predict(PICTURE)[0]
+        assert backend.predict(IMAGE)[0]
         yield backend
 
 
@@ -37,6 +37,6 @@ def backend(shared: Backend) -> Backend:
 def folder(tmp_path: Path) -> Path:
     """A folder for a backend of its own, whose project is known."""
     store = ProjectStore(tmp_path / "state")
-    store.remember_setup(PROJECT, CONFIG, {})
+    store.save_setup(PROJECT, CONFIG, {})
     store.close()
     return tmp_path

@@ -1,4 +1,4 @@
-"""Hosts of pictures that misbehave, and a Label Studio that comes and goes."""
+"""Hosts of images that misbehave, and a Label Studio that comes and goes."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.faults.backend import FILE, PROJECT, picture
+from tests.faults.backend import FILE, PROJECT, make_image
 
 
 class Host(ThreadingHTTPServer):
@@ -55,9 +55,9 @@ def _head(handler: _Handler, length: int, kind: str = "image/png") -> None:
 
 
 def good(handler: _Handler) -> None:
-    """The picture whose number stands at the end of the path."""
+    """The image whose number stands at the end of the path."""
     digits = "".join(filter(str.isdigit, handler.path))
-    body = picture(int(digits or 0))
+    body = make_image(int(digits or 0))
     _head(handler, len(body))
     handler.wfile.write(body)
 
@@ -82,14 +82,14 @@ def dripping(handler: _Handler) -> None:
 
 
 def half(handler: _Handler) -> None:
-    """Half of the picture, and no end."""
+    """Half of the image, and no end."""
     _head(handler, len(FILE))
     handler.wfile.write(FILE[: len(FILE) // 2])
     handler.server.release.wait()
 
 
 def reset(handler: _Handler) -> None:
-    """Half of the picture, then the connection breaks."""
+    """Half of the image, then the connection breaks."""
     _head(handler, len(FILE))
     handler.wfile.write(FILE[: len(FILE) // 2])
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.backend import PICTURE, running
+from tests.faults.backend import IMAGE, running
 
 
 def test_the_clock_jumps_both_ways(folder: Path) -> None:
@@ -23,7 +23,7 @@ def test_the_clock_jumps_both_ways(folder: Path) -> None:
         answers = []
         for number, jump in enumerate(("+0", "+3650d", "-3650d", "+0"), 1):
             clock.write_text(jump)
-            (answer,) = backend.predict(PICTURE, line="3")
+            (answer,) = backend.predict(IMAGE, line="3")
             answers.append([item["value"].get("rle") for item in answer["result"]])  # labels may be learned meanwhile
             assert backend.submit(number).ok
             backend.learns(*range(1, number + 1))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.builders.postgres import Postgres
 from tests.builders.processes import wait_for
-from tests.faults.backend import PATIENCE_S, PICTURE, Backend, running, submitting
+from tests.faults.backend import IMAGE, PATIENCE_S, Backend, running, submitting
 
 
 def test_a_locked_database_is_told_and_costs_no_prediction(backend: Backend) -> None:
@@ -17,8 +17,8 @@ def test_a_locked_database_is_told_and_costs_no_prediction(backend: Backend) -> 
     with closing(sqlite3.connect(backend.state.parent / "state.sqlite3")) as other:
         other.execute("BEGIN IMMEDIATE")
         assert backend.submit(2).status_code == 503
-        assert backend.predict(PICTURE)[0]
-        assert backend.predict(PICTURE, line="3")[0]["result"]
+        assert backend.predict(IMAGE)[0]
+        assert backend.predict(IMAGE, line="3")[0]["result"]
         assert backend.set_up().ok
         other.rollback()
     backend.says("state.sqlite3 cannot be used now (database is locked)", after=begin)
@@ -54,7 +54,7 @@ def test_postgresql_is_restarted_under_load(tmp_path: Path, postgres: Postgres) 
                 postgres.start()
             known = len(acknowledged)
             wait_for("submissions", lambda: len(acknowledged) > known + 2, PATIENCE_S)
-        assert backend.predict(PICTURE)[0]
+        assert backend.predict(IMAGE)[0]
         backend.learns(*acknowledged)
         assert "geheim" not in backend.log
         assert "Traceback" not in backend.log

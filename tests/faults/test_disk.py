@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.scenes import data_url
-from tests.faults.backend import PATIENCE_S, PICTURE, Backend, picture, running
+from tests.faults.backend import IMAGE, PATIENCE_S, Backend, make_image, running
 
 LARGE = 400_000  # bytes of an event that does not fit; half a megabyte would go through a file of the web server's
 
@@ -33,14 +33,14 @@ def check_trouble(backend: Backend, said: str, spoil: Callable[[], None], mend: 
     assert backend.set_up().ok
     assert backend.submit(1).ok
     backend.learns(1)
-    assert backend.predict(PICTURE)[0]
+    assert backend.predict(IMAGE)[0]
     spoil()
     begin = len(backend.log)
     assert backend.submit(2, padding=LARGE).status_code == 503
     backend.says("walkcut.sqlite3 cannot be used now", said, after=begin)
-    assert backend.predict(PICTURE)[0], "a picture that was seen"
-    assert backend.predict(data_url(picture(3)))[0], "and one that was not"
-    assert backend.predict(PICTURE, line="3")[0]["result"]
+    assert backend.predict(IMAGE)[0], "an image that was seen"
+    assert backend.predict(data_url(make_image(3)))[0], "and one that was not"
+    assert backend.predict(IMAGE, line="3")[0]["result"]
     mend()
     assert backend.submit(3, padding=LARGE).ok
     backend.learns(3)
@@ -93,7 +93,7 @@ def test_a_folder_whose_permissions_are_taken_away(tmp_path: Path, bound: Sequen
         modes = {path: path.stat().st_mode for path in (backend.state, *backend.state.rglob("*"))}
         for path in modes:
             path.chmod(0o555 if path.is_dir() else 0o444)
-        assert backend.predict(data_url(picture(3)))[0]
+        assert backend.predict(data_url(make_image(3)))[0]
         backend.says("the cut tree", "was not kept", "Permission denied", str(backend.state / "trees"))
         acknowledged = [number for number in range(2, 8) if backend.submit(number).ok]  # files that are open stay so
         for path, mode in modes.items():

@@ -8,7 +8,7 @@ import requests
 from benchmarks.processes import descendants
 from tests.builders.processes import wait_for
 from tests.builders.scenes import data_url, png, quarters
-from tests.faults.backend import PATIENCE_S, PICTURE, Backend, kill_model, running, submitting
+from tests.faults.backend import IMAGE, PATIENCE_S, Backend, kill_model, running, submitting
 
 
 def test_a_backend_that_is_killed_at_work_has_all_that_it_acknowledged(folder: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_backend_that_is_killed_at_work_has_all_that_it_acknowledged(folder: P
             wait_for("its processes to end", lambda: not any(map(_runs, orphans)), PATIENCE_S)
             backend.start()
         backend.learns(*acknowledged)
-        assert backend.predict(PICTURE)[0]
+        assert backend.predict(IMAGE)[0]
 
 
 def _runs(pid: int) -> bool:
@@ -43,7 +43,7 @@ def test_a_model_that_is_killed_at_work_answers_nevertheless(backend: Backend) -
         assert len(batch.result()) == 2
     backend.says("the model's process ended", "it is started again", after=begin)
     wait_for("both answers", lambda: all(backend.predict(*large)), PATIENCE_S)  # where there was no time for them
-    assert backend.predict(PICTURE, line="3")[0]["result"]
+    assert backend.predict(IMAGE, line="3")[0]["result"]
 
 
 def _is_predicting(backend: Backend) -> bool:

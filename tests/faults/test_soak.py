@@ -15,15 +15,15 @@ import requests
 from benchmarks import load
 from tests.builders.processes import free_port, wait_for
 from tests.builders.scenes import data_url
-from tests.faults.backend import PATIENCE_S, PROJECT, Backend, kill_model, picture, running, submitted, submitting
+from tests.faults.backend import PATIENCE_S, PROJECT, Backend, kill_model, make_image, running, submitted, submitting
 from tests.faults.hosts import dripping, good, half, hosting, label_studio, reset, silent
-from walkcut.learning.examples import Lesson
+from walkcut.learning.examples import AnnotationFeedback
 from walkcut.storage import ProjectStore
 
 pytestmark = pytest.mark.soak
 
 CHAOS_S = 300.0
-REFERENCES = [data_url(picture(number)) for number in range(12)]
+REFERENCES = [data_url(make_image(number)) for number in range(12)]
 
 
 def test_ten_minutes_of_load() -> None:
@@ -82,7 +82,7 @@ def no_room(backend: Backend) -> Iterator[None]:
 
 @contextmanager
 def bad_hosts(backend: Backend) -> Iterator[None]:
-    """Pictures that never come."""
+    """Images that never come."""
     answers = {"/silent": silent, "/dripping": dripping, "/half": half, "/reset": reset, "/good": good}
     with hosting(answers) as host:
         results = backend.predict(*(f"{host.url}{path}1.png" for path in answers))
@@ -110,9 +110,9 @@ def _predict(backend: Backend) -> list[Any]:
         return [None]
 
 
-def _lessons(backend: Backend) -> dict[int, Lesson]:
+def _lessons(backend: Backend) -> dict[int, AnnotationFeedback]:
     with closing(ProjectStore(backend.state, f"sqlite:///{_database(backend)}")) as store:
-        return {lesson.annotation: lesson for lesson, _ in store.all_lessons(PROJECT)}
+        return {lesson.annotation: lesson for lesson, _ in store.all_feedback(PROJECT)}
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def backend_with_studio(folder: Path, port: int) -> Iterator[Backend]:
         folder,
         WALKCUT_DATABASE_URL=f"sqlite:///{folder / 'state.sqlite3'}?timeout=1",
         WALKCUT_FETCH_TIMEOUT="1",
-        WALKCUT_COMPARE_SECONDS="0",
+        WALKCUT_SYNC_INTERVAL="0",
         LABEL_STUDIO_URL=f"http://127.0.0.1:{port}",
         LABEL_STUDIO_API_KEY="0123456789abcdef",
     ) as backend:

@@ -3,32 +3,32 @@
 from pathlib import Path
 
 from tests.builders.processes import free_port
-from tests.faults.backend import PICTURE, running, submitted
+from tests.faults.backend import IMAGE, running, submitted
 from tests.faults.hosts import hosting, label_studio
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
-PICTURE_THERE = "/data/upload/1/1.png"
+IMAGE_THERE = "/data/upload/1/1.png"
 
 
 def test_label_studio_comes_goes_and_comes_back(folder: Path) -> None:
     port = free_port()
-    (annotation,) = [submitted(5, PICTURE_THERE, size=(30, 41))["annotation"]]
+    (annotation,) = [submitted(5, IMAGE_THERE, size=(30, 41))["annotation"]]
     studio = label_studio([annotation])
     with running(
         folder,
         LABEL_STUDIO_URL=f"http://127.0.0.1:{port}",
         LABEL_STUDIO_API_KEY=TOKEN,
-        WALKCUT_COMPARE_SECONDS="2",
+        WALKCUT_SYNC_INTERVAL="2",
     ) as backend:
         backend.says(f"Label Studio at http://127.0.0.1:{port} cannot be reached", "was not compared")
-        assert backend.predict(PICTURE, PICTURE_THERE)[1] == []
+        assert backend.predict(IMAGE, IMAGE_THERE)[1] == []
         with hosting(studio, port) as host:
             backend.learns(5)
-            assert backend.predict(PICTURE_THERE)[0]
+            assert backend.predict(IMAGE_THERE)[0]
         begin = len(backend.log)
-        assert backend.submit(6, PICTURE_THERE, size=(30, 41)).ok, "while it is away again"
+        assert backend.submit(6, IMAGE_THERE, size=(30, 41)).ok, "while it is away again"
         backend.says("nothing learned yet from ANNOTATION_CREATED in project 7", after=begin)
-        assert backend.predict(PICTURE)[0], "pictures from elsewhere come"
+        assert backend.predict(IMAGE)[0], "images from elsewhere come"
         studio["/api/tasks/1/annotations"] = label_studio([annotation, submitted(6, size=(30, 41))["annotation"]])[
             "/api/tasks/1/annotations"
         ]

@@ -8,16 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders.graphs import block_walk, random_walk
-from walkcut.errors import GranularityError, SegmentationError, TreeFileError
-from walkcut.hierarchy.cut_tree import CutTree, grow_tree
+from tests.builders.graphs import random_walk
+from walkcut.errors import SegmentationError, TreeFileError
+from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level, Segments, Threshold, Walk
-from walkcut.hierarchy.hierarchy import Hierarchy, renumber
+from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.segmentation.algorithms.ncut import FixedThreshold, recursive_ncut
-from walkcut.segmentation.algorithms.upsampling import Scores, assign_pixels, score_leaves
+from walkcut.segmentation.algorithms.upsampling import assign_pixels, leaf_score_maps
 
 LEVELS = {Level.COARSE: 1, Level.MEDIUM: 2, Level.FINE: 3}
-# A picture of one row; leaves 0-3, of which 0 and 1 join at 0.9, 2 and 3 at 0.5, and all at 0.1.
+# An image of one row; leaves 0-3, of which 0 and 1 join at 0.9, 2 and 3 at 0.5, and all at 0.1.
 ROW = CutTree(
     np.array([[0, 1, 1, 2, 3]], np.uint16),
     Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True])),
@@ -31,16 +31,15 @@ few = settings(max_examples=20)
 
 def test_its_bytes_are_those_of_its_arrays() -> None:
     assert ROW.nbytes == 5 * 2 + 6 * 8 + 3 * 8 + 3 + 4 * 2 * 2
-    scores = Scores(torch.zeros(4, 2, 3), torch.zeros(4, 4), torch.zeros(4, dtype=torch.int64))
-    assert replace(ROW, scores=scores, descriptors=None).nbytes == 5 * 2 + 6 * 8 + 3 * 8 + 3 + 24 * 4 + 16 * 4 + 4 * 8
+    assert replace(ROW, descriptors=None).nbytes == 5 * 2 + 6 * 8 + 3 * 8 + 3
 
 
 def random_tree(seed: int, *, max_leaves: int = 8) -> CutTree:
-    """A tree of the product's own making, with scores."""
+    """A tree of the product's own making."""
     F = random_walk(30, seed)
     leaf_of, hierarchy = recursive_ncut(F, rule=FixedThreshold(0.98), max_leaves=max_leaves)
-    scores = score_leaves(F, torch.from_numpy(leaf_of), (5, 6))
-    return grow_tree(assign_pixels(scores, (13, 17)), hierarchy, LEVELS, scores)
+    scores = leaf_score_maps(F, torch.from_numpy(leaf_of), (5, 6))
+    return build_tree(assign_pixels(scores, (13, 17)), hierarchy, LEVELS)
 
 
 @pytest.mark.parametrize(
@@ -68,14 +67,14 @@ def test_a_granularity_picks_its_joints(granularity: Level | Segments | Threshol
 
 def test_a_walk_of_more_steps_makes_cuts_dearer_than_the_dearest_of_the_rule() -> None:
     # 1 - (1 - 0.1)² = 0.19 < 0.3, the dearest cut; 1 - (1 - 0.3)² = 0.51 is too dear, and so is 1 - (1 - 0.1)⁴ = 0.34.
-    joints, costs = ROW.hierarchy.joints, np.array([0.9, 0.3, 0.1])
-    tree = replace(ROW, hierarchy=Hierarchy(joints, costs, np.array([False, True, True])))
+    merges, costs = ROW.hierarchy.merges, np.array([0.9, 0.3, 0.1])
+    tree = replace(ROW, hierarchy=Hierarchy(merges, costs, np.array([False, True, True])))
     assert [tree.segments(Walk(steps)) for steps in (1, 2, 3, 4)] == [3, 2, 2, 1]
 
 
 def test_a_walk_makes_no_cut_that_the_rule_would_not() -> None:
     costs = np.array([0.3, 0.3, 0.3])
-    tree = replace(ROW, hierarchy=Hierarchy(ROW.hierarchy.joints, costs, np.array([False, False, True])))
+    tree = replace(ROW, hierarchy=Hierarchy(ROW.hierarchy.merges, costs, np.array([False, False, True])))
     assert tree.segments(Walk(1)) == tree.segments(Level.AUTO) == 2
 
 
@@ -88,20 +87,22 @@ def test_longer_walks_are_never_finer_and_one_step_is_automatic(seed: int, steps
 
 
 def test_a_segment_looks_like_the_mean_of_its_pixels_not_of_its_leaves() -> None:
-    two = ROW.describe(Level.MEDIUM)  # of one and two pixels: means (1/3, 2/3) and (1/8, 7/8), roots of unit length
+    two = ROW.segment_descriptors(
+        Level.MEDIUM
+    )  # of one and two pixels: means (1/3, 2/3) and (1/8, 7/8), roots of unit length
     assert two**2 == pytest.approx(np.array([[1 / 3, 2 / 3], [1 / 8, 7 / 8]]), abs=1e-3)
-    assert ROW.describe(np.array([0, 0, 1, 1])).tolist() == two.tolist()
-    assert ROW.describe_parts(np.array([[1, 1, 0, 0]]))[0] == pytest.approx([0.5**0.5, 0.5**0.5], abs=1e-3)
+    assert ROW.segment_descriptors(np.array([0, 0, 1, 1])).tolist() == two.tolist()
+    assert ROW.part_descriptors(np.array([[1, 1, 0, 0]]))[0] == pytest.approx([0.5**0.5, 0.5**0.5], abs=1e-3)
 
 
 def test_a_tree_that_no_segmenter_made_has_no_looks() -> None:
-    with pytest.raises(SegmentationError, match="segment the picture again"):
-        replace(ROW, descriptors=None).describe(Level.AUTO)
+    with pytest.raises(SegmentationError, match="segment the image again"):
+        replace(ROW, descriptors=None).segment_descriptors(Level.AUTO)
 
 
 def test_what_stands_apart_clearly_says_so() -> None:
-    assert ROW.separations(Segments(3)).tolist() == pytest.approx([0.9, 0.5, 0.5])
-    assert ROW.separations(Segments(1)).tolist() == [1]
+    assert ROW.distinctness(Segments(3)).tolist() == pytest.approx([0.9, 0.5, 0.5])
+    assert ROW.distinctness(Segments(1)).tolist() == [1]
 
 
 @few
@@ -123,45 +124,20 @@ def test_a_threshold_cuts_what_costs_no_more(seed: int) -> None:
 
 @few
 @given(st.integers(0, 1000))
-def test_at_the_leaves_both_assignments_agree(seed: int) -> None:
-    tree = random_tree(seed)
-    leaves = Segments(tree.hierarchy.leaves)
-    assert tree.labels_by_mean(leaves).tolist() == tree.labels(leaves).tolist()
-
-
-def test_automatic_segments_by_mean_are_those_of_a_recursion_that_stops_there() -> None:
-    F = block_walk([13, 9, 8])
-    leaf_of, hierarchy = recursive_ncut(F, rule=FixedThreshold(0.6), max_leaves=20)
-    scores = score_leaves(F, torch.from_numpy(leaf_of), (5, 6))
-    tree = grow_tree(assign_pixels(scores, (13, 17)), hierarchy, LEVELS, scores)
-    assert tree.segments(Level.AUTO) == 3
-    automatic = torch.from_numpy(renumber(hierarchy.tops(~hierarchy.cut)[leaf_of]))
-    by_mean = renumber(assign_pixels(score_leaves(F, automatic, (5, 6)), (13, 17)).astype(np.int64))
-    assert tree.labels_by_mean(Level.AUTO).tolist() == by_mean.tolist()
-
-
-def test_a_merged_tree_has_no_means() -> None:
-    with pytest.raises(GranularityError, match="use labels"):
-        ROW.labels_by_mean(Level.AUTO)
-
-
-@few
-@given(st.integers(0, 1000))
 def test_a_stored_tree_answers_as_the_one_it_was(seed: int) -> None:
     tree = random_tree(seed)
     tree = replace(tree, descriptors=np.random.default_rng(seed).random((tree.hierarchy.leaves, 3)).astype(np.float16))
     stored = CutTree.from_bytes(tree.to_bytes())
-    assert stored.describe(Segments(3)).tolist() == tree.describe(Segments(3)).tolist()
+    assert stored.segment_descriptors(Segments(3)).tolist() == tree.segment_descriptors(Segments(3)).tolist()
     for granularity in (Level.AUTO, Level.FINE, Segments(5), Threshold(0.97)):
         assert stored.labels(granularity).tolist() == tree.labels(granularity).tolist()
-        assert stored.labels_by_mean(granularity).tolist() == tree.labels_by_mean(granularity).tolist()
     assert stored.levels == tree.levels
 
 
 def test_leaves_without_a_pixel_leave_the_tree() -> None:
-    tree = grow_tree(np.array([[3, 3, 0]]), ROW.hierarchy, LEVELS)
+    tree = build_tree(np.array([[3, 3, 0]]), ROW.hierarchy, LEVELS)
     assert tree.leaves.tolist() == [[0, 0, 1]]
-    assert tree.hierarchy.joints.tolist() == [[1, 0]]
+    assert tree.hierarchy.merges.tolist() == [[1, 0]]
     assert tree.hierarchy.costs.tolist() == [0.1]
 
 
@@ -177,7 +153,7 @@ def test_anything_but_a_tree_file_is_refused() -> None:
             CutTree.from_bytes(data)
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [3, 99])
 def test_a_file_of_another_version_is_refused(version: int) -> None:
     with np.load(io.BytesIO(ROW.to_bytes())) as file:
         arrays = {name: file[name] for name in file.files}
@@ -188,8 +164,8 @@ def test_a_file_of_another_version_is_refused(version: int) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        {"joints": np.array([[0, 1], [2, 3], [4, 4]])},
-        {"joints": np.array([[0, 1], [2, 5], [4, 3]])},
+        {"merges": np.array([[0, 1], [2, 3], [4, 4]])},
+        {"merges": np.array([[0, 1], [2, 5], [4, 3]])},
         {"costs": np.array([0.1, 0.5, 0.9])},
         {"costs": np.array([0.1])},
         {"leaves": np.array([[0, 9]], np.uint16)},
@@ -197,7 +173,6 @@ def test_a_file_of_another_version_is_refused(version: int) -> None:
         {"levels": np.array([1, 2])},
         {"descriptors": np.zeros((3, 2), np.float16)},
         {"descriptors": np.full((4, 2), np.nan, np.float16)},
-        {"scores": np.zeros((2, 1, 1)), "gram": np.zeros((4, 4)), "patches": np.zeros(4, int)},
     ],
     ids=lambda damage: next(iter(damage)),
 )

@@ -31,7 +31,7 @@ def test_opposite_features_look_most_different() -> None:
     assert np.linalg.norm(first - second) == pytest.approx(2)
 
 
-def test_a_grid_finer_than_the_picture_is_sampled_too() -> None:
+def test_a_grid_finer_than_the_image_is_sampled_too() -> None:
     leaves = np.array([[0, 1]], np.uint16)
     assert leaf_means(leaves, torch.tensor([[[1.0, 1.0, 0.5, 0.5]] * 3])).tolist() == [[1], [0.5]]
 

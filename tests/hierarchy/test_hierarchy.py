@@ -8,53 +8,53 @@ from walkcut.hierarchy.hierarchy import Hierarchy, Split, from_splits, renumber
 FOUR_LEAVES = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, True, True]))
 
 
-def groups(hierarchy: Hierarchy, joints: int) -> list[int]:
-    return renumber(hierarchy.tops(np.arange(hierarchy.leaves - 1) < joints)).tolist()
+def groups(hierarchy: Hierarchy, merges: int) -> list[int]:
+    return renumber(hierarchy.cluster_of(np.arange(hierarchy.leaves - 1) < merges)).tolist()
 
 
 def test_joints_are_carried_out_from_the_finest() -> None:
-    assert [groups(FOUR_LEAVES, joints) for joints in range(4)] == [[0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 1, 1], [0] * 4]
+    assert [groups(FOUR_LEAVES, merges) for merges in range(4)] == [[0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 1, 1], [0] * 4]
 
 
 def test_parting_costs_are_those_of_the_node_above() -> None:
-    assert FOUR_LEAVES.parting_costs().tolist() == [0.9, 0.9, 0.5, 0.5, 0.1, 0.1, 0]
+    assert FOUR_LEAVES.merge_costs().tolist() == [0.9, 0.9, 0.5, 0.5, 0.1, 0.1, 0]
 
 
 def test_leaves_that_go_take_their_joint_with_them() -> None:
     pruned = FOUR_LEAVES.pruned(np.array([3, 0, 1]))
-    assert pruned.joints.tolist() == [[1, 2], [3, 0]]
+    assert pruned.merges.tolist() == [[1, 2], [3, 0]]
     assert pruned.costs.tolist() == [0.9, 0.1]
-    assert pruned.cut.tolist() == [False, True]
+    assert pruned.is_cut.tolist() == [False, True]
 
 
 def test_a_coarser_hierarchy_has_the_coarser_levels() -> None:
     leaf_of, coarser = FOUR_LEAVES.coarsened(3)
     assert leaf_of.tolist() == [0, 0, 1, 2]
-    assert coarser.joints.tolist() == [[1, 2], [0, 3]]
-    assert (coarser.costs.tolist(), coarser.cut.tolist()) == ([0.5, 0.1], [True, True])
+    assert coarser.merges.tolist() == [[1, 2], [0, 3]]
+    assert (coarser.costs.tolist(), coarser.is_cut.tolist()) == ([0.5, 0.1], [True, True])
     for most in (4, 9):
         leaf_of, same = FOUR_LEAVES.coarsened(most)
         assert leaf_of.tolist() == [0, 1, 2, 3]
-        assert same.joints.tolist() == FOUR_LEAVES.joints.tolist()
+        assert same.merges.tolist() == FOUR_LEAVES.merges.tolist()
 
 
 def test_a_single_leaf_has_no_joints() -> None:
     alone = FOUR_LEAVES.pruned(np.array([2]))
     assert alone.leaves == 1
-    assert alone.tops(np.zeros(0, bool)).tolist() == [0]
+    assert alone.cluster_of(np.zeros(0, bool)).tolist() == [0]
 
 
 def test_splits_become_joints_with_costs_that_only_rise_downwards() -> None:
     splits = [Split(0, (1, 2), 0.5, True), Split(1, (3, 4), 0.2, True), Split(2, (5, 6), 0.7, False)]
     hierarchy = from_splits(splits, leaves=[5, 3, 6, 4])
-    assert hierarchy.joints.tolist() == [[0, 2], [1, 3], [4, 5]]
+    assert hierarchy.merges.tolist() == [[0, 2], [1, 3], [4, 5]]
     assert hierarchy.costs.tolist() == [0.7, 0.5, 0.5]
-    assert hierarchy.cut.tolist() == [False, True, True]
+    assert hierarchy.is_cut.tolist() == [False, True, True]
 
 
 def test_a_rule_cuts_nothing_below_what_it_leaves_whole() -> None:
     splits = [Split(0, (1, 2), 0.5, False), Split(1, (3, 4), 0.6, True)]
-    assert from_splits(splits, leaves=[2, 3, 4]).cut.tolist() == [False, False]
+    assert from_splits(splits, leaves=[2, 3, 4]).is_cut.tolist() == [False, False]
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
@@ -65,7 +65,7 @@ def test_renumbering_keeps_the_partition_and_counts_from_first_appearance(labels
 
 
 def test_nodes_know_their_leaves_their_sums_and_the_nodes_above() -> None:
-    under = [np.flatnonzero(FOUR_LEAVES.under(node)).tolist() for node in range(7)]
-    assert under == [[0], [1], [2], [3], [0, 1], [2, 3], [0, 1, 2, 3]]
-    assert FOUR_LEAVES.totals(np.array([1, 2, 4, 8])).tolist() == [1, 2, 4, 8, 3, 12, 15]
+    leaves_under = [np.flatnonzero(FOUR_LEAVES.leaves_under(node)).tolist() for node in range(7)]
+    assert leaves_under == [[0], [1], [2], [3], [0, 1], [2, 3], [0, 1, 2, 3]]
+    assert FOUR_LEAVES.subtree_sums(np.array([1, 2, 4, 8])).tolist() == [1, 2, 4, 8, 3, 12, 15]
     assert FOUR_LEAVES.parents().tolist() == [4, 4, 5, 5, 6, 6, 6]

@@ -22,9 +22,9 @@ def noise(height: int = 18, width: int = 24) -> UInt8[np.ndarray, "y x 3"]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -64,10 +64,10 @@ def test_lossless_formats_come_back_exactly(kind: str, options: dict[str, Any]) 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "MPO"])
 def test_lossy_formats_come_back_nearly(kind: str) -> None:
     steps = np.linspace(0, 255, 24, dtype=np.uint8)
-    picture = np.broadcast_to(steps[None, :, None], (18, 24, 3))
+    image = np.broadcast_to(steps[None, :, None], (18, 24, 3))
     more = {"save_all": True, "append_images": [plain("RGB", "red").resize((24, 18))]} if kind == "MPO" else {}
-    found = decode(encode(Image.fromarray(picture.copy()), kind, **more), LIMITS)
-    assert np.abs(found.astype(int) - picture).max() < 12
+    found = decode(encode(Image.fromarray(image.copy()), kind, **more), LIMITS)
+    assert np.abs(found.astype(int) - image).max() < 12
 
 
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -117,19 +117,19 @@ def xmp_png() -> bytes:
     ids=["webp", "jpeg-xmp", "png-xmp", "png-late"],
 )
 def test_orientation_that_browsers_ignore_is_ignored(data: bytes) -> None:
-    """The sizes that Chromium 156 gave for pictures made in this way."""
+    """The sizes that Chromium 156 gave for images made in this way."""
     assert decode(data, LIMITS).shape == (18, 24, 3)
 
 
 @pytest.mark.parametrize("damage", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0", b"Exif\0\0nonsense nonsense"])
-def test_a_picture_with_damaged_exif_is_still_a_picture(damage: bytes) -> None:
+def test_a_image_with_damaged_exif_is_still_a_image(damage: bytes) -> None:
     assert decode(encode(Image.fromarray(noise()), "JPEG", exif=damage), LIMITS).shape == (18, 24, 3)
 
 
 def palette(*, transparency: int | bytes | None = None) -> bytes:
-    picture = plain("P", 1)
-    picture.putpalette([255, 0, 0, 10, 20, 30])
-    return encode(picture, "PNG", **({} if transparency is None else {"transparency": transparency}))
+    image = plain("P", 1)
+    image.putpalette([255, 0, 0, 10, 20, 30])
+    return encode(image, "PNG", **({} if transparency is None else {"transparency": transparency}))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_the_first_frame_counts(kind: str) -> None:
 
 
 def deep(values: list[float], dtype: str, kind: str = "TIFF") -> UInt8[np.ndarray, "n"]:
-    """Decode a picture whose top left pixels hold the values, and the others the last one."""
+    """Decode an image whose top left pixels hold the values, and the others the last one."""
     pixels = np.full((16, 16), values[-1], dtype)
     pixels[0, : len(values)] = values
     found = decode(encode(Image.fromarray(pixels), kind), LIMITS)
@@ -209,8 +209,8 @@ def test_deep_greys(dtype: str, kind: str, values: list[float], expected: list[i
     [
         (b"", "empty"),
         (b"<!DOCTYPE html><html>", "begin with b'<!DOCTYPE html>.*JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0", "no picture that walkcut reads"),
-        (b"P3\n16 16\n255\n" + b"0 " * 768, "no picture that walkcut reads"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "no image that walkcut reads"),
+        (b"P3\n16 16\n255\n" + b"0 " * 768, "no image that walkcut reads"),
         (b"RIFF\x10\0\0\0WAVEfmt ", "damaged"),
         (encode(Image.fromarray(noise()), "PNG")[:-60], "damaged: .*truncated.*save it anew"),
         (encode(plain("RGB", 0).resize((15, 99)), "PNG"), "15 x 99 pixels.*each side needs 16"),
@@ -218,7 +218,7 @@ def test_deep_greys(dtype: str, kind: str, values: list[float], expected: list[i
         (encode(plain("LAB", 0), "TIFF"), "of mode LAB. Convert"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_a_remedy(data: bytes, message: str) -> None:
+def test_what_is_no_image_is_refused_with_a_remedy(data: bytes, message: str) -> None:
     with pytest.raises(ImageDecodeError, match=f"(?s){message}"):
         decode(data, LIMITS)
 

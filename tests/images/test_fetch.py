@@ -23,7 +23,7 @@ def fetcher(site: Site, token: str = "", policy: FetchPolicy = FetchPolicy(), su
 
 def refused(fetching: Fetcher, reference: object, message: str, task_id: int | None = None) -> None:
     """Check that a fetch fails with a message that names the reference, and no secret."""
-    with pytest.raises(ImageFetchError, match=f"^cannot fetch the picture .*{message}") as caught:
+    with pytest.raises(ImageFetchError, match=f"^cannot fetch the image .*{message}") as caught:
         fetching.fetch(reference, task_id)
     assert not any(secret in str(caught.value) for secret in (LEGACY, PERSONAL, "signature"))
 
@@ -33,16 +33,16 @@ def authorizations(requests: list[Seen]) -> list[str | None]:
 
 
 def for_bearer(token: str) -> Route:
-    """A picture for whoever shows this access token."""
+    """An image for whoever shows this access token."""
 
     def route(handler: BaseHTTPRequestHandler) -> None:
         allowed = handler.headers.get("Authorization") == f"Bearer {token}"
-        (reply(body=b"picture") if allowed else reply(401))(handler)
+        (reply(body=b"image") if allowed else reply(401))(handler)
 
     return route
 
 
-def exchange(*access_tokens: str) -> Route:
+def send(*access_tokens: str) -> Route:
     """Label Studio's exchange of a personal access token, which gives these in turn."""
     left = list(access_tokens)
 
@@ -70,27 +70,27 @@ def test_data_url_needs_neither_web_nor_label_studio() -> None:
 @pytest.mark.parametrize("sub_path", ["", "/label-studio", "/label-studio/"])
 def test_label_studios_files_are_fetched_with_its_token(site: Site, reference: str, target: str, sub_path: str) -> None:
     expected = sub_path.rstrip("/") + target
-    site.routes[expected.partition("?")[0]] = reply(body=b"picture")
+    site.routes[expected.partition("?")[0]] = reply(body=b"image")
     fetching = fetcher(site, LEGACY, sub_path=sub_path)
-    assert fetching.fetch(reference) == b"picture"
-    assert fetching.fetch(f"{site.url}{sub_path.rstrip('/')}{reference}") == b"picture"
+    assert fetching.fetch(reference) == b"image"
+    assert fetching.fetch(f"{site.url}{sub_path.rstrip('/')}{reference}") == b"image"
     assert [request.target for request in site.seen] == [expected] * 2
     assert authorizations(site.seen) == [f"Token {LEGACY}"] * 2
 
 
 def test_local_files_come_from_disk_where_there_is_a_root(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"picture")
+    (tmp_path / "a.jpg").write_bytes(b"image")
     policy = FetchPolicy(local_files_root=tmp_path)
-    assert fetcher(site, LEGACY, policy).fetch("/data/local-files/?d=a.jpg") == b"picture"
-    assert Fetcher(policy, None).fetch("/data/local-files/?d=a.jpg") == b"picture"
+    assert fetcher(site, LEGACY, policy).fetch("/data/local-files/?d=a.jpg") == b"image"
+    assert Fetcher(policy, None).fetch("/data/local-files/?d=a.jpg") == b"image"
     assert not site.seen
 
 
 def test_cloud_files_are_presigned_and_fetched_without_the_token(site: Site, elsewhere: Site) -> None:
     site.routes["/tasks/7/presign/"] = redirect(f"{elsewhere.url}/b/a.jpg?X-Amz-Signature=signature", 303)
-    elsewhere.routes["/b/a.jpg"] = reply(body=b"picture")
+    elsewhere.routes["/b/a.jpg"] = reply(body=b"image")
     policy = FetchPolicy(allowed_hosts=frozenset({f"127.0.0.1:{elsewhere.server_port}"}))
-    assert fetcher(site, LEGACY, policy).fetch("s3://b/a.jpg", 7) == b"picture"
+    assert fetcher(site, LEGACY, policy).fetch("s3://b/a.jpg", 7) == b"image"
     uri = base64.urlsafe_b64encode(b"s3://b/a.jpg").decode()
     assert site.seen[0].target == f"/tasks/7/presign/?fileuri={uri}"
     assert authorizations(site.seen) == [f"Token {LEGACY}"]
@@ -129,8 +129,8 @@ def test_redirects_are_followed_and_the_token_stays_at_home(site: Site, elsewher
     site.routes["/data/upload/1/a.jpg"] = redirect("/data/b")
     site.routes["/data/b"] = redirect(f"{elsewhere.url}/c")
     elsewhere.routes["/c"] = redirect(f"{elsewhere.url}/d e#part", 307)
-    elsewhere.routes["/d%20e"] = reply(body=b"picture")
-    assert fetcher(site, LEGACY, OPEN).fetch(UPLOAD) == b"picture"
+    elsewhere.routes["/d%20e"] = reply(body=b"image")
+    assert fetcher(site, LEGACY, OPEN).fetch(UPLOAD) == b"image"
     assert authorizations(site.seen) == [f"Token {LEGACY}"] * 2
     assert authorizations(elsewhere.seen) == [None] * 2
 
@@ -161,20 +161,20 @@ def test_redirects_come_to_an_end(site: Site) -> None:
 def test_a_personal_token_is_exchanged_kept_and_renewed(site: Site) -> None:
     clock = Clock()
     first, second = (jwt(iat=0, exp=300, number=number) for number in (1, 2))
-    site.routes |= {"/ls/api/token/refresh/": exchange(first, second), "/ls" + UPLOAD: for_bearer(first)}
+    site.routes |= {"/ls/api/token/refresh/": send(first, second), "/ls" + UPLOAD: for_bearer(first)}
     fetching = Fetcher(FetchPolicy(), LabelStudioAccess(f"{site.url}/ls/", PERSONAL), clock=clock)
-    assert [fetching.fetch(UPLOAD) for _ in range(2)] == [b"picture"] * 2
+    assert [fetching.fetch(UPLOAD) for _ in range(2)] == [b"image"] * 2
     assert [json.loads(seen.body) for seen in site.seen if seen.body] == [{"refresh": PERSONAL}]
     clock.now += 241
     site.routes["/ls" + UPLOAD] = for_bearer(second)
-    assert fetching.fetch(UPLOAD) == b"picture"
+    assert fetching.fetch(UPLOAD) == b"image"
     assert not any(PERSONAL in str(authorization) for authorization in authorizations(site.seen))
 
 
 def test_a_refused_access_token_is_renewed_and_shown_once_more(site: Site) -> None:
-    site.routes |= {"/api/token/refresh/": exchange("a", "b", "c"), UPLOAD: for_bearer("b")}
+    site.routes |= {"/api/token/refresh/": send("a", "b", "c"), UPLOAD: for_bearer("b")}
     fetching = fetcher(site, PERSONAL)
-    assert fetching.fetch(UPLOAD) == b"picture"
+    assert fetching.fetch(UPLOAD) == b"image"
     assert authorizations(site.seen) == [None, "Bearer a", None, "Bearer b"]
     site.routes[UPLOAD] = for_bearer("other")
     refused(fetching, UPLOAD, "answered 401 Unauthorized to the personal access token.*LABEL_STUDIO_API_KEY")
@@ -182,9 +182,9 @@ def test_a_refused_access_token_is_renewed_and_shown_once_more(site: Site) -> No
 
 
 def test_threads_share_one_exchange(site: Site) -> None:
-    site.routes |= {"/api/token/refresh/": exchange("a"), UPLOAD: for_bearer("a")}
+    site.routes |= {"/api/token/refresh/": send("a"), UPLOAD: for_bearer("a")}
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(fetcher(site, PERSONAL).fetch, [UPLOAD] * 16)) == [b"picture"] * 16
+        assert list(pool.map(fetcher(site, PERSONAL).fetch, [UPLOAD] * 16)) == [b"image"] * 16
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_what_label_studio_may_answer(site: Site, token: str, status: int, messa
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (403, "403 Forbidden. Make the picture public.*token is shown to http://127.0.0.1:[0-9]+ only"),
+        (403, "403 Forbidden. Make the image public.*token is shown to http://127.0.0.1:[0-9]+ only"),
         (404, "404 Not Found. Open"),
     ],
 )
@@ -274,7 +274,7 @@ def test_an_answer_that_drips_in_is_cut_off(site: Site, start: bytes, drop: byte
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": "1000"}, {"Transfer-Encoding": "chunked"}])
-def test_pictures_of_too_many_bytes_are_refused(site: Site, headers: dict[str, str]) -> None:
+def test_images_of_too_many_bytes_are_refused(site: Site, headers: dict[str, str]) -> None:
     start = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     body = b"41\r\n" + b"x" * 0x41 + b"\r\n0\r\n\r\n" if "Transfer-Encoding" in headers else b"x" * 65
     stop = threading.Event()
@@ -284,14 +284,14 @@ def test_pictures_of_too_many_bytes_are_refused(site: Site, headers: dict[str, s
     stop.set()
 
 
-def test_a_picture_ends_with_its_length_even_if_the_connection_does_not(site: Site) -> None:
+def test_a_image_ends_with_its_length_even_if_the_connection_does_not(site: Site) -> None:
     stop = threading.Event()
-    site.routes["/a.jpg"] = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\npicture", b"", stop)
-    assert Fetcher(OPEN, None).fetch(f"{site.url}/a.jpg") == b"picture"
+    site.routes["/a.jpg"] = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nimage", b"", stop)
+    assert Fetcher(OPEN, None).fetch(f"{site.url}/a.jpg") == b"image"
     stop.set()
 
 
-def test_a_picture_of_just_the_limit_is_taken(site: Site) -> None:
+def test_a_image_of_just_the_limit_is_taken(site: Site) -> None:
     site.routes["/a.jpg"] = reply(body=b"x" * 64)
     assert Fetcher(FetchPolicy(max_bytes=64, allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg") == b"x" * 64
 
@@ -300,7 +300,7 @@ def test_a_picture_of_just_the_limit_is_taken(site: Site) -> None:
     ("answer", "message"),
     [
         (reply(body=b"x", headers={"Content-Length": "2"}), r"broke off \(IncompleteRead\(1 bytes read, 1 more"),
-        (reply(body=b"x", headers={"Content-Encoding": "gzip"}), "compressed .gzip.. Store the picture without gzip"),
+        (reply(body=b"x", headers={"Content-Encoding": "gzip"}), "compressed .gzip.. Store the image without gzip"),
         (lambda handler: handler.wfile.write(b"nonsense\r\n"), "broke off"),
         (lambda handler: None, "broke off"),
     ],

@@ -1,6 +1,6 @@
 import pytest
 
-from walkcut.images import shorten
+from walkcut.images import redact
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ from walkcut.images import shorten
     ],
 )
 def test_shorten(reference: object, shown: str) -> None:
-    assert shorten(reference) == shown
+    assert redact(reference) == shown

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders.http_site import PERSONAL, Clock, jwt
-from walkcut.images.tokens import Authorization, jwt_claims
+from walkcut.images.tokens import TokenAuth, jwt_claims
 from walkcut.images.transport import Deadline
 
 
@@ -33,7 +33,7 @@ def test_claims() -> None:
 
 def test_a_legacy_token_is_shown_as_it_is() -> None:
     mint, clock = Mint(), Clock()
-    authorization = Authorization("0123abcd", mint, clock)
+    authorization = TokenAuth("0123abcd", mint, clock)
     assert authorization.kind == "legacy token"
     assert authorization.header(Deadline(1.0, clock)) == "Token 0123abcd"
     assert authorization.header(Deadline(1.0, clock), refused="Token 0123abcd") == "Token 0123abcd"
@@ -42,7 +42,7 @@ def test_a_legacy_token_is_shown_as_it_is() -> None:
 
 @pytest.mark.parametrize("token", [PERSONAL, PERSONAL.rpartition(".")[0]])
 def test_a_personal_token_is_known_even_without_its_signature(token: str) -> None:
-    assert Authorization(token, Mint(), Clock()).kind == "personal access token"
+    assert TokenAuth(token, Mint(), Clock()).kind == "personal access token"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_personal_token_is_known_even_without_its_signature(token: str) -> Non
 )
 def test_an_access_token_is_kept_until_shortly_before_it_expires(claims: dict[str, object], seconds: int) -> None:
     mint, clock = Mint(**claims), Clock()
-    authorization = Authorization(PERSONAL, mint, clock)
+    authorization = TokenAuth(PERSONAL, mint, clock)
     for later, expected in [(0, 1), (seconds - 1, 1), (seconds, 2)]:
         clock.now = 1000.0 + later
         assert authorization.header(Deadline(1.0, clock)) == f"Bearer {mint.minted[-1]}"
@@ -68,7 +68,7 @@ def test_an_access_token_is_kept_until_shortly_before_it_expires(claims: dict[st
 
 def test_a_refused_access_token_is_renewed_once_for_all() -> None:
     mint, clock = Mint(), Clock()
-    authorization = Authorization(PERSONAL, mint, clock)
+    authorization = TokenAuth(PERSONAL, mint, clock)
     first = authorization.header(Deadline(1.0, clock))
     second = authorization.header(Deadline(1.0, clock), refused=first)
     assert second != first
@@ -85,7 +85,7 @@ def test_one_thread_exchanges_and_the_others_wait_until_their_deadline() -> None
         finish.wait(10)
         return mint(deadline)
 
-    authorization = Authorization(PERSONAL, slow, clock)
+    authorization = TokenAuth(PERSONAL, slow, clock)
     headers: list[str] = []
     threads = [
         threading.Thread(target=lambda: headers.append(authorization.header(Deadline(10.0, clock)))) for _ in range(4)

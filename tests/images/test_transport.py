@@ -63,26 +63,26 @@ def test_other_spellings_of_loopback_are_resolved_and_refused(host: str) -> None
 
 def test_one_private_address_among_public_ones_is_refused() -> None:
     names = Names("93.184.216.34", "169.254.169.254")
-    with pytest.raises(ImageFetchError, match=r"pictures.example:80 is at 169\.254\.169\.254"):
-        Fetcher(FetchPolicy(), None, resolve=names).fetch("http://pictures.example/a.jpg")
+    with pytest.raises(ImageFetchError, match=r"images.example:80 is at 169\.254\.169\.254"):
+        Fetcher(FetchPolicy(), None, resolve=names).fetch("http://images.example/a.jpg")
 
 
-@pytest.mark.parametrize("allowed", ["pictures.example", "Pictures.Example", "pictures.example:{port}"])
+@pytest.mark.parametrize("allowed", ["images.example", "Images.Example", "images.example:{port}"])
 def test_the_address_that_was_checked_is_the_one_that_is_asked(site: Site, allowed: str) -> None:
     """No second look-up that could answer otherwise (DNS rebinding); the name goes out as the Host header only."""
-    site.routes["/a.jpg"] = reply(body=b"picture")
+    site.routes["/a.jpg"] = reply(body=b"image")
     names = Names("127.0.0.1")
     policy = FetchPolicy(allowed_hosts=frozenset({allowed.format(port=site.server_port)}))
     fetcher = Fetcher(policy, None, resolve=names)
-    assert fetcher.fetch(f"http://pictures.example:{site.server_port}/a.jpg") == b"picture"
+    assert fetcher.fetch(f"http://images.example:{site.server_port}/a.jpg") == b"image"
     assert names.asked == 1
-    assert site.seen[0].headers["Host"] == f"pictures.example:{site.server_port}"
+    assert site.seen[0].headers["Host"] == f"images.example:{site.server_port}"
 
 
 def test_an_address_where_nobody_listens_is_passed_over(site: Site) -> None:
-    site.routes["/a.jpg"] = reply(body=b"picture")
+    site.routes["/a.jpg"] = reply(body=b"image")
     fetcher = Fetcher(FetchPolicy(allow_private_hosts=True), None, resolve=Names("127.0.0.2", "127.0.0.1"))
-    assert fetcher.fetch(f"http://localhost:{site.server_port}/a.jpg") == b"picture"
+    assert fetcher.fetch(f"http://localhost:{site.server_port}/a.jpg") == b"image"
 
 
 def test_ipv6() -> None:
@@ -92,17 +92,17 @@ def test_ipv6() -> None:
 
 def test_the_environments_proxies_have_no_say(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    site.routes["/a.jpg"] = reply(body=b"picture")
-    assert Fetcher(FetchPolicy(allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg") == b"picture"
+    site.routes["/a.jpg"] = reply(body=b"image")
+    assert Fetcher(FetchPolicy(allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg") == b"image"
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A PEM file with a certificate for pictures.example, signed by itself, and its key."""
+    """A PEM file with a certificate for images.example, signed by itself, and its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs openssl to make a certificate")
-    pem, name = tmp_path / "both.pem", "pictures.example"
+    pem, name = tmp_path / "both.pem", "images.example"
     command = f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -addext subjectAltName=DNS:{name}"
     subprocess.run([*command.split(), "-keyout", tmp_path / "key", "-out", pem], check=True, capture_output=True)
     pem.write_bytes(pem.read_bytes() + (tmp_path / "key").read_bytes())
@@ -121,10 +121,10 @@ def secure_site(certificate: Path) -> Iterator[Site]:
 
 
 def test_certificates_are_checked_against_the_name_not_the_address(secure_site: Site, certificate: Path) -> None:
-    secure_site.routes["/a.jpg"] = reply(body=b"picture")
+    secure_site.routes["/a.jpg"] = reply(body=b"image")
     policy = FetchPolicy(allow_private_hosts=True, ca_bundle=certificate)
     fetcher = Fetcher(policy, None, resolve=Names("127.0.0.1"))
-    assert fetcher.fetch(f"https://pictures.example:{secure_site.server_port}/a.jpg") == b"picture"
+    assert fetcher.fetch(f"https://images.example:{secure_site.server_port}/a.jpg") == b"image"
     with pytest.raises(ImageFetchError, match=r"certificate of other.example.* is not trusted.*WALKCUT_CA_BUNDLE"):
         fetcher.fetch(f"https://other.example:{secure_site.server_port}/a.jpg")
     with pytest.raises(ImageFetchError, match="is not trusted"):

@@ -11,37 +11,32 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from tests.builders.scenes import data_url, png, quarters
-from walkcut.backbones import Evidence, Extractor, Part, load_extractor
+from walkcut.backbones import Backbone, FeatureKind, ImageFeatures, load_backbone
 from walkcut.errors import BusyError, RequestError, SettingsError
 from walkcut.hierarchy.granularity import Level, Segments
-from walkcut.images import Deadline, DecodeLimits, FetchPolicy, PictureSource
-from walkcut.inference.predictor import (
-    Annotator,
-    Options,
-    Project,
-    find_regions,
-    predict_all,
-    project_options,
-)
-from walkcut.inference.tree_service import Grower, LocalModel
-from walkcut.labelstudio import BrushTarget, Task, brush
-from walkcut.segmentation.presets import RECIPES
+from walkcut.images import Deadline, DecodeLimits, FetchPolicy, ImageLoader
+from walkcut.inference.model import InProcessModel
+from walkcut.inference.predictor import Predictor, predict_all, regions_at_granularity
+from walkcut.inference.project import Project, ProjectOptions, project_options
+from walkcut.inference.tree_service import TreeService
+from walkcut.labelstudio import BrushControl, Task, brush
+from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.storage import TreeCache
-from walkcut.telemetry.stages import counted, observed
+from walkcut.telemetry.stages import count_failures, record_spans
 
-TARGET = BrushTarget("brush", "image", "image", ("Region",))
-PROJECT = Project((TARGET,), Options())
+CONTROL = BrushControl("brush", "image", "image", ("Region",))
+PROJECT = Project((CONTROL,), ProjectOptions())
 NOW = Deadline(60, lambda: 0.0)  # with a clock that stands still
 A, B = (data_url(png(quarters(*size))) for size in ((40, 60), (50, 30)))
-GONE, BROKEN = "gone.jpg", data_url(b"no picture")
+GONE, BROKEN = "gone.jpg", data_url(b"no image")
 
 
 @dataclass(frozen=True)
 class Counting:
-    """The embedded extractor, and how often it was asked."""
+    """The classical backbone, and how often it was asked."""
 
-    inner: Extractor = field(default_factory=lambda: load_extractor("embedded"))
+    inner: Backbone = field(default_factory=lambda: load_backbone("classical"))
     calls: list[tuple[int, ...]] = field(default_factory=list)
     hook: Callable[[], None] = lambda: None
 
@@ -50,10 +45,10 @@ class Counting:
         return self.inner.version
 
     @property
-    def offers(self) -> frozenset[Part]:
-        return self.inner.offers
+    def provides(self) -> frozenset[FeatureKind]:
+        return self.inner.provides
 
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
+    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
         self.calls.append(tuple(image.shape))
         self.hook()
         return self.inner.extract(image, parts)
@@ -69,18 +64,18 @@ class Gate:
         assert self.opened.wait(60)
 
 
-def annotator(folder: Path, extractor: Extractor | None = None, patience: float = 80.0) -> Annotator:
-    segmenter = Segmenter(extractor or load_extractor("embedded"), RECIPES["merge"])
-    grower = Grower(LocalModel(segmenter, DecodeLimits()), TreeCache(folder, 1 << 24))
-    return Annotator(grower, PictureSource(FetchPolicy(), None), Options(), patience=patience)
+def predictor(folder: Path, backbone: Backbone | None = None, timeout: float = 80.0) -> Predictor:
+    segmenter = Segmenter(backbone or load_backbone("classical"), PRESETS["merge"])
+    tree_service = TreeService(InProcessModel(segmenter, DecodeLimits()), TreeCache(folder, 1 << 24))
+    return Predictor(tree_service, ImageLoader(FetchPolicy(), None), ProjectOptions(), timeout=timeout)
 
 
-def task(number: int, picture: str) -> Task:
-    return Task(number, {"image": picture})
+def task(number: int, image: str) -> Task:
+    return Task(number, {"image": image})
 
 
 def project(**options: Any) -> Project:
-    return Project((TARGET,), Options(**options))
+    return Project((CONTROL,), ProjectOptions(**options))
 
 
 def masks(result: list[dict]) -> list[np.ndarray]:
@@ -90,7 +85,7 @@ def masks(result: list[dict]) -> list[np.ndarray]:
 
 
 def test_a_task_has_a_prediction_per_granularity_with_the_default_last(tmp_path: Path) -> None:
-    mine = annotator(tmp_path)
+    mine = predictor(tmp_path)
     found = mine.predict(task(1, A), PROJECT)
     versions = [prediction.model_version for prediction in found]
     assert [version.split("-")[0] for version in versions] == ["coarse", "medium", "fine", "auto"]
@@ -105,11 +100,11 @@ def test_a_task_has_a_prediction_per_granularity_with_the_default_last(tmp_path:
     ids=str,
 )
 def test_the_default_comes_last_whatever_it_is(default: Level | Segments, offered: list[str]) -> None:
-    assert [str(granularity) for granularity in Options(default).granularities] == offered
+    assert [str(granularity) for granularity in ProjectOptions(default).granularities] == offered
 
 
-def test_masks_have_the_pictures_size_and_share_no_pixel(tmp_path: Path) -> None:
-    mine = annotator(tmp_path)
+def test_masks_have_the_images_size_and_share_no_pixel(tmp_path: Path) -> None:
+    mine = predictor(tmp_path)
     for prediction in mine.predict(task(1, A), PROJECT):
         stacked = np.stack(masks(prediction.result))
         assert stacked.shape[1:] == (40, 60)
@@ -118,42 +113,42 @@ def test_masks_have_the_pictures_size_and_share_no_pixel(tmp_path: Path) -> None
 
 
 def test_small_regions_and_too_many_are_left_out(tmp_path: Path) -> None:
-    tree = annotator(tmp_path).tree(A, 1)
-    everything = find_regions(tree, Segments(30), project(min_area=0), TARGET)
-    largest = find_regions(tree, Segments(30), project(min_area=0, max_regions=2), TARGET)
+    tree = predictor(tmp_path).get_tree(A, 1)
+    everything = regions_at_granularity(tree, Segments(30), project(min_area=0), CONTROL)
+    largest = regions_at_granularity(tree, Segments(30), project(min_area=0, max_regions=2), CONTROL)
     assert len(everything) == tree.segments(Segments(30)) > 2
     assert [region.mask.tolist() for region in largest] == [region.mask.tolist() for region in everything[:2]]
-    large = find_regions(tree, Segments(30), project(min_area=0.1), TARGET)
+    large = regions_at_granularity(tree, Segments(30), project(min_area=0.1), CONTROL)
     assert 0 < len(large) < len(everything)
     assert all(region.mask.mean() >= 0.1 for region in large)
 
 
 def test_neighbours_differ_where_there_are_labels_enough(tmp_path: Path) -> None:
-    tree = annotator(tmp_path).tree(A, 1)
-    regions = find_regions(tree, Segments(4), PROJECT, replace(TARGET, neutral=tuple("ABCDEF")))
+    tree = predictor(tmp_path).get_tree(A, 1)
+    regions = regions_at_granularity(tree, Segments(4), PROJECT, replace(CONTROL, generic_labels=tuple("ABCDEF")))
     assert len({region.label for region in regions}) >= 2
 
 
 def test_one_bad_task_costs_the_others_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    mine = annotator(tmp_path)
+    mine = predictor(tmp_path)
     tasks = [task(1, A), task(2, GONE), task(3, BROKEN), Task(4, {}), task(5, B)]
     found = predict_all(mine, tasks, PROJECT, NOW)
     assert [len(predictions) for predictions in found] == [4, 0, 0, 0, 4]
     for number, reason in (
-        (2, "cannot fetch the picture 'gone.jpg'"),
-        (3, "no picture that walkcut reads"),
-        (4, "has no picture"),
+        (2, "cannot fetch the image 'gone.jpg'"),
+        (3, "no image that walkcut reads"),
+        (4, "has no image"),
     ):
         assert any(f"task {number}" in line and reason in line for line in caplog.messages)
 
 
 def test_a_defect_met_by_one_task_costs_the_others_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def fail_once() -> None:
-        if len(extractor.calls) == 1:
+        if len(backbone.calls) == 1:
             raise ZeroDivisionError("a defect")
 
-    extractor = Counting(hook=fail_once)
-    mine = annotator(tmp_path, extractor)
+    backbone = Counting(hook=fail_once)
+    mine = predictor(tmp_path, backbone)
     found = predict_all(mine, [task(1, A), task(2, B)], PROJECT, NOW)
     assert [len(predictions) for predictions in found] == [0, 4]
     assert "please report it" in caplog.text
@@ -168,29 +163,29 @@ def test_nothing_is_begun_after_the_deadline(tmp_path: Path, caplog: pytest.LogC
         if name == "encode":
             moments.append(10.0)
 
-    with observed(pass_time):
-        found = predict_all(annotator(tmp_path), [task(1, A), task(2, B)], PROJECT, Deadline(5, lambda: moments[-1]))
+    with record_spans(pass_time):
+        found = predict_all(predictor(tmp_path), [task(1, A), task(2, B)], PROJECT, Deadline(5, lambda: moments[-1]))
     assert [len(predictions) for predictions in found] == [4, 0]
     assert "no time left for task 2" in caplog.text
 
 
-def test_a_picture_that_takes_too_long_is_handed_back_and_its_tree_kept(tmp_path: Path) -> None:
+def test_a_image_that_takes_too_long_is_handed_back_and_its_tree_kept(tmp_path: Path) -> None:
     gate = Gate()
-    extractor = Counting(hook=gate)
-    mine, failures = annotator(tmp_path, extractor), list[Exception]()
-    with counted(failures.append):
+    backbone = Counting(hook=gate)
+    mine, failures = predictor(tmp_path, backbone), list[Exception]()
+    with count_failures(failures.append):
         assert predict_all(mine, [task(1, A), task(2, B)], PROJECT, Deadline(0.05)) == [[], []]
     assert {type(failure) for failure in failures} == {BusyError}
     gate.opened.set()
     assert len(mine.predict(task(1, A), PROJECT)) == 4
-    assert len(extractor.calls) == 1
+    assert len(backbone.calls) == 1
 
 
 def test_an_annotators_call_is_given_up_in_time(tmp_path: Path) -> None:
     gate = Gate()
-    mine = annotator(tmp_path, Counting(hook=gate), patience=0.05)
+    mine = predictor(tmp_path, Counting(hook=gate), timeout=0.05)
     with pytest.raises(BusyError, match="no time left"):
-        mine.recent_tree(A, 1)
+        mine.tree_for_interactive(A, 1)
     gate.opened.set()
 
 
@@ -202,42 +197,49 @@ def test_stages_are_marked(tmp_path: Path) -> None:
         seen.append(name)
         yield
 
-    with observed(note):
-        annotator(tmp_path).predict(task(1, A), PROJECT)
+    with record_spans(note):
+        predictor(tmp_path).predict(task(1, A), PROJECT)
     assert list(dict.fromkeys(seen))[:4] == ["fetch", "wait", "decode", "evidence"]
     assert [seen.count(name) for name in ("fetch", "regions", "encode")] == [1, 4, 4]
 
 
-def test_a_picture_seen_before_needs_no_model(tmp_path: Path) -> None:
-    extractor = Counting()
-    first = annotator(tmp_path, extractor)
+def test_a_image_seen_before_needs_no_model(tmp_path: Path) -> None:
+    backbone = Counting()
+    first = predictor(tmp_path, backbone)
     answer = first.predict(task(1, A), PROJECT)
-    again = annotator(tmp_path, extractor)
+    again = predictor(tmp_path, backbone)
     assert again.predict(task(1, A), PROJECT) == answer
-    assert extractor.calls == [(40, 60, 3)]
+    assert backbone.calls == [(40, 60, 3)]
 
 
-def test_two_pictures_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
-    mine = annotator(tmp_path)
-    targets = BrushTarget("left", "l", "one", ("R",)), BrushTarget("right", "r", "two", ("R",))
-    found = mine.predict(Task(1, {"one": A, "two": B}), Project(targets, Options()))
+def test_two_images_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
+    mine = predictor(tmp_path)
+    controls = BrushControl("left", "l", "one", ("R",)), BrushControl("right", "r", "two", ("R",))
+    found = mine.predict(Task(1, {"one": A, "two": B}), Project(controls, ProjectOptions()))
     assert {region["to_name"] for region in found[-1].result} == {"l", "r"}
 
 
 def test_the_version_changes_with_every_option_and_with_the_label_config(tmp_path: Path) -> None:
-    mine = annotator(tmp_path)
-    options = [Options(), Options(Level.FINE), Options(max_regions=3), Options(min_area=0.1)]
-    projects = [Project((TARGET,), each) for each in options] + [
-        Project((replace(TARGET, neutral=("Car",)),), Options())
+    mine = predictor(tmp_path)
+    options = [
+        ProjectOptions(),
+        ProjectOptions(Level.FINE),
+        ProjectOptions(max_regions=3),
+        ProjectOptions(min_area=0.1),
+    ]
+    projects = [Project((CONTROL,), each) for each in options] + [
+        Project((replace(CONTROL, generic_labels=("Car",)),), ProjectOptions())
     ]
     assert len({mine.version(each, Level.FINE) for each in projects}) == 5
 
 
 def test_attributes_come_before_extra_parameters_before_the_default() -> None:
     options = project_options(
-        Options(max_regions=7), {"granularity": "coarse", "min_area": 0.2, "other": 1}, {"granularity": "12", "name": B}
+        ProjectOptions(max_regions=7),
+        {"granularity": "coarse", "min_area": 0.2, "other": 1},
+        {"granularity": "12", "name": B},
     )
-    assert options == Options(Segments(12), 7, 0.2)
+    assert options == ProjectOptions(Segments(12), 7, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -246,25 +248,25 @@ def test_attributes_come_before_extra_parameters_before_the_default() -> None:
         ({"granularity": "tiny"}, "write auto, coarse"),
         ({"max_regions": "many"}, "invalid literal"),
         ({"max_regions": 0}, "room for 1 region"),
-        ({"min_area": 2}, "share of the picture"),
+        ({"min_area": 2}, "share of the image"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(chosen: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=f"cannot be used.*{message}"):
-        project_options(Options(), chosen, {})
+        project_options(ProjectOptions(), chosen, {})
 
 
 def test_options_check_themselves() -> None:
     with pytest.raises(SettingsError, match="max_regions is 0"):
-        Options(max_regions=0)
+        ProjectOptions(max_regions=0)
 
 
 def test_what_was_given_up_for_lack_of_memory_is_told_in_the_info_panel(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Short(Counting):
-        def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
-            return replace(self.inner.extract(image, parts), concessions=("attention sliced",))
+        def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
+            return replace(self.inner.extract(image, parts), degradations=("attention sliced",))
 
-    for extractor, told in ((Short(), {"text": ["attention sliced"]}), (Counting(), None)):
-        predictions = annotator(tmp_path / str(told), extractor).predict(task(1, A), PROJECT)
+    for backbone, told in ((Short(), {"text": ["attention sliced"]}), (Counting(), None)):
+        predictions = predictor(tmp_path / str(told), backbone).predict(task(1, A), PROJECT)
         assert [region.get("meta") for region in predictions[-1].result] == [told] * len(predictions[-1].result) != []

@@ -16,11 +16,11 @@ import pytest
 
 from tests.builders import treacherous
 from tests.builders.processes import wait_for
-from tests.builders.treacherous import DEFECT, GOOD, HANGS, KILLED, KILLED_ONCE, REFUSED, TALKS, picture
+from tests.builders.treacherous import DEFECT, GOOD, HANGS, KILLED, KILLED_ONCE, REFUSED, TALKS, request
 from walkcut.errors import BusyError, ImageDecodeError, QuarantineError, SegmentationError, SettingsError
 from walkcut.images import DecodeLimits
-from walkcut.inference.tree_service import LocalModel, Picture
-from walkcut.inference.worker import ModelDefectError, ModelWorker
+from walkcut.inference.model import ImageRequest, InProcessModel
+from walkcut.inference.worker import ModelFailureError, SupervisedModel
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
 
@@ -31,7 +31,7 @@ from tests.inference import test_worker as tests
 if __name__ == "__main__":
     worker = tests.worker(Path(sys.argv[1]), seconds=600)
     print(worker.pid, flush=True)
-    worker.grow(tests.picture(tests.HANGS))
+    worker.grow(tests.image(tests.HANGS))
 """
 
 
@@ -41,19 +41,19 @@ def preloaded() -> None:
     multiprocessing.set_forkserver_preload(["tests.builders.treacherous", "walkcut.inference.worker"])
 
 
-def worker(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60.0) -> ModelWorker:
+def worker(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60.0) -> SupervisedModel:
     load = partial(treacherous.load, folder)
     quarantine = Quarantine(folder / "quarantine")
-    return ModelWorker(load, DecodeLimits(), quarantine, metrics or Metrics(), seconds=seconds)
+    return SupervisedModel(load, DecodeLimits(), quarantine, metrics or Metrics(), timeout=seconds)
 
 
 @contextmanager
-def working(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60.0) -> Iterator[ModelWorker]:
+def working(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60.0) -> Iterator[SupervisedModel]:
     with closing(worker(folder, metrics, seconds=seconds)) as found:
         yield found
 
 
-def deaths(metrics: Metrics, kind: str) -> float:
+def crashes(metrics: Metrics, kind: str) -> float:
     return metrics.registry.get_sample_value("walkcut_model_deaths_total", {"reason": kind}) or 0.0
 
 
@@ -66,76 +66,76 @@ def is_there(process: int) -> bool:
 
 
 def test_trees_are_those_of_the_model_and_their_stages_are_measured(tmp_path: Path) -> None:
-    here, metrics = LocalModel(treacherous.load(tmp_path), DecodeLimits()), Metrics()
-    part = Picture("part", picture(64, 64).data, (slice(0, 40), slice(10, 50)))
+    here, metrics = InProcessModel(treacherous.load(tmp_path), DecodeLimits()), Metrics()
+    part = ImageRequest("part", request(64, 64).data, (slice(0, 40), slice(10, 50)))
     with working(tmp_path, metrics) as there:
-        assert (there.version, there.method, there.trouble) == (here.version, here.method, "")
-        for each in (picture(GOOD), part):
-            assert there.grow(each) == here.grow(each)
+        assert (there.version, there.method, there.unavailable_reason) == (here.version, here.method, "")
+        for each in (request(GOOD), part):
+            assert there.segment(each) == here.segment(each)
     for stage in ("decode", "evidence", "cut"):
         assert metrics.registry.get_sample_value("walkcut_stage_seconds_count", {"stage": stage})
 
 
-def test_a_picture_whose_process_dies_is_tried_once_more(tmp_path: Path) -> None:
+def test_a_image_whose_process_dies_is_tried_once_more(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:
         before = there.pid
-        assert there.grow(picture(KILLED_ONCE))
+        assert there.segment(request(KILLED_ONCE))
         assert there.pid != before
-    assert deaths(metrics, "ended") == 1
+    assert crashes(metrics, "ended") == 1
 
 
-def test_a_poisonous_picture_is_tried_no_more_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_poisonous_image_is_tried_no_more_and_the_others_go_on(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:
         with pytest.raises(QuarantineError, match=r"exit code -9: it was killed.*scale it down.*delete"):
-            there.grow(picture(KILLED))
-        assert there.grow(picture(GOOD))
+            there.segment(request(KILLED))
+        assert there.segment(request(GOOD))
         before = there.pid
         with pytest.raises(QuarantineError):
-            there.grow(picture(KILLED))
-        assert (there.pid, deaths(metrics, "ended")) == (before, 2)
+            there.segment(request(KILLED))
+        assert (there.pid, crashes(metrics, "ended")) == (before, 2)
     with working(tmp_path, metrics) as after_a_restart:
         with pytest.raises(QuarantineError):
-            after_a_restart.grow(picture(KILLED))
-        assert deaths(metrics, "ended") == 2
+            after_a_restart.segment(request(KILLED))
+        assert crashes(metrics, "ended") == 2
         (entry,) = (tmp_path / "quarantine").iterdir()
         entry.unlink()
         with pytest.raises(QuarantineError):
-            after_a_restart.grow(picture(KILLED))
-        assert deaths(metrics, "ended") == 4
+            after_a_restart.segment(request(KILLED))
+        assert crashes(metrics, "ended") == 4
 
 
 def test_a_model_that_hangs_is_ended(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics, seconds=2) as there:
-        with pytest.raises(QuarantineError, match=r"took longer than 2 s \(WALKCUT_PICTURE_TIMEOUT\)"):
-            there.grow(picture(HANGS))
-        assert there.grow(picture(GOOD))
-    assert deaths(metrics, "hung") == 2
+        with pytest.raises(QuarantineError, match=r"took longer than 2 s \(WALKCUT_SEGMENT_TIMEOUT\)"):
+            there.segment(request(HANGS))
+        assert there.segment(request(GOOD))
+    assert crashes(metrics, "hung") == 2
 
 
-def test_a_picture_of_which_no_tree_can_be_made_costs_no_process(tmp_path: Path) -> None:
+def test_a_image_of_which_no_tree_can_be_made_costs_no_process(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:
         before = there.pid
-        with pytest.raises(ImageDecodeError, match="no picture that walkcut reads"):
-            there.grow(Picture("broken", b"no picture"))
+        with pytest.raises(ImageDecodeError, match="no image that walkcut reads"):
+            there.segment(ImageRequest("broken", b"no image"))
         with pytest.raises(SegmentationError, match="nothing to see in it"):
-            there.grow(picture(REFUSED))
-        with pytest.raises(ModelDefectError, match="ZeroDivisionError: by the model"):
-            there.grow(picture(DEFECT))
-        assert there.grow(picture(GOOD))
+            there.segment(request(REFUSED))
+        with pytest.raises(ModelFailureError, match="ZeroDivisionError: by the model"):
+            there.segment(request(DEFECT))
+        assert there.segment(request(GOOD))
         assert there.pid == before
-    assert deaths(metrics, "ended") == 0
+    assert crashes(metrics, "ended") == 0
 
 
 def test_what_the_process_logs_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with working(tmp_path) as there:
-        there.grow(picture(TALKS))
-        with pytest.raises(ModelDefectError):
-            there.grow(picture(DEFECT))
-    assert ("treacherous", logging.WARNING, "what a strange picture") in caplog.record_tuples
+        there.segment(request(TALKS))
+        with pytest.raises(ModelFailureError):
+            there.segment(request(DEFECT))
+    assert ("treacherous", logging.WARNING, "what a strange image") in caplog.record_tuples
     assert "Traceback" in caplog.text
 
 
@@ -145,7 +145,7 @@ def test_a_model_that_cannot_be_loaded_is_said_at_once(tmp_path: Path) -> None:
         worker(tmp_path)
     quarantine = Quarantine(tmp_path)
     with pytest.raises(SettingsError, match=r"ended \(exit code -9.*before the model was loaded"):
-        ModelWorker(partial(treacherous.die, tmp_path), DecodeLimits(), quarantine, Metrics(), seconds=1)
+        SupervisedModel(partial(treacherous.die, tmp_path), DecodeLimits(), quarantine, Metrics(), timeout=1)
 
 
 @pytest.mark.parametrize(
@@ -155,23 +155,23 @@ def test_a_model_that_cannot_be_loaded_again_is_not_tried_all_the_time(tmp_path:
     with working(tmp_path) as there:
         (tmp_path / lost).write_text("another")
         with pytest.raises(BusyError, match=told):
-            there.grow(picture(KILLED_ONCE))
+            there.segment(request(KILLED_ONCE))
         process = there.pid
-        assert told in there.trouble
+        assert told in there.unavailable_reason
         with pytest.raises(BusyError, match=told):
-            there.grow(picture(GOOD))
+            there.segment(request(GOOD))
         assert there.pid == process
 
 
-def test_a_process_that_ended_at_leisure_is_replaced_and_no_picture_blamed(tmp_path: Path) -> None:
+def test_a_process_that_ended_at_leisure_is_replaced_and_no_image_blamed(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:
         before = there.pid
         os.kill(before, signal.SIGKILL)
         wait_for("the end", lambda: not there._process.is_alive, 30)
-        assert there.grow(picture(GOOD))
+        assert there.segment(request(GOOD))
         assert there.pid != before
-    assert deaths(metrics, "ended") == 0
+    assert crashes(metrics, "ended") == 0
 
 
 def test_signals_to_all_processes_do_not_end_it(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_signals_to_all_processes_do_not_end_it(tmp_path: Path) -> None:
         before = there.pid
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(before, number)
-        assert there.grow(picture(GOOD))
+        assert there.segment(request(GOOD))
         assert there.pid == before
 
 
@@ -189,7 +189,7 @@ def test_closing_ends_it_at_work_too(tmp_path: Path) -> None:
 
     def ask() -> None:
         try:
-            there.grow(picture(HANGS))
+            there.segment(request(HANGS))
         except BusyError as error:
             answers.append(error)
 

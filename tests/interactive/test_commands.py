@@ -5,7 +5,7 @@ from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.interactive.commands import follow_wishes
+from walkcut.interactive.commands import resolve_granularity_commands
 
 JOINTS = np.array([[0, 1], *([row + 29, row + 1] for row in range(1, 29))])
 TREE = CutTree(np.arange(30, dtype=np.uint16)[None], Hierarchy(JOINTS, np.linspace(1, 0, 29), np.zeros(29, bool)), {})
@@ -25,9 +25,9 @@ TREE = CutTree(np.arange(30, dtype=np.uint16)[None], Hierarchy(JOINTS, np.linspa
     ],
 )
 def test_typed_lines_are_followed_in_order(lines: list[str], granularity: Level | Segments) -> None:
-    assert follow_wishes(lines, TREE, Level.AUTO) == granularity
+    assert resolve_granularity_commands(lines, TREE, Level.AUTO) == granularity
 
 
 def test_a_last_line_that_means_nothing_is_said_so() -> None:
     with pytest.raises(GranularityError, match=r"'slip'.*12.*tau=0.4"):
-        follow_wishes(["12", "slip"], TREE, Level.AUTO)
+        resolve_granularity_commands(["12", "slip"], TREE, Level.AUTO)

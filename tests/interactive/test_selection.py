@@ -9,7 +9,7 @@ from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.interactive.selection import fold, leaves_within, segment_at, select, split
+from walkcut.interactive.selection import enclosing_subtree, leaves_within, segment_at, select_leaves, split
 
 # Leaves 0-3 of two pixels each, side by side; 0 and 1 join into 4, 2 and 3 into 5, these two into 6.
 HIERARCHY = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True]))
@@ -53,19 +53,19 @@ def test_a_leaf_lies_in_a_mask_with_half_of_its_pixels() -> None:
     ],
 )
 def test_points_select_segments_without_what_is_excluded(
-    granularity: Level | Segments, wanted: list[int], unwanted: list[int], chosen: list[int]
+    granularity: Level | Segments, positive: list[int], negative: list[int], chosen: list[int]
 ) -> None:
-    assert numbers(select(TREE, granularity, wanted, unwanted)) == chosen
+    assert numbers(select_leaves(TREE, granularity, positive, negative)) == chosen
 
 
 @given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)), st.integers(1, 5))
 def test_no_selection_holds_what_was_excluded_or_goes_beyond_its_segments(
-    wanted: list[int], unwanted: list[int], count: int
+    positive: list[int], negative: list[int], count: int
 ) -> None:
-    chosen = select(TREE, Segments(count), wanted, unwanted)
-    segments = [segment_at(TREE, Segments(count), leaf) for leaf in wanted]
-    assert not chosen[unwanted].any()
-    assert chosen[[leaf for leaf in wanted if leaf not in unwanted]].all()
+    chosen = select_leaves(TREE, Segments(count), positive, negative)
+    segments = [segment_at(TREE, Segments(count), leaf) for leaf in positive]
+    assert not chosen[negative].any()
+    assert chosen[[leaf for leaf in positive if leaf not in negative]].all()
     assert not (chosen & ~np.any([leaves(), *segments], axis=0)).any()
 
 
@@ -86,18 +86,23 @@ def test_what_cannot_be_split_says_so(region: np.ndarray) -> None:
 
 
 def test_a_region_folds_into_the_next_larger_part() -> None:
-    assert numbers(fold(HIERARCHY, leaves(0), AREAS, 1)) == [0, 1]
-    assert numbers(fold(HIERARCHY, leaves(0, 1), AREAS, 1)) == [0, 1, 2, 3]
-    assert numbers(fold(HIERARCHY, leaves(1, 2), AREAS, 1)) == [0, 1, 2, 3]
-    assert numbers(fold(HIERARCHY, leaves(0), AREAS, 3)) == [0, 1, 2, 3]  # two pixels more are no more than a splinter
+    assert numbers(enclosing_subtree(HIERARCHY, leaves(0), AREAS, 1)) == [0, 1]
+    assert numbers(enclosing_subtree(HIERARCHY, leaves(0, 1), AREAS, 1)) == [0, 1, 2, 3]
+    assert numbers(enclosing_subtree(HIERARCHY, leaves(1, 2), AREAS, 1)) == [0, 1, 2, 3]
+    assert numbers(enclosing_subtree(HIERARCHY, leaves(0), AREAS, 3)) == [
+        0,
+        1,
+        2,
+        3,
+    ]  # two pixels more are no more than a splinter
 
 
-def test_the_whole_picture_cannot_be_folded() -> None:
+def test_the_whole_image_cannot_be_folded() -> None:
     with pytest.raises(GranularityError, match="cannot be made any coarser"):
-        fold(HIERARCHY, leaves(0, 1, 2, 3), AREAS, 1)
+        enclosing_subtree(HIERARCHY, leaves(0, 1, 2, 3), AREAS, 1)
 
 
 @given(st.integers(0, 3))
 def test_folding_undoes_the_split_of_a_part_of_the_tree(leaf: int) -> None:
-    parent = fold(HIERARCHY, leaves(leaf), AREAS, 1)
+    parent = enclosing_subtree(HIERARCHY, leaves(leaf), AREAS, 1)
     assert leaf in [numbers(part)[0] for part in split(HIERARCHY, parent, AREAS, 1)]

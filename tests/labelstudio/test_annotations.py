@@ -10,16 +10,16 @@ from skimage import draw
 from walkcut.errors import BrushError, RequestError, SettingsError
 from walkcut.labelstudio import (
     AnnotatedRegion,
-    BrushTarget,
-    annotated_pictures,
+    BrushControl,
+    annotated_image_names,
     annotated_regions,
     brush,
-    exported_result,
     label_map,
+    select_annotation,
 )
 
 SIZE = (8, 10)  # height, width: a pixel is 10 % of the width and 12.5 % of the height
-TARGET = BrushTarget("brush", "image", "photo", ("Region",))
+CONTROL = BrushControl("brush", "image", "photo", ("Region",))
 MASK = np.zeros(SIZE, bool)
 MASK[2:5, 3:7] = True
 
@@ -42,12 +42,12 @@ def stroke(*points: float, width: float = 10.0, kind: str = "add") -> dict[str, 
 
 def drawn(document: dict[str, Any]) -> list[str]:
     """The one region of a result as a drawing."""
-    (region,) = annotated_regions([document], TARGET, SIZE, strict=True)
+    (region,) = annotated_regions([document], CONTROL, SIZE, strict=True)
     return ["".join(".#"[inside] for inside in row) for row in region.mask.astype(int)]
 
 
 def test_a_brush_mask_is_a_region() -> None:
-    (region,) = annotated_regions([masked()], TARGET, SIZE)
+    (region,) = annotated_regions([masked()], CONTROL, SIZE)
     assert (region.id, region.label, region.mask.tolist()) == ("r1", "Car", MASK.tolist())
 
 
@@ -111,7 +111,7 @@ def test_polygons_are_filled_as_if_each_pixel_was_asked(corners: list[tuple[floa
         following = np.roll(away, -1, axis=0)
         crossed = away[:, 0] * following[:, 1] - away[:, 1] * following[:, 0]
         on_an_edge[row, column] = (np.abs(crossed) < 1e-6).any()
-    found = annotated_regions([item("polygonlabels", points=[list(corner) for corner in corners])], TARGET, SIZE)
+    found = annotated_regions([item("polygonlabels", points=[list(corner) for corner in corners])], CONTROL, SIZE)
     mask = found[0].mask if found else np.zeros(SIZE, bool)
     assert (mask == expected)[~on_an_edge].all()
 
@@ -143,19 +143,21 @@ def test_key_points_are_discs_and_a_pixel_at_least() -> None:
     ],
 )
 def test_what_is_no_region_of_the_control_is_left_out(document: object) -> None:
-    assert [region.id for region in annotated_regions([document, masked(id="r2")], TARGET, SIZE, strict=True)] == ["r2"]
+    assert [region.id for region in annotated_regions([document, masked(id="r2")], CONTROL, SIZE, strict=True)] == [
+        "r2"
+    ]
 
 
-def test_all_controls_of_a_picture_can_be_read_and_all_pictures() -> None:
+def test_all_controls_of_a_image_can_be_read_and_all_images() -> None:
     result = [masked(), masked(from_name="other", id="r2"), masked(to_name="second", id="r3"), masked(to_name=["?"])]
     assert [region.id for region in annotated_regions(result, "image", SIZE)] == ["r1", "r2"]
     assert len(annotated_regions(result, None, SIZE)) == 4
-    assert annotated_pictures(result) == ("image", "second")
+    assert annotated_image_names(result) == ("image", "second")
 
 
 BROKEN = [
-    (masked(original_width=9), RequestError, "r1 was not drawn on a picture of 10×8 pixels: take this very picture's"),
-    (masked(image_rotation=90), RequestError, "region r1 was drawn on a turned picture: turn the file itself"),
+    (masked(original_width=9), RequestError, "r1 was not drawn on an image of 10×8 pixels: take this very image's"),
+    (masked(image_rotation=90), RequestError, "region r1 was drawn on a turned image: turn the file itself"),
     (item("brushlabels", rle=brush.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
     (item("brushlabels", rle=brush.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),
     (item("brushlabels", rle=[0.5] * 20), BrushError, "holds a run-length code, which is a list of bytes"),
@@ -179,9 +181,9 @@ BROKEN = [
 
 @pytest.mark.parametrize(("document", "error", "message"), BROKEN)
 def test_what_cannot_be_read_is_left_out_or_named(document: object, error: type[Exception], message: str) -> None:
-    assert [region.id for region in annotated_regions([document, masked(id="r2")], TARGET, SIZE)] == ["r2"]
+    assert [region.id for region in annotated_regions([document, masked(id="r2")], CONTROL, SIZE)] == ["r2"]
     with pytest.raises(error, match=message):
-        annotated_regions([document], TARGET, SIZE, strict=True)
+        annotated_regions([document], CONTROL, SIZE, strict=True)
 
 
 def test_a_rectangle_far_off_is_no_region() -> None:
@@ -221,7 +223,7 @@ EXPORT: list[Any] = [
 def test_the_newest_annotation_counts_or_the_one_that_was_chosen(
     document: object, task: int | None, number: int | None, found: int
 ) -> None:
-    assert exported_result(json.loads(json.dumps(document)), task=task, annotation=number) == [f"result {found}"]
+    assert select_annotation(json.loads(json.dumps(document)), task=task, annotation=number) == [f"result {found}"]
 
 
 @pytest.mark.parametrize(
@@ -245,4 +247,4 @@ def test_an_export_that_leaves_it_open_is_answered_with_what_there_is(
     document: object, task: int | None, number: int | None, message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        exported_result(document, task=task, annotation=number)
+        select_annotation(document, task=task, annotation=number)

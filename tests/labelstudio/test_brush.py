@@ -99,8 +99,8 @@ def test_codes_out_of_the_format_are_refused(code: list[int], message: str) -> N
         brush.decode(code, (4, 6))
 
 
-def test_a_code_for_a_picture_turned_round_cannot_be_told_but_another_size_can() -> None:
-    with pytest.raises(BrushError, match="pass the size of the picture it was made for"):
+def test_a_code_for_a_image_turned_round_cannot_be_told_but_another_size_can() -> None:
+    with pytest.raises(BrushError, match="pass the size of the image it was made for"):
         brush.decode(KNOWN, (4, 7))
 
 

@@ -11,15 +11,15 @@ import pytest
 
 from tests.builders.http_site import PERSONAL, Site, jwt, reply, serving
 from tests.builders.processes import free_port
-from walkcut.errors import StudioError
+from walkcut.errors import LabelStudioError
 from walkcut.images import LabelStudioAccess
-from walkcut.labelstudio.client import Studio
+from walkcut.labelstudio.client import LabelStudioClient
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")  # in Label Studio's SDK
 
 ACCESS = jwt(token_type="access", exp=8_000_000_000)
 JSON_TYPE = {"Content-Type": "application/json"}
-ASK: list[Callable[[Studio], object]] = [
+ASK: list[Callable[[LabelStudioClient], object]] = [
     lambda studio: studio.title("4"),
     lambda studio: studio.label_config("4"),
     lambda studio: studio.prediction_version(4),
@@ -45,12 +45,12 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 @pytest.fixture
-def studio(site: Site) -> Iterator[Studio]:
-    with closing(Studio(LabelStudioAccess(f"{site.url}/ls", PERSONAL), timeout=0.5)) as studio:
+def studio(site: Site) -> Iterator[LabelStudioClient]:
+    with closing(LabelStudioClient(LabelStudioAccess(f"{site.url}/ls", PERSONAL), timeout=0.5)) as studio:
         yield studio
 
 
-def test_a_project_is_asked_for_with_an_access_token(site: Site, studio: Studio) -> None:
+def test_a_project_is_asked_for_with_an_access_token(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/"] = lambda handler: documents(
         handler, {"title": "Roofs", "label_config": "<é/>", "model_version": "auto-1"}
     )
@@ -62,12 +62,12 @@ def test_a_project_is_asked_for_with_an_access_token(site: Site, studio: Studio)
 
 def test_a_legacy_token_is_shown_as_it_is(site: Site) -> None:
     site.routes["/api/predictions/7/"] = lambda handler: documents(handler, {"model_version": "auto-1"})
-    with closing(Studio(LabelStudioAccess(site.url, "0123abcd"))) as studio:
+    with closing(LabelStudioClient(LabelStudioAccess(site.url, "0123abcd"))) as studio:
         assert studio.prediction_version(7) == "auto-1"
     assert [seen.headers["Authorization"] for seen in site.seen] == ["Token 0123abcd"]
 
 
-def test_tasks_are_read_page_by_page_behind_the_last(site: Site, studio: Studio) -> None:
+def test_tasks_are_read_page_by_page_behind_the_last(site: Site, studio: LabelStudioClient) -> None:
     pages: list[list[Any]] = [[(1, "v1,v2"), (5, "")], [(7, None)], []]
 
     def tasks(handler: BaseHTTPRequestHandler) -> None:
@@ -86,7 +86,7 @@ def test_tasks_are_read_page_by_page_behind_the_last(site: Site, studio: Studio)
 
 
 @pytest.mark.parametrize("separator", [",", ", "], ids=["SQLite", "PostgreSQL"])
-def test_versions_that_a_list_leaves_out_are_asked_for(site: Site, studio: Studio, separator: str) -> None:
+def test_versions_that_a_list_leaves_out_are_asked_for(site: Site, studio: LabelStudioClient, separator: str) -> None:
     """Label Studio 1.23 lists 500 characters of all versions: with PostgreSQL, quotation marks among them."""
     versions = [f"auto-walkcut-merge-{number:08x}" for number in range(20)]
     quoted = json.dumps(versions)[1:-1][:500].replace('"', "") if separator == ", " else ",".join(versions)[:500]
@@ -106,10 +106,14 @@ def test_versions_that_a_list_leaves_out_are_asked_for(site: Site, studio: Studi
     assert asked == [{"task": ["3"]}]
 
 
-def test_tasks_are_chosen_by_what_annotators_did_and_by_number(site: Site, studio: Studio) -> None:
+def test_tasks_are_chosen_by_what_annotators_did_and_by_number(site: Site, studio: LabelStudioClient) -> None:
     nothing = {"tasks": [], "total": 0, "total_annotations": 0, "total_predictions": 0}
     site.routes["/ls/api/tasks/"] = lambda handler: documents(handler, nothing)
-    asked = [studio.untouched("4"), studio.untouched("4", [7, 8]), studio.versions("4", {9}).items()]
+    asked = [
+        studio.tasks_without_annotations("4"),
+        studio.tasks_without_annotations("4", [7, 8]),
+        studio.versions("4", {9}).items(),
+    ]
     assert [list(each) for each in asked] == [[]] * 3
     filters = [
         {
@@ -123,16 +127,16 @@ def test_tasks_are_chosen_by_what_annotators_did_and_by_number(site: Site, studi
     assert filters == [{named: [9]} | behind, nobody | behind, nobody | {named: [7, 8]} | behind]
 
 
-def test_a_prediction_is_deleted_once(site: Site, studio: Studio) -> None:
+def test_a_prediction_is_deleted_once(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/predictions/7/"] = reply(204)
     studio.delete_prediction(7)
     studio.delete_prediction(8)  # gone already: an answer was lost
     site.routes["/ls/api/predictions/9/"] = reply(403, b'{"detail": "no"}', JSON_TYPE)
-    with pytest.raises(StudioError, match=r"answered 403 \(no\) when asked for the end of prediction 9: set"):
+    with pytest.raises(LabelStudioError, match=r"answered 403 \(no\) when asked for the end of prediction 9: set"):
         studio.delete_prediction(9)
 
 
-def test_predictions_go_in_one_request(site: Site, studio: Studio) -> None:
+def test_predictions_go_in_one_request(site: Site, studio: LabelStudioClient) -> None:
     def take(handler: BaseHTTPRequestHandler) -> None:
         documents(handler, {"created": len(json.loads(site.seen[-1].body))}, 201)
 
@@ -142,7 +146,7 @@ def test_predictions_go_in_one_request(site: Site, studio: Studio) -> None:
     assert [json.loads(seen.body) for seen in site.seen[1:]] == [predictions]
 
 
-def test_predictions_are_given_time(site: Site, studio: Studio) -> None:
+def test_predictions_are_given_time(site: Site, studio: LabelStudioClient) -> None:
     def take(handler: BaseHTTPRequestHandler) -> None:
         threading.Event().wait(0.7)
         documents(handler, {"created": 1}, 201)
@@ -161,20 +165,22 @@ def test_predictions_are_not_waited_for_without_end(site: Site) -> None:
 
     site.routes["/api/projects/4/import/predictions"] = wait
     access = LabelStudioAccess(site.url, "0123abcd")
-    with closing(Studio(access, patience=1)) as studio, pytest.raises(StudioError, match=expected):
+    with closing(LabelStudioClient(access, patience=1)) as studio, pytest.raises(LabelStudioError, match=expected):
         studio.add_predictions("4", [{"task": 1}])
     given_up.set()
 
 
-def test_predictions_that_are_not_taken_are_counted(site: Site, studio: Studio) -> None:
+def test_predictions_that_are_not_taken_are_counted(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/import/predictions"] = lambda handler: documents(handler, {"created": 1}, 201)
-    with pytest.raises(StudioError, match="took 1 of 2 predictions for project 4: see that they fit its labelling"):
+    with pytest.raises(
+        LabelStudioError, match="took 1 of 2 predictions for project 4: see that they fit its labelling"
+    ):
         studio.add_predictions("4", [{"task": 1}, {"task": 2}])
 
 
-def test_predictions_are_not_sent_twice(site: Site, studio: Studio) -> None:
+def test_predictions_are_not_sent_twice(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/import/predictions"] = reply(500)
-    with pytest.raises(StudioError, match="answered 500 when asked for room for predictions in project 4"):
+    with pytest.raises(LabelStudioError, match="answered 500 when asked for room for predictions in project 4"):
         studio.add_predictions("4", [{"task": 1}])
     assert len(site.seen) == 2, "the token, and one try"
 
@@ -200,58 +206,63 @@ def test_predictions_are_not_sent_twice(site: Site, studio: Studio) -> None:
 )
 @pytest.mark.parametrize("ask", ASK)
 def test_a_refusal_is_named_with_the_remedy(
-    site: Site, studio: Studio, ask: Callable[[Studio], object], status: int, body: object, message: str
+    site: Site,
+    studio: LabelStudioClient,
+    ask: Callable[[LabelStudioClient], object],
+    status: int,
+    body: object,
+    message: str,
 ) -> None:
     content = body if isinstance(body, str) else json.dumps(body)
     for path in ("projects/4/", "predictions/4/", "predictions/", "tasks/", "projects/4/import/predictions"):
         site.routes[f"/ls/api/{path}"] = reply(status, content.encode(), {"Location": "http://127.0.0.1:1/"})
-    with pytest.raises(StudioError, match=message) as caught:
+    with pytest.raises(LabelStudioError, match=message) as caught:
         ask(studio)
     assert PERSONAL not in str(caught.value)
     assert ACCESS not in str(caught.value)
 
 
-def test_a_token_that_cannot_be_exchanged_is_named_with_the_remedy(site: Site, studio: Studio) -> None:
+def test_a_token_that_cannot_be_exchanged_is_named_with_the_remedy(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/token/refresh/"] = lambda handler: documents(handler, {"detail": "Token is invalid"}, 401)
-    with pytest.raises(StudioError, match=r"answered 401 \(Token is invalid\) .*, copied in full") as caught:
+    with pytest.raises(LabelStudioError, match=r"answered 401 \(Token is invalid\) .*, copied in full") as caught:
         studio.title("4")
     assert PERSONAL not in str(caught.value)
 
 
-def test_a_server_of_another_kind_is_told_from_label_studio(site: Site, studio: Studio) -> None:
+def test_a_server_of_another_kind_is_told_from_label_studio(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/token/refresh/"] = reply(404, b"<html>")
     with pytest.raises(
-        StudioError, match="gave no JSON when asked for project 4: see that LABEL_STUDIO_URL is a Label"
+        LabelStudioError, match="gave no JSON when asked for project 4: see that LABEL_STUDIO_URL is a Label"
     ):
         studio.title("4")
 
 
-def test_an_answer_too_deep_to_read_is_none(site: Site, studio: Studio) -> None:
+def test_an_answer_too_deep_to_read_is_none(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/"] = reply(200, b"[" * 100_000)
-    with pytest.raises(StudioError, match="gave no JSON when asked for project 4"):
+    with pytest.raises(LabelStudioError, match="gave no JSON when asked for project 4"):
         studio.title("4")
 
 
 @pytest.mark.parametrize("token", ["", jwt(token_type="refresh", exp=10**9)])
 def test_without_a_token_that_is_of_use_nothing_is_asked(token: str) -> None:
-    with pytest.raises(StudioError, match="set LABEL_STUDIO_API_KEY to a personal access token"):
-        Studio(LabelStudioAccess("http://127.0.0.1:1", token))
+    with pytest.raises(LabelStudioError, match="set LABEL_STUDIO_API_KEY to a personal access token"):
+        LabelStudioClient(LabelStudioAccess("http://127.0.0.1:1", token))
 
 
 def test_a_label_studio_that_is_not_there_is_named_with_the_remedy(site: Site) -> None:
     access = LabelStudioAccess(f"http://127.0.0.1:{free_port()}", PERSONAL)
     expected = r"cannot be reached for project 4 \(.*\): see that it is up"
-    with closing(Studio(access)) as studio, pytest.raises(StudioError, match=expected):
+    with closing(LabelStudioClient(access)) as studio, pytest.raises(LabelStudioError, match=expected):
         studio.title("4")
 
 
-def test_a_label_studio_that_does_not_answer_is_not_waited_for(site: Site, studio: Studio) -> None:
+def test_a_label_studio_that_does_not_answer_is_not_waited_for(site: Site, studio: LabelStudioClient) -> None:
     given_up = threading.Event()
 
     def wait(handler: BaseHTTPRequestHandler) -> None:
         given_up.wait(30)
 
     site.routes["/ls/api/projects/4/"] = wait
-    with pytest.raises(StudioError, match=r"took longer than 0\.5 s for project 4: see that it is up"):
+    with pytest.raises(LabelStudioError, match=r"took longer than 0\.5 s for project 4: see that it is up"):
         studio.title("4")
     given_up.set()

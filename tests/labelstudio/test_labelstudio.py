@@ -5,21 +5,21 @@ import pytest
 
 from walkcut.errors import LabelConfigError, RequestError
 from walkcut.labelstudio import (
-    BrushTarget,
+    BrushControl,
     Region,
     Task,
     brush,
     brush_region,
-    brush_targets,
+    deletion_marker,
+    parse_brush_controls,
     prediction,
     read_extra_params,
     read_tasks,
     region_id,
-    typed_lines,
-    withdrawn_region,
+    text_commands,
 )
 
-TARGET = BrushTarget("brush", "image", "photo", ("Region",))
+CONTROL = BrushControl("brush", "image", "photo", ("Region",))
 TASK = Task(7, {"photo": "https://example.org/a.jpg"})
 MASK = np.eye(3, 4, dtype=bool)
 BRUSH = '<BrushLabels name="brush" toName="image"><Label value="A"/></BrushLabels>'
@@ -32,8 +32,8 @@ def config(inside: str) -> str:
 def test_names_and_attributes_come_from_the_label_config() -> None:
     labels = '<Label value="Car"/><Label value="Sky"/>'
     tag = f'<BrushLabels name="brush" toName="image" granularity="fine">{labels}</BrushLabels>'
-    assert brush_targets(config(tag)) == (
-        BrushTarget(
+    assert parse_brush_controls(config(tag)) == (
+        BrushControl(
             "brush",
             "image",
             "photo",
@@ -54,22 +54,22 @@ def test_names_and_attributes_come_from_the_label_config() -> None:
     ],
 )
 def test_annotators_are_answered_in_a_text_field(fields: str, status: str) -> None:
-    (target,) = brush_targets(config(BRUSH + fields))
-    assert target.status == status
+    (control,) = parse_brush_controls(config(BRUSH + fields))
+    assert control.status == status
 
 
 def test_neutral_labels_are_those_that_say_so() -> None:
     labels = '<Label value="Car"/><Label value="A" neutral="true"/><Label value="B" neutral="true"/>'
-    (target,) = brush_targets(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
-    assert target.neutral == ("A", "B")
+    (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    assert control.generic_labels == ("A", "B")
 
 
-def test_each_picture_has_its_first_brush() -> None:
-    two_pictures = """<View><View><Image name="left" value="$l"/><Image name="right" value="$r"/></View>
+def test_each_image_has_its_first_brush() -> None:
+    two_images = """<View><View><Image name="left" value="$l"/><Image name="right" value="$r"/></View>
         <BrushLabels name="b1" toName="right"><Label value="A"/></BrushLabels>
         <BrushLabels name="b2" toName="right"><Label value="B"/></BrushLabels>
         <BrushLabels name="b3" toName="left"><Label value="C"/></BrushLabels></View>"""
-    found = [(target.from_name, target.to_name, target.data_key) for target in brush_targets(two_pictures)]
+    found = [(control.from_name, control.to_name, control.data_key) for control in parse_brush_controls(two_images)]
     assert found == [("b1", "right", "r"), ("b3", "left", "l")]
 
 
@@ -88,7 +88,7 @@ def test_each_picture_has_its_first_brush() -> None:
 )
 def test_a_config_without_what_walkcut_needs_is_answered_with_the_remedy(label_config: str, message: str) -> None:
     with pytest.raises(LabelConfigError, match=message):
-        brush_targets(label_config)
+        parse_brush_controls(label_config)
 
 
 def test_tasks_keep_their_places_and_those_that_are_none_have_no_data() -> None:
@@ -103,9 +103,9 @@ def test_a_request_without_tasks_is_refused(body: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", 3, ["a.jpg", "b.jpg"], {"a": 1}])
-def test_a_task_without_one_picture_says_so(value: object) -> None:
-    with pytest.raises(RequestError, match=r"task 7 has no picture: data\.photo is .*; write one picture's address"):
-        Task(7, {"photo": value}).reference(TARGET)
+def test_a_task_without_one_image_says_so(value: object) -> None:
+    with pytest.raises(RequestError, match=r"task 7 has no image: data\.photo is .*; write one image's address"):
+        Task(7, {"photo": value}).reference(CONTROL)
 
 
 def text_field(name: str, *lines: str, to_name: str = "image") -> dict[str, object]:
@@ -116,15 +116,15 @@ def test_the_granularity_field_counts_before_other_text_fields() -> None:
     note, wish = text_field("note", "hello"), text_field("granularity", "3", "5")
     elsewhere = text_field("granularity", "7", to_name="other")
     point = {"type": "keypointlabels", "from_name": "kp", "to_name": "image", "value": {"x": 1}}
-    assert typed_lines({"result": [point, wish, note, elsewhere]}, TARGET) == ["3", "5"]
-    assert typed_lines({"result": [note, elsewhere]}, TARGET) == ["hello"]
+    assert text_commands({"result": [point, wish, note, elsewhere]}, CONTROL) == ["3", "5"]
+    assert text_commands({"result": [note, elsewhere]}, CONTROL) == ["hello"]
 
 
 @pytest.mark.parametrize(
     "context", [None, "text", [], {}, {"result": None}, {"result": [None, {"type": "textarea", "value": "x"}]}]
 )
 def test_contexts_without_text_hold_no_line(context: object) -> None:
-    assert typed_lines(context, TARGET) == []
+    assert text_commands(context, CONTROL) == []
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_extra_parameters_are_taken_in_every_form_and_garbage_is_nothing(value: 
 
 
 def test_a_region_is_what_label_studio_shows() -> None:
-    region = brush_region(Region(MASK, "Region", 0.5), TARGET, "abc")
+    region = brush_region(Region(MASK, "Region", 0.5), CONTROL, "abc")
     assert region == {
         "id": "abc",
         "from_name": "brush",
@@ -154,25 +154,25 @@ def test_a_region_is_what_label_studio_shows() -> None:
 
 def test_ids_are_the_same_for_the_same_answer_and_for_no_other() -> None:
     others = [
-        region_id(replace(TASK, id=8), TARGET, "v 0"),
-        region_id(TASK, replace(TARGET, from_name="other"), "v 0"),
-        region_id(TASK, TARGET, "w 0"),
-        region_id(TASK, TARGET, "v 1"),
-        region_id(Task(7, {"photo": "https://example.org/b.jpg"}), TARGET, "v 0"),
+        region_id(replace(TASK, id=8), CONTROL, "v 0"),
+        region_id(TASK, replace(CONTROL, from_name="other"), "v 0"),
+        region_id(TASK, CONTROL, "w 0"),
+        region_id(TASK, CONTROL, "v 1"),
+        region_id(Task(7, {"photo": "https://example.org/b.jpg"}), CONTROL, "v 0"),
     ]
-    assert region_id(TASK, TARGET, "v 0") == region_id(TASK, TARGET, "v 0")
-    assert len({region_id(TASK, TARGET, "v 0"), *others}) == 6
+    assert region_id(TASK, CONTROL, "v 0") == region_id(TASK, CONTROL, "v 0")
+    assert len({region_id(TASK, CONTROL, "v 0"), *others}) == 6
 
 
 def test_a_withdrawn_region_shows_where_it_was_until_label_studio_deletes_it() -> None:
-    gone = withdrawn_region(Region(np.array([[False, True, True], [False, True, False]]), "A", 1.0, id="r"), TARGET)
+    gone = deletion_marker(Region(np.array([[False, True, True], [False, True, False]]), "A", 1.0, id="r"), CONTROL)
     assert (gone["id"], gone["dynamic"]) == ("r", True)
     assert brush.decode(gone["value"]["rle"], (2, 3)).tolist() == [[False, False, True], [False, False, False]]
 
 
 def test_a_prediction_holds_the_regions_of_every_control() -> None:
-    right = BrushTarget("right", "r", "photo", ("A",))
-    regions = [(TARGET, [Region(MASK, "Region", 1.0)] * 2), (right, [Region(MASK, "A", 0.25)])]
+    right = BrushControl("right", "r", "photo", ("A",))
+    regions = [(CONTROL, [Region(MASK, "Region", 1.0)] * 2), (right, [Region(MASK, "A", 0.25)])]
     document = prediction(TASK, regions, "v").as_json()
     assert [region["from_name"] for region in document["result"]] == ["brush", "brush", "right"]
     assert len({region["id"] for region in document["result"]}) == 3

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walkcut.labelstudio import Box, BrushTarget, Point, prompts, typed_lines
+from walkcut.labelstudio import Box, BrushControl, Point, read_prompts, text_commands
 
-TARGET = BrushTarget("brush", "image", "photo", ("Region",))
+CONTROL = BrushControl("brush", "image", "photo", ("Region",))
 SIZE = (100, 200)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -28,13 +28,13 @@ def box(x: float, y: float, width: float, height: float, rotation: float = 0) ->
 
 
 def read(*items: object) -> list[Point | Box]:
-    return prompts({"result": list(items)}, TARGET)
+    return read_prompts({"result": list(items)}, CONTROL)
 
 
 def test_a_click_is_a_point_with_its_label() -> None:
     assert read(point()) == [Point("p1", "Finer", 0.375, 0.4)]
     assert read(point(is_positive=True)) == [Point("p1", "Finer", 0.375, 0.4)]
-    assert read(point(is_positive=False)) == [Point("p1", "Finer", 0.375, 0.4, wanted=False)]
+    assert read(point(is_positive=False)) == [Point("p1", "Finer", 0.375, 0.4, is_positive=False)]
 
 
 def test_several_clicks_come_in_order() -> None:
@@ -44,7 +44,7 @@ def test_several_clicks_come_in_order() -> None:
 @pytest.mark.parametrize(
     ("x", "y", "pixel"), [(0, 0, (0, 0)), (100, 100, (99, 199)), (49.9, 50, (50, 99)), (99.99, 0, (0, 199))]
 )
-def test_points_on_the_border_lie_in_the_picture(x: float, y: float, pixel: tuple[int, int]) -> None:
+def test_points_on_the_border_lie_in_the_image(x: float, y: float, pixel: tuple[int, int]) -> None:
     (found,) = read(point(x, y))
     assert isinstance(found, Point)
     assert found.pixel(SIZE) == pixel
@@ -70,7 +70,7 @@ def test_points_on_the_border_lie_in_the_picture(x: float, y: float, pixel: tupl
         "text",
     ],
 )
-def test_what_is_no_prompt_on_the_picture_is_left_out(item: object) -> None:
+def test_what_is_no_prompt_on_the_image_is_left_out(item: object) -> None:
     assert read(item) == []
 
 
@@ -85,7 +85,7 @@ def test_a_box_covers_the_pixels_that_it_touches() -> None:
     assert found.pixels(SIZE) == (slice(20, 60), slice(20, 80))
 
 
-def test_a_box_that_goes_beyond_the_picture_ends_with_it() -> None:
+def test_a_box_that_goes_beyond_the_image_ends_with_it() -> None:
     (found,) = read(box(-10, 50, 300, 300))
     assert isinstance(found, Box)
     assert found.pixels(SIZE) == (slice(50, 100), slice(0, 200))
@@ -107,7 +107,7 @@ def test_a_box_too_small_to_segment_grows(where: float, rows: slice) -> None:
     assert found.pixels(SIZE)[0] == rows
 
 
-def test_a_picture_smaller_than_any_box_is_taken_whole() -> None:
+def test_a_image_smaller_than_any_box_is_taken_whole() -> None:
     (found,) = read(box(20, 20, 10, 10))
     assert isinstance(found, Box)
     assert found.pixels((10, 12)) == (slice(0, 10), slice(0, 12))
@@ -117,14 +117,14 @@ def test_what_walkcut_wrote_was_not_typed() -> None:
     def text(name: str, *lines: str) -> dict[str, Any]:
         return {"type": "textarea", "to_name": "image", "from_name": name, "value": {"text": list(lines)}}
 
-    assert typed_lines({"result": [text("granularity", "12", "→ 12 segments")]}, TARGET) == ["12"]
-    assert typed_lines({"result": [text("status", "anything"), text("wish", "7")]}, TARGET) == ["7"]
+    assert text_commands({"result": [text("granularity", "12", "→ 12 segments")]}, CONTROL) == ["12"]
+    assert text_commands({"result": [text("status", "anything"), text("wish", "7")]}, CONTROL) == ["7"]
 
 
 @given(JSON | st.builds(lambda items: {"result": items}, st.lists(JSON)))
 def test_no_context_is_too_strange(context: object) -> None:
-    assert typed_lines(context, TARGET) == [] or isinstance(context, dict)
-    assert prompts(context, TARGET) == [] or isinstance(context, dict)
+    assert text_commands(context, CONTROL) == [] or isinstance(context, dict)
+    assert read_prompts(context, CONTROL) == [] or isinstance(context, dict)
 
 
 @given(st.dictionaries(st.sampled_from(["x", "y", "width", "height", "rotation", "keypointlabels"]), JSON))

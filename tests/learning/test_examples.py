@@ -11,12 +11,19 @@ from walkcut.errors import SegmentationError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold, parse_granularity
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.learning.examples import Example, Learned, Lesson, learn, suggest_labels, teach
-from walkcut.learning.granularity_fit import OFFERED
+from walkcut.learning.examples import (
+    AnnotationFeedback,
+    LabelExample,
+    ProjectProfile,
+    extract_feedback,
+    fit_profile,
+    suggest_labels,
+)
+from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES
 from walkcut.segmentation.segmenter import load_segmenter
 
 LABELS = ("First", "Second")
-# A picture of one row with leaves 0-3, of which 0 and 1 join at 0.9, 2 and 3 at 0.5, and all at 0.1.
+# An image of one row with leaves 0-3, of which 0 and 1 join at 0.9, 2 and 3 at 0.5, and all at 0.1.
 ROW = CutTree(
     np.array([[0, 1, 1, 2, 3]], np.uint16),
     Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True])),
@@ -32,9 +39,9 @@ def lesson_of(
     *,
     task: int = 1,
     annotation: int = 1,
-    neutral: str = "Region",
-) -> Lesson:
-    return teach(
+    generic_labels: str = "Region",
+) -> AnnotationFeedback:
+    return extract_feedback(
         tree,
         regions,
         project="7",
@@ -42,27 +49,27 @@ def lesson_of(
         task=task,
         updated_at="2026-01-01",
         segmenter="v",
-        neutral={neutral},
+        generic_labels={generic_labels},
     )
 
 
-def fitting(*best: Granularity, task: int, annotation: int = 1, by: float = 0.3) -> Lesson:
+def fitting(*best: Granularity, task: int, annotation: int = 1, by: float = 0.3) -> AnnotationFeedback:
     """A lesson that some granularities fit best."""
-    fits = {str(granularity): 0.5 + by * (granularity in best) for granularity in OFFERED}
-    return Lesson("7", annotation, task, "", "v", fits, ())
+    fits = {str(granularity): 0.5 + by * (granularity in best) for granularity in CANDIDATE_GRANULARITIES}
+    return AnnotationFeedback("7", annotation, task, "", "v", fits, ())
 
 
-def looking(label: str, look: Sequence[float], task: int) -> Lesson:
+def looking(label: str, look: Sequence[float], task: int) -> AnnotationFeedback:
     """A lesson of one example."""
-    return Lesson("7", 1, task, "", "v", {}, (Example(label, tuple(look), 0.5),))
+    return AnnotationFeedback("7", 1, task, "", "v", {}, (LabelExample(label, tuple(look), 0.5),))
 
 
 def test_a_region_teaches_its_look_and_how_well_segments_cover_it() -> None:
     lesson = lesson_of(ROW, [("First", FIRST_THREE)])
-    assert lesson.examples == (Example("First", (1, 0), 0.6),)
-    assert lesson.coverings["tau=0.08"] == pytest.approx(0.6)
-    assert lesson.coverings["tau=0.12"] == 1
-    assert lesson.coverings["tau=0.92"] == pytest.approx(2 / 3)
+    assert lesson.examples == (LabelExample("First", (1, 0), 0.6),)
+    assert lesson.covering_scores["tau=0.08"] == pytest.approx(0.6)
+    assert lesson.covering_scores["tau=0.12"] == 1
+    assert lesson.covering_scores["tau=0.92"] == pytest.approx(2 / 3)
 
 
 def test_a_large_region_teaches_its_several_looks() -> None:
@@ -74,17 +81,17 @@ def test_a_large_region_teaches_its_several_looks() -> None:
 
 
 def test_a_neutral_label_teaches_granularity_alone() -> None:
-    neutral = lesson_of(ROW, [("Region", FIRST_THREE)])
-    assert neutral.examples == ()
-    assert neutral.coverings == lesson_of(ROW, [("First", FIRST_THREE)]).coverings
+    generic_labels = lesson_of(ROW, [("Region", FIRST_THREE)])
+    assert generic_labels.examples == ()
+    assert generic_labels.covering_scores == lesson_of(ROW, [("First", FIRST_THREE)]).covering_scores
 
 
 def test_an_empty_annotation_teaches_nothing() -> None:
     for regions in ([], [("First", np.zeros((1, 5), bool))]):
         lesson = lesson_of(ROW, regions)
-        assert not lesson.coverings
+        assert not lesson.covering_scores
         assert not lesson.examples
-        assert learn([lesson, replace(lesson, task=2)], "v", LABELS) == Learned()
+        assert fit_profile([lesson, replace(lesson, task=2)], "v", LABELS) == ProjectProfile()
 
 
 def test_a_mask_of_another_size_is_refused() -> None:
@@ -94,33 +101,33 @@ def test_a_mask_of_another_size_is_refused() -> None:
 
 def test_a_lesson_is_read_back_as_it_was() -> None:
     lesson = lesson_of(ROW, [("First", FIRST_THREE)])
-    assert Lesson.from_json(json.loads(json.dumps(lesson.to_json()))) == lesson
+    assert AnnotationFeedback.from_json(json.loads(json.dumps(lesson.to_json()))) == lesson
 
 
 def test_the_granularity_that_fits_most_is_learned_from_two_tasks_on() -> None:
     lessons = [fitting(Threshold(0.4), task=1), fitting(Threshold(0.4), task=2), fitting(Threshold(0.8), task=3)]
-    learned = learn(lessons, "v", LABELS)
+    learned = fit_profile(lessons, "v", LABELS)
     assert learned.granularity == Threshold(0.4)
     assert parse_granularity(str(learned.granularity)) == learned.granularity
     assert learned.granularity_from == ((1, 1), (2, 1), (3, 1))
-    assert learn(lessons[:1], "v", LABELS) == Learned()
+    assert fit_profile(lessons[:1], "v", LABELS) == ProjectProfile()
 
 
 def test_of_granularities_that_fit_alike_the_coarser_is_learned() -> None:
     lessons = [fitting(Threshold(0.8), task=1), fitting(Threshold(0.4), task=2)]
-    assert learn(lessons, "v", LABELS).granularity == Threshold(0.4)
+    assert fit_profile(lessons, "v", LABELS).granularity == Threshold(0.4)
 
 
 def test_what_fits_with_its_neighbours_is_learned_before_what_fits_alone() -> None:
-    broad = fitting(*OFFERED[2:7], task=1, by=0.2)
+    broad = fitting(*CANDIDATE_GRANULARITIES[2:7], task=1, by=0.2)
     lessons = [broad, replace(broad, task=2), fitting(Threshold(0.8), task=3, by=0.45)]
-    assert learn(lessons, "v", LABELS).granularity == OFFERED[4]
+    assert fit_profile(lessons, "v", LABELS).granularity == CANDIDATE_GRANULARITIES[4]
 
 
 def test_a_task_counts_once_however_often_it_was_annotated() -> None:
     odd = [fitting(Threshold(0.8), task=1, annotation=number) for number in range(5)]
     usual = [fitting(Threshold(0.4), task=task) for task in (2, 3)]
-    assert learn([*odd, *usual], "v", LABELS).granularity == Threshold(0.4)
+    assert fit_profile([*odd, *usual], "v", LABELS).granularity == Threshold(0.4)
 
 
 def test_lessons_of_another_version_and_labels_that_are_gone_do_not_count() -> None:
@@ -129,7 +136,7 @@ def test_lessons_of_another_version_and_labels_that_are_gone_do_not_count() -> N
         looking("Gone", (0, 1), 2),
         replace(looking("First", (0, 1), 3), segmenter="w"),
     ]
-    learned = learn([*lessons, replace(fitting(Threshold(0.4), task=4), segmenter="w")], "v", LABELS)
+    learned = fit_profile([*lessons, replace(fitting(Threshold(0.4), task=4), segmenter="w")], "v", LABELS)
     assert learned.labels == ("First",)
     assert learned.labels_from == {"First": ((1, 1),)}
     assert learned.prototypes is not None
@@ -140,32 +147,32 @@ def test_the_digest_changes_with_what_was_learned_and_with_nothing_else() -> Non
     lessons = [looking("First", (1, 0), 1), looking("Second", (0, 1), 2), fitting(Threshold(0.4), task=3)]
     more = fitting(Threshold(0.4), task=4)
     digests = [
-        learn([], "v", LABELS).digest,
-        learn(lessons, "v", LABELS).digest,
-        learn(lessons, "v", LABELS[:1]).digest,
-        learn([*lessons, more], "v", LABELS).digest,
-        learn([*lessons, fitting(Threshold(0.8), task=4, by=0.4)], "v", LABELS).digest,
-        learn([*lessons, looking("First", (0.6, 0.8), 5)], "v", LABELS).digest,
-        learn([replace(lessons[0], task=2), *lessons[1:]], "v", ["First"]).digest,
+        fit_profile([], "v", LABELS).digest,
+        fit_profile(lessons, "v", LABELS).digest,
+        fit_profile(lessons, "v", LABELS[:1]).digest,
+        fit_profile([*lessons, more], "v", LABELS).digest,
+        fit_profile([*lessons, fitting(Threshold(0.8), task=4, by=0.4)], "v", LABELS).digest,
+        fit_profile([*lessons, looking("First", (0.6, 0.8), 5)], "v", LABELS).digest,
+        fit_profile([replace(lessons[0], task=2), *lessons[1:]], "v", ["First"]).digest,
     ]
     assert digests[0] == ""
     assert [len(digest) for digest in digests[1:]] == [8] * 6
     assert len(set(digests[:6])) == 6
     assert digests[6] == digests[2], "which task taught it does not matter"
-    shuffled = learn([more, *reversed(lessons)], "v", LABELS[::-1])
+    shuffled = fit_profile([more, *reversed(lessons)], "v", LABELS[::-1])
     assert shuffled.digest == digests[3]
-    assert learn([*lessons, more, fitting(Threshold(0.4), task=6)], "v", LABELS).digest == digests[3]
+    assert fit_profile([*lessons, more, fitting(Threshold(0.4), task=6)], "v", LABELS).digest == digests[3]
 
 
 @pytest.mark.parametrize("other", [looking("First", (0.6, 0.8), 1), looking("Second", (1, 0), 1)])
-def test_another_look_or_another_name_is_another_digest(other: Lesson) -> None:
-    assert learn([looking("First", (1, 0), 1)], "v", LABELS).digest != learn([other], "v", LABELS).digest
+def test_another_look_or_another_name_is_another_digest(other: AnnotationFeedback) -> None:
+    assert fit_profile([looking("First", (1, 0), 1)], "v", LABELS).digest != fit_profile([other], "v", LABELS).digest
 
 
-def test_annotations_of_one_task_are_of_one_picture() -> None:
+def test_annotations_of_one_task_are_of_one_image() -> None:
     once, again, elsewhere = (lesson_of(ROW, [("First", FIRST_THREE)], annotation=n, task=n // 2) for n in (2, 3, 4))
     sure = [
-        suggest_labels(ROW, ROW.groups(Segments(1)), learn(lessons, "v", LABELS), 0)[0][1]
+        suggest_labels(ROW, ROW.groups(Segments(1)), fit_profile(lessons, "v", LABELS), 0)[0][1]
         for lessons in ([once], [once, again], [once, elsewhere])
     ]
     assert sure[0] == pytest.approx(sure[1])
@@ -173,11 +180,11 @@ def test_annotations_of_one_task_are_of_one_picture() -> None:
 
 
 def test_without_examples_nothing_is_suggested() -> None:
-    assert suggest_labels(ROW, ROW.groups(Segments(2)), Learned(), 0.5) == [(None, 0), (None, 0)]
+    assert suggest_labels(ROW, ROW.groups(Segments(2)), ProjectProfile(), 0.5) == [(None, 0), (None, 0)]
 
 
 def test_labels_below_the_threshold_are_not_suggested() -> None:
-    learned = learn([lesson_of(ROW, [("First", FIRST_THREE)])], "v", LABELS)
+    learned = fit_profile([lesson_of(ROW, [("First", FIRST_THREE)])], "v", LABELS)
     (sure, confidence), (unsure, low) = suggest_labels(ROW, ROW.groups(Segments(2)), learned, 0.5)
     assert (sure, unsure) == ("First", None)
     assert low < 0.5 < confidence
@@ -185,16 +192,16 @@ def test_labels_below_the_threshold_are_not_suggested() -> None:
 
 
 def scene(number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A red disc and a striped box on grainy ground, which differ in place, size and colour from picture to picture."""
+    """A red disc and a striped box on grainy ground, which differ in place, size and colour from image to image."""
     rng = np.random.default_rng(number)
     y, x = np.mgrid[:96, :128]
-    picture = np.array([[150, 140, 110], [120, 140, 160], [90, 120, 80]])[number % 3] + rng.normal(0, 18, (96, 128, 1))
+    image = np.array([[150, 140, 110], [120, 140, 160], [90, 120, 80]])[number % 3] + rng.normal(0, 18, (96, 128, 1))
     disc = np.hypot(x - rng.uniform(26, 38), y - rng.uniform(34, 62)) < rng.uniform(18, 24)
     left, top, side = rng.integers(70, 82), rng.integers(15, 40), rng.integers(30, 40)
     box = (abs(x - left - side / 2) < side / 2) & (abs(y - top - side / 2) < side / 2)
-    picture[disc] = np.array([205, 60, 50]) + rng.uniform(-12, 12, 3) + rng.normal(0, 6, (disc.sum(), 1))
-    picture[box] = np.where(x // 4 % 2, 220, 60)[box, None] + rng.uniform(-10, 10)
-    return picture.clip(0, 255).astype(np.uint8), {"First": disc, "Second": box}
+    image[disc] = np.array([205, 60, 50]) + rng.uniform(-12, 12, 3) + rng.normal(0, 6, (disc.sum(), 1))
+    image[box] = np.where(x // 4 % 2, 220, 60)[box, None] + rng.uniform(-10, 10)
+    return image.clip(0, 255).astype(np.uint8), {"First": disc, "Second": box}
 
 
 # Photograph, left and top of windows of 128 by 64 pixels.
@@ -214,18 +221,18 @@ def grass_and_rock(number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return np.concatenate(windows), {"First": above, "Second": ~above}
 
 
-@pytest.mark.parametrize("picture", [scene, pytest.param(grass_and_rock, marks=needs_photographs)])
-def test_five_annotated_pictures_label_the_next_ones(
-    picture: Callable[[int], tuple[np.ndarray, dict[str, np.ndarray]]],
+@pytest.mark.parametrize("image", [scene, pytest.param(grass_and_rock, marks=needs_photographs)])
+def test_five_annotated_images_label_the_next_ones(
+    make_example: Callable[[int], tuple[np.ndarray, dict[str, np.ndarray]]],
 ) -> None:
-    segmenter = load_segmenter("embedded")
-    pictures = [picture(number) for number in range(8)]
-    trees = [segmenter.tree(image) for image, _ in pictures]
-    lessons = [lesson_of(trees[task], [*pictures[task][1].items()], task=task) for task in range(5)]
-    learned = learn(lessons, "v", LABELS)
+    segmenter = load_segmenter("classical")
+    images = [make_example(number) for number in range(8)]
+    trees = [segmenter.segment(image) for image, _ in images]
+    lessons = [lesson_of(trees[task], [*images[task][1].items()], task=task) for task in range(5)]
+    learned = fit_profile(lessons, "v", LABELS)
     assert learned.granularity is not None
     right, wrong, unannotated = [], [], []
-    for tree, (_, masks) in zip(trees[5:], pictures[5:], strict=True):
+    for tree, (_, masks) in zip(trees[5:], images[5:], strict=True):
         groups = tree.groups(learned.granularity)
         names = np.array([label or "" for label, _ in suggest_labels(tree, groups, learned, 0.5)])[groups[tree.leaves]]
         annotated = np.any([*masks.values()], axis=0)

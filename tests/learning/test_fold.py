@@ -3,8 +3,8 @@ import pytest
 
 from tests.builders.scenes import quarters
 from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.labelstudio import AnnotatedRegion, BrushTarget, brush_targets
-from walkcut.learning.fold import Drawing, folded
+from walkcut.labelstudio import AnnotatedRegion, BrushControl, parse_brush_controls
+from walkcut.learning.fold import AnnotatedImage, merge_by_annotation
 from walkcut.segmentation.segmenter import load_segmenter
 
 SIZE = (40, 60)
@@ -14,12 +14,12 @@ CONFIG = f'<View><Image name="im" value="$photo"/><BrushLabels name="b" toName="
 
 @pytest.fixture(scope="module")
 def tree() -> CutTree:
-    return load_segmenter("embedded").tree(quarters(*SIZE))
+    return load_segmenter("classical").segment(quarters(*SIZE))
 
 
 @pytest.fixture(scope="module")
-def target() -> BrushTarget:
-    (only,) = brush_targets(CONFIG)
+def control() -> BrushControl:
+    (only,) = parse_brush_controls(CONFIG)
     return only
 
 
@@ -29,20 +29,29 @@ def drawn(rows: slice, columns: slice) -> AnnotatedRegion:
     return AnnotatedRegion("r", "Car", mask)
 
 
-def test_a_stroke_takes_the_segment_under_it_and_all_others_stay(tree: CutTree, target: BrushTarget) -> None:
-    ((of, (car, *others)),) = folded([Drawing(target, tree, [drawn(slice(2, 4), slice(2, 20))])], min_area=0.0)
-    assert of is target
+def test_a_stroke_takes_the_segment_under_it_and_all_others_stay(tree: CutTree, control: BrushControl) -> None:
+    ((of, (car, *others)),) = merge_by_annotation(
+        [AnnotatedImage(control, tree, [drawn(slice(2, 4), slice(2, 20))])], min_area=0.0
+    )
+    assert of is control
     assert (car.label, {other.label for other in others}) == ("Car", {"Region"})
     assert car.mask[2, 2]
     assert car.mask.mean() == pytest.approx(0.25, abs=0.02)
     assert np.sum([car.mask, *(other.mask for other in others)], axis=0).tolist() == np.ones(SIZE).tolist()
 
 
-def test_small_segments_that_nobody_drew_on_are_left_out(tree: CutTree, target: BrushTarget) -> None:
-    ((_, regions),) = folded([Drawing(target, tree, [drawn(slice(2, 4), slice(2, 20))])], min_area=0.9)
+def test_small_segments_that_nobody_drew_on_are_left_out(tree: CutTree, control: BrushControl) -> None:
+    ((_, regions),) = merge_by_annotation(
+        [AnnotatedImage(control, tree, [drawn(slice(2, 4), slice(2, 20))])], min_area=0.9
+    )
     assert [region.label for region in regions] == ["Car"]
 
 
-def test_nothing_is_folded_where_all_or_nothing_is_drawn(tree: CutTree, target: BrushTarget) -> None:
+def test_nothing_is_folded_where_all_or_nothing_is_drawn(tree: CutTree, control: BrushControl) -> None:
     everything = [drawn(slice(None), slice(None))]
-    assert folded([Drawing(target, tree, everything), Drawing(target, tree, [])], min_area=0.0) == []
+    assert (
+        merge_by_annotation(
+            [AnnotatedImage(control, tree, everything), AnnotatedImage(control, tree, [])], min_area=0.0
+        )
+        == []
+    )

@@ -12,7 +12,7 @@ from walkcut.evaluation.metrics import covering
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.learning.granularity_fit import OFFERED, coverings
+from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_scores
 
 
 def slow_covering(labels: np.ndarray, masks: Sequence[np.ndarray]) -> float:
@@ -29,45 +29,47 @@ def test_one_table_of_the_leaves_serves_every_granularity(seed: int, regions: in
     tree = random_tree(seed)
     masks = np.random.default_rng(seed).random((regions, *tree.size)) < 0.3
     every = [Segments(count) for count in range(1, 9)]
-    assert coverings(tree, [*masks], every) == pytest.approx(
+    assert covering_scores(tree, [*masks], every) == pytest.approx(
         [slow_covering(tree.labels(each), [*masks]) for each in every]
     )
 
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000))
-def test_of_a_picture_annotated_throughout_it_is_the_segmentation_covering(seed: int) -> None:
+def test_of_a_image_annotated_throughout_it_is_the_segmentation_covering(seed: int) -> None:
     tree = random_tree(seed)
     truth = np.random.default_rng(seed).integers(0, 3, tree.size)
     table = contingency_table(truth, tree.labels(Level.FINE))
-    assert coverings(tree, [truth == region for region in range(3)], [Level.FINE]) == pytest.approx([covering(table)])
+    assert covering_scores(tree, [truth == region for region in range(3)], [Level.FINE]) == pytest.approx(
+        [covering(table)]
+    )
 
 
-def test_one_object_in_an_unannotated_picture_wants_neither_finer_nor_coarser_segments() -> None:
+def test_one_object_in_an_unannotated_image_wants_neither_finer_nor_coarser_segments() -> None:
     leaves = np.arange(16, dtype=np.uint16).reshape(4, 4)
-    joints = np.array([[0, 1], [2, 16], [3, 17], *([row + 4, row + 18] for row in range(12))])
-    tree = CutTree(leaves, Hierarchy(joints, np.linspace(0.9, 0.1, 15), np.ones(15, bool)), LEVELS)
-    fits = coverings(tree, [leaves < 4], [Segments(count) for count in range(1, 17)])
+    merges = np.array([[0, 1], [2, 16], [3, 17], *([row + 4, row + 18] for row in range(12))])
+    tree = CutTree(leaves, Hierarchy(merges, np.linspace(0.9, 0.1, 15), np.ones(15, bool)), LEVELS)
+    fits = covering_scores(tree, [leaves < 4], [Segments(count) for count in range(1, 17)])
     assert fits.argmax() == 12  # 13 segments: the object, and 12 single pixels
     assert fits[[0, 12, 15]].tolist() == [4 / 16, 1, 1 / 4]
 
 
 def test_regions_count_by_their_pixels() -> None:
     masks = [np.array([[True, True, True, False, False]]), np.array([[False, False, False, True, False]])]
-    assert coverings(ROW, masks, [Level.MEDIUM]).tolist() == [(3 * 1 + 1 * 0.5) / 4]
+    assert covering_scores(ROW, masks, [Level.MEDIUM]).tolist() == [(3 * 1 + 1 * 0.5) / 4]
 
 
 def test_thresholds_are_offered_from_coarse_to_fine() -> None:
-    counts = [random_tree(3).segments(granularity) for granularity in OFFERED]
+    counts = [random_tree(3).segments(granularity) for granularity in CANDIDATE_GRANULARITIES]
     assert counts == sorted(counts)
-    assert len(set(map(str, OFFERED))) == 24
+    assert len(set(map(str, CANDIDATE_GRANULARITIES))) == 24
 
 
-def test_a_mask_of_another_picture_is_refused() -> None:
-    with pytest.raises(SegmentationError, match=r"mask of \(2, 2\) does not fit a picture of \(1, 5\)"):
-        coverings(ROW, [np.ones((2, 2), bool)])
+def test_a_mask_of_another_image_is_refused() -> None:
+    with pytest.raises(SegmentationError, match=r"mask of \(2, 2\) does not fit an image of \(1, 5\)"):
+        covering_scores(ROW, [np.ones((2, 2), bool)])
 
 
 def test_nothing_annotated_fits_nothing() -> None:
     with pytest.raises(SegmentationError, match="annotate a region"):
-        coverings(ROW, [np.zeros((1, 5), bool)])
+        covering_scores(ROW, [np.zeros((1, 5), bool)])

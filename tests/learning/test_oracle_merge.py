@@ -13,7 +13,7 @@ from walkcut.errors import SegmentationError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.learning.oracle_merge import main_regions, nearest_regions, tree_segments
+from walkcut.learning.oracle_merge import majority_region, propagate_regions, tree_segments
 
 # Leaves 0-3 from left to right, two pixels wide; 0 and 1 join, 2 and 3 join, then all.
 ROW = CutTree(
@@ -29,8 +29,8 @@ def row(*numbers: int) -> np.ndarray:
 
 def chain(leaves: int) -> Hierarchy:
     """Leaf 1 joins leaf 0, then leaf 2 joins these, and so on."""
-    joints = [[0, 1], *([leaves + row, row + 2] for row in range(leaves - 2))]
-    return Hierarchy(np.array(joints[: leaves - 1]).reshape(-1, 2), np.zeros(leaves - 1), np.zeros(leaves - 1, bool))
+    merges = [[0, 1], *([leaves + row, row + 2] for row in range(leaves - 2))]
+    return Hierarchy(np.array(merges[: leaves - 1]).reshape(-1, 2), np.zeros(leaves - 1), np.zeros(leaves - 1, bool))
 
 
 def small_arrays(most: int, *, least: int = 0) -> st.SearchStrategy[np.ndarray]:
@@ -51,18 +51,18 @@ def test_equal_overlaps_go_to_the_lower_number() -> None:
 
 def test_too_small_an_overlap_leaves_a_segment_alone() -> None:
     segments, annotation = np.repeat([[0, 1]], [20, 5], axis=1), np.repeat([[1, 0, 2]], [11, 9, 5], axis=1)
-    assert main_regions(segments, annotation, min_overlap=0.55).tolist() == [1, 2]
-    assert main_regions(segments, annotation, min_overlap=0.56).tolist() == [0, 2]
+    assert majority_region(segments, annotation, min_overlap=0.55).tolist() == [1, 2]
+    assert majority_region(segments, annotation, min_overlap=0.56).tolist() == [0, 2]
 
 
 def test_a_mask_that_spills_over_a_border_does_not_capture_the_neighbour_but_a_click_does() -> None:
     segments = np.repeat([[0, 1]], 1000, axis=1)
     spilt = (np.arange(2000) < 1009).astype(np.int64)[None]
-    assert main_regions(segments, spilt).tolist() == [1, 0]
+    assert majority_region(segments, spilt).tolist() == [1, 0]
     click = np.zeros_like(segments)
     click[0, 1500] = 2
-    assert main_regions(segments, click).tolist() == [0, 2]
-    assert main_regions(segments, np.where(click, 2, spilt)).tolist() == [1, 2]
+    assert majority_region(segments, click).tolist() == [0, 2]
+    assert majority_region(segments, np.where(click, 2, spilt)).tolist() == [1, 2]
 
 
 def test_a_full_annotation_made_of_segments_is_restored() -> None:
@@ -113,30 +113,30 @@ def test_segments_may_be_of_any_granularity(granularity: Granularity | None, mer
 
 def test_the_segments_of_a_rule_that_cuts_only_here_and_there_have_a_hierarchy_too() -> None:
     uneven = CutTree(
-        ROW.leaves, Hierarchy(ROW.hierarchy.joints, ROW.hierarchy.costs, np.array([True, False, True])), ROW.levels
+        ROW.leaves, Hierarchy(ROW.hierarchy.merges, ROW.hierarchy.costs, np.array([True, False, True])), ROW.levels
     )
     segments, hierarchy = tree_segments(uneven, Level.AUTO)
     assert segments.tolist() == [[0, 0, 1, 1, 2, 2, 2, 2]]
-    assert hierarchy.joints.tolist() == [[0, 1], [3, 2]]
+    assert hierarchy.merges.tolist() == [[0, 1], [3, 2]]
 
 
 def test_without_a_border_the_largest_region_of_the_sibling_counts() -> None:
     segments = np.array([[0, 1, 1, 3, 2]])  # 2 joins 0 and 1 before 3, but lies beyond it
     regions = np.array([5, 4, 0, 4])
-    assert nearest_regions(segments, chain(4), regions).tolist() == [5, 4, 4, 4]
-    assert nearest_regions(np.array([[0, 0, 1, 3, 2]]), chain(4), regions).tolist() == [5, 4, 5, 4]
+    assert propagate_regions(segments, chain(4), regions).tolist() == [5, 4, 4, 4]
+    assert propagate_regions(np.array([[0, 0, 1, 3, 2]]), chain(4), regions).tolist() == [5, 4, 5, 4]
 
 
 def test_a_longer_border_counts_before_a_larger_area() -> None:
     segments = np.array([[0, 0, 0, 2], [0, 0, 1, 2], [0, 0, 1, 2]])
-    assert nearest_regions(segments, chain(3), np.array([1, 2, 0])).tolist() == [1, 2, 2]
+    assert propagate_regions(segments, chain(3), np.array([1, 2, 0])).tolist() == [1, 2, 2]
 
 
 def slow_nearest(segments: np.ndarray, hierarchy: Hierarchy, regions: np.ndarray) -> list[int]:
     """The same, one leaf at a time, by what the docstring says."""
     members = [{leaf} for leaf in range(hierarchy.leaves)]
     found = regions.tolist()
-    for a, b in hierarchy.joints:
+    for a, b in hierarchy.merges:
         for bare, sibling in ((members[a], members[b]), (members[b], members[a])):
             if not any(found[leaf] for leaf in bare) and any(found[leaf] for leaf in sibling):
                 votes = dict.fromkeys(sorted({found[leaf] for leaf in sibling}), 0)
@@ -159,14 +159,14 @@ def slow_nearest(segments: np.ndarray, hierarchy: Hierarchy, regions: np.ndarray
 @given(small_arrays(5), st.lists(st.integers(0, 3), min_size=6, max_size=6), st.randoms())
 def test_the_fast_way_is_the_slow_one(segments: np.ndarray, regions: list[int], random: Random) -> None:
     segments.flat[:6] = np.arange(6)
-    nodes, joints = list(range(6)), []
+    nodes, merges = list(range(6)), []
     draw = np.random.default_rng(random.randrange(2**32))
     for node in range(6, 11):
         pair = draw.choice(len(nodes), 2, replace=False)
-        joints.append([nodes[place] for place in pair])
+        merges.append([nodes[place] for place in pair])
         nodes = [other for place, other in enumerate(nodes) if place not in pair] + [node]
-    hierarchy = Hierarchy(np.array(joints), np.zeros(5), np.zeros(5, bool))
-    fast = nearest_regions(segments, hierarchy, np.array(regions)).tolist()
+    hierarchy = Hierarchy(np.array(merges), np.zeros(5), np.zeros(5, bool))
+    fast = propagate_regions(segments, hierarchy, np.array(regions)).tolist()
     assert fast == slow_nearest(segments, hierarchy, np.array(regions))
     assert all(new == old for new, old in zip(fast, regions, strict=True) if old)
     assert all(fast) == any(regions)
@@ -175,7 +175,7 @@ def test_the_fast_way_is_the_slow_one(segments: np.ndarray, regions: list[int], 
 @pytest.mark.parametrize(
     ("segments", "annotation", "min_overlap", "message"),
     [
-        (row(0, 1), row(0, 1, 1), 0, "annotation of 3×1 pixels does not fit segments of 2×1: annotate the picture in"),
+        (row(0, 1), row(0, 1, 1), 0, "annotation of 3×1 pixels does not fit segments of 2×1: annotate the image in"),
         (row(0, -1), row(0, 1), 0, "number -1 in the segments: numbers go from 0 to 65535, map them"),
         (row(0, 70000), row(0, 1), 0, "number 70000 in the segments: numbers"),
         (row(0, 1), row(0, -3), 0, "number -3 in the annotation: numbers"),

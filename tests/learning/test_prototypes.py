@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walkcut.learning.prototypes import Prototypes, gather
+from walkcut.learning.prototypes import Prototypes, build_prototypes
 
 LEFT, RIGHT, UP = np.eye(3, dtype=np.float32)
 
@@ -14,8 +14,8 @@ def unit(*vectors: np.ndarray) -> np.ndarray:
 
 
 def prototypes(*examples: tuple[np.ndarray, int, int]) -> Prototypes:
-    looks, labels, pictures = zip(*examples, strict=True)
-    return gather(unit(*looks), np.array(labels), pictures)
+    looks, labels, images = zip(*examples, strict=True)
+    return build_prototypes(unit(*looks), np.array(labels), images)
 
 
 def random_prototypes(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -26,23 +26,23 @@ def random_prototypes(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, li
 
 def test_one_example_alone_makes_moderately_sure_and_three_surer() -> None:
     once = prototypes((LEFT, 0, 1)).confidences(unit(LEFT))
-    thrice = prototypes(*((LEFT, 0, picture) for picture in range(3))).confidences(unit(LEFT))
+    thrice = prototypes(*((LEFT, 0, image) for image in range(3))).confidences(unit(LEFT))
     assert 0.6 < once[0, 0] < 0.8 < thrice[0, 0] < 0.95
 
 
 def test_what_looks_like_nothing_learned_is_unknown() -> None:
-    learned = prototypes(*((look, label, picture) for picture in range(5) for label, look in enumerate((LEFT, RIGHT))))
+    learned = prototypes(*((look, label, image) for image in range(5) for label, look in enumerate((LEFT, RIGHT))))
     assert learned.confidences(unit(UP, -LEFT)).max() < 0.1
 
 
 def test_between_two_labels_neither_is_sure() -> None:
-    learned = prototypes(*((look, label, picture) for picture in range(5) for label, look in enumerate((LEFT, RIGHT))))
+    learned = prototypes(*((look, label, image) for image in range(5) for label, look in enumerate((LEFT, RIGHT))))
     confidences = learned.confidences(unit(LEFT + RIGHT))
     assert confidences[0, 0] == pytest.approx(confidences[0, 1])
     assert confidences.max() < 0.5
 
 
-def test_many_examples_from_one_picture_have_one_vote() -> None:
+def test_many_examples_from_one_image_have_one_vote() -> None:
     once = prototypes((LEFT, 0, 1), (RIGHT, 1, 2))
     often = prototypes(*((LEFT, 0, 1) for _ in range(20)), (RIGHT, 1, 2))
     query = unit(LEFT, LEFT + RIGHT, RIGHT)
@@ -56,7 +56,7 @@ def test_a_label_may_have_many_looks() -> None:
 
 def test_labels_that_differ_in_little_are_told_apart_by_that_little() -> None:
     near = LEFT + 0.1 * RIGHT
-    learned = prototypes(*((look, label, picture) for picture in range(3) for label, look in enumerate((LEFT, near))))
+    learned = prototypes(*((look, label, image) for image in range(3) for label, look in enumerate((LEFT, near))))
     assert learned.confidences(unit(LEFT)).max() > 0.75
     assert learned.confidences(unit(LEFT + 0.5 * UP)).max() < 0.1
 
@@ -64,7 +64,7 @@ def test_labels_that_differ_in_little_are_told_apart_by_that_little() -> None:
 @settings(max_examples=30)
 @given(st.integers(0, 1000), st.integers(0, 12))
 def test_confidences_are_shares_of_certainty(seed: int, count: int) -> None:
-    confidences = gather(*random_prototypes(seed, count)).confidences(
+    confidences = build_prototypes(*random_prototypes(seed, count)).confidences(
         unit(*np.random.default_rng(seed).normal(size=(5, 4)))
     )
     assert confidences.shape == (5, 2)
@@ -75,8 +75,8 @@ def test_confidences_are_shares_of_certainty(seed: int, count: int) -> None:
 @settings(max_examples=30)
 @given(st.integers(0, 1000), st.integers(0, 12))
 def test_the_order_of_examples_does_not_matter(seed: int, count: int) -> None:
-    looks, labels, pictures = random_prototypes(seed, count)
+    looks, labels, images = random_prototypes(seed, count)
     order = np.random.default_rng(seed).permutation(len(labels))
-    shuffled = gather(looks[order], labels[order], [pictures[place] for place in order])
+    shuffled = build_prototypes(looks[order], labels[order], [images[place] for place in order])
     query = unit(*np.random.default_rng(seed).random((5, 4)))
-    assert shuffled.confidences(query) == pytest.approx(gather(looks, labels, pictures).confidences(query))
+    assert shuffled.confidences(query) == pytest.approx(build_prototypes(looks, labels, images).confidences(query))

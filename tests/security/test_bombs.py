@@ -1,4 +1,4 @@
-"""Attacks by small files that unpack to much, or take long: pictures, data: URLs and tree files."""
+"""Attacks by small files that unpack to much, or take long: images, data: URLs and tree files."""
 
 import io
 import struct
@@ -34,9 +34,9 @@ def peak(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def file_of(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def file_of(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -45,7 +45,7 @@ def refused(data: bytes, message: str) -> None:
         decode(data, LIMITS)
 
 
-# Pictures
+# Images
 
 
 def png(*chunks: tuple[bytes, bytes], size: tuple[int, int] = (16, 16)) -> bytes:
@@ -148,10 +148,10 @@ def test_a_tiff_whose_pages_lead_in_a_circle() -> None:
      b"\x1f\x8b", b"\x89HDF", b"CDF\1", b"GRIB", b"DDS ", b"qoif", b"\0\0\1\xb3", b"gimp xcf"],
 )  # fmt: skip
 def test_a_file_of_another_format(start: bytes) -> None:
-    refused(start + bytes(100), "no picture that walkcut reads")
+    refused(start + bytes(100), "no image that walkcut reads")
 
 
-# References that hold their picture
+# References that hold their image
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_data_url_that_takes_far_more_memory_than_its_length(reference: str) -
     assert peak(lambda: fetcher.fetch(reference)) < 4 * len(reference) + 12 * MEGABYTE
 
 
-def test_a_data_url_larger_than_a_picture_may_be() -> None:
+def test_a_data_url_larger_than_a_image_may_be() -> None:
     fetcher, reference = Fetcher(FetchPolicy(max_bytes=1000), None), "data:," + "%41" * MEGABYTE
     with pytest.raises(ImageFetchError, match="more than 1000 bytes"):
         fetcher.fetch(reference)

@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.labelstudio.test_annotations import SIZE, TARGET, item
+from tests.labelstudio.test_annotations import CONTROL, SIZE, item
 from walkcut.errors import BrushError, LabelConfigError, RequestError
 from walkcut.labelstudio import (
     Task,
     annotated_regions,
     brush,
-    brush_targets,
-    prompts,
+    parse_brush_controls,
+    parse_id,
     read_extra_params,
-    read_number,
     read_object,
+    read_prompts,
     region_id,
-    typed_lines,
+    text_commands,
 )
 
 BRUSH = '<Image name="image" value="$photo"/><BrushLabels name="b" toName="image"><Label value="A"/></BrushLabels>'
@@ -33,7 +33,7 @@ def config(inside: str = "", before: str = "") -> str:
 
 def unreadable(text: str, message: str = "no readable XML") -> None:
     with pytest.raises(LabelConfigError, match=message) as caught:
-        brush_targets(text)
+        parse_brush_controls(text)
     assert len(str(caught.value)) < 1000
 
 
@@ -59,13 +59,13 @@ def test_external_entities(declared: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     for place in ((tmp_path / "secret").as_uri(), "http://127.0.0.1:1/x"):
         with pytest.raises(LabelConfigError) as caught:
-            brush_targets(config("&a;", f"<!DOCTYPE v [{declared.format(place=place)}]>"))
+            parse_brush_controls(config("&a;", f"<!DOCTYPE v [{declared.format(place=place)}]>"))
         assert "secret" not in str(caught.value).replace(place, "")
 
 
 def test_a_config_of_tags_in_tags() -> None:
     deep = 70_000
-    assert brush_targets("<View>" * deep + config() + "</View>" * deep)[0].to_name == "image"
+    assert parse_brush_controls("<View>" * deep + config() + "</View>" * deep)[0].to_name == "image"
 
 
 def test_a_config_of_megabytes() -> None:
@@ -73,11 +73,11 @@ def test_a_config_of_megabytes() -> None:
 
 
 def test_a_config_with_thousands_of_controls() -> None:
-    """Each picture's text fields are looked up, not searched for among all."""
+    """Each image's text fields are looked up, not searched for among all."""
     one = '<Image name="{0}" value="$p"/><BrushLabels name="b" toName="{0}"><Label value="A"/></BrushLabels>'
     many = "".join(f'{one.format(n)}<TextArea name="t{n}" toName="{n}"/>' for n in range(6000))
-    targets = brush_targets(f"<View>{many}</View>")
-    assert [target.status for target in targets] == [f"t{n}" for n in range(6000)]
+    controls = parse_brush_controls(f"<View>{many}</View>")
+    assert [control.status for control in controls] == [f"t{n}" for n in range(6000)]
 
 
 @pytest.mark.parametrize("text", ["\0", "\ud800", "&#xD800;", "&#0;", "<View>\x1b</View>", "<View", "]]>"])
@@ -143,11 +143,11 @@ def test_odd_json_objects_are_taken_as_they_are(body: bytes, expected: object) -
 @pytest.mark.parametrize("number", [-1, 1 << 63, 10**400, True, 1.0, "1", None, [1], float("nan")])
 def test_ids_that_no_database_holds(number: object) -> None:
     with pytest.raises(RequestError, match="without a number for an id"):
-        read_number({"id": number, "more": "x" * 10_000})
+        parse_id({"id": number, "more": "x" * 10_000})
 
 
 def test_half_a_character_in_a_name() -> None:
-    assert region_id(Task(1, {"photo": "data:\ud800,x"}), TARGET, "select \udfff") != ""
+    assert region_id(Task(1, {"photo": "data:\ud800,x"}), CONTROL, "select \udfff") != ""
 
 
 # What annotators draw
@@ -155,39 +155,39 @@ def test_half_a_character_in_a_name() -> None:
 
 def too_much(result: list[dict[str, Any]], size: tuple[int, int], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        annotated_regions(result, TARGET, size, strict=True)
+        annotated_regions(result, CONTROL, size, strict=True)
 
 
 def test_more_masks_than_memory_holds() -> None:
     clicks = [item("keypointlabels", x=1, y=1, width=1, original_width=10_000) for _ in range(100)]
-    too_much(clicks, (10_000, 10_000), "100 regions on a picture of 10000×10000 pixels are too many: draw fewer")
+    too_much(clicks, (10_000, 10_000), "100 regions on an image of 10000×10000 pixels are too many: draw fewer")
 
 
 def test_strokes_that_take_hours() -> None:
     stroke = {"type": "add", "relativePoints": [0, 0, 100, 100] * 10_000, "relativeStrokeWidth": 1000}
     drawn = item("brushlabels", touches=[stroke]) | {"original_width": 3000, "original_height": 3000}
-    too_much([drawn], (3000, 3000), "go over the picture too many times: draw fewer")
+    too_much([drawn], (3000, 3000), "go over the image too many times: draw fewer")
 
 
 def test_a_polygon_of_ten_thousand_corners() -> None:
-    """Each corner costs the rows that it crosses, not the whole picture."""
+    """Each corner costs the rows that it crosses, not the whole image."""
     around = np.linspace(0, 2 * np.pi, 10_000, endpoint=False)
     corners = np.stack([50 + 50 * np.cos(around), 50 + 50 * np.sin(around)], axis=1).tolist()
     drawn = item("polygonlabels", points=corners) | {"original_width": 2000, "original_height": 2000}
-    (region,) = annotated_regions([drawn], TARGET, (2000, 2000), strict=True)
+    (region,) = annotated_regions([drawn], CONTROL, (2000, 2000), strict=True)
     assert region.mask.mean() == pytest.approx(np.pi / 4, rel=1e-4)
 
 
 def test_more_clicks_than_anybody_makes() -> None:
     click = {"type": "keypointlabels", "value": {"x": 1, "y": 1, "keypointlabels": ["Finer"]}}
-    assert len(prompts({"result": [click] * 200}, TARGET)) == 200
+    assert len(read_prompts({"result": [click] * 200}, CONTROL)) == 200
     with pytest.raises(RequestError, match="201 points and boxes are more than 200"):
-        prompts({"result": [click] * 201}, TARGET)
+        read_prompts({"result": [click] * 201}, CONTROL)
 
 
 def test_more_lines_than_anybody_types() -> None:
     typed = {"type": "textarea", "value": {"text": ["nonsense"] * 100_000 + ["finer", "12"]}}
-    lines = typed_lines({"result": [typed]}, TARGET)
+    lines = text_commands({"result": [typed]}, CONTROL)
     assert (len(lines), lines[-2:]) == (200, ["finer", "12"])
 
 

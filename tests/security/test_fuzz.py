@@ -19,7 +19,7 @@ from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 from PIL import Image
 
 from tests.hierarchy.test_cut_tree import ROW, random_tree
-from tests.labelstudio.test_annotations import SIZE, TARGET, masked
+from tests.labelstudio.test_annotations import CONTROL, SIZE, masked
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.errors import (
     BrushError,
@@ -33,22 +33,22 @@ from walkcut.errors import (
 )
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments, Threshold, Walk, parse_granularity
-from walkcut.images import DecodeLimits, Fetcher, FetchPolicy, LabelStudioAccess, decode, shorten
+from walkcut.images import DecodeLimits, Fetcher, FetchPolicy, LabelStudioAccess, decode, redact
 from walkcut.labelstudio import (
     Task,
-    annotated_pictures,
+    annotated_image_names,
     annotated_regions,
     brush,
-    brush_targets,
-    exported_result,
     label_map,
-    prompts,
+    parse_brush_controls,
     read_extra_params,
     read_object,
+    read_prompts,
     read_submission,
     read_tasks,
     region_id,
-    typed_lines,
+    select_annotation,
+    text_commands,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -96,12 +96,12 @@ def text(data: bytes) -> str:
     return data.decode(errors="surrogateescape")
 
 
-# Pictures
+# Images
 
 
-def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -111,34 +111,34 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
-PICTURES = [
-    encode(PICTURE, "JPEG", exif=turned(6)),
-    encode(PICTURE.convert("L"), "JPEG", progressive=True),
-    encode(PICTURE.convert("CMYK"), "JPEG", icc_profile=b"x" * 200),
-    encode(PICTURE.convert("RGBA"), "PNG", exif=turned(5)),
-    encode(PICTURE.convert("P"), "PNG", transparency=3),
-    encode(PICTURE.convert("1"), "PNG"),
-    encode(PICTURE, "WEBP", exif=turned(3)),
-    encode(PICTURE.convert("RGBA"), "WEBP", lossless=True),
-    encode(PICTURE, "WEBP", save_all=True, append_images=[PICTURE.rotate(90)]),
-    encode(PICTURE.convert("P"), "GIF", transparency=2),
-    encode(PICTURE.convert("L"), "GIF", save_all=True, append_images=[PICTURE.convert("L").rotate(90)]),
-    encode(PICTURE, "BMP"),
-    encode(PICTURE.convert("P"), "BMP"),
-    encode(PICTURE, "TIFF", exif=turned(8)),
-    encode(PICTURE.convert("F"), "TIFF"),
-    encode(PICTURE.convert("P"), "TIFF", compression="packbits"),
-    encode(PICTURE, "TIFF", compression="tiff_lzw"),
-    encode(PICTURE.convert("L"), "TIFF", compression="jpeg"),
-    encode(PICTURE, "PPM"),
-    encode(PICTURE.convert("1"), "PPM"),
-    encode(PICTURE.convert("F"), "PPM"),
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+IMAGES = [
+    encode(IMAGE, "JPEG", exif=turned(6)),
+    encode(IMAGE.convert("L"), "JPEG", progressive=True),
+    encode(IMAGE.convert("CMYK"), "JPEG", icc_profile=b"x" * 200),
+    encode(IMAGE.convert("RGBA"), "PNG", exif=turned(5)),
+    encode(IMAGE.convert("P"), "PNG", transparency=3),
+    encode(IMAGE.convert("1"), "PNG"),
+    encode(IMAGE, "WEBP", exif=turned(3)),
+    encode(IMAGE.convert("RGBA"), "WEBP", lossless=True),
+    encode(IMAGE, "WEBP", save_all=True, append_images=[IMAGE.rotate(90)]),
+    encode(IMAGE.convert("P"), "GIF", transparency=2),
+    encode(IMAGE.convert("L"), "GIF", save_all=True, append_images=[IMAGE.convert("L").rotate(90)]),
+    encode(IMAGE, "BMP"),
+    encode(IMAGE.convert("P"), "BMP"),
+    encode(IMAGE, "TIFF", exif=turned(8)),
+    encode(IMAGE.convert("F"), "TIFF"),
+    encode(IMAGE.convert("P"), "TIFF", compression="packbits"),
+    encode(IMAGE, "TIFF", compression="tiff_lzw"),
+    encode(IMAGE.convert("L"), "TIFF", compression="jpeg"),
+    encode(IMAGE, "PPM"),
+    encode(IMAGE.convert("1"), "PPM"),
+    encode(IMAGE.convert("F"), "PPM"),
 ]
 SIGNATURES = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF89a", b"BM", b"II*\0", b"MM\0+", b"P5 ", b"Pf "]
 
 
-def picture(data: bytes) -> None:
+def make_image(data: bytes) -> None:
     found = decode(data, LIMITS)
     assert found.ndim == 3
     assert found.shape[2] == 3
@@ -201,25 +201,25 @@ def tasks(body: Mapping[str, Any]) -> None:
     for task in read_tasks(body):
         assert isinstance(task, Task)
         with suppress(RequestError):
-            region_id(task, TARGET, task.reference(TARGET))
+            region_id(task, CONTROL, task.reference(CONTROL))
 
 
 def context(document: object) -> None:
-    for prompt in prompts(document, TARGET):
-        assert region_id(Task(1, {"photo": "\ud800"}), TARGET, prompt.id)
-    for line in typed_lines(document, TARGET):
+    for prompt in read_prompts(document, CONTROL):
+        assert region_id(Task(1, {"photo": "\ud800"}), CONTROL, prompt.id)
+    for line in text_commands(document, CONTROL):
         assert isinstance(line, str)
 
 
 def annotation(result: object) -> None:
-    regions = annotated_regions(result, TARGET, SIZE)
+    regions = annotated_regions(result, CONTROL, SIZE)
     assert all(region.mask.any() for region in regions)
     label_map(regions, SIZE)
-    annotated_pictures(result)
+    annotated_image_names(result)
     annotated_regions(result, None, SIZE, strict=True)
 
 
-# Lists of pictures
+# Lists of images
 
 LISTS = [
     b'["a.jpg", {"image": "b.png", "x": [1, 2]}, {"data": {"url": "https://h/c.jpg"}}, 5, null, {"image": ""}]',
@@ -266,7 +266,7 @@ DTYPES = st.sampled_from(
     ["?", "i1", "<i8", ">i8", "u1", "<u2", ">u2", "u8", "f2", "<f4", ">f4", "f8", "g", "c8", "U2", "S2", "M8[s]"]
 )
 ODD_ARRAYS = arrays(DTYPES, array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
-ARRAY_NAMES = ["format", "leaves", "joints", "costs", "cut", "levels", "concessions", "scores", "gram", "patches",
+ARRAY_NAMES = ["format", "leaves", "joints", "costs", "cut", "levels", "degradations", "scores", "gram", "patches",
                "descriptors"]  # fmt: skip
 NAMES = st.sampled_from(ARRAY_NAMES)
 ODD_TREES = st.dictionaries(NAMES, ODD_ARRAYS, min_size=1, max_size=3).map(lambda changed: stored(**changed))
@@ -292,9 +292,7 @@ def tree(data: bytes) -> None:
     for granularity in GRANULARITIES:
         labels = found.labels(granularity)
         assert labels.shape == found.size
-        found.separations(granularity)
-    if found.scores is not None:
-        found.labels_by_mean(Level.AUTO)
+        found.distinctness(granularity)
 
 
 # References, and what web servers answer
@@ -312,9 +310,9 @@ REFERENCES = [
     b"data:image/png;base64,aGVsbG8=", b"/x/data/local-files?d=%2e%2e%2f%00&d=b", b"//h/a", b"azure-blob://a/b c",
 ]  # fmt: skip
 ANSWERS = [
-    b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\npicture",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nimage",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\npic\r\n4;x=y\r\nture\r\n0\r\nX: y\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nContent-Encoding: identity\r\n\r\npicture",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nContent-Encoding: identity\r\n\r\nimage",
     b"HTTP/1.1 302 Found\r\nLocation: /a\r\n b\r\nLocation: http://[\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
 ]
@@ -322,7 +320,7 @@ OPEN = Fetcher(FetchPolicy(max_bytes=1000, timeout=2, max_redirects=2, allow_pri
 
 
 def reference(value: object) -> None:
-    shorten(value)
+    redact(value)
     assert isinstance(FETCHER.fetch(value, 7), bytes)
 
 
@@ -345,22 +343,22 @@ def answer(data: bytes) -> bytes:
 
 def test_what_is_not_mutated_is_read() -> None:
     """Else the fuzz tests would find nothing."""
-    assert [answer(data) for data in ANSWERS[:3]] == [b"picture"] * 3
-    for read, samples in ((picture, PICTURES), (tree, TREES), (code, CODES)):
+    assert [answer(data) for data in ANSWERS[:3]] == [b"image"] * 3
+    for read, samples in ((make_image, IMAGES), (tree, TREES), (code, CODES)):
         for sample in samples:
             read(sample)
     for sample in CONFIGS:
-        assert brush_targets(sample.decode())
+        assert parse_brush_controls(sample.decode())
     assert read_object(BODIES[0])
 
 
 PARSERS = [
-    Parser("pictures", picture, mutated(PICTURES), (ImageDecodeError,), 1500),
+    Parser("images", make_image, mutated(IMAGES), (ImageDecodeError,), 1500),
     Parser(
-        "no pictures", picture, st.tuples(st.sampled_from(SIGNATURES), st.binary()).map(b"".join), (ImageDecodeError,)
+        "no images", make_image, st.tuples(st.sampled_from(SIGNATURES), st.binary()).map(b"".join), (ImageDecodeError,)
     ),
-    Parser("label configs", brush_targets, mutated(CONFIGS).map(text), (LabelConfigError,)),
-    Parser("tags", brush_targets, TAGS | st.text(st.characters()), (LabelConfigError,)),
+    Parser("label configs", parse_brush_controls, mutated(CONFIGS).map(text), (LabelConfigError,)),
+    Parser("tags", parse_brush_controls, TAGS | st.text(st.characters()), (LabelConfigError,)),
     Parser("bodies", read_object, mutated(BODIES) | st.binary(), (RequestError,)),
     Parser("tasks", tasks, st.fixed_dictionaries({}, optional={"tasks": st.lists(TASK) | ANY}), (RequestError,), 50),
     Parser("extra parameters", read_extra_params, ANY | mutated(BODIES).map(text)),
@@ -369,7 +367,7 @@ PARSERS = [
     ),
     Parser("contexts", context, st.fixed_dictionaries({}, optional={"result": RESULT}) | ANY, (RequestError,)),
     Parser("annotations", annotation, RESULT, (RequestError, BrushError)),
-    Parser("exports", exported_result, st.lists(TASK) | TASK | ANY, (SettingsError,), 50),
+    Parser("exports", select_annotation, st.lists(TASK) | TASK | ANY, (SettingsError,), 50),
     Parser(
         "lists",
         listed,

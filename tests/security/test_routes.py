@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from tests.labelstudio.test_annotations import masked
 from tests.security.test_fuzz import ANY, mutated
-from tests.serving.test_app import PICTURE, SETUP, Backend, predict_body, running, typed_line
+from tests.serving.test_app import IMAGE, SETUP, Backend, predict_body, running, typed_line
 from walkcut.errors import WalkcutError
-from walkcut.inference.factory import knows_callers
+from walkcut.inference.factory import trusts_callers
 from walkcut.labelstudio import read_object
-from walkcut.serving.feedback import Learner
+from walkcut.serving.feedback import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import Event
 
@@ -33,7 +33,7 @@ ANNOTATED = {
 POINT = {"id": "p", "type": "keypointlabels", "to_name": "im", "value": {"x": 5, "y": 5, "keypointlabels": ["Finer"]}}
 BOX = {"type": "rectanglelabels", "value": {"x": 5, "y": 5, "width": 50, "height": 50, "rotation": 5}}
 LABELLED = {"id": 3, "label_config": SETUP["schema"]}
-ASKED = predict_body(PICTURE)
+ASKED = predict_body(IMAGE)
 ASKED["tasks"][0] |= {"drafts": [ANNOTATED], "annotations": [ANNOTATED], "predictions": [ANNOTATED]}
 BODIES: dict[str, list[Any]] = {
     "/setup": [SETUP | {"access_token": "abc", "extra_params": '{"max_regions": 3, "granularity": "fine"}'}],
@@ -57,7 +57,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Backend]:
+def isolate_failure(tmp_path: Path) -> Iterator[Backend]:
     """A backend that asks for a password."""
     with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
         yield backend
@@ -70,15 +70,15 @@ def basic(user: str, password: str) -> dict[str, str]:
 # Without credentials
 
 
-def test_every_route_that_changes_or_reveals_anything_asks_for_credentials(guarded: Backend) -> None:
+def test_every_route_that_changes_or_reveals_anything_asks_for_credentials(isolate_failure: Backend) -> None:
     asked = 0
-    for rule in guarded.app.url_map.iter_rules():
+    for rule in isolate_failure.app.url_map.iter_rules():
         for method in rule.methods or ():
-            answer = guarded.client.open(rule.rule, method=method, json={})
+            answer = isolate_failure.client.open(rule.rule, method=method, json={})
             assert (answer.status_code == 401) == (rule.endpoint not in OPEN_ENDPOINTS), (rule.rule, method)
             asked += answer.status_code == 401
     assert asked >= 10
-    assert guarded.client.get("/nowhere").status_code == 401
+    assert isolate_failure.client.get("/nowhere").status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_every_route_that_changes_or_reveals_anything_asks_for_credentials(guard
      {"Authorization": "Basic !"}, {"Authorization": "Bearer geheim"}, {"Authorization": "Digest username=me"},
      {"X-Forwarded-User": "me"}, {"X-Original-URL": "/health"}],
 )  # fmt: skip
-def test_wrong_credentials(guarded: Backend, headers: dict[str, str]) -> None:
+def test_wrong_credentials(isolate_failure: Backend, headers: dict[str, str]) -> None:
     for path in ("/versions", "/metrics", "/health/../versions", "//versions", "/versions?x=/health"):
-        assert guarded.client.get(path, headers=headers).status_code == 401
-    assert guarded.client.get("/versions", headers=basic("me", "geheim")).status_code == 200
+        assert isolate_failure.client.get(path, headers=headers).status_code == 401
+    assert isolate_failure.client.get("/versions", headers=basic("me", "geheim")).status_code == 200
 
 
 def test_a_token_is_as_good_as_a_password_and_no_more(tmp_path: Path) -> None:
@@ -107,9 +107,11 @@ def test_a_token_is_as_good_as_a_password_and_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
-def test_pages_in_a_browser_on_the_same_machine(backend: Backend, guarded: Backend, headers: dict[str, str]) -> None:
+def test_pages_in_a_browser_on_the_same_machine(
+    backend: Backend, isolate_failure: Backend, headers: dict[str, str]
+) -> None:
     """Also where no credentials are asked for, or the browser knows them."""
-    for asked, known in ((backend, {}), (guarded, basic("me", "geheim"))):
+    for asked, known in ((backend, {}), (isolate_failure, basic("me", "geheim"))):
         for path in POSTED:
             answer = asked.client.post(path, data=json.dumps(BODIES[path][0]), headers=headers | known)
             assert answer.status_code == 403
@@ -126,7 +128,7 @@ def test_pages_in_a_browser_on_the_same_machine(backend: Backend, guarded: Backe
     ],
 )
 def test_a_label_studio_that_anybody_may_name_is_not_asked(settings: Settings, expected: bool) -> None:
-    assert knows_callers(settings) == expected
+    assert trusts_callers(settings) == expected
 
 
 # Bodies
@@ -195,14 +197,14 @@ def test_any_body_is_answered(backend: Backend, defects: Defects, path: str) -> 
 
 
 def fuzz_learning(backend: Backend, profile: settings) -> None:
-    learner = Learner(backend.annotator, backend.store)
+    feedback_worker = FeedbackWorker(backend.predictor, backend.store)
 
     @profile
     @given(altered(BODIES["/webhook"]))
     def check(body: bytes) -> None:
         with suppress(WalkcutError):
             document = read_object(body)
-            learner.take_in(Event(str(document.get("action")), "3", document))
+            feedback_worker.process(Event(str(document.get("action")), "3", document))
 
     check()
 

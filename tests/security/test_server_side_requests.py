@@ -1,4 +1,4 @@
-"""Attacks by which a reference to a picture makes the backend ask where its sender cannot: at private addresses."""
+"""Attacks by which a reference to an image makes the backend ask where its sender cannot: at private addresses."""
 
 import ipaddress
 import logging
@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders.http_site import Site, redirect, reply
 from walkcut.errors import ImageFetchError
-from walkcut.images import Fetcher, FetchPolicy, LabelStudioAccess, PictureSource
+from walkcut.images import Fetcher, FetchPolicy, ImageLoader, LabelStudioAccess
 from walkcut.images.transport import Address, is_metadata, is_public
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
@@ -147,16 +147,14 @@ def test_redirects_from_an_allowed_host(site: Site, location: str, message: str)
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("reference", ["http://other.example/a.jpg", "https://pictures.example:8443/a.jpg"])
+@pytest.mark.parametrize("reference", ["http://other.example/a.jpg", "https://images.example:8443/a.jpg"])
 def test_hosts_beside_the_list_where_only_listed_ones_are_allowed(reference: str, connections: Connections) -> None:
-    policy = FetchPolicy(only_allowed_hosts=True, allowed_hosts=frozenset({"pictures.example:443"}))
-    with pytest.raises(
-        ImageFetchError, match=r"not among the hosts that pictures may come from.*WALKCUT_ALLOWED_HOSTS"
-    ):
+    policy = FetchPolicy(only_allowed_hosts=True, allowed_hosts=frozenset({"images.example:443"}))
+    with pytest.raises(ImageFetchError, match=r"not among the hosts that images may come from.*WALKCUT_ALLOWED_HOSTS"):
         Fetcher(policy, None, resolve=Names(PUBLIC)).fetch(reference)
     assert connections.made == []
     with pytest.raises(ImageFetchError, match="cannot be reached"):
-        Fetcher(policy, None, resolve=Names(PUBLIC)).fetch("https://pictures.example/a.jpg")
+        Fetcher(policy, None, resolve=Names(PUBLIC)).fetch("https://images.example/a.jpg")
     with pytest.raises(ImageFetchError, match="cannot be reached"):
         Fetcher(policy, LabelStudioAccess("http://ls.example"), resolve=Names(PUBLIC)).fetch(UPLOAD)
     assert connections.made == [PUBLIC] * 2
@@ -172,7 +170,7 @@ def test_hosts_beside_the_list_where_only_listed_ones_are_allowed(reference: str
 )  # fmt: skip
 def test_a_reference_into_label_studios_api(site: Site, path: str) -> None:
     """Whoever writes tasks shall not act as the token's user."""
-    site.routes[path] = reply(body=b"picture")
+    site.routes[path] = reply(body=b"image")
     Fetcher(FetchPolicy(), LabelStudioAccess(site.url, TOKEN, ("http://alias",))).fetch(f"{site.url}{path}")
     Fetcher(FetchPolicy(), LabelStudioAccess(site.url, TOKEN, ("http://alias",))).fetch(f"http://alias{path}")
     assert [seen.headers.get("Authorization") for seen in site.seen] == [None, None]
@@ -180,19 +178,19 @@ def test_a_reference_into_label_studios_api(site: Site, path: str) -> None:
 
 @pytest.mark.parametrize("host", ["ls.example.evil.example", "ls.example.", "evil-ls.example", "xn--ls-abc.example"])
 def test_hosts_that_look_like_label_studios(site: Site, host: str) -> None:
-    site.routes[UPLOAD] = reply(body=b"picture")
+    site.routes[UPLOAD] = reply(body=b"image")
     access, policy = (
         LabelStudioAccess(f"http://ls.example:{site.server_port}", TOKEN),
         FetchPolicy(allow_private_hosts=True),
     )
     fetcher = Fetcher(policy, access, resolve=Names("127.0.0.1"))
-    assert fetcher.fetch(f"http://{host}:{site.server_port}{UPLOAD}") == b"picture"
-    assert fetcher.fetch(f"http://ls.example:{site.server_port}{UPLOAD}") == b"picture"
+    assert fetcher.fetch(f"http://{host}:{site.server_port}{UPLOAD}") == b"image"
+    assert fetcher.fetch(f"http://ls.example:{site.server_port}{UPLOAD}") == b"image"
     assert [seen.headers.get("Authorization") for seen in site.seen] == [None, f"Token {TOKEN}"]
 
 
 def test_label_studios_host_at_another_port_or_beside_its_sub_path(site: Site, elsewhere: Site) -> None:
-    site.routes[UPLOAD] = elsewhere.routes[UPLOAD] = reply(body=b"picture")
+    site.routes[UPLOAD] = elsewhere.routes[UPLOAD] = reply(body=b"image")
     policy = FetchPolicy(allow_private_hosts=True)
     Fetcher(policy, LabelStudioAccess(site.url, TOKEN)).fetch(f"{elsewhere.url}{UPLOAD}")
     Fetcher(policy, LabelStudioAccess(f"{site.url}/ls", TOKEN)).fetch(f"{site.url}{UPLOAD}")
@@ -200,17 +198,17 @@ def test_label_studios_host_at_another_port_or_beside_its_sub_path(site: Site, e
 
 
 def test_a_header_smuggled_in_by_a_reference(site: Site) -> None:
-    site.routes["/data/upload/aHost:"] = site.routes["/data/upload/a%20HTTP/1.1"] = reply(body=b"picture")
+    site.routes["/data/upload/aHost:"] = site.routes["/data/upload/a%20HTTP/1.1"] = reply(body=b"image")
     fetcher = Fetcher(FetchPolicy(), LabelStudioAccess(site.url, TOKEN))
     for reference in ("/data/upload/a HTTP/1.1", "/data/upload/a\r\nHost:"):
-        assert fetcher.fetch(reference) == b"picture"
+        assert fetcher.fetch(reference) == b"image"
     assert [seen.headers["Host"] for seen in site.seen] == [f"127.0.0.1:{site.server_port}"] * 2
 
 
 def test_a_caller_of_set_up_who_wants_the_configured_token(site: Site, elsewhere: Site) -> None:
-    site.routes[UPLOAD] = elsewhere.routes[UPLOAD] = reply(body=b"picture")
-    source = PictureSource(FetchPolicy(), LabelStudioAccess(site.url, TOKEN), knows_callers=True)
-    source.introduce(elsewhere.url, "")
+    site.routes[UPLOAD] = elsewhere.routes[UPLOAD] = reply(body=b"image")
+    source = ImageLoader(FetchPolicy(), LabelStudioAccess(site.url, TOKEN), trusts_callers=True)
+    source.register_label_studio(elsewhere.url, "")
     source.fetch(UPLOAD)
     source.fetch(f"{elsewhere.url}{UPLOAD}")
     assert len(site.seen) == 2
@@ -218,8 +216,8 @@ def test_a_caller_of_set_up_who_wants_the_configured_token(site: Site, elsewhere
 
 
 def test_an_unknown_caller_of_set_up_who_wants_a_private_address_asked(site: Site) -> None:
-    source = PictureSource(FetchPolicy(), None)
-    source.introduce(site.url, TOKEN)
+    source = ImageLoader(FetchPolicy(), None)
+    source.register_label_studio(site.url, TOKEN)
     with pytest.raises(ImageFetchError, match="Set LABEL_STUDIO_URL"):
         source.fetch(UPLOAD)
     with pytest.raises(ImageFetchError, match="no public address"):
@@ -228,10 +226,10 @@ def test_an_unknown_caller_of_set_up_who_wants_a_private_address_asked(site: Sit
 
 
 def test_a_token_at_set_up_that_breaks_its_reader(site: Site) -> None:
-    source = PictureSource(FetchPolicy(), None, knows_callers=True)
-    source.introduce(site.url, "a.W1tb" + "W1tb" * 5000 + ".c")  # lists in lists in lists
-    site.routes[UPLOAD] = reply(body=b"picture")
-    assert source.fetch(UPLOAD) == b"picture"
+    source = ImageLoader(FetchPolicy(), None, trusts_callers=True)
+    source.register_label_studio(site.url, "a.W1tb" + "W1tb" * 5000 + ".c")  # lists in lists in lists
+    site.routes[UPLOAD] = reply(body=b"image")
+    assert source.fetch(UPLOAD) == b"image"
 
 
 # Secrets in messages and logs
@@ -253,10 +251,10 @@ def test_secrets_of_references_are_not_told(reference: str, connections: Connect
 def test_secrets_of_set_up_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for configured in (None, LabelStudioAccess("http://ls", TOKEN)):
-        source = PictureSource(FetchPolicy(), configured, knows_callers=True)
+        source = ImageLoader(FetchPolicy(), configured, trusts_callers=True)
         for hostname in ("http://me:geheim@ls", "http://me:geheim@l\u2100s", "ftp://ls?geheim", "geheim@ls:x"):
-            source.introduce(hostname, "geheim")
-        source.introduce("http://ls", "geheim und blank")
+            source.register_label_studio(hostname, "geheim")
+        source.register_label_studio("http://ls", "geheim und blank")
     assert "not used" in caplog.text
     assert "geheim" not in caplog.text
     assert TOKEN not in caplog.text
@@ -296,7 +294,7 @@ def test_a_server_that_never_shakes_hands(silent: int) -> None:
     ],
     ids=["many headers", "long header", "long status", "long chunk size", "negative chunk size"],
 )
-def test_answers_that_go_on_before_the_picture(site: Site, answer: bytes) -> None:
+def test_answers_that_go_on_before_the_image(site: Site, answer: bytes) -> None:
     def route(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(answer)
 

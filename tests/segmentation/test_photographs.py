@@ -1,4 +1,4 @@
-"""What the product promises of real pictures."""
+"""What the product promises of real images."""
 
 from pathlib import Path
 
@@ -9,21 +9,22 @@ from scipy.ndimage import binary_opening
 from tests.builders.bsds500 import needs_photographs, photographs
 from walkcut.hierarchy.granularity import Level
 from walkcut.images import DecodeLimits, decode
-from walkcut.inference.predictor import Options, Project, find_regions
-from walkcut.labelstudio import BrushTarget
+from walkcut.inference.predictor import regions_at_granularity
+from walkcut.inference.project import Project, ProjectOptions
+from walkcut.labelstudio import BrushControl
 from walkcut.segmentation.segmenter import load_segmenter
 
 pytestmark = needs_photographs
 
-TARGET = BrushTarget("brush", "image", "image", ("Region",))
-PROJECT = Project((TARGET,), Options())
+CONTROL = BrushControl("brush", "image", "image", ("Region",))
+PROJECT = Project((CONTROL,), ProjectOptions())
 
 
 @pytest.mark.parametrize("path", photographs(5), ids=lambda path: path.stem)
 def test_fine_regions_are_many_disjoint_and_no_noise(path: Path) -> None:
     image = decode(path.read_bytes(), DecodeLimits())
-    tree = load_segmenter("embedded").tree(image)
-    masks = np.stack([region.mask for region in find_regions(tree, Level.FINE, PROJECT, TARGET)])
+    tree = load_segmenter("classical").segment(image)
+    masks = np.stack([region.mask for region in regions_at_granularity(tree, Level.FINE, PROJECT, CONTROL)])
     assert 8 <= len(masks) <= 40
     assert masks.shape[1:] == image.shape[:2]
     assert masks.sum(0).max() == 1
@@ -34,7 +35,7 @@ def test_fine_regions_are_many_disjoint_and_no_noise(path: Path) -> None:
 
 @pytest.mark.parametrize("path", photographs(5), ids=lambda path: path.stem)
 def test_coarser_levels_have_fewer_regions(path: Path) -> None:
-    tree = load_segmenter("embedded").tree(decode(path.read_bytes(), DecodeLimits()))
+    tree = load_segmenter("classical").segment(decode(path.read_bytes(), DecodeLimits()))
     coarse, medium, fine, auto = (
         tree.segments(level) for level in (Level.COARSE, Level.MEDIUM, Level.FINE, Level.AUTO)
     )

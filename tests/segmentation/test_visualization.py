@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
 from walkcut.errors import SegmentationError
-from walkcut.segmentation.visualization import draw_overlay, neighbour_colours, outlines
+from walkcut.hierarchy.colour_graph import colour_graph
+from walkcut.segmentation.visualization import draw_overlay, outlines
 
 labels = arrays.arrays(np.int64, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3))
 
@@ -24,7 +25,7 @@ def connected(values: np.ndarray) -> np.ndarray:
 @given(labels)
 def test_six_colours_keep_connected_neighbours_apart(values: np.ndarray) -> None:
     parts = connected(values)
-    colours = neighbour_colours(parts, 6)[parts]
+    colours = colour_graph(parts, 6)[parts]
     for one, other, same in (
         (colours[1:], colours[:-1], parts[1:] == parts[:-1]),
         (colours[:, 1:], colours[:, :-1], parts[:, 1:] == parts[:, :-1]),
@@ -33,7 +34,7 @@ def test_six_colours_keep_connected_neighbours_apart(values: np.ndarray) -> None
 
 
 def test_one_colour_serves_all_where_there_is_no_other() -> None:
-    assert neighbour_colours(np.array([[0, 1, 2]]), 1).tolist() == [0, 0, 0]
+    assert colour_graph(np.array([[0, 1, 2]]), 1).tolist() == [0, 0, 0]
 
 
 def test_outlines_lie_between_segments() -> None:
@@ -42,7 +43,7 @@ def test_outlines_lie_between_segments() -> None:
     assert not outlines(np.zeros((4, 4), int), width=3).any()
 
 
-def test_the_picture_shows_through_and_neighbours_differ() -> None:
+def test_the_image_shows_through_and_neighbours_differ() -> None:
     image = np.full((20, 40, 3), 100, np.uint8)
     halves = np.repeat(np.arange(40)[None] // 20, 20, axis=0)
     overlay = draw_overlay(image, halves)
@@ -55,5 +56,5 @@ def test_the_picture_shows_through_and_neighbours_differ() -> None:
 
 
 def test_labels_of_another_size_are_refused() -> None:
-    with pytest.raises(SegmentationError, match=r"labels of \(2, 2\) do not fit a picture of \(3, 3\)"):
+    with pytest.raises(SegmentationError, match=r"labels of \(2, 2\) do not fit an image of \(3, 3\)"):
         draw_overlay(np.zeros((3, 3, 3), np.uint8), np.zeros((2, 2), int))

@@ -20,14 +20,16 @@ from werkzeug.test import TestResponse
 from tests.builders.scenes import data_url, png, quarters
 from tests.inference.test_predictor import Counting
 from tests.inference.test_tree_service import Gated
-from walkcut.backbones import Extractor, load_extractor
-from walkcut.images import DecodeLimits, FetchPolicy, PictureSource
-from walkcut.inference.predictor import Annotator, Options
-from walkcut.inference.tree_service import Grower, LocalModel, Model
-from walkcut.segmentation.presets import RECIPES
+from walkcut.backbones import Backbone, load_backbone
+from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader
+from walkcut.inference.model import InProcessModel, TreeModel
+from walkcut.inference.predictor import Predictor
+from walkcut.inference.project import ProjectOptions
+from walkcut.inference.tree_service import TreeService
+from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.serving.app import create_app
-from walkcut.serving.feedback import Learner
+from walkcut.serving.feedback import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore, TreeCache
 from walkcut.telemetry.logs import formatter
@@ -41,18 +43,18 @@ SETUP = {
     "hostname": "http://localhost:8080",
     "extra_params": None,
 }
-PICTURE = data_url(png(quarters(30, 40)))
+IMAGE = data_url(png(quarters(30, 40)))
 
 
 class Backend:
     """A backend over a folder, and a client for it."""
 
-    def __init__(self, folder: Path, settings: Settings, model: Model) -> None:
+    def __init__(self, folder: Path, settings: Settings, model: TreeModel) -> None:
         self.store, self.metrics = ProjectStore(folder), Metrics()
-        grower = Grower(model, TreeCache(folder / "trees", 1 << 24), self.metrics)
-        self.annotator = Annotator(grower, PictureSource(FetchPolicy(), None), Options())
-        self.learner = Learner(self.annotator, self.store)
-        self.app = create_app(self.annotator, self.learner, self.store, settings, self.metrics)
+        tree_service = TreeService(model, TreeCache(folder / "trees", 1 << 24), self.metrics)
+        self.predictor = Predictor(tree_service, ImageLoader(FetchPolicy(), None), ProjectOptions())
+        self.feedback_worker = FeedbackWorker(self.predictor, self.store)
+        self.app = create_app(self.predictor, self.feedback_worker, self.store, settings, self.metrics)
         self.client: FlaskClient = self.app.test_client()
 
     def predicting(self) -> int:
@@ -67,8 +69,8 @@ class Backend:
         assert answer.status_code == 200, answer.text
         return str(document(answer)["model_version"])
 
-    def predict(self, *pictures: object, **changes: Any) -> list[Any]:
-        answer = self.client.post("/predict", json=predict_body(*pictures) | changes)
+    def predict(self, *images: object, **changes: Any) -> list[Any]:
+        answer = self.client.post("/predict", json=predict_body(*images) | changes)
         assert answer.status_code == 200, answer.text
         return list(document(answer)["results"])
 
@@ -80,9 +82,9 @@ def document(answer: TestResponse) -> dict[str, Any]:
     return found
 
 
-def predict_body(*pictures: object, config: str = CONFIG.format("")) -> dict[str, Any]:
-    """What Label Studio sends for tasks with these pictures."""
-    tasks = [{"id": number, "data": {"photo": picture}} for number, picture in enumerate(pictures, 1)]
+def predict_body(*images: object, config: str = CONFIG.format("")) -> dict[str, Any]:
+    """What Label Studio sends for tasks with these images."""
+    tasks = [{"id": number, "data": {"photo": image}} for number, image in enumerate(images, 1)]
     params = {"login": None, "password": None, "context": None}
     return {"tasks": tasks, "project": "3.1795163936", "label_config": config, "params": params}
 
@@ -94,10 +96,10 @@ def typed_line(line: str) -> dict[str, Any]:
 
 @contextmanager
 def running(
-    folder: Path, settings: Settings, extractor: Extractor | None = None, model: Model | None = None
+    folder: Path, settings: Settings, backbone: Backbone | None = None, model: TreeModel | None = None
 ) -> Iterator[Backend]:
-    segmenter = Segmenter(extractor or load_extractor("embedded"), RECIPES["merge"])
-    backend = Backend(folder, settings, model or LocalModel(segmenter, DecodeLimits()))
+    segmenter = Segmenter(backbone or load_backbone("classical"), PRESETS["merge"])
+    backend = Backend(folder, settings, model or InProcessModel(segmenter, DecodeLimits()))
     yield backend
     backend.store.close()
 
@@ -115,26 +117,26 @@ def test_health_says_up(backend: Backend) -> None:
 
 def test_exactly_the_last_prediction_carries_the_version_of_set_up(backend: Backend) -> None:
     version = backend.set_up()
-    (predictions,) = backend.predict(PICTURE)
+    (predictions,) = backend.predict(IMAGE)
     assert [prediction["model_version"] == version for prediction in predictions] == [False, False, False, True]
 
 
 def test_names_and_labels_are_those_of_the_config(backend: Backend) -> None:
-    region = backend.predict(PICTURE)[0][-1]["result"][0]
+    region = backend.predict(IMAGE)[0][-1]["result"][0]
     assert (region["from_name"], region["to_name"], region["value"]["brushlabels"]) == ("b", "im", ["Part"])
     assert (region["original_width"], region["original_height"]) == (40, 30)
 
 
 def test_there_is_an_entry_per_task_whatever_happens(backend: Backend) -> None:
     broken = (
-        data_url(b"no picture"),
+        data_url(b"no image"),
         data_url(png(quarters(30, 40))[:200]),
         data_url(b""),
         None,
         ["a", "b"],
         "file:///etc/passwd",
     )
-    results = backend.predict(PICTURE, *broken, PICTURE)
+    results = backend.predict(IMAGE, *broken, IMAGE)
     assert [len(predictions) for predictions in results] == [4, 0, 0, 0, 0, 0, 0, 4]
     assert backend.predict() == []
 
@@ -143,20 +145,20 @@ def test_predictions_are_plain_json(backend: Backend) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    answer = backend.client.post("/predict", json=predict_body(PICTURE))
+    answer = backend.client.post("/predict", json=predict_body(IMAGE))
     assert json.loads(answer.text, parse_constant=refuse)["results"][0]
 
 
 def test_settings_of_a_project_change_its_version_and_the_default(backend: Backend) -> None:
     plain = backend.set_up()
     fine = backend.set_up(extra_params='{"granularity": "fine"}')
-    assert backend.predict(PICTURE)[0][-1]["model_version"] == fine
+    assert backend.predict(IMAGE)[0][-1]["model_version"] == fine
     assert backend.set_up(extra_params={"max_regions": 1}) not in {plain, fine}
-    assert {len(prediction["result"]) for prediction in backend.predict(PICTURE)[0]} == {1}
+    assert {len(prediction["result"]) for prediction in backend.predict(IMAGE)[0]} == {1}
     assert backend.set_up(extra_params="garbage") == plain
     attributes = CONFIG.format(' granularity="coarse"')
     assert backend.set_up(schema=attributes).startswith("coarse")
-    assert backend.predict(PICTURE, label_config=attributes)[0][-1]["model_version"].startswith("coarse")
+    assert backend.predict(IMAGE, label_config=attributes)[0][-1]["model_version"].startswith("coarse")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_requests_out_of_the_protocol_are_answered_with_the_remedy(
     answer = backend.client.post(path, data=body)
     assert answer.status_code == 400
     assert message in json.dumps(document(answer)["error"])
-    assert backend.predict(PICTURE)[0]
+    assert backend.predict(IMAGE)[0]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ def test_requests_out_of_the_protocol_are_answered_with_the_remedy(
     [("", 0), ({"result": []}, 0), ({"result": [{"type": "textarea", "value": {"text": ["3"]}}]}, 3)],
 )
 def test_an_annotators_call_is_answered_with_regions(backend: Backend, context: object, regions: int) -> None:
-    (answer,) = backend.predict(PICTURE, params={"context": context})
+    (answer,) = backend.predict(IMAGE, params={"context": context})
     assert len(answer["result"]) == regions
 
 
@@ -239,7 +241,7 @@ def test_versions_are_those_that_projects_were_told(backend: Backend) -> None:
 
 
 def test_metrics_count_requests_and_tasks(backend: Backend) -> None:
-    backend.predict(PICTURE, None)
+    backend.predict(IMAGE, None)
     text = backend.client.get("/metrics").text
     assert 'walkcut_requests_total{endpoint="predict",status="200"} 1.0' in text
     assert 'walkcut_tasks_total{outcome="predicted"} 1.0' in text
@@ -252,9 +254,9 @@ def sample(backend: Backend, name: str, **labels: str) -> float | None:
 
 
 def test_predictions_are_timed_by_who_asked(backend: Backend) -> None:
-    backend.predict(PICTURE)
+    backend.predict(IMAGE)
     backend.predict("gone.jpg", params={"context": typed_line("3")})
-    backend.predict(PICTURE, None)
+    backend.predict(IMAGE, None)
     assert sample(backend, "walkcut_predict_seconds_count", who="annotator") == 2
     assert sample(backend, "walkcut_predict_seconds_count", who="batch") == 1
 
@@ -265,17 +267,17 @@ def test_the_learners_backlog_is_measured(backend: Backend) -> None:
         event = {"action": "ANNOTATION_CREATED", "project": 3, "task": {"id": number}, "annotation": {"id": number}}
         backend.client.post("/webhook", json=event)
     for _ in range(2):
-        backend.learner.catch_up()
+        backend.feedback_worker.process_pending()
         waiting.append(sample(backend, "walkcut_events_waiting"))
     assert waiting == [2, 0]
 
 
 def test_failures_are_counted_by_reason_and_stages_timed(backend: Backend) -> None:
-    backend.predict(PICTURE, None, "gone.jpg")
+    backend.predict(IMAGE, None, "gone.jpg")
     backend.predict("gone.jpg", params={"context": typed_line("3")})
     backend.client.post("/setup", json={})
     assert sample(backend, "walkcut_failures_total", reason="ImageFetchError") == 2
-    assert sample(backend, "walkcut_failures_total", reason="RequestError") == 2  # a task without a picture, a set-up
+    assert sample(backend, "walkcut_failures_total", reason="RequestError") == 2  # a task without an image, a set-up
     assert sample(backend, "walkcut_stage_seconds_count", stage="decode") == 1
     assert sample(backend, "walkcut_stage_seconds_count", stage="encode") == 4
 
@@ -284,7 +286,7 @@ def test_what_is_not_there_and_what_fails_is_json_without_a_traceback(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert document(backend.client.get("/nowhere"))["error"]
-    monkeypatch.setattr(backend.store, "record", None)
+    monkeypatch.setattr(backend.store, "enqueue", None)
     answer = backend.client.post("/webhook", json={})
     assert answer.status_code == 500
     assert answer.json == {"error": "a defect of walkcut: its log has the details"}
@@ -303,12 +305,12 @@ def test_a_database_that_is_away_is_told_and_counted(
     backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comparisons: list[str] = []
-    monkeypatch.setattr(backend.learner, "compare_soon", lambda: comparisons.append("soon"))
+    monkeypatch.setattr(backend.feedback_worker, "request_sync", lambda: comparisons.append("soon"))
     assert backend.client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 200
     assert not comparisons
     lose_database(backend, tmp_path)
     told = {"error": "walkcut cannot answer now: ask again; its log has the details"}
-    for path, body in (("/webhook", {"action": "ANNOTATION_UPDATED"}), ("/predict", predict_body(PICTURE))):
+    for path, body in (("/webhook", {"action": "ANNOTATION_UPDATED"}), ("/predict", predict_body(IMAGE))):
         answer = backend.client.post(path, json=body)
         assert (answer.status_code, answer.json) == (503, told)
     assert [sample(backend, "walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
@@ -320,13 +322,18 @@ def test_a_database_that_is_away_is_told_and_counted(
 @pytest.mark.parametrize(
     ("lose", "reason"),
     [
-        (lambda backend, folder: setattr(backend.annotator.grower._model, "trouble", "it is loading"), "model: it is"),
-        (lambda backend, folder: backend.annotator.grower.refuse(), "model: shutting down"),
+        (
+            lambda backend, folder: setattr(
+                backend.predictor.tree_service._model, "unavailable_reason", "it is loading"
+            ),
+            "model: it is",
+        ),
+        (lambda backend, folder: backend.predictor.tree_service.refuse(), "model: shutting down"),
         (lose_database, "database: it does not answer"),
         (lambda backend, folder: shutil.rmtree(folder / "state"), "state folder: it cannot be written (No such file"),
     ],
 )
-def test_who_cannot_answer_new_pictures_is_alive_but_not_ready(
+def test_who_cannot_answer_new_images_is_alive_but_not_ready(
     tmp_path: Path, lose: Callable[[Backend, Path], None], reason: str
 ) -> None:
     (tmp_path / "state").mkdir()
@@ -361,9 +368,9 @@ def test_why_it_is_not_ready_is_told_to_who_shows_credentials_and_to_the_log(
 
 
 def test_at_the_end_tasks_are_handed_back(backend: Backend) -> None:
-    backend.predict(PICTURE)
-    backend.annotator.grower.refuse()
-    known, new = backend.predict(PICTURE, data_url(png(quarters(30, 44))))
+    backend.predict(IMAGE)
+    backend.predictor.tree_service.stop_accepting()
+    known, new = backend.predict(IMAGE, data_url(png(quarters(30, 44))))
     assert (len(known), new) == (4, [])
 
 
@@ -381,7 +388,7 @@ def lines() -> Iterator[io.StringIO]:
 
 
 def test_lines_of_the_log_tell_of_request_project_and_task(backend: Backend, lines: io.StringIO) -> None:
-    document = predict_body(PICTURE, "gone.jpg")
+    document = predict_body(IMAGE, "gone.jpg")
     answer = backend.client.post("/predict", json=document, headers={"X-Request-ID": "from-a-proxy.1"})
     assert answer.headers["X-Request-ID"] == "from-a-proxy.1"
     failure, access = map(json.loads, lines.getvalue().splitlines())
@@ -404,7 +411,7 @@ def test_polls_are_not_logged_unless_they_fail(backend: Backend, lines: io.Strin
     for path in ("/health", "/ready", "/metrics"):
         backend.client.get(path)
     assert lines.getvalue() == ""
-    backend.annotator.grower.refuse()
+    backend.predictor.tree_service.stop_accepting()
     backend.client.get("/ready")
     assert "GET ready: 503" in lines.getvalue()
 
@@ -501,9 +508,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise TimeoutError
 
 
-def batch(picture: str) -> dict[str, Any]:
-    """A call for two tasks, both of this picture."""
-    body = predict_body(picture)
+def batch(image: str) -> dict[str, Any]:
+    """A call for two tasks, both of this image."""
+    body = predict_body(image)
     return body | {"tasks": body["tasks"] * 2}
 
 
@@ -514,7 +521,7 @@ def test_a_task_that_is_opened_does_not_wait_behind_batches(tmp_path: Path) -> N
         begun.set()
         assert go_on.wait(60)
 
-    pictures = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
+    images = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
     order: list[str] = []
 
     def ask(url: str, name: str, body: dict[str, Any]) -> None:
@@ -522,12 +529,12 @@ def test_a_task_that_is_opened_does_not_wait_behind_batches(tmp_path: Path) -> N
         order.append(name)
 
     with running(tmp_path, Settings(threads=9), Counting(hook=wait)) as backend, served(backend, 9) as url:
-        bodies = [("batch", batch(picture)) for picture in pictures[:4]]
+        bodies = [("batch", batch(image)) for image in images[:4]]
         callers = [threading.Thread(target=ask, args=(url, *named)) for named in bodies]
         for caller in callers:
             caller.start()
         wait_until(lambda: begun.is_set() and backend.predicting() == 4)
-        opening = threading.Thread(target=ask, args=(url, "opened", predict_body(pictures[5])))
+        opening = threading.Thread(target=ask, args=(url, "opened", predict_body(images[5])))
         opening.start()
         wait_until(lambda: backend.predicting() == 5)
         go_on.set()
@@ -546,8 +553,8 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
         assert go_on.wait(60)
 
     threads = 9  # four for batches, one for annotators
-    pictures = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
-    batches, suggestions = [batch(picture) for picture in pictures[:4]], predict_body(pictures[5])
+    images = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
+    batches, suggestions = [batch(image) for image in images[:4]], predict_body(images[5])
     suggestions["params"] = {"context": typed_line("3")}
     answers: list[Any] = []
 
@@ -562,11 +569,11 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
         wait_until(lambda: backend.predicting() == 5)
         with monkeypatch.context() as without_database:
             without_database.setattr(ProjectStore, "extra_params", None)
-            ask(url, batch(pictures[4]))
+            ask(url, batch(images[4]))
             assert answers == [[[], []]], "a call beyond the free threads is handed back at once"
             ask(url, suggestions)
             assert answers[1:] == [[{"result": []}]], "an annotator's call too, as a dict"
-            ask(url, predict_body(pictures[4]))
+            ask(url, predict_body(images[4]))
             assert answers[2:] == [[[]]], "and that of one who opens a task"
         assert requests.get(f"{url}/health", timeout=30).ok
         assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from tests.builders.scenes import data_url, png, quarters
-from tests.inference.test_predictor import annotator
-from walkcut.errors import BusyError, ImageFetchError, StoreError, StudioError, WalkcutError
+from tests.inference.test_predictor import predictor
+from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError, WalkcutError
 from walkcut.hierarchy.granularity import Level
-from walkcut.inference.predictor import Annotator
+from walkcut.inference.predictor import Predictor
 from walkcut.labelstudio import Task, brush
-from walkcut.labelstudio.client import Studio
-from walkcut.learning.examples import Lesson
-from walkcut.serving.feedback import Learner, Synchronised
+from walkcut.labelstudio.client import LabelStudioClient
+from walkcut.learning.examples import AnnotationFeedback
+from walkcut.serving.feedback import FeedbackWorker, SyncResult
 from walkcut.storage import Event, ProjectStore
 
 SIZE = (40, 60)
-PICTURE = data_url(png(quarters(*SIZE)))
+IMAGE = data_url(png(quarters(*SIZE)))
 LABELS = '<Label value="Region" neutral="true"/><Label value="Car"/><Label value="Sky"/>'
 CONFIG = f'<View><Image name="im" value="$photo"/><BrushLabels name="b" toName="im">{LABELS}</BrushLabels></View>'
 NOON, LATER = "2026-11-20T12:00:00.000000Z", "2026-11-20T13:00:00.000000Z"
@@ -28,7 +28,7 @@ LEFT, RIGHT, TOP = (np.zeros(SIZE, bool) for _ in range(3))
 LEFT[:, :30], RIGHT[:, 30:], TOP[:20] = True, True, True
 
 
-class FakeStudio(Studio):
+class FakeLabelStudio(LabelStudioClient):
     """A Label Studio that holds what it is told to."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class FakeStudio(Studio):
 
     def prediction_version(self, prediction: int) -> str:
         if prediction != 7:
-            raise StudioError("gone")
+            raise LabelStudioError("gone")
         return "fine-walkcut-merge-0"
 
     def predictions(self, task: int) -> dict[int, str]:
@@ -57,34 +57,34 @@ class FakeStudio(Studio):
     def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
         self.given += predictions
         if self.loses_answers:
-            raise StudioError("it is down")
+            raise LabelStudioError("it is down")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ProjectStore]:
     store = ProjectStore(tmp_path)
-    store.remember_setup("3", CONFIG, {})
+    store.save_setup("3", CONFIG, {})
     yield store
     store.close()
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Annotator:
-    return annotator(tmp_path / "trees")
+def mine(tmp_path: Path) -> Predictor:
+    return predictor(tmp_path / "trees")
 
 
 @pytest.fixture
-def studio() -> FakeStudio:
-    return FakeStudio()
+def studio() -> FakeLabelStudio:
+    return FakeLabelStudio()
 
 
 @pytest.fixture
-def learner(mine: Annotator, store: ProjectStore, studio: FakeStudio) -> Learner:
-    return Learner(mine, store, studio)
+def feedback_worker(mine: Predictor, store: ProjectStore, studio: FakeLabelStudio) -> FeedbackWorker:
+    return FeedbackWorker(mine, store, studio)
 
 
 def task(number: int = 1) -> dict[str, Any]:
-    return {"id": number, "data": {"photo": PICTURE}}
+    return {"id": number, "data": {"photo": IMAGE}}
 
 
 def annotation(number: int, *drawn: tuple[str, np.ndarray], updated: str = NOON, **more: Any) -> dict[str, Any]:
@@ -109,40 +109,42 @@ def created(number: int, *drawn: tuple[str, np.ndarray], task_id: int = 1, **mor
 HALVES = (("Car", LEFT), ("Region", RIGHT))
 
 
-def test_a_submitted_annotation_becomes_a_lesson(learner: Learner, store: ProjectStore) -> None:
+def test_a_submitted_annotation_becomes_a_lesson(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
     quarters_drawn = [("Car", LEFT & TOP), ("Region", RIGHT & TOP), ("Region", LEFT & ~TOP), ("Region", RIGHT & ~TOP)]
-    store.record(created(5, *quarters_drawn, parent_prediction=7))
-    assert learner.catch_up() == 1
-    (lesson,) = store.lessons("3")
-    assert (lesson.annotation, lesson.task, lesson.taken) == (5, 1, "fine-walkcut-merge-0")
+    store.enqueue(created(5, *quarters_drawn, parent_prediction=7))
+    assert feedback_worker.process_pending() == 1
+    (lesson,) = store.feedback("3")
+    assert (lesson.annotation, lesson.task, lesson.source_model_version) == (5, 1, "fine-walkcut-merge-0")
     assert {example.label for example in lesson.examples} == {"Car"}  # a neutral label teaches no look
-    assert max(lesson.coverings.values()) > 0.9
-    assert store.pending() == []
+    assert max(lesson.covering_scores.values()) > 0.9
+    assert store.pending_ids() == []
 
 
-def test_the_labelling_config_is_the_one_that_the_event_tells(mine: Annotator, tmp_path: Path) -> None:
+def test_the_labelling_config_is_the_one_that_the_event_tells(mine: Predictor, tmp_path: Path) -> None:
     fresh = ProjectStore(tmp_path / "fresh")
     event = created(5, *HALVES)
-    Learner(mine, fresh).take_in(replace(event, body=event.body | {"project": {"id": 3, "label_config": CONFIG}}))
-    assert len(fresh.lessons("3")) == 1
+    FeedbackWorker(mine, fresh).process(
+        replace(event, body=event.body | {"project": {"id": 3, "label_config": CONFIG}})
+    )
+    assert len(fresh.feedback("3")) == 1
     fresh.close()
 
 
-def test_what_was_taken_may_be_unknown(learner: Learner, store: ProjectStore) -> None:
-    learner.take_in(created(5, *HALVES, parent_prediction=8))
-    assert [lesson.taken for lesson in store.lessons("3")] == [""]
+def test_what_was_taken_may_be_unknown(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
+    feedback_worker.process(created(5, *HALVES, parent_prediction=8))
+    assert [lesson.source_model_version for lesson in store.feedback("3")] == [""]
 
 
-def test_the_same_event_twice_is_one_lesson(learner: Learner, store: ProjectStore) -> None:
+def test_the_same_event_twice_is_one_lesson(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
     for _ in range(2):
-        learner.take_in(created(5, *HALVES))
-    assert len(store.lessons("3")) == 1
+        feedback_worker.process(created(5, *HALVES))
+    assert len(store.feedback("3")) == 1
 
 
-def test_a_changed_annotation_teaches_what_it_is_now(learner: Learner, store: ProjectStore) -> None:
-    learner.take_in(created(5, *HALVES))
-    learner.take_in(replace(created(5, ("Sky", TOP), updated=LATER), action="ANNOTATION_UPDATED"))
-    (lesson,) = store.lessons("3")
+def test_a_changed_annotation_teaches_what_it_is_now(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
+    feedback_worker.process(created(5, *HALVES))
+    feedback_worker.process(replace(created(5, ("Sky", TOP), updated=LATER), action="ANNOTATION_UPDATED"))
+    (lesson,) = store.feedback("3")
     assert {example.label for example in lesson.examples} == {"Sky"}
 
 
@@ -154,11 +156,13 @@ def test_a_changed_annotation_teaches_what_it_is_now(learner: Learner, store: Pr
         created(5, *HALVES, was_cancelled=True),
     ],
 )
-def test_what_is_deleted_or_skipped_is_forgotten(learner: Learner, store: ProjectStore, event: Event) -> None:
-    learner.take_in(created(5, *HALVES))
-    learner.take_in(created(6, *HALVES, task_id=2))
-    learner.take_in(event)
-    assert [lesson.annotation for lesson in store.lessons("3")] == [6]
+def test_what_is_deleted_or_skipped_is_forgotten(
+    feedback_worker: FeedbackWorker, store: ProjectStore, event: Event
+) -> None:
+    feedback_worker.process(created(5, *HALVES))
+    feedback_worker.process(created(6, *HALVES, task_id=2))
+    feedback_worker.process(event)
+    assert [lesson.annotation for lesson in store.feedback("3")] == [6]
 
 
 @pytest.mark.parametrize(
@@ -168,24 +172,24 @@ def test_what_is_deleted_or_skipped_is_forgotten(learner: Learner, store: Projec
         {"task": 3, "annotation": annotation(5)},
         {"task": task(), "annotation": annotation(5) | {"id": "x"}},
         {"task": task(), "annotation": annotation(5) | {"updated_at": "soon"}},
-        {"task": {"id": 1, "data": {"photo": data_url(b"no picture")}}, "annotation": annotation(5)},
+        {"task": {"id": 1, "data": {"photo": data_url(b"no image")}}, "annotation": annotation(5)},
     ],
 )
 def test_events_of_no_use_are_told_and_done_with(
-    learner: Learner, store: ProjectStore, caplog: pytest.LogCaptureFixture, body: dict[str, Any]
+    feedback_worker: FeedbackWorker, store: ProjectStore, caplog: pytest.LogCaptureFixture, body: dict[str, Any]
 ) -> None:
-    store.record(Event("ANNOTATION_CREATED", "3", body))
-    assert learner.catch_up() == 1
+    store.enqueue(Event("ANNOTATION_CREATED", "3", body))
+    assert feedback_worker.process_pending() == 1
     assert "nothing learned from ANNOTATION_CREATED in project 3" in caplog.text
-    assert store.lessons("3") == []
+    assert store.feedback("3") == []
 
 
-def test_an_event_whose_picture_cannot_be_had_is_tried_again(
-    learner: Learner, mine: Annotator, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+def test_an_event_whose_image_cannot_be_had_is_tried_again(
+    feedback_worker: FeedbackWorker, mine: Predictor, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now[0])
-    tree, tries = mine.tree, []
+    tree, tries = mine.get_tree, []
 
     def away(reference: str, task_id: int) -> object:
         tries.append(now[0])
@@ -194,18 +198,18 @@ def test_an_event_whose_picture_cannot_be_had_is_tried_again(
         return tree(reference, task_id)
 
     monkeypatch.setattr(mine, "tree", away)
-    store.record(created(5, *HALVES))
-    store.record(created(6, *HALVES))
-    while store.pending() and now[0] < 600:
-        learner.catch_up()
+    store.enqueue(created(5, *HALVES))
+    store.enqueue(created(6, *HALVES))
+    while store.pending_ids() and now[0] < 600:
+        feedback_worker.process_pending()
         now[0] += 1
-    assert len(store.lessons("3")) == 2
+    assert len(store.feedback("3")) == 2
     assert tries[-1] >= 6
 
 
 def test_an_event_is_tried_for_a_day_and_then_given_up(
-    learner: Learner,
-    mine: Annotator,
+    feedback_worker: FeedbackWorker,
+    mine: Predictor,
     store: ProjectStore,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -217,22 +221,22 @@ def test_an_event_is_tried_for_a_day_and_then_given_up(
         raise ImageFetchError("gone for good")
 
     monkeypatch.setattr(mine, "tree", away)
-    store.record(created(5, *HALVES))
-    while store.pending() and now[0] < 2 * day:
-        learner.catch_up()
+    store.enqueue(created(5, *HALVES))
+    while store.pending_ids() and now[0] < 2 * day:
+        feedback_worker.process_pending()
         now[0] += 60
-    assert store.pending() == []
+    assert store.pending_ids() == []
     assert 0.8 * day < now[0] < 1.2 * day
-    assert [record.message.partition(" from")[0] for record in caplog.records] == [
+    assert [enqueue.message.partition(" from")[0] for enqueue in caplog.records] == [
         "nothing learned yet",
         "nothing learned",
     ]
 
 
 @pytest.fixture
-def away(mine: Annotator, monkeypatch: pytest.MonkeyPatch) -> list[WalkcutError]:
+def away(mine: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[WalkcutError]:
     """While it holds an error, no tree can be had, because of that."""
-    tree, errors = mine.tree, list[WalkcutError]()
+    tree, errors = mine.get_tree, list[WalkcutError]()
 
     def perhaps(reference: str, task_id: int) -> object:
         if errors:
@@ -244,29 +248,29 @@ def away(mine: Annotator, monkeypatch: pytest.MonkeyPatch) -> list[WalkcutError]
 
 
 def test_many_events_that_wait_hold_up_no_others(
-    learner: Learner, store: ProjectStore, away: list[WalkcutError]
+    feedback_worker: FeedbackWorker, store: ProjectStore, away: list[WalkcutError]
 ) -> None:
     away.append(ImageFetchError("down"))
     for number in range(40):
-        store.record(created(number, *HALVES))
+        store.enqueue(created(number, *HALVES))
     for _ in range(3):
-        learner.catch_up()
-    store.record(Event("TASKS_CREATED", "3", {}))
-    assert learner.catch_up() == 1
-    assert len(store.pending()) == 40
+        feedback_worker.process_pending()
+    store.enqueue(Event("TASKS_CREATED", "3", {}))
+    assert feedback_worker.process_pending() == 1
+    assert len(store.pending_ids()) == 40
 
 
 def test_a_model_that_is_busy_costs_no_lesson(
-    learner: Learner, store: ProjectStore, away: list[WalkcutError], monkeypatch: pytest.MonkeyPatch
+    feedback_worker: FeedbackWorker, store: ProjectStore, away: list[WalkcutError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away.append(BusyError("the model's process starts anew"))
-    store.record(created(5, *HALVES))
-    assert learner.catch_up() == 0
+    store.enqueue(created(5, *HALVES))
+    assert feedback_worker.process_pending() == 0
     away.clear()
     later = time.monotonic() + 60
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: later)
-    assert learner.catch_up() == 1
-    assert len(store.lessons("3")) == 1
+    assert feedback_worker.process_pending() == 1
+    assert len(store.feedback("3")) == 1
 
 
 @pytest.mark.parametrize(
@@ -278,119 +282,127 @@ def test_a_model_that_is_busy_costs_no_lesson(
     ],
 )
 def test_what_is_gone_does_not_come_back_with_an_event_that_waited(
-    learner: Learner, store: ProjectStore, away: list[WalkcutError], later: Event, monkeypatch: pytest.MonkeyPatch
+    feedback_worker: FeedbackWorker,
+    store: ProjectStore,
+    away: list[WalkcutError],
+    later: Event,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     away.append(ImageFetchError("down"))
-    store.record(created(5, *HALVES))
-    store.record(created(6, *HALVES, task_id=2))
-    learner.catch_up()
-    store.record(later)
-    learner.catch_up()
+    store.enqueue(created(5, *HALVES))
+    store.enqueue(created(6, *HALVES, task_id=2))
+    feedback_worker.process_pending()
+    store.enqueue(later)
+    feedback_worker.process_pending()
     away.clear()
     now = time.monotonic() + 60
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now)
-    assert learner.catch_up() == 1
-    assert [lesson.annotation for lesson in store.lessons("3")] == [6]
-    assert store.pending() == []
+    assert feedback_worker.process_pending() == 1
+    assert [lesson.annotation for lesson in store.feedback("3")] == [6]
+    assert store.pending_ids() == []
 
 
 def test_an_event_outlives_a_database_that_is_away_for_a_moment(
-    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+    feedback_worker: FeedbackWorker, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, failures = store.keep_lesson, [StoreError("database is locked")]
+    keep, failures = store.save_feedback, [StoreError("database is locked")]
 
-    def perhaps(lesson: Lesson) -> None:
+    def perhaps(lesson: AnnotationFeedback) -> None:
         if failures:
             raise failures.pop()
         keep(lesson)
 
-    monkeypatch.setattr(store, "keep_lesson", perhaps)
-    store.record(created(5, *HALVES))
+    monkeypatch.setattr(store, "save_feedback", perhaps)
+    store.enqueue(created(5, *HALVES))
     with pytest.raises(StoreError, match="locked"):
-        learner.catch_up()
-    assert learner.catch_up() == 1
-    assert len(store.lessons("3")) == 1
+        feedback_worker.process_pending()
+    assert feedback_worker.process_pending() == 1
+    assert len(store.feedback("3")) == 1
 
 
 def test_learned_values_reach_the_project_and_its_version(
-    learner: Learner, mine: Annotator, store: ProjectStore
+    feedback_worker: FeedbackWorker, mine: Predictor, store: ProjectStore
 ) -> None:
-    plain = learner.project("3", CONFIG, {})
-    learner.take_in(created(1, *HALVES, task_id=1))
-    once = learner.project("3", CONFIG, {})
-    assert once.options == plain.options  # one picture decides no granularity
+    plain = feedback_worker.project("3", CONFIG, {})
+    feedback_worker.process(created(1, *HALVES, task_id=1))
+    once = feedback_worker.project("3", CONFIG, {})
+    assert once.options == plain.options  # one image decides no granularity
     assert mine.version(once, Level.FINE) != mine.version(plain, Level.FINE)
-    learner.take_in(created(2, *HALVES, task_id=2))
-    taught = learner.project("3", CONFIG, {})
-    assert taught.options.granularity == taught.learned.granularity != plain.options.granularity
-    assert taught.learned.labels == ("Car",)
-    found = mine.predict(Task(9, {"photo": PICTURE}), taught)[-1].result
+    feedback_worker.process(created(2, *HALVES, task_id=2))
+    processed = feedback_worker.project("3", CONFIG, {})
+    assert processed.options.granularity == processed.profile.granularity != plain.options.granularity
+    assert processed.profile.labels == ("Car",)
+    found = mine.predict(Task(9, {"photo": IMAGE}), processed)[-1].result
     named = {item["value"]["brushlabels"][0]: item for item in found}
     assert named["Car"]["score"] >= 0.5
     assert "confidence" in named["Car"]["meta"]["text"][0]
 
 
-def test_a_control_gets_no_label_that_it_does_not_have(learner: Learner, mine: Annotator) -> None:
-    learner.take_in(created(1, *HALVES))
-    taught = learner.project("3", CONFIG, {})
-    poorer = replace(taught, targets=(replace(taught.targets[0], labels=("Region", "Sky")),))
+def test_a_control_gets_no_label_that_it_does_not_have(feedback_worker: FeedbackWorker, mine: Predictor) -> None:
+    feedback_worker.process(created(1, *HALVES))
+    processed = feedback_worker.project("3", CONFIG, {})
+    poorer = replace(processed, controls=(replace(processed.controls[0], labels=("Region", "Sky")),))
     labels = [
-        {item["value"]["brushlabels"][0] for item in mine.predict(Task(9, {"photo": PICTURE}), project)[-1].result}
-        for project in (taught, poorer)
+        {item["value"]["brushlabels"][0] for item in mine.predict(Task(9, {"photo": IMAGE}), project)[-1].result}
+        for project in (processed, poorer)
     ]
     assert labels == [{"Region", "Car"}, {"Region"}]
 
 
-def test_undone_lessons_and_learning_switched_off_change_it_back(learner: Learner, store: ProjectStore) -> None:
-    plain = learner.project("3", CONFIG, {})
+def test_undone_lessons_and_learning_switched_off_change_it_back(
+    feedback_worker: FeedbackWorker, store: ProjectStore
+) -> None:
+    plain = feedback_worker.project("3", CONFIG, {})
     for number in (1, 2):
-        learner.take_in(created(number, *HALVES, task_id=number))
-    taught = learner.project("3", CONFIG, {})
+        feedback_worker.process(created(number, *HALVES, task_id=number))
+    processed = feedback_worker.project("3", CONFIG, {})
     store.set_learning("3", on=False)
-    assert learner.project("3", CONFIG, {}) == plain != taught
-    learner.take_in(created(3, *HALVES, task_id=3))
-    assert len(store.lessons("3")) == 2
+    assert feedback_worker.project("3", CONFIG, {}) == plain != processed
+    feedback_worker.process(created(3, *HALVES, task_id=3))
+    assert len(store.feedback("3")) == 2
     store.set_learning("3", on=True)
-    assert learner.project("3", CONFIG, {}).learned.digest == taught.learned.digest
+    assert feedback_worker.project("3", CONFIG, {}).profile.digest == processed.profile.digest
     store.reset("3")
-    assert learner.project("3", CONFIG, {}) == plain
+    assert feedback_worker.project("3", CONFIG, {}) == plain
 
 
-def test_no_project_learns_where_that_is_switched_off(mine: Annotator, store: ProjectStore) -> None:
-    off = Learner(mine, store, on=False)
-    off.take_in(created(5, *HALVES))
-    assert store.all_lessons("3") == []
+def test_no_project_learns_where_that_is_switched_off(mine: Predictor, store: ProjectStore) -> None:
+    off = FeedbackWorker(mine, store, enabled=False)
+    off.process(created(5, *HALVES))
+    assert store.all_feedback("3") == []
 
 
-def test_lost_webhooks_are_made_up_for(learner: Learner, store: ProjectStore, studio: FakeStudio) -> None:
+def test_lost_webhooks_are_made_up_for(
+    feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
     for number in (1, 2):
-        learner.take_in(created(number, *HALVES))
+        feedback_worker.process(created(number, *HALVES))
     studio.held = [
         (task(), annotation(2, *HALVES)),  # known
         (task(), annotation(3, *HALVES)),  # lost
         (task(4), annotation(4, *HALVES, was_cancelled=True)),
         ({"id": 5, "data": {}}, annotation(5, *HALVES)),
     ]
-    assert learner.synchronise("3") == Synchronised(learned=2, forgotten=1, failed=1)
-    assert [lesson.annotation for lesson in store.lessons("3")] == [2, 3]
+    assert feedback_worker.sync("3") == SyncResult(learned=2, forgotten=1, failed=1)
+    assert [lesson.annotation for lesson in store.feedback("3")] == [2, 3]
     studio.held[0] = (task(), annotation(2, ("Sky", TOP), updated=LATER))
-    learner.synchronise("3")
-    assert {example.label for example in store.lessons("3")[0].examples} == {"Sky"}
+    feedback_worker.sync("3")
+    assert {example.label for example in store.feedback("3")[0].examples} == {"Sky"}
 
 
 def test_what_was_undone_is_not_learned_again_by_comparing(
-    learner: Learner, store: ProjectStore, studio: FakeStudio
+    feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
 ) -> None:
-    learner.take_in(created(1, *HALVES))
-    store.undo_lesson("3", 1)
+    feedback_worker.process(created(1, *HALVES))
+    store.disable_feedback("3", 1)
     studio.held = [(task(), annotation(1, *HALVES))]
-    assert learner.synchronise("3") == Synchronised()
-    assert store.lessons("3") == []
+    assert feedback_worker.sync("3") == SyncResult()
+    assert store.feedback("3") == []
 
 
-def test_nothing_can_be_compared_without_label_studio(mine: Annotator, store: ProjectStore) -> None:
-    with pytest.raises(StudioError, match="set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"):
-        Learner(mine, store).synchronise("3")
+def test_nothing_can_be_compared_without_label_studio(mine: Predictor, store: ProjectStore) -> None:
+    with pytest.raises(LabelStudioError, match="set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"):
+        FeedbackWorker(mine, store).sync("3")
 
 
 def stroke(rows: slice, columns: slice) -> np.ndarray:
@@ -399,9 +411,9 @@ def stroke(rows: slice, columns: slice) -> np.ndarray:
     return mask
 
 
-def test_strokes_fold_the_segments_that_they_touch(learner: Learner, studio: FakeStudio) -> None:
+def test_strokes_fold_the_segments_that_they_touch(feedback_worker: FeedbackWorker, studio: FakeLabelStudio) -> None:
     strokes = ("Car", stroke(slice(2, 4), slice(2, 20))), ("Sky", stroke(slice(30, 33), slice(40, 50)))
-    learner.take_in(created(5, *strokes))
+    feedback_worker.process(created(5, *strokes))
     (given,) = studio.given
     assert (given["task"], given["model_version"]) == (1, "folded-walkcut-5")
     masks: dict[str, list[np.ndarray]] = {}
@@ -415,63 +427,70 @@ def test_strokes_fold_the_segments_that_they_touch(learner: Learner, studio: Fak
     everything = np.sum([mask for found in masks.values() for mask in found], axis=0)
     assert everything.max() == 1
     studio.given.clear()
-    learner.take_in(created(5, *strokes, updated=LATER))
+    feedback_worker.process(created(5, *strokes, updated=LATER))
     assert studio.given == []  # once for each annotation, even if somebody has deleted it
 
 
 @pytest.mark.parametrize("arrived", [False, True])
 def test_what_is_folded_while_label_studio_is_away_is_given_once_it_is_back(
-    learner: Learner, store: ProjectStore, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch, arrived: bool
+    feedback_worker: FeedbackWorker,
+    store: ProjectStore,
+    studio: FakeLabelStudio,
+    monkeypatch: pytest.MonkeyPatch,
+    arrived: bool,
 ) -> None:
-    store.record(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
+    store.enqueue(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
     studio.loses_answers = True
-    assert learner.catch_up() == 0
-    assert len(store.lessons("3")) == 1, "the lesson does not wait"
+    assert feedback_worker.process_pending() == 0
+    assert len(store.feedback("3")) == 1, "the lesson does not wait"
     if not arrived:
         studio.given.clear()
     studio.loses_answers = False
     later = time.monotonic() + 60
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: later)
-    assert learner.catch_up() == 1
+    assert feedback_worker.process_pending() == 1
     assert len(studio.given) == 1
 
 
 def test_small_segments_that_nobody_touched_are_left_out_of_what_is_folded(
-    learner: Learner, store: ProjectStore, studio: FakeStudio
+    feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
 ) -> None:
-    store.remember_setup("3", CONFIG.replace('toName="im"', 'toName="im" min_area="0.9"'), {})
-    learner.take_in(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
+    store.save_setup("3", CONFIG.replace('toName="im"', 'toName="im" min_area="0.9"'), {})
+    feedback_worker.process(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
     assert [item["value"]["brushlabels"] for item in studio.given[0]["result"]] == [["Car"]]
 
 
 @pytest.mark.parametrize("drawn", [HALVES, ()])
 def test_nothing_is_folded_where_all_is_drawn_or_nothing(
-    learner: Learner, studio: FakeStudio, drawn: tuple[tuple[str, np.ndarray], ...]
+    feedback_worker: FeedbackWorker, studio: FakeLabelStudio, drawn: tuple[tuple[str, np.ndarray], ...]
 ) -> None:
-    learner.take_in(created(5, *drawn))
+    feedback_worker.process(created(5, *drawn))
     assert studio.given == []
 
 
 def test_it_runs_until_told_to_stop(
-    learner: Learner, store: ProjectStore, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch
+    feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("walkcut.serving.feedback._IDLE_S", 0.01)
     studio.held = [(task(), annotation(1, *HALVES)), (task(2), annotation(2, *HALVES))]
-    store.record(created(2, *HALVES, task_id=2))
+    store.enqueue(created(2, *HALVES, task_id=2))
     stop = threading.Event()
-    runner = threading.Thread(target=learner.run, args=(stop, 3600.0))
+    runner = threading.Thread(target=feedback_worker.run, args=(stop, 3600.0))
     runner.start()
     for _ in range(600):
-        if len(store.lessons("3")) == 2 and not store.pending():
+        if len(store.feedback("3")) == 2 and not store.pending_ids():
             break
         stop.wait(0.1)
     stop.set()
     runner.join(30)
-    assert len(store.lessons("3")) == 2
+    assert len(store.feedback("3")) == 2
 
 
 def test_it_goes_on_after_the_database_was_away(
-    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    feedback_worker: FeedbackWorker,
+    store: ProjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("walkcut.serving.feedback._IDLE_S", 0.01)
     caplog.set_level("INFO")
@@ -486,7 +505,7 @@ def test_it_goes_on_after_the_database_was_away(
         return answer
 
     monkeypatch.setattr(store, "pending", pending)
-    learner.run(stop, 0)
+    feedback_worker.run(stop, 0)
     full, defect, again = caplog.records
     assert full.message == "learning was interrupted and goes on in 0 s: disk is full"
     assert (full.exc_info, again.message) == (None, "learning goes on")
@@ -494,8 +513,8 @@ def test_it_goes_on_after_the_database_was_away(
 
 
 def comparisons(
-    learner: Learner,
-    studio: FakeStudio,
+    feedback_worker: FeedbackWorker,
+    studio: FakeLabelStudio,
     monkeypatch: pytest.MonkeyPatch,
     *,
     every: float = 3600.0,
@@ -508,14 +527,14 @@ def comparisons(
     def annotations(project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         asked.append(round(now[0]))
         if len(asked) <= failures:
-            raise StudioError("it is down")
+            raise LabelStudioError("it is down")
         yield from ()
 
     def wait(seconds: float) -> bool:
         now[0] += seconds
         if losses and now[0] >= losses[0]:
             losses.pop(0)
-            learner.compare_soon()
+            feedback_worker.request_sync()
         if now[0] > 4000:
             stop.set()
         return stop.is_set()
@@ -523,23 +542,23 @@ def comparisons(
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now[0])
     monkeypatch.setattr(studio, "annotations", annotations)
     monkeypatch.setattr(stop, "wait", wait)
-    learner.run(stop, every)
+    feedback_worker.run(stop, every)
     return asked
 
 
 def test_a_comparison_that_failed_is_made_again_soon(
-    learner: Learner, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch
+    feedback_worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert comparisons(learner, studio, monkeypatch, failures=2) == [0, 60, 120, 3720]
+    assert comparisons(feedback_worker, studio, monkeypatch, failures=2) == [0, 60, 120, 3720]
 
 
 def test_what_a_lost_webhook_told_is_asked_for_within_a_minute(
-    learner: Learner, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch
+    feedback_worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert comparisons(learner, studio, monkeypatch, lost=[100, 120, 3750]) == [0, 160, 3760]
+    assert comparisons(feedback_worker, studio, monkeypatch, lost=[100, 120, 3750]) == [0, 160, 3760]
 
 
 def test_where_comparisons_are_off_none_follows_a_lost_webhook(
-    learner: Learner, studio: FakeStudio, monkeypatch: pytest.MonkeyPatch
+    feedback_worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert comparisons(learner, studio, monkeypatch, every=0, lost=[100]) == []
+    assert comparisons(feedback_worker, studio, monkeypatch, every=0, lost=[100]) == []

@@ -24,8 +24,8 @@ from tests.serving.test_feedback import CONFIG, HALVES, annotation
 from walkcut.errors import LabelConfigError
 from walkcut.storage import ProjectStore
 
-PICTURE = data_url(png(quarters(40, 60)))
-TASKS = [{"id": 1, "data": {"photo": PICTURE}}, {"id": 2, "data": {"photo": "gone.jpg"}}]
+IMAGE = data_url(png(quarters(40, 60)))
+TASKS = [{"id": 1, "data": {"photo": IMAGE}}, {"id": 2, "data": {"photo": "gone.jpg"}}]
 TYPED = CONFIG.replace("</View>", '<TextArea name="granularity" toName="im"/></View>')
 LEVELS = ["coarse", "medium", "fine", "auto"]
 SUBMITTED = {"task": TASKS[0], "annotation": annotation(5, *HALVES), "project": {"id": 3, "label_config": CONFIG}}
@@ -136,7 +136,7 @@ def test_what_was_submitted_is_stored_and_learned(adapter: ModuleType) -> None:
     store: ProjectStore = adapter.backend().backend.store
     (event,) = store.events("3")
     assert event.action == "ANNOTATION_CREATED"
-    (lesson,) = wait_for("the lesson", lambda: store.lessons("3"), 30)
+    (lesson,) = wait_for("the lesson", lambda: store.feedback("3"), 30)
     assert lesson.annotation == 5
     assert adapter.WalkcutModel("3", CONFIG).get("model_version") != before
 

@@ -45,14 +45,14 @@ def test_what_the_first_version_kept_is_there_and_pending(tmp_path: Path) -> Non
         assert [happened.action for happened in store.events("3")] == ["ANNOTATION_CREATED"]
         assert (store.extra_params("3"), store.label_config("3")) == ({"granularity": "fine"}, "")
         assert store.learning("3")
-        assert store.lessons("3") == []
+        assert store.feedback("3") == []
         store.close()
     store = ProjectStore(tmp_path)
-    assert store.pending() == [1]
+    assert store.pending_ids() == [1]
     assert store.event(1) == Event("ANNOTATION_CREATED", "3", {"n": 1})
-    store.finish(1)
-    store.remember_setup("3", "<View/>", {})
-    assert (store.pending(), store.label_config("3")) == ([], "<View/>")
+    store.mark_done(1)
+    store.save_setup("3", "<View/>", {})
+    assert (store.pending_ids(), store.label_config("3")) == ([], "<View/>")
     store.close()
 
 
@@ -67,8 +67,8 @@ def test_lessons_of_the_draft_are_learned_again(opened: Callable[[], ProjectStor
             "UPDATE schema_version SET version = 2",
         ):
             connection.execute(sqlalchemy.text(step))
-    assert opened().taught("3") == []
-    assert store.lessons("3") == []
+    assert opened().processed("3") == []
+    assert store.feedback("3") == []
 
 
 def test_a_database_of_a_later_version_is_left_alone(opened: Callable[[], ProjectStore]) -> None:
@@ -81,7 +81,7 @@ def test_a_database_of_a_later_version_is_left_alone(opened: Callable[[], Projec
 
 def test_an_sqlite_file_may_lie_elsewhere(tmp_path: Path) -> None:
     store = ProjectStore(tmp_path / "state", f"sqlite:///{tmp_path / 'other.sqlite3'}")
-    store.record(Event("A", "3", {}))
+    store.enqueue(Event("A", "3", {}))
     store.close()
     assert [path.name for path in tmp_path.iterdir()] == ["other.sqlite3"]
 
@@ -149,7 +149,7 @@ def test_what_is_written_never_shows_in_an_error(opened: Callable[[], ProjectSto
     with store._engine.begin() as connection:
         connection.execute(sqlalchemy.text("DROP TABLE events"))
     with pytest.raises((sqlalchemy.exc.DBAPIError, StoreError)) as caught:
-        store.record(Event("A", "3", {"token": "hush"}))
+        store.enqueue(Event("A", "3", {"token": "hush"}))
     assert "hush" not in str(caught.value)
 
 
@@ -158,11 +158,11 @@ def test_a_database_that_another_program_locks_is_named_and_works_again(tmp_path
     other = sqlite3.connect(tmp_path / "state.sqlite3")
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match=r"database sqlite:.*state.sqlite3 cannot be used now \(database is locked\)"):
-        store.record(Event("A", "3", {"token": "hush"}))
+        store.enqueue(Event("A", "3", {"token": "hush"}))
     assert store.events("3") == [], "readers do not wait"
     other.rollback()
     other.close()
-    store.record(Event("B", "3", {}))
+    store.enqueue(Event("B", "3", {}))
     assert [happened.action for happened in store.events("3")] == ["B"]
     store.close()
 
@@ -197,7 +197,7 @@ def test_none_who_reads_waits_for_those_who_wait_for_a_lock(tmp_path: Path) -> N
     other.execute("BEGIN IMMEDIATE")
     writers = 20  # more than connections are kept
     with ThreadPoolExecutor(writers) as pool:
-        written = [pool.submit(store.record, Event("A", "3", {})) for _ in range(writers)]
+        written = [pool.submit(store.enqueue, Event("A", "3", {})) for _ in range(writers)]
         wait_for("all to wait", lambda: store._engine.pool.checkedout() == writers, 30)  # type: ignore[attr-defined]
         assert store.events("3") == []
         other.rollback()

@@ -14,9 +14,9 @@ import requests
 import waitress
 
 from tests.builders.processes import free_port, is_up, wait_for
-from walkcut.inference.predictor import Annotator
+from walkcut.inference.predictor import Predictor
 from walkcut.serving.app import create_app
-from walkcut.serving.feedback import Learner
+from walkcut.serving.feedback import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 
@@ -26,7 +26,7 @@ START_S = 60.0
 
 def serve(folder: Path, url: str, port: int) -> None:
     """A backend that takes webhooks, as `walkcut serve` does."""
-    app = create_app(cast(Annotator, None), cast(Learner, None), ProjectStore(folder, url), Settings())
+    app = create_app(cast(Predictor, None), cast(FeedbackWorker, None), ProjectStore(folder, url), Settings())
     waitress.serve(app, host="127.0.0.1", port=port, threads=8)
 
 

@@ -7,7 +7,7 @@ from walkcut.errors import QuarantineError
 from walkcut.storage.quarantine import Quarantine
 
 
-def test_a_picture_that_is_in_is_refused_with_the_reason_and_the_way_out(tmp_path: Path) -> None:
+def test_a_image_that_is_in_is_refused_with_the_reason_and_the_way_out(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "in" / "deep")
     quarantine.check("abc", "v1")
     said = str(quarantine.add("abc", "v1", "the process ended"))
@@ -19,7 +19,7 @@ def test_a_picture_that_is_in_is_refused_with_the_reason_and_the_way_out(tmp_pat
     quarantine.check("abc", "v1")
 
 
-def test_another_picture_or_segmenter_is_free(tmp_path: Path) -> None:
+def test_another_image_or_segmenter_is_free(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path)
     quarantine.add("abc", "v1", "it hung")
     quarantine.check("abd", "v1")
@@ -45,4 +45,4 @@ def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     Quarantine(tmp_path / "file").add("abc", "v1", "it hung")
-    assert "the picture abc was not put into quarantine" in caplog.text
+    assert "the image abc was not put into quarantine" in caplog.text

@@ -65,23 +65,23 @@ def test_memory_holds_so_many_bytes_of_trees_but_always_the_last_one(tmp_path: P
     assert steps == {"a": "a", "b": "ab", "c": "bc", "d": "d", "e": "e"}
     cache.put("e", plain_tree(6))
     cache.put("f", plain_tree(1))
-    assert (cache.remembered("e") is None, cache.remembered("f") is None) == (False, False)
+    assert (cache.get_from_memory("e") is None, cache.get_from_memory("f") is None) == (False, False)
     cache.put("g", plain_tree(1))
-    assert [cache.remembered(key) is None for key in "efg"] == [True, False, False]
+    assert [cache.get_from_memory(key) is None for key in "efg"] == [True, False, False]
 
 
 def test_ordinary_trees_fit_into_memory_by_default(tmp_path: Path) -> None:
     cache, tree = TreeCache(tmp_path, 0), plain_tree(480 * 640 // 2)
     for number in range(60):
-        cache.use(str(number), tree)
-    assert cache.remembered("0") is tree
+        cache.touch(str(number), tree)
+    assert cache.get_from_memory("0") is tree
 
 
 def test_what_only_a_file_holds_is_not_in_memory(tmp_path: Path) -> None:
     TreeCache(tmp_path, 1 << 20).put("a", plain_tree(3))
     cache = TreeCache(tmp_path, 1 << 20)
-    assert cache.remembered("a") is None
-    assert cache.get("a") is cache.remembered("a") is not None
+    assert cache.get_from_memory("a") is None
+    assert cache.get("a") is cache.get_from_memory("a") is not None
 
 
 def test_a_tree_that_was_read_stays_in_memory(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_files_that_other_processes_write_count(tmp_path: Path) -> None:
     for key in "abc":
         size = write_tree(tmp_path, key, plain_tree(3).to_bytes())
         assert size == SIZE
-        cache.adopt(key, size)
+        cache.register(key, size)
     assert keys(tmp_path) == ["b", "c"]
     assert cache.get("c") is not None
 
@@ -152,14 +152,14 @@ def test_files_that_other_processes_write_count(tmp_path: Path) -> None:
 def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
     cache = TreeCache(tmp_path, 3 * SIZE, in_memory=2 * plain_tree(3).nbytes)
 
-    def use(number: int) -> None:
+    def touch(number: int) -> None:
         key = "abcdef"[number * 7 % 6]
         found = cache.get(key)
         assert found is None or found.size == (2, 3)
         cache.put(key, plain_tree(3))
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(use, range(200)))
+        list(pool.map(touch, range(200)))
     assert len(keys(tmp_path)) == 3
     cache.put("last", plain_tree(3))
     assert len(keys(tmp_path)) == 3
@@ -172,19 +172,19 @@ def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/self/walkcut"])
-def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path, place: str) -> None:
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path, crop: str) -> None:
     (tmp_path / "file").touch()
-    folder = tmp_path / place
+    folder = tmp_path / crop
     with pytest.raises(SettingsError, match=rf"^{folder} cannot be used to keep state \([A-Z].*set WALKCUT_STATE_DIR"):
         TreeCache(folder, 1 << 20)
 
 
-@pytest.mark.parametrize("command", [["serve"], ["prelabel", "{pictures}", "--out", "{out}"]])
+@pytest.mark.parametrize("command", [["serve"], ["prelabel", "{images}", "--out", "{out}"]])
 def test_commands_say_so_in_one_line(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "trees").touch()
-    (tmp_path / "pictures").mkdir()
-    named = {name: tmp_path / name for name in ("pictures", "out")}
+    (tmp_path / "images").mkdir()
+    named = {name: tmp_path / name for name in ("images", "out")}
     arguments = [argument.format(**named) for argument in command]
     result = CliRunner().invoke(main, arguments, env={"WALKCUT_STATE_DIR": str(tmp_path / "state")})
     assert result.exit_code == 1

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from walkcut.telemetry.logs import formatter, logged
+from walkcut.telemetry.logs import formatter, log_context
 
 SCRIPT = """
 import logging
@@ -23,20 +23,20 @@ def line(form: str, message: str, *arguments: object) -> str:
 
 
 def test_a_line_tells_what_it_is_about_until_the_end() -> None:
-    with logged(request_id="r1", endpoint="predict"):
-        with logged(task=7):
-            assert line("text", "no %s", "picture").endswith(
-                " WARNING walkcut.here: no picture [request_id r1] [endpoint predict] [task 7]"
+    with log_context(request_id="r1", endpoint="predict"):
+        with log_context(task=7):
+            assert line("text", "no %s", "image").endswith(
+                " WARNING walkcut.here: no image [request_id r1] [endpoint predict] [task 7]"
             )
         assert line("text", "on").endswith(": on [request_id r1] [endpoint predict]")
     assert line("text", "on").endswith(": on")
 
 
 def test_json_has_a_field_for_each() -> None:
-    with logged(request_id="r1", task=7):
-        found = json.loads(line("json", "no %s", 'picture "a"\n'))
+    with log_context(request_id="r1", task=7):
+        found = json.loads(line("json", "no %s", 'image "a"\n'))
     assert found.pop("asctime")
-    expected = {"levelname": "WARNING", "name": "walkcut.here", "message": 'no picture "a"\n'}
+    expected = {"levelname": "WARNING", "name": "walkcut.here", "message": 'no image "a"\n'}
     assert found == {**expected, "request_id": "r1", "task": 7}
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from walkcut.telemetry.stages import counted, failed, observed, stage
+from walkcut.telemetry.stages import count_failures, record_failure, record_spans, span
 
 
 def test_an_observer_is_told_of_each_stage_until_it_leaves() -> None:
@@ -17,9 +17,9 @@ def test_an_observer_is_told_of_each_stage_until_it_leaves() -> None:
         yield
         seen.append(f"{name} ends")
 
-    with observed(note), stage("walk"):
+    with record_spans(note), span("walk"):
         seen.append("walking")
-    with stage("cut"):
+    with span("cut"):
         seen.append("cutting")
 
     assert seen == ["walk begins", "walking", "walk ends", "cutting"]
@@ -29,16 +29,16 @@ def test_an_observer_leaves_when_the_work_fails() -> None:
     def refuse(name: str) -> Iterator[None]:
         raise AssertionError(name)
 
-    with pytest.raises(ZeroDivisionError), observed(contextmanager(refuse)):
+    with pytest.raises(ZeroDivisionError), record_spans(contextmanager(refuse)):
         raise ZeroDivisionError
-    with stage("cut"):
+    with span("cut"):
         pass
 
 
 def test_a_counter_is_told_of_failures_until_it_leaves() -> None:
     seen: list[Exception] = []
     failure = ValueError("no")
-    with counted(seen.append):
-        failed(failure)
-    failed(failure)
+    with count_failures(seen.append):
+        record_failure(failure)
+    record_failure(failure)
     assert seen == [failure]

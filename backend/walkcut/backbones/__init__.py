@@ -1,4 +1,4 @@
-"""What a model, or the picture itself, says about which places belong together."""
+"""What a model, or the image itself, says about which places belong together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from walkcut.backbones.presets import DWC, AttentionPass
+from walkcut.backbones.presets import DWC, AttentionConfig
 from walkcut.errors import SettingsError
 
-Part = Literal["maps", "features", "contour"]
+FeatureKind = Literal["maps", "features", "contour"]
 
 
 @dataclass(frozen=True)
@@ -26,37 +26,37 @@ class AttentionMap:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What an extractor found; parts that were not asked for are empty or `None`.
+class ImageFeatures:
+    """What a backbone found; parts that were not asked for are empty or `None`.
 
-    `features` are comparable between pictures; `contour` is in [0, 1], high where regions end. `concessions` tell a
+    `features` are comparable between images; `contour` is in [0, 1], high where regions end. `degradations` tell a
     user what was given up for lack of memory. Tensors lie on the device where they were computed.
     """
 
     maps: tuple[AttentionMap, ...] = ()
     features: Float[Tensor, "c h w"] | None = None
     contour: Float[Tensor, "y x"] | None = None
-    concessions: tuple[str, ...] = ()
+    degradations: tuple[str, ...] = ()
 
-    def joined(self, other: "Evidence") -> "Evidence":
+    def merged_with(self, other: "ImageFeatures") -> "ImageFeatures":
         """This and the parts that it lacks."""
-        return Evidence(
+        return ImageFeatures(
             self.maps or other.maps,
             other.features if self.features is None else self.features,
             other.contour if self.contour is None else self.contour,
-            tuple(dict.fromkeys((*self.concessions, *other.concessions))),
+            tuple(dict.fromkeys((*self.degradations, *other.degradations))),
         )
 
-    def to(self, device: torch.device) -> "Evidence":
+    def to(self, device: torch.device) -> "ImageFeatures":
         """The same on another device."""
         features, contour = (part if part is None else part.to(device) for part in (self.features, self.contour))
         maps = tuple(AttentionMap(level.grid, level.weights.to(device)) for level in self.maps)
-        return Evidence(maps, features, contour, self.concessions)
+        return ImageFeatures(maps, features, contour, self.degradations)
 
 
 @runtime_checkable
-class Extractor(Protocol):
-    """Anything that turns a picture into evidence; `version` changes when its answers do."""
+class Backbone(Protocol):
+    """Anything that turns an image into evidence; `version` changes when its answers do."""
 
     @property
     def version(self) -> str:
@@ -64,18 +64,18 @@ class Extractor(Protocol):
         ...
 
     @property
-    def offers(self) -> frozenset[Part]:
+    def provides(self) -> frozenset[FeatureKind]:
         """The parts of evidence that it can give; others stay empty though they are asked for."""
         ...
 
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
-        """The evidence's `parts` of an upright sRGB picture of any size from 16×16."""
+    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
+        """The evidence's `parts` of an upright sRGB image of any size from 16×16."""
         ...
 
 
-EMBEDDED = "embedded"
+CLASSICAL = "classical"
 DINO = "dino"
-MODELS = (EMBEDDED, "sd14", "sd15", "sd21", "ssd1b", "sdxl", DINO)
+MODELS = (CLASSICAL, "sd14", "sd15", "sd21", "ssd1b", "sdxl", DINO)
 
 
 @dataclass(frozen=True)
@@ -87,26 +87,26 @@ class Weights:
     random: bool = False
 
 
-def load_extractor(
+def load_backbone(
     name: str,
     *,
     device: torch.device | None = None,
     weights: Weights | None = None,
-    attention: AttentionPass | None = None,
-) -> Extractor:
-    """The extractor of this name: one of `MODELS`, a folder of a diffusion model, or its id on the hub.
+    attention: AttentionConfig | None = None,
+) -> Backbone:
+    """The backbone of this name: one of `MODELS`, a folder of a diffusion model, or its id on the hub.
 
-    `attention` says how the self-attention of a diffusion model is read, DWC's way by default; the models embedded and
+    `attention` says how the self-attention of a diffusion model is read, DWC's way by default; the models classical and
     dino can be read in one way only, and are read in that way. Nothing is downloaded. Raises `SettingsError` for a
     model that is not there, saying what to fetch.
     """
     weights = weights or Weights()
-    if name == EMBEDDED:
-        from walkcut.backbones.classical import EmbeddedExtractor  # noqa: PLC0415 - models are loaded when chosen
+    if name == CLASSICAL:
+        from walkcut.backbones.classical import ClassicalBackbone  # noqa: PLC0415 - models are loaded when chosen
 
         if weights != Weights():
-            raise SettingsError("the model embedded has no weights: leave folder, precision and random weights alone")
-        return EmbeddedExtractor()
+            raise SettingsError("the model classical has no weights: leave folder, precision and random weights alone")
+        return ClassicalBackbone()
     device = device or torch.device("cpu")
     if name == DINO:
         from walkcut.backbones.dino import load_dino  # noqa: PLC0415

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from walkcut.errors import SegmentationError
 
-Place = Literal["encoder", "middle", "decoder"]
+BlockPosition = Literal["encoder", "middle", "decoder"]
 
 _ROWS = 512  # of a map computed at a time: small enough for the caches, and little memory beside the whole map
 
@@ -36,18 +36,18 @@ class SelfAttention:
 
     module: nn.Module
     projections: Projections
-    place: Place
+    place: BlockPosition
     depth: int
 
 
-class _SeenEnough(Exception):  # noqa: N818 - it ends a pass, and is no error
+class _StopForward(Exception):  # noqa: N818 - it ends a pass, and is no error
     """All that was asked for has been seen: the rest of the pass may be left out."""
 
 
 def self_attention_layers(unet: Any) -> tuple[SelfAttention, ...]:
     """All self-attention layers of a `UNet2DConditionModel`, from its input to its output."""
     depths = len(unet.down_blocks)
-    blocks: list[tuple[Any, Place, int]] = [
+    blocks: list[tuple[Any, BlockPosition, int]] = [
         *((block, "encoder", depth) for depth, block in enumerate(unet.down_blocks)),
         (unet.mid_block, "middle", depths - 1),
         *((block, "decoder", depths - 1 - index) for index, block in enumerate(unet.up_blocks)),
@@ -82,7 +82,7 @@ def capture_attention(levels: Mapping[int, Sequence[Projections]]) -> Iterator[d
         add_attention(total, split_heads(queries.pop(layer), layer.heads), split_heads(keys, layer.heads), share=share)
         unseen.remove(layer)
         if not unseen:
-            raise _SeenEnough
+            raise _StopForward
 
     handles = [
         handle
@@ -106,7 +106,7 @@ def capture_output(module: nn.Module) -> Iterator[list[Tensor]]:
 
     def take(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         outputs.append(output)
-        raise _SeenEnough
+        raise _StopForward
 
     with _hooked([module.register_forward_hook(take)]):
         yield outputs
@@ -139,7 +139,7 @@ def _hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
     """Removes the hooks, however the pass ends."""
     try:
         yield
-    except _SeenEnough:
+    except _StopForward:
         pass
     finally:
         for handle in handles:

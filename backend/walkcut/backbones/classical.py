@@ -1,4 +1,4 @@
-"""Evidence without learned weights: colour, texture and contours of the picture itself."""
+"""Evidence without learned weights: colour, texture and contours of the image itself."""
 
 import math
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from skimage.color import rgb2lab
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
 
-from walkcut.backbones import AttentionMap, Evidence, Part
-from walkcut.telemetry.stages import stage
+from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
+from walkcut.telemetry.stages import span
 
 _REVISION = 1  # raise it when the same settings give other evidence
 _LEAST_SIDE = 16
 
-# Colour codewords: a lattice of this spacing in CIELAB, with lightness shrunk and chroma compressed, since pictures
-# are mostly greyish. K-means codebooks, of all pictures or of each, change the covering on BSDS500 by less than 0.01.
+# Colour codewords: a lattice of this spacing in CIELAB, with lightness shrunk and chroma compressed, since images
+# are mostly greyish. K-means codebooks, of all images or of each, change the covering on BSDS500 by less than 0.01.
 _COLOUR_STEP, _LIGHTNESS, _CHROMA = 18.0, 0.6, 20.0
 _COLOUR_SOFTNESS = 0.3  # of the spacing
 
@@ -34,16 +34,16 @@ _CONTOUR_SIGMAS = (1.5, 3.0, 6.0)  # of 256 pixels on the longest side
 
 
 @dataclass(frozen=True)
-class EmbeddedExtractor:
-    """The extractor that needs no model.
+class ClassicalBackbone:
+    """The backbone that needs no model.
 
-    Pictures are shrunk to `working_side` pixels on the longest side. The walk steps between patches, `patches` on the
+    Images are shrunk to `working_side` pixels on the longest side. The walk steps between patches, `patches` on the
     longest side, at most `reach` patches away, `e` times more rarely for every `contour_scale` by which a contour
     between them rises above both ends, and for every `histogram_scale` of χ² distance. The map holds `steps` steps,
-    since one step sees no further than its reach, and self-attention sees the whole picture.
+    since one step sees no further than its reach, and self-attention sees the whole image.
 
     Tried on BSDS500 val and left out, since none raised `merge`'s covering ODS by 0.004 on both the even and the odd
-    pictures (change on either): contours of 1 (-0.018, -0.005) and of 12 pixels (-0.010, -0.006) besides, strength
+    images (change on either): contours of 1 (-0.018, -0.005) and of 12 pixels (-0.010, -0.006) besides, strength
     across each border's own direction (-0.011, -0.001), strength smoothed along contours (-0.002, -0.001), contours of
     the walk's eigenvectors (-0.001, -0.005) and their distance between regions (-0.010, -0.002), textures of 4 and 8
     pixels (-0.009, 0.000), and distances of mean colours (-0.006, -0.008).
@@ -57,27 +57,27 @@ class EmbeddedExtractor:
     histogram_scale: float = 0.15
 
     @property
-    def offers(self) -> frozenset[Part]:
+    def provides(self) -> frozenset[FeatureKind]:
         """All parts."""
         return frozenset({"maps", "features", "contour"})
 
     @property
     def version(self) -> str:
         """Revision and settings."""
-        return f"embedded-{_REVISION} {self}"
+        return f"classical-{_REVISION} {self}"
 
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
+    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
         """Contour and features at the working resolution, and one map of a walk.
 
         The features are soft histograms of colour and of texture; the channels of either sum to one.
         """
-        with stage("evidence"):
+        with span("evidence"):
             lab = to_lab(_shrunk(image, self.working_side))
             features = torch.cat([colour_histogram(lab), texture_histogram(lab[0])])
             if not parts & {"contour", "maps"}:
-                return Evidence(features=features)
+                return ImageFeatures(features=features)
             contour = contour_strength(features)
-            return Evidence(
+            return ImageFeatures(
                 maps=(self._walk(features, contour),) if "maps" in parts else (),
                 features=features if "features" in parts else None,
                 contour=contour if "contour" in parts else None,
@@ -212,12 +212,12 @@ def window(n: int, sigma: float, order: int) -> Float[Tensor, "n n"]:
 
 
 def _shrunk(image: UInt8[Tensor, "y x 3"], side: int) -> Float[Tensor, "3 h w"]:
-    """The picture in [0, 1] with at most `side` pixels on the longest side; the shorter keeps 16 of its own."""
+    """The image in [0, 1] with at most `side` pixels on the longest side; the shorter keeps 16 of its own."""
     height, width, _ = image.shape
     scale = min(1.0, side / max(height, width))
     size = [min(length, max(_LEAST_SIDE, round(length * scale))) for length in (height, width)]
-    picture = image.permute(2, 0, 1)[None].float() / 255
-    return interpolate(picture, size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    scaled = image.permute(2, 0, 1)[None].float() / 255
+    return interpolate(scaled, size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
 def _compressed(lab: Float[Tensor, "3 *s"]) -> Float[Tensor, "3 *s"]:

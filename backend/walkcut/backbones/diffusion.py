@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from walkcut.backbones import AttentionMap, Evidence, Part
+from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
 from walkcut.backbones.attention_hooks import (
     Projections,
     SelfAttention,
@@ -20,28 +20,28 @@ from walkcut.backbones.attention_hooks import (
     self_attention_layers,
 )
 from walkcut.backbones.diffusion_model import DiffusionModel, load_model, random_model
-from walkcut.backbones.oom_fallback import Effort, ladder, look_within_memory, sliced_attention
-from walkcut.backbones.presets import DIFFCUT, DWC, AttentionPass, FeaturePass
+from walkcut.backbones.oom_fallback import ExecutionPlan, fallback_plans, run_with_oom_fallback, sliced_attention
+from walkcut.backbones.presets import DIFFCUT, DWC, AttentionConfig, FeatureConfig
 from walkcut.backbones.weights import find_architecture, working_size
 from walkcut.errors import SettingsError
-from walkcut.telemetry.stages import stage
+from walkcut.telemetry.stages import span
 
 _REVISION = 1  # raise it when the same settings give other evidence
 
 
 @dataclass(frozen=True)
-class DiffusionExtractor:
-    """Self-attention and features of a diffusion model that is shown the picture with the empty prompt.
+class DiffusionBackbone:
+    """Self-attention and features of a diffusion model that is shown the image with the empty prompt.
 
     Features are the output of the encoder's last self-attention layer (DiffCut 3.1). There is no contour.
     """
 
     model: DiffusionModel
-    attention: AttentionPass = DWC
-    features: FeaturePass = DIFFCUT
+    attention: AttentionConfig = DWC
+    features: FeatureConfig = DIFFCUT
 
     @property
-    def offers(self) -> frozenset[Part]:
+    def provides(self) -> frozenset[FeatureKind]:
         """Maps and features."""
         return frozenset({"maps", "features"})
 
@@ -50,28 +50,32 @@ class DiffusionExtractor:
         """Revision, model, precision and settings."""
         return f"diffusion-{_REVISION} {self.model.version} {self.model.dtype} {self.attention} {self.features}"
 
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
+    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
         """One map for each level of `attention`, and features, each from a pass of its own."""
         return self.extract_batch([image], parts)[0]
 
-    def extract_batch(self, images: Sequence[UInt8[Tensor, "_ _ 3"]], parts: frozenset[Part]) -> tuple[Evidence, ...]:
-        """The evidence of pictures of any sizes, in their order; those that are seen at one size share passes.
+    def extract_batch(
+        self, images: Sequence[UInt8[Tensor, "_ _ 3"]], parts: frozenset[FeatureKind]
+    ) -> tuple[ImageFeatures, ...]:
+        """The evidence of images of any sizes, in their order; those that are seen at one size share passes.
 
-        Where memory runs out it is tried with less, as `ladder` says and `Evidence.concessions` tell.
+        Where memory runs out it is tried with less, as `fallback_plans` says and `ImageFeatures.degradations` tell.
         """
-        found = [Evidence()] * len(images)
-        for part in sorted(parts & self.offers):
+        found = [ImageFeatures()] * len(images)
+        for part in sorted(parts & self.provides):
             sizes = [self._working_size(image, part) for image in images]
             for size in dict.fromkeys(sizes):
                 alike = [place for place, own in enumerate(sizes) if own == size]
-                efforts = ladder(size, self.model.multiple, self.model.device)
-                look = partial(self._look, part)
-                evidence = look_within_memory(look, [images[place] for place in alike], efforts, self.model.device)
-                for place, seen in zip(alike, evidence, strict=True):
-                    found[place] = found[place].joined(seen)
+                efforts = fallback_plans(size, self.model.multiple, self.model.device)
+                look = partial(self._run, part)
+                image_features = run_with_oom_fallback(
+                    look, [images[place] for place in alike], efforts, self.model.device
+                )
+                for place, seen in zip(alike, image_features, strict=True):
+                    found[place] = found[place].merged_with(seen)
         return tuple(found)
 
-    def _working_size(self, image: UInt8[Tensor, "y x 3"], part: Part) -> tuple[int, int]:
+    def _working_size(self, image: UInt8[Tensor, "y x 3"], part: FeatureKind) -> tuple[int, int]:
         if part == "maps":
             side = self.attention.side or self.model.native_side
         else:
@@ -86,25 +90,27 @@ class DiffusionExtractor:
         return encoder[-1]
 
     @torch.no_grad()
-    def _look(self, part: Part, images: Sequence[UInt8[Tensor, "_ _ 3"]], effort: Effort) -> tuple[Evidence, ...]:
-        """The evidence of pictures from passes that they share, with this effort."""
+    def _run(
+        self, part: FeatureKind, images: Sequence[UInt8[Tensor, "_ _ 3"]], effort: ExecutionPlan
+    ) -> tuple[ImageFeatures, ...]:
+        """The evidence of images from passes that they share, with this effort."""
         with ExitStack() as stack:
-            if effort.on_cpu:
-                stack.enter_context(self.model.on_cpu())
+            if effort.offload_to_cpu:
+                stack.enter_context(self.model.offload_to_cpu())
             else:
-                self.model.bring_home()
+                self.model.restore_device()
             if effort.sliced:
                 stack.enter_context(sliced_attention(self.model.unet))
-            with stage("VAE"):
+            with span("VAE"):
                 latents = self.model.encode(images, effort.size)
             if part == "maps":
-                return tuple(Evidence(maps=maps) for maps in self._maps(latents))
-            return tuple(Evidence(features=features) for features in self._features(latents))
+                return tuple(ImageFeatures(maps=maps) for maps in self._maps(latents))
+            return tuple(ImageFeatures(features=features) for features in self._features(latents))
 
     def _maps(self, latents: Float[Tensor, "b 4 h w"]) -> tuple[tuple[AttentionMap, ...], ...]:
         depths = attention_layers(self.model, self.attention)
-        with stage("U-Net"):
-            if self.attention.inverted:
+        with span("U-Net"):
+            if self.attention.ddim_inversion:
                 latents = self.model.invert(latents, self.attention.timestep)
             with capture_attention(depths) as averages:
                 self.model.predict(latents, self.attention.timestep)
@@ -121,7 +127,7 @@ class DiffusionExtractor:
     def _features(self, latents: Float[Tensor, "b 4 h w"]) -> Float[Tensor, "b c y x"]:
         layer = self._feature_layer()
         noisy = self.model.add_noise(latents, self.features.timestep, self.features.seed)
-        with stage("U-Net"), capture_output(layer.module) as outputs:
+        with span("U-Net"), capture_output(layer.module) as outputs:
             self.model.predict(noisy, self.features.timestep)
         features = outputs[0].float().mT.unflatten(2, _grid(latents, layer.depth))
         check_finite(features, self.version)
@@ -135,9 +141,9 @@ def load_diffusion(
     dtype: torch.dtype = torch.float32,
     weights: Path | None = None,
     random_weights: bool = False,
-    attention: AttentionPass = DWC,
-) -> DiffusionExtractor:
-    """The extractor on a model: sd14, sd15, sd21, ssd1b, sdxl, a diffusers folder, or an id in the hub's cache.
+    attention: AttentionConfig = DWC,
+) -> DiffusionBackbone:
+    """The backbone on a model: sd14, sd15, sd21, ssd1b, sdxl, a diffusers folder, or an id in the hub's cache.
 
     Families are looked for in the folder `weights` first. Raises `SettingsError`.
     """
@@ -145,10 +151,10 @@ def load_diffusion(
         model = random_model(name, find_architecture(name), dtype=dtype, device=device)
     else:
         model = load_model(name, weights=weights, dtype=dtype, device=device)
-    return DiffusionExtractor(model, attention)
+    return DiffusionBackbone(model, attention)
 
 
-def attention_layers(model: DiffusionModel, settings: AttentionPass) -> dict[int, list[Projections]]:
+def attention_layers(model: DiffusionModel, settings: AttentionConfig) -> dict[int, list[Projections]]:
     """The layers to be read, by how often the latent's sides are halved. Raises `SettingsError` if there are none."""
     found: dict[int, list[Projections]] = {}
     for layer in self_attention_layers(model.unet):

@@ -1,4 +1,4 @@
-"""A diffusion model made ready to look at pictures: its networks, its noise schedule and the empty prompt."""
+"""A diffusion model made ready to look at images: its networks, its noise schedule and the empty prompt."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from walkcut.backbones.attention_hooks import self_attention_layers
-from walkcut.backbones.oom_fallback import named_memory_errors
+from walkcut.backbones.oom_fallback import normalise_oom_errors
 from walkcut.backbones.weights import (
     Architecture,
     check_dtype,
@@ -81,23 +81,23 @@ class DiffusionModel:
 
     @property
     def multiple(self) -> int:
-        """What the sides of a picture must be multiples of, so that the grids of all levels fit."""
+        """What the sides of an image must be multiples of, so that the grids of all levels fit."""
         return int(self.patch * 2 ** (len(self.unet.down_blocks) - 1))
 
-    def bring_home(self) -> None:
+    def restore_device(self) -> None:
         """Puts the networks where they belong, if they are elsewhere."""
         self._place(self.device, self.dtype)
 
     @contextmanager
-    def on_cpu(self) -> Iterator[None]:
+    def offload_to_cpu(self) -> Iterator[None]:
         """Holds the networks on the CPU in float32; they stay there where no memory is left for them at home."""
         try:
             self._place(_CPU, torch.float32)
             yield
         finally:
             try:
-                with named_memory_errors():
-                    self.bring_home()
+                with normalise_oom_errors():
+                    self.restore_device()
             except torch.OutOfMemoryError:
                 _log.warning("%s stays on the CPU for now: %s has no memory left for it", self.version, self.device)
                 self._place(_CPU, torch.float32)
@@ -108,7 +108,7 @@ class DiffusionModel:
         nn.Module.to(self.autoencoder, device)
 
     def encode(self, images: Sequence[UInt8[Tensor, "_ _ 3"]], size: tuple[int, int]) -> Float[Tensor, "b 4 h w"]:
-        """The latents of pictures seen at this height and width: the mean of the encoder's posterior, scaled."""
+        """The latents of images seen at this height and width: the mean of the encoder's posterior, scaled."""
         mean = self.autoencoder.encode(torch.cat([self._pixels(image, size) for image in images])).latent_dist.mean
         return mean * self.autoencoder.config.scaling_factor
 

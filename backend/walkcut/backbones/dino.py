@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import ViTConfig, ViTModel
 
-from walkcut.backbones import AttentionMap, Evidence, Part
+from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
 from walkcut.backbones.attention_hooks import Projections, capture_attention, capture_output, check_finite
 from walkcut.backbones.weights import check_dtype, find_folder, fingerprint, how_to_fetch, working_size
 from walkcut.errors import SettingsError
-from walkcut.telemetry.stages import stage
+from walkcut.telemetry.stages import span
 
 _REVISION = 1  # raise it when the same settings give other evidence
 _SEED = 0  # of random weights
@@ -28,10 +28,10 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class DinoExtractor:
+class DinoBackbone:
     """Self-attention between patches, averaged over heads and the last `layers`, and the keys of the last layer.
 
-    Keys are the features of TokenCut and MaskCut. Pictures are run at about `side`² pixels. There is no contour.
+    Keys are the features of TokenCut and MaskCut. Images are run at about `side`² pixels. There is no contour.
     """
 
     network: ViTModel
@@ -40,7 +40,7 @@ class DinoExtractor:
     layers: int = 1
 
     @property
-    def offers(self) -> frozenset[Part]:
+    def provides(self) -> frozenset[FeatureKind]:
         """Maps and features."""
         return frozenset({"maps", "features"})
 
@@ -50,26 +50,26 @@ class DinoExtractor:
         return f"dino-{_REVISION} {self.weights} {self.network.dtype} side={self.side} layers={self.layers}"
 
     @torch.no_grad()
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[Part]) -> Evidence:
+    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
         """One map, and features of the same grid."""
         pixels, patch = self._prepared(image), self.network.config.patch_size
         grid = pixels.shape[2] // patch, pixels.shape[3] // patch
         maps: tuple[AttentionMap, ...] = ()
         features = None
         if "maps" in parts:
-            with stage("model"), capture_attention({0: self._projections()[-self.layers :]}) as averages:
+            with span("model"), capture_attention({0: self._projections()[-self.layers :]}) as averages:
                 self.network(pixels, interpolate_pos_encoding=True)
             check_finite(averages[0], self.version)
             maps = (AttentionMap(grid, between_patches(averages[0][0])),)
         if "features" in parts:
-            with stage("model"), capture_output(self._projections()[-1].to_k) as keys:
+            with span("model"), capture_output(self._projections()[-1].to_k) as keys:
                 self.network(pixels, interpolate_pos_encoding=True)
             features = keys[0][0, 1:].float().mT.unflatten(1, grid)
             check_finite(features, self.version)
-        return Evidence(maps=maps, features=features)
+        return ImageFeatures(maps=maps, features=features)
 
     def _prepared(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "1 3 h w"]:
-        """The picture as the network was trained on."""
+        """The image as the network was trained on."""
         size = working_size((image.shape[0], image.shape[1]), self.side, self.network.config.patch_size)
         pixels = image.to(self.network.device).permute(2, 0, 1)[None] / 255
         pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -97,7 +97,7 @@ def load_dino(
     dtype: torch.dtype = torch.float32,
     weights: Path | None = None,
     random_weights: bool = False,
-) -> DinoExtractor:
+) -> DinoBackbone:
     """DINO's ViT-S/8, from the folder `dino` in `weights` or from the hub's cache. Raises `SettingsError`."""
     if random_weights:
         return random_dino(device=device, dtype=dtype)
@@ -119,7 +119,7 @@ def load_dino(
 
 def random_dino(
     *, device: torch.device, dtype: torch.dtype = torch.float32, architecture: Mapping[str, Any] = _VITS8
-) -> DinoExtractor:
+) -> DinoBackbone:
     """The true architecture, or another, with random weights, the same each time."""
     check_dtype(dtype, device)
     with torch.random.fork_rng(devices=[]):
@@ -128,5 +128,5 @@ def random_dino(
     return _ready(network, "random", device, dtype)
 
 
-def _ready(network: ViTModel, weights: str, device: torch.device, dtype: torch.dtype) -> DinoExtractor:
-    return DinoExtractor(network.to(device, dtype).eval().requires_grad_(requires_grad=False), weights)
+def _ready(network: ViTModel, weights: str, device: torch.device, dtype: torch.dtype) -> DinoBackbone:
+    return DinoBackbone(network.to(device, dtype).eval().requires_grad_(requires_grad=False), weights)

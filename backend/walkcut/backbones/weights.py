@@ -1,4 +1,4 @@
-"""Which models there are, what they are made of, where their weights lie, and at which size they see a picture.
+"""Which models there are, what they are made of, where their weights lie, and at which size they see an image.
 
 Nothing is ever downloaded: what is missing is named, with the command that fetches it.
 """
@@ -84,7 +84,7 @@ _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 
 def working_size(size: tuple[int, int], native_side: int, multiple: int) -> tuple[int, int]:
-    """Height and width to run a picture at: of its own aspect and about the native area, multiples of `multiple`.
+    """Height and width to run an image at: of its own aspect and about the native area, multiples of `multiple`.
 
     No side is beyond what leaves one `multiple` for the other, so that the area stays bounded for any strip.
     """

@@ -1,7 +1,7 @@
-"""What became of each picture of a run, on disk: a run that was ended at any moment goes on from there.
+"""What became of each image of a run, on disk: a run that was ended at any moment goes on from there.
 
-In the run's folder, `.walkcut/run.json` holds its settings, `.walkcut/done.jsonl` a line for each picture that is done
-and `failed.jsonl` one for each that failed. A picture's files are complete before its line is written: the processes
+In the run's folder, `.walkcut/run.json` holds its settings, `.walkcut/done.jsonl` a line for each image that is done
+and `failed.jsonl` one for each that failed. An image's files are complete before its line is written: the processes
 at work write them into `.walkcut/parts`, from where the ledger moves them to their places.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from walkcut.bulk.items import Format, Item
-from walkcut.bulk.jsonl import Digests, append_line, keys, mended, scratch, sorted_lines
+from walkcut.bulk.jsonl import HashSet64, append_line, external_sort, keys, temporary_dir, truncate_partial_line
 from walkcut.errors import SettingsError
 from walkcut.storage import atomic_file
 
@@ -31,8 +31,8 @@ REPORT = "report.json"
 
 
 @dataclass(frozen=True)
-class Done:
-    """A picture that is done, and on disk.
+class ItemResult:
+    """An image that is done, and on disk.
 
     `files` says which part each of its files is (`write_parts`), `record` goes into the ledger, `tree` is the key of
     its cut tree and `tree_bytes` the size of that, 0 where it was not written, `seconds` what each stage took.
@@ -47,8 +47,8 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A picture that nothing came of: the stage that failed, and why, with the remedy."""
+class ItemFailure:
+    """An image that nothing came of: the stage that failed, and why, with the remedy."""
 
     key: str
     reference: str
@@ -56,12 +56,12 @@ class Failure:
     reason: str
 
 
-Outcome = Done | Failure
+Outcome = ItemResult | ItemFailure
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of the ledger: a picture that is done, and the key of its cut tree."""
+class CheckpointEntry:
+    """A line of the ledger: an image that is done, and the key of its cut tree."""
 
     item: Item
     tree: str
@@ -69,12 +69,12 @@ class Entry:
     record: Mapping[str, Any]
 
 
-class Ledger:
-    """The ledger of the run in a folder, for the one process that may write there; see `open_ledger`."""
+class Checkpoint:
+    """The ledger of the run in a folder, for the one process that may write there; see `open_checkpoint`."""
 
     def __init__(self, out: Path, lines: IO[bytes], failures: IO[bytes]) -> None:
         self._out, self._lines, self._failures = out, lines, failures
-        self._done, self._failed = Digests(), Digests()
+        self._done, self._failed = HashSet64(), HashSet64()
         for key in keys(out / STATE / _DONE):
             self._done.add(key)
         for key in keys(out / FAILED):
@@ -82,24 +82,24 @@ class Ledger:
 
     @property
     def done(self) -> int:
-        """The pictures that are done."""
+        """The images that are done."""
         return len(self._done)
 
     @property
     def failed(self) -> int:
-        """The pictures that failed."""
+        """The images that failed."""
         return len(self._failed)
 
-    def is_settled(self, key: str) -> bool:
-        """Whether a picture is done or has failed."""
+    def is_done(self, key: str) -> bool:
+        """Whether an image is done or has failed."""
         return key in self._done or key in self._failed
 
     def has_failed(self, key: str) -> bool:
-        """Whether a picture has failed."""
+        """Whether an image has failed."""
         return key in self._failed
 
-    def keep(self, done: Done) -> None:
-        """Move a picture's files to their places, and then write its line."""
+    def save(self, done: ItemResult) -> None:
+        """Move an image's files to their places, and then write its line."""
         for name, part in done.files.items():
             (self._out / name).parent.mkdir(parents=True, exist_ok=True)
             (parts_folder(self._out) / part).replace(self._out / name)
@@ -113,16 +113,16 @@ class Ledger:
         append_line(self._lines, line)
         self._done.add(done.item.key)
 
-    def fail(self, failure: Failure) -> None:
-        """Take note of a picture that failed."""
+    def fail(self, failure: ItemFailure) -> None:
+        """Take note of an image that failed."""
         append_line(self._failures, asdict(failure))
         self._failed.add(failure.key)
 
     def assemble(self, form: Format) -> None:
-        """Write what holds all pictures that are done, instead of what was assembled before."""
+        """Write what holds all images that are done, instead of what was assembled before."""
         state = self._out / STATE
-        with scratch(state / "sorting") as sorting, scratch(state / "assembling") as fresh:
-            lines = sorted_lines(state / _DONE, sorting)
+        with temporary_dir(state / "sorting") as sorting, temporary_dir(state / "assembling") as fresh:
+            lines = external_sort(state / _DONE, sorting)
             form.assemble((json.loads(line)["record"] for line in lines), fresh)
             names = [path.relative_to(fresh).as_posix() for path in sorted(fresh.rglob("*")) if path.is_file()]
             before = _assembled(self._out)
@@ -157,9 +157,9 @@ def write_parts(out: Path, files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 @contextmanager
-def open_ledger(
+def open_checkpoint(
     out: Path, fingerprint: Mapping[str, Any], *, restart: bool = False, retry_failed: bool = False
-) -> Iterator[Ledger]:
+) -> Iterator[Checkpoint]:
     """The ledger of the run with this fingerprint (JSON) in the folder `out`, a new one in a new or empty folder.
 
     With `restart` what another run wrote there goes first; with `retry_failed` what failed counts as not tried.
@@ -178,9 +178,11 @@ def open_ledger(
         if retry_failed:
             (out / FAILED).unlink(missing_ok=True)
         stack.callback(_drop_if_empty, out / FAILED)
-        stack.enter_context(scratch(parts_folder(out)))
-        lines, failures = (stack.enter_context(mended(path).open("ab")) for path in (state / _DONE, out / FAILED))
-        yield Ledger(out, lines, failures)
+        stack.enter_context(temporary_dir(parts_folder(out)))
+        lines, failures = (
+            stack.enter_context(truncate_partial_line(path).open("ab")) for path in (state / _DONE, out / FAILED)
+        )
+        yield Checkpoint(out, lines, failures)
 
 
 def read_fingerprint(out: Path) -> dict[str, Any]:
@@ -191,17 +193,17 @@ def read_fingerprint(out: Path) -> dict[str, Any]:
         raise SettingsError(f"{out} holds no run of `walkcut prelabel`: name the folder of one") from error
 
 
-def read_entries(out: Path) -> Iterator[Entry]:
-    """The pictures that are done in the run of a folder, in the order of their keys.
+def read_entries(out: Path) -> Iterator[CheckpointEntry]:
+    """The images that are done in the run of a folder, in the order of their keys.
 
     Raises `SettingsError` while another process is at work there.
     """
     read_fingerprint(out)
-    with _locked(out), scratch(out / STATE / "sorting") as folder:
-        for line in sorted_lines(mended(out / STATE / _DONE), folder):
+    with _locked(out), temporary_dir(out / STATE / "sorting") as folder:
+        for line in external_sort(truncate_partial_line(out / STATE / _DONE), folder):
             row = json.loads(line)
             item = Item(row["key"], row["reference"], row["data"], row["task"], row["target"])
-            yield Entry(item, row["tree"], tuple(row["files"]), row["record"])
+            yield CheckpointEntry(item, row["tree"], tuple(row["files"]), row["record"])
 
 
 @contextmanager
@@ -247,7 +249,7 @@ def _brief(value: object) -> str:
 
 def _clear(out: Path) -> None:
     """Delete what a run wrote in its folder, and nothing else."""
-    with mended(out / STATE / _DONE).open("rb") as lines:
+    with truncate_partial_line(out / STATE / _DONE).open("rb") as lines:
         for line in lines:
             _delete(out, json.loads(line)["files"])
     _delete(out, [*_assembled(out), FAILED, REPORT])
@@ -257,7 +259,7 @@ def _clear(out: Path) -> None:
 
 
 def _assembled(out: Path) -> list[str]:
-    """The files that hold all pictures."""
+    """The files that hold all images."""
     path = out / STATE / _ASSEMBLED
     return list(json.loads(path.read_bytes())) if path.exists() else []
 

@@ -1,4 +1,4 @@
-"""What goes through a bulk run: pictures to do, and pictures done."""
+"""What goes through a bulk run: images to do, and images done."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,24 +11,24 @@ from jaxtyping import Bool
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to pre-label.
+    """One image to pre-label.
 
     `key` names it within the run and in file names: unique, the same in every run over the same sources, made of
     letters, digits, `._-` and `/` alone. `reference` is where its bytes are, `data` the data of its task in Label
-    Studio, `task` the number of that task where it exists already, and `target` which of the project's targets shows
-    the picture.
+    Studio, `task` the number of that task where it exists already, and `control` which of the project's targets shows
+    the image.
     """
 
     key: str
     reference: str
     data: Mapping[str, Any] = field(default_factory=dict)
     task: int | None = None
-    target: int = 0
+    control: int = 0
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One region of a picture: its mask, its label, a score in [0, 1], and notes for annotators."""
+    """One region of an image: its mask, its label, a score in [0, 1], and notes for annotators."""
 
     mask: Bool[np.ndarray, "y x"]
     label: str
@@ -37,25 +37,25 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Labelling:
-    """A picture's regions under a model version, largest first, no pixel in two."""
+class RegionPrediction:
+    """An image's regions under a model version, largest first, no pixel in two."""
 
     model_version: str
     segments: Sequence[Segment]
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A picture that is done: one labelling for each granularity that was asked for, the default last."""
+class ItemPrediction:
+    """An image that is done: one labelling for each granularity that was asked for, the default last."""
 
     item: Item
     size: tuple[int, int]  # height and width
-    labellings: Sequence[Labelling]
+    predictions: Sequence[RegionPrediction]
 
 
 @dataclass(frozen=True)
-class Output:
-    """What a picture comes to: files by name below the output folder, and a record that is kept as a line of JSON."""
+class EncodedItem:
+    """What an image comes to: files by name below the output folder, and a record that is kept as a line of JSON."""
 
     files: Mapping[str, bytes]
     record: Mapping[str, Any]
@@ -63,19 +63,19 @@ class Output:
 
 @runtime_checkable
 class Format(Protocol):
-    """A way to write labellings down. Pictures are encoded one by one, anywhere; assembled once, in the end."""
+    """A way to write labellings down. Images are encoded one by one, anywhere; assembled once, in the end."""
 
     @property
     def name(self) -> str:
         """Its name on the command line."""
         ...
 
-    def encode(self, picture: Labelled) -> Output:
-        """What one picture comes to; depends on nothing else."""
+    def encode(self, image: ItemPrediction) -> EncodedItem:
+        """What one image comes to; depends on nothing else."""
         ...
 
     def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
-        """Write into the folder `out` what holds all pictures, from their records, in the order of their keys.
+        """Write into the folder `out` what holds all images, from their records, in the order of their keys.
 
         Memory does not grow with their number. Done again, it replaces what it wrote before.
         """

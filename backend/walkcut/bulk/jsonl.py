@@ -18,7 +18,7 @@ _SORTED_AT_ONCE = 64 << 20  # bytes of lines that are sorted in memory
 _BLOCK = 1 << 16
 
 
-class Digests:
+class HashSet64:
     """A set of texts, of which 8 bytes each are remembered.
 
     Ten million take 80 MB, and the chance that any two of them are taken for one is 3 in a million.
@@ -58,7 +58,7 @@ def append_line(file: IO[bytes], line: Mapping[str, Any]) -> None:
     file.flush()
 
 
-def mended(path: Path) -> Path:
+def truncate_partial_line(path: Path) -> Path:
     """A file of lines, without the last one where that was cut off."""
     with path.open("a+b") as file:
         end = file.seek(0, 2)
@@ -87,7 +87,7 @@ def keys(path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
+def temporary_dir(folder: Path) -> Iterator[Path]:
     """A folder for a while, without what a killed process left in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -97,7 +97,7 @@ def scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sorted_lines(path: Path, folder: Path) -> Iterator[bytes]:
+def external_sort(path: Path, folder: Path) -> Iterator[bytes]:
     """The lines of a file in the order of their keys: sorted part by part in an empty folder, and the parts merged."""
     parts: list[Path] = []
     with path.open("rb") as lines:

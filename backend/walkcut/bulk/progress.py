@@ -14,19 +14,19 @@ import torch
 from prometheus_client import CollectorRegistry, Counter, start_http_server
 from tqdm import tqdm
 
-from walkcut.bulk.checkpoint import Done, Failure, Outcome
+from walkcut.bulk.checkpoint import ItemFailure, ItemResult, Outcome
 from walkcut.errors import SettingsError, WalkcutError
 
 log = logging.getLogger(__name__)
 
-Watcher = Callable[[Outcome], None]
+Observer = Callable[[Outcome], None]
 
 _EVERY_S = 10.0  # between lines where there is no terminal
 
 
 @dataclass
-class Tally:
-    """What a run has come to so far: pictures, failures, bytes of new trees, and seconds by stage of all processes."""
+class RunStats:
+    """What a run has come to so far: images, failures, bytes of new trees, and seconds by stage of all processes."""
 
     done: int = 0
     failed: int = 0
@@ -36,7 +36,7 @@ class Tally:
 
     def __call__(self, outcome: Outcome) -> None:
         """Count an outcome."""
-        if isinstance(outcome, Done):
+        if isinstance(outcome, ItemResult):
             self.done += 1
             self.tree_bytes += outcome.tree_bytes
             self.stages.update(outcome.seconds)
@@ -44,7 +44,7 @@ class Tally:
             self.failed += 1
 
     def report(self) -> dict[str, Any]:
-        """Pictures, failures, seconds and rate of this run so far, and seconds by stage, as JSON has them."""
+        """Images, failures, seconds and rate of this run so far, and seconds by stage, as JSON has them."""
         seconds = time.perf_counter() - self.begun
         return {
             "images": self.done,
@@ -56,7 +56,7 @@ class Tally:
 
 
 @contextmanager
-def shown(total: Callable[[], int] | None = None, *, before: int = 0) -> Iterator[Watcher]:
+def progress_bar(total: Callable[[], int] | None = None, *, before: int = 0) -> Iterator[Observer]:
     """Show what is counted on standard error: a bar on a terminal, else a line now and then.
 
     The bar has the time left once `total` has come to an answer in a thread of its own; of these, `before` are settled.
@@ -71,9 +71,9 @@ def shown(total: Callable[[], int] | None = None, *, before: int = 0) -> Iterato
 
         def watch(outcome: Outcome) -> None:
             nonlocal failed, gpu
-            failed += isinstance(outcome, Failure)
+            failed += isinstance(outcome, ItemFailure)
             bar.set_postfix({"failed": failed, **gpu}, refresh=False)
-            if bar.update():  # it was drawn, which is not done for every picture
+            if bar.update():  # it was drawn, which is not done for every image
                 gpu = gpu_use()
 
         yield watch
@@ -83,7 +83,7 @@ class _Lines:
     """Progress as lines of the log."""
 
     def __init__(self) -> None:
-        self._tally, self._last = Tally(), time.perf_counter()
+        self._tally, self._last = RunStats(), time.perf_counter()
 
     def __call__(self, outcome: Outcome) -> None:
         """Count an outcome, and say how many there are if that was not said of late."""
@@ -121,12 +121,12 @@ def _count(bar: "tqdm[Any]", total: Callable[[], int]) -> None:
 
 
 @contextmanager
-def metrics(host: str, port: int) -> Iterator[Watcher]:
+def metrics(host: str, port: int) -> Iterator[Observer]:
     """Count for Prometheus, which may ask at `host` and `port` meanwhile. Raises `SettingsError` for a port in use."""
     registry = CollectorRegistry()
-    pictures = Counter("walkcut_bulk_images", "Pictures by outcome", ["outcome"], registry=registry)
+    images = Counter("walkcut_bulk_images", "Images by outcome", ["outcome"], registry=registry)
     seconds = Counter("walkcut_bulk_stage_seconds", "Seconds by stage, of all processes", ["stage"], registry=registry)
-    failures = Counter("walkcut_bulk_failures", "Pictures that failed, by stage", ["stage"], registry=registry)
+    failures = Counter("walkcut_bulk_failures", "Images that failed, by stage", ["stage"], registry=registry)
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
@@ -135,8 +135,8 @@ def metrics(host: str, port: int) -> Iterator[Watcher]:
         ) from error
 
     def watch(outcome: Outcome) -> None:
-        pictures.labels("done" if isinstance(outcome, Done) else "failed").inc()
-        if isinstance(outcome, Done):
+        images.labels("done" if isinstance(outcome, ItemResult) else "failed").inc()
+        if isinstance(outcome, ItemResult):
             for stage, value in outcome.seconds.items():
                 seconds.labels(stage).inc(value)
         else:
@@ -150,9 +150,9 @@ def metrics(host: str, port: int) -> Iterator[Watcher]:
         thread.join()
 
 
-def watched(outcomes: Iterable[Outcome], watchers: Iterable[Watcher]) -> Iterator[Outcome]:
+def notify(outcomes: Iterable[Outcome], observers: Iterable[Observer]) -> Iterator[Outcome]:
     """The same outcomes, each told to the watchers when it has been dealt with."""
-    watching = list(watchers)
+    watching = list(observers)
     for outcome in outcomes:
         yield outcome
         for watch in watching:

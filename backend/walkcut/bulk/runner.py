@@ -6,27 +6,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from walkcut.bulk.checkpoint import REPORT, Entry, Failure, Ledger, Outcome
+from walkcut.bulk.checkpoint import REPORT, Checkpoint, CheckpointEntry, ItemFailure, Outcome
 from walkcut.bulk.items import Item
-from walkcut.bulk.progress import Tally, Watcher, watched
+from walkcut.bulk.progress import Observer, RunStats, notify
 from walkcut.bulk.sinks import Sink
 from walkcut.bulk.steps import Plan
 from walkcut.storage import TreeCache, atomic_file
 
-Job = TypeVar("Job", bound=Item | Entry | Failure)
+Job = TypeVar("Job", bound=Item | CheckpointEntry | ItemFailure)
 Engine = Callable[[Iterable[Job]], Iterator[Outcome]]
 
 
 def fingerprint(plan: Plan, label_config: str = "") -> dict[str, Any]:
-    """All that changes what comes of a picture."""
+    """All that changes what comes of an image."""
     return {
         "walkcut": version("walkcut"),
         "segmenter": plan.segmenter,
         "method": plan.method,
         "granularities": [str(granularity) for granularity in plan.granularities],
         "options": str(plan.project.options),
-        "learned": plan.project.learned.digest,
-        "labels": ", ".join(map(str, plan.project.targets)),
+        "learned": plan.project.profile.digest,
+        "labels": ", ".join(map(str, plan.project.controls)),
         "format": plan.form.name,
         "format settings": str(plan.form),
         "trees": plan.trees is not None,
@@ -34,45 +34,45 @@ def fingerprint(plan: Plan, label_config: str = "") -> dict[str, Any]:
     }
 
 
-def carry_out(
+def run(
     jobs: Iterable[Job],
     engine: Engine[Job],
-    ledger: Ledger,
+    checkpoint: Checkpoint,
     sink: Sink,
     trees: TreeCache | None = None,
-    watchers: Iterable[Watcher] = (),
-) -> Tally:
+    observers: Iterable[Observer] = (),
+) -> RunStats:
     """Bring all jobs that the sink does not know through the engine.
 
     When it is interrupted, what is finished is kept.
     """
-    tally = Tally()
-    outcomes = engine(job for job in jobs if not sink.is_settled(_key(job)))
+    stats = RunStats()
+    outcomes = engine(job for job in jobs if not sink.is_done(_key(job)))
     try:
-        for outcome in watched(outcomes, (tally, *watchers)):
-            if isinstance(outcome, Failure):
-                ledger.fail(outcome)
+        for outcome in notify(outcomes, (stats, *observers)):
+            if isinstance(outcome, ItemFailure):
+                checkpoint.fail(outcome)
                 continue
             if trees is not None and outcome.tree_bytes:
-                trees.adopt(outcome.tree, outcome.tree_bytes)
-            sink.keep(outcome)
+                trees.register(outcome.tree, outcome.tree_bytes)
+            sink.save(outcome)
     except KeyboardInterrupt:
         sink.flush()
         raise
     finally:
         if isinstance(outcomes, Generator):
             outcomes.close()  # and with it the processes at work
-    sink.complete()
-    return tally
+    sink.finalise()
+    return stats
 
 
-def write_report(out: Path, ledger: Ledger, tally: Tally) -> dict[str, Any]:
+def write_report(out: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:
     """`report.json`: what this run came to, and all runs together."""
-    report = {**tally.report(), "images_in_all": ledger.done, "failed_in_all": ledger.failed}
+    report = {**stats.report(), "images_in_all": checkpoint.done, "failed_in_all": checkpoint.failed}
     with atomic_file(out / REPORT) as write:
         write(json.dumps(report, indent=2).encode() + b"\n")
     return report
 
 
-def _key(job: Item | Entry | Failure) -> str:
-    return job.item.key if isinstance(job, Entry) else job.key
+def _key(job: Item | CheckpointEntry | ItemFailure) -> str:
+    return job.item.key if isinstance(job, CheckpointEntry) else job.key

@@ -1,4 +1,4 @@
-"""What is done to one picture: read, decode, tree, regions, encode, write. It fails alone."""
+"""What is done to one image: read, decode, tree, regions, encode, write. It fails alone."""
 
 import logging
 import time
@@ -11,16 +11,17 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from walkcut.bulk.checkpoint import Done, Entry, Failure, Outcome, write_parts
-from walkcut.bulk.items import Format, Item, Labelled, Labelling, Segment
-from walkcut.bulk.sources.uris import read_place
+from walkcut.bulk.checkpoint import CheckpointEntry, ItemFailure, ItemResult, Outcome, write_parts
+from walkcut.bulk.items import Format, Item, ItemPrediction, RegionPrediction, Segment
+from walkcut.bulk.sources.uris import read_image
 from walkcut.errors import ImageError, TreeFileError, WalkcutError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
-from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource, decode
-from walkcut.inference.predictor import Project, find_regions, model_version
+from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader, LabelStudioAccess, decode
+from walkcut.inference.predictor import regions_at_granularity
+from walkcut.inference.project import Project, model_version
 from walkcut.segmentation.segmenter import Segmenter
-from walkcut.storage import picture_digest, read_tree, tree_key, write_tree
+from walkcut.storage import image_digest, read_tree, tree_key, write_tree
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is wished of every picture; small, and may be sent to other processes.
+    """What is wished of every image; small, and may be sent to other processes.
 
     `segmenter` and `method` are the versions that predictions bear; `trees` is the folder of a tree cache, from which
     trees are taken, and into which new ones go.
@@ -52,25 +53,25 @@ class Plan:
             model_version(self.segmenter, self.method, self.project, granularity) for granularity in self.granularities
         )
 
-    def labelled(self, item: Item, tree: CutTree) -> Labelled:
-        """A picture's regions at each granularity."""
-        target = self.project.targets[item.target]
-        labellings = [
-            Labelling(
+    def labelled(self, item: Item, tree: CutTree) -> ItemPrediction:
+        """An image's regions at each granularity."""
+        control = self.project.controls[item.control]
+        predictions = [
+            RegionPrediction(
                 version,
                 [
                     Segment(region.mask, region.label, region.score, region.notes)
-                    for region in find_regions(tree, granularity, self.project, target)
+                    for region in regions_at_granularity(tree, granularity, self.project, control)
                 ],
             )
             for granularity, version in zip(self.granularities, self.versions, strict=True)
         ]
-        return Labelled(item, tree.size, labellings)
+        return ItemPrediction(item, tree.size, predictions)
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A picture that was read: the key of its tree, and its pixels, or the tree that was grown of them before."""
+class LoadedImage:
+    """An image that was read: the key of its tree, and its pixels, or the tree that was grown of them before."""
 
     item: Item
     key: str
@@ -79,8 +80,8 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Grown:
-    """A picture with its tree, or the file of it where it goes to another process; `known` if it came from a cache."""
+class SegmentedImage:
+    """An image with its tree, or the file of it where it goes to another process; `known` if it came from a cache."""
 
     item: Item
     key: str
@@ -88,30 +89,30 @@ class Grown:
     seconds: Mapping[str, float]
     known: bool = False
 
-    def packed(self) -> "Grown":
+    def packed(self) -> "SegmentedImage":
         """The same with the tree as a file."""
         return replace(self, tree=self.tree.to_bytes()) if isinstance(self.tree, CutTree) else self
 
 
-class Reading:
-    """The first part of the work: from an item to a picture. Safe to share between threads."""
+class LoadStep:
+    """The first part of the work: from an item to an image. Safe to share between threads."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan, self._source = plan, PictureSource(plan.policy, plan.access)
+        self._plan, self._source = plan, ImageLoader(plan.policy, plan.access)
 
-    def __call__(self, item: Item | Failure) -> Loaded | Failure:
-        """Read and decode a picture, unless its tree is known."""
-        return item if isinstance(item, Failure) else _guarded(item, self._read)
+    def __call__(self, item: Item | ItemFailure) -> LoadedImage | ItemFailure:
+        """Read and decode an image, unless its tree is known."""
+        return item if isinstance(item, ItemFailure) else _guarded(item, self._read)
 
-    def _read(self, item: Item, seconds: dict[str, float]) -> Loaded:
+    def _read(self, item: Item, seconds: dict[str, float]) -> LoadedImage:
         with _stage("read", seconds):
-            data = read_place(item, self._source, self._plan.policy)
-            key = tree_key(picture_digest(data), self._plan.segmenter)
+            data = read_image(item, self._source, self._plan.policy)
+            key = tree_key(image_digest(data), self._plan.segmenter)
             tree = self._known_tree(key)
         if tree is not None:
-            return Loaded(item, key, tree, seconds)
+            return LoadedImage(item, key, tree, seconds)
         with _stage("decode", seconds):
-            return Loaded(item, key, decode(data, self._plan.limits), seconds)
+            return LoadedImage(item, key, decode(data, self._plan.limits), seconds)
 
     def _known_tree(self, key: str) -> CutTree | None:
         """The tree that was grown before, unless it is damaged."""
@@ -124,27 +125,27 @@ class Reading:
             return None
 
 
-class Growing:
-    """The second part, for which the model is needed: from a picture to its tree."""
+class SegmentStep:
+    """The second part, for which the model is needed: from an image to its tree."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
 
-    def __call__(self, picture: Loaded | Failure) -> Grown | Failure:
-        """Grow a picture's tree, unless it is known."""
-        if isinstance(picture, Failure):
-            return picture
-        return _guarded(picture.item, lambda item, seconds: self._grow(item, picture, seconds))
+    def __call__(self, image: LoadedImage | ItemFailure) -> SegmentedImage | ItemFailure:
+        """Grow an image's tree, unless it is known."""
+        if isinstance(image, ItemFailure):
+            return image
+        return _guarded(image.item, lambda item, seconds: self._grow(item, image, seconds))
 
-    def _grow(self, item: Item, picture: Loaded, seconds: dict[str, float]) -> Grown:
-        if isinstance(picture.content, CutTree):
-            return Grown(item, picture.key, picture.content, picture.seconds, known=True)
+    def _grow(self, item: Item, image: LoadedImage, seconds: dict[str, float]) -> SegmentedImage:
+        if isinstance(image.content, CutTree):
+            return SegmentedImage(item, image.key, image.content, image.seconds, known=True)
         with _stage("tree", seconds):
-            tree = self._segmenter.tree(picture.content)
-        return Grown(item, picture.key, tree, {**picture.seconds, **seconds})
+            tree = self._segmenter.segment(image.content)
+        return SegmentedImage(item, image.key, tree, {**image.seconds, **seconds})
 
 
-class Finishing:
+class ExportStep:
     """The last part: from a tree to what the format makes of its regions, in files for the ledger of the run in `out`.
 
     Raises `SettingsError` where these cannot be written.
@@ -153,13 +154,13 @@ class Finishing:
     def __init__(self, plan: Plan, out: Path) -> None:
         self._plan, self._out = plan, out
 
-    def __call__(self, grown: Grown | Failure) -> Outcome:
-        """Find, encode and write a picture's regions."""
-        if isinstance(grown, Failure):
+    def __call__(self, grown: SegmentedImage | ItemFailure) -> Outcome:
+        """Find, encode and write an image's regions."""
+        if isinstance(grown, ItemFailure):
             return grown
         return _guarded(grown.item, lambda item, seconds: self._finish(item, grown, seconds))
 
-    def _finish(self, item: Item, grown: Grown, seconds: dict[str, float]) -> Done:
+    def _finish(self, item: Item, grown: SegmentedImage, seconds: dict[str, float]) -> ItemResult:
         with _stage("regions", seconds):
             tree = CutTree.from_bytes(grown.tree) if isinstance(grown.tree, bytes) else grown.tree
             labelled = self._plan.labelled(item, tree)
@@ -169,9 +170,9 @@ class Finishing:
             files = write_parts(self._out, output.files)
             tree_bytes = self._keep_tree(grown, tree)
         key = "" if self._plan.trees is None else grown.key
-        return Done(item, files, output.record, key, tree_bytes, {**grown.seconds, **seconds})
+        return ItemResult(item, files, output.record, key, tree_bytes, {**grown.seconds, **seconds})
 
-    def _keep_tree(self, grown: Grown, tree: CutTree) -> int:
+    def _keep_tree(self, grown: SegmentedImage, tree: CutTree) -> int:
         """Bytes of the tree's file, if it is new and can be kept."""
         if self._plan.trees is None or grown.known:
             return 0
@@ -184,64 +185,64 @@ class Finishing:
 
 
 @dataclass(frozen=True)
-class Labeller:
+class FullWorker:
     """The whole work, made once in each process: the first part for threads, and the rest."""
 
-    prepare: Reading
-    growing: Growing
-    finishing: Finishing
+    prefetch: LoadStep
+    growing: SegmentStep
+    finishing: ExportStep
 
-    def complete(self, picture: Loaded | Failure) -> Outcome:
-        """All that follows `prepare`."""
-        return self.finishing(self.growing(picture))
+    def run(self, image: LoadedImage | ItemFailure) -> Outcome:
+        """All that follows `prefetch`."""
+        return self.finishing(self.growing(image))
 
-    def __call__(self, item: Item | Failure) -> Outcome:
-        """All that is done to a picture."""
-        return self.complete(self.prepare(item))
+    def __call__(self, item: Item | ItemFailure) -> Outcome:
+        """All that is done to an image."""
+        return self.run(self.prefetch(item))
 
 
-def make_labeller(plan: Plan, out: Path, load: Callable[[], Segmenter]) -> Labeller:
+def make_full_worker(plan: Plan, out: Path, load: Callable[[], Segmenter]) -> FullWorker:
     """The whole work, with a model that is loaded now."""
-    return Labeller(Reading(plan), Growing(load()), Finishing(plan, out))
+    return FullWorker(LoadStep(plan), SegmentStep(load()), ExportStep(plan, out))
 
 
 @dataclass(frozen=True)
-class Finisher:
+class ExportWorker:
     """The last part alone, for processes beside the one that has the model."""
 
-    finishing: Finishing
+    finishing: ExportStep
 
-    def prepare(self, grown: Grown | Failure) -> Grown | Failure:
+    def prefetch(self, grown: SegmentedImage | ItemFailure) -> SegmentedImage | ItemFailure:
         """There is nothing to prepare."""
         return grown
 
-    def complete(self, grown: Grown | Failure) -> Outcome:
+    def run(self, grown: SegmentedImage | ItemFailure) -> Outcome:
         """The last part."""
         return self.finishing(grown)
 
 
-def make_finisher(plan: Plan, out: Path) -> Finisher:
+def make_export_worker(plan: Plan, out: Path) -> ExportWorker:
     """The last part of the work."""
-    return Finisher(Finishing(plan, out))
+    return ExportWorker(ExportStep(plan, out))
 
 
 @dataclass(frozen=True)
-class Recutter:
-    """From the tree that an earlier run kept of a picture to its regions, without the model."""
+class ReexportWorker:
+    """From the tree that an earlier run kept of an image to its regions, without the model."""
 
     plan: Plan
     folder: Path  # of the trees
     out: Path
 
-    def prepare(self, entry: Entry) -> Grown | Failure:
+    def prefetch(self, entry: CheckpointEntry) -> SegmentedImage | ItemFailure:
         """Find the tree again."""
         return _guarded(entry.item, lambda item, seconds: self._find(item, entry, seconds))
 
-    def complete(self, grown: Grown | Failure) -> Outcome:
+    def run(self, grown: SegmentedImage | ItemFailure) -> Outcome:
         """Cut it anew."""
-        return Finishing(self.plan, self.out)(grown)
+        return ExportStep(self.plan, self.out)(grown)
 
-    def _find(self, item: Item, entry: Entry, seconds: dict[str, float]) -> Grown:
+    def _find(self, item: Item, entry: CheckpointEntry, seconds: dict[str, float]) -> SegmentedImage:
         with _stage("read", seconds):
             tree = read_tree(self.folder, entry.tree) if entry.tree else None
             if tree is None:
@@ -249,7 +250,7 @@ class Recutter:
                     "its cut tree is not there any more, or was not kept: run `walkcut prelabel --trees` again, with "
                     "WALKCUT_CACHE_BYTES large enough for all trees"
                 )
-        return Grown(item, entry.tree, tree, seconds, known=True)
+        return SegmentedImage(item, entry.tree, tree, seconds, known=True)
 
 
 class _StageError(Exception):
@@ -281,9 +282,9 @@ def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[name] = time.perf_counter() - begin
 
 
-def _guarded(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | Failure:
-    """What a step comes to, or the failure of its picture alone."""
+def _guarded(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | ItemFailure:
+    """What a step comes to, or the failure of its image alone."""
     try:
         return step(item, {})
     except _StageError as error:
-        return Failure(item.key, item.reference, error.stage, error.reason)
+        return ItemFailure(item.key, item.reference, error.stage, error.reason)

@@ -9,20 +9,22 @@ from walkcut.cli.benchmark import benchmark
 from walkcut.cli.doctor import doctor
 from walkcut.cli.evaluate import evaluate
 from walkcut.cli.merge import merge
-from walkcut.cli.options import Commands
+from walkcut.cli.options import ErrorReportingGroup
 from walkcut.cli.prelabel import prelabel
 from walkcut.cli.project import project
-from walkcut.cli.recut import recut
+from walkcut.cli.re_export import re_export
 from walkcut.cli.segment import segment
 from walkcut.cli.serve import serve
-from walkcut.segmentation.presets import PUBLISHED, RECIPES, describe
+from walkcut.segmentation.presets import PAPER_PRESETS, PRESETS, describe
 from walkcut.settings import Settings, read_settings
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(version("walkcut"))
 def main() -> None:
-    """Pre-annotate pictures with brush masks: attention as a random walk, cut by normalised cuts.
+    """Pre-annotate images with brush masks: attention as a random walk, cut by normalised cuts.
 
     Settings are environment variables; `walkcut settings` lists them.
     """
@@ -38,11 +40,11 @@ def list_settings() -> None:
         click.echo(f"{spec.metadata['variable']:28} {shown:20} {spec.metadata['meaning']}")
 
 
-@main.command("recipes")
+@main.command("presets")
 def list_recipes() -> None:
     """List the methods with their settings, by name: walkcut's own, and the rows of the papers' tables."""
-    for recipe in (*RECIPES.values(), *PUBLISHED.values()):
-        click.echo(f"{recipe.name:32} {describe(recipe)}")
+    for preset in (*PRESETS.values(), *PAPER_PRESETS.values()):
+        click.echo(f"{preset.name:32} {describe(preset)}")
 
 
 main.add_command(serve)
@@ -50,7 +52,7 @@ main.add_command(doctor)
 main.add_command(segment)
 main.add_command(merge)
 main.add_command(prelabel)
-main.add_command(recut)
+main.add_command(re_export)
 main.add_command(project)
 main.add_command(benchmark)
 main.add_command(evaluate)

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import click
 
-from walkcut.cli.options import chosen, method_option, model_option, random_weights_option, segmenter_of
+from walkcut.cli.options import method_option, model_option, random_weights_option
 from walkcut.evaluation.benchmark import (
     MODEL_STAGES,
     Comparison,
     StageCost,
-    compare_with_plain,
+    compare_with_reference,
     hardware,
-    made_picture,
     measure_stages,
+    synthetic_image,
 )
+from walkcut.inference.factory import make_segmenter, with_overrides
 from walkcut.settings import read_settings
 
 
@@ -21,7 +22,7 @@ from walkcut.settings import read_settings
 @model_option
 @method_option
 @random_weights_option
-@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Else a made picture.")
+@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Else a made image.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of which the fastest counts.")
 @click.option("--reference/--no-reference", default=True, help="Compare with the papers' own way, which takes minutes.")
 def benchmark(
@@ -33,13 +34,13 @@ def benchmark(
     reference: bool,  # noqa: FBT001
 ) -> None:
     """Measure time and peak memory of each stage, and the ratio to the papers' own way of doing the same."""
-    settings = chosen(read_settings(), model=model, method=method)
-    segmenter = segmenter_of(settings, random_weights=random_weights)
-    picture = made_picture() if image is None else image.read_bytes()
-    click.echo(f"{settings.model} {settings.dtype}, method {segmenter.recipe.name}, on {hardware(segmenter.device)}")
-    click.echo(stage_table(measure_stages(segmenter, picture, rounds=rounds)))
+    settings = with_overrides(read_settings(), model=model, method=method)
+    segmenter = make_segmenter(settings, random_weights=random_weights)
+    data = synthetic_image() if image is None else image.read_bytes()
+    click.echo(f"{settings.model} {settings.dtype}, method {segmenter.preset.name}, on {hardware(segmenter.device)}")
+    click.echo(stage_table(measure_stages(segmenter, data, rounds=rounds)))
     if reference:
-        click.echo(comparison_line(compare_with_plain(segmenter, picture)))
+        click.echo(comparison_line(compare_with_reference(segmenter, data)))
 
 
 def stage_table(costs: dict[str, StageCost]) -> str:

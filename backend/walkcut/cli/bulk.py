@@ -1,4 +1,4 @@
-"""What `walkcut prelabel` and `walkcut recut` share."""
+"""What `walkcut prelabel` and `walkcut re-export` share."""
 
 import multiprocessing
 import os
@@ -13,24 +13,24 @@ from typing import Any
 
 import click
 
-from walkcut.bulk.checkpoint import FAILED, Ledger, open_ledger
+from walkcut.bulk.checkpoint import FAILED, Checkpoint, open_checkpoint
 from walkcut.bulk.formats import FormatOptions, LabelStudioFormat, make_format
-from walkcut.bulk.progress import Tally, metrics, shown
-from walkcut.bulk.runner import Engine, carry_out, fingerprint, write_report
+from walkcut.bulk.progress import RunStats, metrics, progress_bar
+from walkcut.bulk.runner import Engine, fingerprint, run, write_report
 from walkcut.bulk.sinks import FolderSink, Sink
 from walkcut.bulk.steps import Plan
 from walkcut.cli.options import GranularityType
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
-from walkcut.inference.factory import access_of, options_of, policy_of, trees_of
-from walkcut.inference.predictor import Project, configured_project
-from walkcut.labelstudio import BrushTarget, brush_targets
+from walkcut.inference.factory import make_access, make_fetch_policy, make_project_options, tree_folder
+from walkcut.inference.project import Project, project_from_controls
+from walkcut.labelstudio import BrushControl, parse_brush_controls
 from walkcut.settings import Settings
 from walkcut.storage import TreeCache
 from walkcut.telemetry.logs import set_up_logging
 
-_PLAIN = BrushTarget("brush", "image", "image", ("Region",), labels=("Region",))
+_PLAIN = BrushControl("brush", "image", "image", ("Region",), labels=("Region",))
 _INTERRUPTED = 130  # as shells have it
 
 granularity_option = click.option(
@@ -71,17 +71,17 @@ class Run:
     retry_failed: bool = False
     metrics_port: int | None = None
 
-    def sink(self, ledger: Ledger) -> Sink:
+    def sink(self, checkpoint: Checkpoint) -> Sink:
         """Files in the folder."""
-        return FolderSink(ledger, self.plan.form)
+        return FolderSink(checkpoint, self.plan.form)
 
-    def carry_out(self, jobs: Iterable[Any], total: Callable[[], int] | None = None) -> None:
+    def run(self, jobs: Iterable[Any], total: Callable[[], int] | None = None) -> None:
         """Carry the jobs out, with files as their results; ends the command."""
-        self.carry_into(self.sink, lambda _: jobs, total)
+        self.run_into(self.sink, lambda _: jobs, total)
 
-    def carry_into(
+    def run_into(
         self,
-        open_sink: Callable[[Ledger], Any],
+        open_sink: Callable[[Checkpoint], Any],
         jobs: Callable[[Any], Iterable[Any]],
         total: Callable[[], int] | None = None,
     ) -> None:
@@ -91,38 +91,42 @@ class Run:
         named = fingerprint(self.plan, self.label_config)
         with (
             _ended_by_sigterm(),
-            open_ledger(self.out, named, restart=self.restart, retry_failed=self.retry_failed) as ledger,
+            open_checkpoint(self.out, named, restart=self.restart, retry_failed=self.retry_failed) as checkpoint,
         ):
-            sink = open_sink(ledger)
+            sink = open_sink(checkpoint)
             try:
-                tally = self._watched(jobs(sink), ledger, sink, total)
-                report = write_report(self.out, ledger, tally)
+                stats = self._watched(jobs(sink), checkpoint, sink, total)
+                report = write_report(self.out, checkpoint, stats)
             except KeyboardInterrupt:
-                click.echo(f"interrupted: {ledger.done} done and kept; the same command goes on from there", err=True)
+                click.echo(
+                    f"interrupted: {checkpoint.done} done and kept; the same command goes on from there", err=True
+                )
                 sys.exit(_INTERRUPTED)
         click.echo(
             f"{report['images']} done in {report['seconds']:.1f} s, {report['images_per_second']:.2f} images/s; "
             f"in all {report['images_in_all']} done, {report['failed_in_all']} failed"
         )
-        if tally.tree_bytes > self.settings.cache_bytes:
-            click.echo(f"the cut trees take {tally.tree_bytes} bytes: raise WALKCUT_CACHE_BYTES to keep all", err=True)
+        if stats.tree_bytes > self.settings.cache_bytes:
+            click.echo(f"the cut trees take {stats.tree_bytes} bytes: raise WALKCUT_CACHE_BYTES to keep all", err=True)
         if report["failed_in_all"]:
             click.echo(f"{self.out / FAILED} says why; --retry-failed tries them again", err=True)
             sys.exit(1)
 
-    def _watched(self, jobs: Iterable[Any], ledger: Ledger, sink: Sink, total: Callable[[], int] | None) -> Tally:
+    def _watched(
+        self, jobs: Iterable[Any], checkpoint: Checkpoint, sink: Sink, total: Callable[[], int] | None
+    ) -> RunStats:
         """Carry the jobs out, with progress, and with metrics where they are asked for."""
-        cache = TreeCache(trees_of(self.settings), self.settings.cache_bytes) if self.keep_trees else None
+        cache = TreeCache(tree_folder(self.settings), self.settings.cache_bytes) if self.keep_trees else None
         with ExitStack() as stack:
-            watchers = [stack.enter_context(shown(total, before=ledger.done + ledger.failed))]
+            observers = [stack.enter_context(progress_bar(total, before=checkpoint.done + checkpoint.failed))]
             if self.metrics_port is not None:
-                watchers.append(stack.enter_context(metrics(self.settings.host, self.metrics_port)))
-            return carry_out(jobs, self.engine, ledger, sink, cache, watchers)
+                observers.append(stack.enter_context(metrics(self.settings.host, self.metrics_port)))
+            return run(jobs, self.engine, checkpoint, sink, cache, observers)
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What is wished of pictures that belong to no project of Label Studio."""
+class PlanOptions:
+    """What is wished of images that belong to no project of Label Studio."""
 
     form: str
     label_config: str = ""
@@ -131,16 +135,16 @@ class Wishes:
 
     def plan(self, settings: Settings, segmenter: str, method: str, *, trees: bool) -> Plan:
         """The plan for trees of a segmenter's version; what is not wished comes from labelling config and settings."""
-        targets = brush_targets(self.label_config) if self.label_config else (_PLAIN,)
-        project = configured_project(targets, options_of(settings), {})
+        controls = parse_brush_controls(self.label_config) if self.label_config else (_PLAIN,)
+        project = project_from_controls(controls, make_project_options(settings), {})
         return self.plan_for(project, settings, segmenter, method, trees=trees)
 
     def plan_for(self, project: Project, settings: Settings, segmenter: str, method: str, *, trees: bool) -> Plan:
-        """The plan for a project. Raises `SettingsError` for one with several pictures a task."""
-        if len(project.targets) > 1:
-            pictures = ", ".join(target.to_name for target in project.targets)
+        """The plan for a project. Raises `SettingsError` for one with several images a task."""
+        if len(project.controls) > 1:
+            images = ", ".join(control.to_name for control in project.controls)
             raise SettingsError(
-                f"the labelling config has several pictures a task ({pictures}), and files are made of one: leave one, "
+                f"the labelling config has several images a task ({images}), and files are made of one: leave one, "
                 "or import the tasks into Label Studio and use `walkcut prelabel --project`"
             )
         several = self.form == LabelStudioFormat.name
@@ -148,11 +152,11 @@ class Wishes:
             project.options.granularities if several else (project.options.granularity,)
         )
         wished = replace(project, options=replace(project.options, granularity=wanted[-1]))
-        form = make_format(self.form, FormatOptions(project.targets[0], self.tolerance))
-        return plan_of(settings, wished, wanted, form, segmenter, method, trees=trees)
+        form = make_format(self.form, FormatOptions(project.controls[0], self.tolerance))
+        return make_plan(settings, wished, wanted, form, segmenter, method, trees=trees)
 
 
-def plan_of(
+def make_plan(
     settings: Settings,
     project: Project,
     granularities: tuple[Granularity, ...],
@@ -163,8 +167,8 @@ def plan_of(
     trees: bool,
 ) -> Plan:
     """A plan with the limits of the settings."""
-    limits, folder = DecodeLimits(settings.max_pixels), trees_of(settings) if trees else None
-    policy, access = policy_of(settings), access_of(settings)
+    limits, folder = DecodeLimits(settings.max_pixels), tree_folder(settings) if trees else None
+    policy, access = make_fetch_policy(settings), make_access(settings)
     return Plan(project, granularities, form, segmenter, method, limits, policy, access, folder)
 
 

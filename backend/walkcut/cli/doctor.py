@@ -8,10 +8,10 @@ from dataclasses import asdict
 
 import click
 
-from walkcut.doctor import Finding, Means, Subject, diagnose
+from walkcut.doctor import Finding, Means, Target, diagnose
 from walkcut.errors import SettingsError
-from walkcut.images import PictureSource
-from walkcut.inference.factory import access_of, annotator_of, policy_of
+from walkcut.images import ImageLoader
+from walkcut.inference.factory import make_access, make_fetch_policy, make_predictor
 from walkcut.settings import Settings, read_settings
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
@@ -21,7 +21,7 @@ _WIDEST = 120
 
 @click.command()
 @click.option("--project", type=click.IntRange(1), help="Look at this Label Studio project too.")
-@click.option("--task", type=click.IntRange(1), help="Have the picture of this task of the project, not of its first.")
+@click.option("--task", type=click.IntRange(1), help="Have the image of this task of the project, not of its first.")
 @click.option("--json", "as_json", is_flag=True, help="Write the findings as JSON.")
 def doctor(project: int | None, task: int | None, as_json: bool) -> None:  # noqa: FBT001 - as click calls it
     """Find out what is wrong: with the settings, this machine, Label Studio, and a project there.
@@ -31,7 +31,7 @@ def doctor(project: int | None, task: int | None, as_json: bool) -> None:  # noq
     if task is not None and project is None:
         raise SettingsError("--task needs --project: say which project the task is in")
     findings = []
-    for finding in _findings(Subject(project, task)):
+    for finding in _findings(Target(project, task)):
         findings.append(finding)
         if not as_json:
             _show(finding)
@@ -46,7 +46,7 @@ def doctor(project: int | None, task: int | None, as_json: bool) -> None:  # noq
         raise SystemExit(1)
 
 
-def _findings(subject: Subject) -> Iterator[Finding]:
+def _findings(target: Target) -> Iterator[Finding]:
     """All findings, or the one that nothing can be looked at without settings."""
     try:
         settings = read_settings()
@@ -56,11 +56,11 @@ def _findings(subject: Subject) -> Iterator[Finding]:
     method = settings.method or "the best that the model can serve"
     said = f"model {settings.model}, method {method}, device {settings.device}, {settings.dtype}"
     yield Finding("settings", "ok", f"{said}; `walkcut settings` lists all")
-    yield from diagnose(settings, subject, Means(access_of, _source_of, annotator_of))
+    yield from diagnose(settings, target, Means(make_access, make_image_loader, make_predictor))
 
 
-def _source_of(settings: Settings) -> PictureSource:
-    return PictureSource(policy_of(settings), access_of(settings))
+def make_image_loader(settings: Settings) -> ImageLoader:
+    return ImageLoader(make_fetch_policy(settings), make_access(settings))
 
 
 def _show(finding: Finding) -> None:

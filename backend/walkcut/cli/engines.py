@@ -8,13 +8,13 @@ from typing import Any
 import click
 import torch
 
-from walkcut.backbones import EMBEDDED
-from walkcut.bulk.engines.local import one_model, whole_pictures
+from walkcut.backbones import CLASSICAL
+from walkcut.bulk.engines.local import model_per_process, shared_model
 from walkcut.bulk.runner import Engine
 from walkcut.bulk.steps import Plan
 from walkcut.cli.bulk import cores
-from walkcut.cli.options import segmenter_of
 from walkcut.errors import SettingsError
+from walkcut.inference.factory import make_segmenter
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.settings import Settings
 
@@ -50,28 +50,28 @@ class Engines:
     def segmenter(self) -> Segmenter:
         """The segmenter here, which for a cluster has to name its version alone: this machine may have no GPU."""
         settings = self.settings if self.name == LOCAL else replace(self.settings, device="cpu")
-        return segmenter_of(settings, random_weights=self.random_weights)
+        return make_segmenter(settings, random_weights=self.random_weights)
 
     def engine(self, plan: Plan, out: Path, segmenter: Segmenter) -> Engine[Any]:
         """What carries out a plan in a folder. Raises `SettingsError` where Ray is asked for and missing."""
         return self._local(plan, out, segmenter) if self.name == LOCAL else self._ray(plan, out)
 
     def _local(self, plan: Plan, out: Path, segmenter: Segmenter) -> Engine[Any]:
-        """Whole pictures in processes where the model is small and on the CPU, else the one model of this process."""
+        """Whole images in processes where the model is small and on the CPU, else the one model of this process."""
         processes = self.workers or cores()
-        if self.settings.model == EMBEDDED and self.settings.device == "cpu":
-            load = partial(segmenter_of, self.settings, random_weights=self.random_weights)
-            return partial(whole_pictures, plan, out, load, processes=processes)
-        return partial(one_model, plan, out, segmenter, processes=processes)
+        if self.settings.model == CLASSICAL and self.settings.device == "cpu":
+            load = partial(make_segmenter, self.settings, random_weights=self.random_weights)
+            return partial(model_per_process, plan, out, load, processes=processes)
+        return partial(shared_model, plan, out, segmenter, processes=processes)
 
     def _ray(self, plan: Plan, out: Path) -> Engine[Any]:
-        """Whole pictures in processes where the model is on the CPU, else a model on each GPU."""
+        """Whole images in processes where the model is on the CPU, else a model on each GPU."""
         try:
             from walkcut.bulk.engines import ray_engine  # noqa: PLC0415 - needs an extra
         except ImportError as error:
             raise SettingsError(f"--engine ray cannot be had ({error}): pip install 'walkcut[ray]'") from error
         kind = torch.device(self.settings.device).type  # Ray says which GPU: the only one that a process sees
-        load = partial(segmenter_of, replace(self.settings, device=kind), random_weights=self.random_weights)
+        load = partial(make_segmenter, replace(self.settings, device=kind), random_weights=self.random_weights)
         if kind == "cpu":
-            return partial(ray_engine.whole_pictures, plan, out, load, cpus=self.cpus, processes=self.workers)
-        return partial(ray_engine.model_on_gpus, plan, out, load, processes=self.workers)
+            return partial(ray_engine.model_per_process, plan, out, load, cpus=self.cpus, processes=self.workers)
+        return partial(ray_engine.model_per_gpu, plan, out, load, processes=self.workers)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from walkcut.cli.options import chosen, method_option, model_option, random_weights_option, segmenter_of
+from walkcut.cli.options import method_option, model_option, random_weights_option
 from walkcut.evaluation.classical_baselines import PEERS
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
 from walkcut.evaluation.interactive import feedback_scores, summarise_feedback
@@ -21,8 +21,9 @@ from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.report import Outcome, report_page
 from walkcut.evaluation.runner import Run
 from walkcut.evaluation.summary import at_segments, summarise
-from walkcut.evaluation.systems import Candidate, TreeCandidate, baseline_candidates
+from walkcut.evaluation.systems import System, TreeSystem, baseline_systems
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold
+from walkcut.inference.factory import make_segmenter, with_overrides
 from walkcut.segmentation.presets import describe
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.settings import read_settings
@@ -37,7 +38,7 @@ _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
 @click.option("--dataset", required=True, type=click.Choice(tuple(DATASETS)), help="Which data set it is.")
 @click.option("--root", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder it lies in.")
 @click.option("--split", default="val", show_default=True, help="Which part of it.")
-@click.option("--half", type=click.Choice(("even", "odd")), help="Every other picture alone.")
+@click.option("--half", type=click.Choice(("even", "odd")), help="Every other image alone.")
 @click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), help="Whose rules.  [native for partitions, else dwc]")
 @model_option
 @method_option
@@ -45,7 +46,7 @@ _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
 @click.option("--peers/--no-peers", help="Classical segmenters and the papers' baselines as well.")
 @click.option("--feedback", is_flag=True, help="What an annotator's masks and clicks bring (walkcut merge) as well.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML file with plots and pictures.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML file with plots and images.")
 def evaluate(
     dataset: str,
     root: Path,
@@ -63,23 +64,23 @@ def evaluate(
     """Score segmentations against what people said.
 
     Data sets of partitions, such as BSDS500, are scored at many granularities; those with classes at the method's own.
-    With --json FILE each picture's scores go to FILE.NAME.jsonl at once, and a run that was ended goes on from there.
+    With --json FILE each image's scores go to FILE.NAME.jsonl at once, and a run that was ended goes on from there.
     """
-    pictures = _half(read_dataset(dataset, root, split), half)
-    rules = PROTOCOLS[protocol or ("native" if pictures.partitions else "dwc")]
-    settings = chosen(read_settings(), model=model, method=method)
-    segmenter = segmenter_of(settings, random_weights=random_weights)
-    granularities = LADDER if pictures.partitions else (Level.AUTO,)
-    taught = _feedback(pictures, segmenter) if feedback else {}
-    others = [*PEERS.values(), *baseline_candidates(segmenter)] if peers else []
+    images = _half(read_dataset(dataset, root, split), half)
+    rules = PROTOCOLS[protocol or ("native" if images.partitions else "dwc")]
+    settings = with_overrides(read_settings(), model=model, method=method)
+    segmenter = make_segmenter(settings, random_weights=random_weights)
+    granularities = LADDER if images.partitions else (Level.AUTO,)
+    taught = _feedback(images, segmenter) if feedback else {}
+    others = [*PEERS.values(), *baseline_systems(segmenter)] if peers else []
     outcomes: list[Outcome] = []
-    for candidate in (TreeCandidate(segmenter, granularities), *others):
-        run = Run(candidate, pictures, rules, _boundary_settings(candidate) if pictures.partitions else frozenset())
+    for system in (TreeSystem(segmenter, granularities), *others):
+        run = Run(system, images, rules, _boundary_settings(system) if images.partitions else frozenset())
         outcomes.append(_carry_out(run, out))
         click.echo(_line(outcomes[-1].summary))
         if len(outcomes) > 1:
             click.echo(_comparison(outcomes[0].summary, outcomes[-1].summary))
-    published = published_rows(segmenter.recipe.name, settings.model, dataset)
+    published = published_rows(segmenter.preset.name, settings.model, dataset)
     for row in published:
         click.echo(
             f"{row.source}: mean IoU {row.miou}, accuracy {row.accuracy}, F1 {row.f1} ({row.averaging}, in percent)"
@@ -90,7 +91,7 @@ def evaluate(
         facts = {
             "Program": f"walkcut {version('walkcut')}",
             "Model": settings.model,
-            "Method": describe(segmenter.recipe),
+            "Method": describe(segmenter.preset),
             "Command": shlex.join(["walkcut", *sys.argv[1:]]),  # fit to be typed again
         }
         report.write_text(report_page(outcomes, published, facts), encoding="utf-8")
@@ -103,13 +104,13 @@ def _document(outcomes: Sequence[Outcome], published: Sequence[Published]) -> di
     return {**first, "published": [asdict(row) for row in published], **peers}
 
 
-def _boundary_settings(candidate: Candidate) -> frozenset[str]:
+def _boundary_settings(system: System) -> frozenset[str]:
     """Settings enough for the best boundary F, which takes long: some of a tree's thresholds, all of a peer's."""
-    return _BOUNDARY_SETTINGS & {*candidate.settings} or frozenset(candidate.settings)
+    return _BOUNDARY_SETTINGS & {*system.settings} or frozenset(system.settings)
 
 
 def _half(dataset: Dataset, half: str | None) -> Dataset:
-    """Every other picture, in the order of their names."""
+    """Every other image, in the order of their names."""
     if half is None:
         return dataset
     first = ("even", "odd").index(half)
@@ -118,10 +119,10 @@ def _half(dataset: Dataset, half: str | None) -> Dataset:
 
 def _carry_out(run: Run, out: Path | None) -> Outcome:
     """A run, with its progress on standard error."""
-    record = None if out is None else out.with_name(f"{out.name}.{run.candidate.name}.jsonl")
+    record = None if out is None else out.with_name(f"{out.name}.{run.system.name}.jsonl")
     progress = tqdm(
         run.results(record),
-        desc=run.candidate.name,
+        desc=run.system.name,
         total=len(run.dataset.examples),
         unit="image",
         disable=not sys.stderr.isatty(),
@@ -132,10 +133,10 @@ def _carry_out(run: Run, out: Path | None) -> Outcome:
 
 def _feedback(dataset: Dataset, segmenter: Segmenter) -> dict[str, Any]:
     """What feedback brings, for JSON and in a line for each kind of segments."""
-    pictures = feedback_scores(dataset, segmenter)
+    images = feedback_scores(dataset, segmenter)
     total = len(dataset.examples)
     summary = summarise_feedback(
-        [*tqdm(pictures, desc="feedback", total=total, unit="image", disable=not sys.stderr.isatty())]
+        [*tqdm(images, desc="feedback", total=total, unit="image", disable=not sys.stderr.isatty())]
     )
     for name, row in summary.items():
         curve = "  ".join(f"{score:.3f} after {n}" for n, score in row["miou_clicks"].items())

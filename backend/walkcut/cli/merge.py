@@ -17,10 +17,10 @@ from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.labelstudio import (
     AnnotatedRegion,
-    annotated_pictures,
+    annotated_image_names,
     annotated_regions,
-    exported_result,
     label_map,
+    select_annotation,
 )
 from walkcut.learning.oracle_merge import oracle_merge, oracle_merge_tree, tree_segments
 from walkcut.storage import atomic_file
@@ -52,7 +52,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 )
 @click.option("--task", type=int, help="Of an export with several tasks the one with this id.")
 @click.option("--annotation-id", type=int, help="Of a task's annotations this one.  [the newest not cancelled]")
-@click.option("--picture", help="Of a task with several pictures the one with this name (toName).")
+@click.option("--image", help="Of a task with several images the one with this name (toName).")
 def merge(
     tree: Path,
     annotation: Path,
@@ -62,7 +62,7 @@ def merge(
     granularity: Granularity | None,
     task: int | None,
     annotation_id: int | None,
-    picture: str | None,
+    image: str | None,
 ) -> None:
     """Fold the segments of TREE (from `walkcut segment --tree`) into the regions of an annotation.
 
@@ -75,8 +75,8 @@ def merge(
         regions: Sequence[AnnotatedRegion] = ()
         numbers: Integer[np.ndarray, "y x"] = LabelImage(annotation).read()
     else:
-        result = exported_result(_read_json(annotation), task=task, annotation=annotation_id)
-        regions = annotated_regions(result, _one_picture(result, picture), cut.size, strict=True)
+        result = select_annotation(_read_json(annotation), task=task, annotation=annotation_id)
+        regions = annotated_regions(result, _one_image(result, image), cut.size, strict=True)
         numbers = label_map(regions, cut.size)
     segments, _ = tree_segments(cut, granularity)
     answer = annotated = oracle_merge(segments, numbers, min_overlap=min_overlap)
@@ -118,14 +118,14 @@ def _read_bytes(path: Path) -> bytes:
         raise SettingsError(f"{path}: {error.strerror}; give the path of a file that you may read") from error
 
 
-def _one_picture(result: Sequence[object], picture: str | None) -> str | None:
-    """The name of the picture that is meant. Raises `SettingsError` where that is not clear, or has no regions."""
-    names = annotated_pictures(result)
+def _one_image(result: Sequence[object], image: str | None) -> str | None:
+    """The name of the image that is meant. Raises `SettingsError` where that is not clear, or has no regions."""
+    names = annotated_image_names(result)
     if not names:
         raise SettingsError("the annotation holds no regions: draw brush strokes, shapes or key points with a label")
-    if picture not in names and (picture is not None or len(names) > 1):
-        raise SettingsError(f"choose the --picture among {', '.join(names)}")
-    return picture or names[0]
+    if image not in names and (image is not None or len(names) > 1):
+        raise SettingsError(f"choose the --image among {', '.join(names)}")
+    return image or names[0]
 
 
 def _write(labels: Integer[np.ndarray, "y x"], path: Path) -> None:

@@ -1,26 +1,21 @@
 """What several commands share: types of arguments, and the parts that settings come to."""
 
-from dataclasses import replace
 from typing import Any
 
 import click
-import torch
 
-from walkcut.backbones import EMBEDDED, MODELS, Weights
-from walkcut.errors import GranularityError, SettingsError, WalkcutError
+from walkcut.backbones import MODELS
+from walkcut.errors import GranularityError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity, parse_granularity
-from walkcut.segmentation.presets import RECIPES
-from walkcut.segmentation.segmenter import Segmenter, load_segmenter
-from walkcut.settings import Settings
+from walkcut.segmentation.presets import PRESETS
 
 model_option = click.option(
     "--model", help=f"Where evidence comes from: {', '.join(MODELS)}, a diffusers folder or a hub id."
 )
 method_option = click.option(
     "--method",
-    "--recipe",
     "method",
-    help=f"How the tree is made: {', '.join(RECIPES)}, or another that `walkcut recipes` lists.",
+    help=f"How the tree is made: {', '.join(PRESETS)}, or another that `walkcut presets` lists.",
 )
 random_weights_option = click.option(
     "--random-weights", is_flag=True, help="Build the model without its weights, to try it out."
@@ -40,7 +35,7 @@ class GranularityType(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Commands(click.Group):
+class ErrorReportingGroup(click.Group):
     """Commands whose errors are one line with the remedy."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -49,26 +44,3 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (WalkcutError, OSError) as error:
             raise click.ClickException(str(error)) from error
-
-
-def chosen(settings: Settings, *, model: str | None, method: str | None) -> Settings:
-    """The settings, with what was asked for on the command line."""
-    return replace(settings, method=method or settings.method, model=model or settings.model)
-
-
-def device_of(settings: Settings) -> torch.device:
-    """The device of the settings. Raises `SettingsError` for one that cannot be used here."""
-    try:
-        device = torch.device(settings.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"WALKCUT_DEVICE={settings.device!r} cannot be used here: {error}") from error
-    return device
-
-
-def segmenter_of(settings: Settings, *, random_weights: bool = False) -> Segmenter:
-    """The model and method of the settings, on their device."""
-    weights = Weights(settings.weights, getattr(torch, settings.dtype), random_weights)
-    if settings.model == EMBEDDED and not random_weights:
-        weights = Weights()
-    return load_segmenter(settings.model, settings.method, device=device_of(settings), weights=weights)

@@ -7,28 +7,29 @@ from pathlib import Path
 import click
 
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
-from walkcut.bulk.sinks import StudioSink, TaskFormat
+from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
 from walkcut.bulk.sources.scan import project_items, read_sources
 from walkcut.bulk.steps import Plan
 from walkcut.cli.bulk import (
+    PlanOptions,
     Run,
-    Wishes,
     granularity_option,
     label_config_option,
-    plan_of,
+    make_plan,
     restart_option,
     retry_option,
     tolerance_option,
     workers_option,
 )
 from walkcut.cli.engines import Engines, cpus_option, engine_option
-from walkcut.cli.options import chosen, method_option, model_option, random_weights_option
+from walkcut.cli.options import method_option, model_option, random_weights_option
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
-from walkcut.inference.factory import backend_of
-from walkcut.inference.tree_service import LocalModel
+from walkcut.inference.factory import with_overrides
+from walkcut.inference.model import InProcessModel
 from walkcut.segmentation.segmenter import Segmenter
+from walkcut.serving.backend import make_backend
 from walkcut.settings import Settings, read_settings
 
 
@@ -47,7 +48,9 @@ from walkcut.settings import Settings, read_settings
 @workers_option
 @engine_option
 @cpus_option
-@click.option("--trees/--no-trees", default=True, show_default=True, help="Keep cut trees, for `walkcut recut` too.")
+@click.option(
+    "--trees/--no-trees", default=True, show_default=True, help="Keep cut trees, for `walkcut re-export` too."
+)
 @click.option(
     "--replace", is_flag=True, help="With --project: delete walkcut's earlier predictions where new ones are in."
 )
@@ -75,18 +78,18 @@ def prelabel(
     retry_failed: bool,  # noqa: FBT001
     metrics_port: int | None,
 ) -> None:
-    """Pre-label many pictures. The same command goes on where an earlier one was ended, whatever ended it.
+    """Pre-label many images. The same command goes on where an earlier one was ended, whatever ended it.
 
-    SOURCE is a folder, a pattern, a picture, a list (JSON, JSON lines, CSV or Parquet) or a URL of a cloud storage
+    SOURCE is a folder, a pattern, an image, a list (JSON, JSON lines, CSV or Parquet) or a URL of a cloud storage
     (s3://, gs://). With --project predictions go into Label Studio, for tasks that nobody has annotated and that have
-    none of the present version, which changes with what the project learns; else files go to --out. Pictures that fail
+    none of the present version, which changes with what the project learns; else files go to --out. Images that fail
     are named in OUT/failed.jsonl, the others are done, and the exit status is 1.
     """
     if bool(sources) == (project is not None):
         raise SettingsError("say what to label: either sources or --project")
     if replace and project is None:
         raise SettingsError("--replace is about predictions in Label Studio: say with --project in which project")
-    settings = chosen(read_settings(), model=model, method=method)
+    settings = with_overrides(read_settings(), model=model, method=method)
     engines = Engines(engine, settings, random_weights, workers, cpus)
     segmenter = engines.segmenter()
 
@@ -111,17 +114,17 @@ def prelabel(
     if out is None:
         raise SettingsError("say with --out into which folder the results go")
     config = label_config.read_text() if label_config else ""
-    plan = Wishes(form, config, granularities, tolerance).plan(
-        settings, segmenter.version, segmenter.recipe.name, trees=trees
+    plan = PlanOptions(form, config, granularities, tolerance).plan(
+        settings, segmenter.version, segmenter.preset.name, trees=trees
     )
     items = partial(
         read_sources,
         sources,
         image_key=image_key,
-        data_key=plan.project.targets[0].data_key,
+        data_key=plan.project.controls[0].data_key,
         root=settings.local_files_root,
     )
-    run(plan, out, config).carry_out(items(), total=lambda: sum(1 for _ in items()))
+    run(plan, out, config).run(items(), total=lambda: sum(1 for _ in items()))
 
 
 def _into_project(
@@ -135,20 +138,20 @@ def _into_project(
     replacing: bool,
 ) -> None:
     """Predict the tasks that nobody has annotated, as the backend would; those that it has predicted are left out."""
-    model = LocalModel(segmenter, DecodeLimits(settings.max_pixels))
-    with backend_of(settings, lambda *_: model) as backend:
-        studio, wanted = backend.asked_studio(), backend.project(project)
-        plan = plan_of(
+    model = InProcessModel(segmenter, DecodeLimits(settings.max_pixels))
+    with make_backend(settings, lambda *_: model) as backend:
+        client, wanted = backend.require_client(), backend.project(project)
+        plan = make_plan(
             settings,
             wanted,
             wanted.options.granularities,
-            TaskFormat(wanted.targets),
+            TaskFormat(wanted.controls),
             segmenter.version,
-            segmenter.recipe.name,
+            segmenter.preset.name,
             trees=trees,
         )
         folder = out or settings.state_dir / "prelabel" / f"project-{project}" / plan.versions[-1]
-        run(plan, folder).carry_into(
-            lambda ledger: StudioSink(ledger, studio, project, wanted, plan.versions, replacing=replacing),
-            lambda _: project_items(studio.unannotated(project), wanted.targets, plan.versions),
+        run(plan, folder).run_into(
+            lambda checkpoint: LabelStudioSink(checkpoint, client, project, wanted, plan.versions, replacing=replacing),
+            lambda _: project_items(client.unannotated(project), wanted.controls, plan.versions),
         )

@@ -6,9 +6,9 @@ from contextlib import closing
 import click
 
 from walkcut.errors import RequestError, SettingsError
-from walkcut.inference.factory import backend_of
-from walkcut.labelstudio import brush_targets, named_labels
-from walkcut.learning.examples import Learned, learn
+from walkcut.labelstudio import parse_brush_controls, semantic_labels
+from walkcut.learning.examples import ProjectProfile, fit_profile
+from walkcut.serving.backend import make_backend
 from walkcut.settings import read_settings
 from walkcut.storage import ProjectStore
 
@@ -29,10 +29,10 @@ def show(project: int) -> None:
     """What a project has learned, from which tasks, and each annotation's lesson, as JSON."""
     number = str(project)
     with _store() as store:
-        lessons, config, on = store.all_lessons(number), store.label_config(number), store.learning(number)
-        labels = named_labels(brush_targets(config)) if config else frozenset()
+        lessons, config, on = store.all_feedback(number), store.label_config(number), store.learning(number)
+        labels = semantic_labels(parse_brush_controls(config)) if config else frozenset()
         newest = max((lesson for lesson, _ in lessons), key=lambda lesson: lesson.updated_at, default=None)
-        learned = Learned() if newest is None else learn(store.lessons(number), newest.segmenter, labels)
+        learned = ProjectProfile() if newest is None else fit_profile(store.feedback(number), newest.segmenter, labels)
         document = {
             "project": project,
             "learning": on,
@@ -45,12 +45,14 @@ def show(project: int) -> None:
                     "task": lesson.task,
                     "annotation": lesson.annotation,
                     "updated_at": lesson.updated_at,
-                    "taken": lesson.taken,
-                    "fits_best": max(lesson.coverings, key=lambda name: lesson.coverings[name], default=None),
+                    "taken": lesson.source_model_version,
+                    "fits_best": max(
+                        lesson.covering_scores, key=lambda name: lesson.covering_scores[name], default=None
+                    ),
                     "labels": sorted({example.label for example in lesson.examples}),
-                    "undone": undone,
+                    "undone": disabled,
                 }
-                for lesson, undone in lessons
+                for lesson, disabled in lessons
             ],
         }
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -65,7 +67,7 @@ def undo(project: int, annotation: int | None, task: int | None) -> None:
     if (annotation is None) == (task is None):
         raise SettingsError("say which lesson: either --annotation or --task")
     with _store() as store:
-        lessons = [lesson for lesson, undone in store.all_lessons(str(project)) if not undone]
+        lessons = [lesson for lesson, disabled in store.all_feedback(str(project)) if not disabled]
         chosen = [
             lesson for lesson in lessons if annotation in (None, lesson.annotation) and task in (None, lesson.task)
         ]
@@ -73,7 +75,7 @@ def undo(project: int, annotation: int | None, task: int | None) -> None:
             what = f"annotation {annotation}" if task is None else f"task {task}"
             raise RequestError(f"{what} has taught project {project} nothing: see `walkcut project show {project}`")
         for lesson in chosen:
-            store.undo_lesson(str(project), lesson.annotation)
+            store.disable_feedback(str(project), lesson.annotation)
     click.echo(f"{len(chosen)} undone")
 
 
@@ -98,8 +100,8 @@ def learning(project: int, switch: str) -> None:
 @project_argument
 def sync(project: int) -> None:
     """Learn from annotations that webhooks did not tell of, and forget those that are gone."""
-    with backend_of(read_settings()) as backend:
-        done = backend.learner.synchronise(str(project))
+    with make_backend(read_settings()) as backend:
+        done = backend.feedback_worker.sync(str(project))
     click.echo(f"{done.learned} learned, {done.forgotten} forgotten, {done.failed} failed")
     if done.failed:
         raise SystemExit(1)

@@ -12,17 +12,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from walkcut.cli.options import (
-    GranularityType,
-    chosen,
-    method_option,
-    model_option,
-    random_weights_option,
-    segmenter_of,
-)
+from walkcut.cli.options import GranularityType, method_option, model_option, random_weights_option
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, decode
+from walkcut.inference.factory import make_segmenter, with_overrides
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.segmentation.visualization import draw_overlay
 from walkcut.settings import read_settings
@@ -45,14 +39,14 @@ def segment(
     random_weights: bool,  # noqa: FBT001 - the command line's switches
     tree: bool,  # noqa: FBT001
 ) -> None:
-    """Segment pictures: a 16-bit label PNG and an overlay each, and a line of JSON on standard output.
+    """Segment images: a 16-bit label PNG and an overlay each, and a line of JSON on standard output.
 
-    Segments are numbered from 1. A picture that cannot be read is named on standard error, the others are done, and
+    Segments are numbered from 1. An image that cannot be read is named on standard error, the others are done, and
     the exit status is 1.
     """
-    settings = chosen(read_settings(), model=model, method=method)
+    settings = with_overrides(read_settings(), model=model, method=method)
     wanted = settings.granularity if granularity is None else granularity
-    segmenter = segmenter_of(settings, random_weights=random_weights)
+    segmenter = make_segmenter(settings, random_weights=random_weights)
     out.mkdir(parents=True, exist_ok=True)
     failed = 0
     done: dict[str, Path] = {}
@@ -68,7 +62,7 @@ def segment(
 
 
 def _claim(path: Path, done: dict[str, Path]) -> None:
-    """Results bear the picture's stem: two pictures of one stem would overwrite each other's."""
+    """Results bear the image's stem: two images of one stem would overwrite each other's."""
     first = done.setdefault(path.stem, path)
     if first is not path:
         raise SettingsError(f"its results would overwrite those of {first}: use another --out for one of them")
@@ -77,10 +71,10 @@ def _claim(path: Path, done: dict[str, Path]) -> None:
 def _segment_one(
     path: Path, out: Path, segmenter: Segmenter, granularity: Granularity, limits: DecodeLimits, *, keep_tree: bool
 ) -> None:
-    """Segment one picture and write what was asked for."""
+    """Segment one image and write what was asked for."""
     begin = time.perf_counter()
     image = decode(path.read_bytes(), limits)
-    tree = segmenter.tree(image)
+    tree = segmenter.segment(image)
     labels = tree.labels(granularity)
     Image.fromarray(labels + np.uint16(1)).save(out / f"{path.stem}.png")
     Image.fromarray(draw_overlay(image, labels)).save(out / f"{path.stem}.overlay.png")
@@ -92,6 +86,6 @@ def _segment_one(
         "granularity": str(granularity),
         "seconds": round(time.perf_counter() - begin, 3),
     }
-    if tree.concessions:
-        line["concessions"] = list(tree.concessions)
+    if tree.degradations:
+        line["degradations"] = list(tree.degradations)
     tqdm.write(json.dumps(line), file=sys.stdout)

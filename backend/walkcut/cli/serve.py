@@ -14,10 +14,11 @@ import click
 import waitress
 from waitress.channel import HTTPChannel
 
-from walkcut.inference.factory import backend_of, learning, model_in_process_of_its_own
-from walkcut.inference.malloc import memory_given_back, take_little_memory
-from walkcut.inference.tree_service import Grower
+from walkcut.inference.factory import supervised_model
+from walkcut.inference.malloc import limit_malloc_arenas, periodic_malloc_trim
+from walkcut.inference.tree_service import TreeService
 from walkcut.serving.app import create_app
+from walkcut.serving.backend import background_learning, make_backend
 from walkcut.settings import read_settings
 from walkcut.telemetry.logs import set_up_logging
 from walkcut.telemetry.metrics import Metrics
@@ -37,19 +38,21 @@ def serve(host: str | None, port: int | None) -> None:
     settings = read_settings()
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     set_up_logging(settings.log_level, settings.log_format)
-    take_little_memory()
+    limit_malloc_arenas()
     metrics = Metrics()
-    with backend_of(settings, model_in_process_of_its_own, metrics) as backend:
-        annotator = backend.annotator
-        app = create_app(annotator, backend.learner, backend.store, settings, metrics)
-        metrics.tell_build(model=settings.model, method=annotator.grower.method, segmenter=annotator.segmenter_version)
+    with make_backend(settings, supervised_model, metrics) as backend:
+        predictor = backend.predictor
+        app = create_app(predictor, backend.feedback_worker, backend.store, settings, metrics)
+        metrics.set_build_info(
+            model=settings.model, method=predictor.tree_service.method, segmenter=predictor.segmenter_version
+        )
         sockets: dict[int, Any] = {}
         log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, settings.port)
         log.info("state is kept in %s", settings.state_dir)
         with (
-            learning(backend.learner, settings.compare_seconds, metrics),
-            memory_given_back(_GIVE_BACK_S),
-            ended_gracefully(annotator.grower, sockets),
+            background_learning(backend.feedback_worker, settings.sync_interval, metrics),
+            periodic_malloc_trim(_GIVE_BACK_S),
+            graceful_shutdown(predictor.tree_service, sockets),
         ):
             waitress.serve(
                 app,
@@ -63,18 +66,18 @@ def serve(host: str | None, port: int | None) -> None:
 
 
 @contextmanager
-def ended_gracefully(grower: Grower, sockets: dict[int, Any]) -> Iterator[None]:
+def graceful_shutdown(tree_service: TreeService, sockets: dict[int, Any]) -> Iterator[None]:
     """At SIGTERM or Ctrl-C hand back what waits, and end when all is answered or after a while; at a second one now."""
     ending, over = threading.Event(), threading.Event()
 
     def wait_for_answers(seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not over.wait(0.05) and time.monotonic() < end and any(map(_is_busy, list(sockets.values()))):
+        while not over.wait(0.05) and time.monotonic() < end and any(map(_has_open_request, list(sockets.values()))):
             pass
 
     def drain() -> None:
         wait_for_answers(_GRACE_S)
-        grower.close()
+        tree_service.close()
         wait_for_answers(_LAST_S)
         if not over.is_set():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -85,7 +88,7 @@ def ended_gracefully(grower: Grower, sockets: dict[int, Any]) -> Iterator[None]:
         if ending.is_set():
             raise SystemExit(0)
         ending.set()
-        grower.refuse()
+        tree_service.stop_accepting()
         drainer.start()
 
     drainer = threading.Thread(target=drain)
@@ -94,13 +97,13 @@ def ended_gracefully(grower: Grower, sockets: dict[int, Any]) -> Iterator[None]:
         yield
     finally:
         over.set()
-        grower.close()
+        tree_service.close()
         if ending.is_set():
             drainer.join()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _is_busy(each: object) -> bool:
+def _has_open_request(each: object) -> bool:
     """Whether a caller waits for an answer, or for the rest of it, on one of a server's sockets."""
     return isinstance(each, HTTPChannel) and bool(each.requests or each.total_outbufs_len)

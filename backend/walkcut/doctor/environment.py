@@ -11,17 +11,17 @@ import torch
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
-from walkcut.backbones import DINO, EMBEDDED, Weights, load_extractor
+from walkcut.backbones import CLASSICAL, DINO, Weights, load_backbone
 from walkcut.backbones.weights import check_dtype, find_weights
 from walkcut.doctor.checks import Finding
 from walkcut.settings import Settings
 from walkcut.storage.database import open_database
 
 _PACKAGES = ("walkcut", "torch", "diffusers", "transformers", "label-studio-sdk")
-_ROOM = 200 << 20  # bytes that the database, and the next pictures, need at least
+_ROOM = 200 << 20  # bytes that the database, and the next images, need at least
 
 
-def look_at_versions() -> Iterator[Finding]:
+def check_versions() -> Iterator[Finding]:
     """Python and the packages that matter most."""
     found, missing = [f"Python {platform.python_version()}"], []
     for package in _PACKAGES:
@@ -34,7 +34,7 @@ def look_at_versions() -> Iterator[Finding]:
         yield Finding("versions", "error", f"{', '.join(missing)} not installed", "install walkcut anew with pip")
 
 
-def look_at_device(settings: Settings) -> Iterator[Finding]:
+def check_device(settings: Settings) -> Iterator[Finding]:
     """Whether the device computes in the precision of the settings, and whether a better one lies idle."""
     try:
         device = torch.device(settings.device)
@@ -43,8 +43,8 @@ def look_at_device(settings: Settings) -> Iterator[Finding]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield Finding("device", "error", f"{settings.device} cannot be used: {reason}", _device_remedy(settings.device))
         return
-    if settings.model == EMBEDDED:
-        yield Finding("device", "ok", f"the embedded model runs on the CPU ({torch.get_num_threads()} threads)")
+    if settings.model == CLASSICAL:
+        yield Finding("device", "ok", f"the classical model runs on the CPU ({torch.get_num_threads()} threads)")
         return
     check_dtype(getattr(torch, settings.dtype), device)
     yield Finding("device", "ok", f"{_described(device)} computes in {settings.dtype}")
@@ -76,18 +76,18 @@ def _device_remedy(name: str) -> str:
     )
 
 
-def look_at_weights(settings: Settings) -> Iterator[Finding]:
+def check_weights(settings: Settings) -> Iterator[Finding]:
     """Whether the model's files are there, by name; only dino, which is small, is read. Raises `SettingsError`."""
-    if settings.model == EMBEDDED:
-        yield Finding("weights", "ok", "the model embedded needs none")
+    if settings.model == CLASSICAL:
+        yield Finding("weights", "ok", "the model classical needs none")
     elif settings.model == DINO:
-        load_extractor(DINO, weights=Weights(settings.weights))
+        load_backbone(DINO, weights=Weights(settings.weights))
         yield Finding("weights", "ok", "dino is there and can be read")
     else:
         yield Finding("weights", "ok", f"{settings.model} lies in {find_weights(settings.model, settings.weights)}")
 
 
-def look_at_state(settings: Settings) -> Iterator[Finding]:
+def check_state(settings: Settings) -> Iterator[Finding]:
     """Whether the state folder can be written to, and the disk has room for the cut trees that may be kept."""
     folder = settings.state_dir
     try:
@@ -116,7 +116,7 @@ def _room(settings: Settings, free: int) -> Iterator[Finding]:
         yield Finding("disk", "ok", said)
 
 
-def look_at_database(settings: Settings) -> Iterator[Finding]:
+def check_database(settings: Settings) -> Iterator[Finding]:
     """Whether the database opens; SQLite's own quick check of its file. Raises `SettingsError`."""
     file = settings.state_dir / "walkcut.sqlite3"
     if not settings.database_url and not file.exists():

@@ -8,7 +8,7 @@ import httpx
 
 from walkcut.doctor.checks import Finding
 from walkcut.doctor.probe import Api
-from walkcut.errors import StudioError
+from walkcut.errors import LabelStudioError
 from walkcut.images.tokens import jwt_claims
 
 _OLDEST, _TESTED = (1, 8), "1.23"
@@ -21,14 +21,14 @@ SWITCH = "start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false"
 _DISABLED = "disabled for this organization"  # what Label Studio says of legacy tokens then
 
 
-def look_at_address(api: Api, now: datetime) -> Iterator[Finding]:
-    """Whether a Label Studio of a known release answers, and has the same time. Raises `StudioError`."""
+def check_address(api: Api, now: datetime) -> Iterator[Finding]:
+    """Whether a Label Studio of a known release answers, and has the same time. Raises `LabelStudioError`."""
     said = api.get_openly("/api/version/")
     release = said.document.get("release") if isinstance(said.document, dict) else None
     if said.status in range(300, 400):
-        raise StudioError(f"{api.url} redirects: set LABEL_STUDIO_URL to the address that it redirects to")
+        raise LabelStudioError(f"{api.url} redirects: set LABEL_STUDIO_URL to the address that it redirects to")
     if not release:
-        raise StudioError(
+        raise LabelStudioError(
             f"what answers at {api.url} is no Label Studio (status {said.status} at /api/version/): "
             "set LABEL_STUDIO_URL to its address, with the path below which it lies, if it does"
         )
@@ -55,10 +55,10 @@ def token_kind(token: str) -> str:
     return kinds.get(str(jwt_claims(token).get("token_type")), "legacy token")
 
 
-def look_at_token(api: Api, token: str, now: datetime) -> Iterator[Finding]:
-    """Whether Label Studio takes the token, of whatever kind; no part of it is shown. Raises `StudioError`."""
+def check_token(api: Api, token: str, now: datetime) -> Iterator[Finding]:
+    """Whether Label Studio takes the token, of whatever kind; no part of it is shown. Raises `LabelStudioError`."""
     if not token:
-        said = "no token is set: pictures uploaded to Label Studio cannot be had, nor can it be asked for annotations"
+        said = "no token is set: images uploaded to Label Studio cannot be had, nor can it be asked for annotations"
         yield Finding("token", "warning", said, _ANOTHER)
         return
     kind = token_kind(token)
@@ -101,9 +101,9 @@ def _accepted(api: Api, kind: str) -> Finding:
     return Finding("token", "error", f"the {kind} is refused ({said.status}: {said.detail})", _ANOTHER)
 
 
-def look_at_switches(api: Api) -> Iterator[Finding]:
-    """Whether Label Studio reaches private addresses, which it tells superusers. Raises `StudioError`."""
-    told = api.switches("USE_DEFAULT_BANNED_SUBNETS", "ML_BLOCK_LOCAL_IP", "SSRF_PROTECTION_ENABLED")
+def check_feature_flags(api: Api) -> Iterator[Finding]:
+    """Whether Label Studio reaches private addresses, which it tells superusers. Raises `LabelStudioError`."""
+    told = api.feature_flags("USE_DEFAULT_BANNED_SUBNETS", "ML_BLOCK_LOCAL_IP", "SSRF_PROTECTION_ENABLED")
     if not told:
         said = "which addresses Label Studio refuses is told to superusers only"
         yield Finding("switches", "ok", f"{said}; for a backend at a private address, {SWITCH}")

@@ -12,15 +12,15 @@ from typing import Any
 import certifi
 import httpx
 
-from walkcut.errors import StudioError
+from walkcut.errors import LabelStudioError
 from walkcut.images import Deadline, LabelStudioAccess
-from walkcut.images.tokens import Authorization
+from walkcut.images.tokens import TokenAuth
 
 _TIMEOUT = 30.0  # seconds; where backends are down, Label Studio itself waits for each of them
 
 
 @dataclass(frozen=True)
-class Said:
+class ApiResponse:
     """An answer of Label Studio's; `document` is `None` where it is no JSON."""
 
     status: int
@@ -37,7 +37,7 @@ class Said:
 class Api:
     """Asks a Label Studio with the token of the settings, or without any; it follows no redirect.
 
-    Raises `StudioError` where nothing answers, or a personal access token is not exchanged.
+    Raises `LabelStudioError` where nothing answers, or a personal access token is not exchanged.
     """
 
     def __init__(self, access: LabelStudioAccess, ca_bundle: Path | None = None) -> None:
@@ -45,21 +45,21 @@ class Api:
         self.url = access.url.rstrip("/")
         self._http = httpx.Client(timeout=_TIMEOUT, follow_redirects=False, verify=certificates)
         self._token = access.token
-        self._authorization = Authorization(access.token, self._exchange, time.monotonic) if access.token else None
+        self._authorization = TokenAuth(access.token, self._exchange, time.monotonic) if access.token else None
 
     def close(self) -> None:
         """Let go of the connections."""
         self._http.close()
 
-    def get(self, path: str, **query: str) -> Said:
+    def get(self, path: str, **query: str) -> ApiResponse:
         """What it answers at a path, to whom the token stands for."""
         return self._ask("GET", path, headers=self._headers(), params=query)
 
-    def get_openly(self, path: str) -> Said:
+    def get_openly(self, path: str) -> ApiResponse:
         """What it answers at a path to anybody."""
         return self._ask("GET", path)
 
-    def switches(self, *names: str) -> dict[str, bool]:
+    def feature_flags(self, *names: str) -> dict[str, bool]:
         """How these of its settings stand, where the token is a superuser's; else nothing.
 
         It shows superusers all settings, secrets too, on one page: of that no more than these is kept.
@@ -69,7 +69,7 @@ class Api:
         told = {name: match[1] == "True" for name, match in found.items() if match}
         return told if len(told) == len(names) else {}
 
-    def exchanged(self) -> Said:
+    def exchanged(self) -> ApiResponse:
         """What it answers to a personal access token that is to be exchanged."""
         return self._ask("POST", "/api/token/refresh/", json={"refresh": self._token})
 
@@ -79,23 +79,25 @@ class Api:
     def _exchange(self, _deadline: Deadline) -> str:
         said = self.exchanged()
         if said.status != httpx.codes.OK:
-            raise StudioError(f"Label Studio at {self.url} does not exchange the token ({said.status}): see `token`")
+            raise LabelStudioError(
+                f"Label Studio at {self.url} does not exchange the token ({said.status}): see `token`"
+            )
         return str(said.document["access"])
 
-    def _ask(self, method: str, path: str, **more: Any) -> Said:
+    def _ask(self, method: str, path: str, **more: Any) -> ApiResponse:
         answer = self._answer(method, path, **more)
         try:
             document = answer.json()
         except ValueError:
             document = None
-        return Said(answer.status_code, document, _date(answer.headers.get("Date", "")))
+        return ApiResponse(answer.status_code, document, _date(answer.headers.get("Date", "")))
 
     def _answer(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             return self._http.request(method, f"{self.url}{path}", **more)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise StudioError(
+            raise LabelStudioError(
                 f"Label Studio at {self.url} cannot be reached ({reason}): see that it is up, and that "
                 "LABEL_STUDIO_URL is right seen from here: inside a container, localhost is the container"
             ) from error

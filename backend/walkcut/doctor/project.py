@@ -1,4 +1,4 @@
-"""One project of Label Studio's: its labelling config, a picture, the backend attached to it, and its webhook."""
+"""One project of Label Studio's: its labelling config, an image, the backend attached to it, and its webhook."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ from walkcut.auth import Credentials
 from walkcut.doctor.checks import Finding
 from walkcut.doctor.labelstudio import SWITCH
 from walkcut.doctor.probe import Api
-from walkcut.doctor.server import Running
-from walkcut.errors import StudioError, WalkcutError
-from walkcut.images import DecodeLimits, PictureSource, decode, shorten
-from walkcut.inference.predictor import Options, project_options
-from walkcut.labelstudio import BrushTarget, brush_targets, read_extra_params, read_task
+from walkcut.doctor.server import ServerProbe
+from walkcut.errors import LabelStudioError, WalkcutError
+from walkcut.images import DecodeLimits, ImageLoader, decode, redact
+from walkcut.inference.project import ProjectOptions, project_options
+from walkcut.labelstudio import BrushControl, parse_brush_controls, read_extra_params, read_task
 from walkcut.settings import Settings
 
 Json = dict[str, Any]
@@ -26,55 +26,55 @@ _FIELD = '<TextArea name="granularity" toName="{}" editable="true" maxSubmission
 
 
 def read_project(api: Api, number: int) -> Json:
-    """A project's document. Raises `StudioError` where there is none, or it may not be seen."""
+    """A project's document. Raises `LabelStudioError` where there is none, or it may not be seen."""
     return dict(_document(api, f"/api/projects/{number}/", f"project {number}"))
 
 
 def _document(api: Api, path: str, wanted: str, **query: str) -> Any:
     said = api.get(path, **query)
     if said.status != httpx.codes.OK:
-        raise StudioError(
+        raise LabelStudioError(
             f"Label Studio answered {said.status} ({said.detail}) when asked for {wanted}: see that it exists, and "
             "that LABEL_STUDIO_API_KEY is the token of a user who may see and change it"
         )
     return said.document
 
 
-def look_at_config(label_config: str) -> Iterator[Finding]:
+def check_config(label_config: str) -> Iterator[Finding]:
     """Whether regions have somewhere to go, and annotators a text field. Raises `LabelConfigError`, `RequestError`."""
-    targets = brush_targets(label_config)
-    project_options(Options(), {}, targets[0].options)
-    for target in targets:
+    controls = parse_brush_controls(label_config)
+    project_options(ProjectOptions(), {}, controls[0].options)
+    for control in controls:
         yield Finding(
-            "config", "ok", f"regions go to {target.from_name!r} on {target.to_name!r}, from {target.data_key!r}"
+            "config", "ok", f"regions go to {control.from_name!r} on {control.to_name!r}, from {control.data_key!r}"
         )
-        yield _text_field(target)
+        yield _text_field(control)
 
 
-def _text_field(target: BrushTarget) -> Finding:
-    if target.status:
-        return Finding("config", "ok", f"annotators are answered in the text field {target.status!r}")
-    said = f"{target.to_name!r} has no text field: no granularity can be typed, and nothing answered"
-    return Finding("config", "warning", said, f"add {_FIELD.format(target.to_name)} to the labelling config")
+def _text_field(control: BrushControl) -> Finding:
+    if control.status:
+        return Finding("config", "ok", f"annotators are answered in the text field {control.status!r}")
+    said = f"{control.to_name!r} has no text field: no granularity can be typed, and nothing answered"
+    return Finding("config", "warning", said, f"add {_FIELD.format(control.to_name)} to the labelling config")
 
 
-def look_at_picture(
-    api: Api, number: int, task: int | None, targets: Sequence[BrushTarget], source: PictureSource, limits: DecodeLimits
+def check_image(
+    api: Api, number: int, task: int | None, controls: Sequence[BrushControl], source: ImageLoader, limits: DecodeLimits
 ) -> Iterator[Finding]:
-    """Whether the pictures of a task, or of the project's first, can be had and read. Raises `WalkcutError`."""
+    """Whether the images of a task, or of the project's first, can be had and read. Raises `WalkcutError`."""
     found = _tasks(api, number, task)
     if not found:
         which = "no tasks" if task is None else f"no task {task}"
         remedy = "import one, and run this again" if task is None else "choose a task of this project, by its ID"
-        yield Finding("picture", "warning" if task is None else "error", f"project {number} has {which}", remedy)
+        yield Finding("image", "warning" if task is None else "error", f"project {number} has {which}", remedy)
         return
     sample = read_task(found[0])
-    for target in targets:
-        reference = sample.reference(target)
+    for control in controls:
+        reference = sample.reference(control)
         data = source.fetch(reference, sample.id)
         height, width, _ = decode(data, limits).shape
-        said = f"{shorten(reference)} of task {sample.id} can be had and read: {width}×{height}, {len(data)} bytes"
-        yield Finding("picture", "ok", said)
+        said = f"{redact(reference)} of task {sample.id} can be had and read: {width}×{height}, {len(data)} bytes"
+        yield Finding("image", "ok", said)
 
 
 def _tasks(api: Api, number: int, task: int | None) -> list[Json]:
@@ -87,10 +87,10 @@ def _tasks(api: Api, number: int, task: int | None) -> list[Json]:
     return list(_document(api, "/api/tasks/", f"the tasks of project {number}", **options)["tasks"])
 
 
-def look_at_backends(
-    api: Api, number: int, label_config: str, settings: Settings, running: Running | None
+def check_backends(
+    api: Api, number: int, label_config: str, settings: Settings, running: ServerProbe | None
 ) -> Iterator[Finding]:
-    """Which backends are attached, in what state, and whether they are walkcut's. Raises `StudioError`."""
+    """Which backends are attached, in what state, and whether they are walkcut's. Raises `LabelStudioError`."""
     backends = list(_document(api, "/api/ml", f"the backends of project {number}", project=str(number)))
     if not backends:
         remedy = (
@@ -106,12 +106,12 @@ def look_at_backends(
     ours = [backend for backend in backends if "-walkcut-" in str(backend.get("model_version"))]
     yield from _whose(backends, ours, running)
     for url in dict.fromkeys(str(backend.get("url")) for backend in ours):
-        yield look_at_webhook(url, webhooks, settings)
+        yield check_webhook(url, webhooks, settings)
 
 
 def _state(backend: Json, label_config: str) -> Finding:
     """What Label Studio says of a backend, which it asks anew each time that it is asked itself."""
-    name, state = f"the backend at {shorten(str(backend.get('url')))}", backend.get("state")
+    name, state = f"the backend at {redact(str(backend.get('url')))}", backend.get("state")
     if state == _DOWN:
         remedy = (
             "see that walkcut runs there and answers within 1 s, and that Label Studio reaches the address from "
@@ -133,14 +133,14 @@ def _refusal_remedy(said: str, backend: Json, label_config: str) -> str:
     if "timed out" in said:
         return "Label Studio waits 3 s at set-up: see whether walkcut is still starting, or its machine overloaded"
     try:
-        targets = brush_targets(label_config)
-        project_options(Options(), read_extra_params(backend.get("extra_params")), targets[0].options)
+        controls = parse_brush_controls(label_config)
+        project_options(ProjectOptions(), read_extra_params(backend.get("extra_params")), controls[0].options)
     except WalkcutError as error:
         return str(error)
     return "see walkcut's log, which has the reason"
 
 
-def _whose(backends: Sequence[Json], ours: Sequence[Json], running: Running | None) -> Iterator[Finding]:
+def _whose(backends: Sequence[Json], ours: Sequence[Json], running: ServerProbe | None) -> Iterator[Finding]:
     """Whether walkcut is the one that predicts, answers annotators, and is the one that runs here."""
     if not ours:
         if any(backend.get("state") not in {_DOWN, _REFUSED} for backend in backends):
@@ -161,13 +161,13 @@ def _whose(backends: Sequence[Json], ours: Sequence[Json], running: Running | No
         yield Finding("backend", "warning", said, "connect this one, or run `walkcut doctor` beside the other")
 
 
-def look_at_webhook(url: str, webhooks: Sequence[Json], settings: Settings) -> Finding:
+def check_webhook(url: str, webhooks: Sequence[Json], settings: Settings) -> Finding:
     """Whether the backend at `url` is told what annotators submit, with the user name and password that it asks for."""
     address = f"{url.rstrip('/')}/webhook"
     hook = next((hook for hook in webhooks if hook.get("url") == address), None)
     if hook is None:
         remedy = (
-            f"Settings > Webhooks > Add Webhook: {shorten(address)}, with payload, for all actions; it is missing "
+            f"Settings > Webhooks > Add Webhook: {redact(address)}, with payload, for all actions; it is missing "
             f"where Label Studio was started with ML_BLOCK_LOCAL_IP=false alone: {SWITCH}"
         )
         return Finding("webhook", "warning", f"there is none: {_LATER}", remedy)
@@ -175,7 +175,7 @@ def look_at_webhook(url: str, webhooks: Sequence[Json], settings: Settings) -> F
     if not (hook.get("is_active") and hook.get("send_payload") and told):
         remedy = "Settings > Webhooks: make it active, with payload, for all actions"
         return Finding("webhook", "warning", f"it is switched off or tells too little: {_LATER}", remedy)
-    if not any(map(settings.credentials.admit, _shown(hook, address))):
+    if not any(map(settings.credentials.accepts, _shown(hook, address))):
         remedy = (
             "Settings > Webhooks > headers: Authorization, with Basic and base64 of user:password; or connect the "
             "model as http://user:password@host:port"

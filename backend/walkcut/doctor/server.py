@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from walkcut.auth import Credentials
-from walkcut.backbones import EMBEDDED
+from walkcut.backbones import CLASSICAL
 from walkcut.doctor.checks import Finding
 from walkcut.errors import RequestError, SettingsError
-from walkcut.inference.predictor import Annotator
+from walkcut.inference.predictor import Predictor
 from walkcut.labelstudio import Task
 from walkcut.settings import Settings
 
@@ -36,7 +36,7 @@ _CONFIG = (
 
 
 @dataclass(frozen=True)
-class Running:
+class ServerProbe:
     """A walkcut that answers at an address, asked with the credentials of the settings."""
 
     url: str
@@ -51,8 +51,8 @@ class Running:
         """Its answer to a document. Raises `SettingsError` or `RequestError`."""
         return self._ask("POST", path, timeout=timeout, json=document)
 
-    def reasons_against(self) -> list[str]:
-        """Why it answers no new pictures now, as far as it tells."""
+    def unready_reasons(self) -> list[str]:
+        """Why it answers no new images now, as far as it tells."""
         try:
             with httpx.Client(timeout=10.0, trust_env=False) as client:
                 said = client.get(f"{self.url}/ready", headers=self._shown).json()
@@ -68,7 +68,7 @@ class Running:
     @property
     def _shown(self) -> dict[str, str]:
         """The headers that show the credentials."""
-        return {"Authorization": self.credentials.header} if self.credentials.are_asked_for else {}
+        return {"Authorization": self.credentials.header} if self.credentials.required else {}
 
     def _ask(self, method: str, path: str, *, timeout: float, json: object = None) -> Any:
         try:
@@ -89,7 +89,7 @@ class Running:
         return answer.json()
 
 
-def find_running(settings: Settings) -> Running | None:
+def find_server(settings: Settings) -> ServerProbe | None:
     """The walkcut that answers at host and port of the settings, if one does, ready or not."""
     url = f"http://{_reachable(settings.host)}:{settings.port}"
     try:
@@ -100,16 +100,16 @@ def find_running(settings: Settings) -> Running | None:
     name = said.get("model_class") if isinstance(said, dict) else None
     if name not in {_SERVER, _ADAPTER}:
         return None
-    return Running(url, settings.credentials, by_adapter=name == _ADAPTER)
+    return ServerProbe(url, settings.credentials, by_adapter=name == _ADAPTER)
 
 
-def look_at_port(settings: Settings, running: Running | None) -> Iterator[Finding]:
+def check_port(settings: Settings, running: ServerProbe | None) -> Iterator[Finding]:
     """Whether the port is walkcut's own, or free for it."""
     place = f"{settings.host}:{settings.port}"
     if running is not None:
         yield Finding("port", "ok", f"walkcut answers at {running.url}")
-        if reasons := running.reasons_against():
-            told = f"walkcut is not ready for new pictures: {'; '.join(reasons)}"
+        if reasons := running.unready_reasons():
+            told = f"walkcut is not ready for new images: {'; '.join(reasons)}"
             yield Finding("port", "error", told, "see walkcut's log, and ask again in a minute")
         return
     try:
@@ -136,7 +136,7 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def look_at_answers(running: Running) -> Iterator[Finding]:
+def check_answers(running: ServerProbe) -> Iterator[Finding]:
     """How soon health check and webhook are answered; the webhook tells of nothing, and leaves a line in the store."""
     told = {"action": "DOCTOR"}
     for name, limit, ask in (
@@ -149,29 +149,29 @@ def look_at_answers(running: Running) -> Iterator[Finding]:
         yield Finding("clock", "ok", said) if seconds < limit else Finding("clock", "error", said, slow)
 
 
-def look_at_prediction(
-    settings: Settings, running: Running | None, annotator: Callable[[], Annotator]
+def check_prediction(
+    settings: Settings, running: ServerProbe | None, predictor: Callable[[], Predictor]
 ) -> Iterator[Finding]:
-    """How long a new picture takes the walkcut that runs, or else the embedded model. Raises `WalkcutError`."""
-    picture = _new_picture()
+    """How long a new image takes the walkcut that runs, or else the classical model. Raises `WalkcutError`."""
+    image = _new_image()
     if running is not None:
-        seconds = _seconds(lambda: _ask(running, picture))
-    elif settings.model == EMBEDDED:
-        here = annotator()
-        project, task = here.set_up(_CONFIG, {}), Task(0, {"image": picture})
+        seconds = _seconds(lambda: _ask(running, image))
+    elif settings.model == CLASSICAL:
+        here = predictor()
+        project, task = here.project_from_config(_CONFIG, {}), Task(0, {"image": image})
         seconds = _seconds(lambda: here.predict(task, project))
     else:
-        what = f"how long {settings.model} takes for a picture was not measured: walkcut does not run here"
+        what = f"how long {settings.model} takes for an image was not measured: walkcut does not run here"
         yield Finding("clock", "warning", what, "start `walkcut serve`, and run `walkcut doctor` again")
         return
-    yield judge(seconds, settings.predict_timeout)
+    yield latency_finding(seconds, settings.predict_timeout)
 
 
-def judge(seconds: float, timeout: float) -> Finding:
-    """What the time of one picture means for requests that walkcut answers within `timeout` seconds."""
+def latency_finding(seconds: float, timeout: float) -> Finding:
+    """What the time of one image means for requests that walkcut answers within `timeout` seconds."""
     limit = min(timeout, _PREDICT)
     fitting = math.floor(limit / max(seconds, 0.001))
-    said = f"a new picture of {_SIZE[1]}×{_SIZE[0]} takes {seconds:.1f} s, and Label Studio waits {_PREDICT:g} s"
+    said = f"a new image of {_SIZE[1]}×{_SIZE[0]} takes {seconds:.1f} s, and Label Studio waits {_PREDICT:g} s"
     faster = "choose a smaller model, set WALKCUT_DEVICE=cuda, or give walkcut a machine of its own"
     if not fitting:
         said = f"{said}: none is done in time (WALKCUT_PREDICT_TIMEOUT={timeout:g})"
@@ -182,16 +182,16 @@ def judge(seconds: float, timeout: float) -> Finding:
     return Finding("clock", "ok", f"{said}; {_AHEAD} has no limit")
 
 
-def _ask(running: Running, picture: str) -> None:
-    """Have a picture predicted over HTTP, in no project. Raises `RequestError` where it is not."""
-    tasks = [{"id": 0, "data": {"image": picture}}]
+def _ask(running: ServerProbe, image: str) -> None:
+    """Have an image predicted over HTTP, in no project. Raises `RequestError` where it is not."""
+    tasks = [{"id": 0, "data": {"image": image}}]
     document = {"tasks": tasks, "project": None, "label_config": _CONFIG, "params": {"context": None}}
     if not running.post("/predict", document, timeout=_PREDICT)["results"][0]:
-        raise RequestError(f"{running.url} predicts nothing for a picture made for the purpose: see walkcut's log")
+        raise RequestError(f"{running.url} predicts nothing for an image made for the purpose: see walkcut's log")
 
 
-def _new_picture() -> str:
-    """A picture of a few coloured fields with noise, as a data: URL; another each time, so that no cache knows it."""
+def _new_image() -> str:
+    """An image of a few coloured fields with noise, as a data: URL; another each time, so that no cache knows it."""
     chance = np.random.default_rng(secrets.randbits(64))
     fields = chance.integers(0, 256, (6, 8, 3)).repeat(_SIZE[0] // 6, 0).repeat(_SIZE[1] // 8, 1)
     noisy = np.clip(fields + chance.normal(0, 4, fields.shape), 0, 255).astype(np.uint8)

@@ -4,24 +4,24 @@ from walkcut.evaluation.boundaries import BoundaryCounts, boundaries, boundary_c
 from walkcut.evaluation.contingency import coarsened, contingency_table
 from walkcut.evaluation.metrics import (
     Counts,
-    ScaleScores,
+    OdsOis,
     adjusted_rand_index,
     background_groups,
     covering,
     matched_counts,
     matched_segments,
     merge_background,
+    ods_ois,
     oracle_merged,
     primary_classes,
     rand_index,
-    scale_scores,
     variation_of_information,
 )
 
 __all__ = [
     "BoundaryCounts",
     "Counts",
-    "ScaleScores",
+    "OdsOis",
     "adjusted_rand_index",
     "background_groups",
     "boundaries",
@@ -33,9 +33,9 @@ __all__ = [
     "matched_counts",
     "matched_segments",
     "merge_background",
+    "ods_ois",
     "oracle_merged",
     "primary_classes",
     "rand_index",
-    "scale_scores",
     "variation_of_information",
 ]

@@ -15,14 +15,14 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from walkcut.evaluation.reference import plain_labels
+from walkcut.evaluation.reference import reference_labels
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.images import DecodeLimits, decode
 from walkcut.labelstudio import brush
 from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.segmenter import Segmenter
-from walkcut.telemetry.stages import observed, stage
+from walkcut.telemetry.stages import record_spans, span
 
 STAGES = ("decode", "VAE", "U-Net", "model", "aggregate", "walk", "affinity", "cut", "assign", "refine", "encode")
 MODEL_STAGES = frozenset({"VAE", "U-Net", "model"})
@@ -80,16 +80,16 @@ class Meter:
             torch.cuda.synchronize(self.device)
 
 
-def measure_stages(segmenter: Segmenter, picture: bytes, *, rounds: int) -> dict[str, StageCost]:
-    """What each stage of the way from a picture's file to its brush masks costs, after one round to warm up."""
+def measure_stages(segmenter: Segmenter, data: bytes, *, rounds: int) -> dict[str, StageCost]:
+    """What each stage of the way from an image's file to its brush masks costs, after one round to warm up."""
     meters = []
     for _ in range(rounds + 1):
         meters.append(Meter(segmenter.device))
-        with observed(meters[-1]):
-            with stage("decode"):
-                image = decode(picture, DecodeLimits())
-            tree = segmenter.tree(image)
-            with stage("encode"):
+        with record_spans(meters[-1]):
+            with span("decode"):
+                image = decode(data, DecodeLimits())
+            tree = segmenter.segment(image)
+            with span("encode"):
                 labels = tree.labels(Level.AUTO)
                 for segment in range(tree.segments(Level.AUTO)):
                     brush.encode(labels == segment)
@@ -101,29 +101,29 @@ def measure_stages(segmenter: Segmenter, picture: bytes, *, rounds: int) -> dict
     }
 
 
-def compare_with_plain(segmenter: Segmenter, picture: bytes) -> Comparison:
+def compare_with_reference(segmenter: Segmenter, data: bytes) -> Comparison:
     """The method's published form in our way and in the papers' own, on the same evidence."""
     segmenter = published_form(segmenter)
-    image = decode(picture, DecodeLimits())
+    image = decode(data, DecodeLimits())
     pixels = torch.tensor(image, device=segmenter.device)
-    evidence = segmenter.extractor.extract(pixels, segmenter.recipe.method.parts)
+    image_features = segmenter.backbone.extract(pixels, segmenter.preset.method.requires)
     begin = time.perf_counter()
-    ours = segmenter.recipe.method.tree(evidence, pixels).labels(Level.AUTO).astype(np.int64)
+    ours = segmenter.preset.method.build_tree(image_features, pixels).labels(Level.AUTO).astype(np.int64)
     middle = time.perf_counter()
-    plain = _numbers(plain_labels(segmenter.recipe.method, evidence, (image.shape[0], image.shape[1])))
+    plain = _numbers(reference_labels(segmenter.preset.method, image_features, (image.shape[0], image.shape[1])))
     end = time.perf_counter()
     return Comparison(middle - begin, end - middle, float((renumber(ours) == plain).mean()), int(ours.max()) + 1)
 
 
 def published_form(segmenter: Segmenter) -> Segmenter:
     """The same, cut no further than the method's own rule says and at evenly spaced thresholds, as in the papers."""
-    method = segmenter.recipe.method
+    method = segmenter.preset.method
     if isinstance(method, NCut | DiffCut):
         method = replace(method, max_leaves=None, thresholds=_THRESHOLDS)
-    return replace(segmenter, recipe=replace(segmenter.recipe, method=method, pamr=None))
+    return replace(segmenter, preset=replace(segmenter.preset, method=method, pamr=None))
 
 
-def made_picture(height: int = 480, width: int = 640, patches: int = 14) -> bytes:
+def synthetic_image(height: int = 480, width: int = 640, patches: int = 14) -> bytes:
     """A PNG of coloured patches with soft shading and grain, the same each time."""
     draw = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]

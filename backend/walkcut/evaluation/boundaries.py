@@ -11,9 +11,9 @@ from scipy.sparse.csgraph import maximum_flow
 from skimage.morphology import thin
 
 from walkcut.errors import SegmentationError
-from walkcut.evaluation.metrics import ScaleScores, check_scorable
+from walkcut.evaluation.metrics import OdsOis, check_scorable
 
-TOLERANCE = 0.0075  # of the picture's diagonal: BSDS's 4.3 pixels
+TOLERANCE = 0.0075  # of the image's diagonal: BSDS's 4.3 pixels
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class BoundaryCounts:
 def boundaries(labels: Integer[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
     """The thinned boundary of a label image, pixel for pixel the one in BSDS500's own files.
 
-    A pixel is on it if the 2×2 block that it begins, cut off at the picture's edge, holds two labels.
+    A pixel is on it if the 2×2 block that it begins, cut off at the image's edge, holds two labels.
     """
     block = np.pad(labels, ((0, 1), (0, 1)), mode="edge")
     corner = block[:-1, :-1]
@@ -67,9 +67,9 @@ def boundaries(labels: Integer[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
 def boundary_counts(
     machine: Bool[np.ndarray, "y x"], humans: Sequence[Bool[np.ndarray, "h w"]], *, tolerance: float = TOLERANCE
 ) -> BoundaryCounts:
-    """One picture's counts from the boundary of the machine and that of each human.
+    """One image's counts from the boundary of the machine and that of each human.
 
-    Pixels match one to one within `tolerance` of the picture's diagonal, separately for each human; a machine pixel
+    Pixels match one to one within `tolerance` of the image's diagonal, separately for each human; a machine pixel
     is right if it is matched to any human's. Raises `SegmentationError` where sizes differ.
     """
     distance = tolerance * float(np.hypot(*machine.shape))
@@ -90,8 +90,8 @@ def matched_pixels(
     """Which of the machine's boundary pixels, in reading order, are matched to a human's at most `distance` away.
 
     As many as a one-to-one matching can have. BSDS's program takes one of least total distance; here the nearest are
-    matched first. Counts for one human are the same; over all humans of a picture precision came out 0.15 points
-    higher (12 of BSDS's pictures at 3 granularities).
+    matched first. Counts for one human are the same; over all humans of an image precision came out 0.15 points
+    higher (12 of BSDS's images at 3 granularities).
     """
     near = _neighbours(machine, human, distance)
     partner = _nearest_first(near)
@@ -104,10 +104,10 @@ def _nearest_first(near: Int32[np.ndarray, "m d"]) -> Int32[np.ndarray, " m"]:
     """The human pixel that each machine pixel takes, or -1, when the pairs of each step match at once."""
     partner = np.full(len(near), -1, np.int32)
     free = np.ones(near.max(initial=-1) + 2, bool)  # the last is where number -1 looks, which is no pixel
-    for candidate in near.T:
-        taken = (partner < 0) & free[candidate]
-        partner[taken] = candidate[taken]
-        free[candidate[taken]] = False
+    for system in near.T:
+        taken = (partner < 0) & free[system]
+        partner[taken] = system[taken]
+        free[system[taken]] = False
     return partner
 
 
@@ -157,13 +157,13 @@ def _disc(distance: float) -> tuple[Int64[np.ndarray, " d"], Int64[np.ndarray, "
     return down[order], right[order]
 
 
-def boundary_scales(counts: Sequence[Sequence[BoundaryCounts]]) -> ScaleScores:
-    """ODS and OIS of the boundary F of pictures (outer) at granularities (inner), each as F of added-up counts.
+def boundary_scales(counts: Sequence[Sequence[BoundaryCounts]]) -> OdsOis:
+    """ODS and OIS of the boundary F of images (outer) at granularities (inner), each as F of added-up counts.
 
-    OIS adds up each picture's counts at its own best F. Granularities are not interpolated, as BSDS's program does
+    OIS adds up each image's counts at its own best F. Granularities are not interpolated, as BSDS's program does
     between thresholds. Raises `SegmentationError` where there is nothing to score.
     """
     check_scorable(len(counts), len(counts[0]) if counts else 0)
     pooled = [sum(column, BoundaryCounts()).f for column in zip(*counts, strict=True)]
     own = sum((max(row, key=lambda level: level.f) for row in counts), BoundaryCounts())
-    return ScaleScores(max(pooled), own.f, pooled.index(max(pooled)))
+    return OdsOis(max(pooled), own.f, pooled.index(max(pooled)))

@@ -1,7 +1,7 @@
-"""The classical segmenters that walkcut is compared with: scikit-image's and SciPy's, tuned on BSDS500's val pictures.
+"""The classical segmenters that walkcut is compared with: scikit-image's and SciPy's, tuned on BSDS500's val images.
 
-All work in CIELAB on a picture made so small that no method takes longer than a second; labels go back to the picture's
-size by nearest pixel. Tuning was for segmentation covering, of the best setting (ODS) first and of each picture's best
+All work in CIELAB on an image made so small that no method takes longer than a second; labels go back to the image's
+size by nearest pixel. Tuning was for segmentation covering, of the best setting (ODS) first and of each image's best
 (OIS) second. It showed: for Felzenszwalb and the normalised cut CIELAB is better than RGB, and twice as many pixels are
 no better; quickshift wants kernels far wider than its default; K-means is best with hardly any weight on position.
 """
@@ -25,10 +25,10 @@ from skimage.graph import cut_normalized, rag_mean_color
 from skimage.measure import label
 from skimage.segmentation import felzenszwalb, quickshift, slic
 
-from walkcut.evaluation.systems import Candidate
+from walkcut.evaluation.systems import System
 
 _REVISION: Final = 1  # raise it when the same settings give other segments
-_PIXELS: Final = 16  # of a superpixel in a tiny picture
+_PIXELS: Final = 16  # of a superpixel in a tiny image
 _SAMPLE: Final = 3000  # pixels that shape K-means' centres
 _STARTS: Final = 5  # of which K-means keeps the one with the least distortion
 
@@ -49,13 +49,13 @@ class _Method(Protocol):
         ...
 
     def partitions(self, lab: Float64[np.ndarray, "h w 3"]) -> Sequence[Integer[np.ndarray, "h w"]]:
-        """The segment of each pixel of a picture in CIELAB, at each of the settings."""
+        """The segment of each pixel of an image in CIELAB, at each of the settings."""
         ...
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A classical method on pictures scaled down to at most `side` pixels in height and width: a `Candidate`."""
+    """A classical method on images scaled down to at most `side` pixels in height and width: a `System`."""
 
     name: str
     method: _Method
@@ -77,10 +77,10 @@ class Peer:
         image: UInt8[np.ndarray, "y x 3"],
         parts: int = 0,  # noqa: ARG002 — no peer is told the truth
     ) -> Sequence[Integer[np.ndarray, "y x"]]:
-        """See `Candidate`."""
-        picture = Image.fromarray(image)
-        picture.thumbnail((self.side, self.side), Image.Resampling.BOX, reducing_gap=None)
-        lab = rgb2lab(np.asarray(picture))
+        """See `System`."""
+        thumbnail = Image.fromarray(image)
+        thumbnail.thumbnail((self.side, self.side), Image.Resampling.BOX, reducing_gap=None)
+        lab = rgb2lab(np.asarray(thumbnail))
         return [_enlarged(labels, image.shape[:2]) for labels in self.method.partitions(lab)]
 
 
@@ -100,7 +100,7 @@ class Felzenszwalb:
     settings: tuple[RegionSize, ...]
 
     def partitions(self, lab: Float64[np.ndarray, "h w 3"]) -> list[Integer[np.ndarray, "h w"]]:
-        """One run for each setting; colours are divided by 100, so that scales are those of pictures in [0, 1]."""
+        """One run for each setting; colours are divided by 100, so that scales are those of images in [0, 1]."""
         return [
             felzenszwalb(lab / 100, scale=setting.scale, sigma=setting.sigma, min_size=setting.min_size)
             for setting in self.settings
@@ -119,7 +119,7 @@ class SlicNCut:
     """SLIC superpixels (Achanta et al. 2012), their adjacency graph and its normalised cut (Shi & Malik 2000).
 
     An edge weighs `exp(-d² / variance)` for a distance `d` between mean colours, and no less than `least_weight`: of a
-    graph in several pieces the second eigenvector is not defined. BSDS500's val pictures get at most 176 superpixels;
+    graph in several pieces the second eigenvector is not defined. BSDS500's val images get at most 176 superpixels;
     more are hardly better, and beyond 201 scikit-image's ARPACK failed for a graph in pieces.
     """
 
@@ -184,7 +184,7 @@ class Quickshift:
 
 @dataclass(frozen=True)
 class Clusters(Setting):
-    """K-means' parameters: the number of clusters, and the least part of the picture that a segment takes."""
+    """K-means' parameters: the number of clusters, and the least part of the image that a segment takes."""
 
     k: int
     min_part: float
@@ -192,7 +192,7 @@ class Clusters(Setting):
 
 @dataclass(frozen=True)
 class ColourKMeans:
-    """K-means on CIELAB, lightness scaled by `lightness`, and position, the picture's longer side being `extent`.
+    """K-means on CIELAB, lightness scaled by `lightness`, and position, the image's longer side being `extent`.
 
     Segments are the connected parts of clusters; small ones give their pixels to the nearest segment.
     """
@@ -223,7 +223,7 @@ def linked(parent: Integer[np.ndarray, "h w"], kept: Bool[np.ndarray, "h w"]) ->
 
 
 def without_small(clusters: Integer[np.ndarray, "h w"], min_part: float) -> Integer[np.ndarray, "h w"]:
-    """The connected parts of clusters; those below `min_part` of the picture give their pixels to the nearest other.
+    """The connected parts of clusters; those below `min_part` of the image give their pixels to the nearest other.
 
     One segment where all are.
     """
@@ -290,7 +290,7 @@ _KMEANS: Final = ColourKMeans(
     )
 )
 
-PEERS: Final[Mapping[str, Candidate]] = {
+PEERS: Final[Mapping[str, System]] = {
     peer.name: peer
     for peer in (
         Peer("felzenszwalb", _FELZENSZWALB, side=240),

@@ -1,4 +1,4 @@
-"""How two label images of one picture overlap: the table that every region score is made of."""
+"""How two label images of one image overlap: the table that every region score is made of."""
 
 import numpy as np
 from jaxtyping import Int64, Integer

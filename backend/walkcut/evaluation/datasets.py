@@ -1,4 +1,4 @@
-"""Data sets in the folders in which their makers give them out, and any folder of pictures and label images.
+"""Data sets in the folders in which their makers give them out, and any folder of images and label images.
 
 What the numbers in a label image mean stands in `data/NAME.csv`, one row for each: the number, its own name, and the
 class under which it is scored (none: ignored). Classes are counted in the order of their first rows, a background
@@ -6,14 +6,14 @@ last: that is DiffCut's order, and the order decides ties of the matching. Sourc
 
 * coco-stuff-27: the 182 labels of COCO-Stuff (Caesar et al. 2018, labels.md; its PNGs hold the number less 1) under
   the 27 superclasses of its hierarchy, 12 of things and 15 of stuff, in the order of IIC's (Ji et al. 2019) curated
-  set. The papers speak of 2174 pictures; the list that DiffSeg's and DiffCut's authors give out names 2175.
+  set. The papers speak of 2174 images; the list that DiffSeg's and DiffCut's authors give out names 2175.
 * coco-object: the 80 things of the same PNGs; stuff and unlabelled pixels are background. DiffCut takes the same list.
 * cityscapes-27: labels 7 to 33 of Cityscapes' labelIds (Cordts et al. 2016, labels.py); 0 to 6 are void.
 * ade20k-150: the SceneParsing benchmark (Zhou et al. 2017). 0, "other", is ignored, which leaves the 150 classes of
   DiffCut's paper. Its program reads these files without that shift: 0 is scored as a class, and 150 (flag) ignored.
 * voc: PASCAL VOC 2012 (Everingham et al. 2015); 255 is the void around objects.
 * context: the 59 frequent classes of PASCAL Context (Mottaghi et al. 2014); whatever else, 0, is background.
-* bsds500: Arbeláez et al. 2011; each picture was cut into parts by several people, and parts have no classes.
+* bsds500: Arbeláez et al. 2011; each image was cut into parts by several people, and parts have no classes.
 """
 
 import csv
@@ -33,36 +33,36 @@ from walkcut.evaluation.ground_truth import IGNORE, LabelImage, Truth, human_seg
 from walkcut.images import DecodeLimits, decode
 
 _BACKGROUND: Final = "background"
-_PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
+_IMAGES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and its ground truth: one class map, or the partitions by several people."""
+    """An image and its ground truth: one class map, or the partitions by several people."""
 
     name: str
     image: Path
     truths: tuple[Truth, ...]
 
     def read(self) -> tuple[UInt8[np.ndarray, "y x 3"], tuple[Int64[np.ndarray, "y x"], ...]]:
-        """The picture and every truth, all of one size. Raises `ImageDecodeError` where a file does not allow it."""
+        """The image and every truth, all of one size. Raises `ImageDecodeError` where a file does not allow it."""
         image = decode(self.image.read_bytes(), DecodeLimits())
         truths = tuple(truth.read() for truth in self.truths)
         for truth, labels in zip(self.truths, truths, strict=True):
             if labels.shape != image.shape[:2]:
                 raise ImageDecodeError(
-                    f"{truth.path} has {labels.shape[1]} x {labels.shape[0]} pixels, but its picture {self.image} has "
-                    f"{image.shape[1]} x {image.shape[0]}. Put the truth of this very picture there, in its size."
+                    f"{truth.path} has {labels.shape[1]} x {labels.shape[0]} pixels, but its image {self.image} has "
+                    f"{image.shape[1]} x {image.shape[0]}. Put the truth of this very image there, in its size."
                 )
         return image, truths
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures with ground truth, and what the truth's labels mean.
+    """Images with ground truth, and what the truth's labels mean.
 
     `classes` are the names of labels 0, 1, …, and `ignore` is the label of pixels that are not scored. Without classes
-    truths are partitions, whose labels only tell parts from each other, and a picture may have several.
+    truths are partitions, whose labels only tell parts from each other, and an image may have several.
     """
 
     name: str
@@ -84,14 +84,14 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a data set's files lie below its home, one of `homes` below the user's folder, and where to get them.
+    """Where a data set's files lie below its home, one of `root_candidates` below the user's folder, and where to get them.
 
-    `{name}` stands for a picture's name and `{split}` for what the data set calls the split. The names are those in
-    the file `names`, or else of all pictures that are there.
+    `{name}` stands for an image's name and `{split}` for what the data set calls the split. The names are those in
+    the file `names`, or else of all images that are there.
     """
 
     source: str
-    homes: tuple[str, ...]
+    root_candidates: tuple[str, ...]
     image: str
     truth: str
     names: str = ""
@@ -103,7 +103,7 @@ _COCO: Final = _Layout(
     source="http://images.cocodataset.org/zips/val2017.zip (images), http://calvin.inf.ed.ac.uk/wp-content/uploads/"
     "data/cocostuffdataset/stuffthingmaps_trainval2017.zip (annotations) and https://github.com/google/diffseg "
     "(data/coco/Coco164kFull_Stuff_Coarse_7.txt)",
-    homes=("", "coco", "cocostuff", "dataset"),
+    root_candidates=("", "coco", "cocostuff", "dataset"),
     image="images/{split}/{name}.jpg",
     truth="annotations/{split}/{name}.png",
     names="Coco164kFull_Stuff_Coarse_7.txt",
@@ -114,37 +114,37 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     "coco-object": _COCO,
     "cityscapes-27": _Layout(
         source="https://www.cityscapes-dataset.com/downloads/ (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)",
-        homes=("", "cityscapes"),
+        root_candidates=("", "cityscapes"),
         image="leftImg8bit/{split}/{name}_leftImg8bit.png",
         truth="gtFine/{split}/{name}_gtFine_labelIds.png",
         wildcard="*/*",
     ),
     "ade20k-150": _Layout(
         source="http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
-        homes=("", "ADEChallengeData2016"),
+        root_candidates=("", "ADEChallengeData2016"),
         image="images/{split}/{name}.jpg",
         truth="annotations/{split}/{name}.png",
         splits={"val": "validation", "train": "training"},
     ),
     "voc": _Layout(
         source="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ (VOCtrainval_11-May-2012.tar)",
-        homes=("", "VOC2012", "VOCdevkit/VOC2012"),
+        root_candidates=("", "VOC2012", "VOCdevkit/VOC2012"),
         image="JPEGImages/{name}.jpg",
         truth="SegmentationClass/{name}.png",
         names="ImageSets/Segmentation/{split}.txt",
     ),
     "context": _Layout(
-        source="http://host.robots.ox.ac.uk/pascal/VOC/voc2010/ (VOCtrainval_03-May-2010.tar: pictures) and "
+        source="http://host.robots.ox.ac.uk/pascal/VOC/voc2010/ (VOCtrainval_03-May-2010.tar: images) and "
         "https://cs.stanford.edu/~roozbeh/pascal-context/ (labels, made into lists and PNGs of 60 classes by "
         "MMSegmentation's converter pascal_context.py)",
-        homes=("", "VOC2010", "VOCdevkit/VOC2010"),
+        root_candidates=("", "VOC2010", "VOCdevkit/VOC2010"),
         image="JPEGImages/{name}.jpg",
         truth="SegmentationClassContext/{name}.png",
         names="ImageSets/SegmentationContext/{split}.txt",
     ),
     "bsds500": _Layout(
         source="https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html (BSR_bsds500.tgz)",
-        homes=("", "BSR/BSDS500/data", "BSDS500/data", "data"),
+        root_candidates=("", "BSR/BSDS500/data", "BSDS500/data", "data"),
         image="images/{split}/{name}.jpg",
         truth="groundTruth/{split}/{name}.mat",
         splits={"val": "val", "train": "train", "test": "test"},
@@ -155,11 +155,11 @@ DATASETS: Final = (*_LAYOUTS, _FOLDER)
 
 
 def read_dataset(name: str, root: Path, split: str = "val") -> Dataset:
-    """Find the pictures and truths of a data set (one of `DATASETS`) in the folder `root`; pixels are read later.
+    """Find the images and truths of a data set (one of `DATASETS`) in the folder `root`; pixels are read later.
 
     The data set "folder" is one of your own:
 
-    * pictures: `images/SPLIT/STEM.jpg` (or PNG, …), or `images/STEM.jpg` where there are no splits
+    * images: `images/SPLIT/STEM.jpg` (or PNG, …), or `images/STEM.jpg` where there are no splits
     * truths: `labels/SPLIT/STEM.png` or `labels/STEM.png` likewise
     * `classes.txt`, if labels are classes: number n of a label image is the class in line n + 1, and 255 (65535 if
       there are more classes) is ignored. A class called "background" is one.
@@ -194,8 +194,8 @@ def _read_meaning(name: str) -> tuple[tuple[str, ...], dict[int, int]]:
 
 
 def _find(name: str, layout: _Layout, root: Path, split: str) -> list[tuple[str, Path, Path]]:
-    """Name, picture and truth of each example."""
-    home = _home(name, layout, root, split)
+    """Name, image and truth of each example."""
+    home = _find_root(name, layout, root, split)
     found = [
         (
             PurePosixPath(stem).name,
@@ -206,17 +206,15 @@ def _find(name: str, layout: _Layout, root: Path, split: str) -> list[tuple[str,
     ]
     missing = [str(path) for _, image, truth in found for path in (image, truth) if not path.is_file()]
     if missing or not found:
-        what = f"{len(missing)} files: {_some(missing)}" if missing else "all pictures"
-        raise SettingsError(
-            f"{home} lacks {what}. Each picture of {name} needs its truth: both are at {layout.source}."
-        )
+        what = f"{len(missing)} files: {_some(missing)}" if missing else "all images"
+        raise SettingsError(f"{home} lacks {what}. Each image of {name} needs its truth: both are at {layout.source}.")
     return found
 
 
-def _home(name: str, layout: _Layout, root: Path, split: str) -> Path:
-    """The first of the layout's homes that holds what tells the pictures' names."""
+def _find_root(name: str, layout: _Layout, root: Path, split: str) -> Path:
+    """The first of the layout's homes that holds what tells the images' names."""
     sign = (layout.names or layout.image.partition("{name}")[0]).format(split=split)
-    for home in layout.homes:
+    for home in layout.root_candidates:
         if (root / home / sign).exists():
             return root / home
     wanted = [path.format(split=split, name="NAME") for path in (layout.names, layout.image, layout.truth) if path]
@@ -224,57 +222,59 @@ def _home(name: str, layout: _Layout, root: Path, split: str) -> Path:
 
 
 def _names(layout: _Layout, home: Path, split: str) -> list[str]:
-    """The names of all pictures: from the list, in its order, or sorted."""
+    """The names of all images: from the list, in its order, or sorted."""
     if layout.names:
         return (home / layout.names.format(split=split)).read_text(encoding="utf-8").split()
     before, after = layout.image.format(name="*", split=split).split("*")
-    pictures = home.glob(before + layout.wildcard + after)
-    return sorted(path.relative_to(home).as_posix()[len(before) : -len(after)] for path in pictures)
+    images = home.glob(before + layout.wildcard + after)
+    return sorted(path.relative_to(home).as_posix()[len(before) : -len(after)] for path in images)
 
 
 def _read_folder(root: Path, split: str) -> Dataset:
     """A folder of one's own, see `read_dataset`."""
     part = split if (root / "images" / split).is_dir() else ""
-    images, labels, listed = root / "images" / part, root / "labels" / part, root / "classes.txt"
+    image_folder, labels, listed = root / "images" / part, root / "labels" / part, root / "classes.txt"
     classes = tuple(listed.read_text(encoding="utf-8").splitlines()) if listed.exists() else ()
-    pictures = [path for path in sorted(images.glob("*")) if path.suffix.lower() in _PICTURES]
-    truths = [_label_paths(labels, picture.stem) for picture in pictures]
-    _check_pictures(images, labels, pictures)
-    _check_truths(labels, dict(zip(pictures, truths, strict=True)), several=not classes)
+    image_paths = [path for path in sorted(image_folder.glob("*")) if path.suffix.lower() in _IMAGES]
+    truths = [_label_paths(labels, image.stem) for image in image_paths]
+    _check_images(image_folder, labels, image_paths)
+    _check_truths(labels, dict(zip(image_paths, truths, strict=True)), several=not classes)
     meaning = {**{label: label for label in range(len(classes))}, 255 if len(classes) <= 255 else 65535: IGNORE}
     examples = tuple(
-        Example(picture.stem, picture, tuple(LabelImage(path, meaning if classes else None) for path in paths))
-        for picture, paths in zip(pictures, truths, strict=True)
+        Example(image.stem, image, tuple(LabelImage(path, meaning if classes else None) for path in paths))
+        for image, paths in zip(image_paths, truths, strict=True)
     )
     return Dataset(_FOLDER, split, examples, classes)
 
 
 def _label_paths(labels: Path, stem: str) -> tuple[Path, ...]:
-    """The label images of one picture: one, or those of several people."""
+    """The label images of one image: one, or those of several people."""
     alone = labels / f"{stem}.png"
     return (alone,) if alone.is_file() else tuple(sorted(labels.glob(f"{escape(stem)}.*.png")))
 
 
-def _check_pictures(images: Path, labels: Path, pictures: Sequence[Path]) -> None:
-    if not pictures:
-        raise SettingsError(f"{images} holds no pictures. Place there STEM.jpg (or PNG, …), and {labels}/STEM.png.")
-    twins = [stem for stem, count in Counter(picture.stem for picture in pictures).items() if count > 1]
+def _check_images(image_folder: Path, labels: Path, image_paths: Sequence[Path]) -> None:
+    if not image_paths:
+        raise SettingsError(f"{image_folder} holds no images. Place there STEM.jpg (or PNG, …), and {labels}/STEM.png.")
+    twins = [stem for stem, count in Counter(image.stem for image in image_paths).items() if count > 1]
     if twins:
-        raise SettingsError(f"{images} holds several pictures of one stem: {_some(twins)}. Rename all but one of each.")
+        raise SettingsError(
+            f"{image_folder} holds several images of one stem: {_some(twins)}. Rename all but one of each."
+        )
 
 
 def _check_truths(labels: Path, truths: Mapping[Path, Sequence[Path]], *, several: bool) -> None:
-    bare = [picture.name for picture, paths in truths.items() if not paths]
+    bare = [image.name for image, paths in truths.items() if not paths]
     if bare:
         raise SettingsError(
-            f"{labels} holds no truth for {len(bare)} pictures: {_some(bare)}. Place there STEM.png for each, or "
+            f"{labels} holds no truth for {len(bare)} images: {_some(bare)}. Place there STEM.png for each, or "
             "STEM.1.png, STEM.2.png, … by several people."
         )
-    shared = [picture.name for picture, paths in truths.items() if len(paths) > 1]
+    shared = [image.name for image, paths in truths.items() if len(paths) > 1]
     if shared and not several:
         raise SettingsError(
             f"{labels} holds several truths for {_some(shared)}, but classes.txt makes their labels classes. Keep one "
-            "STEM.png for each picture, or remove classes.txt."
+            "STEM.png for each image, or remove classes.txt."
         )
 
 

@@ -1,4 +1,4 @@
-"""Pictures for a report: what a candidate made of them beside what a person did, and from coarse to fine."""
+"""Images for a report: what a candidate made of them beside what a person did, and from coarse to fine."""
 
 import base64
 import io
@@ -12,20 +12,20 @@ from PIL import Image
 from walkcut.evaluation.contingency import coarsened
 from walkcut.evaluation.datasets import Example
 from walkcut.evaluation.metrics import background_groups, primary_classes
-from walkcut.evaluation.runner import PictureResult, Run
+from walkcut.evaluation.runner import ImageResult, Run
 from walkcut.evaluation.scoring import Score
 from walkcut.segmentation.visualization import draw_overlay
 
 _SIDE = 400  # pixels of a figure's longer side
 _QUALITY = 80  # of its JPEG
 _SHADE = 4  # by which pixels that are not scored are darker
-_EACH = 3  # pictures of a rank
+_EACH = 3  # images of a rank
 _STEPS = 6  # of a granularity ladder
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn picture as a data URL, and what stands below it."""
+    """A drawn image as a data URL, and what stands below it."""
 
     url: str
     caption: str
@@ -33,7 +33,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture, how it ranks, its scores at the setting of the panel, and its figures.
+    """An image, how it ranks, its scores at the setting of the panel, and its figures.
 
     `figures` are the image, the prediction, the oracle-merged prediction and the first truth; `ladder` is the
     prediction from coarse to fine, empty for a candidate with one setting.
@@ -47,18 +47,18 @@ class Panel:
     ladder: tuple[Figure, ...]
 
 
-def panels(run: Run, results: Sequence[PictureResult], setting: str) -> list[Panel]:
-    """The pictures of best, median and worst covering at a setting, segmented once more; all of `results` in order."""
-    column = run.candidate.settings.index(setting)
+def panels(run: Run, results: Sequence[ImageResult], setting: str) -> list[Panel]:
+    """The images of best, median and worst covering at a setting, segmented once more; all of `results` in order."""
+    column = run.system.settings.index(setting)
     ranks = ranked(np.array([result.scores[column].covering for result in results]))
     return [_panel(run, run.dataset.examples[at], results[at], column, rank) for rank, at in ranks]
 
 
 def ranked(covering: Real[np.ndarray, " i"]) -> list[tuple[str, int]]:
-    """Rank and index of the best, the median and the worst pictures, from the best to the worst and none twice."""
+    """Rank and index of the best, the median and the worst images, from the best to the worst and none twice."""
     order = np.argsort(-covering, kind="stable")
     each = int(np.clip(len(order) // 3, 1, _EACH))
-    # Of one or two pictures, a later rank takes an earlier one's.
+    # Of one or two images, a later rank takes an earlier one's.
     ranks = {(len(order) - each) // 2: "median", 0: "best", len(order) - each: "worst"}
     return [(rank, int(at)) for start, rank in sorted(ranks.items()) for at in order[start : start + each]]
 
@@ -75,16 +75,16 @@ def ladder_columns(segments: Sequence[int]) -> list[int]:
     return list(dict.fromkeys(nearest.tolist()))
 
 
-def _panel(run: Run, example: Example, result: PictureResult, column: int, rank: str) -> Panel:
+def _panel(run: Run, example: Example, result: ImageResult, column: int, rank: str) -> Panel:
     image, truths = example.read()
     view, truth = run.protocol.view(image), run.protocol.truth(truths[0])
     answers = [run.protocol.scored(labels) for labels in run.segment(view, truth)]
     merged = oracle_merged_labels(run, answers[column], truth)
-    picture = Image.fromarray(view)
-    picture.thumbnail((_SIDE, _SIDE))
-    seen = np.asarray(picture)
+    thumbnail = Image.fromarray(view)
+    thumbnail.thumbnail((_SIDE, _SIDE))
+    seen = np.asarray(thumbnail)
     figures = (
-        Figure(_jpeg(seen), "picture"),
+        Figure(_jpeg(seen), "image"),
         Figure(_drawn(seen, answers[column]), f"prediction: {_counted(answers[column])}"),
         Figure(_drawn(seen, merged), f"oracle-merged: {_counted(merged)}"),
         Figure(_drawn(seen, truth, ignore=run.dataset.ignore), _truth_caption(run, truth, len(truths))),
@@ -107,7 +107,7 @@ def oracle_merged_labels(
 
 
 def _drawn(image: UInt8[np.ndarray, "y x 3"], labels: Integer[np.ndarray, "h w"], *, ignore: int | None = None) -> str:
-    """Labels of any size over the picture, which is dark where they are to be ignored."""
+    """Labels of any size over the image, which is dark where they are to be ignored."""
     height, width = image.shape[:2]
     scaled = np.asarray(Image.fromarray(labels.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST))
     drawn = draw_overlay(image, np.unique(scaled, return_inverse=True)[1].reshape(scaled.shape))
@@ -116,7 +116,7 @@ def _drawn(image: UInt8[np.ndarray, "y x 3"], labels: Integer[np.ndarray, "h w"]
 
 
 def _jpeg(pixels: UInt8[np.ndarray, "y x 3"]) -> str:
-    """A picture as a data URL."""
+    """An image as a data URL."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
@@ -130,8 +130,8 @@ def _truth_caption(run: Run, truth: Integer[np.ndarray, "y x"], people: int) -> 
     return f"truth: {', '.join(run.dataset.classes[label] for label in present)}{ignored}"
 
 
-def _step_caption(run: Run, result: PictureResult, column: int) -> str:
-    setting, score = run.candidate.settings[column], result.scores[column]
+def _step_caption(run: Run, result: ImageResult, column: int) -> str:
+    setting, score = run.system.settings[column], result.scores[column]
     at = "" if setting == str(score.segments) else f" at {setting}"
     return f"{_segments(score.segments)}{at}, covering {score.covering:.2f}"
 

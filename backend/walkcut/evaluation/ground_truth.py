@@ -19,7 +19,7 @@ _UNKNOWN: Final = -2
 _NUMBER_MODES: Final = frozenset({"1", "L", "P", "I", "I;16"})
 _STRETCHED: Final = {"L;2": 85, "L;4": 17}  # Pillow stretches greys of 2 and 4 bits to 0 … 255: divide by this
 # What Pillow and SciPy raise on damaged files, and on MATLAB's newest format.
-_DAMAGE: Final = (
+_DECODE_ERRORS: Final = (
     OSError,
     SyntaxError,
     ValueError,
@@ -60,7 +60,7 @@ class LabelImage:
 
 @dataclass(frozen=True)
 class HumanSegmentation:
-    """What one person (counted from 0) made of a picture: an entry of a BSDS500 `.mat` file."""
+    """What one person (counted from 0) made of an image: an entry of a BSDS500 `.mat` file."""
 
     path: Path
     person: int
@@ -70,7 +70,7 @@ class HumanSegmentation:
         try:
             people = loadmat(self.path, variable_names=["groundTruth"])["groundTruth"]
             labels = np.asarray(people[0, self.person]["Segmentation"][0, 0], np.int64)
-        except _DAMAGE as error:
+        except _DECODE_ERRORS as error:
             raise _damaged(self.path, error) from error
         return labels
 
@@ -82,7 +82,7 @@ def human_segmentations(path: Path) -> tuple[HumanSegmentation, ...]:
     """All segmentations in a BSDS500 file, counted without reading them. Raises as `HumanSegmentation.read`."""
     try:
         people = {variable: shape[1] for variable, shape, _ in whosmat(path)}["groundTruth"]
-    except _DAMAGE as error:
+    except _DECODE_ERRORS as error:
         raise _damaged(path, error) from error
     return tuple(HumanSegmentation(path, person) for person in range(people))
 
@@ -93,7 +93,7 @@ def _numbers(path: Path) -> Int64[np.ndarray, "y x"]:
         with Image.open(path, formats=["PNG"]) as image:
             mode, stretch = image.mode, _STRETCHED.get(str(image.tile[0].args), 1)
             numbers = np.asarray(image)
-    except _DAMAGE as error:
+    except _DECODE_ERRORS as error:
         raise _damaged(path, error) from error
     if mode not in _NUMBER_MODES:
         raise ImageDecodeError(

@@ -25,7 +25,7 @@ _GOAL: Final = 0.8  # of the score by full masks
 
 @dataclass(frozen=True)
 class Feedback:
-    """What one annotation of one picture brings: mean IoU over its `regions` by full masks, and after each click.
+    """What one annotation of one image brings: mean IoU over its `regions` by full masks, and after each click.
 
     Clicking ends when the goal, 80 % of the score by full masks, is reached and ten clicks are done, at the latest
     after 50; or when there is nothing left to click on.
@@ -98,7 +98,7 @@ def region_iou(truth: Int64[np.ndarray, "y x"], answer: Integer[np.ndarray, "y x
 
 
 def feedback_scores(dataset: Dataset, segmenter: Segmenter) -> Iterator[dict[str, list[Feedback]]]:
-    """For each picture, in its own size, and each of `GRANULARITIES` what each of the picture's annotations brings.
+    """For each image, in its own size, and each of `GRANULARITIES` what each of the image's annotations brings.
 
     Raises `SettingsError` for a data set with classes, whose truths are no annotations of single regions.
     """
@@ -108,19 +108,19 @@ def feedback_scores(dataset: Dataset, segmenter: Segmenter) -> Iterator[dict[str
         )
     for example in dataset.examples:
         image, truths = example.read()
-        tree = segmenter.tree(image)
+        tree = segmenter.segment(image)
         parts = [np.unique(truth, return_inverse=True)[1].reshape(truth.shape) + 1 for truth in truths]
         yield {
             name: [feedback(tree, truth, granularity) for truth in parts] for name, granularity in GRANULARITIES.items()
         }
 
 
-def summarise_feedback(pictures: Sequence[dict[str, list[Feedback]]]) -> dict[str, Any]:
+def summarise_feedback(images: Sequence[dict[str, list[Feedback]]]) -> dict[str, Any]:
     """For each granularity the means over all annotations, ready for JSON.
 
     `regions` is how many an annotation has. One whose goal was not reached counts with 50 clicks, and in `capped`.
     """
-    return {name: _summary([one for picture in pictures for one in picture[name]]) for name in pictures[0]}
+    return {name: _summary([one for image in images for one in image[name]]) for name in images[0]}
 
 
 def _summary(annotations: Sequence[Feedback]) -> dict[str, Any]:

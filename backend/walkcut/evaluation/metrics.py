@@ -18,7 +18,7 @@ class Counts:
     """Pixels of each class that are right (`tp`), wrongly given to it (`fp`) or missed (`fn`).
 
     The papers' averages (DWC supplement A) are two orders of the same steps. Globally averaged: add the counts of all
-    pictures, then take a score. Per-image averaged: take each picture's score, then their mean.
+    images, then take a score. Per-image averaged: take each image's score, then their mean.
     """
 
     tp: Int64[np.ndarray, " t"]
@@ -27,7 +27,7 @@ class Counts:
 
     @classmethod
     def zeros(cls, classes: int) -> "Counts":
-        """The counts of no picture: where a sum starts."""
+        """The counts of no image: where a sum starts."""
         nothing = np.zeros(classes, np.int64)
         return cls(nothing, nothing, nothing)
 
@@ -83,7 +83,7 @@ def matched_segments(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, " t"]
 
 
 def matched_counts(table: Int64[np.ndarray, "t s"]) -> Counts:
-    """One picture's counts under `matched_segments`, as DiffSeg's and DiffCut's programs take them.
+    """One image's counts under `matched_segments`, as DiffSeg's and DiffCut's programs take them.
 
     A pixel outside its class's segment is that class's `fn`; a pixel of another class in a class's segment is that
     class's `fp`. Extra segments match absent classes and so become their `fp`; only those beyond the number of classes
@@ -115,7 +115,7 @@ def background_groups(table: Int64[np.ndarray, "t s"], background: int = 0) -> I
     """For each segment where DiffCut's many-to-one background (supplement H, program) puts it.
 
     Foreground classes are matched first, without the background's pixels. The segments of classes that are in the
-    picture stay; all others, extra segments on an object among them, become one new segment, numbered `s`.
+    image stay; all others, extra segments on an object among them, become one new segment, numbered `s`.
     """
     foreground = np.delete(table, background, axis=0)
     present = foreground.any(axis=1)
@@ -175,7 +175,7 @@ def adjusted_rand_index(table: Int64[np.ndarray, "t s"]) -> float:
 
 
 def _margins(table: Int64[np.ndarray, "t s"]) -> tuple[Int64[np.ndarray, " t"], Int64[np.ndarray, " s"], int]:
-    """The pixels of each truth label, of each segment, and of the picture."""
+    """The pixels of each truth label, of each segment, and of the image."""
     return table.sum(axis=1), table.sum(axis=0), int(table.sum())
 
 
@@ -187,8 +187,8 @@ def _joined_pairs(table: Int64[np.ndarray, "t s"]) -> tuple[int, int, int, int]:
 
 
 @dataclass(frozen=True)
-class ScaleScores:
-    """The best score with one granularity for all pictures (ODS) and with each picture's own (OIS).
+class OdsOis:
+    """The best score with one granularity for all images (ODS) and with each image's own (OIS).
 
     `granularity` is the column of the ODS; the first of several.
     """
@@ -198,22 +198,22 @@ class ScaleScores:
     granularity: int
 
 
-def scale_scores(scores: Real[np.ndarray, "i g"], weights: Real[np.ndarray, " i"] | None = None) -> ScaleScores:
-    """ODS and OIS of scores of pictures (rows) at granularities (columns): Arbeláez et al. 2011.
+def ods_ois(scores: Real[np.ndarray, "i g"], weights: Real[np.ndarray, " i"] | None = None) -> OdsOis:
+    """ODS and OIS of scores of images (rows) at granularities (columns): Arbeláez et al. 2011.
 
-    A score is its mean over a picture's human truths. BSDS's program pools covering over pictures and humans: give
+    A score is its mean over an image's human truths. BSDS's program pools covering over images and humans: give
     the number of pixels times humans as `weights`; the Rand index and variation of information it averages with equal
     ones. For a distance pass its negative. Raises `SegmentationError` where there is nothing to score.
     """
     check_scorable(*scores.shape)
     means = np.average(scores, axis=0, weights=weights)
     best = int(means.argmax())
-    return ScaleScores(float(means[best]), float(np.average(scores.max(axis=1), weights=weights)), best)
+    return OdsOis(float(means[best]), float(np.average(scores.max(axis=1), weights=weights)), best)
 
 
-def check_scorable(pictures: int, granularities: int) -> None:
-    """Raise `SegmentationError` unless there is a picture and a granularity."""
-    if not (pictures and granularities):
+def check_scorable(images: int, granularities: int) -> None:
+    """Raise `SegmentationError` unless there is an image and a granularity."""
+    if not (images and granularities):
         raise SegmentationError(
-            f"no best of {pictures} pictures at {granularities} granularities: score at least one of each"
+            f"no best of {images} images at {granularities} granularities: score at least one of each"
         )

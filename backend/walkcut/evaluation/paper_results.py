@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """A row of a paper's table: with which recipe, model and data set it was got, and what it says.
+    """A row of a paper's table: with which preset, model and data set it was got, and what it says.
 
-    Scores are accumulated over pictures unless `averaging` says otherwise (DWC supplement, table 6).
+    Scores are accumulated over images unless `averaging` says otherwise (DWC supplement, table 6).
     """
 
     source: str
-    recipe: str
+    preset: str
     model: str
     dataset: str
     miou: float
@@ -21,9 +21,9 @@ class Published:
 
 
 def _dwc(
-    table: int, recipe: str, miou: float, accuracy: float | None = None, f1: float | None = None, model: str = "sd14"
+    table: int, preset: str, miou: float, accuracy: float | None = None, f1: float | None = None, model: str = "sd14"
 ) -> Published:
-    return Published(f"DWC table {table}", f"dwc-table{table}-{recipe}", model, "coco-stuff-27", miou, accuracy, f1)
+    return Published(f"DWC table {table}", f"dwc-table{table}-{preset}", model, "coco-stuff-27", miou, accuracy, f1)
 
 
 _BEST = "dwc-table3-manc-16-32-64"
@@ -81,8 +81,8 @@ PUBLISHED: tuple[Published, ...] = (
     Published("DiffSeg table 2", "diffseg-table2-320", "sd14", "cityscapes-27", 15.2, 67.3),
     Published("DiffSeg table 2", "diffseg-table2", "sd14", "cityscapes-27", 21.2, 76.0),
     *(
-        Published("DiffCut table 1", recipe, model, dataset, miou)
-        for recipe, model, scores in (
+        Published("DiffCut table 1", preset, model, dataset, miou)
+        for preset, model, scores in (
             ("diffcut-table1", "ssd1b", (65.2, 56.5, 34.1, 49.1, 30.6, 44.3)),
             ("diffcut-table1-diffseg", "sd14", (49.8, 48.8, 23.2, 44.2, 16.8, 37.7)),
             ("diffcut-table1-maskcut", "dino", (53.8, 43.4, 30.1, 41.7, 18.7, 35.7)),
@@ -94,7 +94,7 @@ PUBLISHED: tuple[Published, ...] = (
 )
 
 
-def published_rows(recipe: str, model: str, dataset: str) -> tuple[Published, ...]:
+def published_rows(preset: str, model: str, dataset: str) -> tuple[Published, ...]:
     """What the papers report for this."""
-    wanted = (recipe, model, dataset)
-    return tuple(row for row in PUBLISHED if (row.recipe, row.model, row.dataset) == wanted)
+    wanted = (preset, model, dataset)
+    return tuple(row for row in PUBLISHED if (row.preset, row.model, row.dataset) == wanted)

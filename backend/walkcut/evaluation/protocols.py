@@ -1,8 +1,8 @@
-"""The papers' ways to show pictures to a method and to score its answer, and the plain way.
+"""The papers' ways to show images to a method and to score its answer, and the plain way.
 
 Facts about DiffSeg and DiffCut are those of the authors' programs (google/diffseg: `data/*/`, `diffseg/utils.py`;
 PaulCouairon/DiffCut: `dataloader/iterator.py`, `eval_diffcut.py`). In all protocols segments are matched to classes
-picture by picture (`metrics.matched_counts`).
+image by image (`metrics.matched_counts`).
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ from walkcut.evaluation.metrics import merge_background
 
 @dataclass(frozen=True)
 class Square:
-    """A centred square of a picture, scaled.
+    """A centred square of an image, scaled.
 
-    Its side is `trim` pixels less than the picture's shorter side; the method sees it with a side of `seen` pixels,
+    Its side is `trim` pixels less than the image's shorter side; the method sees it with a side of `seen` pixels,
     and the answer is scored with a side of `scored` pixels. Half of an odd margin is rounded down, or, `to_even`, to
     the even number, as in torchvision's CenterCrop.
     """
@@ -35,7 +35,7 @@ class Square:
     to_even: bool = False
 
     def cut(self, pixels: Shaped[np.ndarray, "y x *c"]) -> Shaped[np.ndarray, "s s *c"]:
-        """The square of a picture or a truth, not yet scaled."""
+        """The square of an image or a truth, not yet scaled."""
         height, width = pixels.shape[:2]
         side = min(height, width) - self.trim
         top, left = (round(rest / 2) if self.to_even else rest // 2 for rest in (height - side, width - side))
@@ -44,10 +44,10 @@ class Square:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a method sees of a picture, and how its answer becomes a table of overlaps with the truth.
+    """What a method sees of an image, and how its answer becomes a table of overlaps with the truth.
 
-    Without a `square` it is the whole picture in its own size. `merges_background`: where a data set has a background
-    class, whatever segments match no other class of the picture become one before scoring: the truth helps (DiffCut
+    Without a `square` it is the whole image in its own size. `merges_background`: where a data set has a background
+    class, whatever segments match no other class of the image become one before scoring: the truth helps (DiffCut
     supplement H). `void_is_background`: there, ignored pixels are scored as background.
     """
 
@@ -57,7 +57,7 @@ class Protocol:
     void_is_background: bool = False
 
     def view(self, image: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture that the method is given.
+        """The image that the method is given.
 
         Scaled bilinearly between pixel centres and without smoothing, as in both programs, however much it shrinks.
         They go on with fractions; here colours are rounded to whole numbers.
@@ -122,7 +122,7 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType(
             Protocol("diffseg", _DIFFSEG),
             # Its program merges the background before PAMR, and takes VOC's void for background.
             Protocol("diffcut", Square(seen=1024, scored=128, trim=1, to_even=True), void_is_background=True),
-            # Every picture in its own size, and no help from the truth.
+            # Every image in its own size, and no help from the truth.
             Protocol("native", square=None, merges_background=False),
         )
     }

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from walkcut.backbones import Evidence
+from walkcut.backbones import ImageFeatures
 from walkcut.segmentation.algorithms.diffseg import anchor_points
 from walkcut.segmentation.algorithms.graph import Cut
 from walkcut.segmentation.algorithms.ncut import StoppingRule
@@ -23,29 +23,29 @@ _CHANNELS = 256  # of all pixels' features held at a time, so that any machine h
 _THRESHOLDS = 100  # where the papers name no number
 
 
-def plain_labels(method: Method, evidence: Evidence, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def reference_labels(method: Method, image_features: ImageFeatures, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
     """The segment of each pixel by the method's published form, cut as far as its rule says.
 
     Raises `TypeError` for methods that no paper tells: there are `NCut` on an affinity, `DiffCut` and `DiffSeg`.
     """
     match method:
         case NCut(affinity=("dot" | "cosine") as affinity, walk_steps=steps, rule=rule, thresholds=thresholds):
-            P, grid = plain_aggregate(evidence)
+            P, grid = reference_aggregate(image_features)
             F = _repeated_product(P, steps)
             unit = normalize(F, dim=1) if affinity == "cosine" else F
-            segments = plain_partition(unit @ unit.T, rule, thresholds or _THRESHOLDS)
-            return plain_assignment(F, segments, grid, size, normalised=True)
+            segments = reference_partition(unit @ unit.T, rule, thresholds or _THRESHOLDS)
+            return reference_assignment(F, segments, grid, size, normalised=True)
         case DiffCut(rule=rule, exponent=exponent, thresholds=thresholds):
-            unit = normalize(patch_features(evidence), dim=2)
+            unit = normalize(patch_features(image_features), dim=2)
             F, grid = unit.flatten(0, 1), (unit.shape[0], unit.shape[1])
             cosine = F @ F.T
             A = ((cosine - cosine.min()) / (cosine.max() - cosine.min())) ** exponent
-            return plain_assignment(
-                F, plain_partition(A, rule, thresholds or _THRESHOLDS), grid, size, normalised=False
+            return reference_assignment(
+                F, reference_partition(A, rule, thresholds or _THRESHOLDS), grid, size, normalised=False
             )
         case DiffSeg(refine=False):
-            P, grid = plain_aggregate(evidence)
-            proposals = plain_merging(P, anchor_points(grid, method.anchors), method)
+            P, grid = reference_aggregate(image_features)
+            proposals = reference_merging(P, anchor_points(grid, method.anchors), method)
             return interpolate(proposals.unflatten(1, grid)[None], size=size, mode="bilinear", align_corners=False)[
                 0
             ].argmax(0)
@@ -53,12 +53,12 @@ def plain_labels(method: Method, evidence: Evidence, size: tuple[int, int]) -> I
             raise TypeError(f"no paper tells {method}")
 
 
-def plain_aggregate(evidence: Evidence) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
+def reference_aggregate(image_features: ImageFeatures) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
     """The four-dimensional tensors of all levels on the finest grid, weighted by their sides (DiffSeg Eq. 2-3)."""
-    grid = max((level.grid for level in evidence.maps), key=lambda sides: sides[0] * sides[1])
-    sides = [(height * width) ** 0.5 for height, width in (level.grid for level in evidence.maps)]
-    total = torch.zeros(*grid, *grid, device=evidence.maps[0].weights.device)
-    for side, level in zip(sides, evidence.maps, strict=True):
+    grid = max((level.grid for level in image_features.maps), key=lambda sides: sides[0] * sides[1])
+    sides = [(height * width) ** 0.5 for height, width in (level.grid for level in image_features.maps)]
+    total = torch.zeros(*grid, *grid, device=image_features.maps[0].weights.device)
+    for side, level in zip(sides, image_features.maps, strict=True):
         height, width = level.grid
         S = level.weights.reshape(height, width, height, width)
         targets = interpolate(S.flatten(0, 1)[:, None], size=grid, mode="bilinear", align_corners=False)
@@ -68,13 +68,13 @@ def plain_aggregate(evidence: Evidence) -> tuple[Float[Tensor, "n n"], tuple[int
     return total.flatten(2).flatten(0, 1), grid
 
 
-def plain_partition(A: Float[Tensor, "n n"], rule: StoppingRule, thresholds: int) -> list[Int64[Tensor, " _"]]:
+def reference_partition(A: Float[Tensor, "n n"], rule: StoppingRule, thresholds: int) -> list[Int64[Tensor, " _"]]:
     """The nodes of each segment: bisection by the second eigenvector, again and again, until the rule stops it."""
     parts, segments = [torch.arange(len(A), device=A.device)], []
     while parts:
         part = parts.pop()
         cut = _best_cut(A[part][:, part], thresholds) if len(part) > 1 else None
-        if cut is not None and rule.wants(cut):
+        if cut is not None and rule.accepts(cut):
             parts += [part[cut.side], part[~cut.side]]
         else:
             segments.append(part)
@@ -101,7 +101,7 @@ def _best_cut(A: Float[Tensor, "n n"], thresholds: int) -> Cut | None:
     return Cut(side, cost, float(A[side][:, ~side].sum()), float(edges.sum()), int((edges > 0).sum()))
 
 
-def plain_assignment(
+def reference_assignment(
     F: Float[Tensor, "n c"],
     segments: Sequence[Int64[Tensor, " _"]],
     grid: tuple[int, int],
@@ -122,21 +122,21 @@ def plain_assignment(
     return (products / norms.sqrt()).argmax(0)
 
 
-def plain_merging(P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], settings: DiffSeg) -> Float[Tensor, "k n"]:
+def reference_merging(P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], settings: DiffSeg) -> Float[Tensor, "k n"]:
     """The object proposals: anchors take in all maps like them, then each other, pair by pair (DiffSeg 3.2)."""
-    proposals = torch.stack([P[plain_divergence(P[point], P) < settings.threshold].mean(0) for point in points])
+    proposals = torch.stack([P[reference_divergence(P[point], P) < settings.threshold].mean(0) for point in points])
     for _ in range(settings.rounds - 1):
         free, merged = torch.ones(len(proposals), dtype=torch.bool), []
         for number, proposal in enumerate(proposals):
             if free[number]:
-                near = plain_divergence(proposal, proposals) < settings.threshold
+                near = reference_divergence(proposal, proposals) < settings.threshold
                 merged.append(proposals[near].mean(0))
                 free &= ~near.cpu()
         proposals = torch.stack(merged)
     return proposals
 
 
-def plain_divergence(p: Float[Tensor, " n"], Q: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
+def reference_divergence(p: Float[Tensor, " n"], Q: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
     """`½ (KL(p‖q) + KL(q‖p))` of one map and each of the others (DiffSeg Eq. 5)."""
     ratio = p.log() - Q.log()
     return ((p * ratio).sum(1) - (Q * ratio).sum(1)) / 2

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file that needs nothing beside it: scores, plots and pictures."""
+"""An evaluation as one HTML file that needs nothing beside it: scores, plots and images."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from walkcut.evaluation.figures import panels
 from walkcut.evaluation.paper_results import Published
-from walkcut.evaluation.runner import PictureResult, Run
+from walkcut.evaluation.runner import ImageResult, Run
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Outcome:
     """A run with what came of it; `summary` is `summarise`'s."""
 
     run: Run
-    results: tuple[PictureResult, ...]
+    results: tuple[ImageResult, ...]
     summary: Mapping[str, Any]
 
 
 def report_page(outcomes: Sequence[Outcome], published: Sequence[Published], facts: Mapping[str, str]) -> str:
-    """The page: the first outcome is the one that is reported, the others are its peers on the same pictures.
+    """The page: the first outcome is the one that is reported, the others are its peers on the same images.
 
     `published` are the papers' figures for the first, and `facts` stand in the page's head, by their names.
     """
@@ -46,7 +46,7 @@ def report_page(outcomes: Sequence[Outcome], published: Sequence[Published], fac
         table=score_table(summaries),
         published=[(row, *_both(row, first.summary)) for row in published],
         plots=[score_plot(title, measure, summaries) for title, measure in _PLOTTED],
-        marks=marks(len(summaries)),
+        series_styles=series_styles(len(summaries)),
         box=_BOX,
         panels=[(rank, list(group)) for rank, group in groupby(shown, key=lambda panel: panel.rank)],
         ladders=[next(group) for _, group in groupby(shown, key=lambda panel: panel.rank)],
@@ -57,7 +57,7 @@ _COLOURS: Final = 6  # the page's stylesheet has a lighter and a darker one of e
 _SHAPES: Final = ("round", "square")
 
 
-def marks(count: int) -> list[str]:
+def series_styles(count: int) -> list[str]:
     """What tells candidates apart: a colour, and round marks on whole lines or square ones on dashed lines.
 
     Names of the stylesheet's classes; the first twelve differ, then they come again.
@@ -208,7 +208,7 @@ def score_plot(title: str, measure: str, summaries: Sequence[Mapping[str, Any]])
     y = _Scale(low / 10, high / 10, _BOX.bottom, _BOX.top)
     points = [_points(summary, measure, x, y) for summary in summaries]
     joined = [_joined(line) for line in points]
-    labels = apart([line[-1].y for line in joined], _LABEL_HEIGHT, _BOX.bottom)
+    labels = spread_labels([line[-1].y for line in joined], _LABEL_HEIGHT, _BOX.bottom)
     names = [summary["candidate"] for summary in summaries]
     return Plot(
         title,
@@ -242,7 +242,7 @@ def _joined(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(highest[group] for group in sorted(highest))
 
 
-def apart(heights: Sequence[float], distance: float, bottom: float) -> list[float]:
+def spread_labels(heights: Sequence[float], distance: float, bottom: float) -> list[float]:
     """The heights, in their order, lowered until they are a distance apart and raised until none is below `bottom`."""
     order = np.argsort(heights, kind="stable")
     steps = distance * np.arange(len(order))

@@ -1,4 +1,4 @@
-"""A run: every picture of a data set segmented by a candidate and scored, with a file that a later run goes on with."""
+"""A run: every image of a data set segmented by a candidate and scored, with a file that a later run goes on with."""
 
 import json
 import time
@@ -16,16 +16,16 @@ from walkcut.evaluation.boundaries import boundaries
 from walkcut.evaluation.datasets import Dataset, Example
 from walkcut.evaluation.protocols import Protocol
 from walkcut.evaluation.scoring import Score, score
-from walkcut.evaluation.systems import Candidate
+from walkcut.evaluation.systems import System
 
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class PictureResult:
-    """A picture's scores at each of the candidate's settings, and what it took.
+class ImageResult:
+    """An image's scores at each of the candidate's settings, and what it took.
 
-    `weight` is the number of pixels times that of truths, by which BSDS's program pools pictures.
+    `weight` is the number of pixels times that of truths, by which BSDS's program pools images.
     """
 
     name: str
@@ -39,7 +39,7 @@ class PictureResult:
         return {"name": self.name, "seconds": self.seconds, "weight": self.weight, "scores": scores}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "PictureResult":
+    def from_json(cls, document: Mapping[str, Any]) -> "ImageResult":
         """What `to_json` gave."""
         scores = tuple(Score.from_json(each) for each in document["scores"])
         return cls(document["name"], document["seconds"], document["weight"], scores)
@@ -49,7 +49,7 @@ class PictureResult:
 class Run:
     """Which candidate is scored on what, and how; at `boundary_settings` boundaries too, which takes the longest."""
 
-    candidate: Candidate
+    system: System
     dataset: Dataset
     protocol: Protocol
     boundary_settings: frozenset[str] = frozenset()
@@ -59,17 +59,17 @@ class Run:
         """All that changes the results."""
         return {
             "format": _FORMAT,
-            "candidate": self.candidate.name,
-            "version": self.candidate.version,
-            "settings": list(self.candidate.settings),
+            "candidate": self.system.name,
+            "version": self.system.version,
+            "settings": list(self.system.settings),
             "dataset": self.dataset.name,
             "split": self.dataset.split,
             "protocol": self.protocol.name,
             "boundaries": sorted(self.boundary_settings),
         }
 
-    def results(self, record: Path | None = None) -> Iterator[PictureResult]:
-        """Each picture's result, in the data set's order; those in the file `record` are taken from it, others added.
+    def results(self, record: Path | None = None) -> Iterator[ImageResult]:
+        """Each image's result, in the data set's order; those in the file `record` are taken from it, others added.
 
         Raises `SettingsError` where the file is of another run.
         """
@@ -86,9 +86,9 @@ class Run:
         self, view: UInt8[np.ndarray, "y x 3"], truth: Int64[np.ndarray, "h w"]
     ) -> Sequence[Integer[np.ndarray, "_ _"]]:
         """The candidate's answers for a view, at each of its settings."""
-        return self.candidate.segment(view, max(1, len(np.setdiff1d(truth, self.dataset.ignore))))
+        return self.system.segment(view, max(1, len(np.setdiff1d(truth, self.dataset.ignore))))
 
-    def _score(self, example: Example) -> PictureResult:
+    def _score(self, example: Example) -> ImageResult:
         image, truths = example.read()
         view = self.protocol.view(image)
         seen = [self.protocol.truth(truth) for truth in truths]
@@ -98,11 +98,11 @@ class Run:
         drawn = [boundaries(truth) for truth in seen] if self.boundary_settings else []
         scores = tuple(
             score(labels, seen, self.dataset, self.protocol, drawn if setting in self.boundary_settings else ())
-            for setting, labels in zip(self.candidate.settings, answers, strict=True)
+            for setting, labels in zip(self.system.settings, answers, strict=True)
         )
-        return PictureResult(example.name, seconds, int(np.sum([truth.size for truth in seen])), scores)
+        return ImageResult(example.name, seconds, int(np.sum([truth.size for truth in seen])), scores)
 
-    def _recorded(self, record: Path) -> dict[str, PictureResult]:
+    def _recorded(self, record: Path) -> dict[str, ImageResult]:
         """The results that the file holds already; a line that was cut off by the end of its run is forgotten."""
         if not record.exists() or not record.stat().st_size:
             record.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class Run:
         if lines and not lines[-1].endswith("\n"):
             record.write_text(header + "".join(lines[:-1]))
             lines = lines[:-1]
-        results = [PictureResult.from_json(json.loads(line)) for line in lines]
+        results = [ImageResult.from_json(json.loads(line)) for line in lines]
         return {result.name: result for result in results}
 
 

@@ -1,4 +1,4 @@
-"""One segmentation of one picture against all that people said of it."""
+"""One segmentation of one image against all that people said of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,11 +24,11 @@ MEASURES = ("covering", "variation", "rand", "accuracy", "f1", "miou", "accuracy
 
 @dataclass(frozen=True)
 class Score:
-    """All measures of a segmentation; each is the mean over a picture's truths.
+    """All measures of a segmentation; each is the mean over an image's truths.
 
-    `accuracy`, `f1` and `miou` are those of the picture by itself, under one-to-one matching, and with `_oracle` after
+    `accuracy`, `f1` and `miou` are those of the image by itself, under one-to-one matching, and with `_oracle` after
     segments of one class were merged. `counts` and `counts_oracle` are there where the data set has classes, so that
-    they can be added over pictures, and `boundary` where it was asked for.
+    they can be added over images, and `boundary` where it was asked for.
     """
 
     segments: int

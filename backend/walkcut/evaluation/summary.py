@@ -1,4 +1,4 @@
-"""What a run comes to: one number per measure and setting, and the best setting for all pictures and for each."""
+"""What a run comes to: one number per measure and setting, and the best setting for all images and for each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,31 +6,31 @@ from typing import Any
 import numpy as np
 
 from walkcut.evaluation.boundaries import boundary_scales
-from walkcut.evaluation.metrics import Counts, ScaleScores, scale_scores
-from walkcut.evaluation.runner import PictureResult, Run
+from walkcut.evaluation.metrics import Counts, OdsOis, ods_ois
+from walkcut.evaluation.runner import ImageResult, Run
 from walkcut.evaluation.scoring import MEASURES
 
 _SUMMED = ("accuracy", "f1", "mean_iou")
 
 
-def summarise(run: Run, results: Sequence[PictureResult]) -> dict[str, Any]:
+def summarise(run: Run, results: Sequence[ImageResult]) -> dict[str, Any]:
     """The scores of a run, ready for JSON.
 
-    Covering is pooled over pictures and people as BSDS's program does, all else is averaged over pictures. `accuracy`,
-    `f1`, `miou_hungarian` and `miou_oracle` are those at the setting of the best covering: accumulated over pictures
+    Covering is pooled over images and people as BSDS's program does, all else is averaged over images. `accuracy`,
+    `f1`, `miou_hungarian` and `miou_oracle` are those at the setting of the best covering: accumulated over images
     where the data set has classes, as in the papers' main tables, and averaged where it has none; `per_image` and
     `settings` hold the averages, `settings` those of every setting.
     """
     weights = np.array([result.weight for result in results], np.float64)
-    covering = scale_scores(_matrix(results, "covering"), weights)
-    variation = scale_scores(-_matrix(results, "variation"))
-    rand = scale_scores(_matrix(results, "rand"))
-    rows = [_setting(results, column, name, weights) for column, name in enumerate(run.candidate.settings)]
+    covering = ods_ois(_matrix(results, "covering"), weights)
+    variation = ods_ois(-_matrix(results, "variation"))
+    rand = ods_ois(_matrix(results, "rand"))
+    rows = [_setting(results, column, name, weights) for column, name in enumerate(run.system.settings)]
     at_best = rows[covering.granularity]
     return {
         **run.fingerprint,
         "settings": rows,
-        "pictures": len(results),
+        "images": len(results),
         "seconds_per_image": float(np.mean([result.seconds for result in results])),
         "ods_setting": at_best["setting"],
         "covering_ods": covering.ods,
@@ -60,8 +60,8 @@ def at_segments(summary: Mapping[str, Any], segments: float) -> dict[str, float]
     }
 
 
-def _setting(results: Sequence[PictureResult], column: int, name: str, weights: np.ndarray) -> dict[str, Any]:
-    """The averages over pictures at one setting."""
+def _setting(results: Sequence[ImageResult], column: int, name: str, weights: np.ndarray) -> dict[str, Any]:
+    """The averages over images at one setting."""
     scores = [result.scores[column] for result in results]
     row: dict[str, Any] = {"setting": name, "segments": float(np.mean([score.segments for score in scores]))}
     row |= {measure: float(np.mean([getattr(score, measure) for score in scores])) for measure in MEASURES}
@@ -69,7 +69,7 @@ def _setting(results: Sequence[PictureResult], column: int, name: str, weights: 
     return row
 
 
-def _totals(results: Sequence[PictureResult], best: ScaleScores) -> dict[str, float]:
+def _totals(results: Sequence[ImageResult], best: OdsOis) -> dict[str, float]:
     """Accuracy, F1 and mean IoU at the best setting: accumulated where there are classes, averaged where not."""
     scores = [result.scores[best.granularity] for result in results]
     matched = [score.counts for score in scores if score.counts is not None]
@@ -89,8 +89,8 @@ def _totals(results: Sequence[PictureResult], best: ScaleScores) -> dict[str, fl
     )
 
 
-def _boundary(results: Sequence[PictureResult]) -> dict[str, float]:
-    """The boundaries' F, best for all and for each picture, where it was measured."""
+def _boundary(results: Sequence[ImageResult]) -> dict[str, float]:
+    """The boundaries' F, best for all and for each image, where it was measured."""
     counts = [[score.boundary for score in result.scores if score.boundary is not None] for result in results]
     if not counts[0]:
         return {}
@@ -98,6 +98,6 @@ def _boundary(results: Sequence[PictureResult]) -> dict[str, float]:
     return {"boundary_f_ods": found.ods, "boundary_f_ois": found.ois}
 
 
-def _matrix(results: Sequence[PictureResult], measure: str) -> np.ndarray:
-    """The measure of each picture (rows) at each setting (columns)."""
+def _matrix(results: Sequence[ImageResult], measure: str) -> np.ndarray:
+    """The measure of each image (rows) at each setting (columns)."""
     return np.array([[getattr(score, measure) for score in result.scores] for result in results])

@@ -1,4 +1,4 @@
-"""Whatever is evaluated: it segments a picture once for each of its settings."""
+"""Whatever is evaluated: it segments an image once for each of its settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +9,13 @@ from jaxtyping import Integer, UInt8
 
 from walkcut.hierarchy.granularity import Granularity, Level
 from walkcut.segmentation.methods.flat import KMeans
-from walkcut.segmentation.presets import read_recipe
+from walkcut.segmentation.presets import find_preset
 from walkcut.segmentation.segmenter import Segmenter
 
 
 @runtime_checkable
-class Candidate(Protocol):
-    """A way to segment pictures, with one or more settings of how fine it is."""
+class System(Protocol):
+    """A way to segment images, with one or more settings of how fine it is."""
 
     @property
     def name(self) -> str:
@@ -32,10 +32,10 @@ class Candidate(Protocol):
         """The names of its settings."""
         ...
 
-    def segment(self, image: UInt8[np.ndarray, "y x 3"], parts: int) -> Sequence[Integer[np.ndarray, "y x"]]:
+    def segment(self, image: UInt8[np.ndarray, "y x 3"], requires: int) -> Sequence[Integer[np.ndarray, "y x"]]:
         """The segment of each pixel, from 0 without gaps, at each of the settings.
 
-        `parts` is how many parts the truth has: for what the papers let know it, and for nobody else.
+        `requires` is how many parts the truth has: for what the papers let know it, and for nobody else.
         """
         ...
 
@@ -44,7 +44,7 @@ BASELINES = ("diffseg", "diffseg-table1-kmeans-c", "diffseg-table1-dbscan", "tok
 
 
 @dataclass(frozen=True)
-class TreeCandidate:
+class TreeSystem:
     """walkcut itself: one tree, cut at several granularities."""
 
     segmenter: Segmenter
@@ -52,8 +52,8 @@ class TreeCandidate:
 
     @property
     def name(self) -> str:
-        """The recipe's name."""
-        return self.segmenter.recipe.name
+        """The preset's name."""
+        return self.segmenter.preset.name
 
     @property
     def version(self) -> str:
@@ -65,24 +65,24 @@ class TreeCandidate:
         """The granularities."""
         return tuple(str(granularity) for granularity in self.granularities)
 
-    def segment(self, image: UInt8[np.ndarray, "y x 3"], parts: int) -> Sequence[Integer[np.ndarray, "y x"]]:
-        """See `Candidate`."""
-        tree = self._informed(parts).tree(image)
+    def segment(self, image: UInt8[np.ndarray, "y x 3"], requires: int) -> Sequence[Integer[np.ndarray, "y x"]]:
+        """See `System`."""
+        tree = self._informed(requires).segment(image)
         return [tree.labels(granularity) for granularity in self.granularities]
 
-    def _informed(self, parts: int) -> Segmenter:
+    def _informed(self, requires: int) -> Segmenter:
         """The segmenter; K-means without a number of clusters of its own takes the truth's (DiffSeg's K-Means-S)."""
-        recipe = self.segmenter.recipe
-        if recipe.method != KMeans(clusters=None):
+        preset = self.segmenter.preset
+        if preset.method != KMeans(clusters=None):
             return self.segmenter
-        return replace(self.segmenter, recipe=replace(recipe, method=KMeans(parts)))
+        return replace(self.segmenter, preset=replace(preset, method=KMeans(requires)))
 
 
-def baseline_candidates(segmenter: Segmenter) -> tuple[TreeCandidate, ...]:
+def baseline_systems(segmenter: Segmenter) -> tuple[TreeSystem, ...]:
     """The papers' baselines on the same model, as far as it gives what they need, each with its own answer."""
-    recipes = [read_recipe(name) for name in BASELINES]
+    presets = [find_preset(name) for name in BASELINES]
     return tuple(
-        TreeCandidate(replace(segmenter, recipe=recipe), (Level.AUTO,))
-        for recipe in recipes
-        if recipe.method.parts <= segmenter.extractor.offers and recipe != segmenter.recipe
+        TreeSystem(replace(segmenter, preset=preset), (Level.AUTO,))
+        for preset in presets
+        if preset.method.requires <= segmenter.backbone.provides and preset != segmenter.preset
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def leaf_means(leaves: UInt16[np.ndarray, "y x"], features: Float[Tensor, "c h w"]) -> Float16[np.ndarray, "k c"]:
-    """Each leaf's mean of the features, up to one factor for the whole picture, so that half precision holds them.
+    """Each leaf's mean of the features, up to one factor for the whole image, so that half precision holds them.
 
     The features' grid may be of another size: each of its cells belongs to the leaf at its middle; a leaf at no cell's
     middle has the cell in which its own middle pixel lies.
@@ -36,7 +36,7 @@ def union_descriptors(means: Float16[np.ndarray, "k c"], areas: Real[np.ndarray,
 
 
 def _middles(pixels: int, cells: int) -> Int64[np.ndarray, " c"]:
-    """The pixel in the middle of each cell, along one side of a picture."""
+    """The pixel in the middle of each cell, along one side of an image."""
     return (2 * np.arange(cells) + 1) * pixels // (2 * cells)
 
 

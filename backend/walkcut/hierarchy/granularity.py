@@ -33,7 +33,7 @@ class Segments:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise GranularityError(f"a picture has at least 1 segment, not {self.count}")
+            raise GranularityError(f"an image has at least 1 segment, not {self.count}")
 
     def __str__(self) -> str:
         return str(self.count)

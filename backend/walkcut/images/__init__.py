@@ -1,10 +1,10 @@
-"""Pictures: from a reference in task data to bytes (`Fetcher`), and from bytes to an upright RGB array (`decode`)."""
+"""Images: from a reference in task data to bytes (`Fetcher`), and from bytes to an upright RGB array (`decode`)."""
 
 from walkcut.images.decode import DecodeLimits, decode
 from walkcut.images.fetch import Fetcher
-from walkcut.images.loader import PictureSource
+from walkcut.images.loader import ImageLoader
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess
-from walkcut.images.redact import shorten
+from walkcut.images.redact import redact
 from walkcut.images.transport import Deadline
 
 __all__ = [
@@ -12,8 +12,8 @@ __all__ = [
     "DecodeLimits",
     "FetchPolicy",
     "Fetcher",
+    "ImageLoader",
     "LabelStudioAccess",
-    "PictureSource",
     "decode",
-    "shorten",
+    "redact",
 ]

@@ -1,4 +1,4 @@
-"""Bytes of a picture -> upright RGB array, of the size and the way up that the annotator's browser shows."""
+"""Bytes of an image -> upright RGB array, of the size and the way up that the annotator's browser shows."""
 
 import io
 import struct
@@ -21,7 +21,7 @@ from walkcut.errors import ImageDecodeError
 
 # The raster formats that people label, with how their files begin. Pillow reads many more, but most of its holes lay
 # in those (FITS, PSD, JPEG 2000), and EPS starts another program. Of the PPM family only the binary members: Pillow
-# reads plain text number by number, minutes for a large picture.
+# reads plain text number by number, minutes for a large image.
 _READERS: Final[dict[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
     JpegImageFile: (b"\xff\xd8\xff",),
     PngImageFile: (b"\x89PNG\r\n\x1a\n",),
@@ -39,7 +39,7 @@ _LARGEST_TILE: Final = 1 << 24  # pixels
 
 # What Pillow raises on damaged data; the fuzz tests fail on any other. DecompressionBombWarning is there for programs
 # that turn warnings into errors: GIF and TIFF check their frames and tiles against Pillow's own limit too.
-_DAMAGE: Final = (
+_DECODE_ERRORS: Final = (
     OSError,
     SyntaxError,
     ValueError,
@@ -70,14 +70,14 @@ _WHITE_OF_DEEP_MODE: Final = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """The sizes of pictures that are taken: pixels in all, and the shorter side in pixels."""
+    """The sizes of images that are taken: pixels in all, and the shorter side in pixels."""
 
     max_pixels: int = 100_000_000
     min_side: int = 16
 
 
 def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
-    """Decode the first frame of a picture to upright RGB.
+    """Decode the first frame of an image to upright RGB.
 
     The size in the header is checked before any pixel is decoded. Transparent parts are laid over white, as on
     Label Studio's page, so that colours hidden under them do not count. Greys deeper than 8 bits: see `_to_8_bits`.
@@ -86,19 +86,19 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
         ImageDecodeError: the data is no JPEG, PNG, WebP, GIF, BMP, TIFF or binary PPM, is damaged, or beyond `limits`.
     """
     if not data:
-        raise ImageDecodeError("the picture is empty (0 bytes). Upload the file again.")
+        raise ImageDecodeError("the image is empty (0 bytes). Upload the file again.")
     try:
         image = _load(data, limits)
-    except _DAMAGE as error:
+    except _DECODE_ERRORS as error:
         raise ImageDecodeError(
-            f"the picture ({len(data)} bytes) is damaged: {str(error) or type(error).__name__}. "
+            f"the image ({len(data)} bytes) is damaged: {str(error) or type(error).__name__}. "
             "Open it in an image editor, save it anew and upload that."
         ) from error
     return _rgb(image)
 
 
 def _load(data: bytes, limits: DecodeLimits) -> Image.Image:
-    """Decode a picture upright, in its own mode, after a look at its header."""
+    """Decode an image upright, in its own mode, after a look at its header."""
     image = _open(data)
     _check_size(image.size, limits)
     _check_cost(image, data)
@@ -108,9 +108,9 @@ def _load(data: bytes, limits: DecodeLimits) -> Image.Image:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read a picture's header.
+    """Read an image's header.
 
-    Not by `Image.open`: it holds every picture against one limit of the whole process, warning or raising, which
+    Not by `Image.open`: it holds every image against one limit of the whole process, warning or raising, which
     could be moved or silenced for all threads only. Its readers do not, so that `DecodeLimits` alone decides.
     """
     for reader, signatures in _READERS.items():
@@ -118,8 +118,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             return reader(io.BytesIO(data))
     formats = ", ".join(str(reader.format) for reader in _READERS)
     raise ImageDecodeError(
-        f"{len(data)} bytes that begin with {data[:16]!r} are no picture that walkcut reads. Convert it to one of "
-        f"{formats}, and see in a browser that the address gives the picture itself and not a page about it."
+        f"{len(data)} bytes that begin with {data[:16]!r} are no image that walkcut reads. Convert it to one of "
+        f"{formats}, and see in a browser that the address gives the image itself and not a page about it."
     )
 
 
@@ -127,13 +127,13 @@ def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         raise ImageDecodeError(
-            f"the picture has {width} x {height} = {width * height} pixels, more than {limits.max_pixels}. "
+            f"the image has {width} x {height} = {width * height} pixels, more than {limits.max_pixels}. "
             "Scale it down, or raise WALKCUT_MAX_PIXELS."
         )
     if min(width, height) < limits.min_side:
         raise ImageDecodeError(
-            f"the picture has {width} x {height} pixels, too few to segment: "
-            f"each side needs {limits.min_side} at least. Label a larger picture."
+            f"the image has {width} x {height} pixels, too few to segment: "
+            f"each side needs {limits.min_side} at least. Label a larger image."
         )
 
 
@@ -143,14 +143,14 @@ def _check_cost(image: ImageFile.ImageFile, data: bytes) -> None:
     pixels = image.width * image.height
     if isinstance(image, JpegImageFile) and data.count(_JPEG_SCAN) * pixels > _MOST_SCANNED:
         raise ImageDecodeError(
-            f"the picture is a JPEG of {data.count(_JPEG_SCAN)} scans, far more than any camera or program writes. "
+            f"the image is a JPEG of {data.count(_JPEG_SCAN)} scans, far more than any camera or program writes. "
             "Save it anew in an image editor."
         )
     if isinstance(image, TiffImageFile):
         width, length = (image.tag_v2.get(side) for side in _TILE_SIDES)
         if isinstance(width, int) and isinstance(length, int) and width * length > max(pixels, _LARGEST_TILE):
             raise ImageDecodeError(
-                f"the picture is a TIFF of {image.width} x {image.height} pixels in tiles of {width} x {length}. "
+                f"the image is a TIFF of {image.width} x {image.height} pixels in tiles of {width} x {length}. "
                 "Save it anew in an image editor."
             )
 
@@ -168,7 +168,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         exif.load(image.info.get("exif", b""))
         orientation = exif.get(ExifTags.Base.Orientation)
-    except _DAMAGE:
+    except _DECODE_ERRORS:
         return 1
     return orientation if isinstance(orientation, int) else 1
 
@@ -178,7 +178,7 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "y x 3"]:
         grey = _to_8_bits(np.asarray(image), _WHITE_OF_DEEP_MODE[image.mode])
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if image.mode not in _COLOUR_MODES:
-        raise ImageDecodeError(f"the picture's colours are of mode {image.mode}. Convert it to RGB or grey.")
+        raise ImageDecodeError(f"the image's colours are of mode {image.mode}. Convert it to RGB or grey.")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")

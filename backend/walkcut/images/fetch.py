@@ -12,10 +12,10 @@ from urllib.parse import urljoin, urlsplit
 
 from walkcut.errors import ImageFetchError
 from walkcut.images import references
-from walkcut.images.policy import FetchPolicy, LabelStudioAccess, is_token, origin, readable
-from walkcut.images.redact import shorten
-from walkcut.images.tokens import Authorization
-from walkcut.images.transport import Answer, Deadline, Request, Resolver, Transport, resolve_host
+from walkcut.images.policy import FetchPolicy, LabelStudioAccess, is_token, origin, redacted_reason
+from walkcut.images.redact import redact
+from walkcut.images.tokens import TokenAuth
+from walkcut.images.transport import Deadline, Request, Resolver, Response, Transport, resolve_host
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _UNAUTHORISED: Final = (401, 403)
@@ -33,7 +33,7 @@ _TOKEN_REMEDY: Final = {
 
 
 class Fetcher:
-    """Fetches pictures by reference within a policy; safe to share between threads.
+    """Fetches images by reference within a policy; safe to share between threads.
 
     Label Studio's token goes to its own scheme, host and port only, and there for files only. Redirects are followed by
     hand, each held to the same rules as the reference itself. `clock` and `resolve` are for tests.
@@ -52,23 +52,23 @@ class Fetcher:
         self._clock = clock
         self._home = origin(access.url) if access else None
         self._transport = Transport(policy, trusted=self._home, resolve=resolve)
-        self._authorization: Authorization | None = None
+        self._authorization: TokenAuth | None = None
         if access and access.token:
-            self._authorization = Authorization(access.token, partial(self._new_access_token, access), clock)
+            self._authorization = TokenAuth(access.token, partial(self._new_access_token, access), clock)
 
     def fetch(self, reference: object, task_id: int | None = None) -> bytes:
         """Fetch the bytes that a value of task data refers to; files of cloud storages need the task's id.
 
         Raises:
-            ImageFetchError: the reference is of no accepted kind, may not be followed, or leads to no picture.
+            ImageFetchError: the reference is of no accepted kind, may not be followed, or leads to no image.
         """
         try:
             return self._fetch(reference, task_id)
         except ImageFetchError as error:
-            raise ImageFetchError(f"cannot fetch the picture {shorten(reference)}: {error}") from error
+            raise ImageFetchError(f"cannot fetch the image {redact(reference)}: {error}") from error
         except ValueError as error:
             raise ImageFetchError(
-                f"cannot fetch the picture {shorten(reference)}: it cannot be followed ({readable(error)}). "
+                f"cannot fetch the image {redact(reference)}: it cannot be followed ({redacted_reason(error)}). "
                 f"{references.ACCEPTED}"
             ) from error
 
@@ -93,9 +93,9 @@ class Fetcher:
             if answer.status not in _REDIRECTS or not answer.location:
                 raise self._refusal(url, answer)
             url = urljoin(url, answer.location)
-        raise ImageFetchError(f"more than {self._policy.max_redirects} redirects, at last to {shorten(url)}.")
+        raise ImageFetchError(f"more than {self._policy.max_redirects} redirects, at last to {redact(url)}.")
 
-    def _ask(self, url: str, deadline: Deadline) -> Answer:
+    def _ask(self, url: str, deadline: Deadline) -> Response:
         """Do as `_get`, with a message for whatever the network can do."""
         host = urlsplit(url).netloc.rpartition("@")[2]
         try:
@@ -116,25 +116,25 @@ class Fetcher:
                 "can be reached from where walkcut runs: inside a container, localhost is the container."
             ) from error
 
-    def _get(self, url: str, deadline: Deadline) -> Answer:
+    def _get(self, url: str, deadline: Deadline) -> Response:
         """Ask for a URL: for files of Label Studio with its token, which is renewed once if refused."""
-        if self._authorization is None or self._access is None or not self._access.gives_files_at(url):
-            return self._transport.exchange(Request(url), deadline)
+        if self._authorization is None or self._access is None or not self._access.serves_files_at(url):
+            return self._transport.send(Request(url), deadline)
         header = self._authorization.header(deadline)
-        answer = self._transport.exchange(Request(url, {"Authorization": header}), deadline)
+        answer = self._transport.send(Request(url, {"Authorization": header}), deadline)
         if answer.status != http.HTTPStatus.UNAUTHORIZED:
             return answer
         renewed = self._authorization.header(deadline, refused=header)
         if renewed == header:
             return answer
-        return self._transport.exchange(Request(url, {"Authorization": renewed}), deadline)
+        return self._transport.send(Request(url, {"Authorization": renewed}), deadline)
 
     def _new_access_token(self, access: LabelStudioAccess, deadline: Deadline) -> str:
         """Exchange a personal access token for an access token, at Label Studio's `/api/token/refresh/`."""
         url = f"{access.url.rstrip('/')}/api/token/refresh/"
         body = json.dumps({"refresh": access.token}).encode()
         headers = {"Content-Type": "application/json"}
-        answer = self._transport.exchange(Request(url, headers, "POST", body), deadline)
+        answer = self._transport.send(Request(url, headers, "POST", body), deadline)
         if answer.status != http.HTTPStatus.OK:
             raise self._refusal(url, answer)
         try:
@@ -142,21 +142,19 @@ class Fetcher:
         except (ValueError, LookupError, TypeError, RecursionError):
             token = None
         if not isinstance(token, str) or not is_token(token):
-            raise ImageFetchError(
-                f"{shorten(url)} gave no access token. See that LABEL_STUDIO_URL is a Label Studio's."
-            )
+            raise ImageFetchError(f"{redact(url)} gave no access token. See that LABEL_STUDIO_URL is a Label Studio's.")
         return token
 
-    def _refusal(self, url: str, answer: Answer) -> ImageFetchError:
-        """Say what a server answered instead of a picture, and what can be done."""
-        said = f"{shorten(url)} answered {answer.status} {http.client.responses.get(answer.status, '')}".rstrip()
+    def _refusal(self, url: str, answer: Response) -> ImageFetchError:
+        """Say what a server answered instead of an image, and what can be done."""
+        said = f"{redact(url)} answered {answer.status} {http.client.responses.get(answer.status, '')}".rstrip()
         if answer.status in _UNAUTHORISED and origin(url) == self._home:
             kind = self._authorization.kind if self._authorization else ""
             to_whom = f" to the {kind}, or its user may not see the project" if kind else " without a token"
             return ImageFetchError(f"{said}{to_whom}. {_TOKEN_REMEDY[kind]}")
         if answer.status in _UNAUTHORISED:
             secret = f" Label Studio's token is shown to {self._access.url} only." if self._access else ""
-            return ImageFetchError(f"{said}. Make the picture public, or sign its address anew.{secret}")
+            return ImageFetchError(f"{said}. Make the image public, or sign its address anew.{secret}")
         if answer.status == http.HTTPStatus.NOT_FOUND and origin(url) == self._home:
             return ImageFetchError(
                 f"{said}. For files of a local or cloud storage, connect that storage to the project in Label Studio."

@@ -1,4 +1,4 @@
-"""Where pictures come from: the Label Studio of the settings, or else the one that introduces itself."""
+"""Where images come from: the Label Studio of the settings, or else the one that introduces itself."""
 
 import logging
 import threading
@@ -10,17 +10,17 @@ from walkcut.images.policy import FetchPolicy, LabelStudioAccess
 log = logging.getLogger(__name__)
 
 
-class PictureSource:
-    """Fetches pictures with the access that was configured, or, without any, with the one that Label Studio offers.
+class ImageLoader:
+    """Fetches images with the access that was configured, or, without any, with the one that Label Studio offers.
 
     A configured token is never shown to an address that came from a request. Without configuration such an address is
-    taken, with its own token, only where `knows_callers`: it may be private, and anybody could send it.
+    taken, with its own token, only where `trusts_callers`: it may be private, and anybody could send it.
     """
 
     def __init__(
-        self, policy: FetchPolicy, configured: LabelStudioAccess | None, *, knows_callers: bool = False
+        self, policy: FetchPolicy, configured: LabelStudioAccess | None, *, trusts_callers: bool = False
     ) -> None:
-        self._policy, self._configured, self._knows_callers = policy, configured, knows_callers
+        self._policy, self._configured, self._knows_callers = policy, configured, trusts_callers
         self._access, self._fetcher = configured, Fetcher(policy, configured)
         self._lock = threading.Lock()
 
@@ -28,7 +28,7 @@ class PictureSource:
         """As `Fetcher.fetch`."""
         return self._fetcher.fetch(reference, task_id)
 
-    def introduce(self, hostname: str, token: str) -> None:
+    def register_label_studio(self, hostname: str, token: str) -> None:
         """Take note of the address and the token that Label Studio sends at set-up.
 
         A configured Label Studio gains the address as an alias; without one both are used as they are. What is no

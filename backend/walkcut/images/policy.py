@@ -1,4 +1,4 @@
-"""Where pictures may be fetched from, at what cost, and how Label Studio is reached: plain values."""
+"""Where images may be fetched from, at what cost, and how Label Studio is reached: plain values."""
 
 import re
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from walkcut.errors import ImageFetchError, SettingsError
-from walkcut.images.redact import shorten
+from walkcut.images.redact import redact
 
 _PORTS = {"http": 80, "https": 443}
 _FILES = ("/data/", "/storage-data/", "/tasks/", "/projects/")  # where Label Studio gives files
@@ -39,14 +39,14 @@ def origin(url: str) -> Origin:
     return Origin(parts.scheme, parts.hostname, _PORTS[parts.scheme] if parts.port is None else parts.port)
 
 
-def readable(error: ValueError) -> str:
+def redacted_reason(error: ValueError) -> str:
     """Why a URL cannot be read, for a message: Python's own reasons quote user name and password."""
     return str(error).rpartition("@")[2]
 
 
 @dataclass(frozen=True)
 class FetchPolicy:
-    """Limits of one fetch, and the hosts that pictures may come from.
+    """Limits of one fetch, and the hosts that images may come from.
 
     Addresses that are not public are refused, save those of Label Studio and of `allowed_hosts` (host or host:port),
     unless `allow_private_hosts`; with `only_allowed_hosts` all other hosts are refused. Local files are read from disk
@@ -70,7 +70,7 @@ class FetchPolicy:
         return place.host in allowed or f"{place.host}:{place.port}" in allowed
 
     def check_bytes(self, count: int) -> None:
-        """Raise `ImageFetchError` where a picture has more bytes than it may have."""
+        """Raise `ImageFetchError` where an image has more bytes than it may have."""
         if count > self.max_bytes:
             raise ImageFetchError(
                 f"it has more than {self.max_bytes} bytes. Scale it down, or raise WALKCUT_MAX_BYTES."
@@ -89,7 +89,7 @@ class LabelStudioAccess:
     token: str = field(default="", repr=False)
     aliases: tuple[str, ...] = ()
 
-    def gives_files_at(self, url: str) -> bool:
+    def serves_files_at(self, url: str) -> bool:
         """Whether Label Studio gives files at a URL: what else it does for its token, no task may make walkcut ask."""
         base, path = urlsplit(self.url).path.rstrip("/"), unquote(urlsplit(url).path)
         below = path.removeprefix(base) if path.startswith(base) else ""
@@ -110,7 +110,7 @@ def _check_label_studio_url(url: str) -> None:
         origin(url)
     except ValueError as error:
         raise SettingsError(
-            f"{shorten(url)} is no address of a Label Studio: {readable(error)}. "
+            f"{redact(url)} is no address of a Label Studio: {redacted_reason(error)}. "
             "Set LABEL_STUDIO_URL to one like http://label-studio:8080."
         ) from error
 

@@ -10,7 +10,7 @@ _SIGNATURE: Final = re.compile(r"([?#]).*", re.DOTALL)
 _PATH: Final = re.compile(r"/(?!/)")  # of Label Studio's own, whose query names a file
 
 
-def shorten(reference: object) -> str:
+def redact(reference: object) -> str:
     """Name a reference in a message, without a data: URL's data, a URL's query (maybe a signature) or its password."""
     if not isinstance(reference, str):
         return reprlib.repr(reference)
@@ -25,5 +25,5 @@ def shorten(reference: object) -> str:
 
 
 def is_data_url(reference: str) -> bool:
-    """Whether a reference holds its picture itself (RFC 2397)."""
+    """Whether a reference holds its image itself (RFC 2397)."""
     return reference[:5].lower() == "data:"

@@ -1,4 +1,4 @@
-"""References to pictures, as Label Studio's task data holds them, and those that need no network to follow."""
+"""References to images, as Label Studio's task data holds them, and those that need no network to follow."""
 
 import base64
 import binascii
@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
 from walkcut.errors import ImageFetchError
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, origin
-from walkcut.images.redact import is_data_url, shorten
+from walkcut.images.redact import is_data_url, redact
 
 ACCEPTED: Final = (
     "Accepted are http(s):// and data: URLs, Label Studio's own /data/upload/… and /data/local-files/?d=…, "
@@ -67,7 +67,7 @@ def read_local_file(path: str | None, policy: FetchPolicy) -> bytes | None:
     if root is None or path is None or urlsplit(path).path.rstrip("/") != _LOCAL_FILES:
         return None
     name = parse_qs(urlsplit(path).query, max_num_fields=_MOST_FIELDS).get("d", [""])[0]
-    shown = shorten(name)
+    shown = redact(name)
     remedy = "Mount Label Studio's folder there, or unset WALKCUT_LOCAL_FILES_ROOT to fetch from Label Studio."
     try:
         file = (root / name).resolve(strict=True)

@@ -13,16 +13,16 @@ _FAR: Final = 1e12  # seconds since 1970
 _MARGIN: Final = 60.0
 
 
-class Authorization:
+class TokenAuth:
     """The Authorization header for one token: as it is if legacy, exchanged for short-lived ones if personal.
 
-    `exchange` turns a personal access token into an access token before the deadline. Safe to share between threads:
+    `send` turns a personal access token into an access token before the deadline. Safe to share between threads:
     one exchanges, the others wait for what it gets.
     """
 
-    def __init__(self, token: str, exchange: Callable[[Deadline], str], clock: Callable[[], float]) -> None:
+    def __init__(self, token: str, send: Callable[[Deadline], str], clock: Callable[[], float]) -> None:
         self._token = token
-        self._exchange = exchange
+        self._exchange = send
         self._clock = clock
         self._lock = threading.Lock()
         self._header = ""

@@ -82,7 +82,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A web server's answer; the body of an answer other than 200 is not read."""
 
     status: int
@@ -106,7 +106,7 @@ def is_public(address: Address) -> bool:
 
 
 def is_metadata(address: Address) -> bool:
-    """Tell whether an address is one at which clouds hand out credentials: no picture is there."""
+    """Tell whether an address is one at which clouds hand out credentials: no image is there."""
     address = _unwrapped(address)
     return any(address in network for network in _METADATA)
 
@@ -130,7 +130,7 @@ class Transport:
         self._resolve = resolve
         self._tls = ssl.create_default_context(cafile=policy.ca_bundle or certifi.where())
 
-    def exchange(self, request: Request, deadline: Deadline) -> Answer:
+    def send(self, request: Request, deadline: Deadline) -> Response:
         """Send a request and read the answer; to follow a redirect is the caller's part.
 
         Raises:
@@ -146,7 +146,7 @@ class Transport:
             connection.request(request.method, quote(target, _URL_CHARACTERS), request.body, headers)
             response = connection.getresponse()
             body = self._body(response) if response.status == http.HTTPStatus.OK else b""
-            return Answer(response.status, response.getheader("Location"), body)
+            return Response(response.status, response.getheader("Location"), body)
 
     def _connection(self, place: Origin) -> http.client.HTTPConnection:
         if place.scheme == "https":
@@ -179,31 +179,31 @@ class Transport:
         return place == self._trusted or self._policy.names(place)
 
     def _check_host(self, place: Origin) -> None:
-        """Whether pictures may come from a host at all."""
+        """Whether images may come from a host at all."""
         if self._policy.only_allowed_hosts and not self._is_named(place):
             raise ImageFetchError(
-                f"{place.host!r} is not among the hosts that pictures may come from: name it in WALKCUT_ALLOWED_HOSTS."
+                f"{place.host!r} is not among the hosts that images may come from: name it in WALKCUT_ALLOWED_HOSTS."
             )
 
     def _check_address(self, place: Origin, address: Address) -> None:
-        """Whether pictures may come from a host at this address."""
+        """Whether images may come from a host at this address."""
         if self._is_named(place):
             return
         if is_metadata(address):
             raise ImageFetchError(
                 f"{place.host}:{place.port} is at {address}, where clouds keep their machines' credentials. "
-                "If pictures are there all the same, name the host in WALKCUT_ALLOWED_HOSTS."
+                "If images are there all the same, name the host in WALKCUT_ALLOWED_HOSTS."
             )
         if not (self._policy.allow_private_hosts or is_public(address)):
             raise ImageFetchError(
-                f"{place.host}:{place.port} is at {address}, which is no public address. If this host's pictures "
+                f"{place.host}:{place.port} is at {address}, which is no public address. If this host's images "
                 "may be fetched, name it in WALKCUT_ALLOWED_HOSTS; WALKCUT_ALLOW_PRIVATE_HOSTS=true allows all."
             )
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:
         encoding = response.getheader("Content-Encoding", "identity")
         if encoding != "identity":
-            raise ImageFetchError(f"its host sends it compressed ({encoding}). Store the picture without {encoding}.")
+            raise ImageFetchError(f"its host sends it compressed ({encoding}). Store the image without {encoding}.")
         declared = response.length or 0
         self._policy.check_bytes(declared)
         body = bytearray()
@@ -229,7 +229,7 @@ class _TimedSocket(io.RawIOBase):
         self._socket.settimeout(self._deadline.remaining())
         self._socket.sendall(data)
 
-    def readable(self) -> bool:
+    def redacted_reason(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]

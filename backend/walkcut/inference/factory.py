@@ -1,123 +1,87 @@
-"""What commands put together from settings."""
+"""What a deployment is put together from, made from its settings."""
 
 import multiprocessing
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from walkcut.auth import is_loopback
-from walkcut.cli.options import segmenter_of
 from walkcut.errors import SettingsError
-from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess, PictureSource
-from walkcut.inference.predictor import Annotator, Options, Project
-from walkcut.inference.tree_service import Grower, LocalModel, Model
-from walkcut.inference.worker import ModelWorker
-from walkcut.labelstudio.client import Studio
-from walkcut.serving.feedback import Learner
+from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader, LabelStudioAccess
+from walkcut.inference.model import InProcessModel, TreeModel
+from walkcut.inference.predictor import Predictor
+from walkcut.inference.project import ProjectOptions
+from walkcut.inference.tree_service import TreeService
+from walkcut.inference.worker import SupervisedModel
 from walkcut.settings import Settings
-from walkcut.storage import ProjectStore, TreeCache
+from walkcut.storage import TreeCache
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
-from walkcut.telemetry.stages import counted, observed
 
-_LEARNER_S = 10.0  # for the learner to end: what it is at then is taken in again at the next start
+if TYPE_CHECKING:
+    from walkcut.segmentation.segmenter import Segmenter
 
-
-@dataclass(frozen=True)
-class Backend:
-    """All that answers Label Studio and learns from it; `studio` is there where its address and token are set."""
-
-    annotator: Annotator
-    learner: Learner
-    store: ProjectStore
-    studio: Studio | None
-
-    def asked_studio(self) -> Studio:
-        """Label Studio, for what cannot be done without. Raises `SettingsError` where it is not set."""
-        if self.studio is None:
-            raise SettingsError("Label Studio cannot be asked: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-        return self.studio
-
-    def project(self, number: str) -> Project:
-        """A project as its annotators taught it to be, with its labelling config as remembered or from Label Studio."""
-        config = self.store.label_config(number) or self.asked_studio().label_config(number)
-        return self.learner.project(number, config, self.store.extra_params(number))
+ModelFactory = Callable[[Settings, Metrics], TreeModel]
 
 
-def local_model(settings: Settings, _metrics: Metrics) -> Model:
-    """The model in this process."""
-    return LocalModel(segmenter_of(settings), DecodeLimits(settings.max_pixels))
+def make_segmenter(settings: Settings, *, random_weights: bool = False) -> "Segmenter":
+    """Return the segmenter of the settings, on their device. Raises `SettingsError`.
+
+    The only function of this package that loads torch.
+    """
+    from walkcut.segmentation.loading import load_configured_segmenter  # noqa: PLC0415 - loads torch
+
+    return load_configured_segmenter(
+        settings.model,
+        settings.method,
+        device=settings.device,
+        dtype=settings.dtype,
+        weights_dir=settings.weights,
+        random_weights=random_weights,
+    )
 
 
-def model_in_process_of_its_own(settings: Settings, metrics: Metrics) -> Model:
-    """The model in a process that may die."""
-    multiprocessing.set_forkserver_preload(["walkcut.cli"])  # so that none that is started again imports it anew
+def in_process_model(settings: Settings, _metrics: Metrics) -> TreeModel:
+    """Return the model, in this process."""
+    return InProcessModel(make_segmenter(settings), DecodeLimits(settings.max_pixels))
+
+
+def supervised_model(settings: Settings, metrics: Metrics) -> TreeModel:
+    """Return the model, in a process of its own that is restarted when it dies."""
+    multiprocessing.set_forkserver_preload(["walkcut.segmentation.loading"])  # restarts then take no import time
     quarantine = Quarantine(settings.state_dir / "quarantine")
-    limits, seconds = DecodeLimits(settings.max_pixels), settings.picture_timeout
-    worker = ModelWorker(partial(segmenter_of, settings), limits, quarantine, metrics, seconds=seconds)
+    limits, timeout = DecodeLimits(settings.max_pixels), settings.segment_timeout
+    model = SupervisedModel(partial(make_segmenter, settings), limits, quarantine, metrics, timeout=timeout)
     metrics.quarantined.set_function(lambda: len(quarantine))
-    metrics.watch_process("model", lambda: worker.pid)
-    return worker
+    metrics.watch_process("model", lambda: model.pid)
+    return model
 
 
-@contextmanager
-def backend_of(
-    settings: Settings, make_model: Callable[[Settings, Metrics], Model] = local_model, metrics: Metrics | None = None
-) -> Iterator[Backend]:
-    """The backend of these settings, closed at the end. Raises `SettingsError` for settings that do not fit."""
-    with closing(ProjectStore(settings.state_dir, settings.database_url)) as store:
-        access = access_of(settings)
-        annotator = annotator_of(settings, make_model, metrics)
-        with closing(annotator.grower):
-            studio = Studio(access, ca_bundle=settings.ca_bundle) if access is not None and access.token else None
-            learner = Learner(annotator, store, studio, on=settings.learning)
-            yield Backend(annotator, learner, store, studio)
+def make_predictor(
+    settings: Settings, make_model: ModelFactory = in_process_model, metrics: Metrics | None = None
+) -> Predictor:
+    """Return the predictor of the settings, with the given kind of model."""
+    metrics = metrics or Metrics()
+    cache = TreeCache(tree_folder(settings), settings.cache_bytes)
+    tree_service = TreeService(make_model(settings, metrics), cache, metrics)
+    loader = make_image_loader(settings)
+    return Predictor(tree_service, loader, make_project_options(settings), timeout=settings.predict_timeout)
 
 
-def annotator_of(
-    settings: Settings, make_model: Callable[[Settings, Metrics], Model] = local_model, metrics: Metrics | None = None
-) -> Annotator:
-    """What answers tasks, with trees of the model that is made."""
-    metrics, known = metrics or Metrics(), knows_callers(settings)
-    source = PictureSource(policy_of(settings), access_of(settings), knows_callers=known)
-    cache = TreeCache(trees_of(settings), settings.cache_bytes)
-    grower = Grower(make_model(settings, metrics), cache, metrics)
-    return Annotator(grower, source, options_of(settings), patience=settings.predict_timeout)
+def make_image_loader(settings: Settings) -> ImageLoader:
+    """Return the loader of the images that tasks refer to."""
+    return ImageLoader(make_fetch_policy(settings), make_access(settings), trusts_callers=trusts_callers(settings))
 
 
-@contextmanager
-def learning(learner: Learner, every: float, metrics: Metrics) -> Iterator[None]:
-    """Learn in a thread until the end, and compare with Label Studio `every` so many seconds."""
-    stop = threading.Event()
-
-    def learn() -> None:
-        with observed(metrics.time_stage), counted(metrics.count_failure):
-            learner.run(stop, every)
-
-    thread = threading.Thread(target=learn, name="learner", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(_LEARNER_S)
+def make_project_options(settings: Settings) -> ProjectOptions:
+    """Return the options that projects start from."""
+    return ProjectOptions(settings.granularity, settings.max_regions, settings.min_area, settings.label_confidence)
 
 
-def trees_of(settings: Settings) -> Path:
-    """Where the backend keeps cut trees."""
-    return settings.state_dir / "trees"
-
-
-def options_of(settings: Settings) -> Options:
-    """What projects start from."""
-    return Options(settings.granularity, settings.max_regions, settings.min_area, settings.label_confidence)
-
-
-def policy_of(settings: Settings) -> FetchPolicy:
-    """Where pictures may be fetched from."""
+def make_fetch_policy(settings: Settings) -> FetchPolicy:
+    """Return the policy that decides where images may be fetched from."""
     return FetchPolicy(
         max_bytes=settings.max_bytes,
         timeout=settings.fetch_timeout,
@@ -129,14 +93,24 @@ def policy_of(settings: Settings) -> FetchPolicy:
     )
 
 
-def knows_callers(settings: Settings) -> bool:
-    """Whether not just anybody can call the backend."""
-    return settings.credentials.are_asked_for or is_loopback(settings.host)
-
-
-def access_of(settings: Settings) -> LabelStudioAccess | None:
-    """Where Label Studio is, if that is set."""
+def make_access(settings: Settings) -> LabelStudioAccess | None:
+    """Return the address and token of Label Studio; `None` if no address is set."""
     url, token = settings.label_studio_url, settings.label_studio_api_key
     if token and not url:
-        raise SettingsError("LABEL_STUDIO_API_KEY is of no use without LABEL_STUDIO_URL: set that too")
+        raise SettingsError("LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: set both")
     return LabelStudioAccess(url, token) if url else None
+
+
+def tree_folder(settings: Settings) -> Path:
+    """Return the folder of the cached cut trees."""
+    return settings.state_dir / "trees"
+
+
+def trusts_callers(settings: Settings) -> bool:
+    """Return whether only trusted callers reach the backend: by credentials, or on this machine alone."""
+    return settings.credentials.required or is_loopback(settings.host)
+
+
+def with_overrides(settings: Settings, *, model: str | None, method: str | None) -> Settings:
+    """Return the settings with the model and method of the command line."""
+    return replace(settings, method=method or settings.method, model=model or settings.model)

@@ -1,6 +1,6 @@
-"""A process that holds a model, seen from outside and from inside.
+"""The process that holds the model, as the server sees it and from inside.
 
-It is never left behind: it ends as soon as the process that started it does, and by its own watchdog if it hangs then.
+The process never outlives the server: it ends when the pipe to the server closes, or by its own watchdog if it hangs.
 """
 
 import faulthandler
@@ -16,32 +16,32 @@ from dataclasses import dataclass, field
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.images import DecodeLimits
-from walkcut.inference.malloc import give_back_memory
-from walkcut.inference.tree_service import LocalModel, Picture
-from walkcut.segmentation.segmenter import Segmenter
-from walkcut.telemetry.stages import observed
+from walkcut.inference.malloc import malloc_trim
+from walkcut.inference.model import ImageRequest, InProcessModel
+from walkcut.telemetry.stages import record_spans
+
+if TYPE_CHECKING:
+    from walkcut.segmentation.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
-_GRACE_S = 10.0  # for a process to end, and beyond the time for a picture until it ends by itself
+_GRACE_S = 10.0  # for a process to end, and after an image's timeout before the watchdog ends the process
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Which model was loaded."""
+class ModelInfo:
+    """Version and preset of the loaded model."""
 
     version: str
     method: str
 
 
 @dataclass(frozen=True)
-class TreeFile:
+class SegmentResult:
     """The file of a cut tree, and the seconds of each stage."""
 
     file: bytes
@@ -49,14 +49,14 @@ class TreeFile:
 
 
 @dataclass(frozen=True)
-class Defect:
-    """An error that is walkcut's own fault; the log has told of it in full."""
+class InternalFailure:
+    """A bug in walkcut that the process met; its traceback is in the log."""
 
-    said: str
+    message: str
 
 
 class ProcessEndedError(Exception):
-    """The process is no more; `kind` is "ended" or "hung"."""
+    """The process has ended; `kind` is "ended" or "hung"."""
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
@@ -64,63 +64,65 @@ class ProcessEndedError(Exception):
 
 
 class ModelProcess:
-    """A process that loads a model at once, and then grows trees one at a time within `seconds` each."""
+    """A process that loads a model when it starts and then segments images one at a time.
 
-    def __init__(self, load: Callable[[], Segmenter], limits: DecodeLimits, *, seconds: float) -> None:
+    An image may take `timeout` seconds.
+    """
+
+    def __init__(self, factory: Callable[[], "Segmenter"], limits: DecodeLimits, *, timeout: float) -> None:
         context = multiprocessing.get_context("forkserver")  # a plain fork would not survive threads and CUDA
-        self._seconds = seconds
-        self._connection, theirs = context.Pipe()
-        threads = max(1, torch.get_num_threads() - 1)  # one core is for answers; threads that wait for cores spin
-        child = _Child(load, limits, seconds, threads, logging.getLogger().level)
-        self._process = context.Process(target=child.live, args=(theirs,), daemon=True)
+        self._timeout = timeout
+        self._connection, connection = context.Pipe()
+        worker = _Worker(factory, limits, timeout, logging.getLogger().level)
+        self._process = context.Process(target=worker.run, args=(connection,), daemon=True)
         self._process.start()
-        theirs.close()
+        connection.close()
 
     @property
     def pid(self) -> int:
-        """Its number in the system."""
+        """Process id."""
         return self._process.pid or 0
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the process still runs."""
         return self._process.is_alive()
 
-    def loaded(self) -> Identity:
-        """Which model it has, once it has. Raises `SettingsError` where it cannot be loaded."""
+    def wait_until_loaded(self) -> ModelInfo:
+        """Wait for the model and return what was loaded. Raises `SettingsError` if it cannot be loaded."""
         try:
-            found = self._receive(None)
+            message = self._receive(None)
         except ProcessEndedError as error:
             raise SettingsError(f"{error} before the model was loaded: see the lines above") from error
-        if isinstance(found, WalkcutError):
-            raise found
-        log.info("the model is loaded, in process %d", self.pid)
-        identity: Identity = found
-        return identity
+        if isinstance(message, WalkcutError):
+            raise message
+        log.info("model loaded in process %d", self.pid)
+        info: ModelInfo = message
+        return info
 
-    def grow(self, picture: Picture) -> TreeFile | Defect:
-        """A picture's cut tree. Raises `ProcessEndedError`, and `WalkcutError` where none can be made of it."""
-        with suppress(ConnectionError):  # it has died, as receiving finds out
-            self._connection.send(picture)
-        found = self._receive(self._seconds)
-        if isinstance(found, WalkcutError):
-            raise found
-        grown: TreeFile | Defect = found
-        return grown
+    def segment(self, request: ImageRequest) -> SegmentResult | InternalFailure:
+        """Return an image's cut tree. Raises `ProcessEndedError`, and `WalkcutError` for an unusable image."""
+        with suppress(ConnectionError):  # a dead process is noticed when receiving
+            self._connection.send(request)
+        message = self._receive(self._timeout)
+        if isinstance(message, WalkcutError):
+            raise message
+        result: SegmentResult | InternalFailure = message
+        return result
 
     def kill(self) -> None:
-        """End it whatever it does; from any thread."""
+        """Kill the process, whatever it does; from any thread."""
         self._process.kill()
 
     def end(self) -> None:
-        """End it, and let go of it."""
+        """Kill the process and release it."""
         self._process.kill()
         self._process.join()
         self._connection.close()
 
-    def _receive(self, seconds: float | None) -> Any:
-        """Its next message but for lines of its log, which go into this process's."""
-        end = None if seconds is None else time.monotonic() + seconds
+    def _receive(self, timeout: float | None) -> Any:
+        """Return the next message; log records on the way go to this process's log."""
+        end = None if timeout is None else time.monotonic() + timeout
         try:
             while self._connection.poll(None if end is None else max(0.0, end - time.monotonic())):
                 message = self._connection.recv()
@@ -132,11 +134,11 @@ class ModelProcess:
             code = self._process.exitcode
             killed = ": it was killed, maybe for lack of memory" if code == -signal.SIGKILL else ""
             raise ProcessEndedError(f"the model's process ended (exit code {code}{killed})", "ended") from error
-        raise ProcessEndedError(f"the model took longer than {seconds:g} s (WALKCUT_PICTURE_TIMEOUT)", "hung")
+        raise ProcessEndedError(f"the model took longer than {timeout:g} s (WALKCUT_SEGMENT_TIMEOUT)", "hung")
 
 
-class _Line:
-    """The connection as seen from the process: several threads may send."""
+class _LockedConnection:
+    """A connection that several threads may send to."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._lock = connection, threading.Lock()
@@ -146,17 +148,17 @@ class _Line:
             self._connection.send(message)
 
 
-class _Forwarding(QueueHandler):
-    """Lines of the log, for the process at the other end."""
+class _PipeLogHandler(QueueHandler):
+    """Handler that sends log records to the server."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # nobody is there any more
+        with suppress(OSError):  # the server has ended
             self.queue.send(record)  # type: ignore[attr-defined]
 
 
 @dataclass
-class _Stages:
-    """Seconds of each stage, as they end."""
+class _StageTimer:
+    """Seconds of each stage, in the order in which they end."""
 
     seconds: list[tuple[str, float]] = field(default_factory=list)
 
@@ -168,57 +170,61 @@ class _Stages:
 
 
 @dataclass(frozen=True)
-class _Child:
-    """What the process needs to know, and its life."""
+class _Worker:
+    """The inside of the process."""
 
-    load: Callable[[], Segmenter]
+    factory: Callable[[], "Segmenter"]
     limits: DecodeLimits
-    seconds: float
-    threads: int
+    timeout: float
     log_level: int
 
-    def live(self, connection: Connection) -> None:
-        """Load the model, and grow trees until nobody is there to ask for them."""
-        for number in (signal.SIGINT, signal.SIGTERM):  # they may go to all processes: it is told to end in another way
-            signal.signal(number, signal.SIG_IGN)
+    def run(self, connection: Connection) -> None:
+        """Load the model and segment images until the server has ended."""
+        for signal_number in (signal.SIGINT, signal.SIGTERM):  # they may go to the whole process group
+            signal.signal(signal_number, signal.SIG_IGN)
         faulthandler.enable()
-        line, pictures = _Line(connection), SimpleQueue[Picture]()
+        server, requests = _LockedConnection(connection), SimpleQueue[ImageRequest]()
         logging.getLogger().setLevel(self.log_level)
-        logging.getLogger().addHandler(_Forwarding(line))  # type: ignore[arg-type]
-        threading.Thread(target=_receive, args=(connection, pictures), daemon=True).start()
-        torch.set_num_threads(self.threads)
+        logging.getLogger().addHandler(_PipeLogHandler(server))  # type: ignore[arg-type]
+        threading.Thread(target=_receive, args=(connection, requests), daemon=True).start()
         with suppress(ConnectionError):
             try:
-                segmenter = self.load()
+                segmenter = self._load()
             except (WalkcutError, OSError) as error:
-                line.send(SettingsError(str(error)))
+                server.send(SettingsError(str(error)))
                 return
-            line.send(Identity(segmenter.version, segmenter.recipe.name))
+            server.send(ModelInfo(segmenter.version, segmenter.preset.name))
             while True:
-                line.send(self._answer(segmenter, pictures.get()))
-                give_back_memory()
+                server.send(self._answer(segmenter, requests.get()))
+                malloc_trim()
 
-    def _answer(self, segmenter: Segmenter, picture: Picture) -> TreeFile | WalkcutError | Defect:
-        """A picture's tree, or its error; where the device is of no use any more, the process ends."""
-        faulthandler.dump_traceback_later(self.seconds + _GRACE_S, exit=True)
-        stages = _Stages()
+    def _load(self) -> "Segmenter":
+        """Load the model, and leave one core to the server: threads that wait for a core spin."""
+        import torch  # noqa: PLC0415 - in this process alone
+
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+        return self.factory()
+
+    def _answer(self, segmenter: "Segmenter", request: ImageRequest) -> SegmentResult | WalkcutError | InternalFailure:
+        """Return an image's tree or its error; end the process when the device is broken."""
+        faulthandler.dump_traceback_later(self.timeout + _GRACE_S, exit=True)
+        timer = _StageTimer()
         try:
-            with observed(stages):
-                return TreeFile(LocalModel(segmenter, self.limits).grow(picture), stages.seconds)
+            with record_spans(timer):
+                return SegmentResult(InProcessModel(segmenter, self.limits).segment(request), timer.seconds)
         except WalkcutError as error:
             return error
         except Exception as error:
-            log.exception("a picture failed: a defect of walkcut, please report it")
-            if segmenter.device.type == "cuda":
-                torch.cuda.synchronize(segmenter.device)  # raises after a fault of CUDA, and for ever
-            return Defect(f"{type(error).__name__}: {error}")
+            log.exception("an image failed: a bug in walkcut, please report it")
+            segmenter.check_device()
+            return InternalFailure(f"{type(error).__name__}: {error}")
         finally:
             faulthandler.cancel_dump_traceback_later()
 
 
-def _receive(connection: Connection, pictures: "SimpleQueue[Picture]") -> None:
-    """Take in pictures, and end the process when nobody is at the other end."""
+def _receive(connection: Connection, requests: "SimpleQueue[ImageRequest]") -> None:
+    """Queue requests, and end the process when the server has ended."""
     with suppress(EOFError, OSError):
         while True:
-            pictures.put(connection.recv())
+            requests.put(connection.recv())
     os._exit(0)

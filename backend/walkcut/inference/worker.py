@@ -1,4 +1,4 @@
-"""The model in a process of its own, which may crash, hang or be killed without harm to the server."""
+"""The model in a supervised process, which may crash, hang or be killed without harm to the server."""
 
 import logging
 import threading
@@ -6,139 +6,142 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from walkcut.errors import BusyError, SettingsError
 from walkcut.images import DecodeLimits
-from walkcut.inference.process import Defect, ModelProcess, ProcessEndedError
-from walkcut.inference.tree_service import Picture
-from walkcut.segmentation.segmenter import Segmenter
+from walkcut.inference.model import ImageRequest
+from walkcut.inference.process import InternalFailure, ModelProcess, ProcessEndedError
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from walkcut.segmentation.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 2
-_PAUSE_S = 10.0  # until a process is started again that could not be
+_RESTART_PAUSE_S = 10.0  # after a restart that failed
 
 
-class ModelDefectError(Exception):
-    """A defect of walkcut that its model's process met, and told in the log."""
+class ModelFailureError(Exception):
+    """A bug in walkcut that the model's process met; its traceback is in the log."""
 
 
-class ModelWorker:
-    """A `Model` in a process that is replaced when it dies, or takes more than `seconds` for a picture.
+class SupervisedModel:
+    """A `TreeModel` in a process that is replaced when it dies, or when an image takes more than `timeout` seconds.
 
-    A picture that ends it is tried once more, and after that never. Raises `SettingsError` where the model cannot be
-    loaded.
+    An image that ends the process is tried once more, and then put into quarantine. Raises `SettingsError` if the
+    model cannot be loaded.
     """
 
     def __init__(
         self,
-        load: Callable[[], Segmenter],
+        factory: Callable[[], "Segmenter"],
         limits: DecodeLimits,
         quarantine: Quarantine,
         metrics: Metrics,
         *,
-        seconds: float,
+        timeout: float,
     ) -> None:
-        self._start = partial(ModelProcess, load, limits, seconds=seconds)
+        self._start = partial(ModelProcess, factory, limits, timeout=timeout)
         self._quarantine, self._metrics = quarantine, metrics
-        self._closing, self._trouble, self._trouble_until = False, "", 0.0
-        self._at_work = threading.Lock()
+        self._closing, self._unavailable_reason, self._unavailable_until = False, "", 0.0
+        self._working = threading.Lock()
         self._process = self._start()
-        self._identity = self._process.loaded()
+        self._info = self._process.wait_until_loaded()
 
     @property
     def version(self) -> str:
-        """The segmenter's."""
-        return self._identity.version
+        """Version of the segmenter."""
+        return self._info.version
 
     @property
     def method(self) -> str:
-        """The name of its recipe."""
-        return self._identity.method
+        """Name of the segmenter's preset."""
+        return self._info.method
 
     @property
     def pid(self) -> int:
-        """The process's number in the system."""
+        """Process id of the model's process."""
         return self._process.pid
 
     @property
-    def trouble(self) -> str:
-        """Why the model cannot be asked now: for as long as it is being loaded again, or shall not be tried."""
-        return self._trouble if time.monotonic() < self._trouble_until else ""
+    def unavailable_reason(self) -> str:
+        """Why the model cannot be used now: it is being reloaded, or a reload has just failed. Empty when it can."""
+        return self._unavailable_reason if time.monotonic() < self._unavailable_until else ""
 
-    def grow(self, picture: Picture) -> bytes:
-        """The file of a picture's tree. Raises `QuarantineError` too, and `ModelDefectError`."""
-        self._quarantine.check(picture.digest, self.version)
-        with self._at_work:
+    def segment(self, request: ImageRequest) -> bytes:
+        """Return the file of an image's tree. Raises as `TreeModel.segment`, `QuarantineError`, `ModelFailureError`."""
+        self._quarantine.check(request.digest, self.version)
+        with self._working:
             reason = ""
             for _ in range(_ATTEMPTS):
-                self._revive()
+                self._ensure_running()
                 try:
-                    return self._ask(picture)
+                    return self._request(request)
                 except ProcessEndedError as error:
                     reason = str(error)
-                    self._bury(error)
-            refusal = self._quarantine.add(picture.digest, self.version, reason)
+                    self._record_exit(error)
+            refusal = self._quarantine.add(request.digest, self.version, reason)
             with suppress(BusyError):
-                self._revive()  # for the next picture
+                self._ensure_running()  # for the next image
             raise refusal
 
     def close(self) -> None:
-        """End the process, also while it is at work."""
+        """End the process, even while it segments an image."""
         self._closing = True
         self._process.kill()
-        with self._at_work:
+        with self._working:
             self._process.end()
 
-    def _ask(self, picture: Picture) -> bytes:
-        """What the process makes of a picture, its stages measured."""
-        grown = self._process.grow(picture)
-        if isinstance(grown, Defect):
-            raise ModelDefectError(grown.said)
-        for name, seconds in grown.seconds:
+    def _request(self, request: ImageRequest) -> bytes:
+        """Return the file of the process's answer, and record its stages."""
+        result = self._process.segment(request)
+        if isinstance(result, InternalFailure):
+            raise ModelFailureError(result.message)
+        for name, seconds in result.seconds:
             self._metrics.stages.labels(name).observe(seconds)
-        return grown.file
+        return result.file
 
-    def _bury(self, error: ProcessEndedError) -> None:
-        """Take note of the process's end. Raises `BusyError` where it was meant."""
+    def _record_exit(self, error: ProcessEndedError) -> None:
+        """Log and count the end of the process. Raises `BusyError` if walkcut is shutting down."""
         self._process.end()
         if self._closing:
             raise _shutting_down() from error
-        log.warning("%s: it is started again", error)
-        self._metrics.deaths.labels(error.kind).inc()
+        log.warning("%s: restarting it", error)
+        self._metrics.crashes.labels(error.kind).inc()
 
-    def _revive(self) -> None:
-        """See that there is a process. Raises `BusyError` where none can be started."""
-        if self.trouble:
-            raise BusyError(f"{self._trouble}: ask again")
+    def _ensure_running(self) -> None:
+        """Restart the process if it has ended. Raises `BusyError` if that fails."""
+        if self.unavailable_reason:
+            raise BusyError(f"{self.unavailable_reason}: try again")
         if self._process.is_alive:
             return
-        self._tell("the model is being loaded again", float("inf"))
+        self._set_unavailable("the model is being reloaded", float("inf"))
         try:
-            self._start_again()
+            self._restart()
         except (SettingsError, OSError) as error:
             self._process.end()
             if self._closing:
                 raise _shutting_down() from error
-            self._tell(f"the model cannot be loaded again ({error})", time.monotonic() + _PAUSE_S)
-            log.warning(self._trouble)
-            raise BusyError(f"{self._trouble}: ask again") from error
-        self._tell("", 0.0)
+            self._set_unavailable(f"the model cannot be reloaded ({error})", time.monotonic() + _RESTART_PAUSE_S)
+            log.warning(self._unavailable_reason)
+            raise BusyError(f"{self._unavailable_reason}: try again") from error
+        self._set_unavailable("", 0.0)
 
-    def _start_again(self) -> None:
+    def _restart(self) -> None:
         """Start a process with the same model. Raises `SettingsError` or `OSError`."""
         self._process.end()
         self._process = self._start()
         if self._closing:
             self._process.kill()
-        if self._process.loaded() != self._identity:
-            raise SettingsError("it is not the one that walkcut began with: start walkcut again")
+        if self._process.wait_until_loaded() != self._info:
+            raise SettingsError("its files have changed since walkcut started: restart walkcut")
 
-    def _tell(self, trouble: str, until: float) -> None:
-        self._trouble, self._trouble_until = trouble, until
+    def _set_unavailable(self, reason: str, until: float) -> None:
+        self._unavailable_reason, self._unavailable_until = reason, until
 
 
 def _shutting_down() -> BusyError:
-    return BusyError("walkcut is shutting down: ask again")
+    return BusyError("walkcut is shutting down: try again")

@@ -8,8 +8,8 @@ from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Segments, parse_granularity
 
 
-def follow_wishes(lines: Sequence[str], tree: CutTree, default: Granularity) -> Granularity:
-    """The granularity that typed lines come to: each is absolute, or `finer` or `coarser` than what was before.
+def resolve_granularity_commands(lines: Sequence[str], tree: CutTree, default: Granularity) -> Granularity:
+    """The granularity that typed lines come to: each is absolute, or `split_region` or `merge_with_parent` than what was before.
 
     A step is half as many segments again, or a third fewer. Raises `GranularityError` where the last line means
     nothing; earlier slips do not matter any more.
@@ -17,11 +17,11 @@ def follow_wishes(lines: Sequence[str], tree: CutTree, default: Granularity) -> 
     granularity = default
     for line in lines[:-1]:
         with suppress(GranularityError):
-            granularity = _follow_wish(line, tree, granularity)
-    return _follow_wish(lines[-1], tree, granularity)
+            granularity = _apply_command(line, tree, granularity)
+    return _apply_command(lines[-1], tree, granularity)
 
 
-def _follow_wish(line: str, tree: CutTree, before: Granularity) -> Granularity:
+def _apply_command(line: str, tree: CutTree, before: Granularity) -> Granularity:
     """The granularity after one typed line."""
     now = tree.segments(before)
     match line.strip().lower():

@@ -1,4 +1,4 @@
-"""One place of a picture made finer or coarser: sets of a cut tree's leaves, chosen by points or by regions."""
+"""One place of an image made finer or coarser: sets of a cut tree's leaves, chosen by points or by regions."""
 
 from collections.abc import Sequence
 
@@ -25,19 +25,19 @@ def segment_at(tree: CutTree, granularity: Granularity, leaf: int) -> Leaves:
     return groups == groups[leaf]
 
 
-def select(tree: CutTree, granularity: Granularity, wanted: Sequence[int], unwanted: Sequence[int]) -> Leaves:
-    """The segments of the `wanted` leaves, without what holds `unwanted` ones.
+def select_leaves(tree: CutTree, granularity: Granularity, positive: Sequence[int], negative: Sequence[int]) -> Leaves:
+    """The segments of the `positive` leaves, without what holds `negative` ones.
 
     Of a segment that holds both, the largest parts of the tree are taken that hold wanted leaves alone; a leaf that is
     both is not taken.
     """
     above, groups = tree.hierarchy.parents(), tree.groups(granularity)
-    outside = tree.hierarchy.totals(np.bincount(np.array(unwanted, np.int64), minlength=len(groups)))
+    outside = tree.hierarchy.subtree_sums(np.bincount(np.array(negative, np.int64), minlength=len(groups)))
     chosen = np.zeros(len(groups), np.bool_)
-    for leaf in wanted:
+    for leaf in positive:
         if not outside[leaf]:
-            within = tree.hierarchy.totals((groups != groups[leaf]).astype(np.int64)) + outside
-            chosen |= tree.hierarchy.under(_highest(leaf, above, within))
+            within = tree.hierarchy.subtree_sums((groups != groups[leaf]).astype(np.int64)) + outside
+            chosen |= tree.hierarchy.leaves_under(_highest_ancestor(leaf, above, within))
     return chosen
 
 
@@ -49,31 +49,31 @@ def split(hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], 
     """
     core = region
     while True:
-        sizes = hierarchy.totals(areas * core)
+        sizes = hierarchy.subtree_sums(areas * core)
         node = int(np.argmax(sizes == sizes[-1]))  # the lowest that holds all of it
         if node < hierarchy.leaves:
             raise GranularityError("this place cannot be cut any finer")
-        smaller, larger = sorted(hierarchy.joints[node - hierarchy.leaves].tolist(), key=lambda half: int(sizes[half]))
+        smaller, larger = sorted(hierarchy.merges[node - hierarchy.leaves].tolist(), key=lambda half: int(sizes[half]))
         if sizes[smaller] >= least:
-            part = region & hierarchy.under(smaller)
+            part = region & hierarchy.leaves_under(smaller)
             return part, region & ~part
-        core = core & hierarchy.under(larger)
+        core = core & hierarchy.leaves_under(larger)
 
 
-def fold(hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], least: float) -> Leaves:
+def enclosing_subtree(hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], least: float) -> Leaves:
     """The smallest part of the tree that holds a region's leaves and `least` pixels more.
 
-    Raises `GranularityError` where there is none, since the region is the whole picture.
+    Raises `GranularityError` where there is none, since the region is the whole image.
     """
-    held, size = hierarchy.totals(areas * region), hierarchy.totals(areas)
+    held, size = hierarchy.subtree_sums(areas * region), hierarchy.subtree_sums(areas)
     larger = (held == held[-1]) & (size > held) & (size >= held + least)
     if not larger.any():
         raise GranularityError("this region cannot be made any coarser")
-    return region | hierarchy.under(int(np.argmax(larger)))
+    return region | hierarchy.leaves_under(int(np.argmax(larger)))
 
 
-def _highest(node: int, above: Int64[np.ndarray, " n"], unwanted: Int64[np.ndarray, " n"]) -> int:
+def _highest_ancestor(node: int, above: Int64[np.ndarray, " n"], negative: Int64[np.ndarray, " n"]) -> int:
     """The highest node over this one that holds nothing unwanted."""
-    while above[node] != node and not unwanted[above[node]]:
+    while above[node] != node and not negative[above[node]]:
         node = int(above[node])
     return node

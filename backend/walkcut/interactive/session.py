@@ -14,9 +14,9 @@ from jaxtyping import Bool, Int64
 from walkcut.errors import RequestError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.interactive.edits import Regions
-from walkcut.labelstudio import BrushTarget, Prompt, Region, Task, annotated_regions, read_moment
+from walkcut.labelstudio import BrushControl, Prompt, Region, Task, annotated_regions, parse_timestamp
 
-_MOST_EXCHANGES = 64  # pictures
+_MAX_INTERACTIONS = 64  # images
 _UNSAVED = timedelta(seconds=15)  # Label Studio saves a draft some seconds after a change
 _LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 
@@ -24,8 +24,8 @@ _Packed = tuple[tuple[str, str, Int64[np.ndarray, "_"]], ...]  # id and label of
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """What an annotator asked last of a picture: the prompts, and the regions before and after."""
+class Interaction:
+    """What an annotator asked last of an image: the prompts, and the regions before and after."""
 
     when: datetime
     granularity: Granularity
@@ -34,8 +34,8 @@ class Exchange:
     after: _Packed
 
 
-class Screens:
-    """The screens of the pictures that annotators worked on lately.
+class SessionStore:
+    """The screens of the images that annotators worked on lately.
 
     Label Studio tells what is on the screen by a draft, which it saves some seconds later; the last exchange is
     remembered to bridge that time. `clock` tells the time with its zone.
@@ -43,16 +43,16 @@ class Screens:
 
     def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
         self._clock = clock or partial(datetime.now, timezone.utc)
-        self._exchanges: OrderedDict[tuple[int, str], Exchange] = OrderedDict()
+        self._interactions: OrderedDict[tuple[int, str], Interaction] = OrderedDict()
         self._lock = Lock()
 
-    def granularity(self, task: Task, target: BrushTarget) -> Granularity | None:
+    def granularity(self, task: Task, control: BrushControl) -> Granularity | None:
         """The granularity of the last exchange, if that is remembered."""
-        exchange = self._last(task, target)
-        return None if exchange is None else exchange.granularity
+        interaction = self._last(task, control)
+        return None if interaction is None else interaction.granularity
 
     def regions(
-        self, task: Task, target: BrushTarget, size: tuple[int, int], asked: Sequence[Prompt], version: str
+        self, task: Task, control: BrushControl, size: tuple[int, int], prompts: Sequence[Prompt], version: str
     ) -> Regions:
         """The regions that prompts are about.
 
@@ -60,62 +60,64 @@ class Screens:
         for a while after it what it led to, unless a draft was saved since. Else those of the draft, of the annotation
         that was changed last, or of the prediction of this `version`, with which annotations begin.
         """
-        exchange = self._last(task, target)
-        if exchange is not None and exchange.prompts & {prompt.id for prompt in asked}:
-            return _unpacked(exchange.before, size)
+        interaction = self._last(task, control)
+        if interaction is not None and interaction.prompts & {prompt.id for prompt in prompts}:
+            return _unpacked(interaction.before, size)
         now = self._clock()
-        if exchange is not None and max(_saved(task), now - _UNSAVED) < exchange.when <= now:
-            return _unpacked(exchange.after, size)
+        if interaction is not None and max(_saved(task), now - _UNSAVED) < interaction.when <= now:
+            return _unpacked(interaction.after, size)
         predictions = [each for each in task.predictions if each.get("model_version") == version] or task.predictions
         newest = next((documents[-1] for documents in (task.drafts, task.annotations, predictions) if documents), {})
-        return _regions(newest, target, size)
+        return _regions(newest, control, size)
 
     def remember(
         self,
         task: Task,
-        target: BrushTarget,
+        control: BrushControl,
         granularity: Granularity,
-        asked: Sequence[Prompt],
+        prompts: Sequence[Prompt],
         before: Regions,
         after: Regions,
     ) -> None:
         """Keep an exchange; the oldest one is forgotten where there are too many."""
-        names = frozenset(prompt.id for prompt in asked)
-        exchange = Exchange(self._clock(), granularity, names, _packed(before), _packed(after))
+        names = frozenset(prompt.id for prompt in prompts)
+        interaction = Interaction(self._clock(), granularity, names, _packed(before), _packed(after))
         with self._lock:
-            self._exchanges.pop(_key(task, target), None)
-            self._exchanges[_key(task, target)] = exchange
-            while len(self._exchanges) > _MOST_EXCHANGES:
-                self._exchanges.popitem(last=False)
+            self._interactions.pop(_key(task, control), None)
+            self._interactions[_key(task, control)] = interaction
+            while len(self._interactions) > _MAX_INTERACTIONS:
+                self._interactions.popitem(last=False)
 
-    def _last(self, task: Task, target: BrushTarget) -> Exchange | None:
+    def _last(self, task: Task, control: BrushControl) -> Interaction | None:
         with self._lock:
-            return self._exchanges.get(_key(task, target))
+            return self._interactions.get(_key(task, control))
 
 
-def drafted(task: Task, target: BrushTarget, size: tuple[int, int]) -> Regions:
+def draft_regions(task: Task, control: BrushControl, size: tuple[int, int]) -> Regions:
     """The regions of the annotator's draft, which are on the screen for sure."""
-    return _regions(task.drafts[-1], target, size) if task.drafts else {}
+    return _regions(task.drafts[-1], control, size) if task.drafts else {}
 
 
-def untouched(task: Task, target: BrushTarget) -> list[str]:
+def unmodified_region_ids(task: Task, control: BrushControl) -> list[str]:
     """The ids of the draft's regions that are as walkcut drew them, under a label that says nothing."""
     items = [item for item in (task.drafts[-1]["result"] if task.drafts else []) if isinstance(item, dict)]
-    drawn = [item for item in items if item.get("origin") == "prediction" and item.get("from_name") == target.from_name]
-    neutral = [[label] for label in target.neutral]
+    drawn = [
+        item for item in items if item.get("origin") == "prediction" and item.get("from_name") == control.from_name
+    ]
+    generic_labels = [[label] for label in control.generic_labels]
     return [
         str(item.get("id"))
         for item in drawn
-        if isinstance(item.get("value"), dict) and item["value"].get("brushlabels") in neutral
+        if isinstance(item.get("value"), dict) and item["value"].get("brushlabels") in generic_labels
     ]
 
 
-def _key(task: Task, target: BrushTarget) -> tuple[int, str]:
-    return task.id, f"{target.to_name} {task.reference(target)}"
+def _key(task: Task, control: BrushControl) -> tuple[int, str]:
+    return task.id, f"{control.to_name} {task.reference(control)}"
 
 
-def _regions(document: Mapping[str, Any], target: BrushTarget, size: tuple[int, int]) -> Regions:
-    found = annotated_regions(document.get("result"), target, size)
+def _regions(document: Mapping[str, Any], control: BrushControl, size: tuple[int, int]) -> Regions:
+    found = annotated_regions(document.get("result"), control, size)
     return {each.id: Region(each.mask, each.label, 1.0, id=each.id) for each in found}
 
 
@@ -141,6 +143,6 @@ def _mask(runs: Int64[np.ndarray, " r"], size: tuple[int, int]) -> Bool[np.ndarr
 def _saved(task: Task) -> datetime:
     """When the draft was saved last; long ago where there is none, or where it does not say."""
     try:
-        return read_moment(task.drafts[-1].get("updated_at")) if task.drafts else _LONG_AGO
+        return parse_timestamp(task.drafts[-1].get("updated_at")) if task.drafts else _LONG_AGO
     except RequestError:
         return _LONG_AGO

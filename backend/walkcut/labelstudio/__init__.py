@@ -1,20 +1,20 @@
 """Label Studio's documents as values: label config, task, context, prediction. Text and numbers only, no I/O."""
 
-from walkcut.labelstudio.annotations import AnnotatedRegion, annotated_pictures, annotated_regions, label_map
-from walkcut.labelstudio.config import BrushTarget, brush_targets, named_labels
-from walkcut.labelstudio.exports import exported_result
+from walkcut.labelstudio.annotations import AnnotatedRegion, annotated_image_names, annotated_regions, label_map
+from walkcut.labelstudio.config import BrushControl, parse_brush_controls, semantic_labels
+from walkcut.labelstudio.exports import select_annotation
 from walkcut.labelstudio.json_input import check_depth, read_object
 from walkcut.labelstudio.predictions import (
     Prediction,
     Region,
     brush_region,
+    deletion_marker,
     prediction,
     region_id,
     status,
-    withdrawn_region,
 )
-from walkcut.labelstudio.prompts import PROMPTS, STATUS_MARK, Box, Point, Prompt, prompts, typed_lines
-from walkcut.labelstudio.submissions import Submission, read_moment, read_number, read_numbers, read_submission
+from walkcut.labelstudio.prompts import PROMPTS, STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
+from walkcut.labelstudio.submissions import Submission, parse_id, parse_ids, parse_timestamp, read_submission
 from walkcut.labelstudio.tasks import Task, read_extra_params, read_task, read_tasks
 
 __all__ = [
@@ -22,33 +22,33 @@ __all__ = [
     "STATUS_MARK",
     "AnnotatedRegion",
     "Box",
-    "BrushTarget",
+    "BrushControl",
     "Point",
     "Prediction",
     "Prompt",
     "Region",
     "Submission",
     "Task",
-    "annotated_pictures",
+    "annotated_image_names",
     "annotated_regions",
     "brush_region",
-    "brush_targets",
     "check_depth",
-    "exported_result",
+    "deletion_marker",
     "label_map",
-    "named_labels",
+    "parse_brush_controls",
+    "parse_id",
+    "parse_ids",
+    "parse_timestamp",
     "prediction",
-    "prompts",
     "read_extra_params",
-    "read_moment",
-    "read_number",
-    "read_numbers",
     "read_object",
+    "read_prompts",
     "read_submission",
     "read_task",
     "read_tasks",
     "region_id",
+    "select_annotation",
+    "semantic_labels",
     "status",
-    "typed_lines",
-    "withdrawn_region",
+    "text_commands",
 ]

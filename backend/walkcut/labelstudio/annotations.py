@@ -1,4 +1,4 @@
-"""What annotators drew: results of an annotation or a draft as masks of the picture's size."""
+"""What annotators drew: results of an annotation or a draft as masks of the image's size."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +13,10 @@ from skimage import draw
 
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.config import BrushTarget
+from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.prompts import PROMPTS
 
-_FAR: Final = 1000.0  # percent; whatever lies farther out was drawn on no picture
+_FAR: Final = 1000.0  # percent; whatever lies farther out was drawn on no image
 _MOST_REGIONS: Final = 65535
 _MOST_BYTES: Final = 1 << 32  # of the masks of one result
 _MOST_PAINTED: Final = 10**11  # pixels, in all strokes of a region: some five seconds
@@ -27,7 +27,7 @@ _Mask = Bool[np.ndarray, "y x"]
 
 @dataclass(frozen=True)
 class AnnotatedRegion:
-    """What an annotator marked: its id and label in Label Studio, and a mask of the picture's size."""
+    """What an annotator marked: its id and label in Label Studio, and a mask of the image's size."""
 
     id: str
     label: str
@@ -35,19 +35,19 @@ class AnnotatedRegion:
 
 
 def annotated_regions(
-    result: object, target: BrushTarget | str | None, size: _Size, *, strict: bool = False
+    result: object, control: BrushControl | str | None, size: _Size, *, strict: bool = False
 ) -> tuple[AnnotatedRegion, ...]:
-    """The regions in the `result` of an annotation or a draft on a picture of `size` (height, width), in order.
+    """The regions in the `result` of an annotation or a draft on an image of `size` (height, width), in order.
 
-    Those of a brush control, of all controls of the picture with this name (`to_name`), or of whatever there is.
+    Those of a brush control, of all controls of the image with this name (`to_name`), or of whatever there is.
     Regions are brush masks and strokes, rectangles, ellipses, polygons and key points with a label. Prompts, key points
     that say "not this", the second result that Label Studio adds to an accepted region, and regions without a pixel
     are none. Whatever cannot be read is left out, or `strict`, raises `BrushError` or `RequestError`. Raises
     `RequestError` for more regions than there is room for, a byte for each pixel of each.
     """
-    items = [item for item in _region_items(result) if _belongs(item, target)]
+    items = [item for item in _region_items(result) if _belongs(item, control)]
     if len(items) * size[0] * size[1] > _MOST_BYTES:
-        raise RequestError(f"{len(items)} regions on a picture of {size[1]}×{size[0]} pixels are too many: draw fewer")
+        raise RequestError(f"{len(items)} regions on an image of {size[1]}×{size[0]} pixels are too many: draw fewer")
     regions = []
     for item in items:
         try:
@@ -65,15 +65,15 @@ def label_map(regions: Sequence[AnnotatedRegion], size: _Size) -> UInt16[np.ndar
     Raises `RequestError` for more than 65535 regions.
     """
     if len(regions) > _MOST_REGIONS:
-        raise RequestError(f"{len(regions)} regions are more than {_MOST_REGIONS}: annotate fewer in one picture")
+        raise RequestError(f"{len(regions)} regions are more than {_MOST_REGIONS}: annotate fewer in one image")
     numbers = np.zeros(size, np.uint16)
     for number, region in sorted(enumerate(regions, 1), key=lambda pair: -int(pair[1].mask.sum())):
         numbers[region.mask] = number
     return numbers
 
 
-def annotated_pictures(result: object) -> tuple[str, ...]:
-    """The names of the pictures (`to_name`) with regions in a result, in order of appearance."""
+def annotated_image_names(result: object) -> tuple[str, ...]:
+    """The names of the images (`to_name`) with regions in a result, in order of appearance."""
     names = [item.get("to_name") for item in _region_items(result)]
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
@@ -94,14 +94,14 @@ def _is_region(item: object) -> bool:
     return bool(_label(item)) and _label(item) not in PROMPTS
 
 
-def _belongs(item: Mapping[str, Any], target: BrushTarget | str | None) -> bool:
-    """Whether an item is of this control, or this picture."""
-    match target:
+def _belongs(item: Mapping[str, Any], control: BrushControl | str | None) -> bool:
+    """Whether an item is of this control, or this image."""
+    match control:
         case None:
             return True
-        case str(picture):
-            return item.get("to_name") == picture
-    return (item.get("from_name"), item.get("to_name")) == (target.from_name, target.to_name)
+        case str(image):
+            return item.get("to_name") == image
+    return (item.get("from_name"), item.get("to_name")) == (control.from_name, control.to_name)
 
 
 def _label(item: Mapping[str, Any]) -> str:
@@ -116,11 +116,10 @@ def _read(item: Mapping[str, Any], size: _Size) -> AnnotatedRegion:
     height, width = size
     if (item.get("original_width", width), item.get("original_height", height)) != (width, height):
         raise RequestError(
-            f"region {identity} was not drawn on a picture of {width}×{height} pixels: take this very picture's "
-            "annotation"
+            f"region {identity} was not drawn on an image of {width}×{height} pixels: take this very image's annotation"
         )
     if item.get("image_rotation"):
-        raise RequestError(f"region {identity} was drawn on a turned picture: turn the file itself and annotate that")
+        raise RequestError(f"region {identity} was drawn on a turned image: turn the file itself and annotate that")
     try:
         return AnnotatedRegion(identity, _label(item), _SHAPES[item["type"]](item["value"], size))
     except BrushError as error:
@@ -138,15 +137,15 @@ def _brush(value: Mapping[str, Any], size: _Size) -> _Mask:
         raise BrushError("a brush region holds neither a run-length code nor strokes")
     mask = brush.decode(code, size) if code else np.zeros(size, np.bool_)
     image = Image.fromarray(mask.astype(np.uint8))
-    courses = [_course(stroke, size) for stroke in strokes]
+    courses = [_stroke_path(stroke, size) for stroke in strokes]
     if sum(len(points) * min(thick * thick, mask.size) for points, thick in courses) > _MOST_PAINTED:
-        raise RequestError("these brush strokes go over the picture too many times: draw fewer")
+        raise RequestError("these brush strokes go over the image too many times: draw fewer")
     for stroke, (points, thick) in zip(strokes, courses, strict=True):
-        _paint(ImageDraw.Draw(image), points, thick, ink=0 if stroke.get("type") == "eraser" else 1)
+        _draw_stroke(ImageDraw.Draw(image), points, thick, ink=0 if stroke.get("type") == "eraser" else 1)
     return np.asarray(image) > 0
 
 
-def _paint(canvas: ImageDraw.ImageDraw, points: _Points, thick: float, *, ink: int) -> None:
+def _draw_stroke(canvas: ImageDraw.ImageDraw, points: _Points, thick: float, *, ink: int) -> None:
     """Draw one stroke, a line with round ends and joints."""
     reach = (thick - 1) / 2
     canvas.line(points, fill=ink, width=round(thick))
@@ -155,11 +154,11 @@ def _paint(canvas: ImageDraw.ImageDraw, points: _Points, thick: float, *, ink: i
         canvas.ellipse((x - reach, y - reach, x + reach, y + reach), fill=ink)
 
 
-def _course(stroke: object, size: _Size) -> tuple[_Points, float]:
+def _stroke_path(stroke: object, size: _Size) -> tuple[_Points, float]:
     """The points (x, y) of a stroke from the centre of the first pixel, and its width, in pixels.
 
-    `relativePoints` are percent of the picture, x, y, x, …, and `relativeStrokeWidth` of its width. `points` and
-    `strokeWidth` are pixels of the screen it was drawn on; where there are no others they count as the picture's.
+    `relativePoints` are percent of the image, x, y, x, …, and `relativeStrokeWidth` of its width. `points` and
+    `strokeWidth` are pixels of the screen it was drawn on; where there are no others they count as the image's.
     """
     if not isinstance(stroke, dict):
         raise RequestError(f"a brush stroke is an object, not {type(stroke).__name__}")
@@ -180,7 +179,7 @@ def _rectangle(value: Mapping[str, Any], size: _Size) -> _Mask:
     """A rectangle, turned clockwise about its upper left corner."""
     x, y = _place(value, size)
     width, height = (_length(value, name, along) for name, along in (("width", size[1]), ("height", size[0])))
-    turn = _turn(value)
+    turn = _rotation(value)
     along, down = (math.cos(turn) * width, math.sin(turn) * width), (-math.sin(turn) * height, math.cos(turn) * height)
     corners = [(0.0, 0.0), along, (along[0] + down[0], along[1] + down[1]), down]
     return _filled([(x + right, y + below) for right, below in corners], size)
@@ -190,7 +189,7 @@ def _ellipse(value: Mapping[str, Any], size: _Size) -> _Mask:
     """An ellipse about its centre, turned clockwise."""
     x, y = _place(value, size)
     across, down = (_length(value, name, side) for name, side in (("radiusX", size[1]), ("radiusY", size[0])))
-    return _round(x, y, across, down, size, turn=_turn(value))
+    return _round(x, y, across, down, size, turn=_rotation(value))
 
 
 def _polygon(value: Mapping[str, Any], size: _Size) -> _Mask:
@@ -203,7 +202,7 @@ def _polygon(value: Mapping[str, Any], size: _Size) -> _Mask:
 
 
 def _key_point(value: Mapping[str, Any], size: _Size) -> _Mask:
-    """A disc of the point's width, a share of the picture's width; the pixel of its centre at least."""
+    """A disc of the point's width, a share of the image's width; the pixel of its centre at least."""
     x, y = _place(value, size)
     radius = _length(value, "width", size[1]) / 2
     mask = _round(x, y, radius, radius, size)
@@ -235,7 +234,7 @@ def _filled(corners: Sequence[tuple[float, float]], size: _Size) -> _Mask:
     """The pixels whose centres lie within corners (x, y) in pixels, by the even-odd rule.
 
     Each edge turns over all that is right of it, in the rows that it crosses: so work grows with the corners and with
-    the picture, not with their product.
+    the image, not with their product.
     """
     height, width = size
     turned = np.zeros((height, width + 1), np.bool_)
@@ -254,11 +253,11 @@ def _place(value: Mapping[str, Any], size: _Size) -> tuple[float, float]:
 
 
 def _length(value: Mapping[str, Any], name: str, side: int) -> float:
-    """A length in pixels, from percent of a side of the picture."""
+    """A length in pixels, from percent of a side of the image."""
     return _number(value.get(name), _FAR, least=0) * side / 100
 
 
-def _turn(value: Mapping[str, Any]) -> float:
+def _rotation(value: Mapping[str, Any]) -> float:
     """A clockwise turn in radians, from degrees."""
     return math.radians(_number(value.get("rotation", 0), _FAR))
 
@@ -268,5 +267,5 @@ def _number(value: object, most: float, *, least: float | None = None) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise RequestError(f"a shape lacks a number and has {type(value).__name__}")
     if not (-most if least is None else least) <= value <= most:
-        raise RequestError(f"{value!s:.20} is out of the range of a shape on a picture")
+        raise RequestError(f"{value!s:.20} is out of the range of a shape on an image")
     return float(value)

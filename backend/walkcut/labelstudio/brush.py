@@ -52,7 +52,7 @@ def decode(rle: Sequence[int], size: tuple[int, int]) -> Bool[np.ndarray, "y x"]
     if (count, word) != (expected, _WORD_BITS - 1):
         raise BrushError(
             f"the run-length code holds {count} values of {word + 1} bits; a mask of {size[1]}×{size[0]} pixels needs "
-            f"{expected} of {_WORD_BITS}: pass the size of the picture it was made for"
+            f"{expected} of {_WORD_BITS}: pass the size of the image it was made for"
         )
     lengths, positions = _items(data, [bits + 1 for bits in run_bits], expected)
     inside = _read(data, positions, np.full(positions.size, _WORD_BITS)) >= 128

@@ -14,7 +14,7 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.core import ApiError, RequestOptions
 from label_studio_sdk.data_manager import Column, Filters, Operator, Type
 
-from walkcut.errors import StudioError
+from walkcut.errors import LabelStudioError
 from walkcut.images import LabelStudioAccess
 
 Json = dict[str, Any]
@@ -32,12 +32,12 @@ _REMEDIES = {
 }
 
 
-class Studio:
+class LabelStudioClient:
     """A client of Label Studio, as the user whose token it has; safe to share between threads.
 
     No answer is waited for longer than `timeout` seconds at a time, or `patience` seconds where predictions are sent:
     these take Label Studio 60 µs for each task that a project has. Projects are named by number, as text. Every method
-    raises `StudioError`, which never shows the token.
+    raises `LabelStudioError`, which never shows the token.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Studio:
     ) -> None:
         self._url, self._timeout, self._patience = access.url.rstrip("/"), timeout, patience
         if not access.token:
-            raise StudioError(f"Label Studio at {self._url} asks for a token: {_REMEDIES[401]}")
+            raise LabelStudioError(f"Label Studio at {self._url} asks for a token: {_REMEDIES[401]}")
         certificates = ssl.create_default_context(cafile=ca_bundle or certifi.where())
         # Redirects are not followed: the token is for this address alone.
         self._http = httpx.Client(timeout=timeout, follow_redirects=False, verify=certificates)
-        with self._explained("a look at the token"):
+        with self._translate_errors("a look at the token"):
             self._client = LabelStudio(base_url=f"{self._url}/", api_key=access.token, httpx_client=self._http)
 
     def close(self) -> None:
@@ -63,18 +63,18 @@ class Studio:
 
     def title(self, project: str) -> str:
         """A project's title."""
-        with self._explained(f"project {project}"):
+        with self._translate_errors(f"project {project}"):
             return self._client.projects.get(int(project)).title or ""
 
     def label_config(self, project: str) -> str:
         """A project's labelling config."""
-        with self._explained(f"project {project}"):
+        with self._translate_errors(f"project {project}"):
             return self._client.projects.get(int(project)).label_config or ""
 
     def annotations(self, project: str) -> Iterator[tuple[Json, Json]]:
         """All annotations of a project, each with its task (`id` and `data`), both as webhooks send them."""
         for task, _ in self._tasks(project, _filter(Column.total_annotations, Operator.GREATER, 0)):
-            with self._explained(f"the annotations of task {task['id']}"):
+            with self._translate_errors(f"the annotations of task {task['id']}"):
                 found = self._client.annotations.list(task["id"])
             for annotation in found:
                 yield task, annotation.model_dump(mode="json")
@@ -83,7 +83,9 @@ class Studio:
         """All tasks without annotations (`id` and `data`), each with its predictions' model versions."""
         return self._tasks(project, _filter(Column.total_annotations, Operator.EQUAL, 0))
 
-    def untouched(self, project: str, tasks: Collection[int] | None = None) -> Iterator[tuple[Json, frozenset[str]]]:
+    def tasks_without_annotations(
+        self, project: str, tasks: Collection[int] | None = None
+    ) -> Iterator[tuple[Json, frozenset[str]]]:
         """The same without those that annotators skipped; of these `tasks` alone, if they are given."""
         named = [] if tasks is None else [_filter(Column.id, Operator.IN_LIST, list(tasks))]
         nobody = (_filter(each, Operator.EQUAL, 0) for each in (Column.total_annotations, Column.cancelled_annotations))
@@ -98,18 +100,18 @@ class Studio:
 
     def chosen_version(self, project: str) -> str:
         """The model version that the project's settings choose for annotators to start from, or a backend's title."""
-        with self._explained(f"project {project}"):
+        with self._translate_errors(f"project {project}"):
             return self._client.projects.get(int(project)).model_version or ""
 
     def predictions(self, task: int) -> dict[int, str]:
         """The numbers of a task's predictions, each with its model version."""
-        with self._explained(f"the predictions of task {task}"):
+        with self._translate_errors(f"the predictions of task {task}"):
             found = self._client.predictions.list(task=task)
         return {each.id: each.model_version or "" for each in found if each.id is not None}
 
     def delete_prediction(self, prediction: int) -> None:
         """Delete a prediction, unless it is gone. Annotations made from it forget which it was."""
-        with self._explained(f"the end of prediction {prediction}"):
+        with self._translate_errors(f"the end of prediction {prediction}"):
             try:
                 self._client.predictions.delete(prediction)
             except ApiError as error:
@@ -118,7 +120,7 @@ class Studio:
 
     def prediction_version(self, prediction: int) -> str:
         """The model version of a prediction."""
-        with self._explained(f"prediction {prediction}"):
+        with self._translate_errors(f"prediction {prediction}"):
             return self._client.predictions.get(prediction).model_version or ""
 
     def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
@@ -128,12 +130,12 @@ class Studio:
         """
         request: list[Any] = [dict(each) for each in predictions]
         options: RequestOptions = {"max_retries": 0, "timeout_in_seconds": self._patience}
-        with self._explained(f"room for predictions in project {project}", self._patience):
+        with self._translate_errors(f"room for predictions in project {project}", self._patience):
             taken = self._client.projects.import_predictions(
                 int(project), request=request, request_options=options
             ).created
         if taken != len(request):
-            raise StudioError(
+            raise LabelStudioError(
                 f"Label Studio at {self._url} took {taken} of {len(request)} predictions for project {project}: "
                 "see that they fit its labelling config, and what Label Studio's log says"
             )
@@ -146,7 +148,7 @@ class Studio:
         last = 0
         while True:
             chosen = [*filters, _filter(Column.id, Operator.GREATER, last)]
-            with self._explained(f"the tasks of project {project}"):
+            with self._translate_errors(f"the tasks of project {project}"):
                 page: list[Any] | None = self._client.tasks.list(
                     project=int(project),
                     page=1,
@@ -171,24 +173,24 @@ class Studio:
         return frozenset(filter(None, self.predictions(task).values()))
 
     @contextmanager
-    def _explained(self, wanted: str, timeout: float = 0) -> Iterator[None]:
+    def _translate_errors(self, wanted: str, timeout: float = 0) -> Iterator[None]:
         """Say what can be done where what is `wanted` cannot be had, within a time of its own if there is one."""
         place = f"Label Studio at {self._url}"
         reach = "see that it is up, and that LABEL_STUDIO_URL can be reached from where walkcut runs"
         try:
             yield
         except httpx.TimeoutException as error:
-            raise StudioError(
+            raise LabelStudioError(
                 f"{place} took longer than {timeout or self._timeout:g} s for {wanted}: {reach}"
             ) from error
         except httpx.HTTPError as error:
-            raise StudioError(f"{place} cannot be reached for {wanted} ({error}): {reach}") from error
+            raise LabelStudioError(f"{place} cannot be reached for {wanted} ({error}): {reach}") from error
         except ApiError as error:
             remedy = _REMEDIES.get(error.status_code or 0, "see Label Studio's log")
             said = f"{error.status_code}{_detail(error.body)}"
-            raise StudioError(f"{place} answered {said} when asked for {wanted}: {remedy}") from error
+            raise LabelStudioError(f"{place} answered {said} when asked for {wanted}: {remedy}") from error
         except (ValueError, RecursionError) as error:  # the latter where it is nested too deep to be read
-            raise StudioError(f"{place} gave no JSON when asked for {wanted}: {_OTHER_SERVER}") from error
+            raise LabelStudioError(f"{place} gave no JSON when asked for {wanted}: {_OTHER_SERVER}") from error
 
 
 def _filter(column: str, operator: str, value: object) -> Json:

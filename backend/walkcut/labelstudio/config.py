@@ -18,26 +18,26 @@ _EXAMPLE = (
 
 
 @dataclass(frozen=True)
-class BrushTarget:
-    """A brush control and the picture it labels: where regions go, and what the tag's attributes wish for.
+class BrushControl:
+    """A brush control and the image it labels: where regions go, and what the tag's attributes wish for.
 
-    Pre-annotated regions take the control's `neutral` labels in turn, so that neighbours differ in colour; `labels`
+    Pre-annotated regions take the control's `generic_labels` labels in turn, so that neighbours differ in colour; `labels`
     are all that it has. `status` names the text field in which annotators are answered, if there is one.
     """
 
     from_name: str
     to_name: str
     data_key: str
-    neutral: tuple[str, ...]
+    generic_labels: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     status: str = ""
 
 
-def brush_targets(label_config: str) -> tuple[BrushTarget, ...]:
-    """The brush controls of a labelling config, the first one of each picture.
+def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
+    """The brush controls of a labelling config, the first one of each image.
 
-    Raises `LabelConfigError` with an example for a config that is no XML or has no brush control on a picture.
+    Raises `LabelConfigError` with an example for a config that is no XML or has no brush control on an image.
     """
     if len(label_config) > _MOST_CHARACTERS:
         raise LabelConfigError(
@@ -49,44 +49,44 @@ def brush_targets(label_config: str) -> tuple[BrushTarget, ...]:
         raise LabelConfigError(
             f"the labelling config is no readable XML ({error}); write for example {_EXAMPLE}"
         ) from error
-    images = {image.get("name", ""): image for image in root.iter("Image")}
+    image_tags = {image.get("name", ""): image for image in root.iter("Image")}
     texts: defaultdict[str, list[str]] = defaultdict(list)
     for text in root.iter("TextArea"):
         texts[text.get("toName", "")].append(text.get("name", ""))
-    targets: dict[str, BrushTarget] = {}
+    controls: dict[str, BrushControl] = {}
     for control in root.iter("BrushLabels"):
-        picture = control.get("toName", "")
-        if picture in images and picture not in targets:
-            targets[picture] = _target(control, images[picture], _status(texts[picture]))
-    if not targets:
+        to_name = control.get("toName", "")
+        if to_name in image_tags and to_name not in controls:
+            controls[to_name] = _control(control, image_tags[to_name], _status(texts[to_name]))
+    if not controls:
         raise LabelConfigError(f"walkcut needs BrushLabels on an Image in the labelling config, for example {_EXAMPLE}")
-    return tuple(targets.values())
+    return tuple(controls.values())
 
 
-def named_labels(targets: Sequence[BrushTarget]) -> frozenset[str]:
+def semantic_labels(controls: Sequence[BrushControl]) -> frozenset[str]:
     """The labels that say what a region shows: all that are not neutral."""
-    return frozenset(label for target in targets for label in target.labels if label not in target.neutral)
+    return frozenset(label for control in controls for label in control.labels if label not in control.generic_labels)
 
 
-def _target(control: Element, image: Element, status: str) -> BrushTarget:
-    """The control with its picture's data key and its labels."""
+def _control(control: Element, image: Element, status: str) -> BrushControl:
+    """The control with its image's data key and its labels."""
     value = image.get("value", "")
     if not value.startswith("$") or len(value) < 2:
         raise LabelConfigError(
-            f'the tag <Image name={image.get("name", "")!r}> needs value="$…", the name of one picture in the task\'s '
-            "data, such as $image; lists of pictures (valueList) are not supported"
+            f'the tag <Image name={image.get("name", "")!r}> needs value="$…", the name of one image in the task\'s '
+            "data, such as $image; lists of images (valueList) are not supported"
         )
     labels = {label.get("value", ""): label.get("neutral", "") == "true" for label in control.iter("Label")}
     labels.pop("", None)
     if not labels:
         raise LabelConfigError(f'<BrushLabels name={control.get("name", "")!r}> needs a <Label value="Region"/>')
-    neutral = tuple(label for label, is_neutral in labels.items() if is_neutral) or tuple(labels)[:1]
+    generic_labels = tuple(label for label, is_neutral in labels.items() if is_neutral) or tuple(labels)[:1]
     options = dict(control.attrib)
-    return BrushTarget(
-        control.get("name", ""), image.get("name", ""), value[1:], neutral, options, tuple(labels), status
+    return BrushControl(
+        control.get("name", ""), image.get("name", ""), value[1:], generic_labels, options, tuple(labels), status
     )
 
 
 def _status(names: Sequence[str]) -> str:
-    """Of a picture's text fields the one named `status`, else the one that granularities are typed into, else none."""
+    """Of an image's text fields the one named `status`, else the one that granularities are typed into, else none."""
     return next((name for name in ("status", "granularity") if name in names), names[0] if names else "")

@@ -8,7 +8,7 @@ from walkcut.errors import SettingsError
 _Found = tuple[object, Mapping[str, Any]]  # a task's id, and one of its annotations
 
 
-def exported_result(document: object, *, task: int | None = None, annotation: int | None = None) -> list[Any]:
+def select_annotation(document: object, *, task: int | None = None, annotation: int | None = None) -> list[Any]:
     """The result of one annotation in a JSON export, which is a list of tasks with `annotations`, or one task.
 
     Of a task's annotations it is the one with the id `annotation`, else the one updated last of those that were not
@@ -17,7 +17,7 @@ def exported_result(document: object, *, task: int | None = None, annotation: in
     everything = _annotations(document)
     if not everything:
         raise SettingsError("the export holds no annotation: annotate a task, and export it as JSON")
-    found = [(number, one) for number, one in everything if task in {None, number} and _meant(one, annotation)]
+    found = [(number, one) for number, one in everything if task in {None, number} and _matches(one, annotation)]
     if not found:
         raise SettingsError(f"no such annotation, or a cancelled one: choose among {_listed(everything)}")
     if len({number for number, _ in found}) > 1:
@@ -26,7 +26,7 @@ def exported_result(document: object, *, task: int | None = None, annotation: in
     return list(newest["result"])
 
 
-def _meant(one: Mapping[str, Any], annotation: int | None) -> bool:
+def _matches(one: Mapping[str, Any], annotation: int | None) -> bool:
     """Whether an annotation is the one with this id, or without an id, one that was not cancelled."""
     return not one.get("was_cancelled") if annotation is None else one.get("id") == annotation
 

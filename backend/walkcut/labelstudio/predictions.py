@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.config import BrushTarget
+from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.tasks import Task
 
 
 @dataclass(frozen=True)
 class Region:
-    """One brush region: a mask of the picture's own size, a label of the control, and a score in [0, 1].
+    """One brush region: a mask of the image's own size, a label of the control, and a score in [0, 1].
 
     `notes` are shown in its Info panel. An `id` names the region on the screen that it replaces.
     """
@@ -42,27 +42,27 @@ class Prediction:
 
 def prediction(
     task: Task,
-    targets: Sequence[tuple[BrushTarget, Sequence[Region]]],
+    controls: Sequence[tuple[BrushControl, Sequence[Region]]],
     model_version: str,
 ) -> Prediction:
     """A prediction with the regions of each target, under ids that no other task, version or control shares."""
     result = [
-        brush_region(region, target, region.id or region_id(task, target, f"{model_version} {number}"))
-        for target, regions in targets
+        brush_region(region, control, region.id or region_id(task, control, f"{model_version} {number}"))
+        for control, regions in controls
         for number, region in enumerate(regions)
     ]
-    scores = [region.score for _, regions in targets for region in regions]
+    scores = [region.score for _, regions in controls for region in regions]
     return Prediction(result, sum(scores) / max(1, len(scores)), model_version)
 
 
-def brush_region(region: Region, target: BrushTarget, identity: str) -> dict[str, Any]:
+def brush_region(region: Region, control: BrushControl, identity: str) -> dict[str, Any]:
     """One region as Label Studio shows it."""
     height, width = region.mask.shape
     notes = {"meta": {"text": list(region.notes)}} if region.notes else {}
     return {
         "id": identity,
-        "from_name": target.from_name,
-        "to_name": target.to_name,
+        "from_name": control.from_name,
+        "to_name": control.to_name,
         "type": "brushlabels",
         "origin": "prediction",
         "original_width": width,
@@ -74,13 +74,13 @@ def brush_region(region: Region, target: BrushTarget, identity: str) -> dict[str
     }
 
 
-def region_id(task: Task, target: BrushTarget, source: str) -> str:
+def region_id(task: Task, control: BrushControl, source: str) -> str:
     """The same region of the same answer has the same id, and no other has."""
-    identity = f"{task.id} {task.reference(target)} {target.from_name} {source}"
+    identity = f"{task.id} {task.reference(control)} {control.from_name} {source}"
     return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def withdrawn_region(region: Region, target: BrushTarget) -> dict[str, Any]:
+def deletion_marker(region: Region, control: BrushControl) -> dict[str, Any]:
     """What takes a region off the screen when it is accepted.
 
     A suggestion takes the place of the region with its id, and Label Studio deletes `dynamic` regions, as prompts are,
@@ -89,21 +89,21 @@ def withdrawn_region(region: Region, target: BrushTarget) -> dict[str, Any]:
     pixels = np.flatnonzero(region.mask)
     one = np.zeros(region.mask.shape, np.bool_)
     one.flat[pixels[len(pixels) // 2 : len(pixels) // 2 + 1]] = True
-    return brush_region(replace(region, mask=one), target, region.id) | {"dynamic": True}
+    return brush_region(replace(region, mask=one), control, region.id) | {"dynamic": True}
 
 
-def status(lines: Sequence[str], target: BrushTarget) -> list[dict[str, Any]]:
+def status(lines: Sequence[str], control: BrushControl) -> list[dict[str, Any]]:
     """Lines for the text field in which annotators are answered; nothing where the labelling config has none.
 
     Label Studio shows them at once, without their being accepted.
     """
-    if not target.status:
+    if not control.status:
         return []
     return [
         {
-            "id": hashlib.sha256(f"status {target.to_name}".encode()).hexdigest()[:16],
-            "from_name": target.status,
-            "to_name": target.to_name,
+            "id": hashlib.sha256(f"status {control.to_name}".encode()).hexdigest()[:16],
+            "from_name": control.status,
+            "to_name": control.to_name,
             "type": "textarea",
             "value": {"text": list(lines)},
         }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from walkcut.errors import RequestError
-from walkcut.labelstudio.config import BrushTarget
+from walkcut.labelstudio.config import BrushControl
 
 PROMPTS = ("Select", "Finer", "Coarser", "Merge", "Re-segment")  # labels that ask for something, and name nothing
 _MOST_ASKED = 200
@@ -25,10 +25,10 @@ class Point:
     label: str
     x: float
     y: float
-    wanted: bool = True
+    is_positive: bool = True
 
     def pixel(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Row and column in a picture of `size` (height, width)."""
+        """Row and column in an image of `size` (height, width)."""
         height, width = size
         return min(int(self.y * height), height - 1), min(int(self.x * width), width - 1)
 
@@ -45,7 +45,7 @@ class Box:
     bottom: float
 
     def pixels(self, size: tuple[int, int]) -> tuple[slice, slice]:
-        """Rows and columns of a picture of `size` (height, width), as many as walkcut can segment at least."""
+        """Rows and columns of an image of `size` (height, width), as many as walkcut can segment at least."""
         height, width = size
         rows, columns = _span(self.top, self.bottom, height), _span(self.left, self.right, width)
         return rows, columns
@@ -54,13 +54,13 @@ class Box:
 Prompt = Point | Box
 
 
-def typed_lines(context: object, target: BrushTarget) -> list[str]:
-    """What an annotator typed for a target's picture, oldest line first; nothing for calls that carry no text.
+def text_commands(context: object, control: BrushControl) -> list[str]:
+    """What an annotator typed for a target's image, oldest line first; nothing for calls that carry no text.
 
-    The text field named `granularity` counts where there is one, else all of the picture's text fields do; of these the
+    The text field named `granularity` counts where there is one, else all of the image's text fields do; of these the
     last 200 lines. What walkcut wrote itself does not count.
     """
-    fields = [item for item in _items(context, target) if item["type"] == "textarea"]
+    fields = [item for item in _items(context, control) if item["type"] == "textarea"]
     named = [item for item in fields if item.get("from_name") == "granularity"]
     typed = named or [item for item in fields if item.get("from_name") != "status"]
     texts = [item["value"].get("text") for item in typed]
@@ -68,19 +68,19 @@ def typed_lines(context: object, target: BrushTarget) -> list[str]:
     return [line for line in lines if not line.startswith(STATUS_MARK)][-_MOST_ASKED:]
 
 
-def prompts(context: object, target: BrushTarget) -> list[Prompt]:
-    """The points and boxes on a target's picture, oldest first; points beside the picture are left out.
+def read_prompts(context: object, control: BrushControl) -> list[Prompt]:
+    """The points and boxes on a target's image, oldest first; points beside the image are left out.
 
-    Raises `RequestError` for more than 200: each costs a look at the whole picture.
+    Raises `RequestError` for more than 200: each costs a look at the whole image.
     """
-    asked = [prompt for item in _items(context, target) for prompt in _read_prompt(item)]
+    asked = [prompt for item in _items(context, control) for prompt in _read_prompt(item)]
     if len(asked) > _MOST_ASKED:
         raise RequestError(f"{len(asked)} points and boxes are more than {_MOST_ASKED}: accept the suggestions first")
     return asked
 
 
-def _items(context: object, target: BrushTarget) -> list[Mapping[str, Any]]:
-    """The items of a context that are about a target's picture and have a type and a value."""
+def _items(context: object, control: BrushControl) -> list[Mapping[str, Any]]:
+    """The items of a context that are about a target's image and have a type and a value."""
     result = context.get("result") if isinstance(context, dict) else None
     return [
         item
@@ -88,19 +88,19 @@ def _items(context: object, target: BrushTarget) -> list[Mapping[str, Any]]:
         if isinstance(item, dict)
         and isinstance(item.get("type"), str)
         and isinstance(item.get("value"), dict)
-        and item.get("to_name", target.to_name) == target.to_name
+        and item.get("to_name", control.to_name) == control.to_name
     ]
 
 
 def _read_prompt(item: Mapping[str, Any]) -> list[Prompt]:
-    """The point or the box that an item is, if it is one on the picture."""
+    """The point or the box that an item is, if it is one on the image."""
     labels = item["value"].get(item["type"])
     identity, label = str(item.get("id", "")), str(labels[0]) if isinstance(labels, list) and labels else ""
     match item["type"]:
         case "keypointlabels":
             x, y = (_share(item["value"].get(side)) for side in "xy")
-            wanted = item.get("is_positive") is not False
-            return [Point(identity, label, x, y, wanted)] if 0 <= x <= 1 and 0 <= y <= 1 else []
+            is_positive = item.get("is_positive") is not False
+            return [Point(identity, label, x, y, is_positive)] if 0 <= x <= 1 and 0 <= y <= 1 else []
         case "rectanglelabels":
             left, top, right, bottom = _bounds(item)
             return [Box(identity, label, left, top, right, bottom)] if left < right and top < bottom else []
@@ -108,7 +108,7 @@ def _read_prompt(item: Mapping[str, Any]) -> list[Prompt]:
 
 
 def _bounds(item: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    """The left, top, right and bottom of the part of a rectangle that lies on the picture; nothing is below nan."""
+    """The left, top, right and bottom of the part of a rectangle that lies on the image; nothing is below nan."""
     value = item["value"]
     x, y, width, height = (_share(value.get(side)) for side in ("x", "y", "width", "height"))
     aspect = _ratio(item.get("original_width"), item.get("original_height"))

@@ -31,16 +31,16 @@ def read_submission(task: object, annotation: object) -> Submission:
         raise RequestError("an event needs the documents of a task and of an annotation: let webhooks send payloads")
     parent, result = annotation.get("parent_prediction"), annotation.get("result")
     return Submission(
-        replace(read_task(task), id=read_number(task)),
-        read_number(annotation),
-        read_moment(annotation.get("updated_at")).isoformat(),
+        replace(read_task(task), id=parse_id(task)),
+        parse_id(annotation),
+        parse_timestamp(annotation.get("updated_at")).isoformat(),
         result if isinstance(result, list) else [],
         parent if isinstance(parent, int) else None,
         annotation.get("was_cancelled") is True,
     )
 
 
-def read_number(document: object) -> int:
+def parse_id(document: object) -> int:
     """The id of a document. Raises `RequestError` for one without, or with one that no database holds."""
     number = document.get("id") if isinstance(document, Mapping) else None
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= _LARGEST_ID:
@@ -48,14 +48,14 @@ def read_number(document: object) -> int:
     return number
 
 
-def read_numbers(documents: object) -> frozenset[int]:
+def parse_ids(documents: object) -> frozenset[int]:
     """The ids of several documents; none where there are no documents. Raises `RequestError` for anything else."""
     if not isinstance(documents, list | None):
         raise RequestError(f"documents with ids are a list, not {type(documents).__name__}")
-    return frozenset(map(read_number, documents or []))
+    return frozenset(map(parse_id, documents or []))
 
 
-def read_moment(text: object) -> datetime:
+def parse_timestamp(text: object) -> datetime:
     """A time in UTC, from `2026-11-20T08:38:56.976830Z` as Label Studio writes it; raises `RequestError`."""
     try:
         return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone(timezone.utc)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from walkcut.errors import RequestError
-from walkcut.labelstudio.config import BrushTarget
+from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.json_input import read_json
 
 
@@ -23,13 +23,13 @@ class Task:
     annotations: Sequence[Mapping[str, Any]] = ()
     predictions: Sequence[Mapping[str, Any]] = ()
 
-    def reference(self, target: BrushTarget) -> str:
-        """What the task says of a target's picture. Raises `RequestError` where it says nothing of use."""
-        value = self.data.get(target.data_key)
+    def reference(self, control: BrushControl) -> str:
+        """What the task says of a target's image. Raises `RequestError` where it says nothing of use."""
+        value = self.data.get(control.data_key)
         if not isinstance(value, str) or not value.strip():
             shown = json.dumps(value, default=str)[:60]
             raise RequestError(
-                f"task {self.id} has no picture: data.{target.data_key} is {shown}; write one picture's address there"
+                f"task {self.id} has no image: data.{control.data_key} is {shown}; write one image's address there"
             )
         return value
 

@@ -12,24 +12,24 @@ from jaxtyping import Bool, Float64, Int64
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level
-from walkcut.learning.granularity_fit import OFFERED, coverings, leaf_overlaps
-from walkcut.learning.prototypes import Prototypes, gather
+from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_scores, leaf_overlaps
+from walkcut.learning.prototypes import Prototypes, build_prototypes
 
-_FEWEST_TASKS = 2  # that a granularity is learned from, so that one odd picture does not decide
-# Few pictures tell little: chosen with its neighbours' fit, a granularity covers other pictures of BSDS500 better.
+_FEWEST_TASKS = 2  # that a granularity is learned from, so that one odd image does not decide
+# Few images tell little: chosen with its neighbours' fit, a granularity covers other images of BSDS500 better.
 _NEIGHBOURS = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
-_LARGE = 0.05  # of the picture: smaller regions have one look
+_LARGE = 0.05  # of the image: smaller regions have one look
 _MOST_LOOKS = 4
 _LEAST_LOOK = 0.1  # of the region
 Region = tuple[str, Bool[np.ndarray, "y x"]]
-Source = tuple[int, int]  # a task and an annotation
+AnnotationRef = tuple[int, int]  # a task and an annotation
 
 _HALF = np.dtype("<f2")  # of descriptors: as fine as they are known
 
 
 @dataclass(frozen=True)
-class Example:
-    """How a region of this label looked: its descriptor, in half precision, and the share of the picture it covers."""
+class LabelExample:
+    """How a region of this label looked: its descriptor, in half precision, and the share of the image it covers."""
 
     label: str
     descriptor: tuple[float, ...]
@@ -40,18 +40,18 @@ class Example:
         return vars(self) | {"descriptor": b64encode(np.array(self.descriptor, _HALF).tobytes()).decode()}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Example":
+    def from_json(cls, document: Mapping[str, Any]) -> "LabelExample":
         """What `to_json` gave."""
         descriptor = np.frombuffer(b64decode(document["descriptor"]), _HALF)
         return cls(document["label"], tuple(map(float, descriptor)), document["share"])
 
 
 @dataclass(frozen=True)
-class Lesson:
+class AnnotationFeedback:
     """What one submitted annotation teaches.
 
-    `coverings` says for granularities, in their printed form, how well segments of it cover the annotated regions;
-    `segmenter` is the version that made them, beside which descriptors of other versions mean nothing; `taken` the
+    `covering_scores` says for granularities, in their printed form, how well segments of it cover the annotated regions;
+    `segmenter` is the version that made them, beside which descriptors of other versions mean nothing; `source_model_version` the
     model version of the prediction that the annotation was started from, empty where it was started from none.
     """
 
@@ -60,22 +60,25 @@ class Lesson:
     task: int
     updated_at: str
     segmenter: str
-    coverings: Mapping[str, float]
-    examples: tuple[Example, ...]
-    taken: str = ""
+    covering_scores: Mapping[str, float]
+    examples: tuple[LabelExample, ...]
+    source_model_version: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As text, numbers and lists."""
-        return vars(self) | {"coverings": {**self.coverings}, "examples": [each.to_json() for each in self.examples]}
+        return vars(self) | {
+            "coverings": {**self.covering_scores},
+            "examples": [each.to_json() for each in self.examples],
+        }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Lesson":
+    def from_json(cls, document: Mapping[str, Any]) -> "AnnotationFeedback":
         """What `to_json` gave."""
-        return cls(**{**document, "examples": tuple(map(Example.from_json, document["examples"]))})
+        return cls(**{**document, "examples": tuple(map(LabelExample.from_json, document["examples"]))})
 
 
 @dataclass(frozen=True)
-class Learned:
+class ProjectProfile:
     """What a project's lessons come to, and which annotations taught each value.
 
     Label `i` of the prototypes is `labels[i]`.
@@ -84,8 +87,8 @@ class Learned:
     granularity: Granularity | None = None
     labels: tuple[str, ...] = ()
     prototypes: Prototypes | None = None
-    granularity_from: tuple[Source, ...] = ()
-    labels_from: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
+    granularity_from: tuple[AnnotationRef, ...] = ()
+    labels_from: Mapping[str, tuple[AnnotationRef, ...]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -94,12 +97,12 @@ class Learned:
             return ""
         digest = hashlib.sha256(repr((str(self.granularity), self.labels)).encode())
         if self.prototypes is not None:
-            for array in (self.prototypes.descriptors, self.prototypes.labels, self.prototypes.pictures):
+            for array in (self.prototypes.descriptors, self.prototypes.labels, self.prototypes.images):
                 digest.update(array.tobytes())
         return digest.hexdigest()[:8]
 
 
-def teach(
+def extract_feedback(
     tree: CutTree,
     regions: Sequence[Region],
     *,
@@ -108,41 +111,43 @@ def teach(
     task: int,
     updated_at: str,
     segmenter: str,
-    neutral: Collection[str] = (),
-    taken: str = "",
-) -> Lesson:
-    """What an annotation teaches: its regions, each a label and a mask of the picture's size, beside the cut tree.
+    generic_labels: Collection[str] = (),
+    source_model_version: str = "",
+) -> AnnotationFeedback:
+    """What an annotation teaches: its regions, each a label and a mask of the image's size, beside the cut tree.
 
-    Regions of `neutral` labels, which say nothing of what they show, count for the coverings alone; regions without a
+    Regions of `generic_labels` labels, which say nothing of what they show, count for the coverings alone; regions without a
     pixel do not count. Raises `SegmentationError` for masks of another size and for trees without descriptors.
     """
     drawn = [(label, mask) for label, mask in regions if mask.any()]
     masks = [mask for _, mask in drawn]
-    fits = coverings(tree, masks).tolist() if masks else []
+    fits = covering_scores(tree, masks).tolist() if masks else []
     examples = [
-        Example(label, tuple(map(float, look.astype(_HALF))), share)
+        LabelExample(label, tuple(map(float, look.astype(_HALF))), share)
         for (label, _), overlap in zip(drawn, leaf_overlaps(tree, masks), strict=True)
-        if label not in neutral
-        for look, share in _looks(tree, overlap)
+        if label not in generic_labels
+        for look, share in _region_descriptors(tree, overlap)
     ]
-    printed = {str(granularity): fit for granularity, fit in zip(OFFERED, fits, strict=False)}
-    return Lesson(project, annotation, task, updated_at, segmenter, printed, tuple(examples), taken)
+    printed = {str(granularity): fit for granularity, fit in zip(CANDIDATE_GRANULARITIES, fits, strict=False)}
+    return AnnotationFeedback(
+        project, annotation, task, updated_at, segmenter, printed, tuple(examples), source_model_version
+    )
 
 
-def learn(lessons: Iterable[Lesson], segmenter: str, labels: Collection[str]) -> Learned:
+def fit_profile(lessons: Iterable[AnnotationFeedback], segmenter: str, labels: Collection[str]) -> ProjectProfile:
     """What lessons of this segmenter's version come to, for the labels that a project still has.
 
     The order of lessons and of labels does not matter.
     """
     valid = sorted((each for each in lessons if each.segmenter == segmenter), key=_source)
-    fitting = [lesson for lesson in valid if lesson.coverings.keys() >= set(map(str, OFFERED))]
+    fitting = [lesson for lesson in valid if lesson.covering_scores.keys() >= set(map(str, CANDIDATE_GRANULARITIES))]
     granularity = _best_granularity(fitting)
-    sources: defaultdict[str, list[Source]] = defaultdict(list)
+    sources: defaultdict[str, list[AnnotationRef]] = defaultdict(list)
     for lesson in valid:
         for label in sorted({example.label for example in lesson.examples} & set(labels)):
             sources[label].append(_source(lesson))
     known = tuple(sorted(sources))
-    return Learned(
+    return ProjectProfile(
         granularity,
         known,
         _prototypes(valid, known),
@@ -152,7 +157,7 @@ def learn(lessons: Iterable[Lesson], segmenter: str, labels: Collection[str]) ->
 
 
 def suggest_labels(
-    tree: CutTree, groups: Int64[np.ndarray, " k"], learned: Learned, threshold: float
+    tree: CutTree, groups: Int64[np.ndarray, " k"], learned: ProjectProfile, threshold: float
 ) -> list[tuple[str | None, float]]:
     """For each segment the likeliest label and its confidence in [0, 1]; no label below the `threshold`.
 
@@ -160,22 +165,24 @@ def suggest_labels(
     """
     if learned.prototypes is None:
         return [(None, 0.0)] * (int(groups.max()) + 1)
-    confidences = learned.prototypes.confidences(tree.describe(groups))
+    confidences = learned.prototypes.confidences(tree.segment_descriptors(groups))
     return [
         (learned.labels[best] if sure >= threshold else None, float(sure))
         for best, sure in zip(confidences.argmax(1), confidences.max(1), strict=True)
     ]
 
 
-def _source(lesson: Lesson) -> Source:
+def _source(lesson: AnnotationFeedback) -> AnnotationRef:
     return lesson.task, lesson.annotation
 
 
-def _looks(tree: CutTree, overlap: Int64[np.ndarray, " k"]) -> Iterator[tuple[Float64[np.ndarray, " c"], float]]:
+def _region_descriptors(
+    tree: CutTree, overlap: Int64[np.ndarray, " k"]
+) -> Iterator[tuple[Float64[np.ndarray, " c"], float]]:
     """How a region looks that shares so many pixels with each leaf: as a whole, and in parts where there are several.
 
     Parts are its pieces of the segments at medium granularity, the largest few. With each look goes its share of the
-    picture.
+    image.
     """
     groups = tree.groups(Level.MEDIUM)
     pieces = np.bincount(groups, overlap)
@@ -183,30 +190,30 @@ def _looks(tree: CutTree, overlap: Int64[np.ndarray, " k"]) -> Iterator[tuple[Fl
     parts = [part for part in np.argsort(-pieces, kind="stable")[:_MOST_LOOKS] if pieces[part] >= _LEAST_LOOK * whole]
     several = len(parts) > 1 and whole >= _LARGE * tree.leaves.size
     areas = np.stack([overlap, *(np.where(groups == part, overlap, 0) for part in parts if several)])
-    yield from zip(tree.describe_parts(areas), (areas.sum(1) / tree.leaves.size).tolist(), strict=True)
+    yield from zip(tree.part_descriptors(areas), (areas.sum(1) / tree.leaves.size).tolist(), strict=True)
 
 
-def _best_granularity(lessons: Sequence[Lesson]) -> Granularity | None:
+def _best_granularity(lessons: Sequence[AnnotationFeedback]) -> Granularity | None:
     """The one with the best mean covering, smoothed, of equals the coarsest; none where too few tasks tell.
 
     A task counts once, with the mean of its annotations. Beyond both ends nothing fits.
     """
     fits: defaultdict[int, list[list[float]]] = defaultdict(list)
     for lesson in lessons:
-        fits[lesson.task].append([lesson.coverings[str(granularity)] for granularity in OFFERED])
+        fits[lesson.task].append([lesson.covering_scores[str(granularity)] for granularity in CANDIDATE_GRANULARITIES])
     if len(fits) < _FEWEST_TASKS:
         return None
     mean = np.mean([np.mean(annotations, axis=0) for annotations in fits.values()], axis=0)
     smooth = np.convolve(mean, _NEIGHBOURS, "same")
-    return OFFERED[int(smooth.round(9).argmax())]  # sums differ by rounding alone
+    return CANDIDATE_GRANULARITIES[int(smooth.round(9).argmax())]  # sums differ by rounding alone
 
 
-def _prototypes(lessons: Sequence[Lesson], labels: Sequence[str]) -> Prototypes | None:
+def _prototypes(lessons: Sequence[AnnotationFeedback], labels: Sequence[str]) -> Prototypes | None:
     """What these labels look like in the examples of lessons; `None` where no example is."""
     examples = [(lesson.task, example) for lesson in lessons for example in lesson.examples if example.label in labels]
     if not examples:
         return None
-    return gather(
+    return build_prototypes(
         np.array([example.descriptor for _, example in examples], np.float32),
         np.array([labels.index(example.label) for _, example in examples], np.int64),
         [task for task, _ in examples],

@@ -9,8 +9,8 @@ from walkcut.errors import SegmentationError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Threshold
 
-# What a project can learn, from coarse to fine: thresholds adapt to the picture, numbers of segments do not.
-OFFERED: tuple[Granularity, ...] = tuple(Threshold(round(0.04 * step, 2)) for step in range(1, 25))
+# What a project can learn, from coarse to fine: thresholds adapt to the image, numbers of segments do not.
+CANDIDATE_GRANULARITIES: tuple[Granularity, ...] = tuple(Threshold(round(0.04 * step, 2)) for step in range(1, 25))
 
 
 def leaf_overlaps(tree: CutTree, masks: Sequence[Bool[np.ndarray, "y x"]]) -> Int64[np.ndarray, "r k"]:
@@ -18,22 +18,24 @@ def leaf_overlaps(tree: CutTree, masks: Sequence[Bool[np.ndarray, "y x"]]) -> In
     for mask in masks:
         if mask.shape != tree.size:
             raise SegmentationError(
-                f"a mask of {mask.shape} does not fit a picture of {tree.size}: scale it by nearest pixel"
+                f"a mask of {mask.shape} does not fit an image of {tree.size}: scale it by nearest pixel"
             )
     leaves = tree.hierarchy.leaves
     rows = [np.bincount(tree.leaves[mask], minlength=leaves) for mask in masks]
     return np.array(rows, np.int64).reshape(-1, leaves)
 
 
-def coverings(
-    tree: CutTree, masks: Sequence[Bool[np.ndarray, "y x"]], granularities: Sequence[Granularity] = OFFERED
+def covering_scores(
+    tree: CutTree,
+    masks: Sequence[Bool[np.ndarray, "y x"]],
+    granularities: Sequence[Granularity] = CANDIDATE_GRANULARITIES,
 ) -> Float64[np.ndarray, " g"]:
     """How well the segments at each granularity cover the annotated regions, in [0, 1].
 
     Segmentation covering (Arbeláez et al. 2011, section 2.3.3) of the annotated regions alone: each one's best
     intersection over union with a segment, weighted by its pixels. What a segment holds beyond the region counts
     against it, whether annotated or not: masks are of whole objects, so that too coarse a cut pays for what it joins,
-    and too fine a one for what it leaves out, however little of the picture was annotated. Regions may overlap.
+    and too fine a one for what it leaves out, however little of the image was annotated. Regions may overlap.
     Raises `SegmentationError` where nothing was annotated.
     """
     overlaps = leaf_overlaps(tree, masks)

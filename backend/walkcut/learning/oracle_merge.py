@@ -20,9 +20,9 @@ def oracle_merge(
     """The annotated region that each pixel's segment is folded into; 0 where nobody annotated the segment.
 
     `segments` are numbered from 0; `annotation` holds 0 for not annotated and any numbers up to 65535 for regions, as
-    full masks or as a few strokes. Which region takes a segment: see `main_regions`, which raises as this does.
+    full masks or as a few strokes. Which region takes a segment: see `majority_region`, which raises as this does.
     """
-    return main_regions(segments, annotation, min_overlap=min_overlap).astype(np.uint16)[segments]
+    return majority_region(segments, annotation, min_overlap=min_overlap).astype(np.uint16)[segments]
 
 
 def oracle_merge_tree(
@@ -34,14 +34,14 @@ def oracle_merge_tree(
 ) -> UInt16[np.ndarray, "y x"]:
     """As `oracle_merge`, but segments that nobody annotated join the annotated region nearest to them by the tree.
 
-    The segments are the tree's leaves, or those at a `granularity`. See `nearest_regions`. Raises `SegmentationError`
-    as `main_regions` does, and where no segment overlaps a region by `min_overlap`.
+    The segments are the tree's leaves, or those at a `granularity`. See `propagate_regions`. Raises `SegmentationError`
+    as `majority_region` does, and where no segment overlaps a region by `min_overlap`.
     """
     segments, hierarchy = tree_segments(tree, granularity)
-    regions = main_regions(segments, annotation, min_overlap=min_overlap)
+    regions = majority_region(segments, annotation, min_overlap=min_overlap)
     if not regions.any():
         raise SegmentationError(f"no segment is annotated to a share of {min_overlap:g}: lower the minimal overlap")
-    return nearest_regions(segments, hierarchy, regions).astype(np.uint16)[segments]
+    return propagate_regions(segments, hierarchy, regions).astype(np.uint16)[segments]
 
 
 def tree_segments(tree: CutTree, granularity: Granularity | None) -> tuple[Int64[np.ndarray, "y x"], Hierarchy]:
@@ -51,7 +51,7 @@ def tree_segments(tree: CutTree, granularity: Granularity | None) -> tuple[Int64
     return groups[tree.leaves], tree.hierarchy.pruned(spokesmen)
 
 
-def main_regions(
+def majority_region(
     segments: Integer[np.ndarray, "y x"], annotation: Integer[np.ndarray, "h w"], *, min_overlap: float = 0.0
 ) -> Int64[np.ndarray, " k"]:
     """For each segment the annotated region with which it overlaps most, 0 for none: DWC supplement A.
@@ -74,7 +74,7 @@ def main_regions(
     return regions
 
 
-def nearest_regions(
+def propagate_regions(
     segments: Int64[np.ndarray, "y x"], hierarchy: Hierarchy, regions: Int64[np.ndarray, " k"]
 ) -> Int64[np.ndarray, " k"]:
     """For each segment, a leaf of the hierarchy, its own region, or where that is 0 the one nearest to it by the tree.
@@ -89,8 +89,8 @@ def nearest_regions(
     leaf = np.argsort(place)
     found, areas = rank[leaf], np.bincount(segments.ravel(), minlength=hierarchy.leaves)[leaf]
     borders = _Borders.of(place[segments], hierarchy.leaves)
-    known = np.pad(regions > 0, (0, len(hierarchy.joints)))
-    for node, (a, b) in enumerate(hierarchy.joints, hierarchy.leaves):
+    known = np.pad(regions > 0, (0, len(hierarchy.merges)))
+    for node, (a, b) in enumerate(hierarchy.merges, hierarchy.leaves):
         known[node] = known[a] | known[b]
         if known[a] != known[b]:
             bare, sibling = (slice(begin[n], end[n]) for n in ((b, a) if known[a] else (a, b)))
@@ -128,9 +128,9 @@ class _Borders:
 
 def _spans(hierarchy: Hierarchy) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """For each node where its leaves begin and end when leaves stand in the tree's order."""
-    size = hierarchy.totals(np.ones(hierarchy.leaves, np.int64))
+    size = hierarchy.subtree_sums(np.ones(hierarchy.leaves, np.int64))
     begin = np.zeros_like(size)
-    for node, (a, b) in reversed([*enumerate(hierarchy.joints, hierarchy.leaves)]):
+    for node, (a, b) in reversed([*enumerate(hierarchy.merges, hierarchy.leaves)]):
         begin[a], begin[b] = begin[node], begin[node] + size[a]
     return begin, begin + size
 
@@ -140,7 +140,7 @@ def _check(segments: Integer[np.ndarray, "y x"], annotation: Integer[np.ndarray,
     if segments.shape != annotation.shape:
         (height, width), (h, w) = segments.shape, annotation.shape
         raise SegmentationError(
-            f"an annotation of {w}×{h} pixels does not fit segments of {width}×{height}: annotate the picture in its "
+            f"an annotation of {w}×{h} pixels does not fit segments of {width}×{height}: annotate the image in its "
             "own size"
         )
     for whose, numbers in (("segments", segments), ("annotation", annotation)):

@@ -1,9 +1,9 @@
-"""Recipes: methods with their settings, by name."""
+"""Presets: methods with their settings, by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from walkcut.backbones.presets import DIFFSEG, DWC, AttentionPass
+from walkcut.backbones.presets import DIFFSEG, DWC, AttentionConfig
 from walkcut.errors import SettingsError
 from walkcut.segmentation.algorithms.ncut import Affinity, FixedThreshold, ManC, ScaledMinCut, StoppingRule
 from walkcut.segmentation.methods import Method
@@ -20,7 +20,7 @@ class Pamr:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Preset:
     """A method with its settings; how a diffusion model is read for it, and whether borders are refined by PAMR.
 
     Without `attention` a model is read in its own way.
@@ -28,23 +28,23 @@ class Recipe:
 
     name: str
     method: Method
-    attention: AttentionPass | None = None
+    attention: AttentionConfig | None = None
     pamr: Pamr | None = None
 
 
 # What annotators are served with. Trees go on past the method's own answer, so that they hold finer levels too.
-RECIPES: Mapping[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe("merge", Merge()),
-        Recipe("ncut", NCut()),
-        Recipe("ncut+merge", NCutMerge()),
-        Recipe("diffcut", DiffCut()),
-        Recipe("diffseg", DiffSeg(), DIFFSEG),
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset("merge", Merge()),
+        Preset("ncut", NCut()),
+        Preset("ncut+merge", NCutMerge()),
+        Preset("diffcut", DiffCut()),
+        Preset("diffseg", DiffSeg(), DIFFSEG),
     )
 }
 
-_INVERTED = replace(DWC, inverted=True)  # DWC 3.1
+_INVERTED = replace(DWC, ddim_inversion=True)  # DWC 3.1
 _ALL = (8, 16, 32, 64)
 _LEVELS = (_ALL, (16, 32, 64), (32, 64), (64,))
 _STEPS = {step: 981 - 20 * step for step in (25, 30, 35, 40, 45)}  # of DDIM's 50: their timesteps
@@ -52,15 +52,15 @@ _STEPS = {step: 981 - 20 * step for step in (25, 30, 35, 40, 45)}  # of DDIM's 5
 
 def _dwc(
     row: str, rule: StoppingRule, *, levels: tuple[int, ...] = _ALL, affinity: Affinity = "dot", walk_steps: int = 1
-) -> Recipe:
+) -> Preset:
     """A row of DWC's tables, cut as far as the rule says."""
     method = NCut(affinity, walk_steps, rule, max_leaves=None)
-    return Recipe(f"dwc-{row}", method, replace(_INVERTED, levels=levels))
+    return Preset(f"dwc-{row}", method, replace(_INVERTED, levels=levels))
 
 
-def _diffcut(row: str, threshold: float, exponent: float = 10, pamr: Pamr | None = None) -> Recipe:
+def _diffcut(row: str, threshold: float, exponent: float = 10, pamr: Pamr | None = None) -> Preset:
     """A row of the tables about DiffCut, cut as far as the threshold says."""
-    return Recipe(row, DiffCut(FixedThreshold(threshold), exponent, max_leaves=None), pamr=pamr)
+    return Preset(row, DiffCut(FixedThreshold(threshold), exponent, max_leaves=None), pamr=pamr)
 
 
 def _name(levels: tuple[int, ...]) -> str:
@@ -70,9 +70,9 @@ def _name(levels: tuple[int, ...]) -> str:
 _BEST = _dwc("table3-manc-16-32-64", ManC(), levels=(16, 32, 64))
 
 # The rows of the papers' tables, as far as the papers tell them. Tables of DWC take DDIM inversion, as its section 3.1.
-PUBLISHED: Mapping[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
+PAPER_PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
         *(
             _dwc(f"table1-{affinity}-{tau}", FixedThreshold(tau), affinity=affinity)
             for affinity in ("dot", "cosine")
@@ -92,42 +92,42 @@ PUBLISHED: Mapping[str, Recipe] = {
             for step, timestep in _STEPS.items()
         ),
         replace(_BEST, name="dwc-table7-no-inversion", attention=DWC),
-        Recipe("diffseg-table1", DiffSeg(1.1), DIFFSEG),
-        Recipe("diffseg-table1-320", DiffSeg(1.1), replace(DIFFSEG, side=320)),
-        Recipe("diffseg-table1-refined", DiffSeg(1.1, refine=True), DIFFSEG),
-        Recipe("diffseg-table1-half-precision", DiffSeg(1.1, half_precision=True), DIFFSEG),
-        Recipe("diffseg-table1-kmeans-c", KMeans(6), DIFFSEG),
-        Recipe("diffseg-table1-kmeans-s", KMeans(clusters=None), DIFFSEG),
-        Recipe("diffseg-table1-dbscan", Dbscan(), DIFFSEG),
-        Recipe("diffseg-table2", DiffSeg(0.9), DIFFSEG),
-        Recipe("diffseg-table2-320", DiffSeg(0.9), replace(DIFFSEG, side=320)),
+        Preset("diffseg-table1", DiffSeg(1.1), DIFFSEG),
+        Preset("diffseg-table1-320", DiffSeg(1.1), replace(DIFFSEG, side=320)),
+        Preset("diffseg-table1-refined", DiffSeg(1.1, refine=True), DIFFSEG),
+        Preset("diffseg-table1-half-precision", DiffSeg(1.1, half_precision=True), DIFFSEG),
+        Preset("diffseg-table1-kmeans-c", KMeans(6), DIFFSEG),
+        Preset("diffseg-table1-kmeans-s", KMeans(clusters=None), DIFFSEG),
+        Preset("diffseg-table1-dbscan", Dbscan(), DIFFSEG),
+        Preset("diffseg-table2", DiffSeg(0.9), DIFFSEG),
+        Preset("diffseg-table2-320", DiffSeg(0.9), replace(DIFFSEG, side=320)),
         _diffcut("diffcut-table1", 0.5, pamr=Pamr()),
-        Recipe("diffcut-table1-diffseg", DiffSeg(1.0), DIFFSEG, Pamr()),
-        Recipe("diffcut-table1-maskcut", MaskCut(5)),
-        Recipe("diffcut-autosc", AutoSC()),
-        Recipe("tokencut", TokenCut()),
+        Preset("diffcut-table1-diffseg", DiffSeg(1.0), DIFFSEG, Pamr()),
+        Preset("diffcut-table1-maskcut", MaskCut(5)),
+        Preset("diffcut-autosc", AutoSC()),
+        Preset("tokencut", TokenCut()),
     )
 }
 
 
-def describe(recipe: Recipe) -> str:
-    """A recipe's settings in one line."""
-    reading = recipe.attention
-    parts = [str(recipe.method)]
+def describe(preset: Preset) -> str:
+    """A preset's settings in one line."""
+    reading = preset.attention
+    parts = [str(preset.method)]
     if reading is not None:
         levels = " ".join(map(str, reading.levels))
-        inverted = ", DDIM inversion" if reading.inverted else ""
-        parts.append(f"{reading.layers} layers at levels {levels}, timestep {reading.timestep}{inverted}")
-    if recipe.pamr is not None:
+        ddim_inversion = ", DDIM inversion" if reading.ddim_inversion else ""
+        parts.append(f"{reading.layers} layers at levels {levels}, timestep {reading.timestep}{ddim_inversion}")
+    if preset.pamr is not None:
         parts.append("PAMR")
     return "; ".join(parts)
 
 
-def read_recipe(name: str) -> Recipe:
-    """The recipe of this name. Raises `SettingsError` for one that there is none of."""
-    found = RECIPES.get(name) or PUBLISHED.get(name)
+def find_preset(name: str) -> Preset:
+    """The preset of this name. Raises `SettingsError` for one that there is none of."""
+    found = PRESETS.get(name) or PAPER_PRESETS.get(name)
     if found is None:
         raise SettingsError(
-            f"no method {name!r}: choose one of {', '.join(RECIPES)}, or of those that `walkcut recipes` lists"
+            f"no method {name!r}: choose one of {', '.join(PRESETS)}, or of those that `walkcut presets` lists"
         )
     return found

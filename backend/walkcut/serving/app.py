@@ -12,12 +12,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from walkcut.errors import RequestError, StoreError
 from walkcut.images import Deadline
-from walkcut.inference.predictor import Annotator, Project, predict_all
-from walkcut.interactive.session import Screens
-from walkcut.interactive.suggester import Suggester, suggest_all
+from walkcut.inference.predictor import Predictor, predict_all
+from walkcut.inference.project import Project
+from walkcut.interactive.segmenter import InteractiveSegmenter, answer_all
+from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import Task, read_extra_params, read_object, read_tasks
-from walkcut.serving.feedback import Learner
-from walkcut.serving.middleware import answer_errors, log_about, protect, watch
+from walkcut.serving.feedback import FeedbackWorker
+from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
 from walkcut.settings import Settings
 from walkcut.storage import Event, ProjectStore, project_id
 from walkcut.telemetry.metrics import Metrics
@@ -30,20 +31,24 @@ _BATCH_THREADS = 4  # for tasks that nobody waits for: they wait for one model a
 
 
 def create_app(
-    annotator: Annotator, learner: Learner, store: ProjectStore, settings: Settings, metrics: Metrics | None = None
+    predictor: Predictor,
+    feedback_worker: FeedbackWorker,
+    store: ProjectStore,
+    settings: Settings,
+    metrics: Metrics | None = None,
 ) -> Flask:
     """The backend's WSGI application."""
     app = Flask("walkcut", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1_000_000
     metrics = metrics or Metrics()
-    metrics.backlog.set_function(lambda: learner.backlog)
-    watch(app, metrics)
-    protect(app, settings)
-    answer_errors(app, settings)
+    metrics.backlog.set_function(lambda: feedback_worker.backlog)
+    instrument(app, metrics)
+    require_auth(app, settings)
+    register_error_handlers(app, settings)
     _add_status_routes(app, metrics)
-    _add_readiness_route(app, annotator, store, settings)
-    _add_project_routes(app, annotator, learner, store, metrics)
-    _add_predict_route(app, annotator, learner, store, settings, metrics)
+    _add_readiness_route(app, predictor, store, settings)
+    _add_project_routes(app, predictor, feedback_worker, store, metrics)
+    _add_predict_route(app, predictor, feedback_worker, store, settings, metrics)
     return app
 
 
@@ -60,8 +65,8 @@ def _add_status_routes(app: Flask, metrics: Metrics) -> None:
         return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def _add_readiness_route(app: Flask, annotator: Annotator, store: ProjectStore, settings: Settings) -> None:
-    """Whether new pictures can be answered: a process that cannot may still be alive, as /health tells.
+def _add_readiness_route(app: Flask, predictor: Predictor, store: ProjectStore, settings: Settings) -> None:
+    """Whether new images can be answered: a process that cannot may still be alive, as /health tells.
 
     Everybody may ask; the reasons are told to those who show credentials, where they are set, and to the log.
     """
@@ -69,15 +74,17 @@ def _add_readiness_route(app: Flask, annotator: Annotator, store: ProjectStore, 
     @app.get("/ready")
     def ready() -> tuple[dict[str, Any], int]:
         troubles = {
-            "model": annotator.grower.trouble,
+            "model": predictor.tree_service.unavailable_reason,
             "database": _database_trouble(store),
             "state folder": _folder_trouble(settings.state_dir),
         }
-        reasons = [f"{part}: {trouble}" for part, trouble in troubles.items() if trouble]
+        reasons = [
+            f"{part}: {unavailable_reason}" for part, unavailable_reason in troubles.items() if unavailable_reason
+        ]
         if not reasons:
             return {"status": "READY"}, 200
         log.warning("not ready: %s", "; ".join(reasons))
-        told = settings.credentials.admit(request.headers.get("Authorization", ""))
+        told = settings.credentials.accepts(request.headers.get("Authorization", ""))
         return {"status": "NOT READY"} | ({"reasons": reasons} if told else {}), 503
 
 
@@ -102,7 +109,7 @@ def _folder_trouble(folder: Path) -> str:
 
 
 def _add_project_routes(
-    app: Flask, annotator: Annotator, learner: Learner, store: ProjectStore, metrics: Metrics
+    app: Flask, predictor: Predictor, feedback_worker: FeedbackWorker, store: ProjectStore, metrics: Metrics
 ) -> None:
     """What Label Studio tells of a project."""
     offered: dict[str, list[str]] = {}
@@ -112,10 +119,10 @@ def _add_project_routes(
         body = _json_object()
         extra_params = read_extra_params(body.get("extra_params"))
         label_config, number = _label_config(body, "schema"), _project(body)
-        project = learner.project(number, label_config, extra_params)
-        store.remember_setup(number, label_config, extra_params)
-        annotator.introduce(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
-        versions = [annotator.version(project, granularity) for granularity in project.options.granularities]
+        project = feedback_worker.project(number, label_config, extra_params)
+        store.save_setup(number, label_config, extra_params)
+        predictor.register_label_studio(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
+        versions = [predictor.version(project, granularity) for granularity in project.options.granularities]
         offered[number] = versions
         return {"model_version": versions[-1]}
 
@@ -128,10 +135,10 @@ def _add_project_routes(
         body = _json_object()
         action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
         try:
-            store.record(Event(action, _project(body), body))
+            store.enqueue(Event(action, _project(body), body))
         except StoreError:
             metrics.events.labels("lost").inc()
-            learner.compare_soon()
+            feedback_worker.request_sync()
             log.error("%s is lost, unless a comparison with Label Studio finds it", action)  # noqa: TRY400
             raise
         metrics.events.labels("stored").inc()
@@ -139,13 +146,18 @@ def _add_project_routes(
 
 
 def _add_predict_route(
-    app: Flask, annotator: Annotator, learner: Learner, store: ProjectStore, settings: Settings, metrics: Metrics
+    app: Flask,
+    predictor: Predictor,
+    feedback_worker: FeedbackWorker,
+    store: ProjectStore,
+    settings: Settings,
+    metrics: Metrics,
 ) -> None:
     """Predictions. Some threads are kept free, since Label Studio takes a slow /health for a dead backend.
 
     Annotators do not wait behind batches of tasks.
     """
-    suggester = Suggester(annotator, Screens())
+    interactive = InteractiveSegmenter(predictor, SessionStore())
     batches = threading.BoundedSemaphore(_BATCH_THREADS)
     annotators = threading.BoundedSemaphore(settings.threads - _BATCH_THREADS - _SPARE_THREADS)
 
@@ -153,7 +165,7 @@ def _add_predict_route(
     def predict() -> dict[str, list[Any]]:
         body = _json_object()
         tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
-        log_about(tasks=",".join(str(task.id) for task in tasks[:_MOST_LOGGED]))
+        bind_log_context(tasks=",".join(str(task.id) for task in tasks[:_MOST_LOGGED]))
         who = "annotator" if context is not None or len(tasks) == 1 else "batch"  # of one task: somebody opens it
         free = batches if who == "batch" else annotators
         if not free.acquire(blocking=False):
@@ -163,15 +175,15 @@ def _add_predict_route(
         try:
             with metrics.predicting.track_inprogress(), metrics.predicted.labels(who).time():
                 number = _project(body)
-                project = learner.project(number, label_config, store.extra_params(number))
+                project = feedback_worker.project(number, label_config, store.extra_params(number))
                 if context is not None:
-                    return {"results": [each.as_json() for each in suggest_all(suggester, tasks, project, context)]}
+                    return {"results": [each.as_json() for each in answer_all(interactive, tasks, project, context)]}
                 return {"results": predicted(tasks, project)}
         finally:
             free.release()
 
     def predicted(tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
-        found = predict_all(annotator, tasks, project, Deadline(settings.predict_timeout))
+        found = predict_all(predictor, tasks, project, Deadline(settings.predict_timeout))
         metrics.tasks.labels("predicted").inc(sum(map(bool, found)))
         metrics.tasks.labels("failed").inc(sum(not predictions for predictions in found))
         return [[each.as_json() for each in predictions] for predictions in found]
@@ -199,5 +211,5 @@ def _label_config(body: dict[str, Any], key: str) -> str:
 def _project(body: Mapping[str, Any]) -> str:
     """The number of a request's project, of which the log's lines tell from now on."""
     number = project_id(body.get("project"))
-    log_about(project=number)
+    bind_log_context(project=number)
     return number

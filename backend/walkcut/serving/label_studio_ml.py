@@ -20,11 +20,12 @@ from label_studio_ml.model import LabelStudioMLBase
 from label_studio_ml.response import ModelResponse
 
 from walkcut.images import Deadline
-from walkcut.inference.factory import Backend, backend_of, learning
-from walkcut.inference.predictor import Project, predict_all
-from walkcut.interactive.session import Screens
-from walkcut.interactive.suggester import Suggester, suggest_all
+from walkcut.inference.predictor import predict_all
+from walkcut.inference.project import Project
+from walkcut.interactive.segmenter import InteractiveSegmenter, answer_all
+from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import read_extra_params, read_task
+from walkcut.serving.backend import Backend, background_learning, make_backend
 from walkcut.settings import Settings, read_settings
 from walkcut.storage import Event, project_id
 from walkcut.telemetry.metrics import Metrics
@@ -36,7 +37,7 @@ class Process:
 
     settings: Settings
     backend: Backend
-    suggester: Suggester
+    interactive: InteractiveSegmenter
 
 
 _one_at_a_time = threading.Lock()
@@ -51,10 +52,10 @@ def backend() -> Process:
 @lru_cache(maxsize=1)
 def _made() -> Process:
     settings, until_the_end = read_settings(), ExitStack()
-    made = until_the_end.enter_context(backend_of(settings))
-    until_the_end.enter_context(learning(made.learner, settings.compare_seconds, Metrics()))
+    made = until_the_end.enter_context(make_backend(settings))
+    until_the_end.enter_context(background_learning(made.feedback_worker, settings.sync_interval, Metrics()))
     atexit.register(until_the_end.close)
-    return Process(settings, made, Suggester(made.annotator, Screens()))
+    return Process(settings, made, InteractiveSegmenter(made.predictor, SessionStore()))
 
 
 class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
@@ -64,7 +65,7 @@ class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
         """Say which version predicts, as Label Studio asks at every set-up. Raises for an unusable labelling config."""
         if self.label_config:
             project = self._project()
-            version = backend().backend.annotator.version(project, project.options.granularity)
+            version = backend().backend.predictor.version(project, project.options.granularity)
             self.set("model_version", version)
 
     def set_extra_params(self, extra_params: object) -> None:
@@ -77,23 +78,23 @@ class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
         process, project = backend(), self._project()
         documents = [read_task(task) for task in tasks]
         if context is not None:
-            suggested = suggest_all(process.suggester, documents, project, context)
+            suggested = answer_all(process.interactive, documents, project, context)
             return ModelResponse(predictions=[each.as_json() for each in suggested])
         deadline = Deadline(process.settings.predict_timeout)
-        predicted = predict_all(process.backend.annotator, documents, project, deadline)
+        predicted = predict_all(process.backend.predictor, documents, project, deadline)
         return ModelResponse(predictions=[[each.as_json() for each in of_task] for of_task in predicted])
 
     def fit(self, event: str, data: Mapping[str, Any], **_more: object) -> dict[str, str]:
         """Keep an event, on disk when this returns; its lesson is learned right after, since Label Studio waits 1 s."""
         body = {"action": event, **data}
-        backend().backend.store.record(Event(event, project_id(data.get("project")), body))
+        backend().backend.store.enqueue(Event(event, project_id(data.get("project")), body))
         return {"status": "stored"}
 
     def _project(self) -> Project:
         """The project as its annotators taught it to be; its labelling config is kept for the command line."""
         parts, number = backend().backend, project_id(self.project_id)
         extra_params = read_extra_params(self.get("extra_params"))
-        project = parts.learner.project(number, self.label_config, extra_params)
+        project = parts.feedback_worker.project(number, self.label_config, extra_params)
         if number:
-            parts.store.remember_setup(number, self.label_config, extra_params)
+            parts.store.save_setup(number, self.label_config, extra_params)
         return project

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from walkcut.auth import is_from_a_page
+from walkcut.auth import is_browser_request
 from walkcut.errors import BusyError, WalkcutError
 from walkcut.settings import Settings
-from walkcut.telemetry.logs import logged
+from walkcut.telemetry.logs import log_context
 from walkcut.telemetry.metrics import Metrics
-from walkcut.telemetry.stages import counted, failed, observed
+from walkcut.telemetry.stages import count_failures, record_failure, record_spans
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _OPEN = {"health", "ready"}  # to everybody
 _POLLED = {"health", "ready", "prometheus"}
 
 
-def watch(app: Flask, metrics: Metrics) -> None:
+def instrument(app: Flask, metrics: Metrics) -> None:
     """Count, time and log each request, under an id that the caller may have chosen."""
 
     @app.before_request
@@ -32,9 +32,9 @@ def watch(app: Flask, metrics: Metrics) -> None:
         chosen = request.headers.get("X-Request-ID", "")
         request_id = chosen if _REQUEST_ID.fullmatch(chosen) else secrets.token_hex(8)
         stack = ExitStack()
-        stack.enter_context(logged(request_id=request_id, endpoint=_endpoint()))
-        stack.enter_context(observed(metrics.time_stage))
-        stack.enter_context(counted(metrics.count_failure))
+        stack.enter_context(log_context(request_id=request_id, endpoint=_endpoint()))
+        stack.enter_context(record_spans(metrics.time_stage))
+        stack.enter_context(count_failures(metrics.count_failure))
         request.environ |= {_STACK: stack, _ID: request_id, _BEGIN: time.monotonic()}
 
     @app.after_request
@@ -57,40 +57,40 @@ def _endpoint() -> str:
     return request.endpoint or "unknown"
 
 
-def log_about(**about: str) -> None:
+def bind_log_context(**about: str) -> None:
     """Have this request's lines in the log tell of these."""
     stack: ExitStack = request.environ[_STACK]
-    stack.enter_context(logged(**about))
+    stack.enter_context(log_context(**about))
 
 
-def protect(app: Flask, settings: Settings) -> None:
+def require_auth(app: Flask, settings: Settings) -> None:
     """Let in no page of a browser, and nobody without credentials, where they are set, but at /health and /ready."""
 
     @app.before_request
     def authorise() -> tuple[Response, int] | None:
         if request.endpoint in _OPEN:
             return None
-        if is_from_a_page(request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
+        if is_browser_request(request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
             return jsonify(error="pages in a browser may not ask walkcut"), 403
-        if settings.credentials.admit(request.headers.get("Authorization", "")):
+        if settings.credentials.accepts(request.headers.get("Authorization", "")):
             return None
         response = jsonify(error="user name and password needed: set them on the backend in Label Studio")
         response.headers["WWW-Authenticate"] = 'Basic realm="walkcut"'
         return response, 401
 
 
-def answer_errors(app: Flask, settings: Settings) -> None:
+def register_error_handlers(app: Flask, settings: Settings) -> None:
     """Errors as JSON with a remedy, never with a traceback; what is not the caller's fault is logged in full."""
 
     @app.errorhandler(WalkcutError)
     def bad_request(error: WalkcutError) -> tuple[Response, int]:
-        failed(error)
+        record_failure(error)
         log.warning("%s %s: %s", request.method, request.path, error)
         return jsonify(error=str(error)), 400
 
     @app.errorhandler(BusyError)
     def not_now(error: BusyError) -> tuple[Response, int]:
-        failed(error)
+        record_failure(error)
         log.error("%s %s: %s", request.method, request.path, error)
         return jsonify(error="walkcut cannot answer now: ask again; its log has the details"), 503
 
@@ -109,6 +109,6 @@ def answer_errors(app: Flask, settings: Settings) -> None:
 
     @app.errorhandler(Exception)
     def defect(error: Exception) -> tuple[Response, int]:
-        failed(error)
+        record_failure(error)
         log.error("%s %s failed", request.method, request.path, exc_info=error)
         return jsonify(error="a defect of walkcut: its log has the details"), 500

@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from walkcut.learning.examples import Learned, learn
+from walkcut.learning.examples import ProjectProfile, fit_profile
 from walkcut.storage import ProjectStore
 
 _QUICK_S, _REST = 0.1, 10  # to work out what lessons come to; what takes longer rests so many times as long
@@ -17,11 +17,11 @@ class _Known:
 
     labels: Collection[str]
     revision: object
-    learned: Learned
+    learned: ProjectProfile
     again: float
 
 
-class Knowledge:
+class ProfileCache:
     """What each project's lessons come to, as lessons of a segmenter's version. Safe to share between threads.
 
     Of thousands of lessons that takes a while: one thread works it out at a time, and not all the time; until it has,
@@ -33,7 +33,7 @@ class Knowledge:
         self._known: dict[str, _Known] = {}
         self._learning_anew = threading.Lock()
 
-    def of(self, project: str, labels: Collection[str]) -> Learned:
+    def of(self, project: str, labels: Collection[str]) -> ProjectProfile:
         """What a project has learned, for the labels that it still has. Raises `StoreError`."""
         revision, known = self._store.revision(project), self._known.get(project)
         if known is not None and known.labels == labels:
@@ -48,6 +48,6 @@ class Knowledge:
 
     def _learn(self, project: str, labels: Collection[str], revision: object) -> _Known:
         begin = time.monotonic()
-        learned = learn(self._store.lessons(project), self._segmenter, labels)
+        learned = fit_profile(self._store.feedback(project), self._segmenter, labels)
         took = time.monotonic() - begin
         return _Known(labels, revision, learned, begin + (_REST * took if took > _QUICK_S else 0))

@@ -123,7 +123,7 @@ def open_database(folder: Path, url: str) -> Engine:
         if not url:
             folder.mkdir(parents=True, exist_ok=True)
         with engine.begin() as connection:
-            _bring_up_to_date(connection)
+            migrate(connection)
     except (OSError, DBAPIError) as error:
         reason = _reason(error)
         if not url:
@@ -217,7 +217,7 @@ def _switch_to_wal(connection: sqlite3.Connection, end: float) -> None:
             return
 
 
-def _bring_up_to_date(connection: Connection) -> None:
+def migrate(connection: Connection) -> None:
     """Add the tables, columns and indexes that are not there yet, one process at a time.
 
     Raises `SettingsError` for a database of a later version.
@@ -234,11 +234,11 @@ def _bring_up_to_date(connection: Connection) -> None:
         LESSONS.create(connection)
     if found < VERSION:
         for table in _METADATA.sorted_tables:
-            _complete(connection, table)
+            add_missing_columns(connection, table)
         connection.execute(_SCHEMA.insert().values(version=VERSION))
 
 
-def _complete(connection: Connection, table: Table) -> None:
+def add_missing_columns(connection: Connection, table: Table) -> None:
     """Add a table's missing columns and indexes; rows get the columns' defaults."""
     present = {column["name"] for column in inspect(connection).get_columns(table.name)}
     for column in table.columns:

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, Table, and_, bindparam, func, not_, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from walkcut.labelstudio import read_moment
-from walkcut.learning.examples import Lesson
+from walkcut.labelstudio import parse_timestamp
+from walkcut.learning.examples import AnnotationFeedback
 from walkcut.storage.database import EVENTS, LESSON_LABELS, LESSONS, PROJECTS, open_database, transaction
 
 _LATEST, _LATEST_OF_LABEL = 300, 100  # annotations that teach: more change little, and take time and memory
@@ -32,7 +32,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Taught:
+class ProcessedAnnotation:
     """Which state of an annotation, of which task, has taught something."""
 
     annotation: int
@@ -66,13 +66,13 @@ class ProjectStore:
         """Let go of the database."""
         self._engine.dispose()
 
-    def record(self, happened: Event) -> None:
+    def enqueue(self, event: Event) -> None:
         """Keep an event until it is finished."""
-        row = {"received": datetime.now(timezone.utc), **vars(happened)}
+        row = {"received": datetime.now(timezone.utc), **vars(event)}
         with transaction(self._engine) as connection:
             connection.execute(EVENTS.insert(), row)
 
-    def pending(self) -> list[int]:
+    def pending_ids(self) -> list[int]:
         """The numbers of the events that are not finished, the oldest first."""
         query = select(EVENTS.c.id).where(not_(EVENTS.c.finished)).order_by(EVENTS.c.id)
         with transaction(self._engine) as connection:
@@ -84,7 +84,7 @@ class ProjectStore:
         with transaction(self._engine) as connection:
             return Event(*connection.execute(query).one())
 
-    def finish(self, number: int) -> None:
+    def mark_done(self, number: int) -> None:
         """Take an event for done: what it was stays, its body, often megabytes, does not."""
         with transaction(self._engine) as connection:
             connection.execute(EVENTS.update().where(EVENTS.c.id == number).values(finished=True, body={}))
@@ -95,7 +95,7 @@ class ProjectStore:
         with transaction(self._engine) as connection:
             return [Event(*row) for row in connection.execute(query.order_by(EVENTS.c.id))]
 
-    def remember_setup(self, project: str, label_config: str, extra_params: dict[str, Any]) -> None:
+    def save_setup(self, project: str, label_config: str, extra_params: dict[str, Any]) -> None:
         """Keep what Label Studio sends at set-up, which is often and mostly the same: then nothing is written."""
         told = {"label_config": label_config, "extra_params": extra_params}
         if told != {"label_config": self.label_config(project), "extra_params": self.extra_params(project)}:
@@ -133,7 +133,7 @@ class ProjectStore:
         with transaction(self._engine) as connection:
             connection.execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project], set_=values))
 
-    def keep_lesson(self, lesson: Lesson) -> None:
+    def save_feedback(self, lesson: AnnotationFeedback) -> None:
         """Keep what an annotation teaches, in place of what an earlier state of it taught; a later state's stays.
 
         An undone lesson stays undone until its annotation changes. Raises `RequestError` for an `updated_at` that is no
@@ -141,14 +141,18 @@ class ProjectStore:
         """
         which = {"project": lesson.project, "annotation": lesson.annotation}
         row = self._insert(LESSONS).values(
-            **which, task=lesson.task, updated=read_moment(lesson.updated_at), undone=False, lesson=lesson.to_json()
+            **which,
+            task=lesson.task,
+            updated=parse_timestamp(lesson.updated_at),
+            disabled=False,
+            lesson=lesson.to_json(),
         )
         new, old = row.excluded, LESSONS.c
         values = {
             "task": new.task,
             "updated": new.updated,
             "lesson": new.lesson,
-            "undone": and_(old.undone, new.updated == old.updated),
+            "undone": and_(old.disabled, new.updated == old.updated),
         }
         keys, not_older = [old.project, old.annotation], new.updated >= old.updated
         keep = row.on_conflict_do_update(index_elements=keys, set_=values, where=not_older).returning(old.annotation)
@@ -159,7 +163,7 @@ class ProjectStore:
                 if labels:
                     connection.execute(LESSON_LABELS.insert(), labels)
 
-    def undo_lesson(self, project: str, annotation: int) -> bool:
+    def disable_feedback(self, project: str, annotation: int) -> bool:
         """Let an annotation teach no more until it changes; whether it taught."""
         return self._undo((LESSONS.c.project == project) & (LESSONS.c.annotation == annotation)) > 0
 
@@ -170,17 +174,17 @@ class ProjectStore:
     def _undo(self, which: ColumnElement[bool]) -> int:
         with transaction(self._engine) as connection:
             return connection.execute(
-                LESSONS.update().where(which, not_(LESSONS.c.undone)).values(undone=True)
+                LESSONS.update().where(which, not_(LESSONS.c.disabled)).values(disabled=True)
             ).rowcount
 
-    def drop_lessons(self, project: str, annotations: Collection[int]) -> None:
+    def delete_feedback(self, project: str, annotations: Collection[int]) -> None:
         """Forget the lessons of annotations that are no more."""
         gone = [{"project": project, "annotation": annotation} for annotation in annotations]
         with transaction(self._engine) as connection:
             for drop in (_DROP_LABELS, _DROP_LESSON) if gone else ():
                 connection.execute(drop, gone)
 
-    def has_lesson(self, project: str, annotation: int) -> bool:
+    def has_feedback(self, project: str, annotation: int) -> bool:
         """Whether an annotation has taught something, undone or not."""
         query = select(LESSONS.c.annotation).where(LESSONS.c.project == project, LESSONS.c.annotation == annotation)
         with transaction(self._engine) as connection:
@@ -189,21 +193,22 @@ class ProjectStore:
     def revision(self, project: str) -> tuple[Any, ...]:
         """What changes whenever a project's lessons do, and is quickly asked for."""
         counted = func.count(), func.sum(LESSONS.c.annotation), func.max(LESSONS.c.updated)
-        query = select(*counted).where(LESSONS.c.project == project, not_(LESSONS.c.undone))
+        query = select(*counted).where(LESSONS.c.project == project, not_(LESSONS.c.disabled))
         with transaction(self._engine) as connection:
             return tuple(connection.execute(query).one())
 
-    def taught(self, project: str) -> list[Taught]:
+    def processed(self, project: str) -> list[ProcessedAnnotation]:
         """Which annotations have taught something, undone or not."""
         query = select(LESSONS.c.annotation, LESSONS.c.task, LESSONS.c.updated).where(LESSONS.c.project == project)
         with transaction(self._engine) as connection:
             return [
-                Taught(annotation, task, _in_utc(updated)) for annotation, task, updated in connection.execute(query)
+                ProcessedAnnotation(annotation, task, _in_utc(updated))
+                for annotation, task, updated in connection.execute(query)
             ]
 
-    def lessons(self, project: str) -> list[Lesson]:
+    def feedback(self, project: str) -> list[AnnotationFeedback]:
         """What a project's latest annotations teach, and the latest of each label, by annotation, none undone."""
-        valid = (LESSONS.c.project == project) & not_(LESSONS.c.undone)
+        valid = (LESSONS.c.project == project) & not_(LESSONS.c.disabled)
         latest = select(LESSONS.c.annotation).where(valid).order_by(LESSONS.c.annotation.desc()).limit(_LATEST)
         label = LESSON_LABELS.c
         rank = func.row_number().over(partition_by=label.label, order_by=label.annotation.desc()).label("rank")
@@ -213,14 +218,16 @@ class ProjectStore:
         chosen = valid & or_(LESSONS.c.annotation.in_(latest), LESSONS.c.annotation.in_(of_labels))
         return [lesson for lesson, _ in self._read_lessons(chosen)]
 
-    def all_lessons(self, project: str) -> list[tuple[Lesson, bool]]:
+    def all_feedback(self, project: str) -> list[tuple[AnnotationFeedback, bool]]:
         """All lessons of a project, by annotation, each with whether it was undone."""
         return self._read_lessons(LESSONS.c.project == project)
 
-    def _read_lessons(self, which: ColumnElement[bool]) -> list[tuple[Lesson, bool]]:
-        query = select(LESSONS.c.lesson, LESSONS.c.undone).where(which).order_by(LESSONS.c.annotation)
+    def _read_lessons(self, which: ColumnElement[bool]) -> list[tuple[AnnotationFeedback, bool]]:
+        query = select(LESSONS.c.lesson, LESSONS.c.disabled).where(which).order_by(LESSONS.c.annotation)
         with transaction(self._engine) as connection:
-            return [(Lesson.from_json(document), undone) for document, undone in connection.execute(query)]
+            return [
+                (AnnotationFeedback.from_json(document), disabled) for document, disabled in connection.execute(query)
+            ]
 
 
 def _drop(table: Table) -> Delete:

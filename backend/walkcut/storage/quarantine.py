@@ -1,4 +1,4 @@
-"""Pictures that end the model's process, remembered in files so that none does it again."""
+"""Images that end the model's process, remembered in files so that none does it again."""
 
 import json
 import logging
@@ -15,16 +15,16 @@ _SUFFIX = ".json"
 
 
 class Quarantine:
-    """A folder with a file for each such picture, by its digest, for one version of the segmenter.
+    """A folder with a file for each such image, by its digest, for one version of the segmenter.
 
-    Whoever deletes a file has its picture tried again. Beyond `most` files the oldest go.
+    Whoever deletes a file has its image tried again. Beyond `most` files the oldest go.
     """
 
     def __init__(self, folder: Path, *, most: int = _MOST) -> None:
         self._folder, self._most = folder, most
 
     def check(self, digest: str, segmenter: str) -> None:
-        """Raises `QuarantineError` for a picture that is in here."""
+        """Raises `QuarantineError` for an image that is in here."""
         path = self._path(digest, segmenter)
         try:
             reason = str(json.loads(path.read_bytes())["reason"])
@@ -35,9 +35,9 @@ class Quarantine:
         raise _refusal(reason, path)
 
     def add(self, digest: str, segmenter: str, reason: str) -> QuarantineError:
-        """Put a picture in, and say why nothing comes of it. A full disk is logged, not raised."""
+        """Put an image in, and say why nothing comes of it. A full disk is logged, not raised."""
         path = self._path(digest, segmenter)
-        entry = {"picture": digest, "reason": reason, "since": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        entry = {"image": digest, "reason": reason, "since": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as write:
@@ -45,7 +45,7 @@ class Quarantine:
             for oldest in sorted(self._files(), key=lambda file: file.stat().st_mtime_ns)[: -self._most]:
                 oldest.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("the picture %s was not put into quarantine: %s", digest, error)
+            log.warning("the image %s was not put into quarantine: %s", digest, error)
         return _refusal(reason, path)
 
     def __len__(self) -> int:
@@ -60,6 +60,6 @@ class Quarantine:
 
 def _refusal(reason: str, path: Path) -> QuarantineError:
     return QuarantineError(
-        f"this picture is not tried any more, since more than once {reason}: scale it down or save it in another "
+        f"this image is not tried any more, since more than once {reason}: scale it down or save it in another "
         f"format; to have it tried again, delete {path}"
     )

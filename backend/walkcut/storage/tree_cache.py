@@ -1,4 +1,4 @@
-"""Cut trees of pictures already seen: the last ones in memory, the others in files."""
+"""Cut trees of images already seen: the last ones in memory, the others in files."""
 
 import hashlib
 import logging
@@ -16,22 +16,22 @@ from walkcut.hierarchy.cut_tree import CutTree
 
 log = logging.getLogger(__name__)
 
-Place = tuple[slice, slice]  # rows and columns
+Crop = tuple[slice, slice]  # rows and columns
 
 _SUFFIX = ".tree.npz"
 _PART = ".part"
 _IN_MEMORY = 64 << 20  # bytes: sixty trees of 640x480 or more, two of 12 megapixels, which take 1 and 21 ms to read
 
 
-def picture_digest(data: bytes) -> str:
-    """What names a picture by its bytes."""
+def image_digest(data: bytes) -> str:
+    """What names an image by its bytes."""
     return hashlib.sha256(data).hexdigest()[:40]
 
 
-def tree_key(picture: str, segmenter: str, place: Place | None = None) -> str:
-    """Where the tree is kept that a version of a segmenter grew of a picture (its digest), or of a place in it."""
-    part = "" if place is None else "".join(f"-{side.start}-{side.stop}" for side in place)
-    return f"{picture}{part}-{segmenter}"
+def tree_key(image: str, segmenter: str, crop: Crop | None = None) -> str:
+    """Where the tree is kept that a version of a segmenter grew of an image (its digest), or of a place in it."""
+    part = "" if crop is None else "".join(f"-{side.start}-{side.stop}" for side in crop)
+    return f"{image}{part}-{segmenter}"
 
 
 def read_tree(folder: Path, key: str) -> CutTree | None:
@@ -43,7 +43,7 @@ def read_tree(folder: Path, key: str) -> CutTree | None:
 
 
 def write_tree(folder: Path, key: str, content: bytes) -> int:
-    """Write the file of a tree into a cache's folder, from any process, for the cache to `adopt`; its size in bytes."""
+    """Write the file of a tree into a cache's folder, from any process, for the cache to `register`; its size in bytes."""
     with atomic_file(_path(folder, key)) as write:
         return write(content)
 
@@ -70,38 +70,38 @@ class TreeCache:
 
     def get(self, key: str) -> CutTree | None:
         """The tree kept under a key, in memory or in a file, or `None`; a damaged file is dropped."""
-        tree = self.remembered(key)
+        tree = self.get_from_memory(key)
         if tree is None and (tree := self._read(key)) is not None:
-            self.use(key, tree)
+            self.touch(key, tree)
         return tree
 
-    def remembered(self, key: str) -> CutTree | None:
+    def get_from_memory(self, key: str) -> CutTree | None:
         """The tree that memory holds under a key, or `None`."""
         with self._lock:
             tree = self._trees.get(key)
         if tree is not None:
-            self.use(key, tree)
+            self.touch(key, tree)
         return tree
 
     def put(self, key: str, tree: CutTree) -> None:
         """Keep a tree: its file whole or not at all, whatever happens meanwhile. A full disk is logged, not raised."""
         self.put_bytes(key, tree.to_bytes())
-        self.use(key, tree)
+        self.touch(key, tree)
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """Keep the file of a tree that was made elsewhere, as `put` does, but not in memory."""
         try:
             with self._lock:
-                self._adopt(key, write_tree(self._folder, key, content))
+                self._register(key, write_tree(self._folder, key, content))
         except OSError as error:
             log.warning("the cut tree %s was not kept: %s", key, error)
 
-    def adopt(self, key: str, size: int) -> None:
+    def register(self, key: str, size: int) -> None:
         """Count the file of so many bytes that another process has written into the folder."""
         with self._lock:
-            self._adopt(key, size)
+            self._register(key, size)
 
-    def _adopt(self, key: str, size: int) -> None:
+    def _register(self, key: str, size: int) -> None:
         self._count(key, size)
         self._evict()
 
@@ -115,7 +115,7 @@ class TreeCache:
                 self._drop(key)
             return None
 
-    def use(self, key: str, tree: CutTree) -> None:
+    def touch(self, key: str, tree: CutTree) -> None:
         """Make a tree the most recently used, in memory, among the files, and for the next start."""
         with self._lock:
             self._remember(key, tree)

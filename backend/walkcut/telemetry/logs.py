@@ -15,7 +15,7 @@ _about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingPr
 
 
 @contextmanager
-def logged(**about: object) -> Iterator[None]:
+def log_context(**about: object) -> Iterator[None]:
     """Every line that is logged inside, in this thread, tells what it is about: `request_id`, `task` and others."""
     token = _about.set({**_about.get(), **about})
     try:

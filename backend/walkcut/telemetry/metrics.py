@@ -25,7 +25,7 @@ class Metrics:
         )
         self.tasks = Counter("walkcut_tasks", "Tasks asked for", ["outcome"], registry=registry)
         self.predicting = Gauge("walkcut_predicting", "Predict requests being answered", registry=registry)
-        self.waiting = Gauge("walkcut_waiting", "Pictures that wait for the model", ["who"], registry=registry)
+        self.waiting = Gauge("walkcut_waiting", "Images that wait for the model", ["who"], registry=registry)
         self.stages = Histogram(
             "walkcut_stage_seconds", "Time of the work's stages", ["stage"], registry=registry, buckets=_STAGES
         )
@@ -33,14 +33,14 @@ class Metrics:
         self.failures = Counter("walkcut_failures", "Tasks and requests that failed", ["reason"], registry=registry)
         self.events = Counter("walkcut_events", "Webhook calls", ["outcome"], registry=registry)
         self.backlog = Gauge("walkcut_events_waiting", "Webhook calls not learned from yet", registry=registry)
-        self.deaths = Counter(
+        self.crashes = Counter(
             "walkcut_model_deaths", "Ends of the model's process while it was at work", ["reason"], registry=registry
         )
-        self.quarantined = Gauge("walkcut_quarantined", "Pictures that are not tried any more", registry=registry)
+        self.quarantined = Gauge("walkcut_quarantined", "Images that are not tried any more", registry=registry)
         self.build = Info("walkcut_build", "What runs", registry=registry)
         ProcessCollector(registry=registry)
 
-    def tell_build(self, **parts: str) -> None:
+    def set_build_info(self, **parts: str) -> None:
         """Say what runs: the version of walkcut, and these parts."""
         self.build.info({"version": version("walkcut"), **parts})
 

@@ -11,14 +11,14 @@ _observer: ContextVar[Observer | None] = ContextVar("stages", default=None)
 _counter: ContextVar[Counter | None] = ContextVar("failures", default=None)
 
 
-def stage(name: str) -> AbstractContextManager[None]:
+def span(name: str) -> AbstractContextManager[None]:
     """Marks what runs inside as the stage `name`, for the observer if there is one."""
     observer = _observer.get()
     return nullcontext() if observer is None else observer(name)
 
 
 @contextmanager
-def observed(observer: Observer) -> Iterator[None]:
+def record_spans(observer: Observer) -> Iterator[None]:
     """Every stage that runs inside, in this thread, runs within what `observer` gives for its name."""
     token = _observer.set(observer)
     try:
@@ -27,7 +27,7 @@ def observed(observer: Observer) -> Iterator[None]:
         _observer.reset(token)
 
 
-def failed(error: Exception) -> None:
+def record_failure(error: Exception) -> None:
     """Marks an answer as failed for this reason, for the counter if there is one."""
     counter = _counter.get()
     if counter is not None:
@@ -35,7 +35,7 @@ def failed(error: Exception) -> None:
 
 
 @contextmanager
-def counted(counter: Counter) -> Iterator[None]:
+def count_failures(counter: Counter) -> Iterator[None]:
     """Every failure that is marked inside, in this thread, is told to `counter`."""
     token = _counter.set(counter)
     try:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.builders.bulk import Echo, refuse, run_folder
-from walkcut.bulk.checkpoint import Done, Failure, Outcome, parts_folder
-from walkcut.bulk.engines.local import Work
-from walkcut.bulk.engines.ray_actors import Pool, Stage, Worker, from_table, to_table
+from walkcut.bulk.checkpoint import ItemFailure, ItemResult, Outcome, parts_folder
+from walkcut.bulk.engines.local import Worker
+from walkcut.bulk.engines.ray_actors import Pool, PoolWorker, Stage, from_table, to_table
 from walkcut.bulk.items import Item
 from walkcut.errors import SettingsError
 
@@ -18,12 +18,12 @@ class Killed(BaseException):
 
 
 class Deadly(Echo):
-    """Work that no process survives for some pictures."""
+    """Work that no process survives for some images."""
 
-    def complete(self, item: Item | Failure) -> Outcome:
+    def run(self, item: Item | ItemFailure) -> Outcome:
         if isinstance(item, Item) and item.reference == "die":
             raise Killed
-        return super().complete(item)
+        return super().run(item)
 
 
 @pytest.fixture
@@ -31,35 +31,35 @@ def notes(tmp_path: Path) -> Path:
     return parts_folder(run_folder(tmp_path))
 
 
-def worker(notes: Path, make: Callable[[], Work] = Deadly, marks: dict[Path, str] | None = None) -> Worker:
-    return Worker(Pool(0, Stage(make), 1, notes, marks or {}))
+def worker(notes: Path, make: Callable[[], Worker] = Deadly, marks: dict[Path, str] | None = None) -> PoolWorker:
+    return PoolWorker(Pool(0, Stage(make), 1, notes, marks or {}))
 
 
-def results(worker: Worker, jobs: list[Any]) -> list[Any]:
+def results(worker: PoolWorker, jobs: list[Any]) -> list[Any]:
     return [value for table in worker(to_table(jobs)) for value in from_table(table)]
 
 
 def keys(outcomes: list[Any]) -> dict[str, bool]:
-    return dict((each.item.key, True) if isinstance(each, Done) else (each.key, False) for each in outcomes)
+    return dict((each.item.key, True) if isinstance(each, ItemResult) else (each.key, False) for each in outcomes)
 
 
 def test_a_block_is_done_without_a_trace(notes: Path) -> None:
-    jobs = [Item("a", ""), Failure("bad", "?", "read", "no"), Item("b", "")]
+    jobs = [Item("a", ""), ItemFailure("bad", "?", "read", "no"), Item("b", "")]
     assert keys(results(worker(notes), jobs)) == {"a": True, "bad": False, "b": True}
     assert list(notes.iterdir()) == []
 
 
-def test_a_picture_that_no_process_survives_fails_alone_after_three_deaths(notes: Path) -> None:
+def test_a_image_that_no_process_survives_fails_alone_after_three_deaths(notes: Path) -> None:
     jobs = [Item("a", ""), Item("bad", "die"), Item("b", "")]
     for _ in range(3):  # in company, and twice alone
         with pytest.raises(Killed):
             results(worker(notes), jobs)
     outcomes = results(worker(notes), jobs)
     assert keys(outcomes) == {"a": True, "bad": False, "b": True}
-    failure = next(each for each in outcomes if isinstance(each, Failure))
+    failure = next(each for each in outcomes if isinstance(each, ItemFailure))
     assert (failure.key, failure.reference, failure.stage) == ("bad", "die", "work")
     assert "each process at work on it ended, 2 times" in failure.reason
-    assert "more --cpus-per-worker, or scale large pictures down" in failure.reason
+    assert "more --cpus-per-worker, or scale large images down" in failure.reason
     assert list(notes.iterdir()) == []
 
 

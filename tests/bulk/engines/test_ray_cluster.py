@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import ray
 
-from walkcut.bulk.engines.ray_cluster import check_marks, connected, marked
+from walkcut.bulk.engines.ray_cluster import connected, shared_fs_marker, verify_marker
 from walkcut.errors import SettingsError
 
 
@@ -15,8 +15,8 @@ def folder(path: Path) -> Path:
 
 
 def test_a_machine_that_sees_another_folder_is_named(tmp_path: Path) -> None:
-    with marked(folder(tmp_path / "out"), folder(tmp_path / "trees")) as marks:
-        check_marks(marks)
+    with shared_fs_marker(folder(tmp_path / "out"), folder(tmp_path / "trees")) as marks:
+        verify_marker(marks)
         (tmp_path / "trees").rename(tmp_path / "away")
         for again in (False, True):  # no such folder, and another one
             if again:
@@ -24,26 +24,26 @@ def test_a_machine_that_sees_another_folder_is_named(tmp_path: Path) -> None:
             with pytest.raises(
                 SettingsError, match=r"the machine .* does not see .*trees, or .*choose an --out and a W"
             ):
-                check_marks(marks)
+                verify_marker(marks)
         (tmp_path / "trees").rmdir()
         (tmp_path / "away").rename(tmp_path / "trees")
     assert list(tmp_path.glob("*/.*")) == []
 
 
 def test_a_mark_of_another_time_does_not_count(tmp_path: Path) -> None:
-    with marked(tmp_path) as before, marked(tmp_path) as marks:
-        check_marks(marks)
+    with shared_fs_marker(tmp_path) as before, shared_fs_marker(tmp_path) as marks:
+        verify_marker(marks)
         assert marks.keys() == before.keys()
         with pytest.raises(SettingsError):
-            check_marks(before)
+            verify_marker(before)
 
 
 def test_runs_that_share_trees_do_not_share_marks(tmp_path: Path) -> None:
     trees, one, other = (folder(tmp_path / name) for name in ("trees", "one", "other"))
-    with marked(one, trees) as marks:
-        with marked(other, trees):
+    with shared_fs_marker(one, trees) as marks:
+        with shared_fs_marker(other, trees):
             pass
-        check_marks(marks)
+        verify_marker(marks)
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -13,19 +13,19 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tests.builders.bulk import TARGET, Echo, die, done, picture, plan_for, quick_segmenter, refuse, run_folder
-from tests.cli.test_prelabel import contents, end, lines, pictures, start, wait_for_lines, walkcut
-from walkcut.bulk.checkpoint import Done, Failure, Outcome, open_ledger
+from tests.builders.bulk import CONTROL, Echo, die, done, make_image, plan_for, quick_segmenter, refuse, run_folder
+from tests.cli.test_prelabel import contents, end, lines, make_images, start, wait_for_lines, walkcut
+from walkcut.bulk.checkpoint import ItemFailure, ItemResult, Outcome, open_checkpoint
 from walkcut.bulk.engines import local, ray_cluster, ray_engine
-from walkcut.bulk.engines.local import Work
+from walkcut.bulk.engines.local import Worker
 from walkcut.bulk.engines.ray_actors import Stage
 from walkcut.bulk.engines.ray_engine import in_cluster
 from walkcut.bulk.formats import LabelStudioFormat, PngFormat
 from walkcut.bulk.items import Item
-from walkcut.bulk.runner import Engine, carry_out, fingerprint
+from walkcut.bulk.runner import Engine, fingerprint, run
 from walkcut.bulk.sinks import FolderSink
 from walkcut.bulk.sources.scan import read_sources
-from walkcut.bulk.steps import Plan, make_labeller
+from walkcut.bulk.steps import Plan, make_full_worker
 from walkcut.errors import SettingsError
 
 OBJECT_STORE = 80 << 20
@@ -34,7 +34,7 @@ WINDOW = 25
 # Ray Data calls defaults of its own deprecated.
 pytestmark = pytest.mark.filterwarnings(r"ignore:`use_\w+` is deprecated:DeprecationWarning:ray\.data\.context")
 
-Jobs = list[Item | Failure]
+Jobs = list[Item | ItemFailure]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,10 +55,10 @@ class Slow(Echo):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def complete(self, item: Item | Failure) -> Outcome:
+    def run(self, item: Item | ItemFailure) -> Outcome:
         (self._folder / f"{os.getpid()}").touch()
         time.sleep(0.05)
-        return super().complete(item)
+        return super().run(item)
 
 
 def items(count: int) -> Jobs:
@@ -66,8 +66,8 @@ def items(count: int) -> Jobs:
 
 
 def keys(outcomes: Iterable[Outcome]) -> dict[str, bool]:
-    """Which pictures are done, by key; none twice."""
-    found = [(each.item.key, True) if isinstance(each, Done) else (each.key, False) for each in outcomes]
+    """Which images are done, by key; none twice."""
+    found = [(each.item.key, True) if isinstance(each, ItemResult) else (each.key, False) for each in outcomes]
     assert len(found) == len(dict(found))
     return dict(found)
 
@@ -81,14 +81,14 @@ def out(tmp_path: Path) -> Path:
     return run_folder(tmp_path / "out")
 
 
-def echoed(jobs: Iterable[Item | Failure], out: Path, make: Callable[[], Echo] = Echo) -> list[Outcome]:
+def echoed(jobs: Iterable[Item | ItemFailure], out: Path, make: Callable[[], Echo] = Echo) -> list[Outcome]:
     return list(in_cluster([Stage(make)], out, jobs))
 
 
-def run(engine: Engine[Any], plan: Plan, folder: Path, out: Path) -> dict[str, bytes]:
+def files_of_run(engine: Engine[Any], plan: Plan, folder: Path, out: Path) -> dict[str, bytes]:
     """What a run writes, without what it notes for itself."""
-    with open_ledger(out, fingerprint(plan)) as ledger:
-        carry_out(read_sources([str(folder)]), engine, ledger, FolderSink(ledger, plan.form))
+    with open_checkpoint(out, fingerprint(plan)) as checkpoint:
+        run(read_sources([str(folder)]), engine, checkpoint, FolderSink(checkpoint, plan.form))
     lines = (out / ".walkcut" / "done.jsonl").read_text().splitlines()
     assert max(Counter(json.loads(line)["key"] for line in lines).values()) == 1
     return {
@@ -100,7 +100,7 @@ def run(engine: Engine[Any], plan: Plan, folder: Path, out: Path) -> dict[str, b
 
 @pytest.mark.parametrize(
     ("engine", "form"),
-    [(ray_engine.whole_pictures, PngFormat()), (ray_engine.model_on_gpus, LabelStudioFormat(TARGET))],
+    [(ray_engine.model_per_process, PngFormat()), (ray_engine.model_per_gpu, LabelStudioFormat(CONTROL))],
 )
 def test_a_cluster_writes_what_one_machine_writes(
     tmp_path: Path, engine: Any, form: Any, monkeypatch: pytest.MonkeyPatch
@@ -108,17 +108,17 @@ def test_a_cluster_writes_what_one_machine_writes(
     """Also below a folder in which the other processes are not."""
     monkeypatch.chdir(tmp_path)
     for number in range(30):
-        picture(tmp_path / "in" / f"{number % 3}" / f"{number}.png", 24 + number)
-    for number, content in enumerate((b"", b"<html>no picture</html>", b"\x89PNG\r\n\x1a\n half")):
+        make_image(tmp_path / "in" / f"{number % 3}" / f"{number}.png", 24 + number)
+    for number, content in enumerate((b"", b"<html>no image</html>", b"\x89PNG\r\n\x1a\n half")):
         (tmp_path / "in" / f"broken-{number}.jpg").write_bytes(content)
     trees = [Path(name) for name in ("here", "there")]
     for folder in trees:
         folder.mkdir()
     plans = [plan_for(form, trees=folder) for folder in trees]
     load = quick_segmenter
-    local_engine = partial(local.whole_pictures, plans[0], Path("a"), load, processes=1)
-    here = run(local_engine, plans[0], tmp_path / "in", Path("a"))
-    there = run(partial(engine, plans[1], Path("b"), load), plans[1], tmp_path / "in", Path("b"))
+    local_engine = partial(local.model_per_process, plans[0], Path("a"), load, processes=1)
+    here = files_of_run(local_engine, plans[0], tmp_path / "in", Path("a"))
+    there = files_of_run(partial(engine, plans[1], Path("b"), load), plans[1], tmp_path / "in", Path("b"))
     failures = [sorted(files.pop("failed.jsonl").splitlines()) for files in (here, there)]
     assert here == there
     assert failures[0] == failures[1]
@@ -140,18 +140,18 @@ def test_a_process_that_is_killed_loses_nothing(tmp_path: Path, out: Path) -> No
     assert keys(outcomes) == all_done(60)
 
 
-def test_a_picture_that_kills_each_process_fails_alone(
+def test_a_image_that_kills_each_process_fails_alone(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the first of two windows; another picture kills one process."""
+    """In the first of two windows; another image kills one process."""
     monkeypatch.setattr(ray_engine, "_WINDOW", WINDOW)
     monkeypatch.setattr(ray_engine, "_WINDOW_PER_PROCESS", 1)
-    jobs = [*items(30), Failure("lost", "?", "source", "no reference")]
+    jobs = [*items(30), ItemFailure("lost", "?", "source", "no reference")]
     jobs[10:10] = [Item("bad", "die")]
     jobs[20:20] = [Item("once", f"die once {tmp_path / 'marker'}")]
     taken = 0
 
-    def counted() -> Iterator[Item | Failure]:
+    def counted() -> Iterator[Item | ItemFailure]:
         nonlocal taken
         for job in jobs:
             taken += 1
@@ -161,10 +161,10 @@ def test_a_picture_that_kills_each_process_fails_alone(
     for outcome in in_cluster([Stage(Echo)], out, counted()):
         outcomes.append(outcome)
         assert taken <= len(outcomes) + WINDOW
-    (failure,) = (each for each in outcomes if isinstance(each, Failure) and each.key != "lost")
+    (failure,) = (each for each in outcomes if isinstance(each, ItemFailure) and each.key != "lost")
     assert (failure.key, failure.reference, failure.stage) == ("bad", "die", "work")
     assert "each process at work on it ended, 2 times" in failure.reason
-    assert "more --cpus-per-worker, or scale large pictures down" in failure.reason
+    assert "more --cpus-per-worker, or scale large images down" in failure.reason
     assert keys(outcomes) == {**all_done(30), "once": True, "bad": False, "lost": False}
 
 
@@ -180,10 +180,10 @@ def test_work_that_cannot_begin_ends_the_run(make: Callable[[], Echo], message: 
 def test_a_driver_that_is_killed_goes_on_and_comes_to_the_same(
     tmp_path: Path, two_machines: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill -9 and a SIGTERM, while pictures are in work."""
+    """A kill -9 and a SIGTERM, while images are in work."""
     monkeypatch.setenv("RAY_ADDRESS", two_machines.address)
     monkeypatch.setenv("WALKCUT_STATE_DIR", str(tmp_path / "state"))
-    pictures(tmp_path / "in", 24, 160)
+    make_images(tmp_path / "in", 24, 160)
     arguments = ("prelabel", tmp_path / "in", "--format", "png", "--no-trees")
     out = tmp_path / "out"
     for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)):
@@ -200,31 +200,31 @@ def test_a_driver_that_is_killed_goes_on_and_comes_to_the_same(
 class Defective(Echo):
     """Work that goes wrong in a way that nobody foresaw."""
 
-    def complete(self, item: Item | Failure) -> Outcome:
+    def run(self, item: Item | ItemFailure) -> Outcome:
         raise TypeError("nobody foresaw this")
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(make_labeller, plan_for(), Path("/gone"), quick_segmenter), "^/gone cannot be written to"),
+        (partial(make_full_worker, plan_for(), Path("/gone"), quick_segmenter), "^/gone cannot be written to"),
         (Defective, r"Ray gave up \(TypeError: nobody foresaw this"),
     ],
 )
-def test_what_goes_wrong_with_more_than_a_picture_ends_the_run(
-    tmp_path: Path, out: Path, make: Callable[[], Work], message: str
+def test_what_goes_wrong_with_more_than_a_image_ends_the_run(
+    tmp_path: Path, out: Path, make: Callable[[], Worker], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        list(in_cluster([Stage(make)], out, [Item("a", str(picture(tmp_path / "a.png")))]))
+        list(in_cluster([Stage(make)], out, [Item("a", str(make_image(tmp_path / "a.png")))]))
 
 
-def test_each_picture_has_one_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_has_one_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever Ray does."""
     monkeypatch.setattr(ray_engine, "_through", lambda pools, jobs: iter([done("1"), done("1"), done("other")]))
-    bad = Failure("bad", "?", "source", "no reference")
-    first, second, third = ray_engine._settle([], [*items(2), bad])
+    bad = ItemFailure("bad", "?", "source", "no reference")
+    first, second, third = ray_engine._dedupe([], [*items(2), bad])
     assert (first, second) == (bad, done("1"))
-    assert isinstance(third, Failure)
+    assert isinstance(third, ItemFailure)
     assert (third.key, third.reason.partition(":")[0]) == ("0", "Ray lost it on the way")
 
 

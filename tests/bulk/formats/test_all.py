@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.builders.labelled import NAMES, TARGET, labelled, sample
+from tests.builders.labelled import CONTROL, NAMES, labelled, sample
 from walkcut.bulk.formats import FORMATS, FormatOptions, make_format
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import BrushTarget
+from walkcut.labelstudio import BrushControl
 
 LABELS = np.array([[1, 1, 0], [2, 2, 3]])
-OPTIONS = FormatOptions(TARGET)
+OPTIONS = FormatOptions(CONTROL)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -36,7 +36,7 @@ def test_the_names() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_picture_without_regions_and_none_at_all(name: str, tmp_path: Path) -> None:
+def test_a_image_without_regions_and_none_at_all(name: str, tmp_path: Path) -> None:
     made = make_format(name, OPTIONS)
     record = made.encode(labelled(np.zeros((2, 3), np.int64))).record
     made.assemble([record], tmp_path / "one")
@@ -70,7 +70,7 @@ def test_a_key_may_name_folders(name: str, file: str) -> None:
 
 @pytest.mark.parametrize("name", ["coco", "yolo"])
 def test_a_label_that_the_labelling_config_lacks_is_named(name: str) -> None:
-    made = make_format(name, FormatOptions(replace(TARGET, labels=("Region", "Cat"))))
+    made = make_format(name, FormatOptions(replace(CONTROL, labels=("Region", "Cat"))))
     with pytest.raises(
         SettingsError, match="'Background' is not in the labelling config, which has Region, Cat: add it"
     ):
@@ -78,19 +78,19 @@ def test_a_label_that_the_labelling_config_lacks_is_named(name: str) -> None:
 
 
 def test_a_target_without_its_labels_has_the_neutral_ones() -> None:
-    target = BrushTarget("brush", "image", "image", NAMES)
-    assert make_format("yolo", FormatOptions(target)) == make_format("yolo", OPTIONS)
+    control = BrushControl("brush", "image", "image", NAMES)
+    assert make_format("yolo", FormatOptions(control)) == make_format("yolo", OPTIONS)
 
 
 @pytest.mark.parametrize("name", ["polygon", "yolo"])
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
 def test_a_tolerance_that_is_no_distance_is_refused(name: str, tolerance: float) -> None:
     with pytest.raises(SettingsError, match=r"tolerance of (-0.1|nan|inf) is no distance in pixels: use 0 \(exact\)"):
-        make_format(name, FormatOptions(TARGET, tolerance))
+        make_format(name, FormatOptions(CONTROL, tolerance))
 
 
 @pytest.mark.parametrize("name", ["png", "coco", "polygon"])
-def test_a_picture_inside_its_reference_goes_by_its_key(name: str) -> None:
+def test_a_image_inside_its_reference_goes_by_its_key(name: str) -> None:
     record = make_format(name, OPTIONS).encode(labelled(LABELS, reference="data:image/png;base64,AAAA")).record
     assert "AAAA" not in str(record)
     assert record.get("image") == "one" or record["image"]["file_name"] == "one"

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from tests.builders.labelled import NAMES, label_maps, labelled, numbered, sample
 from walkcut.bulk.formats import CocoFormat, rle
 from walkcut.bulk.formats.coco import bounding_box
-from walkcut.bulk.items import Labelled
+from walkcut.bulk.items import ItemPrediction
 
 # pycocotools' decoder speaks to numpy 1.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -52,20 +52,20 @@ def test_bounding_boxes_are_those_of_pycocotools(mask: np.ndarray) -> None:
     assert bounding_box(mask) == coco_masks.toBbox(reference(mask)).tolist()
 
 
-def assembled(pictures: list[Labelled], out: Path) -> dict[str, bytes]:
-    outputs = [FORMAT.encode(picture) for picture in pictures]
+def assembled(images: list[ItemPrediction], out: Path) -> dict[str, bytes]:
+    outputs = [FORMAT.encode(image) for image in images]
     FORMAT.assemble((output.record for output in outputs), out)
     return {name: content for output in outputs for name, content in output.files.items()}
 
 
-def assert_read_alike(pictures: list[Labelled], out: Path) -> None:
-    """pycocotools finds the masks, and the panoptic pictures hold them."""
-    files = assembled(pictures, out)
+def assert_read_alike(predictions: list[ItemPrediction], out: Path) -> None:
+    """pycocotools finds the masks, and the panoptic images hold them."""
+    files = assembled(predictions, out)
     coco = COCO(out / "annotations.json")
     panoptic = json.loads((out / "panoptic.json").read_bytes())
-    for number, picture in enumerate(pictures, 1):
+    for number, prediction in enumerate(predictions, 1):
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
-        segments = picture.labellings[-1].segments
+        segments = prediction.predictions[-1].segments
         for annotation, segment in zip(annotations, segments, strict=True):
             assert (coco.annToMask(annotation) == segment.mask).all()
             assert annotation["area"] == segment.mask.sum()
@@ -74,15 +74,15 @@ def assert_read_alike(pictures: list[Labelled], out: Path) -> None:
         page = panoptic["annotations"][number - 1]
         with Image.open(io.BytesIO(files["panoptic/" + page["file_name"]])) as image:
             ids = np.asarray(image).astype(int) @ [1, 256, 65536]
-        assert (ids == numbered(picture)).all()
+        assert (ids == numbered(prediction)).all()
         assert [info["id"] for info in page["segments_info"]] == list(range(1, len(segments) + 1))
         assert [info["category_id"] for info in page["segments_info"]] == [each["category_id"] for each in annotations]
 
 
 @given(st.lists(label_maps, max_size=3))
 def test_coco_tools_read_the_same_masks(tmp_path_factory: pytest.TempPathFactory, maps: list[np.ndarray]) -> None:
-    pictures = [labelled(labels, f"{number}") for number, labels in enumerate(maps)]
-    assert_read_alike(pictures, tmp_path_factory.mktemp("coco"))
+    images = [labelled(labels, f"{number}") for number, labels in enumerate(maps)]
+    assert_read_alike(images, tmp_path_factory.mktemp("coco"))
 
 
 def test_coco_tools_read_the_sample(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from label_studio_sdk.converter.brush import decode_rle
 
-from tests.builders.labelled import TARGET, label_maps, labelled, numbered, sample
+from tests.builders.labelled import CONTROL, label_maps, labelled, numbered, sample
 from walkcut.bulk.formats import LabelStudioFormat
 from walkcut.bulk.formats.labelstudio import SHARD_BYTES, SHARD_TASKS
-from walkcut.bulk.items import Labelled, Labelling, Segment
+from walkcut.bulk.items import ItemPrediction, RegionPrediction, Segment
 from walkcut.errors import RequestError
 
-FORMAT = LabelStudioFormat(TARGET)
+FORMAT = LabelStudioFormat(CONTROL)
 TASK: dict[str, Any] = {"data": {"image": "a.jpg"}, "predictions": [{"result": [], "score": 0.5, "model_version": "v"}]}
 TASK_BYTES = len(json.dumps(TASK, separators=(",", ":")))
 
@@ -27,9 +27,9 @@ def sdk_mask(region: dict[str, Any]) -> np.ndarray:
     return decode_rle(region["value"]["rle"]).reshape(shape)[..., 3] > 0
 
 
-def assert_the_sdk_reads(picture: Labelled) -> None:
-    (prediction,) = FORMAT.encode(picture).record["predictions"]
-    for region, segment in zip(prediction["result"], picture.labellings[-1].segments, strict=True):
+def assert_the_sdk_reads(image: ItemPrediction) -> None:
+    (prediction,) = FORMAT.encode(image).record["predictions"]
+    for region, segment in zip(prediction["result"], image.predictions[-1].segments, strict=True):
         assert (sdk_mask(region) == segment.mask).all()
         assert region["value"]["brushlabels"] == [segment.label]
 
@@ -46,10 +46,10 @@ def test_label_studio_reads_the_sample() -> None:
 
 def test_a_task_has_a_prediction_for_each_labelling_in_their_order(tmp_path: Path) -> None:
     halves = np.array([[True, False]])
-    fine = Labelling("v-fine", [Segment(halves, "Region", 0.5), Segment(~halves, "Region B", 1.0)])
-    auto = Labelling("v", [Segment(halves | True, "Background", 0.25)])
-    picture = Labelled(labelled(np.array([[1, 1]]), data={"image": "a.jpg", "page": 7}).item, (1, 2), [fine, auto])
-    FORMAT.assemble([FORMAT.encode(picture).record], tmp_path)
+    fine = RegionPrediction("v-fine", [Segment(halves, "Region", 0.5), Segment(~halves, "Region B", 1.0)])
+    auto = RegionPrediction("v", [Segment(halves | True, "Background", 0.25)])
+    image = ItemPrediction(labelled(np.array([[1, 1]]), data={"image": "a.jpg", "page": 7}).item, (1, 2), [fine, auto])
+    FORMAT.assemble([FORMAT.encode(image).record], tmp_path)
     ((task,),) = shards(tmp_path).values()
     assert task["data"] == {"image": "a.jpg", "page": 7}
     assert [(each["model_version"], each["score"]) for each in task["predictions"]] == [("v-fine", 0.75), ("v", 0.25)]
@@ -61,7 +61,7 @@ def test_a_task_has_a_prediction_for_each_labelling_in_their_order(tmp_path: Pat
     assert len({region["id"] for region in regions}) == 3
 
 
-def test_a_task_without_its_picture_is_refused() -> None:
+def test_a_task_without_its_image_is_refused() -> None:
     with pytest.raises(RequestError, match=r"data\.image is null"):
         FORMAT.encode(labelled(np.array([[1]]), data={"text": "a.jpg"}))
 
@@ -73,7 +73,7 @@ def test_files_stay_below_label_studios_limits() -> None:
 
 @pytest.mark.parametrize(("tasks", "counts"), [(0, []), (1, [1]), (3, [3]), (4, [3, 1]), (7, [3, 3, 1])])
 def test_so_many_tasks_to_a_file(tasks: int, counts: list[int], tmp_path: Path) -> None:
-    LabelStudioFormat(TARGET, shard_tasks=3).assemble((TASK for _ in range(tasks)), tmp_path)
+    LabelStudioFormat(CONTROL, shard_tasks=3).assemble((TASK for _ in range(tasks)), tmp_path)
     found = shards(tmp_path)
     assert [len(shard) for shard in found.values()] == counts
     assert list(found) == [f"tasks-0000{number}.json" for number in range(1, len(counts) + 1)]
@@ -83,21 +83,21 @@ def test_so_many_tasks_to_a_file(tasks: int, counts: list[int], tmp_path: Path) 
 @pytest.mark.parametrize("room", [0, 1, -1])
 def test_so_many_bytes_to_a_file(room: int, tmp_path: Path) -> None:
     limit = 2 * TASK_BYTES + len("[\n,\n\n]\n") + room
-    LabelStudioFormat(TARGET, shard_bytes=limit).assemble([TASK] * 4, tmp_path)
+    LabelStudioFormat(CONTROL, shard_bytes=limit).assemble([TASK] * 4, tmp_path)
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert max(sizes) <= limit
     assert len(sizes) == (2 if room >= 0 else 4)
 
 
 def test_a_task_too_large_for_a_file_has_one_of_its_own(tmp_path: Path) -> None:
-    LabelStudioFormat(TARGET, shard_bytes=10).assemble([TASK] * 2, tmp_path)
+    LabelStudioFormat(CONTROL, shard_bytes=10).assemble([TASK] * 2, tmp_path)
     assert [len(shard) for shard in shards(tmp_path).values()] == [1, 1]
 
 
 def test_files_of_a_longer_run_go_and_others_stay(tmp_path: Path) -> None:
     for name in ("tasks-mine.json", "tasks-1.json"):
         (tmp_path / name).write_text("[]")
-    by_one = LabelStudioFormat(TARGET, shard_tasks=1)
+    by_one = LabelStudioFormat(CONTROL, shard_tasks=1)
     by_one.assemble([TASK] * 3, tmp_path)
     by_one.assemble([TASK], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks-00001.json", "tasks-1.json", "tasks-mine.json"]

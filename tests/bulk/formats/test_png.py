@@ -10,12 +10,12 @@ from PIL import Image
 
 from tests.builders.labelled import label_maps, labelled, numbered, sample
 from walkcut.bulk.formats import PngFormat
-from walkcut.bulk.items import Labelled, Labelling, Segment
+from walkcut.bulk.items import ItemPrediction, RegionPrediction, Segment
 from walkcut.errors import SettingsError
 
 
-def read(picture: Labelled) -> np.ndarray:
-    (content,) = PngFormat().encode(picture).files.values()
+def read(prediction: ItemPrediction) -> np.ndarray:
+    (content,) = PngFormat().encode(prediction).files.values()
     with Image.open(io.BytesIO(content)) as image:
         assert image.mode == "I;16"
         return np.asarray(image)
@@ -23,8 +23,8 @@ def read(picture: Labelled) -> np.ndarray:
 
 @given(label_maps)
 def test_pillow_reads_the_same_segments(labels: np.ndarray) -> None:
-    picture = labelled(labels)
-    assert read(picture).tolist() == numbered(picture).tolist()
+    image = labelled(labels)
+    assert read(image).tolist() == numbered(image).tolist()
 
 
 def test_pillow_reads_the_sample() -> None:
@@ -38,14 +38,14 @@ def test_more_segments_than_a_byte_holds() -> None:
 
 def test_more_segments_than_16_bits_hold_are_refused() -> None:
     nothing = Segment(np.zeros((1, 1), bool), "Region", 0.0)
-    picture = replace(labelled(np.zeros((1, 1), np.int64)), labellings=[Labelling("v", [nothing] * 65536)])
+    image = replace(labelled(np.zeros((1, 1), np.int64)), predictions=[RegionPrediction("v", [nothing] * 65536)])
     with pytest.raises(SettingsError, match="one has 65536 regions, 65535 at most fit: ask for fewer"):
-        PngFormat().encode(picture)
+        PngFormat().encode(image)
 
 
 def test_the_default_labelling_is_the_last() -> None:
     coarse, fine = labelled(np.array([[1, 1]])), labelled(np.array([[1, 2]]))
-    both = replace(coarse, labellings=[*coarse.labellings, *fine.labellings])
+    both = replace(coarse, predictions=[*coarse.predictions, *fine.predictions])
     assert read(both).tolist() == [[1, 2]]
 
 

@@ -11,14 +11,14 @@ from scipy.ndimage import distance_transform_edt
 
 from tests.builders.labelled import even_odd, iou, label_maps, labelled, nearest, sample, smooth_maps
 from walkcut.bulk.formats import PolygonFormat
-from walkcut.bulk.items import Labelled
+from walkcut.bulk.items import ItemPrediction
 
 # pycocotools' decoder speaks to numpy 1.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def regions(picture: Labelled, tolerance: float) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = PolygonFormat(tolerance).encode(picture).record["regions"]
+def regions(image: ItemPrediction, tolerance: float) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = PolygonFormat(tolerance).encode(image).record["regions"]
     return found
 
 
@@ -26,8 +26,8 @@ def rings(region: dict[str, Any]) -> list[np.ndarray]:
     return [np.array(ring) for polygon in region["polygons"] for ring in polygon]
 
 
-def masks(picture: Labelled, tolerance: float) -> list[np.ndarray]:
-    return [even_odd(rings(region), picture.size) for region in regions(picture, tolerance)]
+def masks(image: ItemPrediction, tolerance: float) -> list[np.ndarray]:
+    return [even_odd(rings(region), image.size) for region in regions(image, tolerance)]
 
 
 def by_pycocotools(region: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
@@ -55,16 +55,16 @@ def distances_to_border(mask: np.ndarray) -> np.ndarray:
 
 @given(label_maps)
 def test_without_tolerance_every_pixel_comes_back(labels: np.ndarray) -> None:
-    picture = labelled(labels)
-    for region, segment in zip(regions(picture, 0.0), picture.labellings[-1].segments, strict=True):
-        assert (even_odd(rings(region), picture.size) == segment.mask).all()
-        assert (by_pycocotools(region, picture.size) == segment.mask).all()
+    image = labelled(labels)
+    for region, segment in zip(regions(image, 0.0), image.predictions[-1].segments, strict=True):
+        assert (even_odd(rings(region), image.size) == segment.mask).all()
+        assert (by_pycocotools(region, image.size) == segment.mask).all()
 
 
 @given(label_maps, st.sampled_from([0.5, 0.8, 1.0, 1.5, 2.5, 4.0]))
 def test_wrong_pixels_are_no_farther_from_the_border_than_the_tolerance(labels: np.ndarray, tolerance: float) -> None:
-    picture = labelled(labels)
-    for mask, segment in zip(masks(picture, tolerance), picture.labellings[-1].segments, strict=True):
+    image = labelled(labels)
+    for mask, segment in zip(masks(image, tolerance), image.predictions[-1].segments, strict=True):
         wrong = mask != segment.mask
         assert distances_to_border(segment.mask)[wrong].max(initial=0) <= tolerance + 1e-9
 
@@ -78,7 +78,7 @@ def test_no_region_and_no_hole_is_lost(labels: np.ndarray) -> None:
 
 
 def test_the_sample_within_its_bounds() -> None:
-    segments = sample().labellings[-1].segments
+    segments = sample().predictions[-1].segments
     count = 0
     for region, segment in zip(regions(sample(), 1.0), segments, strict=True):
         mask = by_pycocotools(region, sample().size)
@@ -92,7 +92,7 @@ def test_the_sample_within_its_bounds() -> None:
 
 
 def test_the_sample_is_exact_without_tolerance() -> None:
-    for region, segment in zip(regions(sample(), 0.0), sample().labellings[-1].segments, strict=True):
+    for region, segment in zip(regions(sample(), 0.0), sample().predictions[-1].segments, strict=True):
         assert (by_pycocotools(region, sample().size) == segment.mask).all()
 
 

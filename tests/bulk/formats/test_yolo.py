@@ -7,14 +7,14 @@ from PIL import Image, ImageDraw
 
 from tests.builders.labelled import NAMES, even_odd, iou, label_maps, labelled, sample
 from walkcut.bulk.formats import YoloFormat
-from walkcut.bulk.items import Labelled
+from walkcut.bulk.items import ItemPrediction
 
 Polygons = list[tuple[int, np.ndarray]]
 
 
-def read(picture: Labelled, tolerance: float) -> Polygons:
+def read(image: ItemPrediction, tolerance: float) -> Polygons:
     """Class and corners in pixels of each line, by the rules that ultralytics checks labels with."""
-    (content,) = YoloFormat(NAMES, tolerance).encode(picture).files.values()
+    (content,) = YoloFormat(NAMES, tolerance).encode(image).files.values()
     found = []
     for line in content.decode().splitlines():
         number, *coordinates = line.split(" ")
@@ -24,7 +24,7 @@ def read(picture: Labelled, tolerance: float) -> Polygons:
         points = np.array(coordinates, float).reshape(-1, 2)
         assert points.min() >= 0
         assert points.max() <= 1
-        found.append((int(number), points * [picture.size[1], picture.size[0]]))
+        found.append((int(number), points * [image.size[1], image.size[0]]))
     rows = content.decode().splitlines()
     assert len(set(rows)) == len(rows)
     return found
@@ -34,9 +34,9 @@ def of_class(polygons: Polygons, number: int) -> list[np.ndarray]:
     return [points for each, points in polygons if each == number]
 
 
-def truth(picture: Labelled, number: int) -> np.ndarray:
-    masks = [each.mask for each in picture.labellings[-1].segments if each.label == NAMES[number]]
-    return np.any([np.zeros(picture.size, bool), *masks], axis=0)
+def truth(image: ItemPrediction, number: int) -> np.ndarray:
+    masks = [each.mask for each in image.predictions[-1].segments if each.label == NAMES[number]]
+    return np.any([np.zeros(image.size, bool), *masks], axis=0)
 
 
 def by_pillow(rings: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
@@ -49,17 +49,17 @@ def by_pillow(rings: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 @given(label_maps)
 def test_without_tolerance_every_pixel_comes_back(labels: np.ndarray) -> None:
-    picture = labelled(labels)
-    polygons = read(picture, 0.0)
+    image = labelled(labels)
+    polygons = read(image, 0.0)
     for number in range(3):
-        assert (even_odd(of_class(polygons, number), picture.size) == truth(picture, number)).all()
+        assert (even_odd(of_class(polygons, number), image.size) == truth(image, number)).all()
 
 
 @given(label_maps)
 def test_a_line_is_a_connected_part(labels: np.ndarray) -> None:
     """Each alone is true to its part, holes and all: none has pixels of another's."""
-    picture = labelled(labels)
-    parts = [even_odd([points], picture.size) for _, points in read(picture, 0.0)]
+    image = labelled(labels)
+    parts = [even_odd([points], image.size) for _, points in read(image, 0.0)]
     assert np.sum(parts, axis=0).max(initial=0) <= 1
     assert all(part.any() for part in parts)
 
@@ -79,7 +79,7 @@ def test_a_hole_is_cut_in_by_hand() -> None:
     assert [float(value) for value in content.split()] == [1, *map(float, f"0 0 {hole} 0 0 {outer}".split())]
 
 
-def test_a_picture_without_regions_has_an_empty_file() -> None:
+def test_a_image_without_regions_has_an_empty_file() -> None:
     assert YoloFormat(NAMES).encode(labelled(np.zeros((2, 3), np.int64))).files == {"labels/one.txt": b""}
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
 
-from tests.builders.bulk import TARGET
-from walkcut.bulk.checkpoint import Failure
+from tests.builders.bulk import CONTROL
+from walkcut.bulk.checkpoint import ItemFailure
 from walkcut.bulk.items import Item
 from walkcut.bulk.sources import manifests
 from walkcut.bulk.sources.scan import project_items, read_sources
@@ -26,8 +26,8 @@ def found(*names: object, **options: Any) -> list[Item]:
     return [item for item in read_sources([str(name) for name in names], **options) if isinstance(item, Item)]
 
 
-def failures(*names: object) -> list[Failure]:
-    return [item for item in read_sources([str(name) for name in names]) if isinstance(item, Failure)]
+def failures(*names: object) -> list[ItemFailure]:
+    return [item for item in read_sources([str(name) for name in names]) if isinstance(item, ItemFailure)]
 
 
 def keys(*names: object) -> list[str]:
@@ -48,7 +48,7 @@ def test_a_folder_is_read_with_its_folders(folder: Path) -> None:
     assert (first.reference, first.data) == (str(folder / "a.png"), {"image": str(folder / "a.png")})
 
 
-def test_a_glob_names_pictures_from_its_first_wildcard_on(folder: Path) -> None:
+def test_a_glob_names_images_from_its_first_wildcard_on(folder: Path) -> None:
     assert keys(folder / "**" / "*.webp") == ["sub/deep/c"]
     assert keys(folder / "sub" / "*" / "*.webp") == ["deep/c"]
 
@@ -58,7 +58,7 @@ def test_relative_names_and_file_urls(folder: Path, monkeypatch: pytest.MonkeyPa
     assert found("a.png", "*.png", (folder / "a.png").as_uri()) == found(folder / "a.png")
 
 
-def test_the_same_reference_is_one_picture_and_others_get_a_key_of_their_own(folder: Path) -> None:
+def test_the_same_reference_is_one_image_and_others_get_a_key_of_their_own(folder: Path) -> None:
     (folder / "sub" / "a.png").touch()
     first, second = keys(folder / "a.png", folder / "sub" / "a.png", folder / "a.png")
     assert first == "a"
@@ -129,7 +129,7 @@ def test_long_lists_are_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.
 
 def test_rows_without_a_reference_fail_alone(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
-    path.write_text('{"image": "a.jpg"}\n{"image": 7}\n{"imag\n3\n{"picture": "b.jpg"}\n"c.jpg"\n')
+    path.write_text('{"image": "a.jpg"}\n{"image": 7}\n{"imag\n3\n{"image": "b.jpg"}\n"c.jpg"\n')
     assert keys(path) == ["a", "c"]
     reasons = [failure.reason for failure in failures(path)]
     expected = ["its image is 7", "it is no JSON", "it is 3, neither", "it has none of image, url, path, file_name"]
@@ -175,8 +175,8 @@ def test_prefixes_and_patterns_of_a_cloud_storage() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "there is no nowhere: name a folder, a picture, a list or a pattern"),
-        ("*.jpg", r"there is no picture in \*.jpg"),
+        ("nowhere", "there is no nowhere: name a folder, an image, a list or a pattern"),
+        ("*.jpg", r"there is no image in \*.jpg"),
         ("memory://nowhere/x", "there is nothing at 'memory://nowhere/x'"),
         ("nosuch://x", "of no kind that fsspec reads|cannot be read here"),
         ("zip::memory://x", "chains file systems"),
@@ -201,7 +201,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         found("s3://b/x")
 
 
-def test_pictures_below_label_studios_root_have_its_address(folder: Path) -> None:
+def test_images_below_label_studios_root_have_its_address(folder: Path) -> None:
     (item,) = found(folder / "sub", root=folder, data_key="photo")
     assert item.data == {"photo": "/data/local-files/?d=sub/deep/c.webp"}
 
@@ -212,20 +212,20 @@ def test_a_projects_tasks_without_these_versions() -> None:
         ({"id": 2, "data": {"image": "/2.jpg"}}, frozenset({"w"})),
         ({"id": 3, "data": {"text": "?"}}, frozenset()),
     ]
-    item, failure = project_items(tasks, [TARGET], ["v"])
+    item, failure = project_items(tasks, [CONTROL], ["v"])
     assert item == Item("task-2", "/2.jpg", {"image": "/2.jpg"}, 2)
-    assert isinstance(failure, Failure)
-    assert "task 3 has no picture" in failure.reason
+    assert isinstance(failure, ItemFailure)
+    assert "task 3 has no image" in failure.reason
 
 
-def test_a_task_has_an_item_for_each_picture_or_fails_as_a_whole() -> None:
-    targets = [TARGET, replace(TARGET, data_key="back")]
+def test_a_task_has_an_item_for_each_image_or_fails_as_a_whole() -> None:
+    controls = [CONTROL, replace(CONTROL, data_key="back")]
     tasks: list[tuple[dict[str, Any], frozenset[str]]] = [
         ({"id": 2, "data": {"image": "/2.jpg", "back": "/3.jpg"}}, frozenset()),
         ({"id": 4, "data": {"image": "/4.jpg"}}, frozenset()),
     ]
-    first, second, failure = project_items(tasks, targets, ["v"])
+    first, second, failure = project_items(tasks, controls, ["v"])
     assert first == Item("task-2-1", "/2.jpg", tasks[0][0]["data"], 2, 0)
     assert second == Item("task-2-2", "/3.jpg", tasks[0][0]["data"], 2, 1)
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, ItemFailure)
     assert (failure.key, failure.reference) == ("task-4-1", "task 4")

@@ -24,10 +24,10 @@ from walkcut.segmentation.algorithms.graph import cosine_affinity
 seeds = st.integers(0, 1000)
 
 
-def painted(picture: list[str], noise: float = 0.0) -> Tensor:
-    """Features of a picture in letters: a direction for each letter, and a little noise that is the same each time."""
-    letters = sorted(set("".join(picture)))
-    features = torch.tensor([[[float(letter == own) for own in letters] for letter in row] for row in picture])
+def painted(image: list[str], noise: float = 0.0) -> Tensor:
+    """Features of an image in letters: a direction for each letter, and a little noise that is the same each time."""
+    letters = sorted(set("".join(image)))
+    features = torch.tensor([[[float(letter == own) for own in letters] for letter in row] for row in image])
     return features + noise * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -35,10 +35,10 @@ def cloud(points: int, seed: int) -> Tensor:
     return torch.rand(points, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def by_letter(labels: Tensor, picture: list[str]) -> dict[str, set[int]]:
-    """The labels that each letter of the picture got."""
+def by_letter(labels: Tensor, image: list[str]) -> dict[str, set[int]]:
+    """The labels that each letter of the image got."""
     got: dict[str, set[int]] = {}
-    for row, letters in zip(labels.tolist(), picture, strict=True):
+    for row, letters in zip(labels.tolist(), image, strict=True):
         for label, letter in zip(row, letters, strict=True):
             got.setdefault(letter, set()).add(label)
     return got
@@ -75,7 +75,7 @@ def maskcut_by_the_papers(features: Tensor, threshold: float, objects: int) -> T
     return labels
 
 
-PICTURE = [
+IMAGE = [
     "........",
     ".aaa..b.",
     ".aaa..b.",
@@ -107,8 +107,8 @@ def test_lloyd_ends_where_each_point_is_nearest_to_its_own_mean(points: int, clu
 
 
 def test_kmeans_finds_what_differs() -> None:
-    labels = kmeans(painted(PICTURE, 0.05), clusters=3, size=(5, 8))
-    assert sorted(map(sorted, by_letter(labels, PICTURE).values())) == [[0], [1], [2]]
+    labels = kmeans(painted(IMAGE, 0.05), clusters=3, size=(5, 8))
+    assert sorted(map(sorted, by_letter(labels, IMAGE).values())) == [[0], [1], [2]]
 
 
 @given(st.integers(1, 6), seeds)
@@ -154,7 +154,7 @@ def test_distances_far_from_the_origin_are_exact() -> None:
 
 
 def test_dbscan_finds_what_differs_and_leaves_no_noise() -> None:
-    odd = [".......c", *PICTURE[1:]]
+    odd = [".......c", *IMAGE[1:]]
     labels = by_letter(dbscan(painted(odd), radius=0.5, neighbours=2, size=(5, 8)), odd)
     assert sorted(map(sorted, (labels[letter] for letter in ".ab"))) == [[0], [1], [2]]
     assert labels["c"] <= {0, 1, 2}
@@ -165,26 +165,26 @@ def test_dbscan_of_nothing_but_noise_is_one_segment() -> None:
 
 
 def test_tokencut_finds_the_salient_object() -> None:
-    picture = ["......", ".aa...", ".aa...", "......"]
-    assert by_letter(tokencut(painted(picture, 0.05), size=(4, 6)), picture) == {".": {0}, "a": {1}}
+    image = ["......", ".aa...", ".aa...", "......"]
+    assert by_letter(tokencut(painted(image, 0.05), size=(4, 6)), image) == {".": {0}, "a": {1}}
 
 
 def test_tokencut_takes_one_connected_object() -> None:
-    picture = [".......", ".aaa.a.", ".aaa.a.", "......."]
-    labels = tokencut(painted(picture, 0.02), size=(4, 7))
+    image = [".......", ".aaa.a.", ".aaa.a.", "......."]
+    labels = tokencut(painted(image, 0.02), size=(4, 7))
     assert ndimage.label(labels.numpy())[1] == 1
 
 
 def test_masks_are_enlarged_patch_by_patch() -> None:
-    small = tokencut(painted(PICTURE, 0.05), size=(5, 8))
-    large = tokencut(painted(PICTURE, 0.05), size=(15, 16))
+    small = tokencut(painted(IMAGE, 0.05), size=(5, 8))
+    large = tokencut(painted(IMAGE, 0.05), size=(15, 16))
     torch.testing.assert_close(large, small.repeat_interleave(3, 0).repeat_interleave(2, 1))
 
 
 @pytest.mark.parametrize("central", [False, True])
 @given(seed=seeds)
 def test_the_salient_object_is_that_of_the_full_decomposition(seed: int, *, central: bool) -> None:
-    features = painted(PICTURE) + torch.rand(5, 8, 3, generator=torch.Generator().manual_seed(seed)) / 2
+    features = painted(IMAGE) + torch.rand(5, 8, 3, generator=torch.Generator().manual_seed(seed)) / 2
     found = salient_object(features, threshold=0.5, central=central)
     torch.testing.assert_close(found, salient_by_the_papers(features, 0.5, central=central))
 
@@ -216,13 +216,13 @@ def test_a_cluster_that_wins_no_pixel_leaves_no_gap() -> None:
 
 
 def test_maskcut_finds_one_object_after_the_other() -> None:
-    labels = by_letter(maskcut(painted(PICTURE, 0.05), objects=2, size=(5, 8)), PICTURE)
+    labels = by_letter(maskcut(painted(IMAGE, 0.05), objects=2, size=(5, 8)), IMAGE)
     assert labels in ({".": {0}, "a": {1}, "b": {2}}, {".": {0}, "a": {2}, "b": {1}})
 
 
 def test_maskcut_takes_no_side_with_three_corners_for_an_object() -> None:
-    picture = ["aaaaaa", "a....a", "a....a", "aaaaa."]
-    labels = by_letter(maskcut(painted(picture, 0.02), objects=1, size=(4, 6)), picture)
+    image = ["aaaaaa", "a....a", "a....a", "aaaaa."]
+    labels = by_letter(maskcut(painted(image, 0.02), objects=1, size=(4, 6)), image)
     assert labels["a"] == {0}
     assert 1 in labels["."]
 

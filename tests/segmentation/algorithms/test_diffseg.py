@@ -24,7 +24,7 @@ seeds = st.integers(0, 1000)
 
 
 def scene(side: int, seed: int = 0) -> Tensor:
-    """Attention in a picture of four objects, one quarter each: patches look at their own quarter, a little at all."""
+    """Attention in an image of four objects, one quarter each: patches look at their own quarter, a little at all."""
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     quarter = (2 * (2 * row // side) + 2 * column // side).flatten()
     speckle = torch.rand(side**2, side**2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

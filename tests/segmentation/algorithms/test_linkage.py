@@ -9,37 +9,37 @@ from torch.nn.functional import normalize
 
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import renumber
-from walkcut.segmentation.algorithms.linkage import join_by_mean
+from walkcut.segmentation.algorithms.linkage import average_linkage
 
 
 def test_means_join_by_hand() -> None:
     # Directions of 0°, 90°, 20° and 120°; lengths count for nothing.
     angles = torch.tensor([0, 90, 20, 120], dtype=torch.float64).deg2rad()
     means = torch.tensor([[1.0], [5.0], [2.0], [0.1]]) * torch.stack([angles.cos(), angles.sin()], 1)
-    hierarchy = join_by_mean(means)
-    assert hierarchy.joints.tolist() == [[0, 2], [1, 3], [4, 5]]
+    hierarchy = average_linkage(means)
+    assert hierarchy.merges.tolist() == [[0, 2], [1, 3], [4, 5]]
     apart = [math.cos(math.radians(degrees)) for degrees in (90, 70, 120, 100)]
     expected = [math.cos(math.radians(20)), math.cos(math.radians(30)), max(0.0, sum(apart) / 4)]
     np.testing.assert_allclose(hierarchy.costs, expected, atol=1e-12)
-    assert hierarchy.cut.tolist() == [True] * 3
+    assert hierarchy.is_cut.tolist() == [True] * 3
 
 
 def test_linkage_is_average() -> None:
     angles = torch.tensor([0, 10, 60], dtype=torch.float64).deg2rad()
-    costs = join_by_mean(torch.stack([angles.cos(), angles.sin()], 1)).costs
+    costs = average_linkage(torch.stack([angles.cos(), angles.sin()], 1)).costs
     assert costs[1] == pytest.approx((math.cos(math.radians(60)) + math.cos(math.radians(50))) / 2)
 
 
 def test_one_segment_has_no_joints() -> None:
-    hierarchy = join_by_mean(torch.ones(1, 3))
+    hierarchy = average_linkage(torch.ones(1, 3))
     assert hierarchy.leaves == 1
-    assert hierarchy.joints.shape == (0, 2)
-    assert hierarchy.tops(hierarchy.cut).tolist() == [0]
+    assert hierarchy.merges.shape == (0, 2)
+    assert hierarchy.cluster_of(hierarchy.is_cut).tolist() == [0]
 
 
 def test_opposite_means_cost_nothing_and_equal_ones_cost_one() -> None:
-    hierarchy = join_by_mean(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [3.0, 0.0]]))
-    assert hierarchy.joints.tolist() == [[0, 2], [1, 3]]
+    hierarchy = average_linkage(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [3.0, 0.0]]))
+    assert hierarchy.merges.tolist() == [[0, 2], [1, 3]]
     assert hierarchy.costs.tolist() == [1, 0]
 
 
@@ -47,17 +47,17 @@ def test_opposite_means_cost_nothing_and_equal_ones_cost_one() -> None:
 def test_the_hierarchy_keeps_its_promises(segments: int, channels: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     means = torch.randint(-1, 2, (segments, channels), generator=generator).float()  # zeros and ties abound
-    hierarchy, again = join_by_mean(means), join_by_mean(means.clone())
-    assert sorted(hierarchy.joints.ravel().tolist()) == list(range(2 * segments - 2))
-    assert (hierarchy.joints.max(1) < np.arange(segments - 1) + segments).all()
+    hierarchy, again = average_linkage(means), average_linkage(means.clone())
+    assert sorted(hierarchy.merges.ravel().tolist()) == list(range(2 * segments - 2))
+    assert (hierarchy.merges.max(1) < np.arange(segments - 1) + segments).all()
     assert (np.diff(hierarchy.costs) <= 0).all()
     assert ((hierarchy.costs >= 0) & (hierarchy.costs <= 1)).all()
-    assert hierarchy.joints.tolist() == again.joints.tolist()
+    assert hierarchy.merges.tolist() == again.merges.tolist()
     nearest = (normalize(means.double()) @ normalize(means.double()).T).fill_diagonal_(-1).max()
     assert hierarchy.costs[0] == pytest.approx(max(0.0, float(nearest)))
-    assert renumber(hierarchy.tops(~hierarchy.cut)).tolist() == list(range(segments))
+    assert renumber(hierarchy.cluster_of(~hierarchy.is_cut)).tolist() == list(range(segments))
 
 
 def test_means_that_are_not_finite_are_refused() -> None:
     with pytest.raises(SegmentationError, match="mean features must be finite"):
-        join_by_mean(torch.tensor([[1.0], [torch.nan]]))
+        average_linkage(torch.tensor([[1.0], [torch.nan]]))

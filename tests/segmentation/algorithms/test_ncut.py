@@ -62,13 +62,13 @@ def test_on_a_dense_graph_the_man_c_threshold_is_the_papers_limit() -> None:
 def test_stopping_rules_by_hand(rule: StoppingRule, scale: float, wanted: bool) -> None:
     cut = best_cut(scale * TWO_PAIRS, fiedler_vector(TWO_PAIRS))
     assert cut is not None
-    assert rule.wants(cut) is wanted
+    assert rule.accepts(cut) is wanted
 
 
 @pytest.mark.parametrize("affinity", ["dot", "cosine", "walk"])
 def test_groups_come_apart_before_anything_else(affinity: Affinity) -> None:
     leaf_of, hierarchy = recursive_ncut(block_walk(GROUPS), affinity=affinity, rule=FixedThreshold(0.6), max_leaves=12)
-    automatic = renumber(hierarchy.tops(~hierarchy.cut)[leaf_of])
+    automatic = renumber(hierarchy.cluster_of(~hierarchy.is_cut)[leaf_of])
     assert automatic.tolist() == TRUTH.tolist()
     assert hierarchy.leaves == 12
     assert (np.diff(hierarchy.costs) <= 0).all()
@@ -88,7 +88,7 @@ def test_the_walk_begins_anew_within_each_half() -> None:
 
 def test_the_dot_affinity_stops_by_itself() -> None:
     leaf_of, hierarchy = recursive_ncut(block_walk(GROUPS), rule=ManC(), max_leaves=12)
-    assert renumber(hierarchy.tops(~hierarchy.cut)[leaf_of]).tolist() == TRUTH.tolist()
+    assert renumber(hierarchy.cluster_of(~hierarchy.is_cut)[leaf_of]).tolist() == TRUTH.tolist()
 
 
 @settings(max_examples=20)
@@ -96,7 +96,7 @@ def test_the_dot_affinity_stops_by_itself() -> None:
 def test_a_permutation_of_nodes_permutes_the_labels(order: list[int]) -> None:
     P = block_walk(GROUPS)[order][:, order]
     leaf_of, hierarchy = recursive_ncut(P, rule=FixedThreshold(0.6), max_leaves=4)
-    automatic = hierarchy.tops(~hierarchy.cut)[leaf_of]
+    automatic = hierarchy.cluster_of(~hierarchy.is_cut)[leaf_of]
     assert renumber(automatic).tolist() == renumber(TRUTH[order]).tolist()
 
 
@@ -110,7 +110,7 @@ def test_any_walk_gives_a_tree_within_its_bound(nodes: int, seed: int, max_leave
 
 def test_wanted_cuts_come_before_the_bound() -> None:
     _, hierarchy = recursive_ncut(block_walk(GROUPS), rule=FixedThreshold(0.6), max_leaves=3)
-    assert hierarchy.cut.tolist() == [True, True]
+    assert hierarchy.is_cut.tolist() == [True, True]
 
 
 @pytest.mark.parametrize("affinity", ["dot", "cosine", "walk"])
@@ -142,7 +142,7 @@ def test_a_small_graph_is_cut_by_one_thread(nodes: int, threads: int) -> None:
 
     @dataclass(frozen=True)
     class Watching:
-        def wants(self, cut: Cut) -> bool:
+        def accepts(self, cut: Cut) -> bool:
             seen.append(torch.get_num_threads())
             return False
 

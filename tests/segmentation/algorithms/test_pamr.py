@@ -53,7 +53,7 @@ def test_shares_of_a_pixel_still_sum_to_one(height: int, width: int, seed: int) 
     torch.testing.assert_close(pamr(image, masks).sum(0), torch.ones(height, width))
 
 
-def test_a_mask_snaps_to_the_edge_of_the_picture() -> None:
+def test_a_mask_snaps_to_the_edge_of_the_image() -> None:
     image = torch.zeros(3, 16, 16)
     image[:, :, 8:] = 1
     mask = torch.zeros(1, 16, 16)
@@ -62,7 +62,7 @@ def test_a_mask_snaps_to_the_edge_of_the_picture() -> None:
     assert refined[8].tolist() == [0] * 8 + [1] * 8
 
 
-def test_smaller_masks_are_brought_to_the_pictures_size() -> None:
+def test_smaller_masks_are_brought_to_the_images_size() -> None:
     assert pamr(torch.rand(3, 8, 6), torch.rand(2, 4, 3)).shape == (2, 8, 6)
 
 

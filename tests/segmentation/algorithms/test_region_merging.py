@@ -79,16 +79,16 @@ def test_a_constant_contour_has_one_leaf_and_nothing_to_join() -> None:
     leaves = watershed_leaves(torch.zeros(4, 5))
     hierarchy = merge_leaves(leaves, torch.zeros(4, 5), torch.ones(1, 4, 5))
     assert not leaves.any()
-    assert (hierarchy.joints.shape, hierarchy.costs.shape, hierarchy.cut.shape) == ((0, 2), (0,), (0,))
+    assert (hierarchy.merges.shape, hierarchy.costs.shape, hierarchy.is_cut.shape) == ((0, 2), (0,), (0,))
 
 
 def test_three_leaves_in_a_row_join_over_the_weaker_border_first() -> None:
     leaves = np.array([[0, 0, 1, 1, 2, 2]])
     contour = torch.tensor([[0, 0.8, 1.0, 0.1, 0.3, 0]])
     hierarchy = merge_leaves(leaves, contour, torch.ones(1, 1, 6), rule=PLAIN)
-    assert hierarchy.joints.tolist() == [[1, 2], [0, 3]]
+    assert hierarchy.merges.tolist() == [[1, 2], [0, 3]]
     np.testing.assert_allclose(hierarchy.costs, np.exp([-(0.2**3), -(0.9**3)]), rtol=1e-6)
-    assert hierarchy.cut.tolist() == [False, True]
+    assert hierarchy.is_cut.tolist() == [False, True]
 
 
 def test_costs_stay_monotone_where_a_joint_comes_nearer_to_a_third() -> None:
@@ -106,7 +106,7 @@ def test_histograms_keep_regions_apart_that_no_contour_parts() -> None:
     features = torch.cat([features, 1 - features])
     rule = MergeRule(histogram=1, growth=0, smallest=1e-9)
     hierarchy = merge_leaves(leaves, torch.zeros(1, 9), features, rule=rule)
-    assert hierarchy.joints.tolist() == [[0, 1], [2, 3]]
+    assert hierarchy.merges.tolist() == [[0, 1], [2, 3]]
 
 
 def test_a_sliver_joins_before_everything_else() -> None:
@@ -116,7 +116,7 @@ def test_a_sliver_joins_before_everything_else() -> None:
     leaves[:10, :8] = 3
     hierarchy = merge_leaves(renumber(leaves), contour, torch.ones(1, 20, 17))
     sliver = renumber(leaves)[0, 8]
-    assert sliver in hierarchy.joints[0]
+    assert sliver in hierarchy.merges[0]
 
 
 def test_chi_square_of_disjoint_equal_and_mixed_histograms() -> None:
@@ -132,7 +132,7 @@ def test_merging_is_the_slow_truth(seed: int) -> None:
     hierarchy = merge_leaves(leaves, contour, features, rule=rule)
     truth = _slow_merge(leaves, contour, features, rule)
     groups = {leaf: frozenset({leaf}) for leaf in range(hierarchy.leaves)}
-    for row, (left, right) in enumerate(hierarchy.joints.tolist()):
+    for row, (left, right) in enumerate(hierarchy.merges.tolist()):
         groups[hierarchy.leaves + row] = groups.pop(left) | groups.pop(right)
         assert set(groups.values()) == truth[row][0]
     separations = np.array([separation for _, separation in truth])
@@ -146,7 +146,9 @@ def test_the_numbering_of_the_leaves_does_not_matter(seed: int) -> None:
     one, other = merge_leaves(leaves, contour, features), merge_leaves(shuffle[leaves], contour, features)
     np.testing.assert_allclose(one.costs, other.costs, rtol=1e-9)
     half = np.arange(one.leaves - 1) < one.leaves // 2
-    np.testing.assert_array_equal(renumber(one.tops(half)[leaves]), renumber(other.tops(half)[shuffle[leaves]]))
+    np.testing.assert_array_equal(
+        renumber(one.cluster_of(half)[leaves]), renumber(other.cluster_of(half)[shuffle[leaves]])
+    )
 
 
 def test_features_below_nothing_are_refused() -> None:

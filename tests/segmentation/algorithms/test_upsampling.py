@@ -10,10 +10,10 @@ from tests.builders.graphs import random_walk
 from walkcut.segmentation.algorithms import upsampling
 from walkcut.segmentation.algorithms.upsampling import (
     assign_pixels,
-    score_leaves,
-    snap_labels,
-    strongest,
-    without_specks,
+    joint_bilateral_upsample,
+    leaf_score_maps,
+    remove_small_components,
+    upsampled_argmax,
 )
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -36,41 +36,24 @@ def assert_nearest(labels: np.ndarray, similarity: Tensor) -> None:
 def test_score_maps_answer_as_the_papers_tensor_does(grid: tuple[int, int], size: tuple[int, int], seed: int) -> None:
     F = random_walk(grid[0] * grid[1], seed)
     leaf_of = torch.arange(len(F)) % 5
-    labels = assign_pixels(score_leaves(F, leaf_of, grid), size)
+    labels = assign_pixels(leaf_score_maps(F, leaf_of, grid), size)
     assert_nearest(labels, nearest_mean_by_the_papers(F, leaf_of, grid, size))
-
-
-@given(sizes, sizes, st.integers(0, 1000))
-def test_unions_of_leaves_are_assigned_exactly(grid: tuple[int, int], size: tuple[int, int], seed: int) -> None:
-    F = random_walk(grid[0] * grid[1], seed)
-    leaf_of = torch.arange(len(F)) % 5
-    groups = torch.tensor([0, 1, 0, 1, 1])[: int(leaf_of.max()) + 1]
-    labels = assign_pixels(score_leaves(F, leaf_of, grid).joined(groups), size)
-    assert_nearest(labels, nearest_mean_by_the_papers(F, groups[leaf_of], grid, size))
-
-
-def test_scores_of_unions_are_those_of_their_own_means() -> None:
-    F, leaf_of, groups = random_walk(12, 0), torch.arange(12) % 5, torch.tensor([0, 1, 0, 1, 1])
-    joined, anew = score_leaves(F, leaf_of, (3, 4)).joined(groups), score_leaves(F, groups[leaf_of], (3, 4))
-    torch.testing.assert_close(joined.scores, anew.scores)
-    torch.testing.assert_close(joined.gram, anew.gram)
-    assert joined.patches.tolist() == anew.patches.tolist()
 
 
 def test_the_first_of_equal_maps_wins() -> None:
     scores = random_walk(12, 3)[[3, 3, 3]].unflatten(1, (3, 4))
-    assert strongest(scores, (7, 9)).tolist() == [[0] * 9] * 7
+    assert upsampled_argmax(scores, (7, 9)).tolist() == [[0] * 9] * 7
 
 
 def test_many_segments_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = score_leaves(random_walk(12, 0), torch.arange(12), (3, 4))
+    scores = leaf_score_maps(random_walk(12, 0), torch.arange(12), (3, 4))
     at_once = assign_pixels(scores, (7, 5))
     monkeypatch.setattr(upsampling, "_SCORES_AT_ONCE", 70)
     assert assign_pixels(scores, (7, 5)).tolist() == at_once.tolist()
 
 
 def votes_by_hand(labels: np.ndarray, image: np.ndarray, y: int, x: int) -> dict[int, float]:
-    """Kopf et al. 2007 for one pixel of a picture twice as large as the grid."""
+    """Kopf et al. 2007 for one pixel of an image twice as large as the grid."""
     means = image.reshape(len(labels), 2, -1, 2, 3).mean((1, 3)) / 255
     at_y, at_x = (y + 0.5) / 2 - 0.5, (x + 0.5) / 2 - 0.5
     votes: dict[int, float] = {}
@@ -91,8 +74,8 @@ def test_each_pixel_has_the_label_with_the_most_votes(
     random = np.random.default_rng(seed)
     labels = random.integers(0, 4, (height, width))
     image = random.integers(0, 255, (2 * height, 2 * width, 3), dtype=np.uint8)
-    monkeypatch.setattr(upsampling, "without_specks", lambda snapped, least: snapped)
-    snapped = snap_labels(labels, torch.from_numpy(image))
+    monkeypatch.setattr(upsampling, "remove_small_components", lambda snapped, least: snapped)
+    snapped = joint_bilateral_upsample(labels, torch.from_numpy(image))
     for y in range(2 * height):
         for x in range(2 * width):
             votes = votes_by_hand(labels, image, y, x)
@@ -101,31 +84,33 @@ def test_each_pixel_has_the_label_with_the_most_votes(
 
 def test_specks_take_the_label_around_them_and_larger_pieces_stay() -> None:
     labels = np.array([[0, 0, 0, 1, 1], [0, 2, 0, 1, 0], [0, 0, 0, 1, 0]], np.uint16)
-    assert without_specks(labels, 2).tolist() == [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0], [0, 0, 0, 1, 0]]
-    assert without_specks(labels, 1).tolist() == labels.tolist()
-    assert without_specks(labels, 99).tolist() == labels.tolist()
+    assert remove_small_components(labels, 2).tolist() == [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0], [0, 0, 0, 1, 0]]
+    assert remove_small_components(labels, 1).tolist() == labels.tolist()
+    assert remove_small_components(labels, 99).tolist() == labels.tolist()
 
 
 def test_snapping_in_strips_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     labels, image = random.integers(0, 4, (5, 6)), torch.from_numpy(random.integers(0, 255, (23, 31, 3), np.uint8))
-    at_once = snap_labels(labels, image)
+    at_once = joint_bilateral_upsample(labels, image)
     monkeypatch.setattr(upsampling, "_VOTES_AT_ONCE", 1000)
-    assert snap_labels(labels, image).tolist() == at_once.tolist()
+    assert joint_bilateral_upsample(labels, image).tolist() == at_once.tolist()
 
 
-def test_a_border_between_cells_moves_to_the_edge_in_the_picture() -> None:
+def test_a_border_between_cells_moves_to_the_edge_in_the_image() -> None:
     image = torch.full((8, 32, 3), 200, dtype=torch.uint8)
     image[:, :18] = 40
-    snapped = snap_labels(np.array([[0, 0, 1, 1]]), image)  # cells are 8 pixels wide, the edge lies 2 pixels beyond
+    snapped = joint_bilateral_upsample(
+        np.array([[0, 0, 1, 1]]), image
+    )  # cells are 8 pixels wide, the edge lies 2 pixels beyond
     assert (snapped == (np.arange(32) >= 18)).all()
 
 
 def test_without_an_edge_the_nearest_cell_wins() -> None:
     flat = torch.full((6, 12, 3), 100, dtype=torch.uint8)
-    assert snap_labels(np.array([[0, 0, 1, 1]]), flat).tolist() == [[0] * 6 + [1] * 6] * 6
+    assert joint_bilateral_upsample(np.array([[0, 0, 1, 1]]), flat).tolist() == [[0] * 6 + [1] * 6] * 6
 
 
-def test_labels_of_the_pictures_size_stay_as_they_are() -> None:
+def test_labels_of_the_images_size_stay_as_they_are() -> None:
     labels = np.arange(6).reshape(2, 3)
-    assert snap_labels(labels, torch.zeros(2, 3, 3, dtype=torch.uint8)).tolist() == labels.tolist()
+    assert joint_bilateral_upsample(labels, torch.zeros(2, 3, 3, dtype=torch.uint8)).tolist() == labels.tolist()

@@ -1,6 +1,6 @@
-"""The engine of one machine: pictures through processes, in any order, with no more under way than is bounded.
+"""The engine of one machine: images through processes, in any order, with no more under way than is bounded.
 
-Each process is made once, holds its model, and reads a few pictures ahead. One that dies is replaced.
+Each process is made once, holds its model, and reads a few images ahead. One that dies is replaced.
 """
 
 import logging
@@ -20,64 +20,64 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from walkcut.bulk.checkpoint import Entry, Failure, Outcome
+from walkcut.bulk.checkpoint import CheckpointEntry, ItemFailure, Outcome
 from walkcut.bulk.items import Item
-from walkcut.bulk.steps import Growing, Grown, Plan, Reading, make_finisher, make_labeller
+from walkcut.bulk.steps import LoadStep, Plan, SegmentedImage, SegmentStep, make_export_worker, make_full_worker
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.segmentation.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
-Job = Item | Entry | Grown | Failure
+Job = Item | CheckpointEntry | SegmentedImage | ItemFailure
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
-_AHEAD = 2  # pictures that a process reads while it works on one
+_AHEAD = 2  # images that a process reads while it works on one
 _ATTEMPTS = 2
 READERS = 4  # threads that read for the process with the model
 
 
 @runtime_checkable
-class Work(Protocol):
-    """What a process does: `prepare` in threads, ahead of `complete`."""
+class Worker(Protocol):
+    """What a process does: `prefetch` in threads, ahead of `run`."""
 
-    def prepare(self, job: Any) -> Any:
+    def prefetch(self, job: Any) -> Any:
         """The part that waits for disks and networks."""
         ...
 
-    def complete(self, prepared: Any) -> Outcome:
+    def run(self, prepared: Any) -> Outcome:
         """The rest. Failures pass through both."""
         ...
 
 
-def whole_pictures(
-    plan: Plan, out: Path, load: Callable[[], Segmenter], items: Iterable[Item | Failure], *, processes: int
+def model_per_process(
+    plan: Plan, out: Path, load: Callable[[], Segmenter], items: Iterable[Item | ItemFailure], *, processes: int
 ) -> Iterator[Outcome]:
-    """Each picture in one of several processes with a model of its own and one thread for it: for the CPU."""
-    return in_processes(partial(make_labeller, plan, out, load), items, processes=processes)
+    """Each image in one of several processes with a model of its own and one thread for it: for the CPU."""
+    return in_processes(partial(make_full_worker, plan, out, load), items, processes=processes)
 
 
-def one_model(
-    plan: Plan, out: Path, segmenter: Segmenter, items: Iterable[Item | Failure], *, processes: int
+def shared_model(
+    plan: Plan, out: Path, segmenter: Segmenter, items: Iterable[Item | ItemFailure], *, processes: int
 ) -> Iterator[Outcome]:
-    """Each picture through the one model here, for a GPU: threads read before it, processes finish after it."""
+    """Each image through the one model here, for a GPU: threads read before it, processes finish after it."""
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(READERS) as packers:
-        pictures = ahead(readers, Reading(plan), items)
-        grown = ahead(packers, _packed, map(Growing(segmenter), pictures))
-        yield from in_processes(partial(make_finisher, plan, out), grown, processes=processes)
+        images = prefetched(readers, LoadStep(plan), items)
+        grown = prefetched(packers, _packed, map(SegmentStep(segmenter), images))
+        yield from in_processes(partial(make_export_worker, plan, out), grown, processes=processes)
 
 
-def in_processes(make: Callable[[], Work], jobs: Iterable[Job], *, processes: int) -> Iterator[Outcome]:
+def in_processes(make: Callable[[], Worker], jobs: Iterable[Job], *, processes: int) -> Iterator[Outcome]:
     """What the work that `make` makes in each of the processes comes to, job by job, in any order.
 
     A job whose process dies is tried once more, and then fails. Raises `SettingsError` for a process that dies before
     it is ready, and what `make` and the work raise.
     """
     attempts = _Attempts(jobs)
-    crew = [_Hand(make) for _ in range(processes)]
+    crew = [_WorkerProcess(make) for _ in range(processes)]
     try:
         while True:
-            _hand_out(attempts, crew)
+            _dispatch(attempts, crew)
             if not any(hand.attempts for hand in crew):
                 return
             ready = set(wait([hand.connection for hand in crew]))
@@ -87,8 +87,8 @@ def in_processes(make: Callable[[], Work], jobs: Iterable[Job], *, processes: in
                 try:
                     yield from hand.take()
                 except (EOFError, OSError):
-                    yield from _bury(hand, attempts)
-                    crew[place] = _Hand(make)
+                    yield from _handle_death(hand, attempts)
+                    crew[place] = _WorkerProcess(make)
     finally:
         for hand in crew:
             hand.end()
@@ -118,10 +118,10 @@ class _Attempts:
         self._again.append(attempt)
 
 
-class _Hand:
+class _WorkerProcess:
     """A process at work, seen from here: jobs go in, outcomes come out in the same order."""
 
-    def __init__(self, make: Callable[[], Work]) -> None:
+    def __init__(self, make: Callable[[], Worker]) -> None:
         context = multiprocessing.get_context("forkserver")  # imports once, and starts others in no time
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(make, theirs), daemon=True)
@@ -154,7 +154,7 @@ class _Hand:
         self.process.join()
 
 
-def _hand_out(attempts: _Attempts, crew: Sequence[_Hand]) -> None:
+def _dispatch(attempts: _Attempts, crew: Sequence[_WorkerProcess]) -> None:
     """Give jobs to the processes that have the fewest, until each has enough."""
     while len((hand := min(crew, key=lambda hand: len(hand.attempts))).attempts) <= _AHEAD:
         attempt = attempts.next()
@@ -163,25 +163,25 @@ def _hand_out(attempts: _Attempts, crew: Sequence[_Hand]) -> None:
         hand.give(attempt)
 
 
-def _bury(hand: _Hand, attempts: _Attempts) -> Iterator[Failure]:
+def _handle_death(hand: _WorkerProcess, attempts: _Attempts) -> Iterator[ItemFailure]:
     """What becomes of the jobs of a process that has died: the first one was at work."""
     hand.end()
     end = f"a process ended (exit code {hand.process.exitcode}; -9: it was killed, maybe for lack of memory)"
-    remedy = "use fewer --workers, or scale large pictures down"
+    remedy = "use fewer --workers, or scale large images down"
     if not hand.is_ready:
         raise SettingsError(f"{end} before it could begin: {remedy}")
     for place, attempt in enumerate(hand.attempts):
         if place:
             attempts.put_back(attempt)
         elif attempt.number < _ATTEMPTS:
-            log.warning("%s: its picture is tried once more", end)
+            log.warning("%s: its image is tried once more", end)
             attempts.put_back(_Attempt(attempt.job, attempt.number + 1))
         else:
-            item = attempt.job if isinstance(attempt.job, Item | Failure) else attempt.job.item
-            yield Failure(item.key, item.reference, "work", f"{end}, {_ATTEMPTS} times: {remedy}")
+            item = attempt.job if isinstance(attempt.job, Item | ItemFailure) else attempt.job.item
+            yield ItemFailure(item.key, item.reference, "work", f"{end}, {_ATTEMPTS} times: {remedy}")
 
 
-def _serve(make: Callable[[], Work], connection: Connection) -> None:
+def _serve(make: Callable[[], Worker], connection: Connection) -> None:
     """The life of a process: make the work, do jobs until there are no more."""
     torch.set_num_threads(1)
     try:
@@ -197,21 +197,21 @@ def _serve(make: Callable[[], Work], connection: Connection) -> None:
             connection.send(_completed(work, job.result()))
 
 
-def _completed(work: Work, prepared: Any) -> Outcome | WalkcutError:
+def _completed(work: Worker, prepared: Any) -> Outcome | WalkcutError:
     """What a job comes to, or the error that is to end the run."""
     try:
-        return work.complete(prepared)
+        return work.run(prepared)
     except WalkcutError as error:
         return error
 
 
 def _receive(
-    connection: Connection, work: Work, readers: ThreadPoolExecutor, prepared: "SimpleQueue[Future[Any] | None]"
+    connection: Connection, work: Worker, readers: ThreadPoolExecutor, prepared: "SimpleQueue[Future[Any] | None]"
 ) -> None:
     """Take in jobs as they come, so that whoever sends them never waits; there are never more than a few."""
     with suppress(EOFError, OSError):
         while True:
-            prepared.put(readers.submit(work.prepare, connection.recv()))
+            prepared.put(readers.submit(work.prefetch, connection.recv()))
     prepared.put(None)
 
 
@@ -228,7 +228,7 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def ahead(pool: ThreadPoolExecutor, step: Callable[[Value], Result], values: Iterable[Value]) -> Iterator[Result]:
+def prefetched(pool: ThreadPoolExecutor, step: Callable[[Value], Result], values: Iterable[Value]) -> Iterator[Result]:
     """Results in order, with a few more being worked on in the pool than were asked for."""
     under_way: deque[Future[Result]] = deque()
     for value in values:
@@ -239,5 +239,5 @@ def ahead(pool: ThreadPoolExecutor, step: Callable[[Value], Result], values: Ite
         yield under_way.popleft().result()
 
 
-def _packed(grown: Grown | Failure) -> Grown | Failure:
-    return grown if isinstance(grown, Failure) else grown.packed()
+def _packed(grown: SegmentedImage | ItemFailure) -> SegmentedImage | ItemFailure:
+    return grown if isinstance(grown, ItemFailure) else grown.packed()

@@ -1,7 +1,7 @@
-"""What the processes of a Ray cluster do: a stage of the work, for blocks of a few pictures.
+"""What the processes of a Ray cluster do: a stage of the work, for blocks of a few images.
 
 Ray does a block again whose process dies, as often as it takes, and does not say so. Hence notes in the run's folder of
-what is at work: a block that was begun before is done picture by picture, and a picture that was begun by itself twice
+what is at work: a block that was begun before is done image by image, and an image that was begun by itself twice
 is a failure.
 """
 
@@ -17,14 +17,14 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from walkcut.bulk.checkpoint import Entry, Failure
-from walkcut.bulk.engines.local import READERS, Work, ahead
-from walkcut.bulk.engines.ray_cluster import check_marks
+from walkcut.bulk.checkpoint import CheckpointEntry, ItemFailure
+from walkcut.bulk.engines.local import READERS, Worker, prefetched
+from walkcut.bulk.engines.ray_cluster import verify_marker
 from walkcut.bulk.items import Item
-from walkcut.bulk.steps import Grown, Loaded
+from walkcut.bulk.steps import LoadedImage, SegmentedImage
 from walkcut.errors import SettingsError, WalkcutError
 
-_ATTEMPTS = 2  # at a picture by itself
+_ATTEMPTS = 2  # at an image by itself
 _JOB = "job"
 
 
@@ -35,10 +35,10 @@ class Stage:
     The stage with the model does not `help` another.
     """
 
-    make: Callable[[], Work]
+    make: Callable[[], Worker]
     cpus: float = 1
     gpus: int = 0
-    helps: bool = False
+    is_auxiliary: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,18 @@ class Pool:
     notes: Path
     marks: Mapping[Path, str]
 
-    def begin(self) -> Work:
+    def begin(self) -> Worker:
         """Make the work, in one of the processes."""
         torch.set_num_threads(max(1, int(self.stage.cpus)))
         return self.stage.make()
 
 
-class Worker:
+class PoolWorker:
     """A process of a pool. It begins with its first block, so that no process is begun for ever."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._begun: Work | None = None
+        self._begun: Worker | None = None
 
     def __call__(self, jobs: pa.Table) -> Iterator[pa.Table]:
         """What a block's jobs come to, one by one, or an error that is to end the run."""
@@ -70,12 +70,12 @@ class Worker:
             yield to_table([result])
 
     def _results(self, jobs: Sequence[Any]) -> Iterator[Any]:
-        passed = [job for job in jobs if isinstance(job, Failure | WalkcutError)]
-        own = [job for job in jobs if not isinstance(job, Failure | WalkcutError)]
+        passed = [job for job in jobs if isinstance(job, ItemFailure | WalkcutError)]
+        own = [job for job in jobs if not isinstance(job, ItemFailure | WalkcutError)]
         yield from passed
         try:
             if self._begun is None:
-                check_marks(self._pool.marks)
+                verify_marker(self._pool.marks)
             with self._noted("together", *own) as earlier:
                 yield from map(self._alone, own) if earlier else self._together(own)
         except WalkcutError as error:
@@ -83,7 +83,7 @@ class Worker:
         except OSError as error:
             yield SettingsError(f"notes cannot be taken ({error}): see that there is room; the same command goes on")
 
-    def _work(self) -> Work:
+    def _work(self) -> Worker:
         if self._begun is None:
             self._begun = self._pool.begin()
         return self._begun
@@ -91,20 +91,20 @@ class Worker:
     def _together(self, jobs: Sequence[Any]) -> Iterator[Any]:
         """Jobs one after another, with those to come being prepared."""
         with ThreadPoolExecutor(READERS) as readers:
-            yield from map(self._work().complete, ahead(readers, self._work().prepare, jobs))
+            yield from map(self._work().run, prefetched(readers, self._work().prefetch, jobs))
 
     def _alone(self, job: Any) -> Any:
         """A job whose process may die of it."""
         with self._noted("alone", job) as earlier:
             if earlier < _ATTEMPTS:
-                return self._work().complete(self._work().prepare(job))
+                return self._work().run(self._work().prefetch(job))
         item = item_of(job)
-        return Failure(
+        return ItemFailure(
             item.key,
             item.reference,
             "work",
             f"each process at work on it ended, {_ATTEMPTS} times (maybe it was killed for lack of memory): have fewer "
-            "processes on a machine, with more --cpus-per-worker, or scale large pictures down",
+            "processes on a machine, with more --cpus-per-worker, or scale large images down",
         )
 
     @contextmanager
@@ -129,6 +129,6 @@ def from_table(table: pa.Table) -> list[Any]:
     return [pickle.loads(row) for row in table[_JOB].to_pylist()]  # noqa: S301  # nosec B301 - of this run
 
 
-def item_of(job: Item | Entry | Loaded | Grown) -> Item:
-    """The picture that a job is about, at whatever stage it is."""
+def item_of(job: Item | CheckpointEntry | LoadedImage | SegmentedImage) -> Item:
+    """The image that a job is about, at whatever stage it is."""
     return job if isinstance(job, Item) else job.item

@@ -45,7 +45,7 @@ def connected() -> Iterator[None]:
 
 
 @contextmanager
-def marked(own: Path, *others: Path) -> Iterator[dict[Path, str]]:
+def shared_fs_marker(own: Path, *others: Path) -> Iterator[dict[Path, str]]:
     """Files in folders, of which the first is this run's alone, with what is in them: marks for other machines."""
     name = hashlib.sha256(str(own.resolve()).encode()).hexdigest()[:16]
     marks = {folder.resolve() / f".{name}.run": secrets.token_hex() for folder in (own, *others)}
@@ -59,7 +59,7 @@ def marked(own: Path, *others: Path) -> Iterator[dict[Path, str]]:
             mark.unlink(missing_ok=True)
 
 
-def check_marks(marks: Mapping[Path, str]) -> None:
+def verify_marker(marks: Mapping[Path, str]) -> None:
     """See that this machine has the folders that were marked elsewhere. Raises `SettingsError` with its name."""
     for mark, text in marks.items():
         if not mark.exists() or mark.read_text() != text:
@@ -69,7 +69,7 @@ def check_marks(marks: Mapping[Path, str]) -> None:
             )
 
 
-def room(amounts: Mapping[str, float]) -> int:
+def available_slots(amounts: Mapping[str, float]) -> int:
     """How many processes the machines have room for that take such amounts of CPU and GPU."""
     return sum(
         min(int(node["Resources"].get(name, 0) / amount) for name, amount in amounts.items() if amount)

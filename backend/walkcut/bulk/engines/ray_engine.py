@@ -1,6 +1,6 @@
-"""The engine of many machines: pictures through Ray Data, a window of them at a time.
+"""The engine of many machines: images through Ray Data, a window of them at a time.
 
-Each stage of the work is a pool of processes, wherever the cluster has room for them; blocks of a few pictures go
+Each stage of the work is a pool of processes, wherever the cluster has room for them; blocks of a few images go
 through them in any order.
 """
 
@@ -16,64 +16,72 @@ import ray
 import ray.data
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
-from walkcut.bulk.checkpoint import Done, Entry, Failure, Outcome, parts_folder
-from walkcut.bulk.engines.ray_actors import Pool, Stage, Worker, from_table, item_of, to_table
-from walkcut.bulk.engines.ray_cluster import check_marks, check_versions, connected, marked, room
+from walkcut.bulk.checkpoint import CheckpointEntry, ItemFailure, ItemResult, Outcome, parts_folder
+from walkcut.bulk.engines.ray_actors import Pool, PoolWorker, Stage, from_table, item_of, to_table
+from walkcut.bulk.engines.ray_cluster import available_slots, check_versions, connected, shared_fs_marker, verify_marker
 from walkcut.bulk.items import Item
-from walkcut.bulk.steps import Growing, Grown, Loaded, Plan, Reading, make_finisher, make_labeller
+from walkcut.bulk.steps import (
+    LoadedImage,
+    LoadStep,
+    Plan,
+    SegmentedImage,
+    SegmentStep,
+    make_export_worker,
+    make_full_worker,
+)
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.segmentation.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
-_WINDOW = 10_000  # pictures that the driver holds, at least
+_WINDOW = 10_000  # images that the driver holds, at least
 _WINDOW_PER_PROCESS = 200
-_BLOCK = 8  # pictures that go through a stage together
+_BLOCK = 8  # images that go through a stage together
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One of several parts of the work on a picture."""
+    """One of several parts of the work on an image."""
 
-    prepare: Callable[[Any], Any]
-    complete: Callable[[Any], Any]
+    prefetch: Callable[[Any], Any]
+    run: Callable[[Any], Any]
 
 
-def whole_pictures(
+def model_per_process(
     plan: Plan,
     out: Path,
     load: Callable[[], Segmenter],
-    items: Iterable[Item | Failure],
+    items: Iterable[Item | ItemFailure],
     *,
     cpus: int = 1,
     processes: int | None = None,
 ) -> Iterator[Outcome]:
-    """Each picture in one of the cluster's processes, which have so many cores and a model of their own: for the CPU.
+    """Each image in one of the cluster's processes, which have so many cores and a model of their own: for the CPU.
 
     There are `processes`, or as many as there is room for. See `in_cluster`.
     """
     plan, out = _absolute(plan, out)
-    stages = [Stage(partial(make_labeller, plan, out, load), cpus)]
+    stages = [Stage(partial(make_full_worker, plan, out, load), cpus)]
     return in_cluster(stages, out, items, trees=plan.trees, processes=processes)
 
 
-def model_on_gpus(
+def model_per_gpu(
     plan: Plan,
     out: Path,
     load: Callable[[], Segmenter],
-    items: Iterable[Item | Failure],
+    items: Iterable[Item | ItemFailure],
     *,
     processes: int | None = None,
 ) -> Iterator[Outcome]:
-    """Each picture through a model on one of the cluster's GPUs; others read before it, and finish after it.
+    """Each image through a model on one of the cluster's GPUs; others read before it, and finish after it.
 
     There are as many `processes` with a model, or one for each GPU. See `in_cluster`.
     """
     plan, out = _absolute(plan, out)
     stages = [
-        Stage(partial(_make_reader, plan), cpus=0.5, helps=True),
+        Stage(partial(_make_reader, plan), cpus=0.5, is_auxiliary=True),
         Stage(partial(_make_grower, load), cpus=0, gpus=1),
-        Stage(partial(make_finisher, plan, out), cpus=0.5, helps=True),
+        Stage(partial(make_export_worker, plan, out), cpus=0.5, is_auxiliary=True),
     ]
     return in_cluster(stages, out, items, trees=plan.trees, processes=processes)
 
@@ -81,7 +89,7 @@ def model_on_gpus(
 def in_cluster(
     stages: Sequence[Stage],
     out: Path,
-    jobs: Iterable[Item | Entry | Failure],
+    jobs: Iterable[Item | CheckpointEntry | ItemFailure],
     *,
     trees: Path | None = None,
     processes: int | None = None,
@@ -97,7 +105,7 @@ def in_cluster(
     if not first:
         return
     notes = parts_folder(out)
-    with connected(), marked(notes, *([] if trees is None else [trees])) as marks:
+    with connected(), shared_fs_marker(notes, *([] if trees is None else [trees])) as marks:
         try:
             check_versions()
             pools = [
@@ -105,10 +113,10 @@ def in_cluster(
                 for number, stage in enumerate(stages)
             ]
             log.info("Ray: at most %s processes", " + ".join(str(pool.most) for pool in pools))
-            _rehearse(pools)
+            _warm_up(pools)
             size = max(_WINDOW, _WINDOW_PER_PROCESS * max(pool.most for pool in pools))
             for window in _windows(chain(first, coming), size):
-                yield from _settle(pools, window)
+                yield from _dedupe(pools, window)
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             raise SettingsError(
@@ -122,15 +130,15 @@ def _absolute(plan: Plan, out: Path) -> tuple[Plan, Path]:
 
 
 def _make_reader(plan: Plan) -> _Step:
-    return _Step(Reading(plan), _same)
+    return _Step(LoadStep(plan), _same)
 
 
 def _make_grower(load: Callable[[], Segmenter]) -> _Step:
-    growing = Growing(load())
+    growing = SegmentStep(load())
 
-    def grow(picture: Loaded | Failure) -> Grown | Failure:
-        grown = growing(picture)
-        return grown if isinstance(grown, Failure) else grown.packed()
+    def grow(image: LoadedImage | ItemFailure) -> SegmentedImage | ItemFailure:
+        grown = growing(image)
+        return grown if isinstance(grown, ItemFailure) else grown.packed()
 
     return _Step(_same, grow)
 
@@ -141,21 +149,21 @@ def _same(value: Any) -> Any:
 
 def _most(stage: Stage, stages: Sequence[Stage], processes: int | None) -> int:
     """How many processes a stage gets: as many as wished if it has the model, else as there is room for."""
-    if processes is not None and not stage.helps:
+    if processes is not None and not stage.is_auxiliary:
         return processes
     wanted = {"CPU": stage.cpus, "GPU": stage.gpus}
-    there = room(wanted)
+    there = available_slots(wanted)
     if not there:
         takes = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
         raise SettingsError(
             f"no machine of the Ray cluster has {takes} for a process: choose fewer --cpus-per-worker or another "
             "WALKCUT_DEVICE, or say how many --workers a cluster is to have that grows"
         )
-    return max(1, there // sum(other.helps == stage.helps for other in stages))
+    return max(1, there // sum(other.is_auxiliary == stage.is_auxiliary for other in stages))
 
 
-def _rehearse(pools: Iterable[Pool]) -> None:
-    """Begin each stage once, so that what cannot begin is named before pictures fail of it."""
+def _warm_up(pools: Iterable[Pool]) -> None:
+    """Begin each stage once, so that what cannot begin is named before images fail of it."""
     for pool in pools:
         begin = ray.remote(num_cpus=pool.stage.cpus, num_gpus=pool.stage.gpus, max_retries=0)(_error_at_begin)
         try:
@@ -171,35 +179,37 @@ def _rehearse(pools: Iterable[Pool]) -> None:
 
 def _error_at_begin(pool: Pool) -> WalkcutError | None:
     try:
-        check_marks(pool.marks)
+        verify_marker(pool.marks)
         pool.begin()
     except WalkcutError as error:
         return error
     return None
 
 
-def _windows(jobs: Iterator[Item | Entry | Failure], size: int) -> Iterator[list[Item | Entry | Failure]]:
+def _windows(
+    jobs: Iterator[Item | CheckpointEntry | ItemFailure], size: int
+) -> Iterator[list[Item | CheckpointEntry | ItemFailure]]:
     while window := list(islice(jobs, size)):
         yield window
 
 
-def _settle(pools: Sequence[Pool], window: Iterable[Item | Entry | Failure]) -> Iterator[Outcome]:
+def _dedupe(pools: Sequence[Pool], window: Iterable[Item | CheckpointEntry | ItemFailure]) -> Iterator[Outcome]:
     """One outcome for each job, though Ray do it several times."""
-    waiting: dict[str, Item | Entry] = {}
+    waiting: dict[str, Item | CheckpointEntry] = {}
     for job in window:
-        if isinstance(job, Failure):
+        if isinstance(job, ItemFailure):
             yield job
         else:
             waiting[item_of(job).key] = job
     for outcome in _through(pools, list(waiting.values())):
-        key = outcome.item.key if isinstance(outcome, Done) else outcome.key
+        key = outcome.item.key if isinstance(outcome, ItemResult) else outcome.key
         if waiting.pop(key, None) is not None:
             yield outcome
     for item in map(item_of, waiting.values()):
-        yield Failure(item.key, item.reference, "work", "Ray lost it on the way: try it again with --retry-failed")
+        yield ItemFailure(item.key, item.reference, "work", "Ray lost it on the way: try it again with --retry-failed")
 
 
-def _through(pools: Sequence[Pool], jobs: Sequence[Item | Entry]) -> Iterator[Outcome]:
+def _through(pools: Sequence[Pool], jobs: Sequence[Item | CheckpointEntry]) -> Iterator[Outcome]:
     """What comes out of the last stage. Raises what that is to end the run."""
     if not jobs:
         return
@@ -210,11 +220,13 @@ def _through(pools: Sequence[Pool], jobs: Sequence[Item | Entry]) -> Iterator[Ou
     for pool in pools:
         most = min(pool.most, len(blocks))
         data = data.map_batches(
-            Worker,
+            PoolWorker,
             fn_constructor_args=(pool,),
             batch_size=1 if pool.stage.gpus else None,  # a number is a must with GPUs; None is the block as it is
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=1 if pool.stage.helps else most),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=most, initial_size=1 if pool.stage.is_auxiliary else most
+            ),
             num_cpus=pool.stage.cpus,
             num_gpus=pool.stage.gpus,
         )

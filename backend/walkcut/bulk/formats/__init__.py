@@ -11,23 +11,23 @@ from walkcut.bulk.formats.polygon import PolygonFormat
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.bulk.items import Format
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import BrushTarget
+from walkcut.labelstudio import BrushControl
 
 
 @dataclass(frozen=True)
 class FormatOptions:
     """What a run knows of its output: the control that regions are for, and a polygon's `tolerance` in pixels."""
 
-    target: BrushTarget
+    control: BrushControl
     tolerance: float = 1.0
 
 
 FORMATS: Mapping[str, Callable[[FormatOptions], Format]] = {
-    LabelStudioFormat.name: lambda options: LabelStudioFormat(options.target),
+    LabelStudioFormat.name: lambda options: LabelStudioFormat(options.control),
     PngFormat.name: lambda _: PngFormat(),
-    CocoFormat.name: lambda options: CocoFormat(classes(options.target)),
+    CocoFormat.name: lambda options: CocoFormat(classes(options.control)),
     PolygonFormat.name: lambda options: PolygonFormat(options.tolerance),
-    YoloFormat.name: lambda options: YoloFormat(classes(options.target), options.tolerance),
+    YoloFormat.name: lambda options: YoloFormat(classes(options.control), options.tolerance),
 }
 
 

@@ -12,31 +12,31 @@ from jaxtyping import Bool
 
 from walkcut.bulk.formats import rle
 from walkcut.bulk.formats.label_maps import class_number, default_segments, label_map
-from walkcut.bulk.formats.writers import Rows, file_name, picture_name, to_png, write_object
-from walkcut.bulk.items import Labelled, Output
+from walkcut.bulk.formats.writers import Rows, file_name, image_name, to_png, write_object
+from walkcut.bulk.items import EncodedItem, ItemPrediction
 
 _FOLDER = "panoptic"
 
 
 @dataclass(frozen=True)
 class CocoFormat:
-    """The default labelling twice: as instances, `annotations.json`, and as `panoptic.json` with pictures of ids.
+    """The default labelling twice: as instances, `annotations.json`, and as `panoptic.json` with images of ids.
 
-    Categories are numbered from 1 in the order of `classes`, pictures from 1 in the order of their keys. Each
+    Categories are numbered from 1 in the order of `classes`, images from 1 in the order of their keys. Each
     annotation has the region's `score` besides.
     """
 
     name: ClassVar[str] = "coco"
     classes: tuple[str, ...]
 
-    def encode(self, picture: Labelled) -> Output:
+    def encode(self, image: ItemPrediction) -> EncodedItem:
         """panoptic/KEY.png with numbers of segments as R + 256·G, 0 for none, and a record of regions.
 
         Raises `SettingsError` for a label not in `classes`.
         """
-        labels = label_map(picture)
-        height, width = picture.size
-        file = file_name(picture.item.key, ".png")
+        labels = label_map(image)
+        height, width = image.size
+        file = file_name(image.item.key, ".png")
         numbers = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], -1).astype(np.uint8)
         regions = [
             {
@@ -47,10 +47,12 @@ class CocoFormat:
                 "score": segment.score,
                 "counts": rle.encode(segment.mask),
             }
-            for segment in default_segments(picture)
+            for segment in default_segments(image)
         ]
-        image = {"file_name": picture_name(picture.item), "width": width, "height": height}
-        return Output({f"{_FOLDER}/{file}": to_png(numbers)}, {"image": image, "file": file, "regions": regions})
+        image_info = {"file_name": image_name(image.item), "width": width, "height": height}
+        return EncodedItem(
+            {f"{_FOLDER}/{file}": to_png(numbers)}, {"image": image_info, "file": file, "regions": regions}
+        )
 
     def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
         """Write `annotations.json` and `panoptic.json`; until then their rows are in files without a name."""
@@ -96,6 +98,6 @@ def _instances(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _segments(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Regions as panoptic annotations hold them, under their numbers in the picture of ids."""
+    """Regions as panoptic annotations hold them, under their numbers in the image of ids."""
     for number, region in enumerate(record["regions"], 1):
         yield {"id": number, **{name: value for name, value in region.items() if name != "counts"}}

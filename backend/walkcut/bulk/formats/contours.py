@@ -1,6 +1,6 @@
 """Borders of regions, traced along the edges of pixels.
 
-Corners of pixels are numbered row by row; the picture's upper left corner is (0, 0), its lower right one
+Corners of pixels are numbered row by row; the image's upper left corner is (0, 0), its lower right one
 (width, height). An edge is directed, with its region on the right-hand side, and named by the corner that it starts
 from and its direction: no two regions share one.
 """
@@ -64,7 +64,7 @@ def signed_area(points: Shaped[np.ndarray, "n 2"]) -> float:
 
 
 def _around(regions: Integer[np.ndarray, "y x"]) -> list[Integer[np.ndarray, "h w"]]:
-    """The pixels around each corner, clockwise from the lower right one; 0 outside of the picture."""
+    """The pixels around each corner, clockwise from the lower right one; 0 outside of the image."""
     padded = np.pad(regions, 1)
     return [padded[1:, 1:], padded[1:, :-1], padded[:-1, :-1], padded[:-1, 1:]]
 

@@ -5,35 +5,35 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt16
 
-from walkcut.bulk.items import Labelled, Segment
+from walkcut.bulk.items import ItemPrediction, Segment
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import BrushTarget
+from walkcut.labelstudio import BrushControl
 
 _MOST = np.iinfo(np.uint16).max
 
 
-def default_segments(picture: Labelled) -> Sequence[Segment]:
+def default_segments(image: ItemPrediction) -> Sequence[Segment]:
     """The segments of the default labelling."""
-    return picture.labellings[-1].segments
+    return image.predictions[-1].segments
 
 
-def label_map(picture: Labelled) -> UInt16[np.ndarray, "y x"]:
+def label_map(image: ItemPrediction) -> UInt16[np.ndarray, "y x"]:
     """The default labelling's segments, numbered from 1 in their order; 0 is in none.
 
     Raises `SettingsError` for more segments than 16 bits can count.
     """
-    segments = default_segments(picture)
+    segments = default_segments(image)
     if len(segments) > _MOST:
-        raise SettingsError(f"{picture.item.key} has {len(segments)} regions, {_MOST} at most fit: ask for fewer")
-    labels = np.zeros(picture.size, np.uint16)
+        raise SettingsError(f"{image.item.key} has {len(segments)} regions, {_MOST} at most fit: ask for fewer")
+    labels = np.zeros(image.size, np.uint16)
     for number, segment in enumerate(segments, 1):
         labels[segment.mask] = number
     return labels
 
 
-def classes(target: BrushTarget) -> tuple[str, ...]:
+def classes(control: BrushControl) -> tuple[str, ...]:
     """All labels that regions can have, in the order of the labelling config."""
-    return target.labels or target.neutral
+    return control.labels or control.generic_labels
 
 
 def class_number(label: str, names: Sequence[str]) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from walkcut.bulk.formats.writers import to_json
-from walkcut.bulk.items import Labelled, Output
-from walkcut.labelstudio import BrushTarget, Region, Task, prediction
+from walkcut.bulk.items import EncodedItem, ItemPrediction
+from walkcut.labelstudio import BrushControl, Region, Task, prediction
 from walkcut.storage import atomic_file
 
 # Label Studio 1.23 takes less than 250 MiB in a request, all of its files together (DATA_UPLOAD_MAX_MEMORY_SIZE; more
@@ -31,21 +31,21 @@ class LabelStudioFormat:
     """
 
     name: ClassVar[str] = "label-studio"
-    target: BrushTarget
+    control: BrushControl
     shard_bytes: int = SHARD_BYTES
     shard_tasks: int = SHARD_TASKS
 
-    def encode(self, picture: Labelled) -> Output:
+    def encode(self, image: ItemPrediction) -> EncodedItem:
         """A task with a prediction for each labelling, as its record.
 
-        Raises `RequestError` where the item's data lack the picture that the labelling config shows.
+        Raises `RequestError` where the item's data lack the image that the labelling config shows.
         """
-        task = Task(picture.item.task or 0, picture.item.data)
+        task = Task(image.item.task or 0, image.item.data)
         predictions = []
-        for labelling in picture.labellings:
+        for labelling in image.predictions:
             regions = [Region(each.mask, each.label, each.score, each.notes) for each in labelling.segments]
-            predictions.append(prediction(task, [(self.target, regions)], labelling.model_version).as_json())
-        return Output({}, {"data": dict(task.data), "predictions": predictions})
+            predictions.append(prediction(task, [(self.control, regions)], labelling.model_version).as_json())
+        return EncodedItem({}, {"data": dict(task.data), "predictions": predictions})
 
     def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
         """Write `tasks-00001.json` and so on, and take away those of an earlier time that come after the last."""

@@ -1,4 +1,4 @@
-"""Label pictures."""
+"""Label images."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,39 +6,39 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from walkcut.bulk.formats.label_maps import label_map
-from walkcut.bulk.formats.writers import file_name, picture_name, to_png, write_lines
-from walkcut.bulk.items import Labelled, Output
+from walkcut.bulk.formats.writers import file_name, image_name, to_png, write_lines
+from walkcut.bulk.items import EncodedItem, ItemPrediction
 
 
 @dataclass(frozen=True)
 class PngFormat:
-    """A 16-bit PNG for each picture: 0 is in no region, the others are numbers of `segments` in `labels.jsonl`.
+    """A 16-bit PNG for each image: 0 is in no region, the others are numbers of `segments` in `labels.jsonl`.
 
     Only the default labelling is written.
     """
 
     name: ClassVar[str] = "png"
 
-    def encode(self, picture: Labelled) -> Output:
+    def encode(self, image: ItemPrediction) -> EncodedItem:
         """KEY.png, and as its record what the numbers in it mean."""
-        labelling = picture.labellings[-1]
-        height, width = picture.size
-        file = file_name(picture.item.key, ".png")
+        labelling = image.predictions[-1]
+        height, width = image.size
+        file = file_name(image.item.key, ".png")
         segments = [
             {"id": number, "label": segment.label, "score": segment.score}
             for number, segment in enumerate(labelling.segments, 1)
         ]
         record = {
-            "key": picture.item.key,
-            "image": picture_name(picture.item),
+            "key": image.item.key,
+            "image": image_name(image.item),
             "file": file,
             "width": width,
             "height": height,
             "model_version": labelling.model_version,
             "segments": segments,
         }
-        return Output({file: to_png(label_map(picture))}, record)
+        return EncodedItem({file: to_png(label_map(image))}, record)
 
     def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
-        """Write `labels.jsonl`, a line for each picture."""
+        """Write `labels.jsonl`, a line for each image."""
         write_lines(records, out / "labels.jsonl")

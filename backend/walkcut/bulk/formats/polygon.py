@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 
 from walkcut.bulk.formats.label_maps import label_map
 from walkcut.bulk.formats.polygonize import checked_tolerance, polygons
-from walkcut.bulk.formats.writers import picture_name, write_lines
-from walkcut.bulk.items import Labelled, Output
+from walkcut.bulk.formats.writers import image_name, write_lines
+from walkcut.bulk.items import EncodedItem, ItemPrediction
 
 
 @dataclass(frozen=True)
 class PolygonFormat:
-    """A line of JSON for each picture: its regions in the default labelling, each with a list of polygons.
+    """A line of JSON for each image: its regions in the default labelling, each with a list of polygons.
 
     A polygon is a list of rings, as in GeoJSON: the outer one, then its holes; a ring is a list of corners [x, y], the
-    first one not repeated. Corners lie on the edges of pixels: [0, 0] is the picture's upper left corner, [width,
+    first one not repeated. Corners lie on the edges of pixels: [0, 0] is the image's upper left corner, [width,
     height] its lower right one. `polygons` says how true they are to a `tolerance` in pixels.
     """
 
@@ -28,25 +28,25 @@ class PolygonFormat:
     def __post_init__(self) -> None:
         checked_tolerance(self.tolerance)
 
-    def encode(self, picture: Labelled) -> Output:
+    def encode(self, image: ItemPrediction) -> EncodedItem:
         """No file; the line as record."""
-        labelling = picture.labellings[-1]
-        height, width = picture.size
+        labelling = image.predictions[-1]
+        height, width = image.size
         regions: list[dict[str, Any]] = [
             {"label": segment.label, "score": segment.score, "polygons": []} for segment in labelling.segments
         ]
-        for number, parts in groupby(polygons(label_map(picture), self.tolerance), attrgetter("number")):
+        for number, parts in groupby(polygons(label_map(image), self.tolerance), attrgetter("number")):
             regions[number - 1]["polygons"] = [[ring.tolist() for ring in (part.outer, *part.holes)] for part in parts]
         record = {
-            "key": picture.item.key,
-            "image": picture_name(picture.item),
+            "key": image.item.key,
+            "image": image_name(image.item),
             "width": width,
             "height": height,
             "model_version": labelling.model_version,
             "tolerance": self.tolerance,
             "regions": regions,
         }
-        return Output({}, record)
+        return EncodedItem({}, record)
 
     def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
         """Write `polygons.jsonl`."""

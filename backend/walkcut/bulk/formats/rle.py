@@ -12,7 +12,7 @@ _BITS = 5
 _MORE = 1 << _BITS
 _SIGN = _MORE >> 1
 _FIRST = 48
-_CHARACTERS = 8  # hold 40 bits: a picture has fewer than 2³⁹ pixels
+_CHARACTERS = 8  # hold 40 bits: an image has fewer than 2³⁹ pixels
 
 
 def encode(mask: Bool[np.ndarray, "y x"]) -> str:

@@ -23,8 +23,8 @@ def file_name(key: str, suffix: str) -> str:
     return key + suffix
 
 
-def picture_name(item: Item) -> str:
-    """Where a picture is, or its key where the reference holds the picture itself."""
+def image_name(item: Item) -> str:
+    """Where an image is, or its key where the reference holds the image itself."""
     return item.key if item.reference.startswith("data:") else item.reference
 
 

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from walkcut.bulk.formats.label_maps import class_number, default_segments, label_map
 from walkcut.bulk.formats.polygonize import Points, Polygon, checked_tolerance, polygons
 from walkcut.bulk.formats.writers import file_name
-from walkcut.bulk.items import Labelled, Output
+from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.storage import atomic_file
 
 
@@ -21,10 +21,10 @@ from walkcut.storage import atomic_file
 class YoloFormat:
     """Labels as ultralytics trains on: a line `class x1 y1 x2 y2 …` for each connected part of a region.
 
-    Coordinates are shares of the picture's width and height, on the edges of pixels. A hole is cut in from the outer
+    Coordinates are shares of the image's width and height, on the edges of pixels. A hole is cut in from the outer
     border along a line there and back, which has no area: lines are filled by the even-odd rule. `polygons` says how
     true they are to a `tolerance` in pixels; a reader that paints outlines besides, as ultralytics does, makes regions
-    up to a pixel larger. Pictures belong into the folder `images` under the names of their labels.
+    up to a pixel larger. Images belong into the folder `images` under the names of their labels.
     """
 
     name: ClassVar[str] = "yolo"
@@ -34,19 +34,19 @@ class YoloFormat:
     def __post_init__(self) -> None:
         checked_tolerance(self.tolerance)
 
-    def encode(self, picture: Labelled) -> Output:
-        """labels/KEY.txt, empty for a picture without regions. Raises `SettingsError` for a label not in `classes`."""
-        numbers = [class_number(segment.label, self.classes) for segment in default_segments(picture)]
-        size = np.array([picture.size[1], picture.size[0]])
+    def encode(self, image: ItemPrediction) -> EncodedItem:
+        """labels/KEY.txt, empty for an image without regions. Raises `SettingsError` for a label not in `classes`."""
+        numbers = [class_number(segment.label, self.classes) for segment in default_segments(image)]
+        size = np.array([image.size[1], image.size[0]])
         lines = [
             f"{numbers[polygon.number - 1]} {_coordinates(_one_ring(polygon) / size)}\n"
-            for polygon in polygons(label_map(picture), self.tolerance)
+            for polygon in polygons(label_map(image), self.tolerance)
         ]
-        file = f"labels/{file_name(picture.item.key, '.txt')}"
-        return Output({file: "".join(lines).encode()}, {"key": picture.item.key})
+        file = f"labels/{file_name(image.item.key, '.txt')}"
+        return EncodedItem({file: "".join(lines).encode()}, {"key": image.item.key})
 
     def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:  # noqa: ARG002 - the protocol's
-        """Write `data.yaml`: all pictures to train on and, until you part them, to validate on."""
+        """Write `data.yaml`: all images to train on and, until you part them, to validate on."""
         out.mkdir(parents=True, exist_ok=True)
         names = [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(self.classes)]
         lines = ["train: images", "val: images", "names:", *names]

@@ -1,4 +1,4 @@
-"""Lists of pictures: JSON, JSON lines, CSV and Parquet, row by row."""
+"""Lists of images: JSON, JSON lines, CSV and Parquet, row by row."""
 
 import codecs
 import csv
@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from walkcut.bulk.sources.uris import BinaryFile
 from walkcut.errors import SettingsError
-from walkcut.images import shorten
-from walkcut.images.policy import readable
+from walkcut.images import redact
+from walkcut.images.policy import redacted_reason
 from walkcut.labelstudio import check_depth
 
 IMAGE_KEYS = ("image", "url", "path", "file_name")
@@ -46,7 +46,7 @@ def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
     if isinstance(row, ValueError):
         raise row
     if isinstance(row, str):
-        return followable(row), {}
+        return validate_uri(row), {}
     check_depth(row)
     if not isinstance(row, dict):
         raise ValueError(f"it is {_shown(row)}, neither a text nor an object: write a reference")  # noqa: TRY004
@@ -58,15 +58,15 @@ def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
     reference = data[name]
     if not isinstance(reference, str) or not reference.strip():
         raise ValueError(f"its {name} is {_shown(reference)}: write a reference there")
-    return followable(reference), {str(key): value for key, value in data.items()}
+    return validate_uri(reference), {str(key): value for key, value in data.items()}
 
 
-def followable(reference: str) -> str:
+def validate_uri(reference: str) -> str:
     """A reference without blanks around it. Raises `ValueError` for a URL that nobody can follow."""
     try:
         urlsplit(reference.strip())
     except ValueError as error:
-        raise ValueError(f"{shorten(reference)} cannot be followed ({readable(error)}): mend it") from error
+        raise ValueError(f"{redact(reference)} cannot be followed ({redacted_reason(error)}): mend it") from error
     return reference.strip()
 
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from walkcut.bulk.items import Item
 from walkcut.errors import ImageFetchError, SettingsError
-from walkcut.images import FetchPolicy, PictureSource, shorten
+from walkcut.images import FetchPolicy, ImageLoader, redact
 from walkcut.images.references import label_studio_path
 
 
@@ -45,7 +45,7 @@ def local_path(reference: str) -> Path:
     return Path(unquote(urlsplit(reference).path) if reference.startswith("file://") else reference)
 
 
-def below(folder: str, reference: str) -> str:
+def resolve_uri(folder: str, reference: str) -> str:
     """A reference as a file in this folder holds it: relative to the folder, unless it says where it is."""
     if is_web(reference) or is_cloud(reference):
         return reference
@@ -54,15 +54,15 @@ def below(folder: str, reference: str) -> str:
     return os.path.abspath(Path(folder) / local_path(reference))  # links stay as they are named
 
 
-def read_place(item: Item, source: PictureSource, policy: FetchPolicy) -> bytes:
-    """The bytes of an item's picture. Raises `ImageFetchError` where they cannot be had."""
+def read_image(item: Item, source: ImageLoader, policy: FetchPolicy) -> bytes:
+    """The bytes of an item's image. Raises `ImageFetchError` where they cannot be had."""
     if item.task is not None or is_web(item.reference):
         return source.fetch(item.reference, item.task)
     if is_cloud(item.reference):
         return _read(lambda: open_cloud(item.reference), item.reference, policy)
     path = local_path(item.reference)
     if path.exists() and not path.is_file():
-        raise ImageFetchError(f"{path} is no file: name a picture")
+        raise ImageFetchError(f"{path} is no file: name an image")
     return _read(lambda: path.open("rb"), item.reference, policy)
 
 
@@ -75,17 +75,17 @@ def open_cloud(url: str) -> BinaryFile:
 def cloud(url: str) -> tuple[Any, str]:
     """The file system of a URL, and its path there. Raises `SettingsError` where fsspec or its part is missing."""
     if "::" in url:
-        raise SettingsError(f"{shorten(url)} chains file systems, which is not supported: name the place itself")
+        raise SettingsError(f"{redact(url)} chains file systems, which is not supported: name the place itself")
     try:
         import fsspec  # noqa: PLC0415 - an extra
 
         system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
         raise SettingsError(
-            f"{shorten(url)} cannot be read here ({error}): install walkcut[bulk], and s3fs for s3:// or gcsfs for gs://"
+            f"{redact(url)} cannot be read here ({error}): install walkcut[bulk], and s3fs for s3:// or gcsfs for gs://"
         ) from error
     except ValueError as error:
-        raise SettingsError(f"{shorten(url)} is of no kind that fsspec reads ({error})") from error
+        raise SettingsError(f"{redact(url)} is of no kind that fsspec reads ({error})") from error
     return system, path
 
 
@@ -114,7 +114,7 @@ def _read(opened: Callable[[], BinaryFile], reference: str, policy: FetchPolicy)
     except Exception as error:  # each cloud storage has errors of its own
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageFetchError(
-            f"{shorten(reference)} cannot be read ({reason}): see that it is there, and readable"
+            f"{redact(reference)} cannot be read ({reason}): see that it is there, and readable"
         ) from error
     policy.check_bytes(len(data))
     return data

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from walkcut.errors import SegmentationError
-from walkcut.segmentation.algorithms.diffcut import assign_concepts, power_affinity, unit_patches
+from walkcut.segmentation.algorithms.diffcut import assign_concepts, normalised_patches, power_affinity
 from walkcut.segmentation.algorithms.graph import inverse_root
 
 _ROUNDING = 1e-5  # what eigenvalues of zero come to in single precision stays far below it
@@ -22,7 +22,7 @@ def autosc(
     most: int = 64,
     size: tuple[int, int],
 ) -> Int64[Tensor, "y x"]:
-    """The segment of each pixel of a picture of `size` (height, width), numbered from 0 without gaps.
+    """The segment of each pixel of an image of `size` (height, width), numbered from 0 without gaps.
 
     Of the `exponents` of the affinity (DiffCut Eq. 3) and 1 to `most` clusters, those with the largest eigengap are
     taken; clusters are found by `cluster_qr`, and pixels assigned as in `diffcut`. The eigenvectors are those of the
@@ -31,7 +31,7 @@ def autosc(
     """
     if not exponents or most < 1:
         raise SegmentationError(f"AutoSC needs an exponent and at least 1 cluster, not {list(exponents)} and {most}")
-    unit = unit_patches(features)
+    unit = normalised_patches(features)
     best, chosen = -1.0, torch.zeros(len(unit), dtype=torch.int64)
     for exponent in exponents:
         values, vectors = smallest_eigenpairs(power_affinity(unit, exponent), most + 1)

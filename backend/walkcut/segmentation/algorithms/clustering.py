@@ -1,7 +1,7 @@
 """The papers' baselines on the same evidence: K-means, DBSCAN, TokenCut and MaskCut.
 
 All take the features of the patches (height, width, channels), for example the rows of `P`, and give each pixel of a
-picture of `size` (height, width) its label. Those of K-means and DBSCAN are numbered from 0 without gaps.
+image of `size` (height, width) its label. Those of K-means and DBSCAN are numbered from 0 without gaps.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, one_hot
 
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.graph import cosine_affinity, fiedler_vector
-from walkcut.segmentation.algorithms.upsampling import Scores, assign_pixels, score_leaves
+from walkcut.segmentation.algorithms.upsampling import ScoreMaps, assign_pixels, leaf_score_maps
 
 _WEAK_EDGE = 1e-5  # instead of none, so that the graph stays connected (TokenCut)
 _SMALLEST_OBJECT = 0.01  # part of all patches (MaskCut)
@@ -32,14 +32,14 @@ def kmeans(
 ) -> Int64[Tensor, "y x"]:
     """K-means from K-means++ seeds, with the random numbers of `seed`.
 
-    DiffSeg's K-Means-C takes 6 clusters for every picture, its K-Means-S each picture's true number of classes.
+    DiffSeg's K-Means-C takes 6 clusters for every image, its K-Means-S each image's true number of classes.
     """
     points = _patches(features)
     if not 1 <= clusters <= len(points):
         raise SegmentationError(f"{len(points)} patches make 1 to {len(points)} clusters, not {clusters}")
     cluster, _ = lloyd(points, points[_spread_seeds(points, clusters, seed)])
     cluster = cluster.unique(return_inverse=True)[1]
-    return _pixels(score_leaves(points, cluster, _grid(features)), size).to(features.device)
+    return _pixels(leaf_score_maps(points, cluster, _grid(features)), size).to(features.device)
 
 
 def dbscan(
@@ -54,9 +54,9 @@ def dbscan(
         raise SegmentationError(f"DBSCAN looks for neighbours within a radius above 0, not {radius}")
     points = _patches(features)
     cluster = density_clusters(points, radius=radius, neighbours=neighbours)
-    scores = score_leaves(points, cluster + 1, _grid(features))  # leaf 0: noise
+    scores = leaf_score_maps(points, cluster + 1, _grid(features))  # leaf 0: noise
     if bool((cluster >= 0).any()):
-        scores = Scores(scores.scores[1:], scores.gram[1:, 1:], scores.patches[1:])
+        scores = ScoreMaps(scores.scores[1:], scores.norms[1:])
     return _pixels(scores, size).to(features.device)
 
 
@@ -128,7 +128,7 @@ def salient_object(features: Float[Tensor, "h w c"], *, threshold: float, centra
     """The connected patches around the (first) most extreme entry of the Fiedler vector, on its side of the mean.
 
     Edges are 1 above the cosine similarity `threshold` and next to nothing elsewhere. `central`: a side that
-    holds three corners of the picture or more is background, so the other side is taken (MaskCut). Where all patches
+    holds three corners of the image or more is background, so the other side is taken (MaskCut). Where all patches
     are alike, or none is like another, none is salient.
     """
     alike = cosine_affinity(_patches(features).double()) > threshold
@@ -198,11 +198,11 @@ def _overlap(found: Bool[Tensor, "h w"], last: Bool[Tensor, "h w"]) -> float:
     return float((found & last).sum() / (found | last).sum().clamp_min(1))
 
 
-def _pixels(scores: Scores, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def _pixels(scores: ScoreMaps, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
     """Each pixel to the cluster whose mean is most similar, as the segments of DWC and DiffCut."""
     return torch.from_numpy(assign_pixels(scores, size).astype("int64")).unique(return_inverse=True)[1]
 
 
 def _nearest(labels: Int64[Tensor, "h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
-    """Labels at a picture's `size`: each pixel takes its own patch's, as in TokenCut and MaskCut."""
+    """Labels at an image's `size`: each pixel takes its own patch's, as in TokenCut and MaskCut."""
     return interpolate(labels[None, None].double(), size=size, mode="nearest-exact")[0, 0].long()

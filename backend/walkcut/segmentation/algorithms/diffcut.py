@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.graph import best_cut, fiedler_vector
 from walkcut.segmentation.algorithms.ncut import FixedThreshold, cut_graph
-from walkcut.segmentation.algorithms.upsampling import score_leaves, strongest
+from walkcut.segmentation.algorithms.upsampling import leaf_score_maps, upsampled_argmax
 
 
 def diffcut(
@@ -20,20 +20,20 @@ def diffcut(
     size: tuple[int, int],
     drop_zeros: bool = False,
 ) -> Int64[Tensor, "y x"]:
-    """The segment of each pixel of a picture of `size` (height, width), numbered from 0 without gaps.
+    """The segment of each pixel of an image of `size` (height, width), numbered from 0 without gaps.
 
     `threshold` is the NCut at which cutting stops, `exponent` sharpens the affinity (Eq. 3), and `thresholds` evenly
     spaced values are tried for each cut. `drop_zeros`, for comparison with published numbers only, leaves patches with
     an affinity of exactly zero out of all cuts but the first, as the authors' program does. Raises `SegmentationError`
     for what cannot be segmented.
     """
-    unit = unit_patches(features)
+    unit = normalised_patches(features)
     A = power_affinity(unit, exponent)
     segments = (_cut_like_the_authors if drop_zeros else _cut)(A, threshold, thresholds)
     return assign_concepts(unit, segments, (features.shape[0], features.shape[1]), size)
 
 
-def unit_patches(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
+def normalised_patches(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
     """The patches' features at length one, in single precision or more. Raises `SegmentationError`."""
     if not bool(torch.isfinite(features).all()):
         raise SegmentationError("features must be finite: check the model's precision")
@@ -60,7 +60,7 @@ def assign_concepts(
     As in the authors' program the mean is not normalised again. Segments are numbered from 0 without gaps, those that
     win no pixel being left out.
     """
-    return strongest(score_leaves(unit, segments, grid).scores, size).unique(return_inverse=True)[1]
+    return upsampled_argmax(leaf_score_maps(unit, segments, grid).scores, size).unique(return_inverse=True)[1]
 
 
 def _cut(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:
@@ -84,7 +84,7 @@ def _cut_like_the_authors(A: Float[Tensor, "n n"], threshold: float, thresholds:
         part = A[kept[:, None], kept]
         vector = fiedler_vector(part)
         cut = best_cut(part, vector * vector[vector.abs().argmax()].sign(), thresholds=thresholds)
-        if cut is not None and FixedThreshold(threshold).wants(cut):
+        if cut is not None and FixedThreshold(threshold).accepts(cut):
             segments[kept[~cut.side]] = segments.max() + 1
             queue += [members[segments[members] == own] for own in segments[members].unique()]
     return segments

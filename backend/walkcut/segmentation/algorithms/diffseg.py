@@ -16,7 +16,7 @@ from torch import Tensor
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.clustering import lloyd
 from walkcut.segmentation.algorithms.random_walk import aggregate
-from walkcut.segmentation.algorithms.upsampling import strongest
+from walkcut.segmentation.algorithms.upsampling import upsampled_argmax
 
 
 def diffseg(
@@ -30,7 +30,7 @@ def diffseg(
     refine: bool = False,
     half_precision: bool = False,
 ) -> Int64[Tensor, "y x"]:
-    """The segment of each pixel of a picture of `size` (height, width), from attention maps of one or more levels.
+    """The segment of each pixel of an image of `size` (height, width), from attention maps of one or more levels.
 
     Segments are numbered from 0 without gaps. `grids` holds the height and width of each map's grid; without it grids
     are square. For maps see `aggregate`, for the settings `object_proposals`. Raises `SegmentationError` for what
@@ -48,7 +48,7 @@ def diffseg(
         refine=refine,
         half_precision=half_precision,
     )
-    return strongest(proposals.unflatten(1, grid), size).unique(return_inverse=True)[1]
+    return upsampled_argmax(proposals.unflatten(1, grid), size).unique(return_inverse=True)[1]
 
 
 def object_proposals(
@@ -99,11 +99,11 @@ def merge_attention(
         raise SegmentationError(f"maps merge below a divergence that is finite and above 0, not {threshold}")
     if rounds < 1:
         raise SegmentationError(f"DiffSeg merges in at least 1 round, not {rounds}")
-    alike = _alike_in_half_precision if half_precision else _alike
+    alike = _similar_in_half_precision if half_precision else _similar
     proposals = _means(P, alike(P, points, threshold))
     for _ in range(rounds - 1):
         every = torch.arange(len(proposals))
-        proposals = _means(proposals, _greedy(_alike(proposals, every, threshold)))
+        proposals = _means(proposals, _greedy(_similar(proposals, every, threshold)))
     return proposals
 
 
@@ -125,14 +125,14 @@ def refine_by_kmeans(P: Float[Tensor, "n n"], proposals: Float[Tensor, "k n"]) -
     return means[cluster.unique()]
 
 
-def _alike(P: Float[Tensor, "n m"], points: Int64[Tensor, " a"], threshold: float) -> Bool[Tensor, "a n"]:
+def _similar(P: Float[Tensor, "n m"], points: Int64[Tensor, " a"], threshold: float) -> Bool[Tensor, "a n"]:
     """Which rows of `P` are less than `threshold` from those at `points`."""
     near = divergence(P[points], P) < threshold
     near[torch.arange(len(points)), points] = True  # rounding must not part a map from itself
     return near
 
 
-def _alike_in_half_precision(
+def _similar_in_half_precision(
     P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], threshold: float
 ) -> Bool[Tensor, "b n"]:
     """The same for the anchors that are left where entries are rounded to half precision and a zero parts from all."""
@@ -141,7 +141,7 @@ def _alike_in_half_precision(
     points = points.to(P.device)[whole[points]]
     if len(points) == 0:
         raise SegmentationError("all anchors are lost: attention this sharp needs half_precision=False")
-    return _alike(rounded, points, threshold) & whole
+    return _similar(rounded, points, threshold) & whole
 
 
 def _greedy(near: Bool[Tensor, "k k"]) -> Bool[Tensor, "m k"]:

@@ -11,7 +11,7 @@ from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import Hierarchy
 
 
-def join_by_mean(means: Float[Tensor, "k c"]) -> Hierarchy:
+def average_linkage(means: Float[Tensor, "k c"]) -> Hierarchy:
     """The hierarchy of segments with these mean features: those that lie nearest in cosine join first.
 
     By average linkage of the segments; a joint costs the average cosine between its halves, brought to [0, 1]. All is

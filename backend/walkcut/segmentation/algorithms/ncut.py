@@ -22,7 +22,7 @@ from walkcut.segmentation.algorithms.graph import (
     walk_affinity,
     walk_vector,
 )
-from walkcut.telemetry.stages import stage
+from walkcut.telemetry.stages import span
 
 Affinity = Literal["dot", "cosine", "walk"]
 _SMALL_GRAPH = 1500  # nodes
@@ -33,7 +33,7 @@ _Proposal = tuple[bool, float, int, Cut]  # unwanted, cost, node, how to cut it
 class StoppingRule(Protocol):
     """Whether a proposed cut is carried out."""
 
-    def wants(self, cut: Cut) -> bool:
+    def accepts(self, cut: Cut) -> bool:
         """True where the recursion goes on."""
         ...
 
@@ -44,7 +44,7 @@ class FixedThreshold:
 
     tau: float
 
-    def wants(self, cut: Cut) -> bool:
+    def accepts(self, cut: Cut) -> bool:
         """NCut is at most `tau`."""
         return cut.ncut <= self.tau
 
@@ -53,7 +53,7 @@ class FixedThreshold:
 class ManC:
     """Stop where NCut exceeds the MAN-C threshold of the subgraph (DWC 3.5, first variant)."""
 
-    def wants(self, cut: Cut) -> bool:
+    def accepts(self, cut: Cut) -> bool:
         """NCut is at most `nT / 2m`."""
         return cut.ncut <= man_c_threshold(cut)
 
@@ -62,7 +62,7 @@ class ManC:
 class ScaledMinCut:
     """Stop where the cut's weight, as a part of all edges' weight, exceeds the threshold (DWC 3.5, second variant)."""
 
-    def wants(self, cut: Cut) -> bool:
+    def accepts(self, cut: Cut) -> bool:
         """`cut / T` is at most `nT / 2m`."""
         return cut.weight <= man_c_threshold(cut) * cut.total
 
@@ -88,11 +88,11 @@ def recursive_ncut(
     See `cut_graph` for the rest; `walk` cuts `P` itself instead of a symmetric affinity.
     """
     if affinity == "walk":
-        with stage("cut"):
+        with span("cut"):
             return _recurse(P, _bisect_walk, rule, max_leaves, thresholds)
-    with stage("affinity"):
+    with span("affinity"):
         A = {"dot": dot_affinity, "cosine": cosine_affinity}[affinity](P)
-    with stage("cut"):
+    with span("cut"):
         return cut_graph(A, rule=rule, max_leaves=max_leaves, thresholds=thresholds)
 
 
@@ -149,7 +149,7 @@ def _threads_for(nodes: int) -> Iterator[None]:
 def _propose(queue: list[_Proposal], node: int, floor: float, cut: Cut | None, rule: StoppingRule) -> None:
     """Queue the cut of a node, at no less than the `floor` that the node above cost."""
     if cut is not None:
-        heapq.heappush(queue, (not rule.wants(cut), max(floor, cut.ncut), node, cut))
+        heapq.heappush(queue, (not rule.accepts(cut), max(floor, cut.ncut), node, cut))
 
 
 def _bisect(A: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:

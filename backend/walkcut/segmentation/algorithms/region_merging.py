@@ -23,10 +23,10 @@ class MergeRule:
     """What keeps two neighbouring regions apart, and how it becomes a cost.
 
     Their separation is `(b + histogram · χ²) · s^growth · min(1, s / smallest)` with the mean contour `b` on their
-    border, the χ² distance of their mean histograms, and the size `s` of the smaller one as a share of the picture.
+    border, the χ² distance of their mean histograms, and the size `s` of the smaller one as a share of the image.
     A joint of separation `d` costs `exp(-(d / scale)³)` to cut again; the rule cuts all that cost at most `auto`, and
-    the whole in any case, since a region that covers the picture helps nobody. The defaults are the best of those
-    tried on BSDS500 val with the evidence of the embedded extractor.
+    the whole in any case, since a region that covers the image helps nobody. The defaults are the best of those
+    tried on BSDS500 val with the evidence of the classical backbone.
     """
 
     histogram: float = 0.45
@@ -73,17 +73,17 @@ def merge_leaves(
     regions = _Regions(leaves, contour.numpy(force=True), features.numpy(force=True), rule)
     queue = regions.pairs()
     heapq.heapify(queue)
-    joints, separations = [], []
+    merges, separations = [], []
     while queue:
         separation, a, b = heapq.heappop(queue)
         if not regions.adjacent(a, b):
             continue  # one of them has joined another since
-        joints.append((a, b))
+        merges.append((a, b))
         separations.append(separation)
         for pair in regions.join(a, b):
             heapq.heappush(queue, pair)
     costs = rule.cost(np.array(separations, np.float64))
-    return Hierarchy(np.array(joints, np.int64).reshape(-1, 2), costs, costs <= max(rule.auto, costs.min(initial=1)))
+    return Hierarchy(np.array(merges, np.int64).reshape(-1, 2), costs, costs <= max(rule.auto, costs.min(initial=1)))
 
 
 def chi_square(p: Float64[np.ndarray, "e c"], q: Float64[np.ndarray, "e c"]) -> Float64[np.ndarray, " e"]:

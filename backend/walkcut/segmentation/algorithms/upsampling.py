@@ -1,4 +1,4 @@
-"""From patches to pixels: whose segment a pixel of the picture belongs to."""
+"""From patches to pixels: whose segment a pixel of the image belongs to."""
 
 from dataclasses import dataclass
 
@@ -15,45 +15,38 @@ _VOTES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
-class Scores:
-    """How well each patch fits each leaf: all that the assignment of pixels needs, at every granularity.
+class ScoreMaps:
+    """Similarity of each patch to each leaf, with features `F` of the patches and their mean `m_s` over leaf `s`.
 
-    `scores[s]` is `F · m_s` on the grid, with the patches' features `F` and their mean `m_s` over leaf `s`;
-    `gram[s, t]` is `m_s · m_t`; `patches[s]` counts the leaf's patches.
+    `scores[s]` is `F · m_s` on the grid of patches; `norms[s]` is `‖m_s‖`.
     """
 
     scores: Float[Tensor, "k h w"]
-    gram: Float[Tensor, "k k"]
-    patches: Int64[Tensor, " k"]
-
-    def joined(self, groups: Int64[Tensor, " k"]) -> "Scores":
-        """The same for unions of leaves, exactly: the mean of a union is the weighted mean of its parts."""
-        member = one_hot(groups).T * self.patches
-        shares = (member / member.sum(1, keepdim=True)).to(self.scores)
-        joined = torch.einsum("sk,khw->shw", shares, self.scores)
-        return Scores(joined, shares @ self.gram @ shares.T, member.sum(1))
+    norms: Float[Tensor, " k"]
 
 
-def score_leaves(F: Float[Tensor, "n c"], leaf_of: Int64[Tensor, " n"], grid: tuple[int, int]) -> Scores:
-    """Scores of all patches, with features `F` (rows, such as those of `P`), for the leaves that they belong to."""
+def leaf_score_maps(F: Float[Tensor, "n c"], leaf_of: Int64[Tensor, " n"], grid: tuple[int, int]) -> ScoreMaps:
+    """Return the score maps of the leaves `0 … k - 1` that the patches belong to.
+
+    `F` holds a row of features for each patch, such as the rows of `P`.
+    """
     member = one_hot(leaf_of).T.to(F)
-    patches = member.sum(1)
-    means = (member @ F) / patches[:, None]
-    return Scores((means @ F.T).unflatten(1, grid), means @ means.T, patches.long())
+    means = (member @ F) / member.sum(1)[:, None]
+    return ScoreMaps((means @ F.T).unflatten(1, grid), (means @ means.T).diagonal().sqrt())
 
 
-def assign_pixels(scores: Scores, size: tuple[int, int]) -> UInt16[np.ndarray, "y x"]:
-    """The segment of each pixel of a picture of `size`: the one whose mean lies nearest in cosine (DWC 3.6).
+def assign_pixels(maps: ScoreMaps, size: tuple[int, int]) -> UInt16[np.ndarray, "y x"]:
+    """Return the leaf of each pixel of an image of `size`: the one whose mean is nearest in cosine (DWC 3.6).
 
     The papers upsample the features of all patches and compare. A pixel's own norm does not change the nearest
-    segment, and upsampling is linear, so upsampling `K` score maps gives the same answer.
+    leaf, and upsampling is linear, so upsampling `k` score maps gives the same answer.
     """
-    norms = scores.gram.diagonal().sqrt().clamp_min(torch.finfo(scores.gram.dtype).tiny)
-    return strongest(scores.scores / norms[:, None, None], size).cpu().numpy().astype(np.uint16)
+    norms = maps.norms.clamp_min(torch.finfo(maps.norms.dtype).tiny)
+    return upsampled_argmax(maps.scores / norms[:, None, None], size).cpu().numpy().astype(np.uint16)
 
 
-def strongest(maps: Float[Tensor, "k h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
-    """The number of the map that is largest at each pixel of a picture of `size`, maps being upsampled bilinearly.
+def upsampled_argmax(maps: Float[Tensor, "k h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+    """The number of the map that is largest at each pixel of an image of `size`, maps being upsampled bilinearly.
 
     Ties go to the first map. Few maps are upsampled at a time.
     """
@@ -69,10 +62,10 @@ def strongest(maps: Float[Tensor, "k h w"], size: tuple[int, int]) -> Int64[Tens
     return winner
 
 
-def snap_labels(
+def joint_bilateral_upsample(
     labels: Int64[np.ndarray, "h w"], image: UInt8[Tensor, "y x 3"], *, spatial: float = 1.0, colour: float = 0.1
 ) -> UInt16[np.ndarray, "y x"]:
-    """Labels of a smaller grid at the picture's own size, with borders that follow its edges.
+    """Labels of a smaller grid at the image's own size, with borders that follow its edges.
 
     Joint bilateral upsampling (Kopf et al. 2007): the nine nearest cells of the grid vote for their label, weighted by
     Gaussians of distance (`spatial`, in cells) and of colour difference (`colour`, of sRGB in [0, 1]). Specks smaller
@@ -88,10 +81,12 @@ def snap_labels(
         _vote(cells, colours, image[top : top + rows], (top, image.shape[0]), (spatial, colour))
         for top in range(0, image.shape[0], rows)
     ]
-    return without_specks(torch.cat(strips).cpu().numpy().astype(np.uint16), image[..., 0].numel() / labels.size)
+    return remove_small_components(
+        torch.cat(strips).cpu().numpy().astype(np.uint16), image[..., 0].numel() / labels.size
+    )
 
 
-def without_specks(labels: UInt16[np.ndarray, "y x"], least: float) -> UInt16[np.ndarray, "y x"]:
+def remove_small_components(labels: UInt16[np.ndarray, "y x"], least: float) -> UInt16[np.ndarray, "y x"]:
     """The same labels, but connected pieces of fewer than `least` pixels take the nearest larger piece's label."""
     pieces = label_pieces(labels, background=-1, connectivity=1)
     specks = (np.bincount(pieces.ravel()) < least)[pieces]
@@ -108,7 +103,7 @@ def _vote(
     place: tuple[int, int],
     scales: tuple[float, float],
 ) -> Int64[Tensor, "s x"]:
-    """The winning labels of a strip of rows at `place` (first row, rows of the whole picture)."""
+    """The winning labels of a strip of rows at `place` (first row, rows of the whole image)."""
     (height, width), (top, rows) = cells.shape, place
     y = ((torch.arange(len(strip), device=strip.device) + top + 0.5) * height / rows - 0.5)[:, None]
     x = ((torch.arange(strip.shape[1], device=strip.device) + 0.5) * width / strip.shape[1] - 0.5)[None]

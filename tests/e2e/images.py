@@ -1,4 +1,4 @@
-"""Pictures as people upload them, and the masks of them: drawn from the sample, encoded in different ways."""
+"""Images as people upload them, and the masks of them: drawn from the sample, encoded in different ways."""
 
 import io
 import json
@@ -19,18 +19,18 @@ TURNED_RIGHT = 6  # its value for "turn clockwise by 90° to see it upright"
 
 
 def sample() -> bytes:
-    """The sample picture, upright RGB JPEG."""
+    """The sample image, upright RGB JPEG."""
     return (REPOSITORY / "labelstudio_config" / "sample.jpg").read_bytes()
 
 
 def sample_task() -> dict[str, Any]:
-    """The sample task, which holds the sample picture as a data: URL."""
+    """The sample task, which holds the sample image as a data: URL."""
     (task,) = json.loads((REPOSITORY / "labelstudio_config" / "sample_task.json").read_text(encoding="utf-8"))
     return dict(task)
 
 
 def views() -> list[bytes]:
-    """Four pictures of the same kind: the sample, its mirror image, and a part of either."""
+    """Four images of the same kind: the sample, its mirror image, and a part of either."""
     whole = Image.open(io.BytesIO(sample())).convert("RGB")
     part = whole.crop((60, 10, whole.width - 20, whole.height - 30))
     views = (whole, ImageOps.mirror(whole), part, ImageOps.mirror(part))
@@ -52,16 +52,16 @@ def exif_turned() -> bytes:
 
 def transparent() -> bytes:
     """An RGBA PNG: the sample's mirror image, with transparent corners."""
-    picture = ImageOps.mirror(Image.open(io.BytesIO(sample()))).resize((320, 241))
-    alpha = Image.new("L", picture.size)
-    ImageDraw.Draw(alpha).ellipse((-40, -40, picture.width + 40, picture.height + 40), fill=255)
-    picture.putalpha(alpha)
-    return _encoded(picture, "PNG")
+    image = ImageOps.mirror(Image.open(io.BytesIO(sample()))).resize((320, 241))
+    alpha = Image.new("L", image.size)
+    ImageDraw.Draw(alpha).ellipse((-40, -40, image.width + 40, image.height + 40), fill=255)
+    image.putalpha(alpha)
+    return _encoded(image, "PNG")
 
 
-def natural_size(picture: bytes) -> tuple[int, int]:
-    """A picture's width and height as a browser shows it, its EXIF orientation applied."""
-    return ImageOps.exif_transpose(Image.open(io.BytesIO(picture))).size
+def natural_size(image: bytes) -> tuple[int, int]:
+    """An image's width and height as a browser shows it, its EXIF orientation applied."""
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(image))).size
 
 
 def region_mask(region: dict[str, Any]) -> Mask:
@@ -80,7 +80,7 @@ def brush_value(mask: np.ndarray, label: str) -> dict[str, Any]:
     return {"format": "rle", "rle": brush.mask2rle(mask), "brushlabels": [label]}
 
 
-def _encoded(picture: Image.Image, image_format: str, **options: Any) -> bytes:
+def _encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, image_format, **options)
+    image.save(stream, image_format, **options)
     return stream.getvalue()

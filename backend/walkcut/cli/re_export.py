@@ -1,4 +1,4 @@
-"""`walkcut recut`."""
+"""`walkcut re-export`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from walkcut.bulk.checkpoint import Entry, Outcome, read_entries, read_fingerprint
+from walkcut.bulk.checkpoint import CheckpointEntry, Outcome, read_entries, read_fingerprint
 from walkcut.bulk.engines.local import in_processes
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.sinks import TaskFormat
-from walkcut.bulk.steps import Plan, Recutter
+from walkcut.bulk.steps import Plan, ReexportWorker
 from walkcut.cli.bulk import (
+    PlanOptions,
     Run,
-    Wishes,
     cores,
     granularity_option,
     label_config_option,
@@ -25,15 +25,15 @@ from walkcut.cli.bulk import (
 )
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
-from walkcut.inference.factory import options_of, trees_of
-from walkcut.inference.predictor import Project, configured_project
-from walkcut.labelstudio import brush_targets, named_labels
-from walkcut.learning.examples import learn
+from walkcut.inference.factory import make_project_options, tree_folder
+from walkcut.inference.project import Project, project_from_controls
+from walkcut.labelstudio import parse_brush_controls, semantic_labels
+from walkcut.learning.examples import fit_profile
 from walkcut.settings import Settings, read_settings
 from walkcut.storage import ProjectStore
 
 
-@click.command()
+@click.command("re-export")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Another folder.")
 @click.option("--format", "form", type=click.Choice(tuple(FORMATS)), help="[as in DIR]")
@@ -44,7 +44,7 @@ from walkcut.storage import ProjectStore
 @workers_option
 @restart_option
 @retry_option
-def recut(
+def re_export(
     run: Path,
     out: Path,
     form: str | None,
@@ -56,7 +56,7 @@ def recut(
     restart: bool,  # noqa: FBT001 - the command line's switches
     retry_failed: bool,  # noqa: FBT001
 ) -> None:
-    """Export what `walkcut prelabel` did in the folder DIR again, at another granularity, without pictures or model.
+    """Export what `walkcut prelabel` did in the folder DIR again, at another granularity, without images or model.
 
     It needs the cut trees, which are kept unless --no-trees was given. A run into a Label Studio project is cut with
     what that has learned, if --project names it, or else without, by its --label-config.
@@ -67,7 +67,7 @@ def recut(
     config = label_config.read_text() if label_config else held["label config"]
     is_of_project = held["format"] == TaskFormat.name
     form = form or (LabelStudioFormat.name if is_of_project else held["format"])
-    wishes = Wishes(form, config, granularities, tolerance)
+    wishes = PlanOptions(form, config, granularities, tolerance)
     if project is not None:
         taught = _taught(settings, str(project), config, held["segmenter"])
         plan = wishes.plan_for(taught, settings, held["segmenter"], held["method"], trees=True)
@@ -78,14 +78,16 @@ def recut(
             f"{run} is a run into a Label Studio project: name that with --project, to cut as it has learned, or give "
             "its labelling config with --label-config, to cut without that"
         )
-    engine = partial(_recut, plan, out, trees_of(settings), workers or cores())
+    engine = partial(_re_export, plan, out, tree_folder(settings), workers or cores())
     again = Run(settings, plan, engine, out, config, restart=restart, retry_failed=retry_failed)
-    again.carry_out(read_entries(run))
+    again.run(read_entries(run))
 
 
-def _recut(plan: Plan, out: Path, trees: Path, processes: int, entries: Iterable[Entry]) -> Iterator[Outcome]:
-    """Every picture's tree cut anew."""
-    return in_processes(partial(Recutter, plan, trees, out), entries, processes=processes)
+def _re_export(
+    plan: Plan, out: Path, trees: Path, processes: int, entries: Iterable[CheckpointEntry]
+) -> Iterator[Outcome]:
+    """Every image's tree cut anew."""
+    return in_processes(partial(ReexportWorker, plan, trees, out), entries, processes=processes)
 
 
 def _taught(settings: Settings, number: str, label_config: str, segmenter: str) -> Project:
@@ -97,8 +99,8 @@ def _taught(settings: Settings, number: str, label_config: str, segmenter: str) 
                 f"the labelling config of project {number} is not known here, as it is where the backend was attached: "
                 "give it with --label-config too"
             )
-        targets = brush_targets(config)
-        project = configured_project(targets, options_of(settings), store.extra_params(number))
+        controls = parse_brush_controls(config)
+        project = project_from_controls(controls, make_project_options(settings), store.extra_params(number))
         if not (settings.learning and store.learning(number)):
             return project
-        return project.with_learned(learn(store.lessons(number), segmenter, named_labels(targets)))
+        return project.with_profile(fit_profile(store.feedback(number), segmenter, semantic_labels(controls)))

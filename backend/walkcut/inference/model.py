@@ -1,0 +1,83 @@
+"""The model as the server sees it: an image file in, the file of its cut tree out."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from walkcut.images import DecodeLimits, decode
+from walkcut.storage import Crop
+from walkcut.telemetry.stages import span
+
+if TYPE_CHECKING:
+    from walkcut.segmentation.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """An image to segment: its file, the file's digest, and the crop to segment instead of the whole image."""
+
+    digest: str
+    data: bytes
+    crop: Crop | None = None
+
+
+@runtime_checkable
+class TreeModel(Protocol):
+    """Anything that makes cut trees, one at a time."""
+
+    @property
+    def version(self) -> str:
+        """Version that changes with anything that changes trees."""
+        ...
+
+    @property
+    def method(self) -> str:
+        """Name of the preset."""
+        ...
+
+    @property
+    def unavailable_reason(self) -> str:
+        """Why the model cannot be used now; empty when it can."""
+        ...
+
+    def segment(self, request: ImageRequest) -> bytes:
+        """Return the file of the image's cut tree. Raises `ImageError`, `SegmentationError` or `BusyError`."""
+        ...
+
+    def close(self) -> None:
+        """Release the model; a running `segment` ends with `BusyError`."""
+        ...
+
+
+@dataclass(frozen=True)
+class InProcessModel:
+    """A model in this process."""
+
+    segmenter: "Segmenter"
+    limits: DecodeLimits
+
+    @property
+    def version(self) -> str:
+        """Version of the segmenter."""
+        return self.segmenter.version
+
+    @property
+    def method(self) -> str:
+        """Name of the segmenter's preset."""
+        return self.segmenter.preset.name
+
+    @property
+    def unavailable_reason(self) -> str:
+        """Always empty: the model is loaded."""
+        return ""
+
+    def segment(self, request: ImageRequest) -> bytes:
+        """Decode the image and segment it."""
+        with span("decode"):
+            image = decode(request.data, self.limits)
+        pixels = image if request.crop is None else np.ascontiguousarray(image[request.crop])
+        return self.segmenter.segment(pixels).to_bytes()
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to release."""

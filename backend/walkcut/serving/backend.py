@@ -1,0 +1,73 @@
+"""The backend: everything that answers Label Studio and learns from it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from walkcut.errors import SettingsError
+from walkcut.inference.factory import ModelFactory, in_process_model, make_access, make_predictor
+from walkcut.inference.predictor import Predictor
+from walkcut.inference.project import Project
+from walkcut.labelstudio.client import LabelStudioClient
+from walkcut.serving.feedback import FeedbackWorker
+from walkcut.settings import Settings
+from walkcut.storage import ProjectStore
+from walkcut.telemetry.metrics import Metrics
+from walkcut.telemetry.stages import count_failures, record_spans
+
+_FEEDBACK_END_S = 10.0  # for the feedback worker to end: an unfinished event is processed again after the next start
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The parts of a running backend; `client` is `None` unless Label Studio's address and token are set."""
+
+    predictor: Predictor
+    feedback_worker: FeedbackWorker
+    store: ProjectStore
+    client: LabelStudioClient | None
+
+    def require_client(self) -> LabelStudioClient:
+        """Return the client of Label Studio. Raises `SettingsError` without one."""
+        if self.client is None:
+            raise SettingsError("this needs access to Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        return self.client
+
+    def project(self, project_id: str) -> Project:
+        """Return a project with its profile, by its stored labelling config or the one in Label Studio."""
+        config = self.store.label_config(project_id) or self.require_client().label_config(project_id)
+        return self.feedback_worker.project(project_id, config, self.store.extra_params(project_id))
+
+
+@contextmanager
+def make_backend(
+    settings: Settings, make_model: ModelFactory = in_process_model, metrics: Metrics | None = None
+) -> Iterator[Backend]:
+    """Make the backend of the settings, and close it at the end. Raises `SettingsError`."""
+    with closing(ProjectStore(settings.state_dir, settings.database_url)) as store:
+        access = make_access(settings)
+        predictor = make_predictor(settings, make_model, metrics)
+        with closing(predictor.tree_service):
+            has_token = access is not None and access.token
+            client = LabelStudioClient(access, ca_bundle=settings.ca_bundle) if access and has_token else None
+            feedback_worker = FeedbackWorker(predictor, store, client, enabled=settings.learning)
+            yield Backend(predictor, feedback_worker, store, client)
+
+
+@contextmanager
+def background_learning(worker: FeedbackWorker, sync_interval: float, metrics: Metrics) -> Iterator[None]:
+    """Learn in a thread until the block ends, and sync with Label Studio every `sync_interval` seconds."""
+    stop = threading.Event()
+
+    def run() -> None:
+        with record_spans(metrics.time_stage), count_failures(metrics.count_failure):
+            worker.run(stop, sync_interval)
+
+    thread = threading.Thread(target=run, name="feedback", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(_FEEDBACK_END_S)

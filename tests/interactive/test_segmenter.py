@@ -1,0 +1,343 @@
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.builders.scenes import data_url, png, quarters
+from tests.inference.test_predictor import Counting
+from walkcut.backbones import load_backbone
+from walkcut.hierarchy.granularity import Segments
+from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader
+from walkcut.inference.model import InProcessModel
+from walkcut.inference.predictor import Predictor
+from walkcut.inference.project import Project, ProjectOptions
+from walkcut.inference.tree_service import TreeService
+from walkcut.interactive.segmenter import InteractiveSegmenter, answer_all
+from walkcut.interactive.session import SessionStore
+from walkcut.labelstudio import BrushControl, Prediction, Task, brush
+from walkcut.segmentation.presets import PRESETS
+from walkcut.segmentation.segmenter import Segmenter
+from walkcut.storage import TreeCache
+
+SIZE = (40, 60)
+IMAGE = data_url(png(quarters(*SIZE)))
+CONTROL = BrushControl("brush", "image", "image", ("A", "B"), labels=("A", "B", "Car"), status="status")
+PROJECT = Project((CONTROL,), ProjectOptions(Segments(4)))
+NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def predictor(tmp_path: Path) -> Predictor:
+    segmenter = Segmenter(load_backbone("classical"), PRESETS["merge"])
+    source = ImageLoader(FetchPolicy(), None)
+    return Predictor(
+        TreeService(InProcessModel(segmenter, DecodeLimits()), TreeCache(tmp_path, 1 << 24)), source, ProjectOptions()
+    )
+
+
+@pytest.fixture
+def interactive(predictor: Predictor, clock: Clock) -> InteractiveSegmenter:
+    return InteractiveSegmenter(predictor, SessionStore(clock))
+
+
+def task(**documents: Sequence[Mapping[str, Any]]) -> Task:
+    return Task(1, {"image": IMAGE}, **documents)
+
+
+def typed(*lines: str) -> dict[str, Any]:
+    return {"result": [{"type": "textarea", "from_name": "granularity", "value": {"text": list(lines)}}]}
+
+
+def clicks(label: str, *places: tuple[float, float], start: int = 0, wanted: bool = True) -> dict[str, Any]:
+    """Clicks at fractions of the width and height."""
+    items = [
+        {
+            "id": f"p{number}",
+            "type": "keypointlabels",
+            "value": {"x": 100 * x, "y": 100 * y, "keypointlabels": [label]},
+            "is_positive": wanted,
+        }
+        for number, (x, y) in enumerate(places, start)
+    ]
+    return {"result": items}
+
+
+def together(*contexts: dict[str, Any]) -> dict[str, Any]:
+    return {"result": [item for context in contexts for item in context["result"]]}
+
+
+def regions(answer: Prediction) -> dict[str, tuple[str, np.ndarray]]:
+    """Label and mask by id of what is drawn anew."""
+    found = [item for item in answer.result if item["type"] == "brushlabels" and not item.get("dynamic")]
+    return {item["id"]: (item["value"]["brushlabels"][0], brush.decode(item["value"]["rle"], SIZE)) for item in found}
+
+
+def gone(answer: Prediction) -> set[str]:
+    return {item["id"] for item in answer.result if item.get("dynamic")}
+
+
+def said(answer: Prediction) -> str:
+    (item,) = [item for item in answer.result if item["type"] == "textarea"]
+    assert (item["from_name"], item["to_name"]) == ("status", "image")
+    return " | ".join(item["value"]["text"])
+
+
+def areas(answer: Prediction) -> list[int]:
+    """The regions' sizes, in quarters of the image's 2400 pixels that are right to a few pixels."""
+    return sorted(int(mask.sum()) for _, mask in regions(answer).values())
+
+
+def about(*sizes: int) -> object:
+    return pytest.approx(list(sizes), abs=5)
+
+
+def draft(answer: Prediction, saved: datetime = NOON, *, named: str = "", painted: str = "") -> Mapping[str, Any]:
+    """The draft after an answer was accepted, one region was named a car, and one was painted on."""
+    drawn = [item for item in answer.result if item["type"] == "brushlabels" and not item.get("dynamic")]
+    result = [
+        item
+        | {"value": item["value"] | ({"brushlabels": ["Car"]} if item["id"] == named else {})}
+        | ({"origin": "prediction-changed"} if item["id"] == painted else {})
+        for item in drawn
+    ]
+    return {"result": result, "updated_at": saved.isoformat()}
+
+
+# Typing
+
+
+def test_typing_cuts_the_image_and_says_what_came_of_it(interactive: InteractiveSegmenter) -> None:
+    answer = interactive.answer(task(), PROJECT, typed("3"))
+    assert len(regions(answer)) == 3
+    assert said(answer) == "→ 3 segments"
+    assert sum(areas(answer)) == 40 * 60
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["4", "coarser"], "→ 3 segments"),
+        (["auto"], "→ auto: 4 segments"),
+        (["tau=0.0001"], "→ tau=0.0001: "),
+        (["k=1"], "→ k=1: 4 segments"),
+        (["1"], "→ 1 segment"),
+        (["4", "nonsense"], "→ no granularity: 'nonsense'; write auto, coarse"),
+    ],
+)
+def test_the_status_tells_the_granularity_or_what_is_understood(
+    interactive: InteractiveSegmenter, lines: list[str], status: str
+) -> None:
+    assert said(interactive.answer(task(), PROJECT, typed(*lines))).startswith(status)
+
+
+def test_segments_too_small_to_show_are_told(interactive: InteractiveSegmenter) -> None:
+    project = replace(PROJECT, options=ProjectOptions(max_regions=2))
+    assert said(interactive.answer(task(), project, typed("3"))) == "→ 3 segments, 2 of them large enough to show"
+
+
+def test_without_a_status_field_the_answer_stands_below_what_was_typed(interactive: InteractiveSegmenter) -> None:
+    project = replace(PROJECT, controls=(replace(CONTROL, status="granularity"),))
+    (item,) = [i for i in interactive.answer(task(), project, typed("3", "4")).result if i["type"] == "textarea"]
+    assert (item["from_name"], item["value"]["text"]) == ("granularity", ["3", "4", "→ 4 segments"])
+    silent = replace(PROJECT, controls=(replace(CONTROL, status=""),))
+    assert all(item["type"] == "brushlabels" for item in interactive.answer(task(), silent, typed("3")).result)
+
+
+def test_typed_regions_get_names_of_their_own(interactive: InteractiveSegmenter) -> None:
+    first = interactive.answer(task(), PROJECT, typed("3"))
+    assert not {*regions(first)} & {*regions(interactive.answer(task(), PROJECT, typed("3", "4")))}
+    assert not {*regions(first)} & {*regions(interactive.answer(task(), PROJECT, typed("3", "3")))}
+    assert regions(first).keys() == regions(interactive.answer(task(), PROJECT, typed("3"))).keys()
+
+
+def test_typing_again_replaces_what_was_accepted_untouched_and_keeps_what_was_named(
+    interactive: InteractiveSegmenter,
+) -> None:
+    four = interactive.answer(task(), PROJECT, typed("4"))
+    named, painted, *others = regions(four)
+    on_screen = draft(four, named=named, painted=painted)
+    two = interactive.answer(task(drafts=[on_screen]), PROJECT, typed("4", "2"))
+    assert {*regions(two), *gone(two)} == {*others}
+    kept = regions(four)[named][1] | regions(four)[painted][1]
+    assert not any((mask & kept).any() for _, mask in regions(two).values())
+
+
+@pytest.mark.parametrize("context", [None, "text", {}, {"result": []}, typed(), {"result": [{"type": "choices"}]}])
+def test_calls_that_ask_for_nothing_are_answered_with_nothing(
+    interactive: InteractiveSegmenter, context: object
+) -> None:
+    (answer,) = answer_all(interactive, [task()], PROJECT, context)
+    assert answer.as_json() == {"result": [], "score": 0.0, "model_version": "suggestions"}
+
+
+def test_a_image_that_cannot_be_had_is_answered_with_nothing(interactive: InteractiveSegmenter) -> None:
+    (answer,) = answer_all(interactive, [Task(1, {"image": "gone.jpg"})], PROJECT, typed("3"))
+    assert answer.result == []
+
+
+def test_a_change_needs_neither_the_model_nor_the_image(tmp_path: Path, clock: Clock) -> None:
+    @dataclass
+    class CountingSource(ImageLoader):
+        fetched: int = 0
+
+        def __post_init__(self) -> None:
+            super().__init__(FetchPolicy(), None)
+
+        def fetch(self, reference: object, task_id: int | None = None) -> bytes:
+            self.fetched += 1
+            return super().fetch(reference, task_id)
+
+    backbone, source = Counting(), CountingSource()
+    segmenter = Segmenter(backbone, PRESETS["merge"])
+    cache = TreeCache(tmp_path, 1 << 24)
+    tree_service = TreeService(InProcessModel(segmenter, DecodeLimits()), cache)
+    busy = InteractiveSegmenter(Predictor(tree_service, source, ProjectOptions()), SessionStore(clock))
+    busy.answer(task(), PROJECT, typed("3"))
+    once = source.fetched
+    for context in (typed("4"), typed("4", "finer"), typed("k=2"), clicks("Finer", (0.1, 0.1))):
+        busy.answer(task(), PROJECT, context)
+    assert (len(backbone.calls), source.fetched) == (1, once)
+
+
+# Pointing
+
+
+def test_a_click_selects_at_the_granularity_of_the_project(interactive: InteractiveSegmenter) -> None:
+    answer = interactive.answer(task(), PROJECT, clicks("Select", (0.1, 0.1)))
+    ((label, mask),) = regions(answer).values()
+    assert (label, mask[2, 2]) == ("A", True)
+    assert areas(answer) == about(600)
+    assert said(answer) == "→ Select at 4"
+
+
+def test_a_click_selects_at_the_granularity_typed_last(interactive: InteractiveSegmenter) -> None:
+    interactive.answer(task(), PROJECT, typed("1"))
+    assert areas(interactive.answer(task(), PROJECT, clicks("Select", (0.1, 0.1)))) == [2400]
+
+
+def test_what_was_typed_is_known_from_the_draft_after_a_restart(interactive: InteractiveSegmenter) -> None:
+    draft_regions = {"result": typed("1", "nonsense")["result"], "updated_at": NOON.isoformat()}
+    assert areas(interactive.answer(task(drafts=[draft_regions]), PROJECT, clicks("Select", (0.1, 0.1)))) == [2400]
+
+
+def test_more_clicks_extend_one_region_and_others_exclude(interactive: InteractiveSegmenter) -> None:
+    places = (0.1, 0.1), (0.9, 0.1)
+    one, two = (interactive.answer(task(), PROJECT, clicks("Select", *places[:count])) for count in (1, 2))
+    assert regions(one).keys() == regions(two).keys()
+    assert areas(one) == about(600)
+    assert areas(two) == about(1200)
+    without = together(clicks("Select", *places), clicks("Select", (0.9, 0.1), start=2, wanted=False))
+    assert areas(interactive.answer(task(), PROJECT, without)) == about(600)
+
+
+@pytest.mark.parametrize(("label", "given"), [("Car", "Car"), ("Bus", "A")])
+def test_a_point_under_a_label_of_its_own_selects_that(
+    interactive: InteractiveSegmenter, label: str, given: str
+) -> None:
+    ((found, _),) = regions(interactive.answer(task(), PROJECT, clicks(label, (0.1, 0.1)))).values()
+    assert found == given
+
+
+def test_finer_splits_the_region_on_the_screen_under_its_own_name(interactive: InteractiveSegmenter) -> None:
+    whole = interactive.answer(task(), PROJECT, typed("1"))
+    (name,) = regions(whole)
+    answer = interactive.answer(task(drafts=[draft(whole)]), PROJECT, clicks("Finer", (0.1, 0.1)))
+    assert name in regions(answer)
+    assert (len(regions(answer)), sum(areas(answer)), gone(answer)) == (2, 2400, set())
+
+
+def test_clicks_that_come_again_are_not_counted_twice(interactive: InteractiveSegmenter, clock: Clock) -> None:
+    interactive.answer(task(), PROJECT, typed("1"))
+    once = interactive.answer(task(), PROJECT, clicks("Finer", (0.1, 0.1)))
+    clock.now += timedelta(seconds=2)
+    twice = interactive.answer(task(), PROJECT, clicks("Finer", (0.1, 0.1), (0.1, 0.1)))
+    assert (len(regions(once)), len(regions(twice))) == (2, 3)
+    assert sum(areas(twice)) == 2400
+
+
+def test_what_was_accepted_is_known_before_the_draft_is_saved(interactive: InteractiveSegmenter, clock: Clock) -> None:
+    interactive.answer(task(), PROJECT, typed("1"))
+    interactive.answer(task(), PROJECT, clicks("Finer", (0.1, 0.1)))
+    clock.now += timedelta(seconds=2)
+    again = interactive.answer(task(), PROJECT, clicks("Finer", (0.1, 0.1), start=7))
+    assert sum(areas(again)) < 2400  # only the part under the click
+
+
+def test_a_draft_saved_since_counts_for_more(interactive: InteractiveSegmenter, clock: Clock) -> None:
+    whole = interactive.answer(task(), PROJECT, typed("1"))
+    interactive.answer(task(), PROJECT, clicks("Finer", (0.1, 0.1)))  # and rejected
+    rejected = draft(whole, NOON + timedelta(seconds=1))
+    again = interactive.answer(task(drafts=[rejected]), PROJECT, clicks("Finer", (0.1, 0.1), start=7))
+    assert sum(areas(again)) == 2400
+
+
+@pytest.mark.parametrize("passed", [timedelta(minutes=1), timedelta(days=-365)])
+def test_long_after_a_turn_or_before_it_by_the_clock_the_screen_is_what_the_documents_say(
+    interactive: InteractiveSegmenter, predictor: Predictor, clock: Clock, passed: timedelta
+) -> None:
+    interactive.answer(task(), PROJECT, typed("1"))
+    clock.now += passed
+    predictions = [each.as_json() for each in predictor.predict(task(), PROJECT)]
+    answer = interactive.answer(task(predictions=predictions[::-1]), PROJECT, clicks("Coarser", (0.1, 0.1)))
+    default = {region["id"] for region in predictions[-1]["result"]}
+    assert {*regions(answer), *gone(answer)} < default
+    assert (len(regions(answer)), len(gone(answer))) == (1, 1)
+
+
+def test_merge_folds_what_was_clicked_on(interactive: InteractiveSegmenter) -> None:
+    four = interactive.answer(task(), PROJECT, typed("4"))
+    first = interactive.answer(task(), PROJECT, clicks("Merge", (0.1, 0.1)))
+    assert (regions(first), said(first)) == ({}, "→ Merge: click on another region to merge it with the first")
+    both = interactive.answer(task(), PROJECT, clicks("Merge", (0.1, 0.1), (0.9, 0.9)))
+    assert areas(both) == about(1200)
+    assert len(gone(both)) == 1
+    assert {*regions(both), *gone(both)} < {*regions(four)}
+
+
+def test_what_was_done_stays_done_when_a_click_leads_nowhere(interactive: InteractiveSegmenter) -> None:
+    answer = interactive.answer(task(), PROJECT, clicks("Coarser", *[(0.1, 0.1)] * 9))
+    assert areas(answer) == [2400]
+    assert said(answer) == "→ Coarser: this region cannot be made any coarser"
+
+
+def test_a_box_is_segmented_by_itself(interactive: InteractiveSegmenter) -> None:
+    value = {"x": 25, "y": 25, "width": 50, "height": 50, "rectanglelabels": ["Re-segment"]}
+    answer = interactive.answer(task(), PROJECT, {"result": [{"id": "b", "type": "rectanglelabels", "value": value}]})
+    assert sum(areas(answer)) == 20 * 30
+    assert len(regions(answer)) >= 4
+    assert said(answer) == "→ Re-segment at 4"
+
+
+def test_labels_are_followed_whatever_their_case(interactive: InteractiveSegmenter) -> None:
+    interactive.answer(task(), PROJECT, typed("1"))
+    assert len(regions(interactive.answer(task(), PROJECT, clicks("FINER", (0.1, 0.1))))) == 2
+
+
+def test_only_so_many_exchanges_are_remembered(interactive: InteractiveSegmenter) -> None:
+    for number in range(70):
+        interactive.answer(replace(task(), id=number), PROJECT, typed("1"))
+    old, new = (
+        areas(interactive.answer(replace(task(), id=number), PROJECT, clicks("Select", (0.1, 0.1))))
+        for number in (0, 69)
+    )
+    assert old == about(600)
+    assert new == about(2400)
