@@ -27,7 +27,7 @@ import numpy as np
 from label_studio_sdk.converter import brush
 from PIL import Image
 
-from benchmarks.images import image_host, jpeg
+from benchmarks.scenes import image_host, jpeg
 from benchmarks.processes import descendants
 from benchmarks.responsiveness import free_port, wait_until_up
 from benchmarks.team import ANNOTATED, Client, Gate, Record, Team, script, task_of, visit

@@ -52,7 +52,7 @@ def test_what_was_learned_is_shown_with_its_sources(folder: Path) -> None:
     assert document["learning"] is True
     lessons = document["lessons"]
     assert isinstance(lessons, list)
-    assert [(each["task"], each["labels"], each["undone"]) for each in lessons] == [
+    assert [(each["task"], each["labels"], each["disabled"]) for each in lessons] == [
         (1, ["Car"], False),
         (2, ["Car"], False),
     ]

@@ -75,7 +75,7 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     editor.submit()
     learned = wait_for("two lessons", lambda: (now := known(walkcut, project))["lessons"][1:] and now, LEARN_S)
     assert {each["task"] for each in learned["lessons"]} == set(tasks[:2])
-    taken = {each["task"]: each["taken"] for each in learned["lessons"]}
+    taken = {each["task"]: each["source_model_version"] for each in learned["lessons"]}
     assert taken == {tasks[0]: "", tasks[1]: newest(label_studio, tasks[1])["model_version"]}
     assert learned["granularity"].startswith("tau=")
     assert learned["labels"].keys() == {"Sky", "Meadow"}

@@ -39,7 +39,7 @@ def test_a_leaf_lies_in_a_mask_with_half_of_its_pixels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("granularity", "wanted", "unwanted", "chosen"),
+    ("granularity", "positive", "negative", "chosen"),
     [
         (Segments(2), [0], [], [0, 1]),
         (Segments(2), [0, 3], [], [0, 1, 2, 3]),

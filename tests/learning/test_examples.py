@@ -221,7 +221,7 @@ def grass_and_rock(number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return np.concatenate(windows), {"First": above, "Second": ~above}
 
 
-@pytest.mark.parametrize("image", [scene, pytest.param(grass_and_rock, marks=needs_photographs)])
+@pytest.mark.parametrize("make_example", [scene, pytest.param(grass_and_rock, marks=needs_photographs)])
 def test_five_annotated_images_label_the_next_ones(
     make_example: Callable[[int], tuple[np.ndarray, dict[str, np.ndarray]]],
 ) -> None:

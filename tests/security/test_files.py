@@ -55,8 +55,8 @@ def test_paths_that_name_no_file(root: Path, query: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["../secret", "../../secret", "/etc/passwd", "/dev/zero", "/proc/self/environ"])
-def test_links_that_lead_out(root: Path, control: str) -> None:
-    (root / "in" / "link").symlink_to(control)
+def test_links_that_lead_out(root: Path, target: str) -> None:
+    (root / "in" / "link").symlink_to(target)
     refused(root, "d=in/link", "lies outside|cannot be read")
 
 

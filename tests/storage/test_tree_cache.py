@@ -171,7 +171,7 @@ def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
     assert keys(tmp_path) == []
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "/proc/self/walkcut"])
+@pytest.mark.parametrize("crop", ["file", "file/below", "/proc/self/walkcut"])
 def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path, crop: str) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / crop

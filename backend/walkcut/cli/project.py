@@ -45,12 +45,12 @@ def show(project: int) -> None:
                     "task": lesson.task,
                     "annotation": lesson.annotation,
                     "updated_at": lesson.updated_at,
-                    "taken": lesson.source_model_version,
+                    "source_model_version": lesson.source_model_version,
                     "fits_best": max(
                         lesson.covering_scores, key=lambda name: lesson.covering_scores[name], default=None
                     ),
                     "labels": sorted({example.label for example in lesson.examples}),
-                    "undone": disabled,
+                    "disabled": disabled,
                 }
                 for lesson, disabled in lessons
             ],
