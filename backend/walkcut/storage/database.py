@@ -97,9 +97,9 @@ LESSONS = Table(
     Column("annotation", BigInteger, primary_key=True, autoincrement=False),
     Column("task", BigInteger, nullable=False),
     Column("updated", DateTime(timezone=True), nullable=False),
-    Column("undone", Boolean, nullable=False),
+    Column("disabled", Boolean, nullable=False),
     Column("lesson", _Json, nullable=False),
-    Index("ix_lessons_revision", "project", "undone", "annotation", "updated"),  # lessons themselves are kilobytes
+    Index("ix_lessons_revision", "project", "disabled", "annotation", "updated"),  # lessons themselves are kilobytes
 )
 LESSON_LABELS = Table(
     "lesson_labels",

@@ -152,7 +152,7 @@ class ProjectStore:
             "task": new.task,
             "updated": new.updated,
             "lesson": new.lesson,
-            "undone": and_(old.disabled, new.updated == old.updated),
+            "disabled": and_(old.disabled, new.updated == old.updated),
         }
         keys, not_older = [old.project, old.annotation], new.updated >= old.updated
         keep = row.on_conflict_do_update(index_elements=keys, set_=values, where=not_older).returning(old.annotation)
