@@ -212,10 +212,10 @@ def test_deep_greys(dtype: str, kind: str, values: list[float], expected: list[i
         (b"%!PS-Adobe-3.0 EPSF-3.0", "no image that walkcut reads"),
         (b"P3\n16 16\n255\n" + b"0 " * 768, "no image that walkcut reads"),
         (b"RIFF\x10\0\0\0WAVEfmt ", "damaged"),
-        (encode(Image.fromarray(noise()), "PNG")[:-60], "damaged: .*truncated.*save it anew"),
-        (encode(plain("RGB", 0).resize((15, 99)), "PNG"), "15 x 99 pixels.*each side needs 16"),
+        (encode(Image.fromarray(noise()), "PNG")[:-60], "damaged: .*truncated.*save it and upload it again"),
+        (encode(plain("RGB", 0).resize((15, 99)), "PNG"), "15 x 99 pixels.*each side needs at least 16"),
         (encode(plain("RGB", 0).resize((1001, 1000)), "GIF"), "1001 x 1000 = 1001000.*WALKCUT_MAX_PIXELS"),
-        (encode(plain("LAB", 0), "TIFF"), "of mode LAB. Convert"),
+        (encode(plain("LAB", 0), "TIFF"), "colour mode LAB. Convert"),
     ],
 )
 def test_what_is_no_image_is_refused_with_a_remedy(data: bytes, message: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from walkcut.errors import ImageFetchError, SettingsError
 from walkcut.images import FetchPolicy, LabelStudioAccess
-from walkcut.images.policy import Origin, origin
+from walkcut.images.policy import Origin, parse_origin
 from walkcut.images.references import label_studio_path, read_data_url, read_local_file, web_address
 
 ROOT_SITE = LabelStudioAccess("http://ls:8080", "secret", aliases=("http://localhost:8080",))
@@ -23,7 +23,7 @@ CLOUD = base64.urlsafe_b64encode(b"s3://b/a b?.jpg").decode()
     ],
 )
 def test_origin(url: str, expected: Origin) -> None:
-    assert origin(url) == expected
+    assert parse_origin(url) == expected
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "file:///etc/passwd", "http:///x", "http://h:99999", "http://u:p@h", ""])
@@ -118,7 +118,7 @@ def test_web_address(reference: str, path: str | None, access: LabelStudioAccess
     ["", " ", "a.jpg", "../a.jpg", "/etc/passwd", "file:///etc/passwd", "ftp://h/a.jpg", "s3s://b/a", "C:\\a"],
 )
 def test_other_references_are_refused(reference: str) -> None:
-    with pytest.raises(ImageFetchError, match=r"no reference that walkcut follows. Accepted are http.*data:.*s3://"):
+    with pytest.raises(ImageFetchError, match=r"does not follow references of this kind. Accepted are http.*data:.*s3://"):
         web_address(reference, label_studio_path(reference, ROOT_SITE), 7, ROOT_SITE)
 
 
@@ -160,8 +160,8 @@ def test_local_files(local_files: FetchPolicy, name: str) -> None:
         ("circle.jpg", "cannot be read"),
         ("missing.jpg", "cannot be read.*WALKCUT_LOCAL_FILES_ROOT"),
         ("a%00b", "cannot be read"),
-        ("", "is no file"),
-        ("my set", "is no file"),
+        ("", "is not a file"),
+        ("my set", "is not a file"),
         ("large.jpg", "more than 100 bytes"),
     ],
 )

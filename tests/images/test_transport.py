@@ -10,7 +10,8 @@ import pytest
 from tests.builders.http_site import Site, reply, serving
 from walkcut.errors import ImageFetchError
 from walkcut.images import Fetcher, FetchPolicy
-from walkcut.images.transport import Address, Deadline, is_public, resolve_host
+from walkcut.images.address_policy import Address, is_public, resolve_host
+from walkcut.images.transport import Deadline
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 

@@ -310,8 +310,8 @@ REFERENCES = [
     b"data:image/png;base64,aGVsbG8=", b"/x/data/local-files?d=%2e%2e%2f%00&d=b", b"//h/a", b"azure-blob://a/b c",
 ]  # fmt: skip
 ANSWERS = [
-    b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nimage",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\npic\r\n4;x=y\r\nture\r\n0\r\nX: y\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nimage",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nim\r\n3;x=y\r\nage\r\n0\r\nX: y\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nContent-Encoding: identity\r\n\r\nimage",
     b"HTTP/1.1 302 Found\r\nLocation: /a\r\n b\r\nLocation: http://[\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",

@@ -13,7 +13,7 @@ import pytest
 from tests.builders.http_site import Site, redirect, reply
 from walkcut.errors import ImageFetchError
 from walkcut.images import Fetcher, FetchPolicy, ImageLoader, LabelStudioAccess
-from walkcut.images.transport import Address, is_metadata, is_public
+from walkcut.images.address_policy import Address, is_metadata, is_public
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 UPLOAD = "/data/upload/1/a.jpg"
