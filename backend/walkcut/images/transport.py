@@ -20,7 +20,7 @@ import httpcore
 
 from walkcut.errors import ImageFetchError
 from walkcut.images.address_policy import Address, AddressPolicy
-from walkcut.images.policy import DEFAULT_PORTS, FetchPolicy, parse_origin
+from walkcut.images.policy import DEFAULT_PORTS, FetchPolicy, Origin, parse_origin
 
 _MAX_HEADERS: Final = 100
 _MAX_HEAD_BYTES: Final = 65536
@@ -87,11 +87,11 @@ class Transport:
             ImageFetchError: the host's address is not allowed, or the body is too large or compressed.
             OSError, httpcore.ProtocolError, ValueError: the network, the server or the URL is at fault.
         """
-        url = _http_url(request.url)
+        origin = parse_origin(request.url)
+        url = _http_url(origin, request.url)
         defaults = {"Host": _host_header(url), "User-Agent": "walkcut", "Accept-Encoding": "identity"}
         headers = {**defaults, "Connection": "close", **request.headers}
-        addresses = self._addresses.allowed_addresses(parse_origin(request.url))
-        backend = _PinnedBackend(addresses, deadline, self._tls)
+        backend = _PinnedBackend(self._addresses.allowed_addresses(origin), deadline, self._tls)
         timeouts = {"timeout": {"connect": self._policy.connect_timeout}}
         # httpcore alters its TLS context at each connection, so `_tls`, which threads share, stays with the backend.
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -106,8 +106,8 @@ class Transport:
             return Response(response.status, _header(response, b"location"), body)
 
     def _body(self, response: httpcore.Response) -> bytes:
-        encoding = _header(response, b"content-encoding") or "identity"
-        if encoding != "identity":
+        encoding = _header(response, b"content-encoding")
+        if encoding not in (None, "identity"):
             raise ImageFetchError(f"its host sends it compressed ({encoding}). Store the image without {encoding}.")
         self._policy.check_bytes(int(_header(response, b"content-length") or 0))
         body = bytearray()
@@ -117,8 +117,8 @@ class Transport:
         return bytes(body)
 
 
-def _http_url(url: str) -> httpcore.URL:
-    origin, parts = parse_origin(url), urlsplit(url)
+def _http_url(origin: Origin, url: str) -> httpcore.URL:
+    parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = origin.host.encode("idna")
     return httpcore.URL(scheme=origin.scheme, host=host, port=origin.port, target=quote(target, _URL_CHARACTERS))
