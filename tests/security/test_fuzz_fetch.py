@@ -43,7 +43,7 @@ def fetch(value: object) -> None:
 
 
 def respond(data: bytes) -> bytes:
-    """Fetch from a server that sends these bytes, whatever it is asked."""
+    """Fetch from a server that answers every request with these bytes."""
     with ExitStack() as sockets:
 
         def connect(*_: object) -> socket.socket:
