@@ -73,12 +73,14 @@ def test_headers_are_not_logged(site: Site, caplog: pytest.LogCaptureFixture) ->
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A PEM file with a self-signed certificate for images.example and its key."""
+    """A PEM file with a self-signed certificate for images.example and ::1, and its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs openssl to make a certificate")
     pem, name = tmp_path / "both.pem", "images.example"
-    command = f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -addext subjectAltName=DNS:{name}"
+    command = (
+        f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -addext subjectAltName=DNS:{name},IP:::1"
+    )
     subprocess.run([*command.split(), "-keyout", tmp_path / "key", "-out", pem], check=True, capture_output=True)
     pem.write_bytes(pem.read_bytes() + (tmp_path / "key").read_bytes())
     return pem
@@ -100,7 +102,8 @@ def test_certificates_are_checked_against_the_name_not_the_address(secure_site: 
     secure_site.routes["/a.jpg"] = reply(body=b"image")
     policy = FetchPolicy(allow_private_hosts=True, ca_bundle=certificate)
     fetcher = Fetcher(policy, None, resolve=FixedResolver("127.0.0.1"))
-    assert fetcher.fetch(f"https://images.example:{secure_site.server_port}/a.jpg") == b"image"
+    for host in ("images.example", "[::1]"):
+        assert fetcher.fetch(f"https://{host}:{secure_site.server_port}/a.jpg") == b"image"
     with pytest.raises(ImageFetchError, match=r"certificate of other.example.* is not trusted.*WALKCUT_CA_BUNDLE"):
         fetcher.fetch(f"https://other.example:{secure_site.server_port}/a.jpg")
     with pytest.raises(ImageFetchError, match="is not trusted"):

@@ -17,7 +17,7 @@ from walkcut.images.address_policy import AddressPolicy, Resolver, resolve_host
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, is_token, parse_origin, redacted_reason
 from walkcut.images.redact import redact
 from walkcut.images.tokens import TokenAuth
-from walkcut.images.transport import Deadline, Request, Response, Transport
+from walkcut.images.transport import Deadline, Response, Transport
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _UNAUTHORISED: Final = (401, 403)
@@ -122,22 +122,21 @@ class Fetcher:
     def _get(self, url: str, deadline: Deadline) -> Response:
         """Request a URL: with the token for files of Label Studio, and once more with a new one if it is refused."""
         if self._auth is None or self._access is None or not self._access.serves_files_at(url):
-            return self._transport.send(Request(url), deadline)
+            return self._transport.send(url, deadline, {})
         header = self._auth.header(deadline)
-        response = self._transport.send(Request(url, {"Authorization": header}), deadline)
+        response = self._transport.send(url, deadline, {"Authorization": header})
         if response.status != http.HTTPStatus.UNAUTHORIZED:
             return response
         renewed = self._auth.header(deadline, refused=header)
         if renewed == header:
             return response
-        return self._transport.send(Request(url, {"Authorization": renewed}), deadline)
+        return self._transport.send(url, deadline, {"Authorization": renewed})
 
     def _new_access_token(self, access: LabelStudioAccess, deadline: Deadline) -> str:
         """Exchange a personal access token for an access token, at Label Studio's `/api/token/refresh/`."""
         url = f"{access.url.rstrip('/')}/api/token/refresh/"
         body = json.dumps({"refresh": access.token}).encode()
-        headers = {"Content-Type": "application/json"}
-        response = self._transport.send(Request(url, headers, "POST", body), deadline)
+        response = self._transport.send(url, deadline, {"Content-Type": "application/json"}, body)
         if response.status != http.HTTPStatus.OK:
             raise self._refusal(url, response)
         try:

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from walkcut.errors import ImageFetchError, SettingsError
 from walkcut.images.redact import redact
 
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_PORTS: Final = {"http": 80, "https": 443}
 _FILE_PATHS: Final = ("/data/", "/storage-data/", "/tasks/", "/projects/")  # where Label Studio serves files
 
 
@@ -28,7 +28,7 @@ def parse_origin(url: str) -> Origin:
         ValueError: another scheme, no host or an unprintable one, a port out of range, or a user name or password.
     """
     parts = urlsplit(url)
-    if parts.scheme not in DEFAULT_PORTS:
+    if parts.scheme not in _PORTS:
         raise ValueError(f"scheme {parts.scheme!r} is neither http nor https")
     if "@" in parts.netloc:
         raise ValueError("user names and passwords in URLs are not used")
@@ -36,7 +36,7 @@ def parse_origin(url: str) -> Origin:
         raise ValueError("it names no host")
     if not parts.hostname.isprintable():
         raise ValueError("its host has unprintable characters")
-    return Origin(parts.scheme, parts.hostname, DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port)
+    return Origin(parts.scheme, parts.hostname, _PORTS[parts.scheme] if parts.port is None else parts.port)
 
 
 def redacted_reason(error: ValueError) -> str:

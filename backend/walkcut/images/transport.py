@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -20,8 +20,9 @@ import httpcore
 
 from walkcut.errors import ImageFetchError
 from walkcut.images.address_policy import Address, AddressPolicy
-from walkcut.images.policy import DEFAULT_PORTS, FetchPolicy, Origin, parse_origin
+from walkcut.images.policy import FetchPolicy, parse_origin
 
+_HEADERS: Final = {"User-Agent": "walkcut", "Accept-Encoding": "identity", "Connection": "close"}
 _MAX_HEADERS: Final = 100
 _MAX_HEAD_BYTES: Final = 65536
 _URL_CHARACTERS: Final = "%/:=&?~#+!$,;'@()*[]"  # kept unquoted beside letters and digits, and so is an existing %20
@@ -54,16 +55,6 @@ class Deadline:
 
 
 @dataclass(frozen=True)
-class Request:
-    """An HTTP request; headers and body may hold a token, so they are not printed."""
-
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    method: str = "GET"
-    body: bytes | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
 class Response:
     """An HTTP response; the body is read for status 200 only."""
 
@@ -80,30 +71,25 @@ class Transport:
         self._addresses = addresses
         self._tls = ssl.create_default_context(cafile=policy.ca_bundle or certifi.where())
 
-    def send(self, request: Request, deadline: Deadline) -> Response:
-        """Send a request and read the response, without following redirects.
+    def send(self, url: str, deadline: Deadline, headers: Mapping[str, str], body: bytes | None = None) -> Response:
+        """Send a GET request, or POST if there is a body, and read the response without following redirects.
 
         Raises:
             ImageFetchError: the host's address is not allowed, or the body is too large or compressed.
             OSError, httpcore.ProtocolError, ValueError: the network, the server or the URL is at fault.
         """
-        origin = parse_origin(request.url)
-        url = _http_url(origin, request.url)
-        defaults = {"Host": _host_header(url), "User-Agent": "walkcut", "Accept-Encoding": "identity"}
-        headers = {**defaults, "Connection": "close", **request.headers}
-        backend = _PinnedBackend(self._addresses.allowed_addresses(origin), deadline, self._tls)
+        target, addresses = _http_url(url), self._addresses.allowed_addresses(parse_origin(url))
+        method, lines = "GET" if body is None else "POST", [*_HEADERS.items(), *headers.items()]
         timeouts = {"timeout": {"connect": self._policy.connect_timeout}}
         # httpcore alters its TLS context at each connection, so `_tls`, which threads share, stays with the backend.
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls, backend = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), _PinnedBackend(addresses, deadline, self._tls)
         with (
-            httpcore.HTTPConnection(url.origin, tls, network_backend=backend) as connection,
-            connection.stream(
-                request.method, url, headers=headers, content=request.body, extensions=timeouts
-            ) as response,
+            httpcore.HTTPConnection(target.origin, tls, network_backend=backend) as connection,
+            connection.stream(method, target, headers=lines, content=body, extensions=timeouts) as response,
         ):
             _check_head(response)
-            body = self._body(response) if response.status == http.HTTPStatus.OK else b""
-            return Response(response.status, _header(response, b"location"), body)
+            data = self._body(response) if response.status == http.HTTPStatus.OK else b""
+            return Response(response.status, _header(response, b"location"), data)
 
     def _body(self, response: httpcore.Response) -> bytes:
         encoding = _header(response, b"content-encoding")
@@ -117,18 +103,11 @@ class Transport:
         return bytes(body)
 
 
-def _http_url(origin: Origin, url: str) -> httpcore.URL:
-    parts = urlsplit(url)
+def _http_url(url: str) -> httpcore.URL:
+    origin, parts = parse_origin(url), urlsplit(url)
+    host = f"[{origin.host}]".encode() if ":" in origin.host else origin.host.encode("idna")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    host = origin.host.encode("idna")
     return httpcore.URL(scheme=origin.scheme, host=host, port=origin.port, target=quote(target, _URL_CHARACTERS))
-
-
-def _host_header(url: httpcore.URL) -> str:
-    """Return host and port (RFC 9110, section 7.2): httpcore's own header would leave IPv6 without brackets."""
-    host = url.host.decode()
-    host = f"[{host}]" if ":" in host else host
-    return host if url.port == DEFAULT_PORTS[url.scheme.decode()] else f"{host}:{url.port}"
 
 
 def _header(response: httpcore.Response, name: bytes) -> str | None:
@@ -198,5 +177,6 @@ class _TimedStream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         """Check the certificate against the host's name, although the connection is to an address."""
         self._set_timeout(timeout)
-        secured = self._tls.wrap_socket(self._socket, server_hostname=server_hostname)
+        name = server_hostname.strip("[]") if server_hostname else None  # of IPv6 without brackets
+        secured = self._tls.wrap_socket(self._socket, server_hostname=name)
         return _TimedStream(secured, self._deadline, self._tls)
