@@ -80,7 +80,7 @@ class AddressPolicy:
         is_configured = origin == self._trusted or self._policy.allows(origin)
         if self._policy.only_allowed_hosts and not is_configured:
             raise ImageFetchError(
-                f"{origin.host!r} is not among the hosts that images may come from: add it to WALKCUT_ALLOWED_HOSTS."
+                f"{origin.host!r} is not among the hosts that images may come from: name it in WALKCUT_ALLOWED_HOSTS."
             )
         addresses = self._resolve(origin.host, origin.port)[:_MAX_ADDRESSES]
         if not is_configured:
@@ -92,10 +92,10 @@ class AddressPolicy:
         if is_metadata(address):
             raise ImageFetchError(
                 f"{origin.host}:{origin.port} is at {address}, where clouds keep their machines' credentials. "
-                "If this host serves images all the same, add it to WALKCUT_ALLOWED_HOSTS."
+                "If this host serves images all the same, name it in WALKCUT_ALLOWED_HOSTS."
             )
         if not (self._policy.allow_private_hosts or is_public(address)):
             raise ImageFetchError(
                 f"{origin.host}:{origin.port} is at {address}, which is no public address. To fetch images from this "
-                "host, add it to WALKCUT_ALLOWED_HOSTS; WALKCUT_ALLOW_PRIVATE_HOSTS=true allows all private hosts."
+                "host, name it in WALKCUT_ALLOWED_HOSTS; WALKCUT_ALLOW_PRIVATE_HOSTS=true allows all private hosts."
             )
