@@ -11,7 +11,7 @@ from tests.builders.bulk import CONTROL, done, make_image, plan_for, quick_segme
 from tests.builders.held_studio import HeldStudio
 from walkcut.bulk import sinks
 from walkcut.bulk.checkpoint import ItemFailure, ItemResult, Outcome, open_checkpoint
-from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction, Segment
+from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
 from walkcut.bulk.runner import fingerprint, run
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat, is_replaceable, merge_predictions
 from walkcut.bulk.sources.scan import project_items
@@ -221,7 +221,7 @@ def test_images_are_put_together_as_the_backend_does() -> None:
             ItemPrediction(
                 Item("a", "a", task.data, 5, place),
                 (2, 2),
-                [RegionPrediction("v", [Segment(each.mask, each.label, each.score, each.notes) for each in half])],
+                [RegionPrediction("v", half)],
             )
         )
         for place, half in enumerate(halves)

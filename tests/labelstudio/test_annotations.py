@@ -9,8 +9,8 @@ from skimage import draw
 
 from walkcut.errors import BrushError, RequestError, SettingsError
 from walkcut.labelstudio import (
-    AnnotatedRegion,
     BrushControl,
+    Region,
     annotated_image_names,
     annotated_regions,
     brush,
@@ -194,13 +194,13 @@ def test_a_rectangle_far_off_is_no_region() -> None:
 def test_small_regions_lie_on_large_ones_and_later_ones_on_earlier_ones() -> None:
     masks = np.zeros((4, 1, 6), bool)
     masks[0, 0, 1:3] = masks[1, 0, :5] = masks[2, 0, 2:4] = True
-    numbers = label_map([AnnotatedRegion("", "Car", mask) for mask in masks], (1, 6))
+    numbers = label_map([Region(mask, "Car") for mask in masks], (1, 6))
     assert (numbers.tolist(), numbers.dtype) == ([[2, 1, 3, 3, 2, 0]], np.uint16)
 
 
 def test_numbers_of_regions_end_with_16_bits() -> None:
     with pytest.raises(RequestError, match="65536 regions are more than 65535: annotate fewer"):
-        label_map([AnnotatedRegion("", "Car", np.ones((1, 1), bool))] * 65536, (1, 1))
+        label_map([Region(np.ones((1, 1), bool), "Car")] * 65536, (1, 1))
 
 
 def annotation(number: int, *, task: int = 1, updated: str = "", cancelled: bool = False) -> dict[str, Any]:
