@@ -75,7 +75,7 @@ def merge(
         regions: Sequence[Region] = ()
         numbers: Integer[np.ndarray, "y x"] = LabelImage(annotation).read()
     else:
-        result = select_annotation(_read_json(annotation), task=task, annotation=annotation_id)
+        result = select_annotation(_read_json(annotation), task_id=task, annotation_id=annotation_id)
         regions = annotated_regions(result, _one_image(result, image), cut.size, strict=True)
         numbers = label_map(regions, cut.size)
     segments, _ = tree_segments(cut, granularity)
