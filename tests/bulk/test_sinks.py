@@ -45,7 +45,7 @@ def into_studio(
     controls = plan.project.controls
     with open_checkpoint(out, fingerprint(plan), retry_failed=retry_failed) as checkpoint:
         sink = LabelStudioSink(checkpoint, studio, "3", plan.project, plan.versions, replacing=replacing)
-        items = project_items(studio.unannotated("3"), controls, plan.versions)
+        items = project_items(studio.unannotated_tasks("3"), controls, plan.versions)
         run(items, lambda jobs: of_files(plan, out, jobs), checkpoint, sink)
         return checkpoint.done
 
@@ -168,8 +168,8 @@ def test_a_image_that_failed_is_tried_again_on_request(tmp_path: Path, plan: Pla
 class Shrinking(HeldStudio):
     """Loses a task after it was listed."""
 
-    def unannotated(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
-        yield from list(super().unannotated(project))
+    def unannotated_tasks(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+        yield from list(super().unannotated_tasks(project))
         self.tasks.pop(1)
 
 

@@ -156,8 +156,16 @@ def test_all_controls_of_a_image_can_be_read_and_all_images() -> None:
 
 
 BROKEN = [
-    (masked(original_width=9), RequestError, "r1 was not drawn on an image of 10×8 pixels: use the annotation of this image"),
-    (masked(image_rotation=90), RequestError, "region r1 was drawn on an image rotated in Label Studio: rotate the file and"),
+    (
+        masked(original_width=9),
+        RequestError,
+        "r1 was not drawn on an image of 10×8 pixels: use the annotation of this image",
+    ),
+    (
+        masked(image_rotation=90),
+        RequestError,
+        "region r1 was drawn on an image rotated in Label Studio: rotate the file and",
+    ),
     (item("brushlabels", rle=brush.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
     (item("brushlabels", rle=brush.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),
     (item("brushlabels", rle=[0.5] * 20), BrushError, "needs a run-length code that is a list of bytes"),
@@ -223,7 +231,9 @@ EXPORT: list[Any] = [
 def test_the_newest_annotation_counts_or_the_one_that_was_chosen(
     document: object, task: int | None, number: int | None, found: int
 ) -> None:
-    assert select_annotation(json.loads(json.dumps(document)), task_id=task, annotation_id=number) == [f"result {found}"]
+    assert select_annotation(json.loads(json.dumps(document)), task_id=task, annotation_id=number) == [
+        f"result {found}"
+    ]
 
 
 @pytest.mark.parametrize(
