@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.labelstudio.test_annotations import masked
+from tests.builders.annotations import masked
 from tests.security.test_fuzz import ANY, mutated
 from tests.serving.test_app import IMAGE, SETUP, Backend, predict_body, running, typed_line
 from walkcut.errors import WalkcutError
