@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from tests.builders.annotations import CONTROL, SIZE, masked
 from tests.builders.fuzzing import JSON, Parser, as_text, mutated
-from tests.labelstudio.test_annotations import CONTROL, SIZE, masked
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.errors import (
     BrushError,

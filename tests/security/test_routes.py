@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.builders.annotations import masked
 from tests.builders.fuzzing import JSON, mutated
-from tests.labelstudio.test_annotations import masked
 from tests.serving.test_app import IMAGE, SETUP, Backend, predict_body, running, typed_line
 from walkcut.errors import WalkcutError
 from walkcut.inference.factory import trusts_callers

@@ -1,7 +1,6 @@
 """Image references -> bytes: from the reference itself, from disk, from Label Studio or from the web."""
 
 import http
-import json
 import ssl
 import time
 from collections.abc import Callable
@@ -11,13 +10,13 @@ from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
-from walkcut.errors import ImageFetchError
+from walkcut.errors import ImageFetchError, TokenExchangeError
 from walkcut.images import references
 from walkcut.images.address_policy import AddressPolicy, Resolver, resolve_host
-from walkcut.images.policy import FetchPolicy, LabelStudioAccess, is_token, parse_origin, redacted_reason
+from walkcut.images.policy import FetchPolicy, LabelStudioAccess, parse_origin, redacted_reason
 from walkcut.images.redact import redact
-from walkcut.images.tokens import TokenAuth
-from walkcut.images.transport import Deadline, Response, Transport
+from walkcut.images.tokens import TokenAuth, exchange_token
+from walkcut.images.transport import Deadline, Request, Response, Transport
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _UNAUTHORISED: Final = (401, 403)
@@ -57,7 +56,7 @@ class Fetcher:
         self._transport = Transport(policy, AddressPolicy(policy, self._label_studio, resolve))
         self._auth: TokenAuth | None = None
         if access and access.token:
-            self._auth = TokenAuth(access.token, partial(self._new_access_token, access), clock)
+            self._auth = TokenAuth(access.token, partial(exchange_token, access, self._transport.send), clock)
 
     def fetch(self, reference: object, task_id: int | None = None) -> bytes:
         """Fetch the bytes that a value of task data refers to; files of cloud storages need the task's id.
@@ -103,6 +102,8 @@ class Fetcher:
         host = urlsplit(url).netloc.rpartition("@")[2]
         try:
             return self._get(url, deadline)
+        except TokenExchangeError as error:
+            raise self._exchange_failure(error) from error
         except TimeoutError as error:
             raise ImageFetchError(
                 f"{host} took longer than {self._policy.connect_timeout:g} s to connect to or "
@@ -122,30 +123,23 @@ class Fetcher:
     def _get(self, url: str, deadline: Deadline) -> Response:
         """Request a URL: with the token for files of Label Studio, and once more with a new one if it is refused."""
         if self._auth is None or self._access is None or not self._access.serves_files_at(url):
-            return self._transport.send(url, deadline, {})
+            return self._transport.send(Request(url), deadline)
         header = self._auth.header(deadline)
-        response = self._transport.send(url, deadline, {"Authorization": header})
+        response = self._transport.send(Request(url, {"Authorization": header}), deadline)
         if response.status != http.HTTPStatus.UNAUTHORIZED:
             return response
         renewed = self._auth.header(deadline, refused=header)
         if renewed == header:
             return response
-        return self._transport.send(url, deadline, {"Authorization": renewed})
+        return self._transport.send(Request(url, {"Authorization": renewed}), deadline)
 
-    def _new_access_token(self, access: LabelStudioAccess, deadline: Deadline) -> str:
-        """Exchange a personal access token for an access token, at Label Studio's `/api/token/refresh/`."""
-        url = f"{access.url.rstrip('/')}/api/token/refresh/"
-        body = json.dumps({"refresh": access.token}).encode()
-        response = self._transport.send(url, deadline, {"Content-Type": "application/json"}, body)
-        if response.status != http.HTTPStatus.OK:
-            raise self._refusal(url, response)
-        try:
-            token = json.loads(response.body)["access"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            token = None
-        if not isinstance(token, str) or not is_token(token):
-            raise ImageFetchError(f"{redact(url)} gave no access token. Set LABEL_STUDIO_URL to a Label Studio's URL.")
-        return token
+    def _exchange_failure(self, error: TokenExchangeError) -> ImageFetchError:
+        """Return an error with the reason why a personal access token was not exchanged, and a remedy."""
+        if error.status == http.HTTPStatus.OK:
+            return ImageFetchError(
+                f"{redact(error.url)} gave no access token. Set LABEL_STUDIO_URL to a Label Studio's URL."
+            )
+        return self._refusal(error.url, Response(error.status, None, b""))
 
     def _refusal(self, url: str, response: Response) -> ImageFetchError:
         """Return an error with the server's status and a remedy."""

@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -55,6 +55,16 @@ class Deadline:
 
 
 @dataclass(frozen=True)
+class Request:
+    """An HTTP request; headers and body may hold a token, so they are not printed."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    method: str = "GET"
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Response:
     """An HTTP response; the body is read for status 200 only."""
 
@@ -71,25 +81,27 @@ class Transport:
         self._addresses = addresses
         self._tls = ssl.create_default_context(cafile=policy.ca_bundle or certifi.where())
 
-    def send(self, url: str, deadline: Deadline, headers: Mapping[str, str], body: bytes | None = None) -> Response:
-        """Send a GET request, or POST if there is a body, and read the response without following redirects.
+    def send(self, request: Request, deadline: Deadline) -> Response:
+        """Send a request and read the response, without following redirects.
 
         Raises:
             ImageFetchError: the host's address is not allowed, or the body is too large or compressed.
             OSError, httpcore.ProtocolError, ValueError: the network, the server or the URL is at fault.
         """
-        target, addresses = _http_url(url), self._addresses.allowed_addresses(parse_origin(url))
-        method, lines = "GET" if body is None else "POST", [*_HEADERS.items(), *headers.items()]
+        url, headers = _http_url(request.url), [*_HEADERS.items(), *request.headers.items()]
+        addresses = self._addresses.allowed_addresses(parse_origin(request.url))
         timeouts = {"timeout": {"connect": self._policy.connect_timeout}}
         # httpcore alters its TLS context at each connection, so `_tls`, which threads share, stays with the backend.
         tls, backend = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), _PinnedBackend(addresses, deadline, self._tls)
         with (
-            httpcore.HTTPConnection(target.origin, tls, network_backend=backend) as connection,
-            connection.stream(method, target, headers=lines, content=body, extensions=timeouts) as response,
+            httpcore.HTTPConnection(url.origin, tls, network_backend=backend) as connection,
+            connection.stream(
+                request.method, url, headers=headers, content=request.body, extensions=timeouts
+            ) as response,
         ):
             _check_head(response)
-            data = self._body(response) if response.status == http.HTTPStatus.OK else b""
-            return Response(response.status, _header(response, b"location"), data)
+            body = self._body(response) if response.status == http.HTTPStatus.OK else b""
+            return Response(response.status, _header(response, b"location"), body)
 
     def _body(self, response: httpcore.Response) -> bytes:
         encoding = _header(response, b"content-encoding")
