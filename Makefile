@@ -62,8 +62,9 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[test]"
 	touch $@
 
-$(VENV)/.docs-installed: $(VENV)/.installed
-	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+$(VENV)/.docs-installed: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt zensical
 	touch $@
 
 $(VENV)/.hadolint: $(VENV)/.installed
