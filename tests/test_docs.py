@@ -137,6 +137,12 @@ def test_make_targets_exist(page: Path) -> None:
 
 
 @usage_page
+def test_benchmarks_exist(page: Path) -> None:
+    for name in re.findall(r"python -m benchmarks\.(\w+)", TEXT[page]):
+        assert (ROOT / "benchmarks" / f"{name}.py").exists(), name
+
+
+@usage_page
 def test_extras_exist(page: Path) -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     section = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
