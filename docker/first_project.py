@@ -1,4 +1,4 @@
-"""Create the first project of a new Label Studio, with walkcut connected and a sample task."""
+"""Make the first project of a new Label Studio, with walkcut attached and a sample task."""
 
 import json
 import logging
@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def make_first_project(client: Any, backend: str, label_config: str, tasks: list[dict[str, object]]) -> bool:
-    """Create a project connected to the backend at this URL; return whether it was created: not if one exists.
+    """Make a project with the backend of this URL, and tell whether it was made: not where there are projects.
 
-    `client` is the SDK's `LabelStudio`. If connecting fails, the project is deleted again. Raises `ApiError`.
+    `client` is the SDK's `LabelStudio`. Without the backend no project is left behind. Raises `ApiError` with Label
+    Studio's reason.
     """
     if list(client.projects.list()):
         return False
@@ -35,27 +36,27 @@ def make_first_project(client: Any, backend: str, label_config: str, tasks: list
 
 
 def with_credentials(url: str, user: str, password: str) -> str:
-    """Return the URL with user name and password, if any: Label Studio's webhooks send those of the URL only."""
+    """The URL with user name and password, if any: Label Studio's webhooks send none that are not in it."""
     if not user and not password:
         return url
     return urlsplit(url)._replace(netloc=f"{quote(user, '')}:{quote(password, '')}@{urlsplit(url).netloc}").geturl()
 
 
 def main() -> None:
-    """Create the project in the Label Studio of the settings; the argument is the backend's URL."""
+    """Ask the Label Studio of the settings; the backend's URL is the argument."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    settings, url = read_settings(), sys.argv[1]
-    backend = with_credentials(url, settings.basic_auth_user, settings.basic_auth_pass)
+    settings, plain = read_settings(), sys.argv[1]
+    backend = with_credentials(plain, settings.basic_auth_user, settings.basic_auth_pass)
     label_config = (FILES / "walkcut.xml").read_text(encoding="utf-8")
     tasks = json.loads((FILES / "sample_task.json").read_text(encoding="utf-8"))
     client = LabelStudio(base_url=settings.label_studio_url, api_key=settings.label_studio_api_key)
     try:
-        created = make_first_project(client, backend, label_config, tasks)
-    except ApiError as error:
-        message = str(error.body).replace(backend, url)  # without the password
-        sys.exit(f"Label Studio did not create the first project ({error.status_code}): {message}")
-    log.info("created the first project" if created else "nothing to do: there is a project already")
+        made = make_first_project(client, backend, label_config, tasks)
+    except ApiError as error:  # it quotes the URL, with the password
+        said = str(error.body).replace(backend, plain)
+        sys.exit(f"Label Studio made no first project ({error.status_code}): {said}")
+    log.info("the first project is made" if made else "there are projects already: nothing to do")
 
 
 if __name__ == "__main__":
