@@ -23,7 +23,7 @@ def document(*regions: Region, **fields: object) -> dict[str, object]:
     return {"result": [brush_region(region, CONTROL, region.id) for region in regions], **fields}
 
 
-def task(number: int = 1, **documents: Sequence[dict[str, object]]) -> Task:
+def task(number: int = 1, /, **documents: Sequence[dict[str, object]]) -> Task:
     return Task(number, {"image": "a.jpg"}, **documents)
 
 
