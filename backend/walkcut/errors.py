@@ -82,17 +82,14 @@ class LabelStudioError(WalkcutError):
 
 
 class TokenExchangeError(LabelStudioError):
-    """Label Studio, at `url`, did not exchange a personal access token: it answered `status` and, if any, `detail`."""
+    """Label Studio, at `url`, refused to exchange a personal access token: with a `status` and perhaps a `detail`."""
 
     def __init__(self, url: str, status: int, detail: str) -> None:
-        super().__init__(url, status, detail)
-        self.url, self.status, self.detail = url, status, detail
-
-    def __str__(self) -> str:
-        return (
-            f"{self.url} answered {self.status}{self.detail and f' ({self.detail})'} to the personal access token: "
-            "set LABEL_STUDIO_API_KEY to one that is neither expired nor revoked, copied in full"
+        super().__init__(
+            f"{url} answered {status} ({detail or 'without a reason'}) to the personal access token: set "
+            "LABEL_STUDIO_API_KEY to one that is neither expired nor revoked, copied in full"
         )
+        self.url, self.status, self.detail = url, status, detail
 
 
 class LabelConfigError(WalkcutError):
