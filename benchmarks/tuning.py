@@ -50,7 +50,7 @@ def prepared(example: Example) -> ImageRequest:
     """An image's evidence and leaves."""
     image, truths = example.read()
     pixels = torch.from_numpy(np.ascontiguousarray(image))
-    contour, features = contour_features(ClassicalBackbone().extract(pixels, frozenset({"contour", "features"})))
+    contour, features = contour_features(ClassicalBackbone().extract(pixels, frozenset({"contour", "feature_map"})))
     leaves = watershed_leaves(contour)
     snapped = joint_bilateral_upsample(leaves, pixels)
     parts = [np.unique(truth, return_inverse=True)[1].reshape(truth.shape) for truth in truths]
@@ -61,7 +61,7 @@ def prepared(example: Example) -> ImageRequest:
 def covering_scores(image: ImageRequest, rule: MergeRule) -> Float64[np.ndarray, " g"]:
     """The covering at each of `TAUS`."""
     hierarchy = merge_leaves(image.leaves, image.contour, image.features.float(), rule=rule)
-    leaf_of, hierarchy = hierarchy.coarsened(min(hierarchy.leaves, _MOST_LEAVES))
+    leaf_of, hierarchy = hierarchy.coarsened(min(hierarchy.leaf_count, _MOST_LEAVES))
     # The last leaves may have lost all their pixels when they were snapped.
     tables = [coarsened(table, leaf_of[: table.shape[1]]) for table in image.tables]
     groups = [renumber(hierarchy.cluster_of(hierarchy.costs > tau)) for tau in TAUS]

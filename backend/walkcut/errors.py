@@ -8,7 +8,7 @@ Messages hold the offending value and the remedy, and are fit to be shown to a u
     │   ├── ImageFetchError    its bytes cannot be fetched, or may not be
     │   ├── ImageDecodeError   its bytes are no image that walkcut reads
     │   └── QuarantineError    it has ended the model's process more than once
-    ├── SegmentationError      evidence or numbers that no segmentation can be made of
+    ├── SegmentationError      features or numbers that cannot be segmented
     │   ├── GranularityError   a granularity that nobody understands
     │   └── TreeFileError      a file that is no cut tree
     ├── BrushError             a mask or run-length code out of the format

@@ -38,7 +38,7 @@ class Treacherous:
     def provides(self) -> frozenset[FeatureKind]:
         return self.inner.provides
 
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
+    def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
         marker = self.folder / "once"
         match image.shape[0]:
             case height if height == KILLED or (height == KILLED_ONCE and not marker.exists()):
@@ -53,7 +53,7 @@ class Treacherous:
                 raise SegmentationError("nothing to see in it")
             case height if height == TALKS:
                 logging.getLogger("treacherous").warning("what a %s image", "strange")
-        return self.inner.extract(image, parts)
+        return self.inner.extract(image, kinds)
 
 
 def load(folder: Path) -> Segmenter:

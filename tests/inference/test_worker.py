@@ -72,7 +72,7 @@ def test_trees_are_those_of_the_model_and_their_stages_are_measured(tmp_path: Pa
         assert (there.version, there.method, there.unavailable_reason) == (here.version, here.method, "")
         for each in (request(GOOD), part):
             assert there.segment(each) == here.segment(each)
-    for stage in ("decode", "evidence", "cut"):
+    for stage in ("decode", "features", "cut"):
         assert metrics.registry.get_sample_value("walkcut_stage_seconds_count", {"stage": stage})
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from tests.hierarchy.test_cut_tree import ROW
+from tests.builders.trees import ROW
 from walkcut.errors import ImageDecodeError, ImageFetchError, TreeFileError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.images import DecodeLimits, Fetcher, FetchPolicy, decode

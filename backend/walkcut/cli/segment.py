@@ -82,7 +82,7 @@ def _segment_one(
         (out / f"{path.stem}.tree.npz").write_bytes(tree.to_bytes())
     line: dict[str, Any] = {
         "image": str(path),
-        "segments": tree.segments(granularity),
+        "segments": tree.segment_count(granularity),
         "granularity": str(granularity),
         "seconds": round(time.perf_counter() - begin, 3),
     }

@@ -91,7 +91,7 @@ def measure_stages(segmenter: Segmenter, data: bytes, *, rounds: int) -> dict[st
             tree = segmenter.segment(image)
             with span("encode"):
                 labels = tree.labels(Level.AUTO)
-                for segment in range(tree.segments(Level.AUTO)):
+                for segment in range(tree.segment_count(Level.AUTO)):
                     brush.encode(labels == segment)
     counted = meters[1:]
     return {
@@ -106,11 +106,11 @@ def compare_with_reference(segmenter: Segmenter, data: bytes) -> Comparison:
     segmenter = published_form(segmenter)
     image = decode(data, DecodeLimits())
     pixels = torch.tensor(image, device=segmenter.device)
-    image_features = segmenter.backbone.extract(pixels, segmenter.preset.method.requires)
+    features = segmenter.backbone.extract(pixels, segmenter.preset.method.requires)
     begin = time.perf_counter()
-    ours = segmenter.preset.method.build_tree(image_features, pixels).labels(Level.AUTO).astype(np.int64)
+    ours = segmenter.preset.method.build_tree(features, pixels).labels(Level.AUTO).astype(np.int64)
     middle = time.perf_counter()
-    plain = _numbers(reference_labels(segmenter.preset.method, image_features, (image.shape[0], image.shape[1])))
+    plain = _numbers(reference_labels(segmenter.preset.method, features, (image.shape[0], image.shape[1])))
     end = time.perf_counter()
     return Comparison(middle - begin, end - middle, float((renumber(ours) == plain).mean()), int(ours.max()) + 1)
 

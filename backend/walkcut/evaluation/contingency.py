@@ -39,7 +39,7 @@ def contingency_table(
 def coarsened(table: Int64[np.ndarray, "t s"], groups: Integer[np.ndarray, " s"]) -> Int64[np.ndarray, "t g"]:
     """The table of coarser segments, where segment `i` becomes part of segment `groups[i]`.
 
-    A tree's levels need one table, that of its leaves: `coarsened(table, tree.groups(granularity))`.
+    A tree's levels need one table, that of its leaves: `coarsened(table, tree.segment_of(granularity))`.
     """
     coarse = np.zeros((len(table), int(groups.max()) + 1), np.int64)
     np.add.at(coarse.T, groups, table.T)

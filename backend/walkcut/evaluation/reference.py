@@ -23,20 +23,20 @@ _CHANNELS = 256  # of all pixels' features held at a time, so that any machine h
 _THRESHOLDS = 100  # where the papers name no number
 
 
-def reference_labels(method: Method, image_features: ImageFeatures, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
     """The segment of each pixel by the method's published form, cut as far as its rule says.
 
     Raises `TypeError` for methods that no paper tells: there are `NCut` on an affinity, `DiffCut` and `DiffSeg`.
     """
     match method:
         case NCut(affinity=("dot" | "cosine") as affinity, walk_steps=steps, rule=rule, thresholds=thresholds):
-            P, grid = reference_aggregate(image_features)
+            P, grid = reference_aggregate(features)
             F = _repeated_product(P, steps)
             unit = normalize(F, dim=1) if affinity == "cosine" else F
             segments = reference_partition(unit @ unit.T, rule, thresholds or _THRESHOLDS)
             return reference_assignment(F, segments, grid, size, normalised=True)
         case DiffCut(rule=rule, exponent=exponent, thresholds=thresholds):
-            unit = normalize(patch_features(image_features), dim=2)
+            unit = normalize(patch_features(features), dim=2)
             F, grid = unit.flatten(0, 1), (unit.shape[0], unit.shape[1])
             cosine = F @ F.T
             A = ((cosine - cosine.min()) / (cosine.max() - cosine.min())) ** exponent
@@ -44,7 +44,7 @@ def reference_labels(method: Method, image_features: ImageFeatures, size: tuple[
                 F, reference_partition(A, rule, thresholds or _THRESHOLDS), grid, size, normalised=False
             )
         case DiffSeg(refine=False):
-            P, grid = reference_aggregate(image_features)
+            P, grid = reference_aggregate(features)
             proposals = reference_merging(P, anchor_points(grid, method.anchors), method)
             return interpolate(proposals.unflatten(1, grid)[None], size=size, mode="bilinear", align_corners=False)[
                 0
@@ -53,12 +53,12 @@ def reference_labels(method: Method, image_features: ImageFeatures, size: tuple[
             raise TypeError(f"no paper tells {method}")
 
 
-def reference_aggregate(image_features: ImageFeatures) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
+def reference_aggregate(features: ImageFeatures) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
     """The four-dimensional tensors of all levels on the finest grid, weighted by their sides (DiffSeg Eq. 2-3)."""
-    grid = max((level.grid for level in image_features.maps), key=lambda sides: sides[0] * sides[1])
-    sides = [(height * width) ** 0.5 for height, width in (level.grid for level in image_features.maps)]
-    total = torch.zeros(*grid, *grid, device=image_features.maps[0].weights.device)
-    for side, level in zip(sides, image_features.maps, strict=True):
+    grid = max((level.grid for level in features.attention_maps), key=lambda sides: sides[0] * sides[1])
+    sides = [(height * width) ** 0.5 for height, width in (level.grid for level in features.attention_maps)]
+    total = torch.zeros(*grid, *grid, device=features.attention_maps[0].weights.device)
+    for side, level in zip(sides, features.attention_maps, strict=True):
         height, width = level.grid
         S = level.weights.reshape(height, width, height, width)
         targets = interpolate(S.flatten(0, 1)[:, None], size=grid, mode="bilinear", align_corners=False)

@@ -23,10 +23,10 @@ def resolve_granularity_commands(lines: Sequence[str], tree: CutTree, default: G
 
 def _apply_command(line: str, tree: CutTree, before: Granularity) -> Granularity:
     """The granularity after one typed line."""
-    now = tree.segments(before)
+    now = tree.segment_count(before)
     match line.strip().lower():
         case "finer":
-            return Segments(min(max(round(now * 3 / 2), now + 1), tree.hierarchy.leaves))
+            return Segments(min(max(round(now * 3 / 2), now + 1), tree.hierarchy.leaf_count))
         case "coarser":
             return Segments(max(min(round(now * 2 / 3), now - 1), 1))
         case _:

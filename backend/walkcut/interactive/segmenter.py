@@ -164,7 +164,7 @@ def _diff(before: Regions, state: EditState, control: BrushControl) -> Results:
 
 def _described(granularity: Granularity, tree: CutTree, shown: int) -> str:
     """What a typed granularity came to, in words."""
-    count = tree.segments(granularity)
+    count = tree.segment_count(granularity)
     segments = f"{count} segment{'s' * (count != 1)}"
     wish = segments if str(count) == str(granularity) else f"{granularity}: {segments}"
     return wish if shown == count else f"{wish}, {shown} of them large enough to show"

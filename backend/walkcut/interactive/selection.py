@@ -15,13 +15,13 @@ Leaves = Bool[np.ndarray, " k"]
 
 def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:
     """The leaves that lie in a mask with half of their pixels at least."""
-    inside = np.bincount(tree.leaves[mask], minlength=tree.hierarchy.leaves)
+    inside = np.bincount(tree.leaves[mask], minlength=tree.hierarchy.leaf_count)
     return (inside > 0) & (2 * inside >= tree.areas)
 
 
 def segment_at(tree: CutTree, granularity: Granularity, leaf: int) -> Leaves:
     """The segment of this granularity that a leaf is part of."""
-    groups = tree.groups(granularity)
+    groups = tree.segment_of(granularity)
     return groups == groups[leaf]
 
 
@@ -31,7 +31,7 @@ def select_leaves(tree: CutTree, granularity: Granularity, positive: Sequence[in
     Of a segment that holds both, the largest parts of the tree are taken that hold wanted leaves alone; a leaf that is
     both is not taken.
     """
-    above, groups = tree.hierarchy.parents(), tree.groups(granularity)
+    above, groups = tree.hierarchy.parents(), tree.segment_of(granularity)
     outside = tree.hierarchy.subtree_sums(np.bincount(np.array(negative, np.int64), minlength=len(groups)))
     chosen = np.zeros(len(groups), np.bool_)
     for leaf in positive:
@@ -51,9 +51,11 @@ def split(hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], 
     while True:
         sizes = hierarchy.subtree_sums(areas * core)
         node = int(np.argmax(sizes == sizes[-1]))  # the lowest that holds all of it
-        if node < hierarchy.leaves:
+        if node < hierarchy.leaf_count:
             raise GranularityError("this place cannot be cut any finer")
-        smaller, larger = sorted(hierarchy.merges[node - hierarchy.leaves].tolist(), key=lambda half: int(sizes[half]))
+        smaller, larger = sorted(
+            hierarchy.merges[node - hierarchy.leaf_count].tolist(), key=lambda half: int(sizes[half])
+        )
         if sizes[smaller] >= least:
             part = region & hierarchy.leaves_under(smaller)
             return part, region & ~part

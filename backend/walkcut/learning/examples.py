@@ -184,7 +184,7 @@ def _region_descriptors(
     Parts are its pieces of the segments at medium granularity, the largest few. With each look goes its share of the
     image.
     """
-    groups = tree.groups(Level.MEDIUM)
+    groups = tree.segment_of(Level.MEDIUM)
     pieces = np.bincount(groups, overlap)
     whole = pieces.sum()
     parts = [part for part in np.argsort(-pieces, kind="stable")[:_MOST_LOOKS] if pieces[part] >= _LEAST_LOOK * whole]

@@ -20,7 +20,7 @@ def leaf_overlaps(tree: CutTree, masks: Sequence[Bool[np.ndarray, "y x"]]) -> In
             raise SegmentationError(
                 f"a mask of {mask.shape} does not fit an image of {tree.size}: scale it by nearest pixel"
             )
-    leaves = tree.hierarchy.leaves
+    leaves = tree.hierarchy.leaf_count
     rows = [np.bincount(tree.leaves[mask], minlength=leaves) for mask in masks]
     return np.array(rows, np.int64).reshape(-1, leaves)
 
@@ -42,7 +42,7 @@ def covering_scores(
     regions = overlaps.sum(1)
     if not regions.any():
         raise SegmentationError("no annotated pixel, which any granularity would fit: annotate a region")
-    return np.array([_covering(*_joined(overlaps, tree.areas, tree.groups(each)), regions) for each in granularities])
+    return np.array([_covering(*_joined(overlaps, tree.areas, tree.segment_of(each)), regions) for each in granularities])
 
 
 def _joined(

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int64, Integer, UInt16
 
 from walkcut.errors import SegmentationError
+from walkcut.hierarchy.adjacency import label_adjacency
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.hierarchy.hierarchy import Hierarchy
@@ -46,7 +47,7 @@ def oracle_merge_tree(
 
 def tree_segments(tree: CutTree, granularity: Granularity | None) -> tuple[Int64[np.ndarray, "y x"], Hierarchy]:
     """The segments of a tree at a granularity, or its leaves, and the hierarchy over them."""
-    groups = np.arange(tree.hierarchy.leaves) if granularity is None else tree.groups(granularity)
+    groups = np.arange(tree.hierarchy.leaf_count) if granularity is None else tree.segment_of(granularity)
     _, spokesmen = np.unique(groups, return_index=True)
     return groups[tree.leaves], tree.hierarchy.pruned(spokesmen)
 
@@ -85,12 +86,12 @@ def propagate_regions(
     """
     numbers, rank = np.unique(regions, return_inverse=True)
     begin, end = _spans(hierarchy)
-    place = begin[: hierarchy.leaves]
+    place = begin[: hierarchy.leaf_count]
     leaf = np.argsort(place)
-    found, areas = rank[leaf], np.bincount(segments.ravel(), minlength=hierarchy.leaves)[leaf]
-    borders = _Borders.of(place[segments], hierarchy.leaves)
+    found, areas = rank[leaf], np.bincount(segments.ravel(), minlength=hierarchy.leaf_count)[leaf]
+    borders = _Borders.of(place[segments], hierarchy.leaf_count)
     known = np.pad(regions > 0, (0, len(hierarchy.merges)))
-    for node, (a, b) in enumerate(hierarchy.merges, hierarchy.leaves):
+    for node, (a, b) in enumerate(hierarchy.merges, hierarchy.leaf_count):
         known[node] = known[a] | known[b]
         if known[a] != known[b]:
             bare, sibling = (slice(begin[n], end[n]) for n in ((b, a) if known[a] else (a, b)))
@@ -110,14 +111,12 @@ class _Borders:
 
     @classmethod
     def of(cls, segments: Int64[np.ndarray, "y x"], count: int) -> "_Borders":
-        """The borders between `count` segments, in both directions."""
-        sides = [(segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])]
-        codes = np.concatenate(
-            [(a * count + b)[a != b] for one, other in sides for a, b in ((one, other), (other, one))]
-        )
-        pairs, lengths = np.unique(codes, return_counts=True)
-        first, second = np.divmod(pairs, count)
-        return cls(np.searchsorted(first, np.arange(count + 1)), second, lengths)
+        """Return the borders between `count` segments, in both directions."""
+        adjacency = label_adjacency(segments)
+        pairs = np.concatenate([adjacency.pairs, adjacency.pairs[:, ::-1]])
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        first, second = pairs[order].T
+        return cls(np.searchsorted(first, np.arange(count + 1)), second, np.tile(adjacency.lengths, 2)[order])
 
     def between(self, first: slice, second: slice) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
         """Each border from a segment in one range to one in another: the latter, and the length."""
@@ -128,9 +127,9 @@ class _Borders:
 
 def _spans(hierarchy: Hierarchy) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """For each node where its leaves begin and end when leaves stand in the tree's order."""
-    size = hierarchy.subtree_sums(np.ones(hierarchy.leaves, np.int64))
+    size = hierarchy.subtree_sums(np.ones(hierarchy.leaf_count, np.int64))
     begin = np.zeros_like(size)
-    for node, (a, b) in reversed([*enumerate(hierarchy.merges, hierarchy.leaves)]):
+    for node, (a, b) in reversed([*enumerate(hierarchy.merges, hierarchy.leaf_count)]):
         begin[a], begin[b] = begin[node], begin[node] + size[a]
     return begin, begin + size
 

@@ -1,4 +1,4 @@
-"""Methods that give one flat partition: how its segments join into coarser ones."""
+"""Hierarchies over flat partitions, by average linkage."""
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from walkcut.hierarchy.hierarchy import Hierarchy
 
 
 def average_linkage(means: Float[Tensor, "k c"]) -> Hierarchy:
-    """The hierarchy of segments with these mean features: those that lie nearest in cosine join first.
+    """Return the hierarchy of segments by average linkage of the cosine of their mean features.
 
-    By average linkage of the segments; a joint costs the average cosine between its halves, brought to [0, 1]. All is
-    `cut`, so that the method's own partition is the answer. Raises `SegmentationError` for means that are not finite.
+    The cost of a merge is the average cosine between its halves, clipped to [0, 1]. All rows are `is_cut`, so `auto`
+    is the flat partition itself. Raises `SegmentationError` for means that are not finite.
     """
     if not bool(torch.isfinite(means).all()):
         raise SegmentationError("mean features must be finite: check the model's precision")
