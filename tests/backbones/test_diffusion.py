@@ -21,7 +21,7 @@ from tests.builders.tiny_diffusion import (
     tiny_model,
     write_folder,
 )
-from walkcut.backbones import Backbone, FeatureKind
+from walkcut.backbones import Backbone, FeatureKind, Weights
 from walkcut.backbones.configs import DIFFSEG, DWC, AttentionConfig
 from walkcut.backbones.diffusion import DiffusionBackbone, attention_layers, load_diffusion
 from walkcut.backbones.diffusion_model import random_model
@@ -252,14 +252,14 @@ def test_overflow_is_an_error(kinds: frozenset[FeatureKind]) -> None:
 
 
 def test_a_model_is_loaded_from_its_folder(tmp_path: Path) -> None:
-    backbone = load_diffusion(str(write_folder(tmp_path / "tiny", "sdxl")), device=CPU, dtype=torch.bfloat16)
+    backbone = load_diffusion(str(write_folder(tmp_path / "tiny", "sdxl")), Weights(dtype=torch.bfloat16), CPU)
     assert backbone.model.unet.dtype == torch.bfloat16
     assert [level.grid for level in backbone.extract(make_image(), MAPS).attention_maps] == [(3, 5), (6, 10)]
 
 
 def test_only_named_models_have_random_weights(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no architecture '.*' for random weights: choose one of sd14"):
-        load_diffusion(str(tmp_path), device=CPU, random_weights=True)
+        load_diffusion(str(tmp_path), Weights(random=True), CPU)
 
 
 @pytest.mark.parametrize("family", ["sd14", "ssd1b"])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.builders.scenes import quarters
 from tests.builders.tiny_diffusion import CPU
-from walkcut.backbones import Backbone, FeatureKind
+from walkcut.backbones import Backbone, FeatureKind, Weights
 from walkcut.backbones.dino import DinoBackbone, between_patches, load_dino, random_dino
 from walkcut.errors import SegmentationError, SettingsError
 from walkcut.hierarchy.granularity import Segments
@@ -109,7 +109,7 @@ def test_an_image_is_segmented(backbone: DinoBackbone) -> None:
 
 def test_weights_are_loaded_from_their_folder(backbone: DinoBackbone, tmp_path: Path) -> None:
     backbone.network.save_pretrained(tmp_path / "dino")
-    loaded = load_dino(device=CPU, weights=tmp_path, dtype=torch.bfloat16)
+    loaded = load_dino(Weights(tmp_path, torch.bfloat16), CPU)
     assert loaded.network.dtype == torch.bfloat16
     assert loaded.version.startswith("dino-1 vits8-")
     assert loaded.extract(make_image(), BOTH).attention_maps[0].grid == (22, 36)
@@ -119,7 +119,7 @@ def test_missing_and_damaged_weights_are_named(
     backbone: DinoBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load() -> Any:
-        return load_dino(device=CPU, weights=tmp_path)
+        return load_dino(Weights(tmp_path), CPU)
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(
@@ -141,5 +141,5 @@ def test_missing_and_damaged_weights_are_named(
 
 
 def test_the_architecture_is_vit_small_with_patches_of_8() -> None:
-    network = load_dino(device=CPU, random_weights=True).network
+    network = load_dino(Weights(random=True), CPU).network
     assert sum(weights.numel() for weights in network.parameters()) == 21_670_272

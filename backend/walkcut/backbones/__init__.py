@@ -119,14 +119,7 @@ def load_backbone(
     if name == DINO:
         from walkcut.backbones.dino import load_dino  # noqa: PLC0415
 
-        return load_dino(device=device, dtype=weights.dtype, weights=weights.folder, random_weights=weights.random)
+        return load_dino(weights, device)
     from walkcut.backbones.diffusion import load_diffusion  # noqa: PLC0415 - diffusers takes seconds to import
 
-    return load_diffusion(
-        name,
-        device=device,
-        dtype=weights.dtype,
-        weights=weights.folder,
-        random_weights=weights.random,
-        attention=attention or DWC,
-    )
+    return load_diffusion(name, weights, device, attention or DWC)

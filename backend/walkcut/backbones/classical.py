@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -55,17 +55,14 @@ class ClassicalBackbone:
     pixels (-0.009, 0.000), and distances of mean colours (-0.006, -0.008).
     """
 
+    provides: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps", "feature_map", "contour"})
+
     working_side: int = 256
     patches: int = 48
     reach: int = 6
     steps: int = 16
     contour_scale: float = 0.1
     histogram_scale: float = 0.15
-
-    @property
-    def provides(self) -> frozenset[FeatureKind]:
-        """All kinds of features."""
-        return frozenset({"attention_maps", "feature_map", "contour"})
 
     @property
     def version(self) -> str:

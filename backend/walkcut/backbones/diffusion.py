@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
+from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import (
     Projections,
     SelfAttention,
@@ -36,14 +36,11 @@ class DiffusionBackbone:
     The feature map is the output of the encoder's last self-attention layer (DiffCut 3.1). There is no contour.
     """
 
+    provides: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps", "feature_map"})
+
     model: DiffusionModel
     attention: AttentionConfig = DWC
     features: FeatureConfig = DIFFCUT
-
-    @property
-    def provides(self) -> frozenset[FeatureKind]:
-        """Attention maps and feature map."""
-        return frozenset({"attention_maps", "feature_map"})
 
     @property
     def version(self) -> str:
@@ -133,23 +130,14 @@ class DiffusionBackbone:
 
 
 def load_diffusion(
-    name: str,
-    *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    weights: Path | None = None,
-    random_weights: bool = False,
-    attention: AttentionConfig = DWC,
+    name: str, weights: Weights, device: torch.device, attention: AttentionConfig = DWC
 ) -> DiffusionBackbone:
-    """Return the backbone on a model: sd14, sd15, sd21, ssd1b, sdxl, a diffusers folder, or an id in the hub's cache.
-
-    The named models are searched in the folder `weights` first. Raises `SettingsError`.
-    """
-    if random_weights:
-        model = random_model(name, find_architecture(name), dtype=dtype, device=device)
-    else:
-        model = load_model(name, weights=weights, dtype=dtype, device=device)
-    return DiffusionBackbone(model, attention)
+    """Return the backbone on a diffusion model; see `find_weights`. Raises `SettingsError`."""
+    if weights.random:
+        return DiffusionBackbone(
+            random_model(name, find_architecture(name), dtype=weights.dtype, device=device), attention
+        )
+    return DiffusionBackbone(load_model(name, weights=weights.folder, dtype=weights.dtype, device=device), attention)
 
 
 def attention_layers(model: DiffusionModel, settings: AttentionConfig) -> dict[int, list[Projections]]:

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import ViTConfig, ViTModel
 
-from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
+from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import Projections, capture_attention, capture_output, check_finite
 from walkcut.backbones.weights import check_dtype, find_folder, fingerprint, how_to_fetch, working_size
 from walkcut.errors import SettingsError
@@ -35,15 +34,12 @@ class DinoBackbone:
     contour.
     """
 
+    provides: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps", "feature_map"})
+
     network: ViTModel
     weights: str
     side: int = 224
     layers: int = 1
-
-    @property
-    def provides(self) -> frozenset[FeatureKind]:
-        """Attention map and feature map."""
-        return frozenset({"attention_maps", "feature_map"})
 
     @property
     def version(self) -> str:
@@ -92,18 +88,12 @@ def between_patches(attention: Float[Tensor, "m m"]) -> Float[Tensor, "n n"]:
     return weights / weights.sum(1, keepdim=True)
 
 
-def load_dino(
-    *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    weights: Path | None = None,
-    random_weights: bool = False,
-) -> DinoBackbone:
-    """Load DINO's ViT-S/8 from the folder `dino` in `weights` or from the hub's cache. Raises `SettingsError`."""
-    if random_weights:
-        return random_dino(device=device, dtype=dtype)
-    check_dtype(dtype, device)
-    folder = find_folder("dino", _REPOSITORY, _FILES, weights)
+def load_dino(weights: Weights, device: torch.device) -> DinoBackbone:
+    """Load DINO's ViT-S/8 from the folder `dino` of the weights or the hub's cache. Raises `SettingsError`."""
+    if weights.random:
+        return random_dino(device=device, dtype=weights.dtype)
+    check_dtype(weights.dtype, device)
+    folder = find_folder("dino", _REPOSITORY, _FILES, weights.folder)
     missing = [file for file in _FILES if not (folder / file).is_file()]
     if missing:
         raise SettingsError(f"{folder} lacks {', '.join(missing)}: {how_to_fetch(_REPOSITORY, missing, folder)}")
@@ -115,7 +105,7 @@ def load_dino(
         raise SettingsError(f"{folder} cannot be read: fetch it again") from error
     if report["missing_keys"]:
         raise SettingsError(f"{folder} lacks {min(report['missing_keys'])}: fetch it again")
-    return _ready(network, f"vits8-{fingerprint(folder, ('',))}", device, dtype)
+    return _ready(network, f"vits8-{fingerprint(folder, ('',))}", device, weights.dtype)
 
 
 def random_dino(

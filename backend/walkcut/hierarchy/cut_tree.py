@@ -33,18 +33,8 @@ _ARRAYS = {  # kind of dtype and number of dimensions
 _LAYOUTS = (_ARRAYS, _ARRAYS | {"descriptors": ("f", 2)})
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _WRONG_VERSION = "not a cut tree of this version of walkcut: segment the image again"
-_READ_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    ValueError,
-    KeyError,
-    OSError,
-    EOFError,
-    RuntimeError,  # encrypted, or an unknown compression
-    MemoryError,  # a shape too large for the memory
-    OverflowError,  # or for an integer
-    TypeError,
-)
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError)  # the last: encrypted
+_ARRAY_ERRORS = (TypeError, ValueError, MemoryError, OverflowError)  # the last two: shapes too large
 
 
 @dataclass(frozen=True)
@@ -198,7 +188,7 @@ def _read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             arrays = {name: _read_array(archive, name) for name in _array_names(archive)}
-    except _READ_ERRORS as error:
+    except (*_ARCHIVE_ERRORS, *_ARRAY_ERRORS) as error:
         raise TreeFileError(f"not a cut tree, or a damaged one ({error}): segment the image again") from error
     kinds = {name: (array.dtype.kind, array.ndim) for name, array in arrays.items()}
     if kinds not in _LAYOUTS or int(arrays["format"]) != _FORMAT:

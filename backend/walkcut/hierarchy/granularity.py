@@ -8,7 +8,7 @@ from enum import Enum
 from walkcut.errors import GranularityError
 
 _COUNT = re.compile(r"(?:n\s*=\s*)?([0-9]{1,6})")
-_THRESHOLD = re.compile(r"(?:tau|τ)\s*=\s*([0-9.eE+-]{1,20})")
+_THRESHOLD = re.compile(r"(?:tau|τ)\s*=\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)")
 _WALK = re.compile(r"k\s*=\s*([0-9]{1,6})")
 _MAX_STEPS = 64
 
@@ -89,17 +89,10 @@ def parse_granularity(text: str) -> Granularity:
     if match := _COUNT.fullmatch(word):
         return Segments(int(match[1]))
     if match := _THRESHOLD.fullmatch(word):
-        return Threshold(_parse_float(match[1]))
+        return Threshold(float(match[1]))
     if match := _WALK.fullmatch(word):
         return Walk(int(match[1]))
     raise GranularityError(
         f"no granularity: {text[:40]!r}; write auto, coarse, medium, fine, a number of segments such as 12, "
         "a threshold such as tau=0.4, or walk steps such as k=3"
     )
-
-
-def _parse_float(digits: str) -> float:
-    try:
-        return float(digits)
-    except ValueError:
-        raise GranularityError(f"no threshold: {digits!r}; write for example tau=0.4") from None

@@ -46,7 +46,7 @@ def test_levels_have_all_half_and_a_quarter_of_the_segments() -> None:
 
 
 def test_kmeans_without_a_number_of_clusters_is_refused() -> None:
-    with pytest.raises(SettingsError, match="no number of clusters, which only `walkcut evaluate` sets: choose"):
+    with pytest.raises(SettingsError, match="only `walkcut evaluate` sets the number of clusters: choose another"):
         KMeans(clusters=None).build_tree(quartered(), IMAGE)
 
 

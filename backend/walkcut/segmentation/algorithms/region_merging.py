@@ -69,9 +69,7 @@ def merge_leaves(
         sizes = leaves.shape, tuple(contour.shape), tuple(features.shape[1:])
         raise SegmentationError(f"leaves, contour and features differ in size {sizes}: resample them to one")
     if (features < 0).any():
-        raise SegmentationError(
-            f"features go down to {features.min():.3g}: merging needs histograms, which are not negative"
-        )
+        raise SegmentationError(f"features go down to {features.min():.3g}: merging needs histograms, from 0 up")
     rule = rule or MergeRule()
     regions = _Regions(leaves, contour.numpy(force=True), features.numpy(force=True), rule)
     queue = regions.pairs()
@@ -156,8 +154,6 @@ def _union_borders(
     """Return the borders of the union of two neighbours, without the one between them."""
     union = {}
     for neighbour in (first.keys() | second.keys()) - set(merged):
-        (length, contour), (more_length, more_contour) = (
-            borders.get(neighbour, (0.0, 0.0)) for borders in (first, second)
-        )
-        union[neighbour] = (length + more_length, contour + more_contour)
+        lengths, contours = zip(first.get(neighbour, (0.0, 0.0)), second.get(neighbour, (0.0, 0.0)), strict=True)
+        union[neighbour] = (sum(lengths), sum(contours))
     return union

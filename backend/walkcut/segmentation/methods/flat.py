@@ -31,18 +31,18 @@ class _FlatMethod(ABC):
     """A method that labels each pixel by comparing patches."""
 
     @abstractmethod
-    def patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
+    def _patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
         """Return the vector of each patch that is compared."""
 
     @abstractmethod
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         """Return the segment of each pixel of an image of `size` (height, width)."""
 
     def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        patches = self.patches(features)
+        patches = self._patches(features)
         with span("cut"):
-            labels = self.labels(patches, (image.shape[0], image.shape[1]))
+            labels = self._labels(patches, (image.shape[0], image.shape[1]))
         return _flat_tree(labels, patches)
 
 
@@ -51,8 +51,7 @@ class _AttentionMethod(_FlatMethod):
 
     requires: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps"})
 
-    def patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
-        """See `_FlatMethod`."""
+    def _patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
         P, grid = transition_matrix(features)
         return P.unflatten(0, grid)
 
@@ -62,8 +61,7 @@ class _FeatureMethod(_FlatMethod):
 
     requires: ClassVar[frozenset[FeatureKind]] = frozenset({"feature_map"})
 
-    def patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
-        """See `_FlatMethod`."""
+    def _patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
         return patch_features(features)
 
 
@@ -77,8 +75,7 @@ class DiffSeg(_AttentionMethod):
     refine: bool = False
     half_precision: bool = False
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         grid = patches.shape[0], patches.shape[1]
         proposals = object_proposals(
             patches.flatten(0, 1),
@@ -98,12 +95,9 @@ class KMeans(_AttentionMethod):
 
     clusters: int | None = 6
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         if self.clusters is None:
-            raise SettingsError(
-                "this K-means has no number of clusters, which only `walkcut evaluate` sets: choose another method"
-            )
+            raise SettingsError("only `walkcut evaluate` sets the number of clusters: choose another method")
         return clustering.kmeans(patches, clusters=self.clusters, size=size)
 
 
@@ -114,8 +108,7 @@ class Dbscan(_AttentionMethod):
     radius: float = 0.05
     neighbours: int = 5
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return clustering.dbscan(patches, radius=self.radius, neighbours=self.neighbours, size=size)
 
 
@@ -125,8 +118,7 @@ class TokenCut(_FeatureMethod):
 
     threshold: float = 0.2
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return clustering.tokencut(patches, threshold=self.threshold, size=size)
 
 
@@ -137,8 +129,7 @@ class MaskCut(_FeatureMethod):
     objects: int = 3
     threshold: float = 0.15
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return clustering.maskcut(patches, objects=self.objects, threshold=self.threshold, size=size)
 
 
@@ -146,8 +137,7 @@ class MaskCut(_FeatureMethod):
 class AutoSC(_FeatureMethod):
     """Spectral clustering with the number of clusters chosen by the eigengap (DiffCut's variant)."""
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return autosc(patches, size=size)
 
 
