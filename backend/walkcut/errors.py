@@ -19,6 +19,8 @@ Messages hold the offending value and the remedy, and are fit to be shown to a u
     └── LabelConfigError       a labelling config without what walkcut needs
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -88,3 +90,12 @@ def unusable_folder(folder: Path, reason: str) -> SettingsError:
         f"{folder} cannot be used to keep state ({reason}): see that there is room and that walkcut may write there, "
         "or set WALKCUT_STATE_DIR to a folder of your own"
     )
+
+
+@contextmanager
+def require_extra(extra: str) -> Iterator[None]:
+    """Turn an import that fails within the block into a `SettingsError` that names the extra to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise SettingsError(f"{error.name} is not installed: pip install 'walkcut[{extra}]'") from error

@@ -39,11 +39,11 @@ def patchy(seed: int) -> ImageFeatures:
     ],
     ids=str,
 )
-def test_the_fast_form_labels_as_the_plain_one(method: Method, seed: int) -> None:
+def test_the_fast_form_labels_as_the_reference(method: Method, seed: int) -> None:
     fast = method.build_tree(patchy(seed), IMAGE)
-    plain = reference_labels(method, patchy(seed), fast.size)
+    reference = reference_labels(method, patchy(seed), fast.size)
     assert fast.segment_count(Level.AUTO) > 1
-    assert renumber(plain.numpy()).tolist() == fast.labels(Level.AUTO).tolist()
+    assert renumber(reference.numpy()).tolist() == fast.labels(Level.AUTO).tolist()
 
 
 def test_what_no_paper_tells_is_refused() -> None:

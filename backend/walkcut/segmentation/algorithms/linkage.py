@@ -1,4 +1,4 @@
-"""Hierarchies over flat partitions, by average linkage."""
+"""Merge orders for flat partitions: average linkage of the segments' mean features."""
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from walkcut.hierarchy.hierarchy import Hierarchy
 
 
 def average_linkage(means: Float[Tensor, "k c"]) -> Hierarchy:
-    """Return the hierarchy of segments by average linkage of the cosine of their mean features.
+    """Return the hierarchy of segments with these mean features, by average linkage of their cosines.
 
-    The cost of a merge is the average cosine between its halves, clipped to [0, 1]. All rows are `is_cut`, so `auto`
-    is the flat partition itself. Raises `SegmentationError` for means that are not finite.
+    A merge costs the average cosine between its halves, clipped to [0, 1]. All merges are cut, so that level auto is
+    the given partition. Raises `SegmentationError` for means that are not finite.
     """
     if not bool(torch.isfinite(means).all()):
         raise SegmentationError("mean features must be finite: check the model's precision")
