@@ -81,7 +81,7 @@ def test_weights_that_are_missing_are_named_with_the_command_that_fetches_them(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SettingsError, match=r"run `hf download"):
-        list(environment.check_weights(Settings(model=model, weights=tmp_path)))
+        list(environment.check_weights(Settings(model=model, weights_dir=tmp_path)))
 
 
 def test_a_state_folder_that_is_there_or_can_be_made(tmp_path: Path) -> None:

@@ -81,10 +81,10 @@ def check_weights(settings: Settings) -> Iterator[Finding]:
     if settings.model == CLASSICAL:
         yield Finding("weights", "ok", "the model classical needs none")
     elif settings.model == DINO:
-        load_backbone(DINO, weights=Weights(settings.weights))
+        load_backbone(DINO, weights=Weights(settings.weights_dir))
         yield Finding("weights", "ok", "dino is there and can be read")
     else:
-        yield Finding("weights", "ok", f"{settings.model} lies in {find_weights(settings.model, settings.weights)}")
+        yield Finding("weights", "ok", f"{settings.model} lies in {find_weights(settings.model, settings.weights_dir)}")
 
 
 def check_state(settings: Settings) -> Iterator[Finding]:
