@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +8,7 @@ from walkcut.hierarchy.descriptors import leaf_means, union_descriptors
 
 def test_means_are_taken_where_a_leaf_lies_on_the_features_grid() -> None:
     leaves = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint16).repeat(3, 0)
-    features = torch.tensor([[[1.0, 0.5], [1.0, 0.0]], [[0.0, 0.5], [1.0, 0.5]]])
+    features = np.array([[[1.0, 0.5], [1.0, 0.0]], [[0.0, 0.5], [1.0, 0.5]]], np.float32)
     assert leaf_means(leaves, features).tolist() == [[1, 0.5], [0.25, 0.5]]
     assert leaf_means(leaves, features[:, :1]).tolist() == [[1, 0], [0.5, 0.5]]
 
@@ -17,13 +16,13 @@ def test_means_are_taken_where_a_leaf_lies_on_the_features_grid() -> None:
 def test_a_leaf_between_the_cells_has_the_cell_that_it_lies_in() -> None:
     leaves = np.zeros((8, 8), np.uint16)
     leaves[0, 7] = 1
-    features = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+    features = np.array([[[0.0, 1.0], [0.0, 0.0]]], np.float32)
     assert leaf_means(leaves, features).tolist() == [[0.25], [1]]
 
 
 def test_a_cell_belongs_to_the_leaf_at_its_middle() -> None:
     leaves = np.array([[0, 1, 1, 1]], np.uint16)
-    assert leaf_means(leaves, torch.tensor([[[1.0, 0.5]]])).tolist() == [[1], [0.75]]
+    assert leaf_means(leaves, np.array([[[1.0, 0.5]]], np.float32)).tolist() == [[1], [0.75]]
 
 
 def test_opposite_features_look_most_different() -> None:
@@ -33,11 +32,11 @@ def test_opposite_features_look_most_different() -> None:
 
 def test_a_grid_finer_than_the_image_is_sampled_too() -> None:
     leaves = np.array([[0, 1]], np.uint16)
-    assert leaf_means(leaves, torch.tensor([[[1.0, 1.0, 0.5, 0.5]] * 3])).tolist() == [[1], [0.5]]
+    assert leaf_means(leaves, np.array([[[1.0, 1.0, 0.5, 0.5]] * 3], np.float32)).tolist() == [[1], [0.5]]
 
 
 def test_large_features_keep_within_half_precision() -> None:
-    means = leaf_means(np.array([[0, 1]], np.uint16), torch.tensor([[[2e5, 1e5]]]))
+    means = leaf_means(np.array([[0, 1]], np.uint16), np.array([[[2e5, 1e5]]], np.float32))
     assert means.tolist() == [[1], [0.5]]
 
 
@@ -59,5 +58,5 @@ def test_distances_of_histograms_are_hellingers() -> None:
 
 
 def test_features_of_nothing_are_no_error() -> None:
-    means = leaf_means(np.zeros((2, 2), np.uint16), torch.zeros(3, 2, 2))
+    means = leaf_means(np.zeros((2, 2), np.uint16), np.zeros((3, 2, 2), np.float32))
     assert union_descriptors(means, np.ones((1, 1))).tolist() == [[0, 0, 0]]

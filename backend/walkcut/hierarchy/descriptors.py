@@ -3,10 +3,9 @@
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Float32, Int64, Real, UInt16
 from scipy.sparse import coo_array
-from torch import Tensor
 
 
-def leaf_means(leaves: UInt16[np.ndarray, "y x"], features: Float[Tensor, "c h w"]) -> Float16[np.ndarray, "k c"]:
+def leaf_means(leaves: UInt16[np.ndarray, "y x"], features: Float[np.ndarray, "c h w"]) -> Float16[np.ndarray, "k c"]:
     """Each leaf's mean of the features, up to one factor for the whole image, so that half precision holds them.
 
     The features' grid may be of another size: each of its cells belongs to the leaf at its middle; a leaf at no cell's
@@ -18,7 +17,7 @@ def leaf_means(leaves: UInt16[np.ndarray, "y x"], features: Float[Tensor, "c h w
     cells = [*range(height * width), *(_cell(leaves == leaf, (height, width)) for leaf in missing)]
     entries = np.ones(len(cells)), (np.concatenate([cell_leaves, missing]), cells)
     member = coo_array(entries, dtype=np.float32).tocsr()
-    means = (member @ features.flatten(1).T.float().numpy(force=True)) / member.sum(1)[:, None]
+    means = (member @ features.reshape(len(features), -1).T) / member.sum(1)[:, None]
     return (means / max(np.abs(means).max(), np.finfo(np.float32).tiny)).astype(np.float16)
 
 

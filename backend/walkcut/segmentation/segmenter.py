@@ -56,7 +56,8 @@ class Segmenter:
         tree = self._cut_somewhere(image_features, pixels)
         if image_features.features is None:
             return tree
-        return replace(tree, descriptors=leaf_means(tree.leaves, image_features.features))
+        features = image_features.features.float().numpy(force=True)
+        return replace(tree, descriptors=leaf_means(tree.leaves, features))
 
     def check_device(self) -> None:
         """Raise `RuntimeError` if the device is broken: after a fault of CUDA all its work fails until the process ends."""
