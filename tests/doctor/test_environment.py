@@ -55,9 +55,7 @@ def test_cuda_that_is_configured_but_absent(monkeypatch: pytest.MonkeyPatch, bui
 
 
 def test_an_unknown_device() -> None:
-    with pytest.raises(
-        SettingsError, match=r"WALKCUT_DEVICE='toaster' cannot be used here: .*: set it to cpu, cuda"
-    ):
+    with pytest.raises(SettingsError, match=r"WALKCUT_DEVICE='toaster' cannot be used here: .*: set it to cpu, cuda"):
         list(environment.check_device(Settings(device="toaster")))
 
 
