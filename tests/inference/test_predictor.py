@@ -23,7 +23,8 @@ from walkcut.labelstudio import BrushControl, Task, brush
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.storage import TreeCache
-from walkcut.telemetry.stages import count_failures, record_spans
+from walkcut.telemetry.failures import count_failures
+from walkcut.telemetry.spans import record_spans
 
 CONTROL = BrushControl("brush", "image", "image", ("Region",))
 PROJECT = Project((CONTROL,), ProjectOptions())

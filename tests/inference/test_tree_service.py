@@ -122,7 +122,7 @@ def test_two_who_ask_for_the_same_tree_have_it_grown_once(tmp_path: Path) -> Non
     callers = [begun(lambda: found.append(tree_service.get_tree(ONE, None, Priority()))) for _ in range(2)]
 
     def waiting() -> float | None:
-        return metrics.registry.get_sample_value("walkcut_waiting", {"who": "others"})
+        return metrics.registry.get_sample_value("walkcut_waiting", {"caller": "others"})
 
     wait_for("the second", waiting, 30)
     model.gate.set()

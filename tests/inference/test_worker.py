@@ -54,7 +54,7 @@ def working(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60
 
 
 def crashes(metrics: Metrics, kind: str) -> float:
-    return metrics.registry.get_sample_value("walkcut_model_deaths_total", {"reason": kind}) or 0.0
+    return metrics.registry.get_sample_value("walkcut_model_crashes_total", {"reason": kind}) or 0.0
 
 
 def is_there(process: int) -> bool:

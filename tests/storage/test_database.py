@@ -31,7 +31,7 @@ def test_a_folder_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, c
     else:
         (tmp_path / "state" / "walkcut.sqlite3").mkdir(parents=True)
     with pytest.raises(
-        SettingsError, match=r"state cannot be used to keep state .*: see that there is room .* set WALKCUT_STATE_DIR"
+        SettingsError, match=r"state cannot be used to keep state .*: check that there is room .* set WALKCUT_STATE_DIR"
     ):
         ProjectStore(tmp_path / "state")
 
@@ -109,7 +109,7 @@ def test_an_address_that_cannot_be_used_is_not_shown(tmp_path: Path, url: str) -
 
 def test_a_server_that_does_not_answer_is_named_without_the_password(tmp_path: Path) -> None:
     url = f"postgresql://me:hush@127.0.0.1:{free_port()}/name?password=hush"
-    expected = r"database postgresql\+psycopg://me:\*\*\*@127.0.0.1:\d+/name cannot be used \(.*\): see that it is up"
+    expected = r"database postgresql\+psycopg://me:\*\*\*@127.0.0.1:\d+/name cannot be used \(.*\): check that it is up"
     with pytest.raises(SettingsError, match=expected) as caught:
         ProjectStore(tmp_path, url)
     assert "hush" not in f"{caught.value} {caught.value.__cause__}"

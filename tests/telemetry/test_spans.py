@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from walkcut.telemetry.stages import count_failures, record_failure, record_spans, span
+from walkcut.telemetry.spans import count_failures, record_failure, record_spans, span
 
 
 def test_an_observer_is_told_of_each_stage_until_it_leaves() -> None:
