@@ -45,13 +45,13 @@ _LEARNED_S = 120.0
 class Load:
     """How much is asked: by annotators of so many images, and by one who retrieves predictions of pages of tasks.
 
-    `_warm_up` is in minutes too: caches fill, and the project gets as many lessons as are read. An annotator's `pause`,
+    `warm_up` is in minutes too: caches fill, and the project gets as many lessons as are read. An annotator's `pause`,
     a sixth of a real one, and a `rest` are in seconds: in a rest all is learned, and what was freed is given back.
     """
 
     minutes: float = 10.0
     annotators: int = 20
-    _warm_up: float = 5.0
+    warm_up: float = 5.0
     pause: float = 2.5
     rest: float = 30.0
     images: int = 24
@@ -109,7 +109,7 @@ def run(load: Load) -> Outcome:
             check_masks(expected, min(load.images, 3))
             team = Team(host, load.images, load.page, record, expected, Gate(), threading.Event())
             with _at_work(team, Client(url, record), load):
-                warm, most_before = _memory(team, server.pid, load._warm_up, load.rest)
+                warm, most_before = _memory(team, server.pid, load.warm_up, load.rest)
                 end, most = _memory(team, server.pid, load.minutes, load.rest)
             record.lost.extend(_lost(Path(name), [*alone.submitted, *record.submitted]))
         finally:
