@@ -111,7 +111,7 @@ def test_a_model_that_is_killed_is_replaced_and_the_answer_comes(tmp_path: Path)
         os.kill(first, signal.SIGKILL)
         assert [len(predictions) for predictions in asked.result()] == [4]
         assert server.model != first
-        assert server.metric("walkcut_model_deaths_total") == 1
+        assert server.metric("walkcut_model_crashes_total") == 1
         assert server.metric("walkcut_quarantined") == 0
         assert server.metric("walkcut_model_process_resident_memory_bytes") > 0
         assert server.metric("process_resident_memory_bytes") > 0

@@ -50,7 +50,7 @@ def test_postgresql_is_restarted_under_load(tmp_path: Path, postgres: Postgres) 
                 wait_for("submissions", lambda: len(acknowledged) > known + 2, PATIENCE_S)  # noqa: B023
                 begin = len(backend.log)
                 postgres.stop()
-                backend.says("postgres cannot be used now", "see that it is up", after=begin)
+                backend.says("postgres cannot be used now", "check that it is up", after=begin)
                 postgres.start()
             known = len(acknowledged)
             wait_for("submissions", lambda: len(acknowledged) > known + 2, PATIENCE_S)

@@ -18,7 +18,8 @@ from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all, regions_at_granularity
 from walkcut.inference.project import Project, ProjectOptions, project_options
 from walkcut.labelstudio import BrushControl, Task, brush
-from walkcut.telemetry.stages import count_failures, record_spans
+from walkcut.telemetry.failures import count_failures
+from walkcut.telemetry.spans import record_spans
 
 CONTROL = BrushControl("brush", "image", "image", ("Region",))
 PROJECT = Project((CONTROL,), ProjectOptions())

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
 
 from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 _REVISION = 1  # raise it when the same settings give other evidence
 _LEAST_SIDE = 16

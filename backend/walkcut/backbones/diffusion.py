@@ -24,7 +24,7 @@ from walkcut.backbones.oom_fallback import ExecutionPlan, fallback_plans, run_wi
 from walkcut.backbones.presets import DIFFCUT, DWC, AttentionConfig, FeatureConfig
 from walkcut.backbones.weights import find_architecture, working_size
 from walkcut.errors import SettingsError
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 _REVISION = 1  # raise it when the same settings give other evidence
 

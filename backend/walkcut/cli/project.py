@@ -2,12 +2,13 @@
 
 import json
 from contextlib import closing
+from typing import Any
 
 import click
 
 from walkcut.errors import RequestError, SettingsError
 from walkcut.labelstudio import parse_brush_controls, semantic_labels
-from walkcut.learning.examples import ProjectProfile, fit_profile
+from walkcut.learning.examples import AnnotationFeedback, ProjectProfile, fit_profile
 from walkcut.serving.backend import make_backend
 from walkcut.settings import read_settings
 from walkcut.storage import ProjectStore
@@ -26,56 +27,49 @@ def project() -> None:
 @project.command()
 @project_argument
 def show(project: int) -> None:
-    """What a project has learned, from which tasks, and each annotation's lesson, as JSON."""
-    number = str(project)
+    """Show what a project has learned, from which tasks, and the feedback of each annotation, as JSON."""
+    project_id = str(project)
     with _store() as store:
-        lessons, config, on = store.all_feedback(number), store.label_config(number), store.learning(number)
+        rows, config, on = store.all_feedback(project_id), store.label_config(project_id), store.learning(project_id)
+        all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
+        enabled = map(AnnotationFeedback.from_json, store.feedback(project_id))
         labels = semantic_labels(parse_brush_controls(config)) if config else frozenset()
-        newest = max((lesson for lesson, _ in lessons), key=lambda lesson: lesson.updated_at, default=None)
-        learned = ProjectProfile() if newest is None else fit_profile(store.feedback(number), newest.segmenter, labels)
+        newest = max((feedback for feedback, _ in all_feedback), key=lambda item: item.updated_at, default=None)
+        profile = ProjectProfile() if newest is None else fit_profile(enabled, newest.segmenter_version, labels)
         document = {
             "project": project,
             "learning": on,
-            "granularity": None if learned.granularity is None else str(learned.granularity),
-            "granularity_from": _sources(learned.granularity_from),
-            "labels": {label: _sources(sources) for label, sources in learned.labels_from.items()},
-            "version": learned.digest,
-            "lessons": [
-                {
-                    "task": lesson.task,
-                    "annotation": lesson.annotation,
-                    "updated_at": lesson.updated_at,
-                    "source_model_version": lesson.source_model_version,
-                    "fits_best": max(
-                        lesson.covering_scores, key=lambda name: lesson.covering_scores[name], default=None
-                    ),
-                    "labels": sorted({example.label for example in lesson.examples}),
-                    "disabled": disabled,
-                }
-                for lesson, disabled in lessons
-            ],
+            "granularity": None if profile.granularity is None else str(profile.granularity),
+            "granularity_from": _sources(profile.granularity_from),
+            "labels": {label: _sources(sources) for label, sources in profile.labels_from.items()},
+            "version": profile.digest,
+            "feedback": [_summary(feedback) | {"disabled": disabled} for feedback, disabled in all_feedback],
         }
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @project.command()
 @project_argument
-@click.option("--annotation", type=int, help="The annotation whose lesson is undone.")
-@click.option("--task", type=int, help="The task all of whose annotations' lessons are undone.")
+@click.option("--annotation", type=int, help="The annotation whose feedback is disabled.")
+@click.option("--task", type=int, help="The task all of whose annotations' feedback is disabled.")
 def undo(project: int, annotation: int | None, task: int | None) -> None:
     """Undo what an annotation or a task taught, until the annotation is changed."""
     if (annotation is None) == (task is None):
-        raise SettingsError("say which lesson: either --annotation or --task")
+        raise SettingsError("say which feedback to disable: either --annotation or --task")
     with _store() as store:
-        lessons = [lesson for lesson, disabled in store.all_feedback(str(project)) if not disabled]
+        enabled = [
+            AnnotationFeedback.from_json(row) for row, disabled in store.all_feedback(str(project)) if not disabled
+        ]
         chosen = [
-            lesson for lesson in lessons if annotation in (None, lesson.annotation) and task in (None, lesson.task)
+            feedback
+            for feedback in enabled
+            if annotation in (None, feedback.annotation_id) and task in (None, feedback.task_id)
         ]
         if not chosen:
             what = f"annotation {annotation}" if task is None else f"task {task}"
             raise RequestError(f"{what} has taught project {project} nothing: see `walkcut project show {project}`")
-        for lesson in chosen:
-            store.disable_feedback(str(project), lesson.annotation)
+        for feedback in chosen:
+            store.disable_feedback(str(project), feedback.annotation_id)
     click.echo(f"{len(chosen)} undone")
 
 
@@ -105,6 +99,19 @@ def sync(project: int) -> None:
     click.echo(f"{done.learned} learned, {done.forgotten} forgotten, {done.failed} failed")
     if done.failed:
         raise SystemExit(1)
+
+
+def _summary(feedback: AnnotationFeedback) -> dict[str, Any]:
+    """Return an annotation's feedback in brief."""
+    scores = feedback.covering_scores
+    return {
+        "task": feedback.task_id,
+        "annotation": feedback.annotation_id,
+        "updated_at": feedback.updated_at,
+        "source_model_version": feedback.source_model_version,
+        "best_granularity": max(scores, key=scores.__getitem__, default=None),
+        "labels": sorted(feedback.labels),
+    }
 
 
 def _sources(sources: tuple[tuple[int, int], ...]) -> list[dict[str, int]]:
