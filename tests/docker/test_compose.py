@@ -97,7 +97,7 @@ def task(stack: Stack) -> Any:
 
 
 def lessons(stack: Stack, task: Any) -> Any:
-    return json.loads(stack.inside("walkcut", "project", "show", str(task["project"])))["lessons"]
+    return json.loads(stack.inside("walkcut", "project", "show", str(task["project"])))["feedback"]
 
 
 def state(stack: Stack, template: str) -> str:

@@ -1,6 +1,7 @@
-"""`walkcut project`: what a project has learned, and what to do about it."""
+"""`walkcut project`: what projects have learned from their annotations."""
 
 import json
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 
@@ -8,101 +9,105 @@ import click
 
 from walkcut.errors import RequestError, SettingsError
 from walkcut.labelstudio import parse_brush_controls, semantic_labels
-from walkcut.learning.examples import AnnotationFeedback, ProjectProfile, fit_profile
+from walkcut.learning.examples import AnnotationFeedback, AnnotationRef, ProjectProfile, fit_profile
 from walkcut.serving.backend import make_backend
 from walkcut.settings import read_settings
 from walkcut.storage import ProjectStore
 
-project_argument = click.argument("project", type=click.IntRange(1), metavar="ID")
+_project_argument = click.argument("project_id", type=click.IntRange(1), metavar="ID")
 
 
 @click.group()
 def project() -> None:
     """Show and change what Label Studio projects have learned from their annotations.
 
-    ID is a project's number in Label Studio.
+    ID is the project's id in Label Studio.
     """
 
 
 @project.command()
-@project_argument
-def show(project: int) -> None:
+@_project_argument
+def show(project_id: int) -> None:
     """Show what a project has learned, from which tasks, and the feedback of each annotation, as JSON."""
-    project_id = str(project)
-    with _store() as store:
-        rows, config, on = store.all_feedback(project_id), store.label_config(project_id), store.learning(project_id)
+    key = str(project_id)
+    with _open_store() as store:
+        rows, label_config, enabled = store.all_feedback(key), store.label_config(key), store.learning(key)
         all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
-        enabled = map(AnnotationFeedback.from_json, store.feedback(project_id))
-        labels = semantic_labels(parse_brush_controls(config)) if config else frozenset()
-        newest = max((feedback for feedback, _ in all_feedback), key=lambda item: item.updated_at, default=None)
-        profile = ProjectProfile() if newest is None else fit_profile(enabled, newest.segmenter_version, labels)
-        document = {
-            "project": project,
-            "learning": on,
-            "granularity": None if profile.granularity is None else str(profile.granularity),
-            "granularity_from": _sources(profile.granularity_from),
-            "labels": {label: _sources(sources) for label, sources in profile.labels_from.items()},
-            "version": profile.digest,
-            "feedback": [_summary(feedback) | {"disabled": disabled} for feedback, disabled in all_feedback],
-        }
+        profile = _profile(all_feedback, map(AnnotationFeedback.from_json, store.feedback(key)), label_config)
+    document = {
+        "project": project_id,
+        "learning": enabled,
+        "granularity": None if profile.granularity is None else str(profile.granularity),
+        "granularity_from": _references(profile.granularity_from),
+        "labels": {label: _references(annotations) for label, annotations in profile.labels_from.items()},
+        "profile": profile.digest,
+        "feedback": [_summary(feedback) | {"disabled": disabled} for feedback, disabled in all_feedback],
+    }
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @project.command()
-@project_argument
-@click.option("--annotation", type=int, help="The annotation whose feedback is disabled.")
-@click.option("--task", type=int, help="The task all of whose annotations' feedback is disabled.")
-def undo(project: int, annotation: int | None, task: int | None) -> None:
-    """Undo what an annotation or a task taught, until the annotation is changed."""
-    if (annotation is None) == (task is None):
-        raise SettingsError("say which feedback to disable: either --annotation or --task")
-    with _store() as store:
-        enabled = [
-            AnnotationFeedback.from_json(row) for row, disabled in store.all_feedback(str(project)) if not disabled
-        ]
+@_project_argument
+@click.option("--annotation", "annotation_id", type=int, help="The annotation whose feedback is disabled.")
+@click.option("--task", "task_id", type=int, help="The task of the annotations whose feedback is disabled.")
+def undo(project_id: int, annotation_id: int | None, task_id: int | None) -> None:
+    """Disable the feedback of an annotation, or of all annotations of a task, until they are changed."""
+    if (annotation_id is None) == (task_id is None):
+        raise SettingsError("name the feedback to disable: either --annotation or --task")
+    with _open_store() as store:
+        rows = store.all_feedback(str(project_id))
+        enabled = [AnnotationFeedback.from_json(row) for row, disabled in rows if not disabled]
         chosen = [
-            feedback
-            for feedback in enabled
-            if annotation in (None, feedback.annotation_id) and task in (None, feedback.task_id)
+            item.annotation_id for item in enabled if item.annotation_id == annotation_id or item.task_id == task_id
         ]
         if not chosen:
-            what = f"annotation {annotation}" if task is None else f"task {task}"
-            raise RequestError(f"{what} has taught project {project} nothing: see `walkcut project show {project}`")
-        for feedback in chosen:
-            store.disable_feedback(str(project), feedback.annotation_id)
-    click.echo(f"{len(chosen)} undone")
+            name = f"annotation {annotation_id}" if task_id is None else f"task {task_id}"
+            raise RequestError(f"project {project_id} has learned nothing from {name}: see `walkcut project show {project_id}`")
+        for chosen_id in chosen:
+            store.disable_feedback(str(project_id), chosen_id)
+    click.echo(f"{len(chosen)} disabled")
 
 
 @project.command()
-@project_argument
-def reset(project: int) -> None:
-    """Undo all that a project has learned; annotations teach again when they are changed."""
-    with _store() as store:
-        click.echo(f"{store.reset(str(project))} undone")
+@_project_argument
+def reset(project_id: int) -> None:
+    """Disable all feedback of a project; an annotation that is changed counts again."""
+    with _open_store() as store:
+        click.echo(f"{store.reset(str(project_id))} disabled")
 
 
 @project.command()
-@project_argument
+@_project_argument
 @click.argument("switch", type=click.Choice(("on", "off")))
-def learning(project: int, switch: str) -> None:
-    """Switch learning on or off for a project; what it has learned is kept, but not used while it is off."""
-    with _store() as store:
-        store.set_learning(str(project), on=switch == "on")
+def learning(project_id: int, switch: str) -> None:
+    """Switch learning on or off for a project; while it is off, what was learned is kept but not used."""
+    with _open_store() as store:
+        store.set_learning(str(project_id), on=switch == "on")
 
 
 @project.command()
-@project_argument
-def sync(project: int) -> None:
-    """Learn from annotations that webhooks did not tell of, and forget those that are gone."""
+@_project_argument
+def sync(project_id: int) -> None:
+    """Learn from annotations whose webhooks were lost, and forget those deleted in Label Studio."""
     with make_backend(read_settings()) as backend:
-        done = backend.feedback_worker.sync(str(project))
-    click.echo(f"{done.learned} learned, {done.forgotten} forgotten, {done.failed} failed")
-    if done.failed:
+        result = backend.feedback_worker.sync(str(project_id))
+    click.echo(f"{result.learned} learned, {result.forgotten} forgotten, {result.failed} failed")
+    if result.failed:
         raise SystemExit(1)
 
 
+def _profile(
+    all_feedback: list[tuple[AnnotationFeedback, bool]], enabled: Iterable[AnnotationFeedback], label_config: str
+) -> ProjectProfile:
+    """Return the profile of a project for the segmenter of its newest feedback."""
+    if not all_feedback:
+        return ProjectProfile()
+    newest = max((feedback for feedback, _ in all_feedback), key=lambda feedback: feedback.updated_at)
+    labels = semantic_labels(parse_brush_controls(label_config)) if label_config else frozenset()
+    return fit_profile(enabled, newest.segmenter_version, labels)
+
+
 def _summary(feedback: AnnotationFeedback) -> dict[str, Any]:
-    """Return an annotation's feedback in brief."""
     scores = feedback.covering_scores
     return {
         "task": feedback.task_id,
@@ -114,11 +119,10 @@ def _summary(feedback: AnnotationFeedback) -> dict[str, Any]:
     }
 
 
-def _sources(sources: tuple[tuple[int, int], ...]) -> list[dict[str, int]]:
-    return [{"task": task, "annotation": annotation} for task, annotation in sources]
+def _references(annotations: Iterable[AnnotationRef]) -> list[dict[str, int]]:
+    return [{"task": task_id, "annotation": annotation_id} for task_id, annotation_id in annotations]
 
 
-def _store() -> closing[ProjectStore]:
-    """What is remembered, without the model that took it in."""
+def _open_store() -> closing[ProjectStore]:
     settings = read_settings()
     return closing(ProjectStore(settings.state_dir, settings.database_url))
