@@ -45,7 +45,7 @@ _LEARNED_S = 120.0
 class Load:
     """How much is asked: by annotators of so many images, and by one who retrieves predictions of pages of tasks.
 
-    `warm_up` is in minutes too: caches fill, and the project gets as many lessons as are read. An annotator's `pause`,
+    `warm_up` is in minutes too: caches fill, and the project gets as much feedback as is read. An annotator's `pause`,
     a sixth of a real one, and a `rest` are in seconds: in a rest all is learned, and what was freed is given back.
     """
 
@@ -205,7 +205,7 @@ def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
     store, end = ProjectStore(state), time.monotonic() + _LEARNED_S
     try:
         while True:
-            learned = {each.annotation for each in store.processed(ANNOTATED)}
+            learned = {row.annotation_id for row in store.processed(ANNOTATED)}
             missing = sorted(set(submitted) - learned)
             if not missing or time.monotonic() > end:
                 break

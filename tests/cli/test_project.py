@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.serving.test_feedback import CONFIG, HALVES, FakeLabelStudio, annotation, created, task
+from tests.builders.feedback import CONFIG, HALVES, FakeLabelStudio, annotation, created, task
 from walkcut.cli import main
 from walkcut.inference.factory import make_predictor
 from walkcut.serving.feedback import FeedbackWorker
@@ -31,7 +31,7 @@ def studio(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeLabelStudio:
     held = FakeLabelStudio()
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://label-studio.test")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef")
-    monkeypatch.setattr("walkcut.inference.factory.LabelStudioClient", lambda access, ca_bundle: held)
+    monkeypatch.setattr("walkcut.serving.backend.LabelStudioClient", lambda access, ca_bundle: held)
     return held
 
 
@@ -50,9 +50,9 @@ def test_what_was_learned_is_shown_with_its_sources(folder: Path) -> None:
     assert document["granularity_from"] == sources
     assert str(document["granularity"]).startswith("tau=")
     assert document["learning"] is True
-    lessons = document["lessons"]
-    assert isinstance(lessons, list)
-    assert [(each["task"], each["labels"], each["disabled"]) for each in lessons] == [
+    feedback = document["feedback"]
+    assert isinstance(feedback, list)
+    assert [(row["task"], row["labels"], row["disabled"]) for row in feedback] == [
         (1, ["Car"], False),
         (2, ["Car"], False),
     ]
@@ -60,11 +60,11 @@ def test_what_was_learned_is_shown_with_its_sources(folder: Path) -> None:
 
 def test_a_project_that_nobody_knows_has_learned_nothing(folder: Path) -> None:
     document = json.loads(walkcut("show", "77").stdout)
-    assert (document["granularity"], document["labels"], document["lessons"]) == (None, {}, [])
+    assert (document["granularity"], document["labels"], document["feedback"]) == (None, {}, [])
 
 
 @pytest.mark.parametrize("which", [("--annotation", "1"), ("--task", "1")])
-def test_a_lesson_is_undone(folder: Path, which: tuple[str, str]) -> None:
+def test_feedback_is_disabled(folder: Path, which: tuple[str, str]) -> None:
     assert walkcut("undo", "3", *which).stdout == "1 undone\n"
     assert shown()["labels"] == {"Car": [{"task": 2, "annotation": 2}]}
     again = walkcut("undo", "3", *which)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.feedback import CONFIG
 from tests.builders.http_site import Site, reply, serving
 from tests.builders.processes import free_port
 from tests.builders.scenes import data_url, png, quarters
 from tests.doctor.test_labelstudio import LEGACY, document
 from tests.doctor.test_project import HOOK, WELL
-from tests.serving.test_feedback import CONFIG
 from walkcut.doctor import Finding, Means, Target, diagnose
 from walkcut.images import ImageLoader
 from walkcut.inference.factory import make_access, make_fetch_policy, make_predictor

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.builders.feedback import CONFIG
 from tests.builders.http_site import Site, reply, serving
 from tests.builders.scenes import data_url, png, quarters
 from tests.doctor.test_labelstudio import LEGACY, document
-from tests.serving.test_feedback import CONFIG
 from walkcut.doctor import project
 from walkcut.doctor.checks import Finding
 from walkcut.doctor.probe import Api
