@@ -1,14 +1,10 @@
-"""Label Studio's API on a test server: JSON replies, a labelling config, a token, a backend and its webhook."""
+"""Label Studio's API on a test server: JSON replies, a token, a backend and its webhook."""
 
 import json
 from typing import Any
 
 from tests.builders.http_site import Route, reply
 
-LABEL_CONFIG = (
-    '<View><Image name="im" value="$photo"/>'
-    '<BrushLabels name="b" toName="im"><Label value="Roof"/><Label value="Car"/></BrushLabels></View>'
-)
 LEGACY_TOKEN = "0123456789abcdef" * 2
 BACKEND_URL = "http://walkcut:9090"
 BACKEND: dict[str, Any] = {

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.serving.test_feedback import CONFIG, HALVES, FakeLabelStudio, annotation, created, task
+from tests.builders.feedback import CONFIG, HALVES, FakeLabelStudio, annotation, created, task
 from walkcut.cli import main
 from walkcut.inference.factory import make_predictor
 from walkcut.serving.feedback import FeedbackWorker
@@ -91,7 +91,11 @@ def test_learning_is_switched(folder: Path) -> None:
 
 
 def test_annotations_without_webhooks_are_learned(folder: Path, label_studio: FakeLabelStudio) -> None:
-    label_studio.held = [(task(), annotation(1, *HALVES)), (task(3), annotation(3, *HALVES)), ({"id": 4}, annotation(4))]
+    label_studio.held = [
+        (task(), annotation(1, *HALVES)),
+        (task(3), annotation(3, *HALVES)),
+        ({"id": 4}, annotation(4)),
+    ]
     result = walkcut("sync", "3")
     assert result.stdout == "1 learned, 1 forgotten, 1 failed\n"
     assert result.exit_code == 1

@@ -18,11 +18,11 @@ import pytest
 import requests
 from waitress.channel import HTTPChannel
 
+from tests.builders.backend import predict_body
 from tests.builders.processes import free_port, is_up, wait_for
 from tests.builders.scenes import data_url, png, quarters
 from tests.inference.test_tree_service import Gated
 from tests.inference.test_worker import is_there
-from tests.serving.test_app import predict_body
 from walkcut.cli.serve import graceful_shutdown
 from walkcut.inference.tree_service import TreeService
 from walkcut.storage import TreeCache

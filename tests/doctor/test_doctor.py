@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.feedback import CONFIG
 from tests.builders.http_site import Site, reply, serving
-from tests.builders.label_studio_api import BACKEND, LABEL_CONFIG, LEGACY_TOKEN, WEBHOOK, json_reply
+from tests.builders.label_studio_api import BACKEND, LEGACY_TOKEN, WEBHOOK, json_reply
 from tests.builders.processes import free_port
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.doctor import Finding, Target, diagnose
@@ -30,7 +31,7 @@ def site() -> Iterator[Site]:
         site.routes["/api/version/"] = json_reply({"release": "1.23.2"})
         site.routes["/api/current-user/whoami"] = json_reply({"email": "me@example.com"})
         site.routes["/version/"] = reply(200, b"")
-        site.routes["/api/projects/4/"] = json_reply({"title": "Roofs", "label_config": LABEL_CONFIG})
+        site.routes["/api/projects/4/"] = json_reply({"title": "Roofs", "label_config": CONFIG})
         site.routes["/api/ml"] = json_reply([BACKEND])
         site.routes["/api/webhooks/"] = json_reply([WEBHOOK])
         task = {"id": 7, "data": {"photo": data_url(png(quarters(30, 40)))}}

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from tests.builders.feedback import CONFIG
 from tests.builders.http_site import Site, reply, serving
-from tests.builders.label_studio_api import BACKEND, BACKEND_URL, LABEL_CONFIG, LEGACY_TOKEN, WEBHOOK, json_reply
+from tests.builders.label_studio_api import BACKEND, BACKEND_URL, LEGACY_TOKEN, WEBHOOK, json_reply
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.doctor import project
 from walkcut.doctor.checks import Finding
@@ -24,7 +25,7 @@ LOCKED = Settings(basic_auth_user="ls", basic_auth_pass="hunter22")
 def site() -> Iterator[Site]:
     """A Label Studio with project 4, whose only backend works."""
     with serving(Site()) as site:
-        site.routes["/api/projects/4/"] = json_reply({"title": "Roofs", "label_config": LABEL_CONFIG})
+        site.routes["/api/projects/4/"] = json_reply({"title": "Roofs", "label_config": CONFIG})
         site.routes["/api/ml"] = json_reply([BACKEND])
         site.routes["/api/webhooks/"] = json_reply([WEBHOOK])
         yield site
@@ -36,7 +37,7 @@ def probe(site: Site) -> Iterator[LabelStudioProbe]:
         yield probe
 
 
-def problems(probe: LabelStudioProbe, server: ServerProbe | None = None, config: str = LABEL_CONFIG) -> list[Finding]:
+def problems(probe: LabelStudioProbe, server: ServerProbe | None = None, config: str = CONFIG) -> list[Finding]:
     """Return the warnings and errors about the backends."""
     findings = project.check_backends(probe, 4, config, Settings(), server)
     return [finding for finding in findings if finding.level != "ok"]
@@ -44,7 +45,7 @@ def problems(probe: LabelStudioProbe, server: ServerProbe | None = None, config:
 
 def check_image(probe: LabelStudioProbe, task: int | None = None, **limits: int) -> list[Finding]:
     loader = ImageLoader(FetchPolicy(), None)
-    controls = parse_brush_controls(LABEL_CONFIG)
+    controls = parse_brush_controls(CONFIG)
     return list(project.check_image(probe, 4, task, controls, loader, DecodeLimits(**limits)))
 
 
@@ -66,10 +67,10 @@ def test_a_project_without_access_is_named_with_the_remedy(site: Site, probe: La
 
 
 def test_a_config_names_the_brush_and_the_text_field() -> None:
-    brush, text = project.check_config(LABEL_CONFIG)
+    brush, text = project.check_config(CONFIG)
     assert (brush.level, brush.message) == ("ok", "regions go to 'b' on 'im', whose image is 'photo'")
     assert (text.level, 'add <TextArea name="granularity" toName="im"' in text.remedy) == ("warning", True)
-    _, text = project.check_config(LABEL_CONFIG.replace("</View>", '<TextArea name="status" toName="im"/></View>'))
+    _, text = project.check_config(CONFIG.replace("</View>", '<TextArea name="status" toName="im"/></View>'))
     assert (text.level, text.message) == ("ok", "walkcut answers annotators in the text field 'status'")
 
 
@@ -77,7 +78,7 @@ def test_a_config_that_cannot_be_used() -> None:
     with pytest.raises(LabelConfigError, match="walkcut needs BrushLabels"):
         list(project.check_config("<View/>"))
     with pytest.raises(RequestError, match="max_regions"):
-        list(project.check_config(LABEL_CONFIG.replace("<BrushLabels", '<BrushLabels max_regions="0"')))
+        list(project.check_config(CONFIG.replace("<BrushLabels", '<BrushLabels max_regions="0"')))
 
 
 def test_an_image_that_can_be_loaded_is_described(site: Site, probe: LabelStudioProbe) -> None:

@@ -27,7 +27,7 @@ def test_a_locked_database_is_told_and_costs_no_prediction(backend: Backend) -> 
     assert 2 not in backend.stored()[1]
 
 
-def test_a_lock_while_it_learns_loses_no_lesson(backend: Backend) -> None:
+def test_a_lock_while_it_learns_loses_no_feedback(backend: Backend) -> None:
     with closing(sqlite3.connect(backend.state.parent / "state.sqlite3")) as other:
         for number in range(10, 14):
             assert backend.submit(number).ok

@@ -71,7 +71,7 @@ def test_alembic_is_loaded_only_when_there_is_something_to_do(tmp_path: Path) ->
 
 def test_the_wheel_holds_the_migrations(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=root, capture_output=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     scripts = {path.name for path in Path(migrations.__file__).parent.glob("versions/*.py")}

@@ -62,7 +62,9 @@ def undo(project_id: int, annotation_id: int | None, task_id: int | None) -> Non
         ]
         if not chosen:
             name = f"annotation {annotation_id}" if task_id is None else f"task {task_id}"
-            raise RequestError(f"project {project_id} has learned nothing from {name}: see `walkcut project show {project_id}`")
+            raise RequestError(
+                f"project {project_id} has learned nothing from {name}: see `walkcut project show {project_id}`"
+            )
         for chosen_id in chosen:
             store.disable_feedback(str(project_id), chosen_id)
     click.echo(f"{len(chosen)} disabled")

@@ -41,6 +41,7 @@ def _upgrade(connection: Connection, current: str) -> None:
     if current and current not in {script.revision for script in scripts.walk_revisions()}:
         raise SettingsError(f"the database was written by a later walkcut (tables of revision {current}): install that")
     # What Alembic's `upgrade` command does, without its env.py and alembic.ini.
-    with EnvironmentContext(Config(), scripts, fn=lambda base, _: scripts._upgrade_revs(HEAD, base)) as environment:  # type: ignore[arg-type,return-value]  # noqa: SLF001
+    steps = scripts._upgrade_revs  # noqa: SLF001
+    with EnvironmentContext(Config(), scripts, fn=lambda base, _: steps(HEAD, base)) as environment:
         environment.configure(connection=connection)
         environment.run_migrations()
