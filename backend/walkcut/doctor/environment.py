@@ -14,7 +14,7 @@ from walkcut.doctor.checks import Finding
 from walkcut.settings import Settings
 from walkcut.storage.integrity import check_integrity
 
-_PACKAGES = ("walkcut", "torch", "diffusers", "transformers", "label-studio-sdk")
+_PACKAGES = ("walkcut", "torch", "diffusers", "transformers")
 _MIN_FREE = 200 << 20  # bytes, for the database and the next images
 
 

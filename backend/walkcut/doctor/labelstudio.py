@@ -8,7 +8,7 @@ import httpx
 
 from walkcut.doctor.checks import Finding
 from walkcut.doctor.probe import LabelStudioProbe
-from walkcut.errors import LabelStudioError
+from walkcut.errors import LabelStudioError, TokenExchangeError
 from walkcut.images.tokens import jwt_claims
 
 ALLOW_PRIVATE = "start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false"
@@ -84,13 +84,14 @@ def _visible_defect(token: str, now: datetime) -> str:
 
 def _exchange_error(probe: LabelStudioProbe) -> str:
     """Return why a personal access token cannot be exchanged for an access token; empty if it can."""
-    response = probe.exchange_token()
-    if response.status == httpx.codes.OK:
-        return ""
-    if response.status == httpx.codes.NOT_FOUND:
-        return "cannot be used: this Label Studio supports legacy tokens only"
-    reason = response.detail or "no reason given"
-    return f"is refused ({response.status}: {reason}): it is revoked, incomplete, or of another Label Studio"
+    try:
+        probe.exchange_token()
+    except TokenExchangeError as error:
+        if error.status == httpx.codes.NOT_FOUND:
+            return "cannot be used: this Label Studio supports legacy tokens only"
+        reason = error.detail or "no reason given"
+        return f"is refused ({error.status}: {reason}): it is revoked, incomplete, or of another Label Studio"
+    return ""
 
 
 def _check_acceptance(probe: LabelStudioProbe, kind: str) -> Finding:

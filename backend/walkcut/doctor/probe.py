@@ -1,20 +1,21 @@
 """Requests of the diagnosis to Label Studio."""
 
 import re
-import ssl
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import certifi
 import httpx
 
-from walkcut.errors import LabelStudioError
-from walkcut.images import Deadline, LabelStudioAccess
-from walkcut.images.tokens import TokenAuth
+from walkcut.errors import LabelStudioError, TokenExchangeError
+from walkcut.images import LabelStudioAccess
+from walkcut.labelstudio.connection import Connection
+
+_Result = TypeVar("_Result")
 
 _TIMEOUT_S = 30.0  # Label Studio itself waits for each backend that is down
 
@@ -35,66 +36,57 @@ class ApiResponse:
 
 
 class LabelStudioProbe:
-    """Client that reports status codes and dates instead of hiding them; it follows no redirect.
+    """Client that reports statuses and dates instead of raising errors for them.
 
     Raises `LabelStudioError` if Label Studio cannot be reached, or does not exchange a personal access token.
     """
 
     def __init__(self, access: LabelStudioAccess, ca_bundle: Path | None = None) -> None:
-        certificates = ssl.create_default_context(cafile=ca_bundle or certifi.where())
-        self.url = access.url.rstrip("/")
-        self._http = httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False, verify=certificates)
-        self._token = access.token
-        self._auth = TokenAuth(access.token, self._exchange, time.monotonic) if access.token else None
+        self._connection = Connection(access, timeout=_TIMEOUT_S, ca_bundle=ca_bundle)
+        self.url = self._connection.url
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._connection.close()
 
     def get(self, path: str, **query: str) -> ApiResponse:
         """Get a path with the token."""
-        return self._request("GET", path, headers=self._auth_headers(), params=query)
+        return self._get(partial(self._connection.request, "GET", path, params=query))
 
     def get_anonymously(self, path: str) -> ApiResponse:
         """Get a path without the token."""
-        return self._request("GET", path)
+        return self._get(partial(self._connection.request, "GET", path, anonymous=True))
 
     def server_settings(self, *names: str) -> dict[str, bool]:
         """Return these settings of the server; empty unless the token is a superuser's.
 
         Superusers see all settings on one page, secrets too: only those asked for are kept.
         """
-        page = self._send("GET", "/version/", headers=self._auth_headers()).text
+        page = self._call(partial(self._connection.request, "GET", "/version/")).text
         matches = {name: re.search(rf'"{name}": "(True|False)"', page) for name in names}
         values = {name: match[1] == "True" for name, match in matches.items() if match}
         return values if len(values) == len(names) else {}
 
-    def exchange_token(self) -> ApiResponse:
-        """Exchange the personal access token for an access token."""
-        return self._request("POST", "/api/token/refresh/", json={"refresh": self._token})
+    def exchange_token(self) -> None:
+        """Exchange the personal access token for an access token. Raises `TokenExchangeError`."""
+        self._call(self._connection.exchange_token)
 
-    def _auth_headers(self) -> dict[str, str]:
-        return {"Authorization": self._auth.header(Deadline(_TIMEOUT_S))} if self._auth else {}
-
-    def _exchange(self, _deadline: Deadline) -> str:
-        response = self.exchange_token()
-        if response.status != httpx.codes.OK:
+    def _get(self, request: Callable[[], httpx.Response]) -> ApiResponse:
+        try:
+            response = self._call(request)
+        except TokenExchangeError as error:
             raise LabelStudioError(
-                f"Label Studio at {self.url} does not exchange the token ({response.status}): see the check `token`"
-            )
-        return str(response.document["access"])
-
-    def _request(self, method: str, path: str, **options: Any) -> ApiResponse:
-        response = self._send(method, path, **options)
+                f"Label Studio at {self.url} does not exchange the token ({error.status}): see the check `token`"
+            ) from error
         try:
             document = response.json()
         except ValueError:
             document = None
         return ApiResponse(response.status_code, document, _parse_date(response.headers.get("Date", "")))
 
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _call(self, request: Callable[[], _Result]) -> _Result:
         try:
-            return self._http.request(method, f"{self.url}{path}", **options)
+            return request()
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise LabelStudioError(
