@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from walkcut.telemetry.stages import record_spans
+from walkcut.telemetry.spans import record_spans
 
 
 @pytest.fixture

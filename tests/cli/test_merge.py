@@ -142,7 +142,7 @@ def test_what_cannot_be_merged_is_one_line_and_nothing_is_written(tree: Path, tm
         (tree, two_images, ["--image", "third"], "choose the --image among image, second"),
         (tree, export(tmp_path / "rle.json", [broken]), [], "region r1: a run-length code is a list"),
         (tree, export(tmp_path / "size.json", [region(original_width=5)]), [], "not drawn on an image of 4×2 pixels"),
-        (tree, export(tmp_path / "part.json", [POINT]), ["--min-overlap", 0.9], "no segment is annotated to a share"),
+        (tree, export(tmp_path / "part.json", [POINT]), ["--min-overlap", 0.9], "no region covers a fraction"),
     ]  # fmt: skip
     for which, annotation, options, message in cases:
         result = run(which, "--annotation", annotation, "--out", out, *options)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.builders.backend import IMAGE, SETUP, Backend, predict_body, running, text_command
 from tests.labelstudio.test_annotations import masked
 from tests.security.test_fuzz import ANY, mutated
-from tests.serving.test_app import IMAGE, SETUP, Backend, predict_body, running, typed_line
 from walkcut.errors import WalkcutError
 from walkcut.inference.factory import trusts_callers
 from walkcut.labelstudio import read_object
@@ -39,7 +39,7 @@ BODIES: dict[str, list[Any]] = {
     "/setup": [SETUP | {"access_token": "abc", "extra_params": '{"max_regions": 3, "granularity": "fine"}'}],
     "/predict": [
         ASKED,
-        ASKED | {"params": {"context": typed_line("12")}},
+        ASKED | {"params": {"context": text_command("12")}},
         ASKED | {"params": {"context": {"result": [POINT, BOX]}}},
     ],
     "/webhook": [

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
 
 from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 _Array = TypeVar("_Array", np.ndarray, Tensor)
 

@@ -24,7 +24,7 @@ from walkcut.backbones.diffusion_model import DiffusionModel, load_model, random
 from walkcut.backbones.oom_fallback import ExecutionPlan, fallback_plans, run_with_oom_fallback, sliced_attention
 from walkcut.backbones.weights import find_architecture, working_size
 from walkcut.errors import SettingsError
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 _REVISION = 1  # raise it when the same settings give other features
 

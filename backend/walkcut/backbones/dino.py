@@ -15,7 +15,7 @@ from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import Projections, capture_attention, capture_output, check_finite
 from walkcut.backbones.weights import check_dtype, find_folder, fingerprint, how_to_fetch, working_size
 from walkcut.errors import SettingsError
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 _REVISION = 1  # raise it when the same settings give other features
 _SEED = 0  # of random weights

@@ -1,7 +1,6 @@
 """What is done to one image: read, decode, tree, regions, encode, write. It fails alone."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from walkcut.bulk.checkpoint import CheckpointEntry, ItemFailure, ItemResult, Outcome, write_parts
-from walkcut.bulk.items import Format, Item, ItemPrediction, RegionPrediction, Segment
+from walkcut.bulk.items import Format, Item, ItemPrediction, RegionPrediction
 from walkcut.bulk.sources.uris import read_image
 from walkcut.errors import ImageError, TreeFileError, WalkcutError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -22,6 +21,7 @@ from walkcut.inference.predictor import regions_at_granularity
 from walkcut.inference.project import Project, model_version
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.storage import image_digest, read_tree, tree_key, write_tree
+from walkcut.telemetry.spans import timed
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +57,7 @@ class Plan:
         """An image's regions at each granularity."""
         control = self.project.controls[item.control]
         predictions = [
-            RegionPrediction(
-                version,
-                [
-                    Segment(region.mask, region.label, region.score, region.notes)
-                    for region in regions_at_granularity(tree, granularity, self.project, control)
-                ],
-            )
+            RegionPrediction(version, regions_at_granularity(tree, granularity, self.project, control))
             for granularity, version in zip(self.granularities, self.versions, strict=True)
         ]
         return ItemPrediction(item, tree.size, predictions)
@@ -166,7 +160,7 @@ class ExportStep:
             labelled = self._plan.labelled(item, tree)
         with _stage("encode", seconds):
             output = self._plan.form.encode(labelled)
-        with _timed("write", seconds):
+        with timed("write", seconds.__setitem__):
             files = write_parts(self._out, output.files)
             tree_bytes = self._keep_tree(grown, tree)
         key = "" if self._plan.trees is None else grown.key
@@ -265,21 +259,13 @@ class _StageError(Exception):
 def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     """Measure a stage, and say of which one an error is."""
     try:
-        with _timed(name, seconds):
+        with timed(name, seconds.__setitem__):
             yield
     except (WalkcutError, OSError) as error:
         raise _StageError(name, str(error)) from error
     except Exception as error:
         log.exception("a defect of walkcut, please report it")
         raise _StageError(name, f"a defect of walkcut, please report it: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Measure a stage."""
-    begin = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - begin
 
 
 def _guarded(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | ItemFailure:

@@ -1,27 +1,28 @@
-"""Label Studio's API as a diagnosis asks it: one address, one status, one document, and the time over there."""
+"""Requests of the diagnosis to Label Studio."""
 
 import re
-import ssl
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import certifi
 import httpx
 
-from walkcut.errors import LabelStudioError
-from walkcut.images import Deadline, LabelStudioAccess
-from walkcut.images.tokens import TokenAuth
+from walkcut.errors import LabelStudioError, TokenExchangeError
+from walkcut.images import LabelStudioAccess
+from walkcut.labelstudio.connection import Connection
 
-_TIMEOUT = 30.0  # seconds; where backends are down, Label Studio itself waits for each of them
+_Result = TypeVar("_Result")
+
+_TIMEOUT_S = 30.0  # Label Studio itself waits for each backend that is down
 
 
 @dataclass(frozen=True)
 class ApiResponse:
-    """An answer of Label Studio's; `document` is `None` where it is no JSON."""
+    """A response of Label Studio; `document` is `None` if its body is not JSON."""
 
     status: int
     document: Any = field(repr=False)
@@ -29,82 +30,73 @@ class ApiResponse:
 
     @property
     def detail(self) -> str:
-        """What it says of a refusal, in short."""
+        """Reason of an error, shortened to 200 characters."""
         detail = self.document.get("detail") if isinstance(self.document, dict) else None
         return " ".join(str(detail or "").split())[:200]
 
 
-class Api:
-    """Asks a Label Studio with the token of the settings, or without any; it follows no redirect.
+class LabelStudioProbe:
+    """Client that reports statuses and dates instead of raising errors for them.
 
-    Raises `LabelStudioError` where nothing answers, or a personal access token is not exchanged.
+    Raises `LabelStudioError` if Label Studio cannot be reached, or does not exchange a personal access token.
     """
 
     def __init__(self, access: LabelStudioAccess, ca_bundle: Path | None = None) -> None:
-        certificates = ssl.create_default_context(cafile=ca_bundle or certifi.where())
-        self.url = access.url.rstrip("/")
-        self._http = httpx.Client(timeout=_TIMEOUT, follow_redirects=False, verify=certificates)
-        self._token = access.token
-        self._authorization = TokenAuth(access.token, self._exchange, time.monotonic) if access.token else None
+        self._connection = Connection(access, timeout=_TIMEOUT_S, ca_bundle=ca_bundle)
+        self.url = self._connection.url
 
     def close(self) -> None:
-        """Let go of the connections."""
-        self._http.close()
+        """Close the connections."""
+        self._connection.close()
 
     def get(self, path: str, **query: str) -> ApiResponse:
-        """What it answers at a path, to whom the token stands for."""
-        return self._ask("GET", path, headers=self._headers(), params=query)
+        """Get a path with the token."""
+        return self._get(partial(self._connection.request, "GET", path, params=query))
 
-    def get_openly(self, path: str) -> ApiResponse:
-        """What it answers at a path to anybody."""
-        return self._ask("GET", path)
+    def get_anonymously(self, path: str) -> ApiResponse:
+        """Get a path without the token."""
+        return self._get(partial(self._connection.request, "GET", path, anonymous=True))
 
-    def feature_flags(self, *names: str) -> dict[str, bool]:
-        """How these of its settings stand, where the token is a superuser's; else nothing.
+    def server_settings(self, *names: str) -> dict[str, bool]:
+        """Return these settings of the server; empty unless the token is a superuser's.
 
-        It shows superusers all settings, secrets too, on one page: of that no more than these is kept.
+        Superusers see all settings on one page, secrets too: only those asked for are kept.
         """
-        page = self._answer("GET", "/version/", headers=self._headers()).text
-        found = {name: re.search(rf'"{name}": "(True|False)"', page) for name in names}
-        told = {name: match[1] == "True" for name, match in found.items() if match}
-        return told if len(told) == len(names) else {}
+        page = self._call(partial(self._connection.request, "GET", "/version/")).text
+        matches = {name: re.search(rf'"{name}": "(True|False)"', page) for name in names}
+        values = {name: match[1] == "True" for name, match in matches.items() if match}
+        return values if len(values) == len(names) else {}
 
-    def exchanged(self) -> ApiResponse:
-        """What it answers to a personal access token that is to be exchanged."""
-        return self._ask("POST", "/api/token/refresh/", json={"refresh": self._token})
+    def exchange_token(self) -> None:
+        """Exchange the personal access token for an access token. Raises `TokenExchangeError`."""
+        self._call(self._connection.exchange_token)
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": self._authorization.header(Deadline(_TIMEOUT))} if self._authorization else {}
-
-    def _exchange(self, _deadline: Deadline) -> str:
-        said = self.exchanged()
-        if said.status != httpx.codes.OK:
-            raise LabelStudioError(
-                f"Label Studio at {self.url} does not exchange the token ({said.status}): see `token`"
-            )
-        return str(said.document["access"])
-
-    def _ask(self, method: str, path: str, **more: Any) -> ApiResponse:
-        answer = self._answer(method, path, **more)
+    def _get(self, request: Callable[[], httpx.Response]) -> ApiResponse:
         try:
-            document = answer.json()
+            response = self._call(request)
+        except TokenExchangeError as error:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} does not exchange the token ({error.status}): see the check `token`"
+            ) from error
+        try:
+            document = response.json()
         except ValueError:
             document = None
-        return ApiResponse(answer.status_code, document, _date(answer.headers.get("Date", "")))
+        return ApiResponse(response.status_code, document, _parse_date(response.headers.get("Date", "")))
 
-    def _answer(self, method: str, path: str, **more: Any) -> httpx.Response:
+    def _call(self, request: Callable[[], _Result]) -> _Result:
         try:
-            return self._http.request(method, f"{self.url}{path}", **more)
+            return request()
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise LabelStudioError(
-                f"Label Studio at {self.url} cannot be reached ({reason}): see that it is up, and that "
-                "LABEL_STUDIO_URL is right seen from here: inside a container, localhost is the container"
+                f"Label Studio at {self.url} cannot be reached ({reason}): check that it runs, and that "
+                "LABEL_STUDIO_URL is its address as seen from here: inside a container, localhost is the container"
             ) from error
 
 
-def _date(text: str) -> datetime | None:
-    """The time of a Date header (RFC 9110), if it is one."""
+def _parse_date(text: str) -> datetime | None:
+    """Return the time of a Date header (RFC 9110), or `None` if it is malformed."""
     try:
         return parsedate_to_datetime(text)
     except ValueError:

@@ -20,7 +20,7 @@ from walkcut.images import DecodeLimits, decode
 from walkcut.labelstudio import brush
 from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.segmenter import Segmenter
-from walkcut.telemetry.stages import record_spans, span
+from walkcut.telemetry.spans import record_spans, span, timed
 
 STAGES = ("decode", "VAE", "U-Net", "model", "aggregate", "walk", "affinity", "cut", "assign", "refine", "encode")
 MODEL_STAGES = frozenset({"VAE", "U-Net", "model"})
@@ -66,12 +66,14 @@ class Meter:
         """Measure a stage."""
         self._wait()
         _reset_peak(self.device)
-        begin = time.perf_counter()
-        yield
-        self._wait()
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+        with timed(name, self._add):
+            yield
+            self._wait()
         peak, before = peak_memory(self.device), self.peaks.get(name)
         self.peaks[name] = peak if peak is None or before is None else max(before, peak)
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -19,8 +19,9 @@ from walkcut.inference.tree_service import TreeService
 from walkcut.labelstudio import BrushControl, Prediction, Region, Task, parse_brush_controls, prediction
 from walkcut.learning.examples import suggest_labels
 from walkcut.storage import Crop, image_digest
+from walkcut.telemetry.failures import record_failure
 from walkcut.telemetry.logs import log_context
-from walkcut.telemetry.stages import record_failure, span
+from walkcut.telemetry.spans import span
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.descriptors import leaf_means
 from walkcut.segmentation.algorithms.pamr import refine_labels
 from walkcut.segmentation.presets import PRESETS, Pamr, Preset, find_preset
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 _log = logging.getLogger(__name__)
 

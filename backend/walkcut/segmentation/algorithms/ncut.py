@@ -22,7 +22,7 @@ from walkcut.segmentation.algorithms.graph import (
     walk_affinity,
     walk_vector,
 )
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 Affinity = Literal["dot", "cosine", "walk"]
 _SMALL_GRAPH = 1500  # nodes

@@ -22,7 +22,7 @@ from walkcut.segmentation.algorithms.diffseg import object_proposals
 from walkcut.segmentation.algorithms.linkage import average_linkage
 from walkcut.segmentation.algorithms.upsampling import upsampled_argmax
 from walkcut.segmentation.methods.inputs import patch_features, transition_matrix
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 Size = tuple[int, int]
 

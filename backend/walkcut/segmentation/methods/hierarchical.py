@@ -25,7 +25,7 @@ from walkcut.segmentation.algorithms.upsampling import (
     upsampled_argmax,
 )
 from walkcut.segmentation.methods.inputs import contour_features, patch_features, transition_matrix
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 _MAX_MERGED_LEAVES = 256  # finer regions are texture
 

@@ -7,7 +7,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from walkcut.backbones import ImageFeatures
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.random_walk import aggregate
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 _MAX_PATCHES = 64  # along the longest side; finer feature maps are averaged before they are cut
 
