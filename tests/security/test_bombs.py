@@ -245,7 +245,7 @@ def test_a_tree_file_that_is_another_file_too() -> None:
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_tree_file_of_another_compression(packing: int) -> None:
-    no_tree(archive(unpacked(), packing), "packed in another way")
+    no_tree(archive(unpacked(), packing), "its compression is unknown")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
