@@ -33,14 +33,14 @@ docker: $(VENV)/.hadolint .compose
 	  $(COMPOSE) -f docker/compose.yaml -f docker/compose.gpu.yaml -f docker/compose.local-files.yaml config -q
 
 unit: $(VENV)/.test-installed .postgres .faketime
-	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m "not e2e and not soak" --cov --cov-report=term
+	REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m "not e2e and not soak" --cov --cov-report=term
 
 # Takes long: run now and then. Starts the Compose file if a Docker engine is available.
 soak: $(VENV)/.test-installed .postgres .faketime
-	WALKCUT_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m soak
+	REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m soak
 
 e2e: $(VENV)/.test-installed $(LS_VENV)/.installed .browser
-	WALKCUT_REQUIRE_E2E=1 $(BIN)/python -m pytest tests/e2e
+	REQUIRE_E2E=1 $(BIN)/python -m pytest tests/e2e
 
 benchmark: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.brush

@@ -199,7 +199,7 @@ def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
     store, end = ProjectStore(state), time.monotonic() + _LEARNED_S
     try:
         while True:
-            learned = {each.annotation for each in store.processed(ANNOTATED)}
+            learned = {row.annotation_id for row in store.processed(ANNOTATED)}
             missing = sorted(set(submitted) - learned)
             if not missing or time.monotonic() > end:
                 break

@@ -29,7 +29,7 @@ def basic(text: str) -> str:
         (Credentials(password="x"), basic(":x")),
     ],
 )
-def test_who_shows_what_is_asked_for_is_let_in(credentials: Credentials, header: str) -> None:
+def test_valid_credentials_are_accepted(credentials: Credentials, header: str) -> None:
     assert credentials.accepts(header)
 
 
@@ -44,23 +44,23 @@ def test_who_shows_what_is_asked_for_is_let_in(credentials: Credentials, header:
         "Basic abc.def", "Basic " + b64encode(b"me:\xff").decode(),
     ],
 )  # fmt: skip
-def test_who_does_not_is_not(credentials: Credentials, header: str) -> None:
+def test_other_credentials_are_refused(credentials: Credentials, header: str) -> None:
     assert not credentials.accepts(header)
 
 
-def test_a_token_of_any_letters_is_compared_as_it_was_sent() -> None:
+def test_a_token_may_have_any_characters() -> None:
     assert Credentials(token="süß").accepts("Bearer " + "süß".encode().decode("latin-1"))
 
 
-def test_an_empty_token_or_password_lets_nobody_in() -> None:
+def test_an_empty_token_or_password_is_refused() -> None:
     assert not TOKEN.accepts(basic(":"))
     assert not PASSWORD.accepts("Bearer ")
     assert not PASSWORD.accepts("Bearer")
 
 
 @given(st.sampled_from(["", "Basic ", "Bearer "]), st.text(st.characters()))
-def test_any_header_is_answered(scheme: str, shown: str) -> None:
-    assert not BOTH.accepts(scheme + shown)
+def test_any_header_can_be_checked(scheme: str, sent: str) -> None:
+    assert not BOTH.accepts(scheme + sent)
 
 
 def test_secrets_are_not_printed() -> None:
@@ -72,15 +72,15 @@ def test_secrets_are_not_printed() -> None:
     ("origin", "fetch_site", "expected"),
     [
         (None, None, False),  # Label Studio, curl, Prometheus
-        (None, "none", False),  # an address that somebody typed
+        (None, "none", False),  # an address typed into a browser
         (None, "cross-site", True),
         (None, "same-site", True),
         ("https://evil.example", "cross-site", True),
         ("null", None, True),
-        ("http://evil.example", "same-origin", True),  # a name that now leads here (DNS rebinding)
+        ("http://evil.example", "same-origin", True),  # a name that resolves to this machine (DNS rebinding)
     ],
 )
-def test_pages_are_known(origin: str | None, fetch_site: str | None, expected: bool) -> None:
+def test_pages_in_browsers_are_recognised(origin: str | None, fetch_site: str | None, expected: bool) -> None:
     assert is_browser_request(origin, fetch_site) == expected
 
 

@@ -1,4 +1,4 @@
-"""Who may call the backend: credentials, compared in constant time, and no page in a browser."""
+"""Authentication of callers: credentials, compared in constant time, and no pages in browsers."""
 
 import base64
 import binascii
@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Credentials:
-    """What callers must show: user name and password, as Label Studio can, or a bearer token; empty ones do not count.
+    """User name and password, which Label Studio can send, and a bearer token: callers must send one of the two.
 
-    With neither everybody is let in.
+    Empty ones are not accepted; without any, every caller is.
+
+    >>> Credentials("me", "secret").accepts("Basic bWU6c2VjcmV0")
+    True
     """
 
     user: str = ""
@@ -21,56 +24,55 @@ class Credentials:
 
     @property
     def required(self) -> bool:
-        """Whether callers must show anything."""
+        """Whether callers must send credentials."""
         return bool(self.user or self.password or self.token)
 
     @property
     def header(self) -> str:
-        """What to show as Authorization header; empty where nothing is asked for."""
+        """The Authorization header that is accepted; empty if none is required."""
         if self.user or self.password:
             return f"Basic {base64.b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
         return f"Bearer {self.token}" if self.token else ""
 
     def accepts(self, authorization: str) -> bool:
-        """Whether an Authorization header (RFC 7617, RFC 6750), empty for none, holds what is asked for."""
+        """Return whether an Authorization header (RFC 7617, RFC 6750), empty for none, is accepted."""
         if not self.required:
             return True
-        scheme, _, shown = authorization.partition(" ")
+        scheme, _, sent = authorization.partition(" ")
         match scheme.lower():
             case "basic" if self.user or self.password:
-                return _equal(_decoded(shown), f"{self.user}:{self.password}")
+                return _equal(_base64_decoded(sent), f"{self.user}:{self.password}")
             case "bearer" if self.token:
-                return _equal(shown.strip(" ").encode("latin-1", "replace"), self.token)  # as WSGI decodes it
+                return _equal(sent.strip(" ").encode("latin-1", "replace"), self.token)  # WSGI decodes headers so
         return False
 
 
 def is_browser_request(origin: str | None, fetch_site: str | None) -> bool:
-    """Tell by the headers Origin and Sec-Fetch-Site whether a script of some page made a request: browsers send the one
-    with whatever changes anything (Fetch standard, 3.2 and 2.2.2), and the other with everything.
+    """Return whether the headers Origin and Sec-Fetch-Site show that a page in a browser made a request.
 
-    Label Studio and scripts are no pages. A page could otherwise reach a backend that listens to its own machine alone,
-    since the browser runs there.
+    Browsers send Origin with every request that changes something (Fetch standard, 3.2 and 2.2.2), and Sec-Fetch-Site
+    with all. Refusing both keeps pages from a backend that only listens on the browser's own machine.
     """
     return origin is not None or fetch_site in ("cross-site", "same-site")
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether what listens on a host is reached from its own machine alone."""
+    """Return whether a server that listens on this host can only be reached from its own machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-def _decoded(text: str) -> bytes:
-    """Bytes from base64; empty for what is none, which no user name with a password is."""
+def _base64_decoded(text: str) -> bytes:
+    """Return decoded bytes; empty for invalid base64, which never equals a user name with a password."""
     try:
         return base64.b64decode(text.strip(" "), validate=True)
     except (binascii.Error, ValueError):
         return b""
 
 
-def _equal(given: bytes, expected: str) -> bool:
-    """Whether both are the same; how long it takes tells neither how much of them is, nor how long the secret is."""
-    digests = [hashlib.sha256(text).digest() for text in (given, expected.encode())]
+def _equal(sent: bytes, expected: str) -> bool:
+    """Compare in a time that depends neither on the number of equal bytes nor on the length of the secret."""
+    digests = [hashlib.sha256(text).digest() for text in (sent, expected.encode())]
     return hmac.compare_digest(*digests)

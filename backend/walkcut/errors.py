@@ -1,23 +1,23 @@
-"""Every error that walkcut raises on purpose.
+"""All errors that walkcut raises on purpose.
 
-Messages hold the offending value and the remedy, and are fit to be shown to a user.
+A message holds the offending value and the remedy, and may be shown to users.
 
     WalkcutError
     ├── SettingsError          a setting or option that cannot be used
-    ├── ImageError             an image that cannot be had
+    ├── ImageError             an image that cannot be loaded
     │   ├── ImageFetchError    its bytes cannot be fetched, or may not be
-    │   ├── ImageDecodeError   its bytes are no image that walkcut reads
-    │   └── QuarantineError    it has ended the model's process more than once
-    ├── SegmentationError      evidence or numbers that no segmentation can be made of
-    │   ├── GranularityError   a granularity that nobody understands
-    │   └── TreeFileError      a file that is no cut tree
-    ├── BrushError             a mask or run-length code out of the format
+    │   ├── ImageDecodeError   its bytes cannot be decoded, or exceed the limits
+    │   └── QuarantineError    it ended the model's process more than once
+    ├── SegmentationError      input that cannot be segmented or merged
+    │   ├── GranularityError   a granularity that cannot be parsed
+    │   └── TreeFileError      a file that is no cut tree, or a damaged one
+    ├── BrushError             an invalid mask or run-length code
     ├── RequestError           a request that breaks Label Studio's protocol
-    ├── BusyError              an answer that cannot be had now, but may be when it is asked for again
-    │   └── StoreError         a database that cannot be reached, or has no room
-    ├── LabelStudioError       a Label Studio that cannot be asked, or refuses
-    │   └── TokenExchangeError a personal access token that it does not exchange for an access token
-    └── LabelConfigError       a labelling config without what walkcut needs
+    ├── BusyError              no answer now: ask again later
+    │   └── StoreError         a database that is unavailable or full
+    ├── LabelStudioError       Label Studio is unavailable, or refuses a request
+    │   └── TokenExchangeError it does not exchange a personal access token for an access token
+    └── LabelConfigError       a labelling config without a control that walkcut needs
 """
 
 from collections.abc import Iterator
@@ -34,27 +34,27 @@ class SettingsError(WalkcutError):
 
 
 class ImageError(WalkcutError):
-    """An image that cannot be had."""
+    """An image that cannot be loaded."""
 
 
 class ImageFetchError(ImageError):
-    """An image's bytes cannot be fetched, or may not be."""
+    """An image whose bytes cannot be fetched, or may not be."""
 
 
 class ImageDecodeError(ImageError):
-    """Bytes that are no image walkcut reads, or one beyond its limits."""
+    """An image whose bytes cannot be decoded, or exceed the limits."""
 
 
 class QuarantineError(ImageError):
-    """An image that has ended the model's process more than once."""
+    """An image that ended the model's process more than once."""
 
 
 class SegmentationError(WalkcutError):
-    """Evidence or numbers that no segmentation can be made of."""
+    """Input that cannot be segmented or merged."""
 
 
 class GranularityError(SegmentationError):
-    """A granularity that nobody understands."""
+    """A granularity that cannot be parsed."""
 
 
 class TreeFileError(SegmentationError):
@@ -62,7 +62,7 @@ class TreeFileError(SegmentationError):
 
 
 class BrushError(WalkcutError):
-    """A mask or run-length code out of the format."""
+    """An invalid mask or run-length code."""
 
 
 class RequestError(WalkcutError):
@@ -70,15 +70,15 @@ class RequestError(WalkcutError):
 
 
 class BusyError(WalkcutError):
-    """An answer that cannot be had now, but may be when it is asked for again."""
+    """No answer is possible now: ask again later."""
 
 
 class StoreError(BusyError):
-    """A database that cannot be reached, or has no room."""
+    """A database that is unavailable or full."""
 
 
 class LabelStudioError(WalkcutError):
-    """A Label Studio that cannot be asked, or refuses."""
+    """Label Studio is unavailable, or refuses a request."""
 
 
 class TokenExchangeError(LabelStudioError):
@@ -93,14 +93,14 @@ class TokenExchangeError(LabelStudioError):
 
 
 class LabelConfigError(WalkcutError):
-    """A labelling config without what walkcut needs."""
+    """A labelling config without a control that walkcut needs."""
 
 
 def unusable_folder(folder: Path, reason: str) -> SettingsError:
-    """What to say of a state folder that cannot be made, read or written."""
+    """Return the error for a state folder that cannot be made, read or written."""
     return SettingsError(
-        f"{folder} cannot be used to keep state ({reason}): see that there is room and that walkcut may write there, "
-        "or set WALKCUT_STATE_DIR to a folder of your own"
+        f"{folder} cannot be used to keep state ({reason}): check that there is room and that walkcut may write there, "
+        "or set WALKCUT_STATE_DIR to another folder"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 _BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data" / "bsds500"
-ROOT = Path(os.environ.get("WALKCUT_TEST_BSDS500", _BESIDE))
+ROOT = Path(os.environ.get("TEST_BSDS500", _BESIDE))
 
 
 def photographs(count: int) -> list[Path]:
@@ -15,5 +15,5 @@ def photographs(count: int) -> list[Path]:
 
 
 needs_photographs = pytest.mark.skipif(
-    not photographs(1), reason="no BSDS500 images: set WALKCUT_TEST_BSDS500 to the folder that holds images/val"
+    not photographs(1), reason="no BSDS500 images: set TEST_BSDS500 to the folder that holds images/val"
 )

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.builders.processes import free_port, is_up, wait_for
 from tests.builders.scenes import agreement, png, quarter_labels, quarters
 from tests.builders.tiny_diffusion import write_folder
-from walkcut import cli
+from walkcut.cli import main
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
 
@@ -28,7 +28,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object, environment: dict[str, str] | None = None) -> Result:
-    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], env=environment)
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], env=environment)
 
 
 def lines(result: Result) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def test_a_stored_tree_holds_every_granularity(image: Path, tmp_path: Path) -> N
     with Image.open(tmp_path / "out" / "quarters.png") as label_image:
         labels = np.asarray(label_image)
     assert (tree.labels(Level.FINE) + 1).tolist() == labels.tolist()
-    assert tree.segments(Segments(2)) == 2
+    assert tree.segment_count(Segments(2)) == 2
 
 
 def test_an_upright_image_comes_out_of_a_turned_one(tmp_path: Path) -> None:
@@ -74,12 +74,12 @@ def test_an_upright_image_comes_out_of_a_turned_one(tmp_path: Path) -> None:
         assert labels.size == (48, 64)
 
 
-def test_what_cannot_be_read_is_named_and_the_others_are_done(image: Path, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_does_not_stop_the_others(image: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     result = run("segment", tmp_path / "broken.png", tmp_path / "gone.png", image, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert [line["image"] for line in lines(result)] == [str(image)]
-    assert f"{tmp_path / 'broken.png'}: 10 bytes that begin with b'no image' are no image" in result.stderr
+    assert f"{tmp_path / 'broken.png'}: 8 bytes that begin with b'no image' are no image" in result.stderr
     assert f"{tmp_path / 'gone.png'}: No such file or directory" in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -121,16 +121,16 @@ def test_a_diffusion_model_is_taken_from_its_folder(image: Path, tmp_path: Path,
         (["--random-weights"], {}, "the model classical has no weights"),
         (["--model", "dino"], {"HF_HUB_OFFLINE": "1"}, "the weights of dino are not on this machine"),
         (["--model", "sd14"], {"HF_HUB_OFFLINE": "1"}, "the weights of sd14 are not on this machine"),
-        ([], {"WALKCUT_DTYPE": "float8"}, "write one of float32, float16, bfloat16"),
+        ([], {"WALKCUT_DTYPE": "float8"}, "input should be 'float32', 'float16' or 'bfloat16'"),
         (["--granularity", "tiny"], {}, "write auto, coarse"),
         (["--method", "magic"], {}, "magic"),
         (["--model", "magic"], {}, "magic"),
         ([], {"WALKCUT_METHOD": "magic"}, "no method 'magic'"),
         ([], {"WALKCUT_DEVICE": "abacus"}, "WALKCUT_DEVICE='abacus' cannot be used here"),
-        ([], {"WALKCUT_MAX_PIXELS": "few"}, "WALKCUT_MAX_PIXELS is 'few'"),
+        ([], {"WALKCUT_MAX_PIXELS": "few"}, "WALKCUT_MAX_PIXELS='few' cannot be used"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(
+def test_an_error_is_one_line(
     image: Path, tmp_path: Path, options: list[str], environment: dict[str, str], message: str
 ) -> None:
     result = run("segment", image, "--out", tmp_path / "out", *options, environment=environment)
@@ -146,7 +146,7 @@ def test_settings_are_listed_without_secrets() -> None:
     assert "hush" not in result.output
 
 
-def test_serve_ends_in_good_order_when_told_to(tmp_path: Path) -> None:
+def test_serve_closes_the_database_at_sigterm(tmp_path: Path) -> None:
     port = free_port()
     environment = {**os.environ, "WALKCUT_STATE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "walkcut", "serve", "--port", str(port)]
@@ -172,7 +172,7 @@ def test_serve_puts_the_backend_together(tmp_path: Path, monkeypatch: pytest.Mon
     assert files(tmp_path / "state") == ["trees", "walkcut.sqlite3"]
 
 
-def test_what_the_system_refuses_is_said_in_one_line(image: Path) -> None:
+def test_an_error_of_the_system_is_one_line(image: Path) -> None:
     result = run("segment", image, "--out", image / "below")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
@@ -183,4 +183,4 @@ def test_a_token_without_an_address_is_refused(tmp_path: Path) -> None:
     environment = {"WALKCUT_STATE_DIR": str(tmp_path), "LABEL_STUDIO_API_KEY": "abc"}
     result = run("serve", environment=environment)
     assert result.exit_code == 1
-    assert "Error: LABEL_STUDIO_API_KEY is of no use without LABEL_STUDIO_URL" in result.stderr
+    assert "Error: LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL" in result.stderr

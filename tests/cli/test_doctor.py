@@ -1,4 +1,3 @@
-import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,22 +9,21 @@ from walkcut.cli import main
 from walkcut.doctor import Finding, Target
 
 FINE = Finding("port", "ok", "free")
-SLOW = Finding("clock", "warning", "slow " * 40, "set WALKCUT_DEVICE=cuda, or see http://a-host-with-hyphens.test/")
-BROKEN = Finding("disk", "error", "full", "make room")
+SLOW = Finding("latency", "warning", "slow " * 40, "set WALKCUT_DEVICE=cuda, or see http://a-host-with-hyphens.test/")
+BROKEN = Finding("disk", "error", "full", "free some space")
 
 
 def doctor(monkeypatch: pytest.MonkeyPatch, findings: Sequence[Finding], *arguments: str) -> Result:
-    """What the command makes of findings."""
-    asked: list[Target] = []
+    """Run the command with these findings."""
+    targets: list[Target] = []
 
-    def diagnose(_settings: object, target: Target, _means: object) -> Sequence[Finding]:
-        asked.append(target)
+    def diagnose(_settings: object, target: Target) -> Sequence[Finding]:
+        targets.append(target)
         return findings
 
-    module = importlib.import_module("walkcut.cli.doctor")  # beside the command of the same name
-    monkeypatch.setattr(module, "diagnose", diagnose)
+    monkeypatch.setattr("walkcut.cli.doctor.diagnose", diagnose)
     result = CliRunner().invoke(main, ["doctor", *arguments], terminal_width=80, env={"COLUMNS": "80"})
-    assert asked in ([], [Target()], [Target(3, 5)])
+    assert targets in ([], [Target()], [Target(3, 5)])
     return result
 
 
@@ -33,13 +31,13 @@ def test_findings_stand_in_columns_with_the_remedy_below(monkeypatch: pytest.Mon
     result = doctor(monkeypatch, [FINE, SLOW])
     lines = result.stdout.splitlines()
     assert lines[0].startswith("ok       settings     model classical")
-    shown = lines[lines.index("ok       port         free") :]
-    assert shown[1].startswith("warning  clock        slow slow")
+    findings = lines[lines.index("ok       port         free") :]
+    assert findings[1].startswith("warning  latency      slow slow")
     assert max(map(len, lines)) <= 80
-    arrow = next(place for place, line in enumerate(shown) if "→" in line)
-    assert shown[arrow] == " " * 22 + "→ set WALKCUT_DEVICE=cuda, or see"
-    assert shown[arrow + 1] == " " * 24 + "http://a-host-with-hyphens.test/"
-    assert lines[-2] == "errors: 0, warnings: 1, in order: 2"
+    arrow = next(index for index, line in enumerate(findings) if "→" in line)
+    assert findings[arrow] == " " * 22 + "→ set WALKCUT_DEVICE=cuda, or see"
+    assert findings[arrow + 1] == " " * 24 + "http://a-host-with-hyphens.test/"
+    assert lines[-2] == "errors: 0, warnings: 1, ok: 2"
     assert "--project ID" in lines[-1]
     assert result.exit_code == 0
 
@@ -47,13 +45,13 @@ def test_findings_stand_in_columns_with_the_remedy_below(monkeypatch: pytest.Mon
 def test_an_error_is_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     result = doctor(monkeypatch, [BROKEN, FINE], "--project", "3", "--task", "5")
     assert result.exit_code == 1
-    assert result.stdout.splitlines()[-1] == "errors: 1, warnings: 0, in order: 2"
+    assert result.stdout.splitlines()[-1] == "errors: 1, warnings: 0, ok: 2"
 
 
 def test_scripts_get_json(monkeypatch: pytest.MonkeyPatch) -> None:
     result = doctor(monkeypatch, [BROKEN], "--json")
     assert json.loads(result.stdout)[1:] == [
-        {"check": "disk", "level": "error", "what": "full", "remedy": "make room"},
+        {"check": "disk", "level": "error", "message": "full", "remedy": "free some space"},
     ]
     assert result.exit_code == 1
 
@@ -63,8 +61,15 @@ def test_settings_that_cannot_be_read_are_the_only_finding(monkeypatch: pytest.M
     result = doctor(monkeypatch, [FINE], "--json")
     (finding,) = json.loads(result.stdout)
     assert (finding["check"], finding["level"]) == ("settings", "error")
-    assert "WALKCUT_PORT is 'many', which cannot be used" in finding["remedy"]
+    assert "WALKCUT_PORT='many' cannot be used" in finding["remedy"]
     assert result.exit_code == 1
+
+
+def test_a_misspelled_variable_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WALKCUT_PROT", "9091")
+    result = doctor(monkeypatch, [], "--json")
+    warnings = [finding["message"] for finding in json.loads(result.stdout) if finding["level"] == "warning"]
+    assert "WALKCUT_PROT is not a setting: did you mean WALKCUT_PORT?" in warnings
 
 
 def test_a_task_needs_its_project(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +78,12 @@ def test_a_task_needs_its_project(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--task needs --project" in result.stderr
 
 
-def test_all_is_put_together_from_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("walkcut.doctor.server._SIZE", (48, 64))
+def test_a_diagnosis_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("walkcut.doctor.server._IMAGE_SIZE", (48, 64))
     for variable in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
     environment = {"WALKCUT_STATE_DIR": str(tmp_path), "WALKCUT_PORT": "0"}
     result = CliRunner().invoke(main, ["doctor", "--json"], env=environment)
-    found = {finding["check"]: finding["level"] for finding in json.loads(result.stdout)}
-    assert found["clock"] == "ok"
-    assert found["address"] == "warning"
+    levels = {finding["check"]: finding["level"] for finding in json.loads(result.stdout)}
+    assert levels["latency"] == "ok"
+    assert levels["address"] == "warning"

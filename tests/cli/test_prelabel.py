@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.builders.bulk import make_image
+from tests.builders.feedback import CONFIG, HALVES, created, task
 from tests.builders.held_studio import HeldStudio
-from tests.serving.test_feedback import CONFIG, HALVES, created, task
 from walkcut.cli import main
 from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio import read_task
@@ -121,13 +121,13 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> HeldStudio:
     held = HeldStudio([task(1), task(2)], CONFIG)
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://label-studio.test")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef")
-    monkeypatch.setattr("walkcut.inference.factory.LabelStudioClient", lambda access, ca_bundle: held)
+    monkeypatch.setattr("walkcut.serving.backend.LabelStudioClient", lambda access, ca_bundle: held)
     return held
 
 
 @pytest.fixture
 def feedback_worker(state: Path) -> Iterator[FeedbackWorker]:
-    """What takes in lessons of project 3, which two tasks have taught."""
+    """A worker for project 3, which has learned from two tasks."""
     with closing(ProjectStore(state)) as store:
         store.save_setup("3", CONFIG, {})
         feedback_worker = FeedbackWorker(make_predictor(Settings(state_dir=state)), store)

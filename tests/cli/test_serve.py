@@ -18,11 +18,11 @@ import pytest
 import requests
 from waitress.channel import HTTPChannel
 
+from tests.builders.backend import predict_body
 from tests.builders.processes import free_port, is_up, wait_for
 from tests.builders.scenes import data_url, png, quarters
 from tests.inference.test_tree_service import Gated
 from tests.inference.test_worker import is_there
-from tests.serving.test_app import predict_body
 from walkcut.cli.serve import graceful_shutdown
 from walkcut.inference.tree_service import TreeService
 from walkcut.storage import TreeCache
@@ -111,7 +111,7 @@ def test_a_model_that_is_killed_is_replaced_and_the_answer_comes(tmp_path: Path)
         os.kill(first, signal.SIGKILL)
         assert [len(predictions) for predictions in asked.result()] == [4]
         assert server.model != first
-        assert server.metric("walkcut_model_deaths_total") == 1
+        assert server.metric("walkcut_model_crashes_total") == 1
         assert server.metric("walkcut_quarantined") == 0
         assert server.metric("walkcut_model_process_resident_memory_bytes") > 0
         assert server.metric("process_resident_memory_bytes") > 0

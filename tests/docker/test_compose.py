@@ -96,8 +96,8 @@ def task(stack: Stack) -> Any:
     return stack.ask("GET", f"tasks/{first['id']}?project={project['id']}")
 
 
-def lessons(stack: Stack, task: Any) -> Any:
-    return json.loads(stack.inside("walkcut", "project", "show", str(task["project"])))["lessons"]
+def feedback(stack: Stack, task: Any) -> Any:
+    return json.loads(stack.inside("walkcut", "project", "show", str(task["project"])))["feedback"]
 
 
 def state(stack: Stack, template: str) -> str:
@@ -126,11 +126,11 @@ def test_walkcut_has_no_rights(stack: Stack) -> None:
 def test_what_was_learned_outlives_a_kill(stack: Stack, task: Any) -> None:
     annotation = {"result": task["predictions"][-1]["result"]}
     stack.ask("POST", f"tasks/{task['id']}/annotations?project={task['project']}", annotation)
-    (learned,) = wait_for("the lesson", lambda: lessons(stack, task), START_S)
+    (learned,) = wait_for("the feedback", lambda: feedback(stack, task), START_S)
     with suppress(RuntimeError):  # who kills all processes may go with their container
         stack.inside("python", "-c", "import os, signal; os.kill(-1, signal.SIGKILL)")
     wait_for("walkcut", lambda: state(stack, "{{.RestartCount}} {{.State.Health.Status}}") == "1 healthy", START_S)
-    assert lessons(stack, task) == [learned]
+    assert feedback(stack, task) == [learned]
 
 
 def test_sigterm_ends_it(stack: Stack) -> None:

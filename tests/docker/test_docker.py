@@ -5,7 +5,6 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import fields
 from http.server import BaseHTTPRequestHandler
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -30,7 +29,7 @@ from tests.docker.dockerfile import (
 )
 from walkcut.images import LabelStudioAccess
 from walkcut.labelstudio.connection import Connection
-from walkcut.settings import Settings
+from walkcut.settings import Settings, list_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKER = REPOSITORY / "docker"
@@ -38,7 +37,7 @@ HEAD, WHEEL, PACKAGES, IMAGE = read_stages(DOCKER / "Dockerfile")
 COMPOSE_FILES = sorted(DOCKER.glob("compose*.yaml"))
 SERVICES: Mapping[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
 GPU_SERVICES: Mapping[str, Any] = yaml.safe_load((DOCKER / "compose.gpu.yaml").read_text())["services"]
-WALKCUT_VARIABLES = {spec.metadata["variable"] for spec in fields(Settings)}
+WALKCUT_VARIABLES = {variable for variable, _, _ in list_settings(Settings())}
 LABEL_STUDIO_VARIABLES = {
     "COLLECT_ANALYTICS",
     "DJANGO_DB",

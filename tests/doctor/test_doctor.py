@@ -1,44 +1,41 @@
-"""All looks together; each alone is tested in tests/doctor."""
+"""All checks together; the other modules of tests/doctor test them one by one."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.builders.feedback import CONFIG
 from tests.builders.http_site import Site, reply, serving
+from tests.builders.label_studio_api import BACKEND, LEGACY_TOKEN, WEBHOOK, json_reply
 from tests.builders.processes import free_port
 from tests.builders.scenes import data_url, png, quarters
-from tests.doctor.test_labelstudio import LEGACY, document
-from tests.doctor.test_project import HOOK, WELL
-from tests.serving.test_feedback import CONFIG
-from walkcut.doctor import Finding, Means, Target, diagnose
-from walkcut.images import ImageLoader
-from walkcut.inference.factory import make_access, make_fetch_policy, make_predictor
+from walkcut.doctor import Finding, Target, diagnose
 from walkcut.settings import Settings
 
-MEANS = Means(
-    make_access, lambda settings: ImageLoader(make_fetch_policy(settings), make_access(settings)), make_predictor
+CHECKS = (
+    "versions device weights state disk database port latency address clock token ssrf project config backend "
+    "interactive webhook image"
 )
-ALL = "versions device weights state disk database port clock address time token switches project config backend"
 
 
 @pytest.fixture(autouse=True)
 def _small_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("walkcut.doctor.server._SIZE", (48, 64))
+    monkeypatch.setattr("walkcut.doctor.server._IMAGE_SIZE", (48, 64))
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A Label Studio with project 4 in order."""
+    """A Label Studio with project 4, in which nothing is wrong."""
     with serving(Site()) as site:
-        site.routes["/api/version/"] = document({"release": "1.23.2"})
-        site.routes["/api/current-user/whoami"] = document({"email": "me@example.com"})
+        site.routes["/api/version/"] = json_reply({"release": "1.23.2"})
+        site.routes["/api/current-user/whoami"] = json_reply({"email": "me@example.com"})
         site.routes["/version/"] = reply(200, b"")
-        site.routes["/api/projects/4/"] = document({"title": "Roofs", "label_config": CONFIG})
-        site.routes["/api/ml"] = document([WELL])
-        site.routes["/api/webhooks/"] = document([HOOK])
+        site.routes["/api/projects/4/"] = json_reply({"title": "Roofs", "label_config": CONFIG})
+        site.routes["/api/ml"] = json_reply([BACKEND])
+        site.routes["/api/webhooks/"] = json_reply([WEBHOOK])
         task = {"id": 7, "data": {"photo": data_url(png(quarters(30, 40)))}}
-        site.routes["/api/tasks/"] = document({"tasks": [task]})
+        site.routes["/api/tasks/"] = json_reply({"tasks": [task]})
         yield site
 
 
@@ -47,71 +44,66 @@ def settings(site: Site, tmp_path: Path) -> Settings:
     return Settings(
         state_dir=tmp_path,
         label_studio_url=site.url,
-        label_studio_api_key=LEGACY,
+        label_studio_api_key=LEGACY_TOKEN,
         port=free_port(),
         cache_bytes=0,
     )
 
 
-def wrong(settings: Settings) -> dict[str, Finding]:
-    """The errors, by check."""
-    return {finding.check: finding for finding in diagnose(settings, Target(4), MEANS) if finding.level == "error"}
+def errors(settings: Settings) -> dict[str, Finding]:
+    """Return the errors by check."""
+    return {finding.check: finding for finding in diagnose(settings, Target(4)) if finding.level == "error"}
 
 
-def test_everything_is_looked_at_and_nothing_is_left_behind(settings: Settings, tmp_path: Path) -> None:
-    found = list(diagnose(settings, Target(4, 7), MEANS))
-    assert list(dict.fromkeys(finding.check for finding in found)) == [
-        *ALL.split(),
-        "interactive",
-        "webhook",
-        "image",
-    ]
-    assert [finding for finding in found if finding.level == "error"] == []
-    assert all(finding.remedy for finding in found if finding.level != "ok")
+def test_everything_is_checked_and_nothing_is_left_behind(settings: Settings, tmp_path: Path) -> None:
+    findings = list(diagnose(settings, Target(4, 7)))
+    assert list(dict.fromkeys(finding.check for finding in findings)) == CHECKS.split()
+    assert [finding for finding in findings if finding.level == "error"] == []
+    assert all(finding.remedy for finding in findings if finding.level != "ok")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_project_none_is_looked_at(site: Site, settings: Settings) -> None:
-    found = list(diagnose(settings, Target(), MEANS))
-    assert found[-1].check == "switches"
+def test_without_a_target_no_project_is_checked(site: Site, settings: Settings) -> None:
+    *_, last = diagnose(settings, Target())
+    assert last.check == "ssrf"
 
 
-def test_without_label_studio_the_rest_is_looked_at(tmp_path: Path) -> None:
+def test_without_label_studio_the_rest_is_checked(tmp_path: Path) -> None:
     alone = Settings(state_dir=tmp_path, port=free_port())
-    *_, last = diagnose(alone, Target(), MEANS)
+    *_, last = diagnose(alone, Target())
     assert (last.check, last.level) == ("address", "warning")
     assert "set LABEL_STUDIO_URL" in last.remedy
-    assert wrong(alone).keys() == {"address"}
+    assert errors(alone).keys() == {"address"}
 
 
 def test_a_token_without_an_address(tmp_path: Path) -> None:
-    found = wrong(Settings(state_dir=tmp_path, port=free_port(), label_studio_api_key=LEGACY))
-    assert "LABEL_STUDIO_API_KEY is of no use without LABEL_STUDIO_URL" in found["address"].remedy
+    findings = errors(Settings(state_dir=tmp_path, port=free_port(), label_studio_api_key=LEGACY_TOKEN))
+    assert "LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL" in findings["address"].remedy
 
 
-def test_a_server_that_is_no_label_studio_is_shown_no_token(site: Site, settings: Settings) -> None:
+def test_a_server_that_is_not_label_studio_receives_no_token(site: Site, settings: Settings) -> None:
     site.routes["/api/version/"] = reply(404)
-    assert wrong(settings).keys() == {"address"}
+    assert errors(settings).keys() == {"address"}
     assert not any("Authorization" in seen.headers for seen in site.seen)
 
 
-def test_a_look_that_breaks_does_not_end_the_others(site: Site, settings: Settings) -> None:
-    site.routes["/api/ml"] = document(["no backend"])
-    assert wrong(settings).keys() == {"backend"}
-    site.routes["/api/projects/4/"] = document("no project")
-    assert wrong(settings).keys() == {"project"}
+def test_a_check_that_fails_does_not_stop_the_others(site: Site, settings: Settings) -> None:
+    site.routes["/api/ml"] = json_reply(["no backend"])
+    assert errors(settings).keys() == {"backend"}
+    site.routes["/api/projects/4/"] = json_reply("no project")
+    assert errors(settings).keys() == {"project"}
 
 
-def test_no_project_is_looked_at_with_a_token_that_is_refused(site: Site, settings: Settings) -> None:
-    site.routes["/api/current-user/whoami"] = document({"detail": f"Invalid token {LEGACY}"}, 401)
-    found = wrong(settings)
-    assert found.keys() == {"token", "project"}
-    assert found["token"].what == "the legacy token is refused (401: Invalid token …)"
-    assert found["project"].remedy == "see to the token first"
+def test_no_project_is_checked_with_a_token_that_is_refused(site: Site, settings: Settings) -> None:
+    site.routes["/api/current-user/whoami"] = json_reply({"detail": f"Invalid token {LEGACY_TOKEN}"}, 401)
+    findings = errors(settings)
+    assert findings.keys() == {"token", "project"}
+    assert findings["token"].message == "the legacy token is refused (401: Invalid token …)"
+    assert findings["project"].remedy == "correct the token first"
 
 
-def test_no_image_is_looked_for_without_a_brush(site: Site, settings: Settings) -> None:
-    site.routes["/api/projects/4/"] = document({"title": "Roofs", "label_config": "<View/>"})
-    found = list(diagnose(settings, Target(4), MEANS))
-    assert [finding.check for finding in found if finding.level == "error"] == ["config"]
-    assert not any(finding.check == "image" for finding in found)
+def test_no_image_is_loaded_without_a_brush(site: Site, settings: Settings) -> None:
+    site.routes["/api/projects/4/"] = json_reply({"title": "Roofs", "label_config": "<View/>"})
+    findings = list(diagnose(settings, Target(4)))
+    assert [finding.check for finding in findings if finding.level == "error"] == ["config"]
+    assert not any(finding.check == "image" for finding in findings)

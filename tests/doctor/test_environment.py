@@ -17,13 +17,13 @@ from walkcut.storage import Event, ProjectStore
 
 def only(findings: Iterable[Finding]) -> tuple[str, str, str]:
     (finding,) = findings
-    return finding.level, finding.what, finding.remedy
+    return finding.level, finding.message, finding.remedy
 
 
 def test_versions_are_named() -> None:
-    level, what, _ = only(environment.check_versions())
+    level, message, _ = only(environment.check_versions())
     assert level == "ok"
-    assert f"torch {torch.__version__.split('+')[0]}" in what
+    assert f"torch {torch.__version__.split('+')[0]}" in message
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,35 +34,35 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(environment, "version", version)
     _, missing = environment.check_versions()
-    assert (missing.level, missing.what) == ("error", "diffusers not installed")
+    assert (missing.level, missing.message) == ("error", "diffusers not installed")
 
 
-def test_the_embedded_model_needs_no_more_than_a_cpu() -> None:
-    level, what, _ = only(environment.check_device(Settings()))
-    assert (level, what.split(" (")[0]) == ("ok", "the classical model runs on the CPU")
+def test_the_classical_model_needs_only_a_cpu() -> None:
+    level, message, _ = only(environment.check_device(Settings()))
+    assert (level, message.split(" (")[0]) == ("ok", "the classical model runs on the CPU")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
 @pytest.mark.parametrize(
-    ("built", "remedy"), [(None, "this PyTorch is built without CUDA"), ("13.0", "see that `nvidia-smi` shows a GPU")]
+    ("built", "remedy"), [(None, "this PyTorch is built without CUDA"), ("13.0", "check that `nvidia-smi` lists a GPU")]
 )
-def test_cuda_that_is_asked_for_but_absent(monkeypatch: pytest.MonkeyPatch, built: str | None, remedy: str) -> None:
+def test_cuda_that_is_configured_but_absent(monkeypatch: pytest.MonkeyPatch, built: str | None, remedy: str) -> None:
     monkeypatch.setattr(torch.version, "cuda", built)
-    level, what, said = only(environment.check_device(Settings(model="sd14", device="cuda")))
-    assert (level, "cuda cannot be used: " in what) == ("error", True)
-    assert said.startswith(remedy)
-    assert "WALKCUT_DEVICE=cpu" in said
+    with pytest.raises(
+        SettingsError, match=rf"WALKCUT_DEVICE='cuda' cannot be used here: .*{remedy}.*WALKCUT_DEVICE=cpu"
+    ):
+        list(environment.check_device(Settings(model="sd14", device="cuda")))
 
 
-def test_a_device_that_nobody_knows() -> None:
-    level, _, remedy = only(environment.check_device(Settings(device="toaster")))
-    assert (level, remedy) == ("error", "set WALKCUT_DEVICE to cpu, cuda or cuda:1")
+def test_an_unknown_device() -> None:
+    with pytest.raises(SettingsError, match=r"WALKCUT_DEVICE='toaster' cannot be used here: .*: set it to cpu, cuda"):
+        list(environment.check_device(Settings(device="toaster")))
 
 
 def test_a_gpu_that_is_not_used_and_a_slow_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    fits, slow, idle = environment.check_device(Settings(model="sd14", dtype="float16"))
-    assert (fits.level, fits.what) == ("ok", "cpu computes in float16")
+    supported, slow, idle = environment.check_device(Settings(model="sd14", dtype="float16"))
+    assert (supported.level, supported.message) == ("ok", "cpu supports float16")
     assert (slow.level, "bfloat16" in slow.remedy) == ("warning", True)
     assert (idle.level, idle.remedy) == ("warning", "set WALKCUT_DEVICE=cuda")
 
@@ -71,8 +71,8 @@ def test_weights_are_found_by_name_and_not_read(tmp_path: Path) -> None:
     write_folder(tmp_path / "model", "sd15")
     for path in (tmp_path / "model").rglob("*.safetensors"):
         path.write_bytes(b"nothing that could be read")
-    level, what, _ = only(environment.check_weights(Settings(model=str(tmp_path / "model"))))
-    assert (level, what) == ("ok", f"{tmp_path / 'model'} lies in {tmp_path / 'model'}")
+    level, message, _ = only(environment.check_weights(Settings(model=str(tmp_path / "model"))))
+    assert (level, message) == ("ok", f"the weights of {tmp_path / 'model'} are in {tmp_path / 'model'}")
 
 
 @pytest.mark.parametrize("model", ["sd14", "dino"])
@@ -81,73 +81,77 @@ def test_weights_that_are_missing_are_named_with_the_command_that_fetches_them(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SettingsError, match=r"run `hf download"):
-        list(environment.check_weights(Settings(model=model, weights=tmp_path)))
+        list(environment.check_weights(Settings(model=model, weights_dir=tmp_path)))
 
 
-def test_a_state_folder_that_is_there_or_can_be_made(tmp_path: Path) -> None:
-    (there, room), (absent, _) = (
+def test_a_state_folder_that_exists_or_can_be_created(tmp_path: Path) -> None:
+    (existing, disk), (missing, _) = (
         list(environment.check_state(Settings(state_dir=folder, cache_bytes=0)))
         for folder in (tmp_path, tmp_path / "a" / "b")
     )
-    assert (there.level, there.what) == ("ok", f"{tmp_path} can be written to")
-    assert (absent.level, absent.what) == ("ok", f"{tmp_path / 'a' / 'b'} can be made")
-    assert room.check == "disk"
+    assert (existing.level, existing.message) == ("ok", f"{tmp_path} is writable")
+    assert (missing.level, missing.message) == ("ok", f"{tmp_path / 'a' / 'b'} can be created")
+    assert disk.check == "disk"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_state_folder_that_is_none(tmp_path: Path) -> None:
+def test_a_state_folder_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    level, what, remedy = only(environment.check_state(Settings(state_dir=tmp_path / "file" / "state")))
-    assert (level, "cannot be written to (Not a directory)" in what) == ("error", True)
+    level, message, remedy = only(environment.check_state(Settings(state_dir=tmp_path / "file" / "state")))
+    assert (level, "is not writable (Not a directory)" in message) == ("error", True)
     assert "set WALKCUT_STATE_DIR" in remedy
 
 
 @pytest.mark.parametrize(
     ("free", "level", "remedy"),
     [
-        (100 << 20, "error", "make room: without it"),
-        (1 << 30, "warning", f"make room, or set WALKCUT_CACHE_BYTES to at most {(1 << 30) + (1 << 20) - (200 << 20)}"),
-        ((2 << 30) + (100 << 20), "warning", "make room, or set"),
+        (100 << 20, "error", "free some space: without it"),
+        (
+            1 << 30,
+            "warning",
+            f"free some space, or set WALKCUT_CACHE_BYTES to at most {(1 << 30) + (1 << 20) - (200 << 20)}",
+        ),
+        ((2 << 30) + (100 << 20), "warning", "free some space, or set"),
         (4 << 30, "ok", ""),
     ],
 )
-def test_the_disk_has_room_for_the_cut_trees(
+def test_the_disk_has_space_for_the_cut_trees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, level: str, remedy: str
 ) -> None:
     (tmp_path / "trees").mkdir()
     (tmp_path / "trees" / "a.tree.npz").write_bytes(bytes(1 << 20))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(8 << 30, 0, free))
-    _, room = environment.check_state(Settings(state_dir=tmp_path, cache_bytes=2 << 30))
-    assert room.level == level
-    assert room.remedy.startswith(remedy)
+    _, disk = environment.check_state(Settings(state_dir=tmp_path, cache_bytes=2 << 30))
+    assert disk.level == level
+    assert disk.remedy.startswith(remedy)
 
 
-def test_a_database_that_will_be_made_is_not_made_yet(tmp_path: Path) -> None:
-    level, what, _ = only(environment.check_database(Settings(state_dir=tmp_path)))
-    assert (level, "will be made" in what) == ("ok", True)
+def test_a_new_database_is_not_created_by_the_check(tmp_path: Path) -> None:
+    level, message, _ = only(environment.check_database(Settings(state_dir=tmp_path)))
+    assert (level, "will be created" in message) == ("ok", True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sound_database_and_a_damaged_one(tmp_path: Path) -> None:
     store = ProjectStore(tmp_path)
-    for number in range(200):
-        store.enqueue(Event("ANNOTATION_CREATED", "3", {"n": [number] * 99}))
+    for index in range(200):
+        store.enqueue(Event("ANNOTATION_CREATED", "3", {"n": [index] * 99}))
     store.close()
     assert only(environment.check_database(Settings(state_dir=tmp_path)))[0] == "ok"
     file = tmp_path / "walkcut.sqlite3"
     content = bytearray(file.read_bytes())
     content[-20000:-4096] = bytes(20000 - 4096)
     file.write_bytes(content)
-    level, what, remedy = only(environment.check_database(Settings(state_dir=tmp_path)))
-    assert (level, "is damaged: " in what) == ("error", True)
+    level, message, remedy = only(environment.check_database(Settings(state_dir=tmp_path)))
+    assert (level, "is damaged: " in message) == ("error", True)
     assert "walkcut project sync ID" in remedy
 
 
-def test_a_database_of_a_server_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_postgresql_database_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = create_engine("postgresql+psycopg://me:hunter22@db/walkcut")
-    monkeypatch.setattr(environment, "open_database", lambda *_: engine)
-    level, what, _ = only(environment.check_database(Settings(database_url="postgresql://me:hunter22@db/walkcut")))
-    assert (level, what) == ("ok", "postgresql+psycopg://me:***@db/walkcut answers")
+    monkeypatch.setattr("walkcut.storage.integrity.open_database", lambda *_: engine)
+    level, message, _ = only(environment.check_database(Settings(database_url="postgresql://me:hunter22@db/walkcut")))
+    assert (level, message) == ("ok", "postgresql+psycopg://me:***@db/walkcut can be used")
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

@@ -6,11 +6,16 @@ import pytest
 
 from tests.builders.http_site import Site, reply, serving
 from tests.builders.processes import free_port
-from tests.inference.test_predictor import predictor
 from walkcut.doctor import server
-from walkcut.doctor.server import ServerProbe, check_answers, check_port, check_prediction, find_server, latency_finding
+from walkcut.doctor.server import (
+    ServerProbe,
+    check_port,
+    check_prediction,
+    check_responses,
+    find_server,
+    latency_finding,
+)
 from walkcut.errors import RequestError, SettingsError, WalkcutError
-from walkcut.inference.predictor import Predictor
 from walkcut.settings import Settings
 
 UP = json.dumps({"status": "UP", "model_class": "walkcut"}).encode()
@@ -18,7 +23,7 @@ UP = json.dumps({"status": "UP", "model_class": "walkcut"}).encode()
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """What answers like walkcut."""
+    """A server that answers like walkcut."""
     with serving(Site()) as site:
         site.routes["/health"] = reply(200, UP)
         site.routes["/webhook"] = reply(200, b'{"status": "stored"}')
@@ -33,48 +38,52 @@ def settings(site: Site) -> Settings:
 
 @pytest.fixture
 def walkcut(settings: Settings) -> ServerProbe:
-    found = find_server(settings)
-    assert found is not None
-    return found
+    probe = find_server(settings)
+    assert probe is not None
+    return probe
 
 
-def never() -> Predictor:
-    raise AssertionError
+@pytest.fixture
+def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_settings: Settings) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(server, "make_predictor", fail)
 
 
 def test_walkcut_is_found_at_its_port(site: Site, settings: Settings, walkcut: ServerProbe) -> None:
     assert walkcut.url == site.url
     (finding,) = check_port(settings, walkcut)
-    assert (finding.level, finding.what) == ("ok", f"walkcut answers at {site.url}")
+    assert (finding.level, finding.message) == ("ok", f"walkcut answers at {site.url}")
 
 
 def test_a_walkcut_that_is_not_ready_says_why(site: Site, settings: Settings, walkcut: ServerProbe) -> None:
     site.routes["/ready"] = reply(503, b'{"status": "NOT READY", "reasons": ["model: it hangs", "database: away"]}')
     _, finding = check_port(settings, walkcut)
     assert finding.level == "error"
-    assert finding.what == "walkcut is not ready for new images: model: it hangs; database: away"
+    assert finding.message == "walkcut is not ready for new images: model: it hangs; database: away"
     assert site.seen[-1].headers["Authorization"].startswith("Basic "), "or it would not say why"
-    for said in (b'{"status": "READY"}', b"[]", b"<html>", b'{"reasons": 1}'):
-        site.routes["/ready"] = reply(200, said)
+    for body in (b'{"status": "READY"}', b"[]", b"<html>", b'{"reasons": 1}'):
+        site.routes["/ready"] = reply(200, body)
         assert len(list(check_port(settings, walkcut))) == 1
 
 
-@pytest.mark.parametrize("said", [b"{}", b"[]", b"<html>"])
-def test_another_program_at_the_port_is_not_taken_for_walkcut(site: Site, settings: Settings, said: bytes) -> None:
-    site.routes["/health"] = reply(200, said)
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"<html>"])
+def test_another_program_at_the_port_is_not_walkcut(site: Site, settings: Settings, body: bytes) -> None:
+    site.routes["/health"] = reply(200, body)
     assert find_server(settings) is None
     (finding,) = check_port(settings, None)
     assert (finding.level, finding.remedy) == (
         "error",
-        "another program listens there: end it, or set WALKCUT_PORT to another port",
+        "another program uses the port: stop it, or set WALKCUT_PORT to another port",
     )
 
 
-def test_a_free_port_is_in_order() -> None:
+def test_a_free_port_is_ok() -> None:
     settings = Settings(port=free_port())
     assert find_server(settings) is None
     (finding,) = check_port(settings, None)
-    assert (finding.level, "is free" in finding.what) == ("ok", True)
+    assert (finding.level, "is free" in finding.message) == ("ok", True)
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
@@ -85,78 +94,79 @@ def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
     assert find_server(settings) is None
 
 
-def test_answers_in_time_are_in_order_and_late_ones_are_not(
-    site: Site, walkcut: ServerProbe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_late_responses_are_errors(site: Site, walkcut: ServerProbe, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.2, 1.5])
     monkeypatch.setattr(server, "_seconds", lambda ask: [ask(), next(times)][1])
-    health, webhook = check_answers(walkcut)
-    assert (health.level, health.what) == ("ok", "/health answers in 200 ms; Label Studio waits 1 s")
-    assert (webhook.level, webhook.what) == ("error", "/webhook answers in 1500 ms; Label Studio waits 1 s")
-    assert "see what else the machine does" in webhook.remedy
-    told = site.seen[-1]
-    assert (told.target, json.loads(told.body)) == ("/webhook", {"action": "DOCTOR"})
-    assert told.headers["Authorization"].startswith("Basic ")
+    health, webhook = check_responses(walkcut)
+    assert (health.level, health.message) == ("ok", "/health answers in 200 ms; Label Studio waits 1 s")
+    assert (webhook.level, webhook.message) == ("error", "/webhook answers in 1500 ms; Label Studio waits 1 s")
+    assert "check what else the machine does" in webhook.remedy
+    request = site.seen[-1]
+    assert (request.target, json.loads(request.body)) == ("/webhook", {"action": "DOCTOR"})
+    assert request.headers["Authorization"].startswith("Basic ")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "timeout", "level", "said"),
+    ("seconds", "timeout", "level", "message"),
     [
-        (2.0, 80.0, "ok", "has time for about 40"),
-        (2.0, 500.0, "ok", "has time for about 50"),
-        (16.0, 80.0, "warning", "has time for about 5"),
-        (90.0, 80.0, "error", "none is done in time (WALKCUT_PREDICT_TIMEOUT=80)"),
+        (2.0, 80.0, "ok", "can predict about 40"),
+        (2.0, 500.0, "ok", "can predict about 50"),
+        (16.0, 80.0, "warning", "can predict about 5"),
+        (90.0, 80.0, "error", "no prediction is in time (WALKCUT_PREDICT_TIMEOUT=80)"),
     ],
 )
-def test_the_time_of_a_image_against_label_studios_limit(seconds: float, timeout: float, level: str, said: str) -> None:
+def test_the_time_of_an_image_against_label_studios_timeout(
+    seconds: float, timeout: float, level: str, message: str
+) -> None:
     finding = latency_finding(seconds, timeout)
-    assert (finding.level, said in finding.what) == (level, True)
+    assert (finding.level, message in finding.message) == (level, True)
     assert bool(finding.remedy) == (level != "ok")
 
 
-def test_a_walkcut_that_runs_predicts_a_image_that_no_cache_knows(
+@pytest.mark.usefixtures("_no_model")
+def test_a_running_walkcut_predicts_an_image_that_is_in_no_cache(
     site: Site, settings: Settings, walkcut: ServerProbe
 ) -> None:
     for _ in range(2):
-        (finding,) = check_prediction(settings, walkcut, never)
-        assert finding.check == "clock"
+        (finding,) = check_prediction(settings, walkcut)
+        assert finding.check == "latency"
     images = {json.loads(seen.body)["tasks"][0]["data"]["image"] for seen in site.seen if seen.target == "/predict"}
     assert len(images) == 2
 
 
-def test_a_walkcut_that_predicts_nothing(site: Site, settings: Settings, walkcut: ServerProbe) -> None:
+def test_a_walkcut_without_predictions(site: Site, settings: Settings, walkcut: ServerProbe) -> None:
     site.routes["/predict"] = reply(200, b'{"results": [[]]}')
-    with pytest.raises(RequestError, match="predicts nothing for an image made for the purpose: see walkcut's log"):
-        list(check_prediction(settings, walkcut, never))
+    with pytest.raises(RequestError, match="returns no prediction for a test image: see walkcut's log"):
+        list(check_prediction(settings, walkcut))
 
 
 @pytest.mark.parametrize(
     ("status", "named", "message"),
     [
-        (401, SettingsError, "does not take the credentials that are set here: set WALKCUT_BASIC_AUTH_USER and"),
+        (401, SettingsError, "refuses the credentials of these settings: set WALKCUT_BASIC_AUTH_USER and"),
         (500, RequestError, "/webhook answered 500: see walkcut's log"),
     ],
 )
-def test_a_walkcut_that_refuses(
+def test_a_walkcut_that_refuses_requests(
     site: Site, walkcut: ServerProbe, status: int, named: type[WalkcutError], message: str
 ) -> None:
     site.routes["/webhook"] = reply(status)
     with pytest.raises(named, match=message):
-        list(check_answers(walkcut))
+        list(check_responses(walkcut))
 
 
-def test_walkcut_under_label_studio_ml_is_known_and_asked_for_no_versions(site: Site, settings: Settings) -> None:
+def test_walkcut_under_label_studio_ml_has_no_versions(site: Site, settings: Settings) -> None:
     site.routes["/health"] = reply(200, UP.replace(b"walkcut", b"WalkcutModel"))
-    found = find_server(settings)
-    assert found is not None
-    assert found.has_offered({"auto-walkcut-1"})
+    probe = find_server(settings)
+    assert probe is not None
+    assert probe.serves_any({"auto-walkcut-1"})
     assert {seen.target for seen in site.seen} == {"/health"}
 
 
-def test_a_walkcut_that_goes_away(settings: Settings) -> None:
-    gone = ServerProbe(f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(RequestError, match=r"/health did not answer \(.*\): see whether walkcut is overloaded"):
-        list(check_answers(gone))
+def test_a_walkcut_that_has_stopped(settings: Settings) -> None:
+    stopped = ServerProbe(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(RequestError, match=r"/health did not answer \(.*\): check whether walkcut is overloaded"):
+        list(check_responses(stopped))
 
 
 def test_a_walkcut_that_is_not_ready_is_still_found(site: Site, settings: Settings) -> None:
@@ -164,19 +174,21 @@ def test_a_walkcut_that_is_not_ready_is_still_found(site: Site, settings: Settin
     assert find_server(settings) is not None
 
 
-def test_without_one_the_embedded_model_predicts_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_SIZE", (48, 64))
-    (finding,) = check_prediction(Settings(), None, lambda: predictor(tmp_path))
-    assert "a new image of 64×48 takes" in finding.what
+def test_without_a_server_the_classical_model_predicts_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_IMAGE_SIZE", (48, 64))
+    (finding,) = check_prediction(Settings(state_dir=tmp_path), None)
+    assert "a 64×48 image takes" in finding.message
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_without_one_no_large_model_is_loaded() -> None:
-    (finding,) = check_prediction(Settings(model="sd14"), None, never)
+@pytest.mark.usefixtures("_no_model")
+def test_without_a_server_no_large_model_is_loaded() -> None:
+    (finding,) = check_prediction(Settings(model="sd14"), None)
     assert (finding.level, "start `walkcut serve`" in finding.remedy) == ("warning", True)
 
 
-def test_walkcut_is_asked_with_the_token(site: Site) -> None:
-    found = find_server(Settings(host="127.0.0.1", port=site.server_port, token="hunter22"))
-    assert found is not None
-    found.post("/webhook", {})
+def test_requests_carry_the_token(site: Site) -> None:
+    probe = find_server(Settings(host="127.0.0.1", port=site.server_port, token="hunter22"))
+    assert probe is not None
+    probe.post("/webhook", {})
     assert site.seen[-1].headers["Authorization"] == "Bearer hunter22"

@@ -25,7 +25,7 @@ def need(executable: Path) -> Path:
     if executable.exists():
         return executable
     reason = f"no {executable}: `make test` sets up what the end-to-end tests need"
-    if os.environ.get("WALKCUT_REQUIRE_E2E") == "1":
+    if os.environ.get("REQUIRE_E2E") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
 
@@ -34,7 +34,7 @@ def need(executable: Path) -> Path:
 def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
     """A fresh Label Studio with its own defaults, signed in."""
     default = REPOSITORY / ".venv-label-studio" / "bin" / "label-studio"
-    executable = need(Path(os.environ.get("WALKCUT_TEST_LABEL_STUDIO", default)))
+    executable = need(Path(os.environ.get("TEST_LABEL_STUDIO", default)))
     with running_label_studio(executable, tmp_path_factory.mktemp("label-studio")) as url:
         client = LabelStudio(url)
         yield client

@@ -70,7 +70,7 @@ def test_nothing_submitted_is_lost_to_kills(
 
     def learned() -> bool:
         return {
-            each["annotation"] for each in json.loads(run_walkcut(alone, "project", "show", project))["lessons"]
+            each["annotation"] for each in json.loads(run_walkcut(alone, "project", "show", project))["feedback"]
         } == held
 
     try:

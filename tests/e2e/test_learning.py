@@ -73,9 +73,11 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     label_studio.annotate(tasks[0], named(coarse["result"]))
     editor.open_task(project, tasks[1], n_tabs=4)
     editor.submit()
-    learned = wait_for("two lessons", lambda: (now := known(walkcut, project))["lessons"][1:] and now, LEARN_S)
-    assert {each["task"] for each in learned["lessons"]} == set(tasks[:2])
-    taken = {each["task"]: each["source_model_version"] for each in learned["lessons"]}
+    learned = wait_for(
+        "feedback of two tasks", lambda: (now := known(walkcut, project))["feedback"][1:] and now, LEARN_S
+    )
+    assert {each["task"] for each in learned["feedback"]} == set(tasks[:2])
+    taken = {each["task"]: each["source_model_version"] for each in learned["feedback"]}
     assert taken == {tasks[0]: "", tasks[1]: newest(label_studio, tasks[1])["model_version"]}
     assert learned["granularity"].startswith("tau=")
     assert learned["labels"].keys() == {"Sky", "Meadow"}

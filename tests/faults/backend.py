@@ -131,13 +131,13 @@ class Backend:
         store = ProjectStore(self.state, self._environment.get("WALKCUT_DATABASE_URL", ""))
         try:
             events = {each.body["annotation"]["id"] for each in store.events(PROJECT) if each.body}
-            return events, {each.annotation for each in store.processed(PROJECT)}
+            return events, {row.annotation_id for row in store.processed(PROJECT)}
         finally:
             store.close()
 
     def learns(self, *annotations: int) -> None:
         """Wait until it has learned from these."""
-        wait_for(f"lessons of {annotations}", lambda: self.stored()[1] >= set(annotations), PATIENCE_S)
+        wait_for(f"feedback of {annotations}", lambda: self.stored()[1] >= set(annotations), PATIENCE_S)
 
 
 def submitted(annotation: int, reference: str = IMAGE, *, padding: int = 0, size: tuple[int, int] = SIZE) -> Json:

@@ -27,7 +27,7 @@ def test_a_locked_database_is_told_and_costs_no_prediction(backend: Backend) -> 
     assert 2 not in backend.stored()[1]
 
 
-def test_a_lock_while_it_learns_loses_no_lesson(backend: Backend) -> None:
+def test_a_lock_while_it_learns_loses_no_feedback(backend: Backend) -> None:
     with closing(sqlite3.connect(backend.state.parent / "state.sqlite3")) as other:
         for number in range(10, 14):
             assert backend.submit(number).ok
@@ -50,7 +50,7 @@ def test_postgresql_is_restarted_under_load(tmp_path: Path, postgres: Postgres) 
                 wait_for("submissions", lambda: len(acknowledged) > known + 2, PATIENCE_S)  # noqa: B023
                 begin = len(backend.log)
                 postgres.stop()
-                backend.says("postgres cannot be used now", "see that it is up", after=begin)
+                backend.says("postgres cannot be used now", "check that it is up", after=begin)
                 postgres.start()
             known = len(acknowledged)
             wait_for("submissions", lambda: len(acknowledged) > known + 2, PATIENCE_S)

@@ -60,7 +60,7 @@ def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
                 return
 
     with running(tmp_path) as backend:
-        check_trouble(backend, "see that there is room on its disk", fill, filler.unlink)
+        check_trouble(backend, "check that there is room on its disk", fill, filler.unlink)
         assert "was not kept" in backend.log
 
 
@@ -69,7 +69,7 @@ def test_files_that_may_not_grow(tmp_path: Path) -> None:
         _, hard = resource.prlimit(backend.pid, resource.RLIMIT_FSIZE)
         check_trouble(
             backend,
-            "see that there is room on its disk",
+            "check that there is room on its disk",
             lambda: _limit(backend.pid, LARGE // 2, hard),
             lambda: _limit(backend.pid, hard, hard),
         )
@@ -117,5 +117,5 @@ def test_a_full_disk_at_the_start_is_named_with_the_remedy(disk: Path, tmp_path:
     backend = Backend(tmp_path, {})
     assert backend.launch().wait(PATIENCE_S) != 0
     assert "cannot be used to keep state" in backend.log
-    assert "see that there is room" in backend.log
+    assert "check that there is room" in backend.log
     assert "Traceback" not in backend.log

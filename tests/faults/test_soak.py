@@ -110,9 +110,10 @@ def _predict(backend: Backend) -> list[Any]:
         return [None]
 
 
-def _lessons(backend: Backend) -> dict[int, AnnotationFeedback]:
+def _feedback(backend: Backend) -> dict[int, AnnotationFeedback]:
     with closing(ProjectStore(backend.state, f"sqlite:///{_database(backend)}")) as store:
-        return {lesson.annotation: lesson for lesson, _ in store.all_feedback(PROJECT)}
+        rows = [AnnotationFeedback.from_json(document) for document, _ in store.all_feedback(PROJECT)]
+        return {feedback.annotation_id: feedback for feedback in rows}
 
 
 @contextmanager
@@ -143,13 +144,13 @@ def test_after_minutes_of_faults_all_is_as_without_them(tmp_path: Path, seed: in
                     time.sleep(chance.uniform(0, 3))
                 time.sleep(chance.uniform(0, 3))
         with hosting(label_studio([]), port):
-            wait_for("all lessons", lambda: _lessons(backend).keys() >= set(acknowledged), 10 * PATIENCE_S)
-            disturbed, lessons = _predictions(backend), _lessons(backend)
+            wait_for("all feedback", lambda: _feedback(backend).keys() >= set(acknowledged), 10 * PATIENCE_S)
+            disturbed, feedback = _predictions(backend), _feedback(backend)
     with backend_with_studio(tmp_path / "quiet", port) as backend, hosting(label_studio([]), port):
-        for number in lessons:
+        for number in feedback:
             assert backend.submit(number).ok
-        wait_for("all lessons", lambda: _lessons(backend).keys() == lessons.keys(), 10 * PATIENCE_S)
-        assert _lessons(backend) == lessons
+        wait_for("all feedback", lambda: _feedback(backend).keys() == feedback.keys(), 10 * PATIENCE_S)
+        assert _feedback(backend) == feedback
         assert _predictions(backend) == disturbed
     assert len(acknowledged) > 100
     with closing(sqlite3.connect(tmp_path / "disturbed" / "state.sqlite3")) as connection:

@@ -29,29 +29,22 @@ def drawn(rows: slice, columns: slice) -> Region:
     return Region(mask, "Car", id="r")
 
 
-def test_a_stroke_takes_the_segment_under_it_and_all_others_stay(tree: CutTree, control: BrushControl) -> None:
-    ((of, (car, *others)),) = merge_by_annotation(
-        [AnnotatedImage(control, tree, [drawn(slice(2, 4), slice(2, 20))])], min_area=0.0
-    )
-    assert of is control
-    assert (car.label, {other.label for other in others}) == ("Car", {"Region"})
+def test_a_stroke_takes_its_segment_and_all_others_stay(tree: CutTree, control: BrushControl) -> None:
+    image = AnnotatedImage(control, tree, [drawn(slice(2, 4), slice(2, 20))])
+    ((merged_control, (car, *others)),) = merge_by_annotation([image], min_area=0.0)
+    assert merged_control is control
+    assert (car.label, {region.label for region in others}) == ("Car", {"Region"})
     assert car.mask[2, 2]
     assert car.mask.mean() == pytest.approx(0.25, abs=0.02)
-    assert np.sum([car.mask, *(other.mask for other in others)], axis=0).tolist() == np.ones(SIZE).tolist()
+    assert np.sum([car.mask, *(region.mask for region in others)], axis=0).tolist() == np.ones(SIZE).tolist()
 
 
-def test_small_segments_that_nobody_drew_on_are_left_out(tree: CutTree, control: BrushControl) -> None:
-    ((_, regions),) = merge_by_annotation(
-        [AnnotatedImage(control, tree, [drawn(slice(2, 4), slice(2, 20))])], min_area=0.9
-    )
+def test_small_segments_without_a_region_are_left_out(tree: CutTree, control: BrushControl) -> None:
+    image = AnnotatedImage(control, tree, [drawn(slice(2, 4), slice(2, 20))])
+    ((_, regions),) = merge_by_annotation([image], min_area=0.9)
     assert [region.label for region in regions] == ["Car"]
 
 
-def test_nothing_is_folded_where_all_or_nothing_is_drawn(tree: CutTree, control: BrushControl) -> None:
-    everything = [drawn(slice(None), slice(None))]
-    assert (
-        merge_by_annotation(
-            [AnnotatedImage(control, tree, everything), AnnotatedImage(control, tree, [])], min_area=0.0
-        )
-        == []
-    )
+def test_nothing_is_merged_if_all_or_nothing_is_drawn(tree: CutTree, control: BrushControl) -> None:
+    everything = AnnotatedImage(control, tree, [drawn(slice(None), slice(None))])
+    assert merge_by_annotation([everything, AnnotatedImage(control, tree, [])], min_area=0.0) == []

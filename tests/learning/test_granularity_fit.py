@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.hierarchy.test_cut_tree import LEVELS, ROW, random_tree
+from tests.builders.trees import LEVELS, ROW, random_tree
 from walkcut.errors import SegmentationError
 from walkcut.evaluation.contingency import contingency_table
 from walkcut.evaluation.metrics import covering
@@ -16,7 +16,7 @@ from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_s
 
 
 def slow_covering(labels: np.ndarray, masks: Sequence[np.ndarray]) -> float:
-    """The definition, set by set."""
+    """Return the covering by its definition, set by set."""
     best = [
         max((mask & (labels == s)).sum() / (mask | (labels == s)).sum() for s in np.unique(labels)) for mask in masks
     ]
@@ -25,18 +25,18 @@ def slow_covering(labels: np.ndarray, masks: Sequence[np.ndarray]) -> float:
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 4))
-def test_one_table_of_the_leaves_serves_every_granularity(seed: int, regions: int) -> None:
+def test_covering_scores_are_those_of_the_definition(seed: int, regions: int) -> None:
     tree = random_tree(seed)
     masks = np.random.default_rng(seed).random((regions, *tree.size)) < 0.3
-    every = [Segments(count) for count in range(1, 9)]
-    assert covering_scores(tree, [*masks], every) == pytest.approx(
-        [slow_covering(tree.labels(each), [*masks]) for each in every]
+    granularities = [Segments(count) for count in range(1, 9)]
+    assert covering_scores(tree, [*masks], granularities) == pytest.approx(
+        [slow_covering(tree.labels(granularity), [*masks]) for granularity in granularities]
     )
 
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000))
-def test_of_a_image_annotated_throughout_it_is_the_segmentation_covering(seed: int) -> None:
+def test_for_a_full_annotation_it_is_the_segmentation_covering(seed: int) -> None:
     tree = random_tree(seed)
     truth = np.random.default_rng(seed).integers(0, 3, tree.size)
     table = contingency_table(truth, tree.labels(Level.FINE))
@@ -45,7 +45,7 @@ def test_of_a_image_annotated_throughout_it_is_the_segmentation_covering(seed: i
     )
 
 
-def test_one_object_in_an_unannotated_image_wants_neither_finer_nor_coarser_segments() -> None:
+def test_one_annotated_object_fits_neither_finer_nor_coarser_segments() -> None:
     leaves = np.arange(16, dtype=np.uint16).reshape(4, 4)
     merges = np.array([[0, 1], [2, 16], [3, 17], *([row + 4, row + 18] for row in range(12))])
     tree = CutTree(leaves, Hierarchy(merges, np.linspace(0.9, 0.1, 15), np.ones(15, bool)), LEVELS)
@@ -59,8 +59,8 @@ def test_regions_count_by_their_pixels() -> None:
     assert covering_scores(ROW, masks, [Level.MEDIUM]).tolist() == [(3 * 1 + 1 * 0.5) / 4]
 
 
-def test_thresholds_are_offered_from_coarse_to_fine() -> None:
-    counts = [random_tree(3).segments(granularity) for granularity in CANDIDATE_GRANULARITIES]
+def test_candidates_go_from_coarse_to_fine() -> None:
+    counts = [random_tree(3).segment_count(granularity) for granularity in CANDIDATE_GRANULARITIES]
     assert counts == sorted(counts)
     assert len(set(map(str, CANDIDATE_GRANULARITIES))) == 24
 
@@ -70,6 +70,6 @@ def test_a_mask_of_another_image_is_refused() -> None:
         covering_scores(ROW, [np.ones((2, 2), bool)])
 
 
-def test_nothing_annotated_fits_nothing() -> None:
+def test_an_empty_annotation_is_refused() -> None:
     with pytest.raises(SegmentationError, match="annotate a region"):
         covering_scores(ROW, [np.zeros((1, 5), bool)])

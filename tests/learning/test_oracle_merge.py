@@ -33,8 +33,8 @@ def chain(leaves: int) -> Hierarchy:
     return Hierarchy(np.array(merges[: leaves - 1]).reshape(-1, 2), np.zeros(leaves - 1), np.zeros(leaves - 1, bool))
 
 
-def small_arrays(most: int, *, least: int = 0) -> st.SearchStrategy[np.ndarray]:
-    return arrays(np.int64, (4, 5), elements=st.integers(least, most))
+def small_arrays(highest: int, *, lowest: int = 0) -> st.SearchStrategy[np.ndarray]:
+    return arrays(np.int64, (4, 5), elements=st.integers(lowest, highest))
 
 
 def test_each_segment_goes_to_the_region_with_which_it_overlaps_most() -> None:
@@ -55,7 +55,7 @@ def test_too_small_an_overlap_leaves_a_segment_alone() -> None:
     assert majority_region(segments, annotation, min_overlap=0.56).tolist() == [0, 2]
 
 
-def test_a_mask_that_spills_over_a_border_does_not_capture_the_neighbour_but_a_click_does() -> None:
+def test_an_inexact_border_takes_no_neighbour_but_a_click_does() -> None:
     segments = np.repeat([[0, 1]], 1000, axis=1)
     spilt = (np.arange(2000) < 1009).astype(np.int64)[None]
     assert majority_region(segments, spilt).tolist() == [1, 0]
@@ -71,7 +71,7 @@ def test_a_full_annotation_made_of_segments_is_restored() -> None:
     assert oracle_merge(segments, annotation).tolist() == annotation.tolist()
 
 
-@given(small_arrays(3), small_arrays(3, least=1))
+@given(small_arrays(3), small_arrays(3, lowest=1))
 def test_no_other_assignment_of_segments_is_more_accurate(segments: np.ndarray, annotation: np.ndarray) -> None:
     merged = (oracle_merge(segments, annotation) == annotation).sum()
     assert merged == max((np.array(choice)[segments] == annotation).sum() for choice in product((1, 2, 3), repeat=4))
@@ -99,7 +99,9 @@ def test_the_order_of_numbers_decides_only_ties(segments: np.ndarray, annotation
         ((5, 0, 5, 0, 4, 0, 9, 0), (5, 5, 5, 5, 4, 4, 9, 9)),
     ],
 )
-def test_what_nobody_touched_joins_its_neighbours_in_the_tree(annotation: Sequence[int], merged: Sequence[int]) -> None:
+def test_unannotated_segments_join_the_nearest_region_in_the_tree(
+    annotation: Sequence[int], merged: Sequence[int]
+) -> None:
     assert oracle_merge_tree(ROW, row(*annotation)).tolist() == [list(merged)]
 
 
@@ -133,38 +135,41 @@ def test_a_longer_border_counts_before_a_larger_area() -> None:
 
 
 def slow_nearest(segments: np.ndarray, hierarchy: Hierarchy, regions: np.ndarray) -> list[int]:
-    """The same, one leaf at a time, by what the docstring says."""
-    members = [{leaf} for leaf in range(hierarchy.leaves)]
-    found = regions.tolist()
+    """Return the same by the definition, one leaf at a time."""
+    members = [{leaf} for leaf in range(hierarchy.leaf_count)]
+    result = regions.tolist()
     for a, b in hierarchy.merges:
         for bare, sibling in ((members[a], members[b]), (members[b], members[a])):
-            if not any(found[leaf] for leaf in bare) and any(found[leaf] for leaf in sibling):
-                votes = dict.fromkeys(sorted({found[leaf] for leaf in sibling}), 0)
+            if not any(result[leaf] for leaf in bare) and any(result[leaf] for leaf in sibling):
+                votes = dict.fromkeys(sorted({result[leaf] for leaf in sibling}), 0)
                 areas = votes.copy()
                 for leaf in sibling:
-                    areas[found[leaf]] += int((segments == leaf).sum())
-                for one, other in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
-                    for p, q in [*zip(one.flat, other.flat, strict=True), *zip(other.flat, one.flat, strict=True)]:
+                    areas[result[leaf]] += int((segments == leaf).sum())
+                for first, second in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
+                    for p, q in [
+                        *zip(first.flat, second.flat, strict=True),
+                        *zip(second.flat, first.flat, strict=True),
+                    ]:
                         if p in bare and q in sibling:
-                            votes[found[q]] += 1
+                            votes[result[q]] += 1
                 chosen = votes if any(votes.values()) else areas
-                found = [
-                    max(chosen, key=chosen.__getitem__) if leaf in bare else found[leaf] for leaf in range(len(found))
+                result = [
+                    max(chosen, key=chosen.__getitem__) if leaf in bare else result[leaf] for leaf in range(len(result))
                 ]
         members.append(members[a] | members[b])
-    return found
+    return result
 
 
 @settings(max_examples=200)
 @given(small_arrays(5), st.lists(st.integers(0, 3), min_size=6, max_size=6), st.randoms())
-def test_the_fast_way_is_the_slow_one(segments: np.ndarray, regions: list[int], random: Random) -> None:
+def test_the_result_is_that_of_the_definition(segments: np.ndarray, regions: list[int], random: Random) -> None:
     segments.flat[:6] = np.arange(6)
     nodes, merges = list(range(6)), []
     draw = np.random.default_rng(random.randrange(2**32))
     for node in range(6, 11):
         pair = draw.choice(len(nodes), 2, replace=False)
-        merges.append([nodes[place] for place in pair])
-        nodes = [other for place, other in enumerate(nodes) if place not in pair] + [node]
+        merges.append([nodes[index] for index in pair])
+        nodes = [*(kept for index, kept in enumerate(nodes) if index not in pair), node]
     hierarchy = Hierarchy(np.array(merges), np.zeros(5), np.zeros(5, bool))
     fast = propagate_regions(segments, hierarchy, np.array(regions)).tolist()
     assert fast == slow_nearest(segments, hierarchy, np.array(regions))
@@ -176,16 +181,16 @@ def test_the_fast_way_is_the_slow_one(segments: np.ndarray, regions: list[int], 
     ("segments", "annotation", "min_overlap", "message"),
     [
         (row(0, 1), row(0, 1, 1), 0, "annotation of 3×1 pixels does not fit segments of 2×1: annotate the image in"),
-        (row(0, -1), row(0, 1), 0, "number -1 in the segments: numbers go from 0 to 65535, map them"),
+        (row(0, -1), row(0, 1), 0, "number -1 in the segments: numbers go from 0 to 65535, renumber them"),
         (row(0, 70000), row(0, 1), 0, "number 70000 in the segments: numbers"),
         (row(0, 1), row(0, -3), 0, "number -3 in the annotation: numbers"),
         (row(0, 1), row(0, 65536), 0, "number 65536 in the annotation: numbers"),
-        (row(0, 1), row(0, 1), 1.5, "minimal overlap of 1.5 is no share: choose one from 0 to 1"),
-        (row(0, 1), row(0, 1), float("nan"), "minimal overlap of nan is no share"),
-        (row(0, 1), row(0, 0), 0, "nothing is annotated, all numbers are 0: mark each region by a pixel at least"),
+        (row(0, 1), row(0, 1), 1.5, "minimal overlap of 1.5 is no fraction: choose one from 0 to 1"),
+        (row(0, 1), row(0, 1), float("nan"), "minimal overlap of nan is no fraction"),
+        (row(0, 1), row(0, 0), 0, "nothing is annotated, all numbers are 0: mark each region with at least one pixel"),
     ],
 )
-def test_what_cannot_be_merged_is_named(
+def test_unusable_input_is_refused_with_the_remedy(
     segments: np.ndarray, annotation: np.ndarray, min_overlap: float, message: str
 ) -> None:
     with pytest.raises(SegmentationError, match=message):
@@ -193,5 +198,5 @@ def test_what_cannot_be_merged_is_named(
 
 
 def test_a_tree_needs_one_segment_that_is_annotated_enough() -> None:
-    with pytest.raises(SegmentationError, match=r"no segment is annotated to a share of 0\.6: lower the minimal"):
+    with pytest.raises(SegmentationError, match=r"no region covers a fraction 0\.6 of a segment: lower the minimal"):
         oracle_merge_tree(ROW, row(1, 0, 0, 0, 0, 0, 0, 2), min_overlap=0.6)

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from tests.builders.image_files import encode_image
-from tests.hierarchy.test_cut_tree import ROW
+from tests.builders.trees import ROW
 from walkcut.errors import ImageDecodeError, ImageFetchError, TreeFileError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.images import DecodeLimits, Fetcher, FetchPolicy, decode
@@ -245,7 +245,7 @@ def test_a_tree_file_that_is_another_file_too() -> None:
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_tree_file_of_another_compression(packing: int) -> None:
-    no_tree(archive(unpacked(), packing), "packed in another way")
+    no_tree(archive(unpacked(), packing), "its compression is unknown")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 
 from tests.builders.fuzzing import Parser, mutated
-from tests.hierarchy.test_cut_tree import ROW, random_tree
+from tests.builders.trees import ROW, random_tree
 from walkcut.errors import TreeFileError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments, Threshold, Walk

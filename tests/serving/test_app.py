@@ -14,99 +14,27 @@ from typing import Any
 import pytest
 import requests
 import waitress
-from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
+from tests.builders.backend import (
+    CONFIG,
+    IMAGE,
+    SETUP,
+    Backend,
+    document,
+    predict_body,
+    running,
+    text_command,
+)
+from tests.builders.models import CountingBackbone, GatedModel
 from tests.builders.scenes import data_url, png, quarters
-from tests.inference.test_predictor import Counting
-from tests.inference.test_tree_service import Gated
-from walkcut.backbones import Backbone, load_backbone
-from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader
-from walkcut.inference.model import InProcessModel, TreeModel
-from walkcut.inference.predictor import Predictor
-from walkcut.inference.project import ProjectOptions
-from walkcut.inference.tree_service import TreeService
-from walkcut.segmentation.presets import PRESETS
-from walkcut.segmentation.segmenter import Segmenter
-from walkcut.serving.app import create_app
-from walkcut.serving.feedback import FeedbackWorker
 from walkcut.settings import Settings
-from walkcut.storage import ProjectStore, TreeCache
+from walkcut.storage import ProjectStore
 from walkcut.telemetry.logs import formatter
-from walkcut.telemetry.metrics import Metrics
-
-BRUSH = '<BrushLabels name="b" toName="im"{}><Label value="Part"/></BrushLabels>'
-CONFIG = f'<View><Image name="im" value="$photo"/>{BRUSH}</View>'
-SETUP = {
-    "project": "3.1795163936",
-    "schema": CONFIG.format(""),
-    "hostname": "http://localhost:8080",
-    "extra_params": None,
-}
-IMAGE = data_url(png(quarters(30, 40)))
-
-
-class Backend:
-    """A backend over a folder, and a client for it."""
-
-    def __init__(self, folder: Path, settings: Settings, model: TreeModel) -> None:
-        self.store, self.metrics = ProjectStore(folder), Metrics()
-        tree_service = TreeService(model, TreeCache(folder / "trees", 1 << 24), self.metrics)
-        self.predictor = Predictor(tree_service, ImageLoader(FetchPolicy(), None), ProjectOptions())
-        self.feedback_worker = FeedbackWorker(self.predictor, self.store)
-        self.app = create_app(self.predictor, self.feedback_worker, self.store, settings, self.metrics)
-        self.client: FlaskClient = self.app.test_client()
-
-    def predicting(self) -> int:
-        """How many requests are being answered, by the metrics."""
-        (line,) = [
-            line for line in self.client.get("/metrics").text.splitlines() if line.startswith("walkcut_predicting ")
-        ]
-        return int(float(line.split()[1]))
-
-    def set_up(self, **changes: Any) -> str:
-        answer = self.client.post("/setup", json=SETUP | changes)
-        assert answer.status_code == 200, answer.text
-        return str(document(answer)["model_version"])
-
-    def predict(self, *images: object, **changes: Any) -> list[Any]:
-        answer = self.client.post("/predict", json=predict_body(*images) | changes)
-        assert answer.status_code == 200, answer.text
-        return list(document(answer)["results"])
-
-
-def document(answer: TestResponse) -> dict[str, Any]:
-    """The JSON object of an answer."""
-    found = answer.get_json()
-    assert isinstance(found, dict)
-    return found
-
-
-def predict_body(*images: object, config: str = CONFIG.format("")) -> dict[str, Any]:
-    """What Label Studio sends for tasks with these images."""
-    tasks = [{"id": number, "data": {"photo": image}} for number, image in enumerate(images, 1)]
-    params = {"login": None, "password": None, "context": None}
-    return {"tasks": tasks, "project": "3.1795163936", "label_config": config, "params": params}
-
-
-def typed_line(line: str) -> dict[str, Any]:
-    """The context of an annotator's call who typed one line."""
-    return {"result": [{"type": "textarea", "value": {"text": [line]}}]}
-
-
-@contextmanager
-def running(
-    folder: Path, settings: Settings, backbone: Backbone | None = None, model: TreeModel | None = None
-) -> Iterator[Backend]:
-    segmenter = Segmenter(backbone or load_backbone("classical"), PRESETS["merge"])
-    backend = Backend(folder, settings, model or InProcessModel(segmenter, DecodeLimits()))
-    yield backend
-    backend.store.close()
 
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[Backend]:
-    with running(tmp_path, Settings()) as backend:
+    with running(tmp_path, Settings(state_dir=tmp_path)) as backend:
         yield backend
 
 
@@ -115,7 +43,7 @@ def test_health_says_up(backend: Backend) -> None:
     assert backend.client.get("/").json == backend.client.get("/health").json
 
 
-def test_exactly_the_last_prediction_carries_the_version_of_set_up(backend: Backend) -> None:
+def test_only_the_last_prediction_has_the_version_of_set_up(backend: Backend) -> None:
     version = backend.set_up()
     (predictions,) = backend.predict(IMAGE)
     assert [prediction["model_version"] == version for prediction in predictions] == [False, False, False, True]
@@ -127,7 +55,7 @@ def test_names_and_labels_are_those_of_the_config(backend: Backend) -> None:
     assert (region["original_width"], region["original_height"]) == (40, 30)
 
 
-def test_there_is_an_entry_per_task_whatever_happens(backend: Backend) -> None:
+def test_there_is_a_result_for_each_task_even_if_it_fails(backend: Backend) -> None:
     broken = (
         data_url(b"no image"),
         data_url(png(quarters(30, 40))[:200]),
@@ -169,7 +97,9 @@ def test_settings_of_a_project_change_its_version_and_the_default(backend: Backe
         ({"extra_params": {"granularity": "tiny"}}, "write auto, coarse"),
     ],
 )
-def test_set_up_says_what_is_wrong(backend: Backend, changes: dict[str, Any], message: str) -> None:
+def test_set_up_refuses_unusable_values_with_the_remedy(
+    backend: Backend, changes: dict[str, Any], message: str
+) -> None:
     answer = backend.client.post("/setup", json=SETUP | changes)
     assert answer.status_code == 400
     assert message in document(answer)["error"]
@@ -206,7 +136,7 @@ def test_an_annotators_call_is_answered_with_regions(backend: Backend, context: 
 
 
 def test_an_annotator_is_never_answered_with_an_error(backend: Backend) -> None:
-    (answer,) = backend.predict("gone.jpg", params={"context": typed_line("3")})
+    (answer,) = backend.predict("gone.jpg", params={"context": text_command("3")})
     assert answer["result"] == []
 
 
@@ -224,13 +154,13 @@ def test_odd_events_are_stored_too(backend: Backend, action: object) -> None:
     assert odd.body["action"] == action
 
 
-def test_what_set_up_told_is_remembered_by_the_projects_number(backend: Backend) -> None:
+def test_the_setup_is_saved_under_the_projects_id(backend: Backend) -> None:
     backend.set_up(extra_params={"max_regions": 3})
     assert backend.store.label_config("3") == SETUP["schema"]
     assert backend.store.extra_params("3") == {"max_regions": 3}
 
 
-def test_versions_are_those_that_projects_were_told(backend: Backend) -> None:
+def test_versions_are_those_that_set_up_returned(backend: Backend) -> None:
     assert document(backend.client.get("/versions")) == {"versions": []}
     version = backend.set_up()
     versions = document(backend.client.get("/versions"))["versions"]
@@ -248,74 +178,69 @@ def test_metrics_count_requests_and_tasks(backend: Backend) -> None:
     assert 'walkcut_tasks_total{outcome="failed"} 1.0' in text
 
 
-def sample(backend: Backend, name: str, **labels: str) -> float | None:
-    """A metric as it is now."""
-    return backend.metrics.registry.get_sample_value(name, labels)
-
-
-def test_predictions_are_timed_by_who_asked(backend: Backend) -> None:
+def test_predictions_are_timed_by_caller(backend: Backend) -> None:
     backend.predict(IMAGE)
-    backend.predict("gone.jpg", params={"context": typed_line("3")})
+    backend.predict("gone.jpg", params={"context": text_command("3")})
     backend.predict(IMAGE, None)
-    assert sample(backend, "walkcut_predict_seconds_count", who="annotator") == 2
-    assert sample(backend, "walkcut_predict_seconds_count", who="batch") == 1
+    assert backend.sample("walkcut_predict_seconds_count", caller="annotator") == 2
+    assert backend.sample("walkcut_predict_seconds_count", caller="batch") == 1
 
 
-def test_the_learners_backlog_is_measured(backend: Backend) -> None:
+def test_the_feedback_workers_backlog_is_measured(backend: Backend) -> None:
     waiting = []
     for number in (1, 2):
         event = {"action": "ANNOTATION_CREATED", "project": 3, "task": {"id": number}, "annotation": {"id": number}}
         backend.client.post("/webhook", json=event)
     for _ in range(2):
         backend.feedback_worker.process_pending()
-        waiting.append(sample(backend, "walkcut_events_waiting"))
+        waiting.append(backend.sample("walkcut_events_pending"))
     assert waiting == [2, 0]
 
 
 def test_failures_are_counted_by_reason_and_stages_timed(backend: Backend) -> None:
     backend.predict(IMAGE, None, "gone.jpg")
-    backend.predict("gone.jpg", params={"context": typed_line("3")})
+    backend.predict("gone.jpg", params={"context": text_command("3")})
     backend.client.post("/setup", json={})
-    assert sample(backend, "walkcut_failures_total", reason="ImageFetchError") == 2
-    assert sample(backend, "walkcut_failures_total", reason="RequestError") == 2  # a task without an image, a set-up
-    assert sample(backend, "walkcut_stage_seconds_count", stage="decode") == 1
-    assert sample(backend, "walkcut_stage_seconds_count", stage="encode") == 4
+    assert backend.sample("walkcut_failures_total", reason="ImageFetchError") == 2
+    assert backend.sample("walkcut_failures_total", reason="RequestError") == 2  # a task without an image, a set-up
+    assert backend.sample("walkcut_stage_seconds_count", stage="decode") == 1
+    assert backend.sample("walkcut_stage_seconds_count", stage="encode") == 4
 
 
-def test_what_is_not_there_and_what_fails_is_json_without_a_traceback(
+def test_unknown_paths_and_bugs_are_answered_as_json_without_a_traceback(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert document(backend.client.get("/nowhere"))["error"]
     monkeypatch.setattr(backend.store, "enqueue", None)
     answer = backend.client.post("/webhook", json={})
     assert answer.status_code == 500
-    assert answer.json == {"error": "a defect of walkcut: its log has the details"}
-    assert sample(backend, "walkcut_failures_total", reason="TypeError") == 1
+    assert answer.json == {"error": "a bug in walkcut: its log has the details"}
+    assert backend.sample("walkcut_failures_total", reason="TypeError") == 1
 
 
 def lose_database(backend: Backend, folder: Path) -> None:
-    """Make the database one that cannot be opened."""
+    """Replace the database with one that cannot be opened."""
     backend.store.close()
     for file in folder.glob("walkcut.sqlite3*"):
         file.unlink()
     (folder / "walkcut.sqlite3").mkdir()
 
 
-def test_a_database_that_is_away_is_told_and_counted(
+def test_an_unavailable_database_is_reported_and_counted(
     backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    comparisons: list[str] = []
-    monkeypatch.setattr(backend.feedback_worker, "request_sync", lambda: comparisons.append("soon"))
+    syncs: list[str] = []
+    monkeypatch.setattr(backend.feedback_worker, "request_sync", lambda: syncs.append("soon"))
     assert backend.client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 200
-    assert not comparisons
+    assert not syncs
     lose_database(backend, tmp_path)
-    told = {"error": "walkcut cannot answer now: ask again; its log has the details"}
+    expected = {"error": "walkcut cannot answer now: try again; its log has the details"}
     for path, body in (("/webhook", {"action": "ANNOTATION_UPDATED"}), ("/predict", predict_body(IMAGE))):
         answer = backend.client.post(path, json=body)
-        assert (answer.status_code, answer.json) == (503, told)
-    assert [sample(backend, "walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
+        assert (answer.status_code, answer.json) == (503, expected)
+    assert [backend.sample("walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
     assert "ANNOTATION_UPDATED is lost" in caplog.text
-    assert comparisons == ["soon"]
+    assert syncs == ["soon"]
     assert "Traceback" not in caplog.text
 
 
@@ -328,31 +253,31 @@ def test_a_database_that_is_away_is_told_and_counted(
             ),
             "model: it is",
         ),
-        (lambda backend, folder: backend.predictor.tree_service.refuse(), "model: shutting down"),
+        (lambda backend, folder: backend.predictor.tree_service.stop_accepting(), "model: shutting down"),
         (lose_database, "database: it does not answer"),
         (lambda backend, folder: shutil.rmtree(folder / "state"), "state folder: it cannot be written (No such file"),
     ],
 )
-def test_who_cannot_answer_new_images_is_alive_but_not_ready(
+def test_a_backend_that_cannot_answer_new_images_is_alive_but_not_ready(
     tmp_path: Path, lose: Callable[[Backend, Path], None], reason: str
 ) -> None:
     (tmp_path / "state").mkdir()
-    with running(tmp_path, Settings(state_dir=tmp_path / "state"), model=Gated()) as backend:
+    with running(tmp_path, Settings(state_dir=tmp_path / "state"), model=GatedModel()) as backend:
         answer = backend.client.get("/ready")
         assert (answer.status_code, answer.json) == (200, {"status": "READY"})
         lose(backend, tmp_path)
         answer = backend.client.get("/ready")
         assert answer.status_code == 503
-        (said,) = document(answer)["reasons"]
-        assert said.startswith(reason)
+        (actual,) = document(answer)["reasons"]
+        assert actual.startswith(reason)
         assert backend.client.get("/health").status_code == 200
 
 
-def test_why_it_is_not_ready_is_told_to_who_shows_credentials_and_to_the_log(
+def test_the_reasons_are_for_the_log_and_callers_with_credentials(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(state_dir=tmp_path, basic_auth_user="me", basic_auth_pass="geheim", token="abc")
-    with running(tmp_path, settings, model=Gated()) as backend:
+    with running(tmp_path, settings, model=GatedModel()) as backend:
         get, known = backend.client.get, ({"Authorization": "Bearer abc"}, basic("me", "geheim"))
         for headers in ({}, *known):
             answer = get("/ready", headers=headers)
@@ -367,7 +292,7 @@ def test_why_it_is_not_ready_is_told_to_who_shows_credentials_and_to_the_log(
     assert "not ready: database: it does not answer" in caplog.text
 
 
-def test_at_the_end_tasks_are_handed_back(backend: Backend) -> None:
+def test_tasks_are_handed_back_at_shutdown(backend: Backend) -> None:
     backend.predict(IMAGE)
     backend.predictor.tree_service.stop_accepting()
     known, new = backend.predict(IMAGE, data_url(png(quarters(30, 44))))
@@ -387,24 +312,24 @@ def lines() -> Iterator[io.StringIO]:
     logging.getLogger().setLevel(logging.WARNING)
 
 
-def test_lines_of_the_log_tell_of_request_project_and_task(backend: Backend, lines: io.StringIO) -> None:
+def test_log_lines_name_request_project_and_task(backend: Backend, lines: io.StringIO) -> None:
     document = predict_body(IMAGE, "gone.jpg")
     answer = backend.client.post("/predict", json=document, headers={"X-Request-ID": "from-a-proxy.1"})
     assert answer.headers["X-Request-ID"] == "from-a-proxy.1"
     failure, access = map(json.loads, lines.getvalue().splitlines())
-    about = {"request_id": "from-a-proxy.1", "endpoint": "predict", "project": "3", "tasks": "1,2"}
-    assert failure | about | {"task": 2, "levelname": "WARNING"} == failure
-    assert access | about == access
+    context = {"request_id": "from-a-proxy.1", "endpoint": "predict", "project": "3", "tasks": "1,2"}
+    assert failure | context | {"task": 2, "levelname": "WARNING"} == failure
+    assert access | context == access
     assert access["message"].startswith("POST predict: 200 in ")
     assert "task" not in access
 
 
 @pytest.mark.parametrize("sent", [None, "", "a b", "x" * 65, "\u00e9", "{}"])
-def test_a_request_without_a_sane_id_gets_one(backend: Backend, sent: str | None) -> None:
+def test_a_request_without_a_valid_id_gets_one(backend: Backend, sent: str | None) -> None:
     headers = {} if sent is None else {"X-Request-ID": sent}
     ids = {backend.client.get("/health", headers=headers).headers["X-Request-ID"] for _ in range(2)}
     assert len(ids) == 2
-    assert all(len(each) == 16 for each in ids)
+    assert all(len(request_id) == 16 for request_id in ids)
 
 
 def test_polls_are_not_logged_unless_they_fail(backend: Backend, lines: io.StringIO) -> None:
@@ -418,13 +343,13 @@ def test_polls_are_not_logged_unless_they_fail(backend: Backend, lines: io.Strin
 
 def test_secrets_are_not_logged(tmp_path: Path, lines: io.StringIO) -> None:
     with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
-        told = {"access_token": "hush", "hostname": "http://me:hush@ls"}
-        for body in (SETUP | told, told, "hush"):
+        secrets = {"access_token": "hush", "hostname": "http://me:hush@ls"}
+        for body in (SETUP | secrets, secrets, "hush"):
             backend.client.post("/setup?token=hush", json=body, headers=basic("me", "geheim"))
             backend.client.post("/setup?token=hush", json=body, headers=basic("me", "wrong-secret"))
-    said = lines.getvalue()
-    assert said.count("POST set_up") == 6
-    assert not [secret for secret in ("hush", "geheim", "wrong-secret") if secret in said]
+    logged = lines.getvalue()
+    assert logged.count("POST set_up") == 6
+    assert not [secret for secret in ("hush", "geheim", "wrong-secret") if secret in logged]
 
 
 TOO_LARGE = (
@@ -445,7 +370,7 @@ def test_a_body_beyond_the_limit_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_the_server_refuses_it_too_whether_its_length_is_told_or_not(tmp_path: Path, chunked: bool) -> None:
+def test_the_server_refuses_it_too_with_or_without_its_length(tmp_path: Path, chunked: bool) -> None:
     def ask(url: str, size: int) -> tuple[int, str]:
         whole = b"x" * size
         answer = requests.post(f"{url}/webhook", data=iter([whole]) if chunked else whole, timeout=60)
@@ -463,8 +388,8 @@ def test_the_server_refuses_it_too_whether_its_length_is_told_or_not(tmp_path: P
 )
 def test_a_body_far_beyond_the_limit_is_refused_before_its_end(tmp_path: Path, header: str, begin: bytes) -> None:
     with running(tmp_path, Settings(max_body_mb=1)) as backend, served(backend, 9) as url:
-        place = ("127.0.0.1", int(url.rpartition(":")[2]))
-        with socket.create_connection(place, timeout=60) as connection:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=60) as connection:
             connection.sendall(f"POST /webhook HTTP/1.1\r\nHost: walkcut\r\n{header}\r\n\r\n".encode() + begin)
             assert connection.recv(12) == b"HTTP/1.1 413"
 
@@ -473,7 +398,7 @@ def basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
 
 
-def test_with_a_password_all_but_health_asks_for_it(tmp_path: Path) -> None:
+def test_a_password_is_required_everywhere_but_for_health(tmp_path: Path) -> None:
     with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
         get = backend.client.get
         assert get("/health").status_code == 200
@@ -488,9 +413,11 @@ def test_with_a_password_all_but_health_asks_for_it(tmp_path: Path) -> None:
 
 @contextmanager
 def served(backend: Backend, threads: int) -> Iterator[str]:
-    """The backend on a real port, by the server that `walkcut serve` uses."""
-    most = 2 * backend.app.config["MAX_CONTENT_LENGTH"]
-    server = waitress.create_server(backend.app, host="127.0.0.1", port=0, threads=threads, max_request_body_size=most)
+    """Serve the backend on a real port, with the server of `walkcut serve`."""
+    max_bytes = 2 * backend.app.config["MAX_CONTENT_LENGTH"]
+    server = waitress.create_server(
+        backend.app, host="127.0.0.1", port=0, threads=threads, max_request_body_size=max_bytes
+    )
     runner = threading.Thread(target=server.run, daemon=True)
     runner.start()
     yield f"http://127.0.0.1:{server.effective_port}"
@@ -509,38 +436,38 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def batch(image: str) -> dict[str, Any]:
-    """A call for two tasks, both of this image."""
+    """Return the body of a call for two tasks, both of this image."""
     body = predict_body(image)
     return body | {"tasks": body["tasks"] * 2}
 
 
-def test_a_task_that_is_opened_does_not_wait_behind_batches(tmp_path: Path) -> None:
+def test_an_opened_task_does_not_wait_behind_batches(tmp_path: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def wait() -> None:
         begun.set()
         assert go_on.wait(60)
 
-    images = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
+    images = [data_url(png(quarters(30, 40 + index))) for index in range(6)]
     order: list[str] = []
 
     def ask(url: str, name: str, body: dict[str, Any]) -> None:
         assert all(requests.post(f"{url}/predict", json=body, timeout=60).json()["results"])
         order.append(name)
 
-    with running(tmp_path, Settings(threads=9), Counting(hook=wait)) as backend, served(backend, 9) as url:
+    with running(tmp_path, Settings(threads=9), CountingBackbone(hook=wait)) as backend, served(backend, 9) as url:
         bodies = [("batch", batch(image)) for image in images[:4]]
         callers = [threading.Thread(target=ask, args=(url, *named)) for named in bodies]
         for caller in callers:
             caller.start()
-        wait_until(lambda: begun.is_set() and backend.predicting() == 4)
+        wait_until(lambda: begun.is_set() and backend.sample("walkcut_predicting") == 4)
         opening = threading.Thread(target=ask, args=(url, "opened", predict_body(images[5])))
         opening.start()
-        wait_until(lambda: backend.predicting() == 5)
+        wait_until(lambda: backend.sample("walkcut_predicting") == 5)
         go_on.set()
         for caller in (*callers, opening):
             caller.join(60)
-    assert order.index("opened") <= 1, "the one at work may end before it"
+    assert order.index("opened") <= 1, "the running one may end before it"
 
 
 def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
@@ -553,20 +480,23 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
         assert go_on.wait(60)
 
     threads = 9  # four for batches, one for annotators
-    images = [data_url(png(quarters(30, 40 + number))) for number in range(6)]
+    images = [data_url(png(quarters(30, 40 + index))) for index in range(6)]
     batches, suggestions = [batch(image) for image in images[:4]], predict_body(images[5])
-    suggestions["params"] = {"context": typed_line("3")}
+    suggestions["params"] = {"context": text_command("3")}
     answers: list[Any] = []
 
     def ask(url: str, body: dict[str, Any]) -> None:
         answers.append(requests.post(f"{url}/predict", json=body, timeout=60).json()["results"])
 
-    with running(tmp_path, Settings(threads=threads), Counting(hook=wait)) as backend, served(backend, threads) as url:
+    with (
+        running(tmp_path, Settings(threads=threads), CountingBackbone(hook=wait)) as backend,
+        served(backend, threads) as url,
+    ):
         callers = [threading.Thread(target=ask, args=(url, body)) for body in (*batches, suggestions)]
         for caller in callers:
             caller.start()
         assert begun.wait(60)
-        wait_until(lambda: backend.predicting() == 5)
+        wait_until(lambda: backend.sample("walkcut_predicting") == 5)
         with monkeypatch.context() as without_database:
             without_database.setattr(ProjectStore, "extra_params", None)
             ask(url, batch(images[4]))
@@ -574,7 +504,7 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
             ask(url, suggestions)
             assert answers[1:] == [[{"result": []}]], "an annotator's call too, as a dict"
             ask(url, predict_body(images[4]))
-            assert answers[2:] == [[[]]], "and that of one who opens a task"
+            assert answers[2:] == [[[]]], "and a call for an opened task"
         assert requests.get(f"{url}/health", timeout=30).ok
         assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
         go_on.set()

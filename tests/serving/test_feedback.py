@@ -1,6 +1,6 @@
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,56 +8,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders.scenes import data_url, png, quarters
-from tests.inference.test_predictor import predictor
+from tests.builders.feedback import (
+    CONFIG,
+    HALVES,
+    IMAGE,
+    LATER,
+    LEFT,
+    RIGHT,
+    SIZE,
+    TOP,
+    FakeLabelStudio,
+    annotation,
+    created,
+    task,
+)
+from tests.builders.models import make_predictor
+from tests.builders.scenes import data_url
 from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError, WalkcutError
 from walkcut.hierarchy.granularity import Level
 from walkcut.inference.predictor import Predictor
 from walkcut.labelstudio import Task, brush
-from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.learning.examples import AnnotationFeedback
 from walkcut.serving.feedback import FeedbackWorker, SyncResult
-from walkcut.storage import Event, ProjectStore
-
-SIZE = (40, 60)
-IMAGE = data_url(png(quarters(*SIZE)))
-LABELS = '<Label value="Region" neutral="true"/><Label value="Car"/><Label value="Sky"/>'
-CONFIG = f'<View><Image name="im" value="$photo"/><BrushLabels name="b" toName="im">{LABELS}</BrushLabels></View>'
-NOON, LATER = "2026-11-20T12:00:00.000000Z", "2026-11-20T13:00:00.000000Z"
-LEFT, RIGHT, TOP = (np.zeros(SIZE, bool) for _ in range(3))
-LEFT[:, :30], RIGHT[:, 30:], TOP[:20] = True, True, True
-
-
-class FakeLabelStudio(LabelStudioClient):
-    """A Label Studio that holds what it is told to."""
-
-    def __init__(self) -> None:
-        self.held: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self.bare: list[tuple[dict[str, Any], frozenset[str]]] = []
-        self.given: list[Mapping[str, Any]] = []
-        self.loses_answers = False
-
-    def unannotated_tasks(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
-        yield from self.bare
-
-    def annotations(self, project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        yield from self.held
-
-    def label_config(self, project: str) -> str:
-        return CONFIG
-
-    def prediction_version(self, prediction: int) -> str:
-        if prediction != 7:
-            raise LabelStudioError("gone")
-        return "fine-walkcut-merge-0"
-
-    def predictions(self, task: int) -> dict[int, str]:
-        return {number: each["model_version"] for number, each in enumerate(self.given) if each["task"] == task}
-
-    def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
-        self.given += predictions
-        if self.loses_answers:
-            raise LabelStudioError("it is down")
+from walkcut.storage import Event, FeedbackRow, ProjectStore
 
 
 @pytest.fixture
@@ -69,8 +42,8 @@ def store(tmp_path: Path) -> Iterator[ProjectStore]:
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Predictor:
-    return predictor(tmp_path / "trees")
+def predictor(tmp_path: Path) -> Predictor:
+    return make_predictor(tmp_path / "trees")
 
 
 @pytest.fixture
@@ -79,73 +52,52 @@ def studio() -> FakeLabelStudio:
 
 
 @pytest.fixture
-def feedback_worker(mine: Predictor, store: ProjectStore, studio: FakeLabelStudio) -> FeedbackWorker:
-    return FeedbackWorker(mine, store, studio)
+def feedback_worker(predictor: Predictor, store: ProjectStore, studio: FakeLabelStudio) -> FeedbackWorker:
+    return FeedbackWorker(predictor, store, studio)
 
 
-def task(number: int = 1) -> dict[str, Any]:
-    return {"id": number, "data": {"photo": IMAGE}}
+def learned_from(store: ProjectStore) -> list[AnnotationFeedback]:
+    """Return the enabled feedback of project 3."""
+    return [AnnotationFeedback.from_json(document) for document in store.feedback("3")]
 
 
-def annotation(number: int, *drawn: tuple[str, np.ndarray], updated: str = NOON, **more: Any) -> dict[str, Any]:
-    result = [
-        {
-            "id": f"r{place}",
-            "type": "brushlabels",
-            "from_name": "b",
-            "to_name": "im",
-            "value": {"rle": brush.encode(mask), "brushlabels": [label]},
-        }
-        for place, (label, mask) in enumerate(drawn)
-    ]
-    return {"id": number, "result": result, "updated_at": updated, "was_cancelled": False} | more
-
-
-def created(number: int, *drawn: tuple[str, np.ndarray], task_id: int = 1, **more: Any) -> Event:
-    body = {"task": task(task_id), "annotation": annotation(number, *drawn, **more)}
-    return Event("ANNOTATION_CREATED", "3", body)
-
-
-HALVES = (("Car", LEFT), ("Region", RIGHT))
-
-
-def test_a_submitted_annotation_becomes_a_lesson(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
+def test_feedback_of_a_submitted_annotation_is_saved(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
     quarters_drawn = [("Car", LEFT & TOP), ("Region", RIGHT & TOP), ("Region", LEFT & ~TOP), ("Region", RIGHT & ~TOP)]
     store.enqueue(created(5, *quarters_drawn, parent_prediction=7))
     assert feedback_worker.process_pending() == 1
-    (lesson,) = store.feedback("3")
-    assert (lesson.annotation, lesson.task, lesson.source_model_version) == (5, 1, "fine-walkcut-merge-0")
-    assert {example.label for example in lesson.examples} == {"Car"}  # a neutral label teaches no look
-    assert max(lesson.covering_scores.values()) > 0.9
+    (feedback,) = learned_from(store)
+    assert (feedback.annotation_id, feedback.task_id, feedback.source_model_version) == (5, 1, "fine-walkcut-merge-0")
+    assert {example.label for example in feedback.examples} == {"Car"}  # a generic label has no examples
+    assert max(feedback.covering_scores.values()) > 0.9
     assert store.pending_ids() == []
 
 
-def test_the_labelling_config_is_the_one_that_the_event_tells(mine: Predictor, tmp_path: Path) -> None:
+def test_the_labelling_config_is_that_of_the_event(predictor: Predictor, tmp_path: Path) -> None:
     fresh = ProjectStore(tmp_path / "fresh")
     event = created(5, *HALVES)
-    FeedbackWorker(mine, fresh).process(
+    FeedbackWorker(predictor, fresh).process(
         replace(event, body=event.body | {"project": {"id": 3, "label_config": CONFIG}})
     )
     assert len(fresh.feedback("3")) == 1
     fresh.close()
 
 
-def test_what_was_taken_may_be_unknown(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
+def test_the_source_prediction_may_be_unknown(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
     feedback_worker.process(created(5, *HALVES, parent_prediction=8))
-    assert [lesson.source_model_version for lesson in store.feedback("3")] == [""]
+    assert [feedback.source_model_version for feedback in learned_from(store)] == [""]
 
 
-def test_the_same_event_twice_is_one_lesson(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
+def test_the_same_event_twice_changes_nothing(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
     for _ in range(2):
         feedback_worker.process(created(5, *HALVES))
-    assert len(store.feedback("3")) == 1
+    assert len(learned_from(store)) == 1
 
 
-def test_a_changed_annotation_teaches_what_it_is_now(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
+def test_feedback_is_that_of_an_annotations_latest_state(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
     feedback_worker.process(created(5, *HALVES))
     feedback_worker.process(replace(created(5, ("Sky", TOP), updated=LATER), action="ANNOTATION_UPDATED"))
-    (lesson,) = store.feedback("3")
-    assert {example.label for example in lesson.examples} == {"Sky"}
+    (feedback,) = learned_from(store)
+    assert {example.label for example in feedback.examples} == {"Sky"}
 
 
 @pytest.mark.parametrize(
@@ -156,13 +108,13 @@ def test_a_changed_annotation_teaches_what_it_is_now(feedback_worker: FeedbackWo
         created(5, *HALVES, was_cancelled=True),
     ],
 )
-def test_what_is_deleted_or_skipped_is_forgotten(
+def test_feedback_of_deleted_or_skipped_annotations_is_deleted(
     feedback_worker: FeedbackWorker, store: ProjectStore, event: Event
 ) -> None:
     feedback_worker.process(created(5, *HALVES))
     feedback_worker.process(created(6, *HALVES, task_id=2))
     feedback_worker.process(event)
-    assert [lesson.annotation for lesson in store.feedback("3")] == [6]
+    assert [feedback.annotation_id for feedback in learned_from(store)] == [6]
 
 
 @pytest.mark.parametrize(
@@ -175,21 +127,21 @@ def test_what_is_deleted_or_skipped_is_forgotten(
         {"task": {"id": 1, "data": {"photo": data_url(b"no image")}}, "annotation": annotation(5)},
     ],
 )
-def test_events_of_no_use_are_told_and_done_with(
+def test_unusable_events_are_logged_and_done(
     feedback_worker: FeedbackWorker, store: ProjectStore, caplog: pytest.LogCaptureFixture, body: dict[str, Any]
 ) -> None:
     store.enqueue(Event("ANNOTATION_CREATED", "3", body))
     assert feedback_worker.process_pending() == 1
     assert "nothing learned from ANNOTATION_CREATED in project 3" in caplog.text
-    assert store.feedback("3") == []
+    assert learned_from(store) == []
 
 
-def test_an_event_whose_image_cannot_be_had_is_tried_again(
-    feedback_worker: FeedbackWorker, mine: Predictor, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+def test_an_event_whose_image_cannot_be_fetched_is_tried_again(
+    feedback_worker: FeedbackWorker, predictor: Predictor, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now[0])
-    tree, tries = mine.get_tree, []
+    tree, tries = predictor.get_tree, []
 
     def away(reference: str, task_id: int) -> object:
         tries.append(now[0])
@@ -197,19 +149,19 @@ def test_an_event_whose_image_cannot_be_had_is_tried_again(
             raise ImageFetchError("Label Studio is down")
         return tree(reference, task_id)
 
-    monkeypatch.setattr(mine, "tree", away)
+    monkeypatch.setattr(predictor, "get_tree", away)
     store.enqueue(created(5, *HALVES))
     store.enqueue(created(6, *HALVES))
     while store.pending_ids() and now[0] < 600:
         feedback_worker.process_pending()
         now[0] += 1
-    assert len(store.feedback("3")) == 2
+    assert len(learned_from(store)) == 2
     assert tries[-1] >= 6
 
 
 def test_an_event_is_tried_for_a_day_and_then_given_up(
     feedback_worker: FeedbackWorker,
-    mine: Predictor,
+    predictor: Predictor,
     store: ProjectStore,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -220,34 +172,34 @@ def test_an_event_is_tried_for_a_day_and_then_given_up(
     def away(reference: str, task_id: int) -> object:
         raise ImageFetchError("gone for good")
 
-    monkeypatch.setattr(mine, "tree", away)
+    monkeypatch.setattr(predictor, "get_tree", away)
     store.enqueue(created(5, *HALVES))
     while store.pending_ids() and now[0] < 2 * day:
         feedback_worker.process_pending()
         now[0] += 60
     assert store.pending_ids() == []
     assert 0.8 * day < now[0] < 1.2 * day
-    assert [enqueue.message.partition(" from")[0] for enqueue in caplog.records] == [
+    assert [record.message.partition(" from")[0] for record in caplog.records] == [
         "nothing learned yet",
         "nothing learned",
     ]
 
 
 @pytest.fixture
-def away(mine: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[WalkcutError]:
-    """While it holds an error, no tree can be had, because of that."""
-    tree, errors = mine.get_tree, list[WalkcutError]()
+def away(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[WalkcutError]:
+    """Raise the first of these errors, if any, instead of returning a tree."""
+    tree, errors = predictor.get_tree, list[WalkcutError]()
 
     def perhaps(reference: str, task_id: int) -> object:
         if errors:
             raise errors[0]
         return tree(reference, task_id)
 
-    monkeypatch.setattr(mine, "tree", perhaps)
+    monkeypatch.setattr(predictor, "get_tree", perhaps)
     return errors
 
 
-def test_many_events_that_wait_hold_up_no_others(
+def test_waiting_events_do_not_block_others(
     feedback_worker: FeedbackWorker, store: ProjectStore, away: list[WalkcutError]
 ) -> None:
     away.append(ImageFetchError("down"))
@@ -260,17 +212,17 @@ def test_many_events_that_wait_hold_up_no_others(
     assert len(store.pending_ids()) == 40
 
 
-def test_a_model_that_is_busy_costs_no_lesson(
+def test_no_feedback_is_lost_while_the_model_is_busy(
     feedback_worker: FeedbackWorker, store: ProjectStore, away: list[WalkcutError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away.append(BusyError("the model's process starts anew"))
+    away.append(BusyError("the model is being reloaded"))
     store.enqueue(created(5, *HALVES))
     assert feedback_worker.process_pending() == 0
     away.clear()
     later = time.monotonic() + 60
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: later)
     assert feedback_worker.process_pending() == 1
-    assert len(store.feedback("3")) == 1
+    assert len(learned_from(store)) == 1
 
 
 @pytest.mark.parametrize(
@@ -281,7 +233,7 @@ def test_a_model_that_is_busy_costs_no_lesson(
         created(5, *HALVES, was_cancelled=True, updated=LATER),
     ],
 )
-def test_what_is_gone_does_not_come_back_with_an_event_that_waited(
+def test_deleted_feedback_does_not_come_back_with_a_waiting_event(
     feedback_worker: FeedbackWorker,
     store: ProjectStore,
     away: list[WalkcutError],
@@ -298,58 +250,58 @@ def test_what_is_gone_does_not_come_back_with_an_event_that_waited(
     now = time.monotonic() + 60
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now)
     assert feedback_worker.process_pending() == 1
-    assert [lesson.annotation for lesson in store.feedback("3")] == [6]
+    assert [feedback.annotation_id for feedback in learned_from(store)] == [6]
     assert store.pending_ids() == []
 
 
-def test_an_event_outlives_a_database_that_is_away_for_a_moment(
+def test_an_event_outlives_a_short_failure_of_the_database(
     feedback_worker: FeedbackWorker, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, failures = store.save_feedback, [StoreError("database is locked")]
+    save, failures = store.save_feedback, [StoreError("database is locked")]
 
-    def perhaps(lesson: AnnotationFeedback) -> None:
+    def perhaps(row: FeedbackRow) -> None:
         if failures:
             raise failures.pop()
-        keep(lesson)
+        save(row)
 
     monkeypatch.setattr(store, "save_feedback", perhaps)
     store.enqueue(created(5, *HALVES))
     with pytest.raises(StoreError, match="locked"):
         feedback_worker.process_pending()
     assert feedback_worker.process_pending() == 1
-    assert len(store.feedback("3")) == 1
+    assert len(learned_from(store)) == 1
 
 
 def test_learned_values_reach_the_project_and_its_version(
-    feedback_worker: FeedbackWorker, mine: Predictor, store: ProjectStore
+    feedback_worker: FeedbackWorker, predictor: Predictor, store: ProjectStore
 ) -> None:
     plain = feedback_worker.project("3", CONFIG, {})
     feedback_worker.process(created(1, *HALVES, task_id=1))
     once = feedback_worker.project("3", CONFIG, {})
     assert once.options == plain.options  # one image decides no granularity
-    assert mine.version(once, Level.FINE) != mine.version(plain, Level.FINE)
+    assert predictor.version(once, Level.FINE) != predictor.version(plain, Level.FINE)
     feedback_worker.process(created(2, *HALVES, task_id=2))
     processed = feedback_worker.project("3", CONFIG, {})
     assert processed.options.granularity == processed.profile.granularity != plain.options.granularity
     assert processed.profile.labels == ("Car",)
-    found = mine.predict(Task(9, {"photo": IMAGE}), processed)[-1].result
+    found = predictor.predict(Task(9, {"photo": IMAGE}), processed)[-1].result
     named = {item["value"]["brushlabels"][0]: item for item in found}
     assert named["Car"]["score"] >= 0.5
     assert "confidence" in named["Car"]["meta"]["text"][0]
 
 
-def test_a_control_gets_no_label_that_it_does_not_have(feedback_worker: FeedbackWorker, mine: Predictor) -> None:
+def test_a_control_gets_no_label_that_it_does_not_have(feedback_worker: FeedbackWorker, predictor: Predictor) -> None:
     feedback_worker.process(created(1, *HALVES))
     processed = feedback_worker.project("3", CONFIG, {})
-    poorer = replace(processed, controls=(replace(processed.controls[0], labels=("Region", "Sky")),))
+    fewer = replace(processed, controls=(replace(processed.controls[0], labels=("Region", "Sky")),))
     labels = [
-        {item["value"]["brushlabels"][0] for item in mine.predict(Task(9, {"photo": IMAGE}), project)[-1].result}
-        for project in (processed, poorer)
+        {item["value"]["brushlabels"][0] for item in predictor.predict(Task(9, {"photo": IMAGE}), project)[-1].result}
+        for project in (processed, fewer)
     ]
     assert labels == [{"Region", "Car"}, {"Region"}]
 
 
-def test_undone_lessons_and_learning_switched_off_change_it_back(
+def test_disabled_feedback_and_learning_switched_off_change_it_back(
     feedback_worker: FeedbackWorker, store: ProjectStore
 ) -> None:
     plain = feedback_worker.project("3", CONFIG, {})
@@ -359,20 +311,20 @@ def test_undone_lessons_and_learning_switched_off_change_it_back(
     store.set_learning("3", on=False)
     assert feedback_worker.project("3", CONFIG, {}) == plain != processed
     feedback_worker.process(created(3, *HALVES, task_id=3))
-    assert len(store.feedback("3")) == 2
+    assert len(learned_from(store)) == 2
     store.set_learning("3", on=True)
     assert feedback_worker.project("3", CONFIG, {}).profile.digest == processed.profile.digest
     store.reset("3")
     assert feedback_worker.project("3", CONFIG, {}) == plain
 
 
-def test_no_project_learns_where_that_is_switched_off(mine: Predictor, store: ProjectStore) -> None:
-    off = FeedbackWorker(mine, store, enabled=False)
+def test_no_project_learns_if_learning_is_switched_off(predictor: Predictor, store: ProjectStore) -> None:
+    off = FeedbackWorker(predictor, store, enabled=False)
     off.process(created(5, *HALVES))
     assert store.all_feedback("3") == []
 
 
-def test_lost_webhooks_are_made_up_for(
+def test_a_sync_makes_up_for_lost_webhooks(
     feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
 ) -> None:
     for number in (1, 2):
@@ -384,25 +336,25 @@ def test_lost_webhooks_are_made_up_for(
         ({"id": 5, "data": {}}, annotation(5, *HALVES)),
     ]
     assert feedback_worker.sync("3") == SyncResult(learned=2, forgotten=1, failed=1)
-    assert [lesson.annotation for lesson in store.feedback("3")] == [2, 3]
+    assert [feedback.annotation_id for feedback in learned_from(store)] == [2, 3]
     studio.held[0] = (task(), annotation(2, ("Sky", TOP), updated=LATER))
     feedback_worker.sync("3")
-    assert {example.label for example in store.feedback("3")[0].examples} == {"Sky"}
+    assert {example.label for example in learned_from(store)[0].examples} == {"Sky"}
 
 
-def test_what_was_undone_is_not_learned_again_by_comparing(
+def test_a_sync_leaves_disabled_feedback_disabled(
     feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
 ) -> None:
     feedback_worker.process(created(1, *HALVES))
     store.disable_feedback("3", 1)
     studio.held = [(task(), annotation(1, *HALVES))]
     assert feedback_worker.sync("3") == SyncResult()
-    assert store.feedback("3") == []
+    assert learned_from(store) == []
 
 
-def test_nothing_can_be_compared_without_label_studio(mine: Predictor, store: ProjectStore) -> None:
+def test_a_sync_needs_label_studio(predictor: Predictor, store: ProjectStore) -> None:
     with pytest.raises(LabelStudioError, match="set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"):
-        FeedbackWorker(mine, store).sync("3")
+        FeedbackWorker(predictor, store).sync("3")
 
 
 def stroke(rows: slice, columns: slice) -> np.ndarray:
@@ -411,10 +363,10 @@ def stroke(rows: slice, columns: slice) -> np.ndarray:
     return mask
 
 
-def test_strokes_fold_the_segments_that_they_touch(feedback_worker: FeedbackWorker, studio: FakeLabelStudio) -> None:
+def test_strokes_merge_the_segments_that_they_touch(feedback_worker: FeedbackWorker, studio: FakeLabelStudio) -> None:
     strokes = ("Car", stroke(slice(2, 4), slice(2, 20))), ("Sky", stroke(slice(30, 33), slice(40, 50)))
     feedback_worker.process(created(5, *strokes))
-    (given,) = studio.given
+    (given,) = studio.predicted
     assert (given["task"], given["model_version"]) == (1, "folded-walkcut-5")
     masks: dict[str, list[np.ndarray]] = {}
     for item in given["result"]:
@@ -426,13 +378,13 @@ def test_strokes_fold_the_segments_that_they_touch(feedback_worker: FeedbackWork
         assert (folded & quarter).sum() > 0.99 * folded.sum()
     everything = np.sum([mask for found in masks.values() for mask in found], axis=0)
     assert everything.max() == 1
-    studio.given.clear()
+    studio.predicted.clear()
     feedback_worker.process(created(5, *strokes, updated=LATER))
-    assert studio.given == []  # once for each annotation, even if somebody has deleted it
+    assert studio.predicted == []  # once for each annotation, even if somebody has deleted it
 
 
 @pytest.mark.parametrize("arrived", [False, True])
-def test_what_is_folded_while_label_studio_is_away_is_given_once_it_is_back(
+def test_merged_segments_are_offered_once_label_studio_is_back(
     feedback_worker: FeedbackWorker,
     store: ProjectStore,
     studio: FakeLabelStudio,
@@ -442,33 +394,33 @@ def test_what_is_folded_while_label_studio_is_away_is_given_once_it_is_back(
     store.enqueue(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
     studio.loses_answers = True
     assert feedback_worker.process_pending() == 0
-    assert len(store.feedback("3")) == 1, "the lesson does not wait"
+    assert len(learned_from(store)) == 1, "the feedback does not wait"
     if not arrived:
-        studio.given.clear()
+        studio.predicted.clear()
     studio.loses_answers = False
     later = time.monotonic() + 60
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: later)
     assert feedback_worker.process_pending() == 1
-    assert len(studio.given) == 1
+    assert len(studio.predicted) == 1
 
 
-def test_small_segments_that_nobody_touched_are_left_out_of_what_is_folded(
+def test_small_untouched_segments_are_not_offered(
     feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
 ) -> None:
     store.save_setup("3", CONFIG.replace('toName="im"', 'toName="im" min_area="0.9"'), {})
     feedback_worker.process(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
-    assert [item["value"]["brushlabels"] for item in studio.given[0]["result"]] == [["Car"]]
+    assert [item["value"]["brushlabels"] for item in studio.predicted[0]["result"]] == [["Car"]]
 
 
 @pytest.mark.parametrize("drawn", [HALVES, ()])
-def test_nothing_is_folded_where_all_is_drawn_or_nothing(
+def test_nothing_is_offered_if_all_or_nothing_is_drawn(
     feedback_worker: FeedbackWorker, studio: FakeLabelStudio, drawn: tuple[tuple[str, np.ndarray], ...]
 ) -> None:
     feedback_worker.process(created(5, *drawn))
-    assert studio.given == []
+    assert studio.predicted == []
 
 
-def test_it_runs_until_told_to_stop(
+def test_it_runs_until_it_is_stopped(
     feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("walkcut.serving.feedback._IDLE_S", 0.01)
@@ -478,15 +430,15 @@ def test_it_runs_until_told_to_stop(
     runner = threading.Thread(target=feedback_worker.run, args=(stop, 3600.0))
     runner.start()
     for _ in range(600):
-        if len(store.feedback("3")) == 2 and not store.pending_ids():
+        if len(learned_from(store)) == 2 and not store.pending_ids():
             break
         stop.wait(0.1)
     stop.set()
     runner.join(30)
-    assert len(store.feedback("3")) == 2
+    assert len(learned_from(store)) == 2
 
 
-def test_it_goes_on_after_the_database_was_away(
+def test_it_resumes_after_a_failure_of_the_database(
     feedback_worker: FeedbackWorker,
     store: ProjectStore,
     monkeypatch: pytest.MonkeyPatch,
@@ -495,7 +447,7 @@ def test_it_goes_on_after_the_database_was_away(
     monkeypatch.setattr("walkcut.serving.feedback._IDLE_S", 0.01)
     caplog.set_level("INFO")
     stop = threading.Event()
-    answers: list[Exception | list[int]] = [StoreError("disk is full"), KeyError("a defect"), []]
+    answers: list[Exception | list[int]] = [StoreError("disk is full"), KeyError("a bug"), []]
 
     def pending() -> list[int]:
         answer = answers.pop(0)
@@ -504,29 +456,29 @@ def test_it_goes_on_after_the_database_was_away(
         stop.set()
         return answer
 
-    monkeypatch.setattr(store, "pending", pending)
+    monkeypatch.setattr(store, "pending_ids", pending)
     feedback_worker.run(stop, 0)
-    full, defect, again = caplog.records
-    assert full.message == "learning was interrupted and goes on in 0 s: disk is full"
-    assert (full.exc_info, again.message) == (None, "learning goes on")
-    assert defect.exc_info, "a defect is told in full"
+    full, bug, again = caplog.records
+    assert full.message == "learning is interrupted, and resumes in 0 s: disk is full"
+    assert (full.exc_info, again.message) == (None, "learning has resumed")
+    assert bug.exc_info, "a bug is logged with its traceback"
 
 
-def comparisons(
+def syncs(
     feedback_worker: FeedbackWorker,
     studio: FakeLabelStudio,
     monkeypatch: pytest.MonkeyPatch,
     *,
-    every: float = 3600.0,
+    interval: float = 3600.0,
     failures: int = 0,
     lost: Sequence[float] = (),
 ) -> list[int]:
-    """When a learner compares within 4000 s, if the first of them fail, and webhooks are lost at some moments."""
-    now, stop, asked, losses = [0.0], threading.Event(), list[int](), list(lost)
+    """Return when a worker syncs within 4000 s, if the first syncs fail and webhooks are lost at some moments."""
+    now, stop, synced, losses = [0.0], threading.Event(), list[int](), list(lost)
 
     def annotations(project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        asked.append(round(now[0]))
-        if len(asked) <= failures:
+        synced.append(round(now[0]))
+        if len(synced) <= failures:
             raise LabelStudioError("it is down")
         yield from ()
 
@@ -542,23 +494,23 @@ def comparisons(
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now[0])
     monkeypatch.setattr(studio, "annotations", annotations)
     monkeypatch.setattr(stop, "wait", wait)
-    feedback_worker.run(stop, every)
-    return asked
+    feedback_worker.run(stop, interval)
+    return synced
 
 
-def test_a_comparison_that_failed_is_made_again_soon(
+def test_a_failed_sync_is_repeated_soon(
     feedback_worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert comparisons(feedback_worker, studio, monkeypatch, failures=2) == [0, 60, 120, 3720]
+    assert syncs(feedback_worker, studio, monkeypatch, failures=2) == [0, 60, 120, 3720]
 
 
-def test_what_a_lost_webhook_told_is_asked_for_within_a_minute(
+def test_a_lost_webhook_is_made_up_for_within_a_minute(
     feedback_worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert comparisons(feedback_worker, studio, monkeypatch, lost=[100, 120, 3750]) == [0, 160, 3760]
+    assert syncs(feedback_worker, studio, monkeypatch, lost=[100, 120, 3750]) == [0, 160, 3760]
 
 
-def test_where_comparisons_are_off_none_follows_a_lost_webhook(
+def test_without_syncs_none_follows_a_lost_webhook(
     feedback_worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert comparisons(feedback_worker, studio, monkeypatch, every=0, lost=[100]) == []
+    assert syncs(feedback_worker, studio, monkeypatch, interval=0, lost=[100]) == []

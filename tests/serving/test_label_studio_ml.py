@@ -1,6 +1,6 @@
 """The adapter for label-studio-ml 2.x: on a stand-in of its interface, and on the package itself where it is installed.
 
-The package is on no index. With it (and its semver and colorama) on the path, the last test runs its own server:
+The package is not on PyPI. With it (and its semver and colorama) on the path, the last test runs its own server:
 `pip install --no-deps git+https://github.com/HumanSignal/label-studio-ml-backend`.
 """
 
@@ -17,14 +17,12 @@ from typing import Any
 import pytest
 import requests
 
+from tests.builders.backend import text_command
+from tests.builders.feedback import CONFIG, HALVES, IMAGE, annotation
 from tests.builders.processes import free_port, served, wait_for
-from tests.builders.scenes import data_url, png, quarters
-from tests.serving.test_app import typed_line
-from tests.serving.test_feedback import CONFIG, HALVES, annotation
 from walkcut.errors import LabelConfigError
 from walkcut.storage import ProjectStore
 
-IMAGE = data_url(png(quarters(40, 60)))
 TASKS = [{"id": 1, "data": {"photo": IMAGE}}, {"id": 2, "data": {"photo": "gone.jpg"}}]
 TYPED = CONFIG.replace("</View>", '<TextArea name="granularity" toName="im"/></View>')
 LEVELS = ["coarse", "medium", "fine", "auto"]
@@ -92,24 +90,24 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
         end()
 
 
-def test_every_request_is_answered_by_one_backend(adapter: ModuleType) -> None:
+def test_one_backend_answers_all_requests(adapter: ModuleType) -> None:
     assert adapter.backend() is adapter.backend()
     models = [adapter.WalkcutModel("3", CONFIG) for _ in range(2)]
     assert models[0].get("model_version").startswith("auto-walkcut-")
     assert models[0].get("model_version") == models[1].get("model_version")
 
 
-def test_tasks_are_predicted_at_all_granularities_and_the_broken_one_is_left_out(adapter: ModuleType) -> None:
+def test_tasks_are_predicted_at_all_granularities_and_a_failed_one_has_no_prediction(adapter: ModuleType) -> None:
     model = adapter.WalkcutModel("3", CONFIG)
     done, failed = model.predict(TASKS, context=None, login=None, password=None).predictions
-    assert [each["model_version"].split("-")[0] for each in done] == LEVELS
+    assert [prediction["model_version"].split("-")[0] for prediction in done] == LEVELS
     assert done[-1]["model_version"] == model.get("model_version")
     assert failed == []
 
 
-def test_an_annotator_gets_one_document_of_suggestions(adapter: ModuleType) -> None:
+def test_an_annotator_gets_one_answer(adapter: ModuleType) -> None:
     model = adapter.WalkcutModel("3", TYPED)
-    (answer,) = model.predict(TASKS[:1], context=typed_line("2")).predictions
+    (answer,) = model.predict(TASKS[:1], context=text_command("2")).predictions
     assert sum(each["type"] == "brushlabels" for each in answer["result"]) == 2
     assert [each["result"] for each in model.predict(TASKS[:1], context={}).predictions] == [[]]
 
@@ -123,21 +121,21 @@ def test_extra_parameters_change_the_version_at_once(adapter: ModuleType, extra_
     assert (store.label_config("3"), store.extra_params("3")) == (CONFIG, {"granularity": "3"})
 
 
-def test_extra_parameters_that_are_none_are_left_alone(adapter: ModuleType) -> None:
+def test_invalid_extra_parameters_are_ignored(adapter: ModuleType) -> None:
     model = adapter.WalkcutModel("3", CONFIG)
     model.set_extra_params("no JSON")
     assert model.get("model_version").startswith("auto-walkcut-")
 
 
-def test_what_was_submitted_is_stored_and_learned(adapter: ModuleType) -> None:
+def test_submitted_annotations_are_stored_and_learned_from(adapter: ModuleType) -> None:
     model = adapter.WalkcutModel("3", CONFIG)
     before = model.get("model_version")
     assert model.fit("ANNOTATION_CREATED", SUBMITTED, job_id="1") == {"status": "stored"}
     store: ProjectStore = adapter.backend().backend.store
     (event,) = store.events("3")
     assert event.action == "ANNOTATION_CREATED"
-    (lesson,) = wait_for("the lesson", lambda: store.feedback("3"), 30)
-    assert lesson.annotation == 5
+    (feedback,) = wait_for("the feedback", lambda: store.feedback("3"), 30)
+    assert feedback["annotation_id"] == 5
     assert adapter.WalkcutModel("3", CONFIG).get("model_version") != before
 
 
@@ -146,7 +144,7 @@ def test_a_labelling_config_without_a_brush_is_refused_at_set_up(adapter: Module
         adapter.WalkcutModel("3", '<View><Image name="im" value="$photo"/></View>')
 
 
-def test_a_model_that_nobody_has_set_up_is_made(adapter: ModuleType) -> None:
+def test_a_model_can_be_made_without_a_project(adapter: ModuleType) -> None:
     assert adapter.WalkcutModel().get("model_version") is None
 
 
@@ -155,7 +153,7 @@ def _package() -> bool:
     return bool(importlib.util.find_spec("label_studio_ml") and importlib.util.find_spec("label_studio_ml.response"))
 
 
-@pytest.mark.skipif(not _package(), reason="label-studio-ml 2.x is not installed; it is on no index")
+@pytest.mark.skipif(not _package(), reason="label-studio-ml 2.x is not installed; it is not on PyPI")
 def test_the_package_itself_serves_the_adapter(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -173,12 +171,12 @@ def test_the_package_itself_serves_the_adapter(tmp_path: Path) -> None:
         version = post("setup", **set_up, extra_params={"granularity": "auto"})["model_version"]
         asked = {"tasks": TASKS, "project": "3.17951639", "label_config": TYPED}
         done, failed = post("predict", **asked, params={"login": None, "password": None, "context": None})["results"]
-        assert [each["model_version"].split("-")[0] for each in done] == LEVELS
+        assert [prediction["model_version"].split("-")[0] for prediction in done] == LEVELS
         assert done[-1]["model_version"] == version
         assert {each["type"] for each in done[-1]["result"]} == {"brushlabels"}
         assert failed == []
         asked["tasks"] = TASKS[:1]
-        (answer,) = post("predict", **asked, params={"context": typed_line("2")})["results"]
+        (answer,) = post("predict", **asked, params={"context": text_command("2")})["results"]
         assert sum(each["type"] == "brushlabels" for each in answer["result"]) == 2
         told = post("webhook", action="ANNOTATION_CREATED", **SUBMITTED)
         assert told == {"result": {"status": "stored"}, "status": "ok"}

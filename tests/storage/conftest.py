@@ -16,7 +16,7 @@ def postgres() -> Iterator[Postgres]:
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         reason = "no PostgreSQL in /usr/lib/postgresql: `make unit` installs it"
-        if os.environ.get("WALKCUT_REQUIRE_POSTGRES") == "1":
+        if os.environ.get("REQUIRE_POSTGRES") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
     with running_postgres(programs[-1].parent) as server:

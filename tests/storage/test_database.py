@@ -12,16 +12,6 @@ from tests.builders.postgres import PASSWORD, Postgres
 from tests.builders.processes import free_port, wait_for
 from walkcut.errors import SettingsError, StoreError
 from walkcut.storage import Event, ProjectStore, database
-from walkcut.storage.database import VERSION
-
-FIRST_VERSION = """
-CREATE TABLE events (id INTEGER NOT NULL, received DATETIME NOT NULL, action VARCHAR(64) NOT NULL,
-    project VARCHAR(64) NOT NULL, body JSON NOT NULL, PRIMARY KEY (id));
-CREATE INDEX ix_events_project ON events (project);
-CREATE TABLE projects (project VARCHAR(64) NOT NULL, extra_params JSON NOT NULL, PRIMARY KEY (project));
-INSERT INTO events VALUES (1, '2026-11-20 08:38:56.976830', 'ANNOTATION_CREATED', '3', '{"n": 1}');
-INSERT INTO projects VALUES ('3', '{"granularity": "fine"}');
-"""
 
 
 @pytest.mark.parametrize("content", [b"a file", None])
@@ -31,52 +21,9 @@ def test_a_folder_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, c
     else:
         (tmp_path / "state" / "walkcut.sqlite3").mkdir(parents=True)
     with pytest.raises(
-        SettingsError, match=r"state cannot be used to keep state .*: see that there is room .* set WALKCUT_STATE_DIR"
+        SettingsError, match=r"state cannot be used to keep state .*: check that there is room .* set WALKCUT_STATE_DIR"
     ):
         ProjectStore(tmp_path / "state")
-
-
-def test_what_the_first_version_kept_is_there_and_pending(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "walkcut.sqlite3") as connection:
-        connection.executescript(FIRST_VERSION)
-    connection.close()
-    for _ in range(2):
-        store = ProjectStore(tmp_path)
-        assert [happened.action for happened in store.events("3")] == ["ANNOTATION_CREATED"]
-        assert (store.extra_params("3"), store.label_config("3")) == ({"granularity": "fine"}, "")
-        assert store.learning("3")
-        assert store.feedback("3") == []
-        store.close()
-    store = ProjectStore(tmp_path)
-    assert store.pending_ids() == [1]
-    assert store.event(1) == Event("ANNOTATION_CREATED", "3", {"n": 1})
-    store.mark_done(1)
-    store.save_setup("3", "<View/>", {})
-    assert (store.pending_ids(), store.label_config("3")) == ([], "<View/>")
-    store.close()
-
-
-def test_lessons_of_the_draft_are_learned_again(opened: Callable[[], ProjectStore]) -> None:
-    store = opened()
-    with store._engine.begin() as connection:
-        for step in (
-            "DROP TABLE lessons",
-            "DROP TABLE lesson_labels",
-            "CREATE TABLE lessons (project VARCHAR(64), annotation BIGINT, updated TIMESTAMP, lesson TEXT)",
-            "INSERT INTO lessons VALUES ('3', 1, '2026-11-20 08:38:56', '{}')",
-            "UPDATE schema_version SET version = 2",
-        ):
-            connection.execute(sqlalchemy.text(step))
-    assert opened().processed("3") == []
-    assert store.feedback("3") == []
-
-
-def test_a_database_of_a_later_version_is_left_alone(opened: Callable[[], ProjectStore]) -> None:
-    store = opened()
-    with store._engine.begin() as connection:
-        connection.execute(sqlalchemy.text(f"UPDATE schema_version SET version = {VERSION + 1}"))
-    with pytest.raises(SettingsError, match=rf"later walkcut \(tables of version {VERSION + 1}\): install that"):
-        opened()
 
 
 def test_an_sqlite_file_may_lie_elsewhere(tmp_path: Path) -> None:
@@ -109,7 +56,7 @@ def test_an_address_that_cannot_be_used_is_not_shown(tmp_path: Path, url: str) -
 
 def test_a_server_that_does_not_answer_is_named_without_the_password(tmp_path: Path) -> None:
     url = f"postgresql://me:hush@127.0.0.1:{free_port()}/name?password=hush"
-    expected = r"database postgresql\+psycopg://me:\*\*\*@127.0.0.1:\d+/name cannot be used \(.*\): see that it is up"
+    expected = r"database postgresql\+psycopg://me:\*\*\*@127.0.0.1:\d+/name cannot be used \(.*\): check that it is up"
     with pytest.raises(SettingsError, match=expected) as caught:
         ProjectStore(tmp_path, url)
     assert "hush" not in f"{caught.value} {caught.value.__cause__}"
@@ -163,7 +110,7 @@ def test_a_database_that_another_program_locks_is_named_and_works_again(tmp_path
     other.rollback()
     other.close()
     store.enqueue(Event("B", "3", {}))
-    assert [happened.action for happened in store.events("3")] == ["B"]
+    assert [event.action for event in store.events("3")] == ["B"]
     store.close()
 
 
@@ -183,9 +130,9 @@ class Failing(sqlite3.Connection):
 
 def test_a_new_file_that_another_opens_is_waited_for_and_nothing_else() -> None:
     locked, broken = Failing("database is locked", 2), Failing("disk I/O error", 2)
-    database._write_ahead(locked, None)
+    database._set_pragmas(locked, None)
     with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
-        database._write_ahead(broken, None)
+        database._set_pragmas(broken, None)
     assert (locked.asked, broken.asked) == (5, 1)
     locked.close()
     broken.close()

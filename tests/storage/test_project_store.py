@@ -1,7 +1,8 @@
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -9,82 +10,60 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.builders.postgres import Postgres
-from walkcut.errors import RequestError
-from walkcut.labelstudio import parse_timestamp
-from walkcut.learning.examples import AnnotationFeedback, LabelExample
-from walkcut.storage import Event, ProjectStore, project_id, project_store
-from walkcut.storage.project_store import ProcessedAnnotation
+from walkcut.storage import Event, FeedbackRow, ProcessedAnnotation, ProjectStore, project_store
 
-ODD: list[object] = [None, {}, "", "x", "4x", "-4", "4\n", [4], True, "9" * 30]
-TIMES = ["2026-11-20T08:38:56Z", "2026-11-20T08:38:56.500000Z", "2026-11-20T10:38:57+02:00", "2026-11-20T08:38:58Z"]
+TIMES = [datetime(2026, 11, 20, 8, 38, 56 + half // 2, half % 2 * 500_000, timezone.utc) for half in range(4)]
 
 
-def lesson(
-    annotation: int = 1,
-    updated_at: str = TIMES[0],
+def feedback_row(
+    annotation_id: int = 1,
+    updated: datetime = TIMES[0],
     *,
-    project: str = "3",
-    source_model_version: str = "",
-    labels: Sequence[str] = ("Part",),
-) -> AnnotationFeedback:
-    examples = tuple(LabelExample(label, (0.25, -1.0), 0.5) for label in labels)
-    return AnnotationFeedback(
-        project, annotation, 2, updated_at, "v1", {"auto": 0.5, "tau=0.4": 1.0}, examples, source_model_version
-    )
-
-
-@pytest.mark.parametrize(
-    ("sent", "number"),
-    [
-        (4, "4"),
-        ("4", "4"),
-        ("4.1795164114", "4"),
-        ("007.5", "7"),
-        ({"id": 4, "title": "5"}, "4"),
-        *[(odd, "") for odd in ODD],
-    ],
-)
-def test_a_project_has_one_name_however_it_is_sent(sent: object, number: str) -> None:
-    assert project_id(sent) == number
+    project_id: str = "3",
+    labels: Iterable[str] = ("Part",),
+    text: str = "",
+) -> FeedbackRow:
+    document = {"annotation": annotation_id, "updated": updated.isoformat(), "labels": [*labels], "text": text}
+    return FeedbackRow(project_id, annotation_id, 2, updated, frozenset(labels), document)
 
 
 def test_events_come_back_in_order_and_outlive_the_process(opened: Callable[[], ProjectStore]) -> None:
     events = [Event(action, "3", {"n": number, "text": "é\0\ud800"}) for number, action in enumerate(["A", "B"])]
     first = opened()
-    for happened in [*events, Event("C", "4", {"infinite": float("inf")})]:
-        first.enqueue(happened)
+    for event in [*events, Event("C", "4", {"infinite": float("inf")})]:
+        first.enqueue(event)
     first.close()
     assert opened().events("3") == events
     again = opened()
     assert [again.event(number).action for number in again.pending_ids()] == ["A", "B", "C"]
 
 
-def test_events_are_pending_until_they_are_finished(store: ProjectStore) -> None:
+def test_events_are_pending_until_they_are_done(store: ProjectStore) -> None:
     for number in range(3):
         store.enqueue(Event("A", "3", {"n": number}))
     oldest, next_one, _ = store.pending_ids()
     assert store.event(next_one).body == {"n": 1}
     store.mark_done(oldest)
     assert [store.event(number).body["n"] for number in store.pending_ids()] == [1, 2]
-    assert [happened.body for happened in store.events("3")] == [{}, {"n": 1}, {"n": 2}], "the body has gone"
+    assert [event.body for event in store.events("3")] == [{}, {"n": 1}, {"n": 2}], "the body has gone"
 
 
-def test_what_set_up_told_is_that_of_the_last_one(store: ProjectStore) -> None:
+def test_the_setup_is_the_last_one(store: ProjectStore) -> None:
     assert (store.label_config("3"), store.extra_params("3")) == ("", {})
-    for told in (("<é/>", {"a": 1}), ("<é/>", {"a": 1}), ("", {"a": 1}), ("<View/>", {"b": 2}), ("<View/>", {})):
-        store.save_setup("3", *told)
-        assert (store.label_config("3"), store.extra_params("3")) == told
+    for setup in (("<é/>", {"a": 1}), ("<é/>", {"a": 1}), ("", {"a": 1}), ("<View/>", {"b": 2}), ("<View/>", {})):
+        store.save_setup("3", *setup)
+        assert (store.label_config("3"), store.extra_params("3")) == setup
     assert store.label_config("4") == ""
 
 
-def test_a_set_up_without_news_writes_nothing(store: ProjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_setup_writes_nothing(store: ProjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.save_setup("3", "<View/>", {"a": 1})
-    monkeypatch.setattr(store, "_keep_project", None)
+    monkeypatch.setattr(store, "_save_project", None)
     store.save_setup("3", "<View/>", {"a": 1})
     store.save_setup("4", "", {})
 
 
-def test_projects_learn_until_they_are_told_otherwise(store: ProjectStore) -> None:
+def test_projects_learn_until_that_is_switched_off(store: ProjectStore) -> None:
     assert store.learning("3")
     for on in (False, True, False):
         store.set_learning("3", on=on)
@@ -93,22 +72,27 @@ def test_projects_learn_until_they_are_told_otherwise(store: ProjectStore) -> No
     assert store.learning("4")
 
 
-def test_lessons_come_back_as_they_were_by_annotation(store: ProjectStore) -> None:
-    kept = [lesson(10, source_model_version="auto-1"), lesson(2**40), lesson(9)]
-    for each in [*kept, lesson(1, project="4")]:
-        store.save_feedback(each)
-    assert store.feedback("3") == [kept[2], kept[0], kept[1]]
+def test_a_project_whose_learning_was_switched_before_its_setup_has_an_empty_one(store: ProjectStore) -> None:
+    store.set_learning("3", on=False)
+    assert (store.label_config("3"), store.extra_params("3"), store.projects()) == ("", {}, ["3"])
 
 
-def test_which_annotations_taught_is_told_without_their_lessons(store: ProjectStore) -> None:
-    for each in (lesson(2, TIMES[2]), lesson(1), lesson(3, project="4")):
-        store.save_feedback(each)
+def test_feedback_comes_back_by_annotation(store: ProjectStore) -> None:
+    rows = [feedback_row(10, text="é\0\ud800"), feedback_row(2**40), feedback_row(9)]
+    for row in [*rows, feedback_row(1, project_id="4")]:
+        store.save_feedback(row)
+    assert store.feedback("3") == [rows[2].document, rows[0].document, rows[1].document]
+
+
+def test_processed_annotations_are_listed_without_their_feedback(store: ProjectStore) -> None:
+    for row in (feedback_row(2, TIMES[2]), feedback_row(1), feedback_row(3, project_id="4")):
+        store.save_feedback(row)
     store.disable_feedback("3", 1)
-    found = [ProcessedAnnotation(annotation, 2, parse_timestamp(TIMES[time])) for annotation, time in ((1, 0), (2, 2))]
-    assert sorted(store.processed("3"), key=lambda each: each.annotation) == found
+    expected = [ProcessedAnnotation(annotation_id, 2, TIMES[time]) for annotation_id, time in ((1, 0), (2, 2))]
+    assert sorted(store.processed("3"), key=lambda row: row.annotation_id) == expected
     store.delete_feedback("3", set())
     store.delete_feedback("3", {1, 3, 5})
-    assert store.processed("3") == found[1:]
+    assert store.processed("3") == expected[1:]
     assert len(store.processed("4")) == 1
 
 
@@ -117,53 +101,60 @@ LABELLED = st.lists(st.tuples(st.sampled_from("3334"), LABELS, SELDOM), min_size
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kept=LABELLED)
-def test_the_latest_annotations_and_the_latest_of_each_label_teach(
-    store: ProjectStore, monkeypatch: pytest.MonkeyPatch, kept: list[tuple[str, set[str], bool]]
+@given(annotations=LABELLED)
+def test_feedback_is_that_of_the_latest_annotations_and_of_the_latest_with_each_label(
+    store: ProjectStore, monkeypatch: pytest.MonkeyPatch, annotations: list[tuple[str, set[str], bool]]
 ) -> None:
-    monkeypatch.setattr(project_store, "_LATEST", 2)
-    monkeypatch.setattr(project_store, "_LATEST_OF_LABEL", 1)
-    for project in "34":
-        store.delete_feedback(project, range(9))
-    for annotation, (project, labels, disabled) in enumerate(kept):
-        for moment, shown in ((TIMES[0], ["other"]), (TIMES[1], sorted(labels)), (TIMES[0], ["A", "B", "C"])):
-            store.save_feedback(lesson(annotation, moment, project=project, labels=shown))
+    monkeypatch.setattr(project_store, "_MAX_LATEST", 2)
+    monkeypatch.setattr(project_store, "_MAX_LATEST_PER_LABEL", 1)
+    for project_id in "34":
+        store.delete_feedback(project_id, range(9))
+    for annotation_id, (project_id, labels, disabled) in enumerate(annotations):
+        for updated, saved in ((TIMES[0], ["other"]), (TIMES[1], sorted(labels)), (TIMES[0], ["A", "B", "C"])):
+            store.save_feedback(feedback_row(annotation_id, updated, project_id=project_id, labels=saved))
         if disabled:
-            store.disable_feedback(project, annotation)
+            store.disable_feedback(project_id, annotation_id)
     valid = [
-        (number, labels) for number, (project, labels, disabled) in enumerate(kept) if project == "3" and not disabled
+        (annotation_id, labels)
+        for annotation_id, (project_id, labels, disabled) in enumerate(annotations)
+        if project_id == "3" and not disabled
     ]
-    of_labels = [[number for number, labels in valid if label in labels][-1:] for label in "ABC"]
-    expected = {number for number, _ in valid[-2:]}.union(*of_labels)
-    assert [each.annotation for each in store.feedback("3")] == sorted(expected)
+    of_labels = [[annotation_id for annotation_id, labels in valid if label in labels][-1:] for label in "ABC"]
+    expected = {annotation_id for annotation_id, _ in valid[-2:]}.union(*of_labels)
+    assert [document["annotation"] for document in store.feedback("3")] == sorted(expected)
 
 
 @pytest.mark.parametrize("label", ["", "x" * 9000, "é\0\ud800", "%_'"])
-def test_any_label_teaches(store: ProjectStore, label: str) -> None:
-    store.save_feedback(lesson(labels=[label, "y", label]))
-    assert store.feedback("3") == [lesson(labels=[label, "y", label])]
+def test_any_label_can_be_saved(store: ProjectStore, label: str) -> None:
+    row = feedback_row(labels=[label, "y", label])
+    store.save_feedback(row)
+    assert store.feedback("3") == [row.document]
 
 
-def test_an_undone_lesson_stays_undone_until_its_annotation_changes(store: ProjectStore) -> None:
-    store.save_feedback(lesson())
+def test_disabled_feedback_stays_disabled_until_its_annotation_changes(store: ProjectStore) -> None:
+    store.save_feedback(feedback_row())
     assert store.disable_feedback("3", 1)
-    assert not store.disable_feedback("3", 1), "undone before"
+    assert not store.disable_feedback("3", 1), "disabled before"
     assert not store.disable_feedback("3", 2), "there is none"
-    store.save_feedback(lesson(source_model_version="anew"))
+    again = feedback_row(text="again")
+    store.save_feedback(again)
     assert store.feedback("3") == []
-    assert store.all_feedback("3") == [(lesson(source_model_version="anew"), True)]
-    store.save_feedback(lesson(updated_at=TIMES[1]))
-    assert store.feedback("3") == [lesson(updated_at=TIMES[1])]
+    assert store.all_feedback("3") == [(again.document, True)]
+    later = feedback_row(updated=TIMES[1])
+    store.save_feedback(later)
+    assert store.feedback("3") == [later.document]
 
 
-def test_reset_undoes_the_lessons_of_one_project(store: ProjectStore) -> None:
-    for each in (lesson(1), lesson(2), lesson(3, project="4")):
-        store.save_feedback(each)
+def test_reset_disables_the_feedback_of_one_project(store: ProjectStore) -> None:
+    for row in (feedback_row(1), feedback_row(2), feedback_row(3, project_id="4")):
+        store.save_feedback(row)
     assert store.reset("3") == 2
     assert (store.feedback("3"), len(store.all_feedback("3")), len(store.feedback("4"))) == ([], 2, 1)
 
 
-STEPS = st.sampled_from([("keep", 0), ("keep", 1), ("keep", 2), ("keep", 3), ("undo", 0), ("reset", 0), ("drop", 0)])
+STEPS = st.sampled_from(
+    [("save", 0), ("save", 1), ("save", 2), ("save", 3), ("disable", 0), ("reset", 0), ("delete", 0)]
+)
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -172,25 +163,20 @@ def test_the_latest_state_of_an_annotation_counts_in_whatever_order_it_comes(
     store: ProjectStore, steps: list[tuple[str, int]]
 ) -> None:
     store.delete_feedback("3", {1})
-    time, disabled = -1, False
-    for what, when in steps:
-        if what == "keep":
-            store.save_feedback(lesson(updated_at=TIMES[when]))
-            disabled = disabled and when <= time
-            time = max(time, when)
-        elif what == "drop":
+    latest, disabled = -1, False
+    for action, time in steps:
+        if action == "save":
+            store.save_feedback(feedback_row(updated=TIMES[time]))
+            disabled = disabled and time <= latest
+            latest = max(latest, time)
+        elif action == "delete":
             store.delete_feedback("3", {1})
-            time, disabled = -1, False
+            latest, disabled = -1, False
         else:
-            store.disable_feedback("3", 1) if what == "undo" else store.reset("3")
-            disabled = time >= 0
-        assert store.all_feedback("3") == ([(lesson(updated_at=TIMES[time]), disabled)] if time >= 0 else [])
-
-
-@pytest.mark.parametrize("moment", ["", "yesterday", "0001-01-01T00:00:00+23:59"])
-def test_a_lesson_without_its_time_is_refused(store: ProjectStore, moment: str) -> None:
-    with pytest.raises(RequestError, match=f"'{moment}' is not a time: annotations need".replace("+", r"\+")):
-        store.save_feedback(lesson(updated_at=moment))
+            store.disable_feedback("3", 1) if action == "disable" else store.reset("3")
+            disabled = latest >= 0
+        expected = [(feedback_row(updated=TIMES[latest]).document, disabled)] if latest >= 0 else []
+        assert store.all_feedback("3") == expected
 
 
 def test_many_threads_open_and_write_at_once(opened: Callable[[], ProjectStore]) -> None:
@@ -198,12 +184,12 @@ def test_many_threads_open_and_write_at_once(opened: Callable[[], ProjectStore])
         store = opened()
         store.enqueue(Event("A", "1", {"n": number}))
         store.save_setup("1", "<View/>", {"n": number})
-        store.save_feedback(lesson(number))
+        store.save_feedback(feedback_row(number))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(24)))
     store = opened()
-    assert sorted(happened.body["n"] for happened in store.events("1")) == list(range(24))
+    assert sorted(event.body["n"] for event in store.events("1")) == list(range(24))
     assert len(store.feedback("3")) == 24
 
 

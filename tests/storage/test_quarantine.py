@@ -7,19 +7,19 @@ from walkcut.errors import QuarantineError
 from walkcut.storage.quarantine import Quarantine
 
 
-def test_a_image_that_is_in_is_refused_with_the_reason_and_the_way_out(tmp_path: Path) -> None:
+def test_a_quarantined_image_is_refused_with_the_reason_and_the_remedy(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "in" / "deep")
     quarantine.check("abc", "v1")
-    said = str(quarantine.add("abc", "v1", "the process ended"))
-    with pytest.raises(QuarantineError, match=r"more than once the process ended: scale it down.*delete") as refused:
+    message = str(quarantine.add("abc", "v1", "the process ended"))
+    with pytest.raises(QuarantineError, match=r"the process ended, more than once\): scale it down.*delete") as refused:
         Quarantine(tmp_path / "in" / "deep").check("abc", "v1")
-    assert str(refused.value) == said
+    assert str(refused.value) == message
     assert len(quarantine) == 1
-    Path(said.rpartition(" ")[2]).unlink()
+    Path(message.rpartition(" ")[2]).unlink()
     quarantine.check("abc", "v1")
 
 
-def test_another_image_or_segmenter_is_free(tmp_path: Path) -> None:
+def test_another_image_or_segmenter_is_not_refused(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path)
     quarantine.add("abc", "v1", "it hung")
     quarantine.check("abd", "v1")
@@ -33,8 +33,8 @@ def test_a_damaged_file_counts(tmp_path: Path, content: bytes) -> None:
         Quarantine(tmp_path).check("abc", "v1")
 
 
-def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
-    quarantine = Quarantine(tmp_path, most=2)
+def test_the_oldest_files_beyond_the_limit_are_deleted(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path, max_files=2)
     for age, name in enumerate(("one", "two", "three")):
         quarantine.add(name, "v1", "it hung")
         os.utime(tmp_path / f"{name}-v1.json", (age, age))

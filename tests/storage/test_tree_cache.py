@@ -15,13 +15,13 @@ from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.storage import TreeCache, atomic_file, write_tree
+from walkcut.storage import TreeCache, write_tree
 
 LEVELS = {Level.COARSE: 1, Level.MEDIUM: 1, Level.FINE: 1}
 
 
 def plain_tree(width: int) -> CutTree:
-    """One leaf, told apart by its width."""
+    """Return a tree of one leaf, recognisable by its width."""
     nothing = Hierarchy(np.zeros((0, 2), np.int64), np.zeros(0), np.zeros(0, bool))
     return CutTree(np.zeros((2, width), np.uint16), nothing, LEVELS)
 
@@ -33,17 +33,17 @@ def keys(folder: Path) -> list[str]:
     return sorted(path.name.removesuffix(".tree.npz") for path in folder.iterdir())
 
 
-def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_tree_comes_back_unchanged(tmp_path: Path) -> None:
     cache = TreeCache(tmp_path / "trees", 1 << 20)
     assert cache.get("a") is None
     cache.put("a", plain_tree(3))
-    for found in (cache.get("a"), TreeCache(tmp_path / "trees", 1 << 20).get("a")):
-        assert found is not None
-        assert found.size == (2, 3)
+    for tree in (cache.get("a"), TreeCache(tmp_path / "trees", 1 << 20).get("a")):
+        assert tree is not None
+        assert tree.size == (2, 3)
 
 
-def test_the_last_few_trees_are_not_read_again(tmp_path: Path) -> None:
-    cache = TreeCache(tmp_path, 1 << 20, in_memory=2 * plain_tree(3).nbytes)
+def test_the_latest_trees_are_not_read_again(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path, 1 << 20, max_memory=2 * plain_tree(3).nbytes)
     trees = {key: plain_tree(3) for key in "abc"}
     for key in "ab":
         cache.put(key, trees[key])
@@ -56,12 +56,12 @@ def test_the_last_few_trees_are_not_read_again(tmp_path: Path) -> None:
     assert cache.get("b") is None
 
 
-def test_memory_holds_so_many_bytes_of_trees_but_always_the_last_one(tmp_path: Path) -> None:
+def test_memory_is_bounded_but_holds_at_least_the_latest_tree(tmp_path: Path) -> None:
     widths = {"a": 3, "b": 4, "c": 2, "d": 100, "e": 2}
-    cache, steps = TreeCache(tmp_path, 0, in_memory=plain_tree(7).nbytes), dict[str, str]()
+    cache, steps = TreeCache(tmp_path, 0, max_memory=plain_tree(7).nbytes), dict[str, str]()
     for key, width in widths.items():
         cache.put(key, plain_tree(width))
-        steps[key] = "".join(each for each in widths if each in cache._trees)
+        steps[key] = "".join(other for other in widths if other in cache._trees)
     assert steps == {"a": "a", "b": "ab", "c": "bc", "d": "d", "e": "e"}
     cache.put("e", plain_tree(6))
     cache.put("f", plain_tree(1))
@@ -77,7 +77,7 @@ def test_ordinary_trees_fit_into_memory_by_default(tmp_path: Path) -> None:
     assert cache.get_from_memory("0") is tree
 
 
-def test_what_only_a_file_holds_is_not_in_memory(tmp_path: Path) -> None:
+def test_a_tree_in_a_file_alone_is_not_in_memory(tmp_path: Path) -> None:
     TreeCache(tmp_path, 1 << 20).put("a", plain_tree(3))
     cache = TreeCache(tmp_path, 1 << 20)
     assert cache.get_from_memory("a") is None
@@ -92,12 +92,12 @@ def test_a_tree_that_was_read_stays_in_memory(tmp_path: Path) -> None:
     assert cache.get("a") is found
 
 
-def test_a_damaged_tree_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_tree_is_deleted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = TreeCache(tmp_path, 1 << 20)
     (tmp_path / "a.tree.npz").write_bytes(b"half a fi")
     assert cache.get("a") is None
     assert keys(tmp_path) == []
-    assert "dropped" in caplog.text
+    assert "deleted" in caplog.text
 
 
 STEPS = st.tuples(st.sampled_from(["put", "get", "start"]), st.sampled_from("abcd"))
@@ -112,12 +112,12 @@ USED = [("put", "a"), ("put", "b"), ("get", "a")]
 @example(steps=[*USED, ("start", ""), ("put", "c")], quota=2 * SIZE)
 def test_the_least_recently_used_files_go_first_also_after_a_restart(steps: list[tuple[str, str]], quota: int) -> None:
     with TemporaryDirectory() as name:
-        cache = TreeCache(Path(name), quota, in_memory=1)
+        cache = TreeCache(Path(name), quota, max_memory=1)
         used: OrderedDict[str, None] = OrderedDict()
-        for what, key in steps:
-            if what == "start":
-                cache = TreeCache(Path(name), quota, in_memory=1)
-            elif what == "get":
+        for action, key in steps:
+            if action == "start":
+                cache = TreeCache(Path(name), quota, max_memory=1)
+            elif action == "get":
                 cache.get(key)
                 used.move_to_end(key) if key in used else None
             else:
@@ -139,7 +139,7 @@ def test_the_folder_is_not_listed_for_each_tree(tmp_path: Path, monkeypatch: pyt
     assert keys(tmp_path) == ["c", "d"]
 
 
-def test_files_that_other_processes_write_count(tmp_path: Path) -> None:
+def test_registered_files_of_other_processes_count(tmp_path: Path) -> None:
     cache = TreeCache(tmp_path, 2 * SIZE)
     for key in "abc":
         size = write_tree(tmp_path, key, plain_tree(3).to_bytes())
@@ -150,7 +150,7 @@ def test_files_that_other_processes_write_count(tmp_path: Path) -> None:
 
 
 def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
-    cache = TreeCache(tmp_path, 3 * SIZE, in_memory=2 * plain_tree(3).nbytes)
+    cache = TreeCache(tmp_path, 3 * SIZE, max_memory=2 * plain_tree(3).nbytes)
 
     def touch(number: int) -> None:
         key = "abcdef"[number * 7 % 6]
@@ -165,22 +165,22 @@ def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
     assert len(keys(tmp_path)) == 3
 
 
-def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
+def test_half_written_files_of_killed_processes_are_deleted(tmp_path: Path) -> None:
     (tmp_path / ".abc.part").write_bytes(b"half")
     TreeCache(tmp_path, 1 << 20)
     assert keys(tmp_path) == []
 
 
-@pytest.mark.parametrize("crop", ["file", "file/below", "/proc/self/walkcut"])
-def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path, crop: str) -> None:
+@pytest.mark.parametrize("name", ["file", "file/below", "/proc/self/walkcut"])
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    folder = tmp_path / crop
+    folder = tmp_path / name
     with pytest.raises(SettingsError, match=rf"^{folder} cannot be used to keep state \([A-Z].*set WALKCUT_STATE_DIR"):
         TreeCache(folder, 1 << 20)
 
 
 @pytest.mark.parametrize("command", [["serve"], ["prelabel", "{images}", "--out", "{out}"]])
-def test_commands_say_so_in_one_line(tmp_path: Path, command: list[str]) -> None:
+def test_commands_report_it_in_one_line(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "trees").touch()
     (tmp_path / "images").mkdir()
@@ -192,20 +192,9 @@ def test_commands_say_so_in_one_line(tmp_path: Path, command: list[str]) -> None
     assert line.startswith(f"Error: {tmp_path / 'state' / 'trees'} cannot be used to keep state (File exists)")
 
 
-def test_a_tree_that_cannot_be_kept_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tree_that_cannot_be_saved_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = TreeCache(tmp_path / "trees", 1 << 20)
     os.rmdir(tmp_path / "trees")
     cache.put("a", plain_tree(3))
-    assert "was not kept" in caplog.text
+    assert "was not saved" in caplog.text
     assert cache.get("a") is not None, "it is in memory"
-
-
-def test_a_file_that_fails_half_way_never_appears(tmp_path: Path) -> None:
-    def fail_half_way() -> None:
-        with atomic_file(tmp_path / "x") as write:
-            write(b"half")
-            raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        fail_half_way()
-    assert keys(tmp_path) == []

@@ -9,20 +9,22 @@ from walkcut.telemetry.logs import formatter, log_context
 
 SCRIPT = """
 import logging
-from walkcut.telemetry.logs import logged, set_up_logging
+from walkcut.telemetry.logs import log_context, set_up_logging
 set_up_logging("INFO", "json")
 logging.getLogger("httpx").info("GET http://ls")
-with logged(request_id="r"):
+with log_context(request_id="r"):
     logging.getLogger("walkcut").info("done")
 logging.getLogger("walkcut").debug("detail")
 """
 
 
-def line(form: str, message: str, *arguments: object) -> str:
-    return formatter(form).format(logging.LogRecord("walkcut.here", logging.WARNING, "", 0, message, arguments, None))
+def line(log_format: str, message: str, *arguments: object) -> str:
+    return formatter(log_format).format(
+        logging.LogRecord("walkcut.here", logging.WARNING, "", 0, message, arguments, None)
+    )
 
 
-def test_a_line_tells_what_it_is_about_until_the_end() -> None:
+def test_lines_end_with_the_context() -> None:
     with log_context(request_id="r1", endpoint="predict"):
         with log_context(task=7):
             assert line("text", "no %s", "image").endswith(
@@ -32,21 +34,21 @@ def test_a_line_tells_what_it_is_about_until_the_end() -> None:
     assert line("text", "on").endswith(": on")
 
 
-def test_json_has_a_field_for_each() -> None:
+def test_json_lines_have_the_context_as_fields() -> None:
     with log_context(request_id="r1", task=7):
-        found = json.loads(line("json", "no %s", 'image "a"\n'))
-    assert found.pop("asctime")
+        fields = json.loads(line("json", "no %s", 'image "a"\n'))
+    assert fields.pop("asctime")
     expected = {"levelname": "WARNING", "name": "walkcut.here", "message": 'no image "a"\n'}
-    assert found == {**expected, "request_id": "r1", "task": 7}
+    assert fields == {**expected, "request_id": "r1", "task": 7}
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_errors_come_with_their_traceback(form: str) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_errors_come_with_their_traceback(log_format: str) -> None:
     error = ZeroDivisionError("by the test")
-    record = logging.LogRecord("walkcut", logging.ERROR, "", 0, "a defect", (), (type(error), error, None))
-    text = formatter(form).format(record)
+    record = logging.LogRecord("walkcut", logging.ERROR, "", 0, "a bug", (), (type(error), error, None))
+    text = formatter(log_format).format(record)
     assert "ZeroDivisionError: by the test" in text
-    assert form == "text" or json.loads(text)["message"] == "a defect"
+    assert log_format == "text" or json.loads(text)["message"] == "a bug"
 
 
 def test_lines_from_a_level_on_go_to_stderr() -> None:

@@ -1,7 +1,6 @@
 """What is done to one image: read, decode, tree, regions, encode, write. It fails alone."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from walkcut.inference.predictor import regions_at_granularity
 from walkcut.inference.project import Project, model_version
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.storage import image_digest, read_tree, tree_key, write_tree
+from walkcut.telemetry.spans import timed
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class ExportStep:
             labelled = self._plan.labelled(item, tree)
         with _stage("encode", seconds):
             output = self._plan.form.encode(labelled)
-        with _timed("write", seconds):
+        with timed("write", seconds.__setitem__):
             files = write_parts(self._out, output.files)
             tree_bytes = self._keep_tree(grown, tree)
         key = "" if self._plan.trees is None else grown.key
@@ -259,21 +259,13 @@ class _StageError(Exception):
 def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     """Measure a stage, and say of which one an error is."""
     try:
-        with _timed(name, seconds):
+        with timed(name, seconds.__setitem__):
             yield
     except (WalkcutError, OSError) as error:
         raise _StageError(name, str(error)) from error
     except Exception as error:
         log.exception("a defect of walkcut, please report it")
         raise _StageError(name, f"a defect of walkcut, please report it: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Measure a stage."""
-    begin = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - begin
 
 
 def _guarded(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | ItemFailure:

@@ -1,58 +1,59 @@
-"""The command `walkcut`."""
+"""The command `walkcut`, whose subcommands are imported when they are called: some of them load torch."""
 
-from dataclasses import fields
-from importlib.metadata import version
+from importlib import import_module
+from typing import Any
 
 import click
 
-from walkcut.cli.benchmark import benchmark
-from walkcut.cli.doctor import doctor
-from walkcut.cli.evaluate import evaluate
-from walkcut.cli.merge import merge
-from walkcut.cli.options import ErrorReportingGroup
-from walkcut.cli.prelabel import prelabel
-from walkcut.cli.project import project
-from walkcut.cli.re_export import re_export
-from walkcut.cli.segment import segment
-from walkcut.cli.serve import serve
-from walkcut.segmentation.presets import PAPER_PRESETS, PRESETS, describe
-from walkcut.settings import Settings, read_settings
+from walkcut.errors import WalkcutError
+
+_COMMANDS = {
+    "serve": "Run the ML backend for Label Studio.",
+    "doctor": "Check the settings, this machine, Label Studio and a project in it.",
+    "segment": "Segment images into label maps.",
+    "merge": "Merge the segments of a cut tree by an annotation.",
+    "prelabel": "Predict many images, into files or a Label Studio project.",
+    "re-export": "Export the results of `walkcut prelabel` again, in another way.",
+    "project": "Show and change what Label Studio projects have learned.",
+    "benchmark": "Measure the time and memory of each stage.",
+    "evaluate": "Score segmentations on a data set.",
+    "settings": "List the settings: variable, value and meaning.",
+    "presets": "List the methods with their settings.",
+}
 
 
-@click.group(
-    cls=ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
-@click.version_option(version("walkcut"))
+class LazyGroup(click.Group):
+    """Commands that are imported when they are called, and whose errors are one line with the remedy."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names of the commands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command from the module of its name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; its errors end the program with a message."""
+        try:
+            return super().invoke(ctx)
+        except (WalkcutError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="walkcut")
 def main() -> None:
     """Pre-annotate images with brush masks: attention as a random walk, cut by normalised cuts.
 
     Settings are environment variables; `walkcut settings` lists them.
     """
-
-
-@main.command("settings")
-def list_settings() -> None:
-    """List the settings: variable, value and meaning."""
-    settings = read_settings()
-    for spec in fields(Settings):
-        value = getattr(settings, spec.name)
-        shown = ("(set)" if not spec.repr else str(value)) if value not in {None, "", ()} else "-"
-        click.echo(f"{spec.metadata['variable']:28} {shown:20} {spec.metadata['meaning']}")
-
-
-@main.command("presets")
-def list_recipes() -> None:
-    """List the methods with their settings, by name: walkcut's own, and the rows of the papers' tables."""
-    for preset in (*PRESETS.values(), *PAPER_PRESETS.values()):
-        click.echo(f"{preset.name:32} {describe(preset)}")
-
-
-main.add_command(serve)
-main.add_command(doctor)
-main.add_command(segment)
-main.add_command(merge)
-main.add_command(prelabel)
-main.add_command(re_export)
-main.add_command(project)
-main.add_command(benchmark)
-main.add_command(evaluate)

@@ -8,72 +8,67 @@ from dataclasses import asdict
 
 import click
 
-from walkcut.doctor import Finding, Means, Target, diagnose
+from walkcut.doctor import Finding, Target, diagnose
 from walkcut.errors import SettingsError
-from walkcut.images import ImageLoader
-from walkcut.inference.factory import make_access, make_fetch_policy, make_predictor
-from walkcut.settings import Settings, read_settings
+from walkcut.settings import read_settings, unknown_variables
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 _MARGIN = 22  # columns for level and check
-_WIDEST = 120
+_MAX_WIDTH = 120
 
 
 @click.command()
-@click.option("--project", type=click.IntRange(1), help="Look at this Label Studio project too.")
-@click.option("--task", type=click.IntRange(1), help="Have the image of this task of the project, not of its first.")
+@click.option("--project", "project_id", type=click.IntRange(1), help="Check this Label Studio project too.")
+@click.option("--task", "task_id", type=click.IntRange(1), help="Load the image of this task.  [the project's first]")
 @click.option("--json", "as_json", is_flag=True, help="Write the findings as JSON.")
-def doctor(project: int | None, task: int | None, as_json: bool) -> None:  # noqa: FBT001 - as click calls it
-    """Find out what is wrong: with the settings, this machine, Label Studio, and a project there.
+def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None:  # noqa: FBT001 - as click calls it
+    """Check the settings, this machine, Label Studio and a project in it.
 
-    Each finding comes with its remedy. The exit status is 1 where there is an error. No secret is shown.
+    Each problem comes with its remedy. The exit status is 1 if there is an error. No secret is shown.
     """
-    if task is not None and project is None:
-        raise SettingsError("--task needs --project: say which project the task is in")
+    if task_id is not None and project_id is None:
+        raise SettingsError("--task needs --project: name the project of the task")
     findings = []
-    for finding in _findings(Target(project, task)):
+    for finding in _findings(Target(project_id, task_id)):
         findings.append(finding)
         if not as_json:
-            _show(finding)
-    count = {level: sum(finding.level == level for finding in findings) for level in _COLOURS}
+            _print_finding(finding)
+    counts = {level: sum(finding.level == level for finding in findings) for level in _COLOURS}
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
-        click.echo(f"\nerrors: {count['error']}, warnings: {count['warning']}, in order: {count['ok']}")
-        if project is None:
-            click.echo("With --project ID a project of Label Studio's is looked at too.")
-    if count["error"]:
+        click.echo(f"\nerrors: {counts['error']}, warnings: {counts['warning']}, ok: {counts['ok']}")
+        if project_id is None:
+            click.echo("Add --project ID to check a Label Studio project too.")
+    if counts["error"]:
         raise SystemExit(1)
 
 
 def _findings(target: Target) -> Iterator[Finding]:
-    """All findings, or the one that nothing can be looked at without settings."""
+    """Yield all findings; a single one if the settings cannot be read."""
     try:
         settings = read_settings()
     except SettingsError as error:
-        yield Finding("settings", "error", "the settings cannot be read; nothing else was looked at", str(error))
+        yield Finding("settings", "error", "the settings cannot be read, so nothing else was checked", str(error))
         return
-    method = settings.method or "the best that the model can serve"
-    said = f"model {settings.model}, method {method}, device {settings.device}, {settings.dtype}"
-    yield Finding("settings", "ok", f"{said}; `walkcut settings` lists all")
-    yield from diagnose(settings, target, Means(make_access, make_image_loader, make_predictor))
+    method = settings.method or "the best for it"
+    message = f"model {settings.model}, method {method}, device {settings.device}, {settings.dtype}"
+    yield Finding("settings", "ok", f"{message}; `walkcut settings` lists all")
+    for message in unknown_variables():
+        yield Finding("settings", "warning", message, "correct its name, or remove it; `walkcut settings` lists all")
+    yield from diagnose(settings, target)
 
 
-def make_image_loader(settings: Settings) -> ImageLoader:
-    return ImageLoader(make_fetch_policy(settings), make_access(settings))
-
-
-def _show(finding: Finding) -> None:
-    """A finding, with its remedy below."""
+def _print_finding(finding: Finding) -> None:
     level = click.style(f"{finding.level:8}", fg=_COLOURS[finding.level])
-    click.echo(f"{level} {finding.check:12} {_wrapped(finding.what)[_MARGIN:]}")
+    click.echo(f"{level} {finding.check:12} {_wrap(finding.message)[_MARGIN:]}")
     if finding.remedy:
-        click.echo(_wrapped(f"→ {finding.remedy}", hanging=2))
+        click.echo(_wrap(f"→ {finding.remedy}", hanging=2))
 
 
-def _wrapped(text: str, hanging: int = 0) -> str:
-    """The text beside the margin, in lines that can be copied: addresses and variables are not broken."""
-    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 0)).columns)
+def _wrap(text: str, hanging: int = 0) -> str:
+    """Return the text beside the margin, without breaking addresses and variables, which users copy."""
+    width = min(_MAX_WIDTH, shutil.get_terminal_size((_MAX_WIDTH, 0)).columns)
     margin = " " * _MARGIN
     return textwrap.fill(
         text,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 from walkcut.backbones import CLASSICAL
 from walkcut.bulk.engines.local import model_per_process, shared_model
@@ -70,7 +69,7 @@ class Engines:
             from walkcut.bulk.engines import ray_engine  # noqa: PLC0415 - needs an extra
         except ImportError as error:
             raise SettingsError(f"--engine ray cannot be had ({error}): pip install 'walkcut[ray]'") from error
-        kind = torch.device(self.settings.device).type  # Ray says which GPU: the only one that a process sees
+        kind = self.settings.device.partition(":")[0]  # Ray says which GPU: the only one that a process sees
         load = partial(make_segmenter, replace(self.settings, device=kind), random_weights=self.random_weights)
         if kind == "cpu":
             return partial(ray_engine.model_per_process, plan, out, load, cpus=self.cpus, processes=self.workers)

@@ -1,117 +1,130 @@
-"""`walkcut project`: what a project has learned, and what to do about it."""
+"""`walkcut project`: what projects have learned from their annotations."""
 
 import json
+from collections.abc import Iterable
 from contextlib import closing
+from typing import Any
 
 import click
 
 from walkcut.errors import RequestError, SettingsError
 from walkcut.labelstudio import parse_brush_controls, semantic_labels
-from walkcut.learning.examples import ProjectProfile, fit_profile
+from walkcut.learning.examples import AnnotationFeedback, AnnotationRef, ProjectProfile, fit_profile
 from walkcut.serving.backend import make_backend
 from walkcut.settings import read_settings
 from walkcut.storage import ProjectStore
 
-project_argument = click.argument("project", type=click.IntRange(1), metavar="ID")
+_project_argument = click.argument("project_id", type=click.IntRange(1), metavar="ID")
 
 
 @click.group()
 def project() -> None:
     """Show and change what Label Studio projects have learned from their annotations.
 
-    ID is a project's number in Label Studio.
+    ID is the project's id in Label Studio.
     """
 
 
 @project.command()
-@project_argument
-def show(project: int) -> None:
-    """What a project has learned, from which tasks, and each annotation's lesson, as JSON."""
-    number = str(project)
-    with _store() as store:
-        lessons, config, on = store.all_feedback(number), store.label_config(number), store.learning(number)
-        labels = semantic_labels(parse_brush_controls(config)) if config else frozenset()
-        newest = max((lesson for lesson, _ in lessons), key=lambda lesson: lesson.updated_at, default=None)
-        learned = ProjectProfile() if newest is None else fit_profile(store.feedback(number), newest.segmenter, labels)
-        document = {
-            "project": project,
-            "learning": on,
-            "granularity": None if learned.granularity is None else str(learned.granularity),
-            "granularity_from": _sources(learned.granularity_from),
-            "labels": {label: _sources(sources) for label, sources in learned.labels_from.items()},
-            "version": learned.digest,
-            "lessons": [
-                {
-                    "task": lesson.task,
-                    "annotation": lesson.annotation,
-                    "updated_at": lesson.updated_at,
-                    "source_model_version": lesson.source_model_version,
-                    "fits_best": max(
-                        lesson.covering_scores, key=lambda name: lesson.covering_scores[name], default=None
-                    ),
-                    "labels": sorted({example.label for example in lesson.examples}),
-                    "disabled": disabled,
-                }
-                for lesson, disabled in lessons
-            ],
-        }
+@_project_argument
+def show(project_id: int) -> None:
+    """Show what a project has learned, from which tasks, and the feedback of each annotation, as JSON."""
+    key = str(project_id)
+    with _open_store() as store:
+        rows, label_config, enabled = store.all_feedback(key), store.label_config(key), store.learning(key)
+        all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
+        profile = _profile(all_feedback, map(AnnotationFeedback.from_json, store.feedback(key)), label_config)
+    document = {
+        "project": project_id,
+        "learning": enabled,
+        "granularity": None if profile.granularity is None else str(profile.granularity),
+        "granularity_from": _references(profile.granularity_from),
+        "labels": {label: _references(annotations) for label, annotations in profile.labels_from.items()},
+        "profile": profile.digest,
+        "feedback": [_summary(feedback) | {"disabled": disabled} for feedback, disabled in all_feedback],
+    }
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @project.command()
-@project_argument
-@click.option("--annotation", type=int, help="The annotation whose lesson is undone.")
-@click.option("--task", type=int, help="The task all of whose annotations' lessons are undone.")
-def undo(project: int, annotation: int | None, task: int | None) -> None:
-    """Undo what an annotation or a task taught, until the annotation is changed."""
-    if (annotation is None) == (task is None):
-        raise SettingsError("say which lesson: either --annotation or --task")
-    with _store() as store:
-        lessons = [lesson for lesson, disabled in store.all_feedback(str(project)) if not disabled]
+@_project_argument
+@click.option("--annotation", "annotation_id", type=int, help="The annotation whose feedback is disabled.")
+@click.option("--task", "task_id", type=int, help="The task of the annotations whose feedback is disabled.")
+def undo(project_id: int, annotation_id: int | None, task_id: int | None) -> None:
+    """Disable the feedback of an annotation, or of all annotations of a task, until they are changed."""
+    if (annotation_id is None) == (task_id is None):
+        raise SettingsError("name the feedback to disable: either --annotation or --task")
+    with _open_store() as store:
+        rows = store.all_feedback(str(project_id))
+        enabled = [AnnotationFeedback.from_json(row) for row, disabled in rows if not disabled]
         chosen = [
-            lesson for lesson in lessons if annotation in (None, lesson.annotation) and task in (None, lesson.task)
+            item.annotation_id for item in enabled if item.annotation_id == annotation_id or item.task_id == task_id
         ]
         if not chosen:
-            what = f"annotation {annotation}" if task is None else f"task {task}"
-            raise RequestError(f"{what} has taught project {project} nothing: see `walkcut project show {project}`")
-        for lesson in chosen:
-            store.disable_feedback(str(project), lesson.annotation)
-    click.echo(f"{len(chosen)} undone")
+            name = f"annotation {annotation_id}" if task_id is None else f"task {task_id}"
+            raise RequestError(
+                f"project {project_id} has learned nothing from {name}: see `walkcut project show {project_id}`"
+            )
+        for chosen_id in chosen:
+            store.disable_feedback(str(project_id), chosen_id)
+    click.echo(f"{len(chosen)} disabled")
 
 
 @project.command()
-@project_argument
-def reset(project: int) -> None:
-    """Undo all that a project has learned; annotations teach again when they are changed."""
-    with _store() as store:
-        click.echo(f"{store.reset(str(project))} undone")
+@_project_argument
+def reset(project_id: int) -> None:
+    """Disable all feedback of a project; an annotation that is changed counts again."""
+    with _open_store() as store:
+        click.echo(f"{store.reset(str(project_id))} disabled")
 
 
 @project.command()
-@project_argument
+@_project_argument
 @click.argument("switch", type=click.Choice(("on", "off")))
-def learning(project: int, switch: str) -> None:
-    """Switch learning on or off for a project; what it has learned is kept, but not used while it is off."""
-    with _store() as store:
-        store.set_learning(str(project), on=switch == "on")
+def learning(project_id: int, switch: str) -> None:
+    """Switch learning on or off for a project; while it is off, what was learned is kept but not used."""
+    with _open_store() as store:
+        store.set_learning(str(project_id), on=switch == "on")
 
 
 @project.command()
-@project_argument
-def sync(project: int) -> None:
-    """Learn from annotations that webhooks did not tell of, and forget those that are gone."""
+@_project_argument
+def sync(project_id: int) -> None:
+    """Learn from annotations whose webhooks were lost, and forget those deleted in Label Studio."""
     with make_backend(read_settings()) as backend:
-        done = backend.feedback_worker.sync(str(project))
-    click.echo(f"{done.learned} learned, {done.forgotten} forgotten, {done.failed} failed")
-    if done.failed:
+        result = backend.feedback_worker.sync(str(project_id))
+    click.echo(f"{result.learned} learned, {result.forgotten} forgotten, {result.failed} failed")
+    if result.failed:
         raise SystemExit(1)
 
 
-def _sources(sources: tuple[tuple[int, int], ...]) -> list[dict[str, int]]:
-    return [{"task": task, "annotation": annotation} for task, annotation in sources]
+def _profile(
+    all_feedback: list[tuple[AnnotationFeedback, bool]], enabled: Iterable[AnnotationFeedback], label_config: str
+) -> ProjectProfile:
+    """Return the profile of a project for the segmenter of its newest feedback."""
+    if not all_feedback:
+        return ProjectProfile()
+    newest = max((feedback for feedback, _ in all_feedback), key=lambda feedback: feedback.updated_at)
+    labels = semantic_labels(parse_brush_controls(label_config)) if label_config else frozenset()
+    return fit_profile(enabled, newest.segmenter_version, labels)
 
 
-def _store() -> closing[ProjectStore]:
-    """What is remembered, without the model that took it in."""
+def _summary(feedback: AnnotationFeedback) -> dict[str, Any]:
+    scores = feedback.covering_scores
+    return {
+        "task": feedback.task_id,
+        "annotation": feedback.annotation_id,
+        "updated_at": feedback.updated_at,
+        "source_model_version": feedback.source_model_version,
+        "best_granularity": max(scores, key=scores.__getitem__, default=None),
+        "labels": sorted(feedback.labels),
+    }
+
+
+def _references(annotations: Iterable[AnnotationRef]) -> list[dict[str, int]]:
+    return [{"task": task_id, "annotation": annotation_id} for task_id, annotation_id in annotations]
+
+
+def _open_store() -> closing[ProjectStore]:
     settings = read_settings()
     return closing(ProjectStore(settings.state_dir, settings.database_url))

@@ -28,7 +28,7 @@ from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.factory import make_project_options, tree_folder
 from walkcut.inference.project import Project, project_from_controls
 from walkcut.labelstudio import parse_brush_controls, semantic_labels
-from walkcut.learning.examples import fit_profile
+from walkcut.learning.examples import AnnotationFeedback, fit_profile
 from walkcut.settings import Settings, read_settings
 from walkcut.storage import ProjectStore
 
@@ -91,7 +91,7 @@ def _re_export(
 
 
 def _taught(settings: Settings, number: str, label_config: str, segmenter: str) -> Project:
-    """A project as its annotators taught it to be, by lessons on trees of a version of a segmenter."""
+    """A project as its annotators taught it to be, by feedback on trees of a version of a segmenter."""
     with closing(ProjectStore(settings.state_dir, settings.database_url)) as store:
         config = label_config or store.label_config(number)
         if not config:
@@ -103,4 +103,5 @@ def _taught(settings: Settings, number: str, label_config: str, segmenter: str) 
         project = project_from_controls(controls, make_project_options(settings), store.extra_params(number))
         if not (settings.learning and store.learning(number)):
             return project
-        return project.with_profile(fit_profile(store.feedback(number), segmenter, semantic_labels(controls)))
+        feedback = map(AnnotationFeedback.from_json, store.feedback(number))
+        return project.with_profile(fit_profile(feedback, segmenter, semantic_labels(controls)))

@@ -19,15 +19,15 @@ from walkcut.inference.malloc import limit_malloc_arenas, periodic_malloc_trim
 from walkcut.inference.tree_service import TreeService
 from walkcut.serving.app import create_app
 from walkcut.serving.backend import background_learning, make_backend
-from walkcut.settings import read_settings
+from walkcut.settings import read_settings, unknown_variables
 from walkcut.telemetry.logs import set_up_logging
 from walkcut.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_GRACE_S = 8.0  # for answers being worked out when the server is told to end; Docker kills it after 10
-_LAST_S = 1.0  # for those that were given up then
-_GIVE_BACK_S = 10.0  # it takes some milliseconds
+_GRACE_S = 8.0  # for open requests after SIGTERM; Docker kills the process after 10
+_ABORT_S = 1.0  # for open requests whose image is not segmented any more
+_TRIM_INTERVAL_S = 10.0  # trimming takes some milliseconds
 
 
 @click.command()
@@ -49,9 +49,11 @@ def serve(host: str | None, port: int | None) -> None:
         sockets: dict[int, Any] = {}
         log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, settings.port)
         log.info("state is kept in %s", settings.state_dir)
+        for message in unknown_variables():
+            log.warning(message)
         with (
             background_learning(backend.feedback_worker, settings.sync_interval, metrics),
-            periodic_malloc_trim(_GIVE_BACK_S),
+            periodic_malloc_trim(_TRIM_INTERVAL_S),
             graceful_shutdown(predictor.tree_service, sockets),
         ):
             waitress.serve(
@@ -60,50 +62,51 @@ def serve(host: str | None, port: int | None) -> None:
                 host=settings.host,
                 port=settings.port,
                 threads=settings.threads,
-                max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],  # beyond it waitress refuses by itself
+                max_request_body_size=2
+                * app.config["MAX_CONTENT_LENGTH"],  # the app refuses smaller ones with a message
                 ident="walkcut",
             )
 
 
 @contextmanager
 def graceful_shutdown(tree_service: TreeService, sockets: dict[int, Any]) -> Iterator[None]:
-    """At SIGTERM or Ctrl-C hand back what waits, and end when all is answered or after a while; at a second one now."""
-    ending, over = threading.Event(), threading.Event()
+    """At the first SIGTERM or Ctrl-C refuse new images and end after the open requests; at the second end at once."""
+    draining, ended = threading.Event(), threading.Event()
 
-    def wait_for_answers(seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not over.wait(0.05) and time.monotonic() < end and any(map(_has_open_request, list(sockets.values()))):
+    def wait_for_requests(seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not ended.wait(0.05) and time.monotonic() < deadline and any(map(_has_open_request, [*sockets.values()])):
             pass
 
     def drain() -> None:
-        wait_for_answers(_GRACE_S)
+        wait_for_requests(_GRACE_S)
         tree_service.close()
-        wait_for_answers(_LAST_S)
-        if not over.is_set():
+        wait_for_requests(_ABORT_S)
+        if not ended.is_set():
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def handle(_number: int, _frame: object) -> None:
-        if over.is_set():
+    def handle(_signal_number: int, _frame: object) -> None:
+        if ended.is_set():
             return
-        if ending.is_set():
+        if draining.is_set():
             raise SystemExit(0)
-        ending.set()
+        draining.set()
         tree_service.stop_accepting()
         drainer.start()
 
     drainer = threading.Thread(target=drain)
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         tree_service.close()
-        if ending.is_set():
+        if draining.is_set():
             drainer.join()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signal_number, handler in handlers.items():
+            signal.signal(signal_number, handler)
 
 
-def _has_open_request(each: object) -> bool:
-    """Whether a caller waits for an answer, or for the rest of it, on one of a server's sockets."""
-    return isinstance(each, HTTPChannel) and bool(each.requests or each.total_outbufs_len)
+def _has_open_request(channel: object) -> bool:
+    """Return whether a client waits for a response, or for the rest of it, on one of the server's sockets."""
+    return isinstance(channel, HTTPChannel) and bool(channel.requests or channel.total_outbufs_len)

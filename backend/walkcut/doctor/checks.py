@@ -1,4 +1,4 @@
-"""What a look at a deployment finds, and how a look is kept from ending all others."""
+"""Findings, and checks whose failure is a finding too."""
 
 import logging
 import re
@@ -14,57 +14,56 @@ log = logging.getLogger(__name__)
 
 Level = Literal["ok", "warning", "error"]
 
-_SHORTEST_SECRET = 4  # a shorter one would blank out parts of words
+_MIN_SECRET = 4  # shorter ones would blank out parts of words
+_REPORT = "see whether the message helps; if not, report it with the output of `walkcut doctor`"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; `remedy` says what to do about it, and is empty where all is well."""
+    """Result of a check; `remedy` says what to do, and is empty when nothing is wrong."""
 
     check: str
     level: Level
-    what: str
+    message: str
     remedy: str = ""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A look at one thing: its name, what is wrong where it raises `WalkcutError`, and the look itself."""
+    """A check: its name, what it means when it raises `WalkcutError`, and the function that yields its findings."""
 
     name: str
-    trouble: str
-    look: Callable[[], Iterable[Finding]]
+    failure: str
+    run: Callable[[], Iterable[Finding]]
 
     def findings(self) -> Iterator[Finding]:
-        """What the look finds; where it fails, that is a finding too, with the error's own words as the remedy."""
+        """Yield the findings; an error ends the check with a finding whose remedy is the error's message."""
         try:
-            yield from self.look()
+            yield from self.run()
         except WalkcutError as error:
-            yield Finding(self.name, "error", self.trouble, str(error))
+            yield Finding(self.name, "error", self.failure, str(error))
         except Exception as error:
             log.debug("the check %s failed", self.name, exc_info=error)
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            yield Finding(self.name, "error", f"{self.trouble}, or this check has a defect ({reason})", _REPORT)
-
-
-_REPORT = "see whether the rest of the message helps; if not, report it with the output of `walkcut doctor`"
+            yield Finding(self.name, "error", f"{self.failure}, or walkcut has a bug ({reason})", _REPORT)
 
 
 def without_secrets(finding: Finding, settings: Settings) -> Finding:
-    """The finding with every secret of the settings, and every password in an address, blanked out."""
-    return replace(finding, what=_blanked(finding.what, settings), remedy=_blanked(finding.remedy, settings))
+    """Return the finding with the secrets of the settings, and passwords in addresses, blanked out."""
+    message, remedy = (_blank_out(text, settings) for text in (finding.message, finding.remedy))
+    return replace(finding, message=message, remedy=remedy)
 
 
-def _blanked(text: str, settings: Settings) -> str:
+def _blank_out(text: str, settings: Settings) -> str:
     for secret in sorted(_secrets(settings), key=len, reverse=True):
         text = text.replace(secret, "…")
     return re.sub(r"(://[^\s/:@]*):[^\s/@]+@", r"\1:…@", text)
 
 
 def _secrets(settings: Settings) -> set[str]:
-    """What may not be shown, also as parts of addresses."""
-    kept = {str(getattr(settings, spec.name)) for spec in fields(Settings) if not spec.repr}
+    """Return the values of secret settings, and the passwords in addresses, both as written and decoded."""
+    secrets = {str(getattr(settings, spec.name)) for spec in fields(Settings) if not spec.repr}
     for url in (settings.database_url, settings.label_studio_url):
         _, colon, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
-        kept |= {password, unquote(password)} if colon else set()
-    return {secret for secret in kept if len(secret) >= _SHORTEST_SECRET}
+        secrets |= {password, unquote(password)} if colon else set()
+    return {secret for secret in secrets if len(secret) >= _MIN_SECRET}

@@ -1,4 +1,4 @@
-"""The machine that walkcut runs on: versions, device, weights, state folder and database."""
+"""Checks of the machine: versions, device, weights, state folder, disk and database."""
 
 import platform
 import shutil
@@ -7,156 +7,112 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import torch
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import DatabaseError
-
 from walkcut.backbones import CLASSICAL, DINO, Weights, load_backbone
+from walkcut.backbones.devices import cpu_threads, describe_device, has_cuda, make_device, make_dtype
 from walkcut.backbones.weights import check_dtype, find_weights
 from walkcut.doctor.checks import Finding
 from walkcut.settings import Settings
-from walkcut.storage.database import open_database
+from walkcut.storage.integrity import check_integrity
 
-_PACKAGES = ("walkcut", "torch", "diffusers", "transformers", "label-studio-sdk")
-_ROOM = 200 << 20  # bytes that the database, and the next images, need at least
+_PACKAGES = ("walkcut", "torch", "diffusers", "transformers")
+_MIN_FREE = 200 << 20  # bytes, for the database and the next images
 
 
 def check_versions() -> Iterator[Finding]:
-    """Python and the packages that matter most."""
-    found, missing = [f"Python {platform.python_version()}"], []
+    """List the versions of Python and of the main packages."""
+    versions, missing = [f"Python {platform.python_version()}"], []
     for package in _PACKAGES:
         try:
-            found.append(f"{package} {version(package)}")
+            versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             missing.append(package)
-    yield Finding("versions", "ok", ", ".join(found))
+    yield Finding("versions", "ok", ", ".join(versions))
     if missing:
-        yield Finding("versions", "error", f"{', '.join(missing)} not installed", "install walkcut anew with pip")
+        yield Finding("versions", "error", f"{', '.join(missing)} not installed", "reinstall walkcut with pip")
 
 
 def check_device(settings: Settings) -> Iterator[Finding]:
-    """Whether the device computes in the precision of the settings, and whether a better one lies idle."""
-    try:
-        device = torch.device(settings.device)
-        torch.ones(2, device=device).sum().item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        yield Finding("device", "error", f"{settings.device} cannot be used: {reason}", _device_remedy(settings.device))
-        return
+    """Check the device and the precision, and look for a better choice. Raises `SettingsError`."""
+    device = make_device(settings.device)
     if settings.model == CLASSICAL:
-        yield Finding("device", "ok", f"the classical model runs on the CPU ({torch.get_num_threads()} threads)")
+        yield Finding("device", "ok", f"the classical model runs on the CPU ({cpu_threads()} threads)")
         return
-    check_dtype(getattr(torch, settings.dtype), device)
-    yield Finding("device", "ok", f"{_described(device)} computes in {settings.dtype}")
+    check_dtype(make_dtype(settings.dtype), device)
+    yield Finding("device", "ok", f"{describe_device(device)} supports {settings.dtype}")
     if device.type == "cpu" and settings.dtype == "float16":
-        yield Finding(
-            "device", "warning", "float16 is slow on a CPU", "set WALKCUT_DTYPE to bfloat16, or to float32 without it"
-        )
-    if device.type == "cpu" and torch.cuda.is_available():
-        yield Finding("device", "warning", "there is a GPU that is not used", "set WALKCUT_DEVICE=cuda")
-
-
-def _described(device: torch.device) -> str:
-    if device.type != "cuda":
-        return str(device)
-    free, total = (size >> 30 for size in torch.cuda.mem_get_info(device))
-    return f"{device} ({torch.cuda.get_device_name(device)}, {free} of {total} GiB free)"
-
-
-def _device_remedy(name: str) -> str:
-    if not name.startswith("cuda"):
-        return "set WALKCUT_DEVICE to cpu, cuda or cuda:1"
-    if torch.version.cuda is None:
-        return "this PyTorch is built without CUDA: install one with it, or set WALKCUT_DEVICE=cpu"
-    if torch.cuda.is_available():
-        return f"there are {torch.cuda.device_count()} GPUs, from cuda:0 on: set WALKCUT_DEVICE to one of them"
-    return (
-        "see that `nvidia-smi` shows a GPU; a container needs the NVIDIA container toolkit and `--gpus all`; "
-        "or set WALKCUT_DEVICE=cpu"
-    )
+        yield Finding("device", "warning", "float16 is slow on a CPU", "set WALKCUT_DTYPE to bfloat16 or float32")
+    if device.type == "cpu" and has_cuda():
+        yield Finding("device", "warning", "this machine has a GPU that is not used", "set WALKCUT_DEVICE=cuda")
 
 
 def check_weights(settings: Settings) -> Iterator[Finding]:
-    """Whether the model's files are there, by name; only dino, which is small, is read. Raises `SettingsError`."""
+    """Check that the model's files exist; only dino, which is small, is loaded. Raises `SettingsError`."""
     if settings.model == CLASSICAL:
-        yield Finding("weights", "ok", "the model classical needs none")
+        yield Finding("weights", "ok", "the classical model has no weights")
     elif settings.model == DINO:
-        load_backbone(DINO, weights=Weights(settings.weights))
-        yield Finding("weights", "ok", "dino is there and can be read")
+        load_backbone(DINO, weights=Weights(settings.weights_dir))
+        yield Finding("weights", "ok", "the weights of dino can be loaded")
     else:
-        yield Finding("weights", "ok", f"{settings.model} lies in {find_weights(settings.model, settings.weights)}")
+        folder = find_weights(settings.model, settings.weights_dir)
+        yield Finding("weights", "ok", f"the weights of {settings.model} are in {folder}")
 
 
 def check_state(settings: Settings) -> Iterator[Finding]:
-    """Whether the state folder can be written to, and the disk has room for the cut trees that may be kept."""
+    """Check that the state folder is writable, and its disk large enough for the cut trees."""
     folder = settings.state_dir
     try:
-        there = _nearest(folder)
-        with TemporaryFile(dir=there) as file:
+        existing = _nearest_existing(folder)
+        with TemporaryFile(dir=existing) as file:
             file.write(b"walkcut")
     except OSError as error:
-        remedy = "give it to the user that walkcut runs as, or set WALKCUT_STATE_DIR to a folder of your own"
-        yield Finding("state", "error", f"{folder} cannot be written to ({error.strerror})", remedy)
+        remedy = "make it writable for the user that runs walkcut, or set WALKCUT_STATE_DIR to another folder"
+        yield Finding("state", "error", f"{folder} is not writable ({error.strerror})", remedy)
         return
-    yield Finding("state", "ok", f"{folder} can be written to" if there == folder else f"{folder} can be made")
-    yield from _room(settings, shutil.disk_usage(there).free)
+    yield Finding("state", "ok", f"{folder} is writable" if existing == folder else f"{folder} can be created")
+    yield _check_disk(settings, shutil.disk_usage(existing).free)
 
 
-def _room(settings: Settings, free: int) -> Iterator[Finding]:
-    """Whether the free bytes last for what may still be kept."""
-    used = sum(_bytes(path) for path in (settings.state_dir / "trees").glob("*.npz"))
-    wanted = max(0, settings.cache_bytes - used)
-    said = f"{_size(free)} free on its disk, {_size(used)} of {_size(settings.cache_bytes)} for cut trees in use"
-    if free < _ROOM:
-        yield Finding("disk", "error", said, "make room: without it nothing that annotators submit can be kept")
-    elif free < wanted + _ROOM:
-        remedy = f"make room, or set WALKCUT_CACHE_BYTES to at most {free + used - _ROOM}"
-        yield Finding("disk", "warning", said, remedy)
-    else:
-        yield Finding("disk", "ok", said)
+def _check_disk(settings: Settings, free: int) -> Finding:
+    """Check that the free bytes suffice for the rest of the cut trees."""
+    used = sum(_file_size(path) for path in (settings.state_dir / "trees").glob("*.npz"))
+    needed = max(0, settings.cache_bytes - used)
+    message = f"{_gib(free)} free; cut trees use {_gib(used)} of {_gib(settings.cache_bytes)}"
+    if free < _MIN_FREE:
+        return Finding("disk", "error", message, "free some space: without it no annotation can be stored")
+    if free < needed + _MIN_FREE:
+        remedy = f"free some space, or set WALKCUT_CACHE_BYTES to at most {free + used - _MIN_FREE}"
+        return Finding("disk", "warning", message, remedy)
+    return Finding("disk", "ok", message)
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
-    """Whether the database opens; SQLite's own quick check of its file. Raises `SettingsError`."""
+    """Check that the database opens, and an SQLite file for damage. Raises `SettingsError`."""
     file = settings.state_dir / "walkcut.sqlite3"
     if not settings.database_url and not file.exists():
-        yield Finding("database", "ok", f"{file} will be made by the first start")
+        yield Finding("database", "ok", f"{file} will be created at the first start")
         return
-    engine = open_database(settings.state_dir, settings.database_url)
-    place = engine.url.set(query={}).render_as_string()
-    if engine.dialect.name != "sqlite":
-        yield Finding("database", "ok", f"{place} answers")
-    elif (said := _sqlite_says(engine)) == "ok":
-        yield Finding("database", "ok", f"{place} is sound")
-    else:
-        remedy = (
-            "stop walkcut, put the file back from a backup or move it away, then run `walkcut project sync ID` for "
-            "each project: Label Studio still holds what annotators submitted"
-        )
-        yield Finding("database", "error", f"{place} is damaged: {said}", remedy)
-    engine.dispose()
+    database = check_integrity(settings.state_dir, settings.database_url)
+    if not database.damage:
+        yield Finding("database", "ok", f"{database.url} can be used")
+        return
+    remedy = (
+        "stop walkcut, restore the file from a backup or move it away, and run `walkcut project sync ID` for each "
+        "project: Label Studio still has the annotations"
+    )
+    yield Finding("database", "error", f"{database.url} is damaged: {database.damage}", remedy)
 
 
-def _sqlite_says(engine: Engine) -> str:
-    """The first thing that SQLite finds wrong with its file, or "ok"."""
-    try:
-        with engine.connect() as connection:
-            return str(connection.execute(text("PRAGMA quick_check(1)")).scalar())
-    except DatabaseError as error:
-        return str(error.orig)
+def _nearest_existing(folder: Path) -> Path:
+    """Return the folder, or its nearest parent that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
-def _bytes(file: Path) -> int:
+def _file_size(file: Path) -> int:
     try:
         return file.stat().st_size
     except FileNotFoundError:  # evicted meanwhile
         return 0
 
 
-def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that there is."""
-    return next(each for each in (folder, *folder.absolute().parents) if each.exists())
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB"
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"

@@ -1,4 +1,4 @@
-"""Label Studio's API as a diagnosis asks it: one address, one status, one document, and the time over there."""
+"""Requests of the diagnosis to Label Studio."""
 
 import re
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from walkcut.errors import LabelStudioError, TokenExchangeError
 from walkcut.images import LabelStudioAccess
 from walkcut.labelstudio.connection import Connection
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
-_TIMEOUT = 30.0  # seconds; where backends are down, Label Studio itself waits for each of them
+_TIMEOUT_S = 30.0  # Label Studio itself waits for each backend that is down
 
 
 @dataclass(frozen=True)
 class ApiResponse:
-    """An answer of Label Studio's; `document` is `None` where it is no JSON."""
+    """A response of Label Studio; `document` is `None` if its body is not JSON."""
 
     status: int
     document: Any = field(repr=False)
@@ -30,73 +30,73 @@ class ApiResponse:
 
     @property
     def detail(self) -> str:
-        """What it says of a refusal, in short."""
+        """Reason of an error, shortened to 200 characters."""
         detail = self.document.get("detail") if isinstance(self.document, dict) else None
         return " ".join(str(detail or "").split())[:200]
 
 
-class Api:
-    """Asks a Label Studio with the token of the settings, or without any; it follows no redirect.
+class LabelStudioProbe:
+    """Client that reports statuses and dates instead of raising errors for them.
 
-    Raises `LabelStudioError` where nothing answers, or a personal access token is not exchanged.
+    Raises `LabelStudioError` if Label Studio cannot be reached, or does not exchange a personal access token.
     """
 
     def __init__(self, access: LabelStudioAccess, ca_bundle: Path | None = None) -> None:
-        self._connection = Connection(access, timeout=_TIMEOUT, ca_bundle=ca_bundle)
+        self._connection = Connection(access, timeout=_TIMEOUT_S, ca_bundle=ca_bundle)
         self.url = self._connection.url
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._connection.close()
 
     def get(self, path: str, **query: str) -> ApiResponse:
-        """What it answers at a path, to whom the token stands for."""
-        return self._ask(partial(self._connection.request, "GET", path, params=query))
+        """Get a path with the token."""
+        return self._get(partial(self._connection.request, "GET", path, params=query))
 
-    def get_openly(self, path: str) -> ApiResponse:
-        """What it answers at a path to anybody."""
-        return self._ask(partial(self._connection.request, "GET", path, anonymous=True))
+    def get_anonymously(self, path: str) -> ApiResponse:
+        """Get a path without the token."""
+        return self._get(partial(self._connection.request, "GET", path, anonymous=True))
 
-    def feature_flags(self, *names: str) -> dict[str, bool]:
-        """How these of its settings stand, where the token is a superuser's; else nothing.
+    def server_settings(self, *names: str) -> dict[str, bool]:
+        """Return these settings of the server; empty unless the token is a superuser's.
 
-        It shows superusers all settings, secrets too, on one page: of that no more than these is kept.
+        Superusers see all settings on one page, secrets too: only those asked for are kept.
         """
-        page = self._answer(partial(self._connection.request, "GET", "/version/")).text
-        found = {name: re.search(rf'"{name}": "(True|False)"', page) for name in names}
-        told = {name: match[1] == "True" for name, match in found.items() if match}
-        return told if len(told) == len(names) else {}
+        page = self._call(partial(self._connection.request, "GET", "/version/")).text
+        matches = {name: re.search(rf'"{name}": "(True|False)"', page) for name in names}
+        values = {name: match[1] == "True" for name, match in matches.items() if match}
+        return values if len(values) == len(names) else {}
 
     def exchange_token(self) -> None:
-        """Exchange the personal access token. Raises `TokenExchangeError`."""
-        self._answer(self._connection.exchange_token)
+        """Exchange the personal access token for an access token. Raises `TokenExchangeError`."""
+        self._call(self._connection.exchange_token)
 
-    def _ask(self, request: Callable[[], httpx.Response]) -> ApiResponse:
+    def _get(self, request: Callable[[], httpx.Response]) -> ApiResponse:
         try:
-            answer = self._answer(request)
+            response = self._call(request)
         except TokenExchangeError as error:
             raise LabelStudioError(
-                f"Label Studio at {self.url} does not exchange the token ({error.status}): see `token`"
+                f"Label Studio at {self.url} does not exchange the token ({error.status}): see the check `token`"
             ) from error
         try:
-            document = answer.json()
+            document = response.json()
         except ValueError:
             document = None
-        return ApiResponse(answer.status_code, document, _date(answer.headers.get("Date", "")))
+        return ApiResponse(response.status_code, document, _parse_date(response.headers.get("Date", "")))
 
-    def _answer(self, request: Callable[[], _Answer]) -> _Answer:
+    def _call(self, request: Callable[[], _Result]) -> _Result:
         try:
             return request()
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise LabelStudioError(
-                f"Label Studio at {self.url} cannot be reached ({reason}): see that it is up, and that "
-                "LABEL_STUDIO_URL is right seen from here: inside a container, localhost is the container"
+                f"Label Studio at {self.url} cannot be reached ({reason}): check that it runs, and that "
+                "LABEL_STUDIO_URL is its address as seen from here: inside a container, localhost is the container"
             ) from error
 
 
-def _date(text: str) -> datetime | None:
-    """The time of a Date header (RFC 9110), if it is one."""
+def _parse_date(text: str) -> datetime | None:
+    """Return the time of a Date header (RFC 9110), or `None` if it is malformed."""
     try:
         return parsedate_to_datetime(text)
     except ValueError:

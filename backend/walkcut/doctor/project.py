@@ -1,4 +1,4 @@
-"""One project of Label Studio's: its labelling config, an image, the backend attached to it, and its webhook."""
+"""Checks of a Label Studio project: labelling config, an image, connected backends and webhooks."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,8 @@ import httpx
 
 from walkcut.auth import Credentials
 from walkcut.doctor.checks import Finding
-from walkcut.doctor.labelstudio import SWITCH
-from walkcut.doctor.probe import Api
+from walkcut.doctor.labelstudio import ALLOW_PRIVATE
+from walkcut.doctor.probe import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.errors import LabelStudioError, WalkcutError
 from walkcut.images import DecodeLimits, ImageLoader, decode, redact
@@ -20,177 +20,180 @@ from walkcut.settings import Settings
 
 Json = dict[str, Any]
 
-_DOWN, _REFUSED = "DI", "ER"  # states of a backend in Label Studio; the others are well
+_DISCONNECTED, _ERROR = "DI", "ER"  # states of a backend in Label Studio; in all others it works
 _EVENTS = {"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"}
-_FIELD = '<TextArea name="granularity" toName="{}" editable="true" maxSubmissions="0"/>'
+_TEXT_FIELD = '<TextArea name="granularity" toName="{}" editable="true" maxSubmissions="0"/>'
+_WITHOUT_WEBHOOK = "walkcut learns from annotations only when it synchronises, by default once an hour"
 
 
-def read_project(api: Api, number: int) -> Json:
-    """A project's document. Raises `LabelStudioError` where there is none, or it may not be seen."""
-    return dict(_document(api, f"/api/projects/{number}/", f"project {number}"))
+def read_project(probe: LabelStudioProbe, project_id: int) -> Json:
+    """Return a project's document. Raises `LabelStudioError` if it does not exist or is not accessible."""
+    return dict(_get(probe, f"/api/projects/{project_id}/", f"project {project_id}"))
 
 
-def _document(api: Api, path: str, wanted: str, **query: str) -> Any:
-    said = api.get(path, **query)
-    if said.status != httpx.codes.OK:
+def _get(probe: LabelStudioProbe, path: str, name: str, **query: str) -> Any:
+    response = probe.get(path, **query)
+    if response.status != httpx.codes.OK:
         raise LabelStudioError(
-            f"Label Studio answered {said.status} ({said.detail}) when asked for {wanted}: see that it exists, and "
-            "that LABEL_STUDIO_API_KEY is the token of a user who may see and change it"
+            f"Label Studio answered {response.status} ({response.detail}) to the request for {name}: check that it "
+            "exists, and that LABEL_STUDIO_API_KEY is the token of a user who may change it"
         )
-    return said.document
+    return response.document
 
 
 def check_config(label_config: str) -> Iterator[Finding]:
-    """Whether regions have somewhere to go, and annotators a text field. Raises `LabelConfigError`, `RequestError`."""
+    """Check the brush controls and text fields of a config. Raises `LabelConfigError` or `RequestError`."""
     controls = parse_brush_controls(label_config)
     project_options(ProjectOptions(), {}, controls[0].options)
     for control in controls:
-        yield Finding(
-            "config", "ok", f"regions go to {control.from_name!r} on {control.to_name!r}, from {control.data_key!r}"
-        )
-        yield _text_field(control)
+        message = f"regions go to {control.from_name!r} on {control.to_name!r}, whose image is {control.data_key!r}"
+        yield Finding("config", "ok", message)
+        yield _check_text_field(control)
 
 
-def _text_field(control: BrushControl) -> Finding:
+def _check_text_field(control: BrushControl) -> Finding:
     if control.status:
-        return Finding("config", "ok", f"annotators are answered in the text field {control.status!r}")
-    said = f"{control.to_name!r} has no text field: no granularity can be typed, and nothing answered"
-    return Finding("config", "warning", said, f"add {_FIELD.format(control.to_name)} to the labelling config")
+        return Finding("config", "ok", f"walkcut answers annotators in the text field {control.status!r}")
+    message = f"{control.to_name!r} has no text field: annotators can neither type a granularity nor see answers"
+    return Finding("config", "warning", message, f"add {_TEXT_FIELD.format(control.to_name)} to the labelling config")
 
 
 def check_image(
-    api: Api, number: int, task: int | None, controls: Sequence[BrushControl], source: ImageLoader, limits: DecodeLimits
+    probe: LabelStudioProbe,
+    project_id: int,
+    task_id: int | None,
+    controls: Sequence[BrushControl],
+    loader: ImageLoader,
+    limits: DecodeLimits,
 ) -> Iterator[Finding]:
-    """Whether the images of a task, or of the project's first, can be had and read. Raises `WalkcutError`."""
-    found = _tasks(api, number, task)
-    if not found:
-        which = "no tasks" if task is None else f"no task {task}"
-        remedy = "import one, and run this again" if task is None else "choose a task of this project, by its ID"
-        yield Finding("image", "warning" if task is None else "error", f"project {number} has {which}", remedy)
-        return
-    sample = read_task(found[0])
-    for control in controls:
-        reference = sample.reference(control)
-        data = source.fetch(reference, sample.id)
-        height, width, _ = decode(data, limits).shape
-        said = f"{redact(reference)} of task {sample.id} can be had and read: {width}×{height}, {len(data)} bytes"
-        yield Finding("image", "ok", said)
+    """Load the images of a task, by default the project's first. Raises `WalkcutError`."""
+    tasks = _tasks(probe, project_id, task_id)
+    if not tasks and task_id is None:
+        yield Finding("image", "warning", f"project {project_id} has no tasks", "import one and run this again")
+    elif not tasks:
+        message, remedy = f"project {project_id} has no task {task_id}", "choose the id of a task in this project"
+        yield Finding("image", "error", message, remedy)
+    for task in map(read_task, tasks):
+        for control in controls:
+            reference = task.reference(control)
+            data = loader.fetch(reference, task.id)
+            height, width, _ = decode(data, limits).shape
+            message = f"{redact(reference)} of task {task.id} can be loaded: {width}×{height}, {len(data)} bytes"
+            yield Finding("image", "ok", message)
 
 
-def _tasks(api: Api, number: int, task: int | None) -> list[Json]:
-    """A task, or the first one, as a list. To open a task by its own address would have it predicted."""
-    wanted = {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": 0}
-    if task is not None:
-        wanted |= {"operator": "equal", "value": task}
-    query = json.dumps({"filters": {"conjunction": "and", "items": [wanted]}, "ordering": ["tasks:id"]})
-    options = {"project": str(number), "page_size": "1", "include": "id,data", "resolve_uri": "false", "query": query}
-    return list(_document(api, "/api/tasks/", f"the tasks of project {number}", **options)["tasks"])
+def _tasks(probe: LabelStudioProbe, project_id: int, task_id: int | None) -> list[Json]:
+    """Return a list of the task, or of the first one; a request for the task itself would start a prediction."""
+    operator, value = ("greater", 0) if task_id is None else ("equal", task_id)
+    item = {"filter": "filter:tasks:id", "operator": operator, "type": "Number", "value": value}
+    query = json.dumps({"filters": {"conjunction": "and", "items": [item]}, "ordering": ["tasks:id"]})
+    options = {"project": str(project_id), "page_size": "1", "include": "id,data", "resolve_uri": "false"}
+    return list(_get(probe, "/api/tasks/", f"the tasks of project {project_id}", query=query, **options)["tasks"])
 
 
 def check_backends(
-    api: Api, number: int, label_config: str, settings: Settings, running: ServerProbe | None
+    probe: LabelStudioProbe, project_id: int, label_config: str, settings: Settings, server: ServerProbe | None
 ) -> Iterator[Finding]:
-    """Which backends are attached, in what state, and whether they are walkcut's. Raises `LabelStudioError`."""
-    backends = list(_document(api, "/api/ml", f"the backends of project {number}", project=str(number)))
+    """Check the connected backends, and the webhooks of those that are walkcut. Raises `LabelStudioError`."""
+    project = str(project_id)
+    backends = list(_get(probe, "/api/ml", f"the backends of project {project_id}", project=project))
     if not backends:
         remedy = (
-            "Settings > Model > Connect Model, with walkcut's address as Label Studio reaches it (port "
-            f"{settings.port}) and interactive preannotations; where that is refused as a reserved network address, "
-            f"{SWITCH}"
+            "Settings > Model > Connect Model: enter walkcut's address as seen from Label Studio (port "
+            f"{settings.port}) and switch on interactive preannotations; if it is refused as a reserved network "
+            f"address, {ALLOW_PRIVATE}"
         )
-        yield Finding("backend", "error", f"no backend is attached to project {number}", remedy)
+        yield Finding("backend", "error", f"project {project_id} has no backend", remedy)
         return
-    webhooks = list(_document(api, "/api/webhooks/", f"the webhooks of project {number}", project=str(number)))
+    webhooks = list(_get(probe, "/api/webhooks/", f"the webhooks of project {project_id}", project=project))
     for backend in backends:
-        yield _state(backend, label_config)
-    ours = [backend for backend in backends if "-walkcut-" in str(backend.get("model_version"))]
-    yield from _whose(backends, ours, running)
-    for url in dict.fromkeys(str(backend.get("url")) for backend in ours):
+        yield _check_state(backend, label_config)
+    walkcuts = [backend for backend in backends if "-walkcut-" in str(backend.get("model_version"))]
+    yield from _check_identity(backends, walkcuts, server)
+    for url in dict.fromkeys(str(backend.get("url")) for backend in walkcuts):
         yield check_webhook(url, webhooks, settings)
 
 
-def _state(backend: Json, label_config: str) -> Finding:
-    """What Label Studio says of a backend, which it asks anew each time that it is asked itself."""
+def _check_state(backend: Json, label_config: str) -> Finding:
+    """Check the state of a backend, which Label Studio has just asked for its health."""
     name, state = f"the backend at {redact(str(backend.get('url')))}", backend.get("state")
-    if state == _DOWN:
+    if state == _DISCONNECTED:
         remedy = (
-            "see that walkcut runs there and answers within 1 s, and that Label Studio reaches the address from "
-            f"where it runs: inside a container, localhost is the container; for a private address {SWITCH}"
+            "check that walkcut runs there and answers within 1 s, and that the address is right as seen from Label "
+            f"Studio: inside a container, localhost is the container; for a private address, {ALLOW_PRIVATE}"
         )
-        return Finding("backend", "error", f"{name} is not reached by Label Studio", remedy)
-    if state == _REFUSED:
-        said = " ".join(str(backend.get("error_message")).split())
-        return Finding(
-            "backend", "error", f"{name} refuses the project: {said}", _refusal_remedy(said, backend, label_config)
-        )
+        return Finding("backend", "error", f"Label Studio cannot reach {name}", remedy)
+    if state == _ERROR:
+        error = " ".join(str(backend.get("error_message")).split())
+        remedy = _refusal_remedy(error, backend, label_config)
+        return Finding("backend", "error", f"{name} refuses the project: {error}", remedy)
     return Finding("backend", "ok", f"{name} is {str(backend.get('readable_state', state)).lower()}")
 
 
-def _refusal_remedy(said: str, backend: Json, label_config: str) -> str:
-    """What to do about a refusal, of which Label Studio mostly keeps the status alone."""
-    if "401 Client" in said:  # not of an address: a port may hold these digits
-        return "set WALKCUT_BASIC_AUTH_USER and WALKCUT_BASIC_AUTH_PASS on the model too (Settings > Model > Edit)"
-    if "timed out" in said:
-        return "Label Studio waits 3 s at set-up: see whether walkcut is still starting, or its machine overloaded"
+def _refusal_remedy(error: str, backend: Json, label_config: str) -> str:
+    """Return the remedy for a refusal, of which Label Studio often keeps only the status."""
+    if "401 Client" in error:  # 401 alone may be part of a port
+        return "enter walkcut's user name and password in the model too (Settings > Model > Edit)"
+    if "timed out" in error:
+        return "Label Studio waits 3 s at set-up: check whether walkcut is still starting, or its machine overloaded"
     try:
         controls = parse_brush_controls(label_config)
         project_options(ProjectOptions(), read_extra_params(backend.get("extra_params")), controls[0].options)
-    except WalkcutError as error:
-        return str(error)
-    return "see walkcut's log, which has the reason"
+    except WalkcutError as unusable:
+        return str(unusable)
+    return "see the reason in walkcut's log"
 
 
-def _whose(backends: Sequence[Json], ours: Sequence[Json], running: ServerProbe | None) -> Iterator[Finding]:
-    """Whether walkcut is the one that predicts, answers annotators, and is the one that runs here."""
-    if not ours:
-        if any(backend.get("state") not in {_DOWN, _REFUSED} for backend in backends):
-            remedy = "remove it, or them, and connect walkcut (Settings > Model)"
-            yield Finding("backend", "error", "none of the attached backends is known to be walkcut", remedy)
+def _check_identity(
+    backends: Sequence[Json], walkcuts: Sequence[Json], server: ServerProbe | None
+) -> Iterator[Finding]:
+    """Check that the predictions come from walkcut, that it is interactive, and that it is the server found here."""
+    if not walkcuts:
+        if any(backend.get("state") not in {_DISCONNECTED, _ERROR} for backend in backends):
+            remedy = "remove the others and connect walkcut (Settings > Model)"
+            yield Finding("backend", "error", "no connected backend is known to be walkcut", remedy)
         return
-    if backends[0] not in ours or len(ours) > 1:
-        said = f"{len(backends)} backends are attached, {len(ours)} of them walkcut: the first alone predicts"
-        yield Finding("backend", "warning", said, "remove all but one walkcut (Settings > Model)")
-    if any(backend.get("is_interactive") for backend in ours):
-        yield Finding("interactive", "ok", "annotators are answered")
+    if backends[0] not in walkcuts or len(walkcuts) > 1:
+        message = f"{len(backends)} backends are connected, {len(walkcuts)} of them walkcut: only the first predicts"
+        yield Finding("backend", "warning", message, "remove all but one walkcut (Settings > Model)")
+    if any(backend.get("is_interactive") for backend in walkcuts):
+        yield Finding("interactive", "ok", "interactive preannotations are on")
     else:
         remedy = "switch on interactive preannotations (Settings > Model > Edit)"
-        yield Finding("interactive", "warning", "annotators are not answered when they type or point", remedy)
-    versions = {backend.get("model_version") for backend in ours}
-    if running is not None and not running.has_offered(versions):
-        said = f"the attached walkcut is another one than that at {running.url}"
-        yield Finding("backend", "warning", said, "connect this one, or run `walkcut doctor` beside the other")
+        yield Finding("interactive", "warning", "walkcut does not answer when annotators type or point", remedy)
+    versions = {backend.get("model_version") for backend in walkcuts}
+    if server is not None and not server.serves_any(versions):
+        message = f"the connected walkcut is not the one at {server.url}"
+        yield Finding("backend", "warning", message, "connect this one, or run `walkcut doctor` where that one runs")
 
 
 def check_webhook(url: str, webhooks: Sequence[Json], settings: Settings) -> Finding:
-    """Whether the backend at `url` is told what annotators submit, with the user name and password that it asks for."""
+    """Check that annotation events reach the backend at `url`, with its credentials."""
     address = f"{url.rstrip('/')}/webhook"
-    hook = next((hook for hook in webhooks if hook.get("url") == address), None)
-    if hook is None:
+    webhook = next((webhook for webhook in webhooks if webhook.get("url") == address), None)
+    if webhook is None:
         remedy = (
-            f"Settings > Webhooks > Add Webhook: {redact(address)}, with payload, for all actions; it is missing "
-            f"where Label Studio was started with ML_BLOCK_LOCAL_IP=false alone: {SWITCH}"
+            f"Settings > Webhooks > Add Webhook: {redact(address)}, with payload, for all actions; Label Studio "
+            f"creates none if it was started with only ML_BLOCK_LOCAL_IP=false: {ALLOW_PRIVATE}"
         )
-        return Finding("webhook", "warning", f"there is none: {_LATER}", remedy)
-    told = hook.get("send_for_all_actions") or set(hook.get("actions") or ()) >= _EVENTS
-    if not (hook.get("is_active") and hook.get("send_payload") and told):
-        remedy = "Settings > Webhooks: make it active, with payload, for all actions"
-        return Finding("webhook", "warning", f"it is switched off or tells too little: {_LATER}", remedy)
-    if not any(map(settings.credentials.accepts, _shown(hook, address))):
+        return Finding("webhook", "warning", f"there is no webhook: {_WITHOUT_WEBHOOK}", remedy)
+    has_events = webhook.get("send_for_all_actions") or set(webhook.get("actions") or ()) >= _EVENTS
+    if not (webhook.get("is_active") and webhook.get("send_payload") and has_events):
+        message = f"the webhook is off, or lacks the payload or an action: {_WITHOUT_WEBHOOK}"
+        return Finding("webhook", "warning", message, "Settings > Webhooks: activate it, with payload, for all actions")
+    if not any(map(settings.credentials.accepts, _authorizations(webhook, address))):
         remedy = (
-            "Settings > Webhooks > headers: Authorization, with Basic and base64 of user:password; or connect the "
-            "model as http://user:password@host:port"
+            "Settings > Webhooks > headers: add Authorization with the value Basic and base64 of user:password; or "
+            "connect the model as http://user:password@host:port"
         )
-        return Finding(
-            "webhook", "warning", f"it lacks walkcut's user name and password, so it is refused: {_LATER}", remedy
-        )
-    return Finding("webhook", "ok", "walkcut is told what annotators submit")
+        message = f"the webhook lacks walkcut's user name and password and is refused: {_WITHOUT_WEBHOOK}"
+        return Finding("webhook", "warning", message, remedy)
+    return Finding("webhook", "ok", "walkcut receives annotation events")
 
 
-_LATER = "what annotators submit is learned when walkcut compares, once an hour by default"
-
-
-def _shown(hook: Json, address: str) -> Iterator[str]:
-    """What a webhook has as Authorization header: its own, or one of the user and password in its address."""
-    yield from (str(value) for name, value in (hook.get("headers") or {}).items() if name.lower() == "authorization")
+def _authorizations(webhook: Json, address: str) -> Iterator[str]:
+    """Yield a webhook's Authorization headers: the configured ones, and that of the user in its address."""
+    headers = webhook.get("headers") or {}
+    yield from (str(value) for name, value in headers.items() if name.lower() == "authorization")
     user, _, password = unquote(urlsplit(address).netloc.rpartition("@")[0]).partition(":")
     yield Credentials(user, password).header

@@ -1,4 +1,4 @@
-"""The walkcut that runs, if any: its port, and how its answers stand to what Label Studio waits for."""
+"""Checks of walkcut itself: its port, and its response times against Label Studio's timeouts."""
 
 import base64
 import errno
@@ -8,7 +8,10 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -19,16 +22,15 @@ from walkcut.auth import Credentials
 from walkcut.backbones import CLASSICAL
 from walkcut.doctor.checks import Finding
 from walkcut.errors import RequestError, SettingsError
-from walkcut.inference.predictor import Predictor
+from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio import Task
 from walkcut.settings import Settings
 
-# Label Studio's own limits in seconds.
-_HEALTH, _WEBHOOK, _PREDICT = 1.0, 1.0, 100.0
-_SLOW = 10.0  # an annotator who opens a new task waits so long for its prediction
-_SIZE = (768, 1024)
-_AHEAD = "`walkcut prelabel --project ID`"
-_SERVER, _ADAPTER = "walkcut", "WalkcutModel"  # what each calls itself
+_PREDICT_TIMEOUT_S, _OTHER_TIMEOUT_S = 100.0, 1.0  # Label Studio's
+_SLOW_S = 10.0  # an annotator who opens a new task waits this long for its prediction
+_REQUEST_TIMEOUT_S = 10.0
+_IMAGE_SIZE = (768, 1024)
+_SERVER, _ADAPTER = "walkcut", "WalkcutModel"  # model_class of walkcut's server, and under label-studio-ml
 _CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
     '<Label value="Region"/></BrushLabels></View>'
@@ -37,170 +39,177 @@ _CONFIG = (
 
 @dataclass(frozen=True)
 class ServerProbe:
-    """A walkcut that answers at an address, asked with the credentials of the settings."""
+    """Client of a walkcut server, with the credentials of the settings."""
 
     url: str
     credentials: Credentials = field(default_factory=Credentials)
-    by_adapter: bool = False  # under label-studio-ml, whose server has no /versions
+    is_adapter: bool = False  # under label-studio-ml, whose server has no /versions
 
     def get(self, path: str) -> Any:
-        """A document of its own. Raises `SettingsError` or `RequestError`."""
-        return self._ask("GET", path, timeout=10.0)
+        """Get a document. Raises `SettingsError` for wrong credentials, else `RequestError`."""
+        return self._request("GET", path, timeout=_REQUEST_TIMEOUT_S)
 
-    def post(self, path: str, document: object, *, timeout: float = 10.0) -> Any:
-        """Its answer to a document. Raises `SettingsError` or `RequestError`."""
-        return self._ask("POST", path, timeout=timeout, json=document)
+    def post(self, path: str, document: object, *, timeout: float = _REQUEST_TIMEOUT_S) -> Any:
+        """Post a document and return the answer. Raises as `get`."""
+        return self._request("POST", path, timeout=timeout, json=document)
 
     def unready_reasons(self) -> list[str]:
-        """Why it answers no new images now, as far as it tells."""
+        """Return why the server accepts no new images; empty if it does, or gives no reason."""
         try:
-            with httpx.Client(timeout=10.0, trust_env=False) as client:
-                said = client.get(f"{self.url}/ready", headers=self._shown).json()
+            with httpx.Client(timeout=_REQUEST_TIMEOUT_S, trust_env=False) as client:
+                document = client.get(f"{self.url}/ready", headers=self._auth_headers).json()
         except (httpx.HTTPError, ValueError):
             return []
-        reasons = said.get("reasons") if isinstance(said, dict) else None
+        reasons = document.get("reasons") if isinstance(document, dict) else None
         return [str(reason) for reason in reasons] if isinstance(reasons, list) else []
 
-    def has_offered(self, versions: Set[object]) -> bool:
-        """Whether it answers with one of these versions, as far as it tells. Raises as `get`."""
-        return self.by_adapter or not versions.isdisjoint(self.get("/versions")["versions"])
+    def serves_any(self, versions: Set[object]) -> bool:
+        """Return whether the server serves one of the model versions; true if it cannot be asked. Raises as `get`."""
+        return self.is_adapter or not versions.isdisjoint(self.get("/versions")["versions"])
 
     @property
-    def _shown(self) -> dict[str, str]:
-        """The headers that show the credentials."""
+    def _auth_headers(self) -> dict[str, str]:
         return {"Authorization": self.credentials.header} if self.credentials.required else {}
 
-    def _ask(self, method: str, path: str, *, timeout: float, json: object = None) -> Any:
+    def _request(self, method: str, path: str, *, timeout: float, json: object = None) -> Any:
         try:
             with httpx.Client(timeout=timeout, trust_env=False) as client:
-                answer = client.request(method, f"{self.url}{path}", json=json, headers=self._shown)
+                response = client.request(method, f"{self.url}{path}", json=json, headers=self._auth_headers)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise RequestError(
-                f"{self.url}{path} did not answer ({reason}): see whether walkcut is overloaded"
+                f"{self.url}{path} did not answer ({reason}): check whether walkcut is overloaded"
             ) from error
-        if answer.status_code == httpx.codes.UNAUTHORIZED:
+        if response.status_code == httpx.codes.UNAUTHORIZED:
             raise SettingsError(
-                f"{self.url} does not take the credentials that are set here: set WALKCUT_BASIC_AUTH_USER and "
-                "WALKCUT_BASIC_AUTH_PASS, or WALKCUT_TOKEN, as where it was started"
+                f"{self.url} refuses the credentials of these settings: set WALKCUT_BASIC_AUTH_USER and "
+                "WALKCUT_BASIC_AUTH_PASS, or WALKCUT_TOKEN, to the values that the server was started with"
             )
-        if answer.status_code != httpx.codes.OK:
-            raise RequestError(f"{self.url}{path} answered {answer.status_code}: see walkcut's log")
-        return answer.json()
+        if response.status_code != httpx.codes.OK:
+            raise RequestError(f"{self.url}{path} answered {response.status_code}: see walkcut's log")
+        return response.json()
 
 
 def find_server(settings: Settings) -> ServerProbe | None:
-    """The walkcut that answers at host and port of the settings, if one does, ready or not."""
-    url = f"http://{_reachable(settings.host)}:{settings.port}"
+    """Return the walkcut that answers at the host and port of the settings, ready or not; `None` without one."""
+    url = f"http://{_connectable(settings.host)}:{settings.port}"
     try:
-        with httpx.Client(timeout=10.0, trust_env=False) as client:
-            said = client.get(f"{url}/health").json()
+        with httpx.Client(timeout=_REQUEST_TIMEOUT_S, trust_env=False) as client:
+            document = client.get(f"{url}/health").json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
-    name = said.get("model_class") if isinstance(said, dict) else None
+    name = document.get("model_class") if isinstance(document, dict) else None
     if name not in {_SERVER, _ADAPTER}:
         return None
-    return ServerProbe(url, settings.credentials, by_adapter=name == _ADAPTER)
+    return ServerProbe(url, settings.credentials, is_adapter=name == _ADAPTER)
 
 
-def check_port(settings: Settings, running: ServerProbe | None) -> Iterator[Finding]:
-    """Whether the port is walkcut's own, or free for it."""
-    place = f"{settings.host}:{settings.port}"
-    if running is not None:
-        yield Finding("port", "ok", f"walkcut answers at {running.url}")
-        if reasons := running.unready_reasons():
-            told = f"walkcut is not ready for new images: {'; '.join(reasons)}"
-            yield Finding("port", "error", told, "see walkcut's log, and ask again in a minute")
+def check_port(settings: Settings, server: ServerProbe | None) -> Iterator[Finding]:
+    """Check that walkcut answers at its port and is ready, or that the port is free."""
+    if server is not None:
+        yield Finding("port", "ok", f"walkcut answers at {server.url}")
+        if reasons := server.unready_reasons():
+            message = f"walkcut is not ready for new images: {'; '.join(reasons)}"
+            yield Finding("port", "error", message, "see walkcut's log, and try again in a minute")
         return
+    address = f"{settings.host}:{settings.port}"
     try:
         with socket.create_server((settings.host, settings.port)):
             pass
     except OSError as error:
-        yield Finding("port", "error", f"{place} cannot be used: {error.strerror or error}", _port_remedy(error))
+        yield Finding("port", "error", f"{address} cannot be used: {error.strerror or error}", _port_remedy(error))
         return
-    yield Finding("port", "ok", f"{place} is free; walkcut is not running there")
+    yield Finding("port", "ok", f"{address} is free; walkcut is not running there")
 
 
 def _port_remedy(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "another program listens there: end it, or set WALKCUT_PORT to another port"
+        return "another program uses the port: stop it, or set WALKCUT_PORT to another port"
     if error.errno == errno.EACCES:
-        return "set WALKCUT_PORT to a port from 1024 on"
+        return "set WALKCUT_PORT to 1024 or more"
     return "set WALKCUT_HOST to an address of this machine: 127.0.0.1, or 0.0.0.0 for all"
 
 
-def _reachable(host: str) -> str:
-    """Where to ask a server that listens on `host`, as it stands in a URL."""
-    if host in {"", "0.0.0.0", "::"}:  # noqa: S104 - asked, not listened on
+def _connectable(host: str) -> str:
+    """Return the host to connect to, as in a URL, of a server that listens on `host`."""
+    if host in {"", "0.0.0.0", "::"}:  # noqa: S104 - connected to, not listened on
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
 
-def check_answers(running: ServerProbe) -> Iterator[Finding]:
-    """How soon health check and webhook are answered; the webhook tells of nothing, and leaves a line in the store."""
-    told = {"action": "DOCTOR"}
-    for name, limit, ask in (
-        ("health", _HEALTH, lambda: running.get("/health")),
-        ("webhook", _WEBHOOK, lambda: running.post("/webhook", told)),
-    ):
-        seconds = _seconds(ask)
-        said = f"/{name} answers in {seconds * 1000:.0f} ms; Label Studio waits {limit:g} s"
-        slow = "see what else the machine does, and whether the disk of WALKCUT_STATE_DIR is slow"
-        yield Finding("clock", "ok", said) if seconds < limit else Finding("clock", "error", said, slow)
+def check_responses(server: ServerProbe) -> Iterator[Finding]:
+    """Check how fast the health check and a webhook are answered; the webhook's event is of no known kind."""
+    yield _response_time("health", lambda: server.get("/health"))
+    yield _response_time("webhook", lambda: server.post("/webhook", {"action": "DOCTOR"}))
 
 
-def check_prediction(
-    settings: Settings, running: ServerProbe | None, predictor: Callable[[], Predictor]
-) -> Iterator[Finding]:
-    """How long a new image takes the walkcut that runs, or else the classical model. Raises `WalkcutError`."""
-    image = _new_image()
-    if running is not None:
-        seconds = _seconds(lambda: _ask(running, image))
+def _response_time(name: str, request: Callable[[], object]) -> Finding:
+    seconds = _seconds(request)
+    message = f"/{name} answers in {seconds * 1000:.0f} ms; Label Studio waits {_OTHER_TIMEOUT_S:g} s"
+    if seconds < _OTHER_TIMEOUT_S:
+        return Finding("latency", "ok", message)
+    remedy = "check what else the machine does, and whether the disk of WALKCUT_STATE_DIR is slow"
+    return Finding("latency", "error", message, remedy)
+
+
+def check_prediction(settings: Settings, server: ServerProbe | None) -> Iterator[Finding]:
+    """Measure a prediction by the running server, or by the classical model in this process. Raises `WalkcutError`."""
+    if server is not None:
+        seconds = _seconds(lambda: _predict_remotely(server, _random_image()))
     elif settings.model == CLASSICAL:
-        here = predictor()
-        project, task = here.project_from_config(_CONFIG, {}), Task(0, {"image": image})
-        seconds = _seconds(lambda: here.predict(task, project))
+        seconds = _time_local_prediction(settings)
     else:
-        what = f"how long {settings.model} takes for an image was not measured: walkcut does not run here"
-        yield Finding("clock", "warning", what, "start `walkcut serve`, and run `walkcut doctor` again")
+        message = f"the time of a prediction by {settings.model} was not measured: walkcut is not running here"
+        yield Finding("latency", "warning", message, "start `walkcut serve` and run `walkcut doctor` again")
         return
     yield latency_finding(seconds, settings.predict_timeout)
 
 
 def latency_finding(seconds: float, timeout: float) -> Finding:
-    """What the time of one image means for requests that walkcut answers within `timeout` seconds."""
-    limit = min(timeout, _PREDICT)
-    fitting = math.floor(limit / max(seconds, 0.001))
-    said = f"a new image of {_SIZE[1]}×{_SIZE[0]} takes {seconds:.1f} s, and Label Studio waits {_PREDICT:g} s"
-    faster = "choose a smaller model, set WALKCUT_DEVICE=cuda, or give walkcut a machine of its own"
-    if not fitting:
-        said = f"{said}: none is done in time (WALKCUT_PREDICT_TIMEOUT={timeout:g})"
-        return Finding("clock", "error", said, faster)
-    said = f"{said}: one request, such as Retrieve predictions, has time for about {fitting}"
-    if seconds > _SLOW:
-        return Finding("clock", "warning", said, f"{faster}, or predict before annotators begin: {_AHEAD}")
-    return Finding("clock", "ok", f"{said}; {_AHEAD} has no limit")
+    """Return the finding for a prediction that takes `seconds`, with `timeout` seconds for a request."""
+    per_request = math.floor(min(timeout, _PREDICT_TIMEOUT_S) / max(seconds, 0.001))
+    height, width = _IMAGE_SIZE
+    message = f"a {width}×{height} image takes {seconds:.1f} s; Label Studio waits {_PREDICT_TIMEOUT_S:g} s"
+    faster = "choose a smaller model, set WALKCUT_DEVICE=cuda, or give walkcut a faster machine"
+    if not per_request:
+        message = f"{message}: no prediction is in time (WALKCUT_PREDICT_TIMEOUT={timeout:g})"
+        return Finding("latency", "error", message, faster)
+    message = f"{message}: one request, such as Retrieve predictions, can predict about {per_request}"
+    if seconds > _SLOW_S:
+        remedy = f"{faster}, or predict before annotators begin: `walkcut prelabel --project ID`"
+        return Finding("latency", "warning", message, remedy)
+    return Finding("latency", "ok", f"{message}; `walkcut prelabel --project ID` has no limit")
 
 
-def _ask(running: ServerProbe, image: str) -> None:
-    """Have an image predicted over HTTP, in no project. Raises `RequestError` where it is not."""
+def _predict_remotely(server: ServerProbe, image: str) -> None:
+    """Predict an image over HTTP, outside of any project. Raises `RequestError` without a prediction."""
     tasks = [{"id": 0, "data": {"image": image}}]
     document = {"tasks": tasks, "project": None, "label_config": _CONFIG, "params": {"context": None}}
-    if not running.post("/predict", document, timeout=_PREDICT)["results"][0]:
-        raise RequestError(f"{running.url} predicts nothing for an image made for the purpose: see walkcut's log")
+    if not server.post("/predict", document, timeout=_PREDICT_TIMEOUT_S)["results"][0]:
+        raise RequestError(f"{server.url} returns no prediction for a test image: see walkcut's log")
 
 
-def _new_image() -> str:
-    """An image of a few coloured fields with noise, as a data: URL; another each time, so that no cache knows it."""
-    chance = np.random.default_rng(secrets.randbits(64))
-    fields = chance.integers(0, 256, (6, 8, 3)).repeat(_SIZE[0] // 6, 0).repeat(_SIZE[1] // 8, 1)
-    noisy = np.clip(fields + chance.normal(0, 4, fields.shape), 0, 255).astype(np.uint8)
+def _time_local_prediction(settings: Settings) -> float:
+    """Return the seconds of a prediction in this process, with a temporary state folder."""
+    with TemporaryDirectory() as folder:
+        predictor = make_predictor(replace(settings, state_dir=Path(folder)))
+        with closing(predictor.tree_service):
+            project, task = predictor.project_from_config(_CONFIG, {}), Task(0, {"image": _random_image()})
+            return _seconds(lambda: predictor.predict(task, project))
+
+
+def _random_image() -> str:
+    """Return a noisy image of coloured rectangles as a data: URL; random, so that it is in no cache."""
+    rng = np.random.default_rng(secrets.randbits(64))
+    height, width = _IMAGE_SIZE
+    rectangles = rng.integers(0, 256, (6, 8, 3)).repeat(height // 6, 0).repeat(width // 8, 1)
+    pixels = np.clip(rectangles + rng.normal(0, 4, rectangles.shape), 0, 255).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(noisy).save(file, "PNG", compress_level=1)
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def _seconds(action: Callable[[], object]) -> float:
     begin = time.monotonic()
-    act()
+    action()
     return time.monotonic() - begin

@@ -38,7 +38,7 @@ def make_segmenter(settings: Settings, *, random_weights: bool = False) -> "Segm
         settings.method,
         device=settings.device,
         dtype=settings.dtype,
-        weights_dir=settings.weights,
+        weights_dir=settings.weights_dir,
         random_weights=random_weights,
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from walkcut.images import DecodeLimits, decode
 from walkcut.storage import Crop
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 if TYPE_CHECKING:
     from walkcut.segmentation.segmenter import Segmenter

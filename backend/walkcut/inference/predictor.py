@@ -19,8 +19,9 @@ from walkcut.inference.tree_service import TreeService
 from walkcut.labelstudio import BrushControl, Prediction, Region, Task, parse_brush_controls, prediction
 from walkcut.learning.examples import suggest_labels
 from walkcut.storage import Crop, image_digest
+from walkcut.telemetry.failures import record_failure
 from walkcut.telemetry.logs import log_context
-from walkcut.telemetry.stages import record_failure, span
+from walkcut.telemetry.spans import span
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def regions_at_granularity(
     segments get generic labels that differ between neighbours where there are enough of them; their score is their
     distinctness.
     """
-    groups, options = tree.groups(granularity), project.options
+    groups, options = tree.segment_of(granularity), project.options
     labels = groups.astype(np.uint16)[tree.leaves]
     areas = np.bincount(groups, tree.areas)
     colours, scores = colour_graph(labels, len(control.generic_labels)), tree.distinctness(granularity)

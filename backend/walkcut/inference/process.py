@@ -10,9 +10,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -22,7 +22,7 @@ from walkcut.errors import SettingsError, WalkcutError
 from walkcut.images import DecodeLimits
 from walkcut.inference.malloc import malloc_trim
 from walkcut.inference.model import ImageRequest, InProcessModel
-from walkcut.telemetry.stages import record_spans
+from walkcut.telemetry.spans import record_spans, timer
 
 if TYPE_CHECKING:
     from walkcut.segmentation.segmenter import Segmenter
@@ -156,19 +156,6 @@ class _PipeLogHandler(QueueHandler):
             self.queue.send(record)  # type: ignore[attr-defined]
 
 
-@dataclass
-class _StageTimer:
-    """Seconds of each stage, in the order in which they end."""
-
-    seconds: list[tuple[str, float]] = field(default_factory=list)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.seconds.append((name, time.perf_counter() - begin))
-
-
 @dataclass(frozen=True)
 class _Worker:
     """The inside of the process."""
@@ -208,10 +195,10 @@ class _Worker:
     def _answer(self, segmenter: "Segmenter", request: ImageRequest) -> SegmentResult | WalkcutError | InternalFailure:
         """Return an image's tree or its error; end the process when the device is broken."""
         faulthandler.dump_traceback_later(self.timeout + _GRACE_S, exit=True)
-        timer = _StageTimer()
+        seconds: list[tuple[str, float]] = []
         try:
-            with record_spans(timer):
-                return SegmentResult(InProcessModel(segmenter, self.limits).segment(request), timer.seconds)
+            with record_spans(timer(lambda *stage: seconds.append(stage))):
+                return SegmentResult(InProcessModel(segmenter, self.limits).segment(request), seconds)
         except WalkcutError as error:
             return error
         except Exception as error:

@@ -10,7 +10,7 @@ from walkcut.inference.model import ImageRequest, TreeModel
 from walkcut.inference.queue import Priority, PriorityLock, out_of_time
 from walkcut.storage import Crop, TreeCache, image_digest, tree_key
 from walkcut.telemetry.metrics import Metrics
-from walkcut.telemetry.stages import span
+from walkcut.telemetry.spans import span
 
 
 class TreeService:

@@ -101,7 +101,7 @@ class SupervisedModel:
         if isinstance(result, InternalFailure):
             raise ModelFailureError(result.message)
         for name, seconds in result.seconds:
-            self._metrics.stages.labels(name).observe(seconds)
+            self._metrics.record_stage(name, seconds)
         return result.file
 
     def _record_exit(self, error: ProcessEndedError) -> None:

@@ -1,4 +1,4 @@
-"""What submitted annotations teach about a project, and what a project has learned from them."""
+"""The feedback in submitted annotations, and the profile that a project learns from it."""
 
 import hashlib
 from base64 import b64decode, b64encode
@@ -12,74 +12,94 @@ from jaxtyping import Bool, Float64, Int64
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level
+from walkcut.labelstudio import parse_timestamp
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_scores, leaf_overlaps
 from walkcut.learning.prototypes import Prototypes, build_prototypes
+from walkcut.storage import FeedbackRow
 
-_FEWEST_TASKS = 2  # that a granularity is learned from, so that one odd image does not decide
-# Few images tell little: chosen with its neighbours' fit, a granularity covers other images of BSDS500 better.
-_NEIGHBOURS = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
-_LARGE = 0.05  # of the image: smaller regions have one look
-_MOST_LOOKS = 4
-_LEAST_LOOK = 0.1  # of the region
-Region = tuple[str, Bool[np.ndarray, "y x"]]
-AnnotationRef = tuple[int, int]  # a task and an annotation
+_MIN_TASKS = 2  # that a granularity is learned from, so that one odd image does not decide
+# A few images are weak evidence: smoothed over its neighbours, the best granularity covers further images of BSDS500
+# better.
+_SMOOTHING = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
+_LARGE_REGION = 0.05  # fraction of the image: smaller regions have one descriptor
+_MAX_PARTS = 4
+_MIN_PART = 0.1  # fraction of the region
+_HALF = np.dtype("<f2")  # descriptors are no more exact than this
 
-_HALF = np.dtype("<f2")  # of descriptors: as fine as they are known
+LabelledMask = tuple[str, Bool[np.ndarray, "y x"]]
+AnnotationRef = tuple[int, int]  # task id and annotation id
 
 
 @dataclass(frozen=True)
 class LabelExample:
-    """How a region of this label looked: its descriptor, in half precision, and the share of the image it covers."""
+    """A region, or part of one: its label, descriptor (half precision) and fraction of the image's area."""
 
     label: str
     descriptor: tuple[float, ...]
-    share: float
+    area_fraction: float
 
     def to_json(self) -> dict[str, Any]:
-        """As text and numbers."""
+        """Return a JSON document."""
         return vars(self) | {"descriptor": b64encode(np.array(self.descriptor, _HALF).tobytes()).decode()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "LabelExample":
-        """What `to_json` gave."""
+        """Return the example of a document from `to_json`."""
         descriptor = np.frombuffer(b64decode(document["descriptor"]), _HALF)
-        return cls(document["label"], tuple(map(float, descriptor)), document["share"])
+        return cls(**{**document, "descriptor": tuple(map(float, descriptor))})
 
 
 @dataclass(frozen=True)
 class AnnotationFeedback:
-    """What one submitted annotation teaches.
+    """The feedback of one submitted annotation.
 
-    `covering_scores` says for granularities, in their printed form, how well segments of it cover the annotated regions;
-    `segmenter` is the version that made them, beside which descriptors of other versions mean nothing; `source_model_version` the
-    model version of the prediction that the annotation was started from, empty where it was started from none.
+    Attributes:
+        updated_at: when the annotation was changed last, in ISO 8601
+        segmenter_version: the version that the tree is from; descriptors of different versions cannot be compared
+        covering_scores: how well segments cover the annotated regions, by granularity as text
+        source_model_version: the model version of the prediction that the annotation was started from, else empty
     """
 
-    project: str
-    annotation: int
-    task: int
+    project_id: str
+    annotation_id: int
+    task_id: int
     updated_at: str
-    segmenter: str
+    segmenter_version: str
     covering_scores: Mapping[str, float]
     examples: tuple[LabelExample, ...]
     source_model_version: str = ""
 
+    @property
+    def reference(self) -> AnnotationRef:
+        """The annotation that this is the feedback of."""
+        return self.task_id, self.annotation_id
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels that there are examples of."""
+        return frozenset(example.label for example in self.examples)
+
     def to_json(self) -> dict[str, Any]:
-        """As text, numbers and lists."""
+        """Return a JSON document."""
         return vars(self) | {
-            "coverings": {**self.covering_scores},
-            "examples": [each.to_json() for each in self.examples],
+            "covering_scores": dict(self.covering_scores),
+            "examples": [example.to_json() for example in self.examples],
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "AnnotationFeedback":
-        """What `to_json` gave."""
+        """Return the feedback of a document from `to_json`."""
         return cls(**{**document, "examples": tuple(map(LabelExample.from_json, document["examples"]))})
+
+    def to_row(self) -> FeedbackRow:
+        """Return the row to save. Raises `RequestError` if `updated_at` is no time."""
+        updated = parse_timestamp(self.updated_at)
+        return FeedbackRow(self.project_id, self.annotation_id, self.task_id, updated, self.labels, self.to_json())
 
 
 @dataclass(frozen=True)
 class ProjectProfile:
-    """What a project's lessons come to, and which annotations taught each value.
+    """The granularity and labels learned from a project's feedback, each with the annotations that it is from.
 
     Label `i` of the prototypes is `labels[i]`.
     """
@@ -92,7 +112,7 @@ class ProjectProfile:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that change when predictions may; empty where nothing was learned."""
+        """Eight hexadecimal digits that change when predictions may; empty if nothing was learned."""
         if self.granularity is None and self.prototypes is None:
             return ""
         digest = hashlib.sha256(repr((str(self.granularity), self.labels)).encode())
@@ -104,117 +124,124 @@ class ProjectProfile:
 
 def extract_feedback(
     tree: CutTree,
-    regions: Sequence[Region],
+    regions: Sequence[LabelledMask],
     *,
-    project: str,
-    annotation: int,
-    task: int,
+    project_id: str,
+    annotation_id: int,
+    task_id: int,
     updated_at: str,
-    segmenter: str,
+    segmenter_version: str,
     generic_labels: Collection[str] = (),
     source_model_version: str = "",
 ) -> AnnotationFeedback:
-    """What an annotation teaches: its regions, each a label and a mask of the image's size, beside the cut tree.
+    """Return the feedback of an annotation from its regions, masks of the image's size, and the image's cut tree.
 
-    Regions of `generic_labels` labels, which say nothing of what they show, count for the coverings alone; regions without a
-    pixel do not count. Raises `SegmentationError` for masks of another size and for trees without descriptors.
+    Regions with `generic_labels`, which name no kind of object, give covering scores but no examples. Empty regions are
+    ignored. Raises `SegmentationError` for masks of another size and for trees without descriptors.
     """
     drawn = [(label, mask) for label, mask in regions if mask.any()]
     masks = [mask for _, mask in drawn]
-    fits = covering_scores(tree, masks).tolist() if masks else []
+    scores = covering_scores(tree, masks).tolist() if masks else []
     examples = [
-        LabelExample(label, tuple(map(float, look.astype(_HALF))), share)
+        LabelExample(label, tuple(map(float, descriptor.astype(_HALF))), area_fraction)
         for (label, _), overlap in zip(drawn, leaf_overlaps(tree, masks), strict=True)
         if label not in generic_labels
-        for look, share in _region_descriptors(tree, overlap)
+        for descriptor, area_fraction in _region_descriptors(tree, overlap)
     ]
-    printed = {str(granularity): fit for granularity, fit in zip(CANDIDATE_GRANULARITIES, fits, strict=False)}
     return AnnotationFeedback(
-        project, annotation, task, updated_at, segmenter, printed, tuple(examples), source_model_version
+        project_id,
+        annotation_id,
+        task_id,
+        updated_at,
+        segmenter_version,
+        {str(granularity): score for granularity, score in zip(CANDIDATE_GRANULARITIES, scores, strict=False)},
+        tuple(examples),
+        source_model_version,
     )
 
 
-def fit_profile(lessons: Iterable[AnnotationFeedback], segmenter: str, labels: Collection[str]) -> ProjectProfile:
-    """What lessons of this segmenter's version come to, for the labels that a project still has.
+def fit_profile(
+    feedback: Iterable[AnnotationFeedback], segmenter_version: str, labels: Collection[str]
+) -> ProjectProfile:
+    """Fit a project's profile to the feedback on this segmenter's trees, for the labels that the project still has.
 
-    The order of lessons and of labels does not matter.
+    The order of feedback and labels does not matter.
     """
-    valid = sorted((each for each in lessons if each.segmenter == segmenter), key=_source)
-    fitting = [lesson for lesson in valid if lesson.covering_scores.keys() >= set(map(str, CANDIDATE_GRANULARITIES))]
-    granularity = _best_granularity(fitting)
+    valid = sorted((item for item in feedback if item.segmenter_version == segmenter_version), key=_reference)
+    scored = [item for item in valid if item.covering_scores.keys() >= set(map(str, CANDIDATE_GRANULARITIES))]
+    granularity = _best_granularity(scored)
     sources: defaultdict[str, list[AnnotationRef]] = defaultdict(list)
-    for lesson in valid:
-        for label in sorted({example.label for example in lesson.examples} & set(labels)):
-            sources[label].append(_source(lesson))
-    known = tuple(sorted(sources))
+    for item in valid:
+        for label in item.labels & set(labels):
+            sources[label].append(item.reference)
+    learned = tuple(sorted(sources))
     return ProjectProfile(
         granularity,
-        known,
-        _prototypes(valid, known),
-        tuple(map(_source, fitting)) if granularity is not None else (),
-        {label: tuple(sources[label]) for label in known},
+        learned,
+        _prototypes(valid, learned),
+        tuple(map(_reference, scored)) if granularity is not None else (),
+        {label: tuple(sources[label]) for label in learned},
     )
 
 
 def suggest_labels(
-    tree: CutTree, groups: Int64[np.ndarray, " k"], learned: ProjectProfile, threshold: float
+    tree: CutTree, groups: Int64[np.ndarray, " k"], profile: ProjectProfile, threshold: float
 ) -> list[tuple[str | None, float]]:
-    """For each segment the likeliest label and its confidence in [0, 1]; no label below the `threshold`.
+    """Return for each segment its likeliest label and the confidence in [0, 1]; no label below the `threshold`.
 
-    `groups` says which segment each leaf of the tree belongs to.
+    `groups` holds the segment of each leaf of the tree.
     """
-    if learned.prototypes is None:
+    if profile.prototypes is None:
         return [(None, 0.0)] * (int(groups.max()) + 1)
-    confidences = learned.prototypes.confidences(tree.segment_descriptors(groups))
+    confidences = profile.prototypes.confidences(tree.segment_descriptors(groups))
     return [
-        (learned.labels[best] if sure >= threshold else None, float(sure))
-        for best, sure in zip(confidences.argmax(1), confidences.max(1), strict=True)
+        (profile.labels[best] if confidence >= threshold else None, float(confidence))
+        for best, confidence in zip(confidences.argmax(1), confidences.max(1), strict=True)
     ]
 
 
-def _source(lesson: AnnotationFeedback) -> AnnotationRef:
-    return lesson.task, lesson.annotation
+def _reference(feedback: AnnotationFeedback) -> AnnotationRef:
+    return feedback.reference
 
 
 def _region_descriptors(
     tree: CutTree, overlap: Int64[np.ndarray, " k"]
 ) -> Iterator[tuple[Float64[np.ndarray, " c"], float]]:
-    """How a region looks that shares so many pixels with each leaf: as a whole, and in parts where there are several.
+    """Yield descriptors of a region, given its number of pixels in each leaf, with their fractions of the image's area.
 
-    Parts are its pieces of the segments at medium granularity, the largest few. With each look goes its share of the
-    image.
+    First the whole region's, then those of its parts, if there are several: the largest overlaps with medium segments.
     """
-    groups = tree.groups(Level.MEDIUM)
-    pieces = np.bincount(groups, overlap)
-    whole = pieces.sum()
-    parts = [part for part in np.argsort(-pieces, kind="stable")[:_MOST_LOOKS] if pieces[part] >= _LEAST_LOOK * whole]
-    several = len(parts) > 1 and whole >= _LARGE * tree.leaves.size
-    areas = np.stack([overlap, *(np.where(groups == part, overlap, 0) for part in parts if several)])
+    groups = tree.segment_of(Level.MEDIUM)
+    pixels = np.bincount(groups, overlap)
+    whole = pixels.sum()
+    parts = [part for part in np.argsort(-pixels, kind="stable")[:_MAX_PARTS] if pixels[part] >= _MIN_PART * whole]
+    has_parts = len(parts) > 1 and whole >= _LARGE_REGION * tree.leaves.size
+    areas = np.stack([overlap, *(np.where(groups == part, overlap, 0) for part in parts if has_parts)])
     yield from zip(tree.part_descriptors(areas), (areas.sum(1) / tree.leaves.size).tolist(), strict=True)
 
 
-def _best_granularity(lessons: Sequence[AnnotationFeedback]) -> Granularity | None:
-    """The one with the best mean covering, smoothed, of equals the coarsest; none where too few tasks tell.
+def _best_granularity(feedback: Sequence[AnnotationFeedback]) -> Granularity | None:
+    """Return the granularity with the best smoothed mean covering, the coarsest of equals; `None` for too few tasks.
 
-    A task counts once, with the mean of its annotations. Beyond both ends nothing fits.
+    A task counts once, with the mean of its annotations. Beyond both ends the covering counts as 0.
     """
-    fits: defaultdict[int, list[list[float]]] = defaultdict(list)
-    for lesson in lessons:
-        fits[lesson.task].append([lesson.covering_scores[str(granularity)] for granularity in CANDIDATE_GRANULARITIES])
-    if len(fits) < _FEWEST_TASKS:
+    scores: defaultdict[int, list[list[float]]] = defaultdict(list)
+    for item in feedback:
+        scores[item.task_id].append([item.covering_scores[str(candidate)] for candidate in CANDIDATE_GRANULARITIES])
+    if len(scores) < _MIN_TASKS:
         return None
-    mean = np.mean([np.mean(annotations, axis=0) for annotations in fits.values()], axis=0)
-    smooth = np.convolve(mean, _NEIGHBOURS, "same")
-    return CANDIDATE_GRANULARITIES[int(smooth.round(9).argmax())]  # sums differ by rounding alone
+    mean = np.mean([np.mean(annotations, axis=0) for annotations in scores.values()], axis=0)
+    smooth = np.convolve(mean, _SMOOTHING, "same")
+    return CANDIDATE_GRANULARITIES[int(smooth.round(9).argmax())]  # equal sums may differ by rounding
 
 
-def _prototypes(lessons: Sequence[AnnotationFeedback], labels: Sequence[str]) -> Prototypes | None:
-    """What these labels look like in the examples of lessons; `None` where no example is."""
-    examples = [(lesson.task, example) for lesson in lessons for example in lesson.examples if example.label in labels]
+def _prototypes(feedback: Sequence[AnnotationFeedback], labels: Sequence[str]) -> Prototypes | None:
+    """Return the prototypes of these labels; `None` without examples."""
+    examples = [(item.task_id, example) for item in feedback for example in item.examples if example.label in labels]
     if not examples:
         return None
     return build_prototypes(
         np.array([example.descriptor for _, example in examples], np.float32),
         np.array([labels.index(example.label) for _, example in examples], np.int64),
-        [task for task, _ in examples],
+        [task_id for task_id, _ in examples],
     )

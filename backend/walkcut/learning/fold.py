@@ -1,4 +1,4 @@
-"""The segments of images folded by what annotators drew (DWC supplement A)."""
+"""Segments merged by the regions that annotators drew: the oracle merge (DWC supplement A) as a prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,35 +10,39 @@ from walkcut.hierarchy.granularity import Level
 from walkcut.labelstudio import BrushControl, Region, label_map
 from walkcut.learning.oracle_merge import majority_region
 
-_WHOLE = 0.98  # of the image: an annotation that covers so much leaves nothing to fold
+_ALL = 0.98  # fraction of the image: an annotation of more leaves nothing to merge
 
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """What was drawn on one image of a task."""
+    """The regions drawn on one image of a task."""
 
     control: BrushControl
     tree: CutTree
     regions: Sequence[Region]
 
 
-def merge_by_annotation(drawings: Sequence[AnnotatedImage], min_area: float) -> list[tuple[BrushControl, list[Region]]]:
-    """The fine segments of each image folded by what was drawn; nothing where the drawings leave nothing to fold."""
-    return [(drawing.control, regions) for drawing in drawings if (regions := _merge_image(drawing, min_area))]
+def merge_by_annotation(images: Sequence[AnnotatedImage], min_area: float) -> list[tuple[BrushControl, list[Region]]]:
+    """Return each image's fine segments, merged by the drawn regions; leave out images with all or nothing drawn.
+
+    Segments that no region overlaps stay as they are, if they cover at least the fraction `min_area` of the image.
+    """
+    return [(image.control, regions) for image in images if (regions := _merge_image(image, min_area))]
 
 
-def _merge_image(drawing: AnnotatedImage, min_area: float) -> list[Region]:
-    """A region for what each drawn one folds (DWC supplement A), and for each segment that none touches."""
-    numbers = label_map(drawing.regions, drawing.tree.size)
-    if not numbers.any() or np.count_nonzero(numbers) > _WHOLE * numbers.size:
+def _merge_image(image: AnnotatedImage, min_area: float) -> list[Region]:
+    numbers = label_map(image.regions, image.tree.size)
+    if not numbers.any() or np.count_nonzero(numbers) > _ALL * numbers.size:
         return []
-    segments = drawing.tree.labels(Level.FINE).astype(np.int64)
+    segments = image.tree.labels(Level.FINE).astype(np.int64)
     owners = majority_region(segments, numbers)[segments]
-    labels = {number: region.label for number, region in enumerate(drawing.regions, 1)}
-    merge_by_annotation = [
-        Region(owners == number, label, 1.0) for number, label in labels.items() if (owners == number).any()
+    merged = [Region(owners == number, region.label, 1.0) for number, region in enumerate(image.regions, 1)]
+    generic_labels = image.control.generic_labels
+    unclaimed = [
+        Region(segments == segment, generic_labels[index % len(generic_labels)], 0.0)
+        for index, segment in enumerate(np.unique(segments[owners == 0]))
     ]
-    generic_labels = drawing.control.generic_labels
-    bare = [segments == segment for segment in np.unique(segments[owners == 0])]
-    left = [Region(mask, generic_labels[place % len(generic_labels)], 0.0) for place, mask in enumerate(bare)]
-    return [*merge_by_annotation, *(region for region in left if region.mask.mean() >= min_area)]
+    return [
+        *(region for region in merged if region.mask.any()),
+        *(region for region in unclaimed if region.mask.mean() >= min_area),
+    ]

@@ -1,4 +1,4 @@
-"""What labels look like: a vote of the examples that annotators gave."""
+"""Prototypes of labels: the descriptors of annotated regions, which vote on the labels of new segments."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 # The constants are a compromise on grass, rock and sky in photographs, which lie 0.3 to 0.9 apart within a label.
-_VOTES = 3  # images that count for a label: more make it surer, but not endlessly
-_UNKNOWN = 0.4  # of a vote: one example alone, however alike, gives a confidence of 0.71
-_OF_DISTANCE = 0.4  # the bandwidth as a part of the distance between labels
-_NARROWEST, _WIDEST = 0.02, 0.4
-_MOST_COMPARED = 500
+_MAX_VOTES = 3  # images that count for a label: more raise the confidence, but not without end
+_UNKNOWN_VOTES = 0.4  # one example alone, even an identical one, gives a confidence of 0.71
+_BANDWIDTH = 0.4  # as a fraction of the distance between labels
+_MIN_BANDWIDTH, _MAX_BANDWIDTH = 0.02, 0.4
+_MAX_COMPARED = 500
 
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Examples of labels `0, 1, …`: unit vectors, each with its label and the number of the image that it is from.
+    """Examples of labels `0, 1, …`: unit vectors, each with its label and the index of its image.
 
-    They are in the order of labels, then images. `bandwidth` is where an example's vote has dropped to 0.61.
+    They are sorted by label, then image. At a distance of `bandwidth` an example's vote has dropped to 0.61.
     """
 
     descriptors: Float32[np.ndarray, "m c"]
@@ -27,40 +27,40 @@ class Prototypes:
     bandwidth: float
 
     def confidences(self, descriptors: Float32[np.ndarray, "s c"]) -> Float64[np.ndarray, "s l"]:
-        """How surely each segment is of each label; what is missing to 1 is that it looks like nothing learned.
+        """Return the confidence in each label for each segment, in [0, 1]; the rest to 1 is that it is unknown.
 
-        Nearest neighbours with weights by distance (Dudani 1976), Gaussian ones: each image has one vote for a
-        label, by its nearest example, and three count. With a label's votes `v`, those of the strongest label `v*` and
-        the `u` of the unknown, a confidence is `v² / Σ v² · v* / (v* + u)`: which label, times whether any.
+        Nearest neighbours with weights by distance (Dudani 1976), here Gaussian: each image has one vote for a label,
+        by its nearest example, and three count. With a label's votes `v`, those of the strongest label `v*` and the
+        `u` of the unknown, a confidence is `v² / Σ v² · v* / (v* + u)`: which label, times whether any.
         """
         votes = np.exp(-((distances(descriptors, self.descriptors) / self.bandwidth) ** 2) / 2)
         firsts = np.flatnonzero(np.diff(self.labels, prepend=-1) | np.diff(self.images, prepend=-1))
         per_image = np.maximum.reduceat(votes, firsts, axis=1)
-        columns = [per_image[:, self.labels[firsts] == label] for label in range(int(self.labels.max()) + 1)]
-        v = np.stack([np.sort(each, axis=1)[:, -_VOTES:].sum(1) for each in columns], axis=1)
-        shares = v**2 / np.maximum((v**2).sum(1, keepdims=True), np.finfo(np.float64).tiny)
-        upsampled_argmax = v.max(1, keepdims=True)
-        return shares * upsampled_argmax / (upsampled_argmax + _UNKNOWN)
+        per_label = [per_image[:, self.labels[firsts] == label] for label in range(int(self.labels.max()) + 1)]
+        v = np.stack([np.sort(image_votes, axis=1)[:, -_MAX_VOTES:].sum(1) for image_votes in per_label], axis=1)
+        fractions = v**2 / np.maximum((v**2).sum(1, keepdims=True), np.finfo(np.float64).tiny)
+        strongest = v.max(1, keepdims=True)
+        return fractions * strongest / (strongest + _UNKNOWN_VOTES)
 
 
 def build_prototypes(
     descriptors: Float32[np.ndarray, "m c"], labels: Int64[np.ndarray, " m"], images: Sequence[Hashable]
 ) -> Prototypes:
-    """Prototypes of one example or more, each with its label, from 0 without gaps, and the image that it is from.
+    """Build prototypes from at least one example, with the label (from 0, without gaps) and the image of each.
 
-    The bandwidth follows the median distance between examples of different labels, so that labels which differ in
-    little are told apart by that little, and nothing farther off passes for known.
+    The bandwidth follows the median distance between examples of different labels, so that similar labels are told
+    apart, and segments that are farther away count as unknown.
     """
-    number = {image: place for place, image in enumerate(dict.fromkeys(images))}
-    numbers = np.array([number[image] for image in images], np.int64)
-    order = np.lexsort((numbers, labels))
-    descriptors, labels, numbers = descriptors[order], labels[order], numbers[order]
-    sample = slice(None, None, -(-len(labels) // _MOST_COMPARED))
-    apart = distances(descriptors[sample], descriptors[sample])[labels[sample, None] != labels[None, sample]]
-    typical = float(np.median(apart)) if apart.size else np.inf
-    return Prototypes(descriptors, labels, numbers, min(max(_OF_DISTANCE * typical, _NARROWEST), _WIDEST))
+    index_of = {image: index for index, image in enumerate(dict.fromkeys(images))}
+    indices = np.array([index_of[image] for image in images], np.int64)
+    order = np.lexsort((indices, labels))
+    descriptors, labels, indices = descriptors[order], labels[order], indices[order]
+    sample = slice(None, None, -(-len(labels) // _MAX_COMPARED))
+    between = distances(descriptors[sample], descriptors[sample])[labels[sample, None] != labels[None, sample]]
+    typical = float(np.median(between)) if between.size else np.inf
+    return Prototypes(descriptors, labels, indices, min(max(_BANDWIDTH * typical, _MIN_BANDWIDTH), _MAX_BANDWIDTH))
 
 
 def distances(a: Float[np.ndarray, "m c"], b: Float[np.ndarray, "n c"]) -> Float64[np.ndarray, "m n"]:
-    """Euclidean distances of unit vectors."""
+    """Return the Euclidean distances of unit vectors."""
     return np.sqrt(np.maximum(2 - 2 * (a.astype(np.float64) @ b.T.astype(np.float64)), 0))

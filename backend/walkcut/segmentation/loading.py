@@ -2,21 +2,9 @@
 
 from pathlib import Path
 
-import torch
-
 from walkcut.backbones import CLASSICAL, Weights
-from walkcut.errors import SettingsError
+from walkcut.backbones.devices import make_device, make_dtype
 from walkcut.segmentation.segmenter import Segmenter, load_segmenter
-
-
-def make_device(name: str) -> torch.device:
-    """Return the device of this name. Raises `SettingsError` for one that cannot be used here."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"WALKCUT_DEVICE={name!r} cannot be used here: {error}") from error
-    return device
 
 
 def load_configured_segmenter(
@@ -26,7 +14,7 @@ def load_configured_segmenter(
 
     The classical model has no weights: their folder and precision are ignored for it.
     """
-    weights = Weights(weights_dir, getattr(torch, dtype), random_weights)
+    weights = Weights(weights_dir, make_dtype(dtype), random_weights)
     if model == CLASSICAL and not random_weights:
         weights = Weights()
     return load_segmenter(model, method, device=make_device(device), weights=weights)

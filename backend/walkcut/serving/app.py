@@ -1,8 +1,9 @@
-"""The ML backend that Label Studio talks to: HTTP only."""
+"""The ML backend's HTTP interface to Label Studio."""
 
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,17 +18,18 @@ from walkcut.inference.project import Project
 from walkcut.interactive.segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import Task, read_extra_params, read_object, read_tasks
+from walkcut.labelstudio.project_ids import parse_project_id
 from walkcut.serving.feedback import FeedbackWorker
 from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
 from walkcut.settings import Settings
-from walkcut.storage import Event, ProjectStore, project_id
+from walkcut.storage import Event, ProjectStore
 from walkcut.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_MOST_LOGGED = 20  # tasks of a request
+_MAX_LOGGED = 20  # tasks of a request
 _SPARE_THREADS = 4  # for /health and /setup while all others predict
-_BATCH_THREADS = 4  # for tasks that nobody waits for: they wait for one model anyway
+_BATCH_THREADS = 4  # for batches of tasks, which wait for the one model anyway
 
 
 def create_app(
@@ -37,7 +39,7 @@ def create_app(
     settings: Settings,
     metrics: Metrics | None = None,
 ) -> Flask:
-    """The backend's WSGI application."""
+    """Make the backend's WSGI application."""
     app = Flask("walkcut", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1_000_000
     metrics = metrics or Metrics()
@@ -53,8 +55,6 @@ def create_app(
 
 
 def _add_status_routes(app: Flask, metrics: Metrics) -> None:
-    """What can be asked without a project."""
-
     @app.get("/")
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -66,30 +66,28 @@ def _add_status_routes(app: Flask, metrics: Metrics) -> None:
 
 
 def _add_readiness_route(app: Flask, predictor: Predictor, store: ProjectStore, settings: Settings) -> None:
-    """Whether new images can be answered: a process that cannot may still be alive, as /health tells.
+    """Add /ready: whether new images can be answered, as /health does not say.
 
-    Everybody may ask; the reasons are told to those who show credentials, where they are set, and to the log.
+    It is open to everybody; the reasons go to the log, and to callers with credentials if these are required.
     """
 
     @app.get("/ready")
     def ready() -> tuple[dict[str, Any], int]:
-        troubles = {
+        checks = {
             "model": predictor.tree_service.unavailable_reason,
-            "database": _database_trouble(store),
-            "state folder": _folder_trouble(settings.state_dir),
+            "database": _database_problem(store),
+            "state folder": _folder_problem(settings.state_dir),
         }
-        reasons = [
-            f"{part}: {unavailable_reason}" for part, unavailable_reason in troubles.items() if unavailable_reason
-        ]
+        reasons = [f"{part}: {problem}" for part, problem in checks.items() if problem]
         if not reasons:
             return {"status": "READY"}, 200
         log.warning("not ready: %s", "; ".join(reasons))
-        told = settings.credentials.accepts(request.headers.get("Authorization", ""))
-        return {"status": "NOT READY"} | ({"reasons": reasons} if told else {}), 503
+        is_authorised = settings.credentials.accepts(request.headers.get("Authorization", ""))
+        return {"status": "NOT READY"} | ({"reasons": reasons} if is_authorised else {}), 503
 
 
-def _database_trouble(store: ProjectStore) -> str:
-    """Why the database cannot be asked; empty where it can."""
+def _database_problem(store: ProjectStore) -> str:
+    """Return why the database is unavailable; empty if it is available."""
     try:
         store.learning("")
     except StoreError as error:
@@ -98,8 +96,8 @@ def _database_trouble(store: ProjectStore) -> str:
     return ""
 
 
-def _folder_trouble(folder: Path) -> str:
-    """Why nothing can be written into a folder; empty where it can."""
+def _folder_problem(folder: Path) -> str:
+    """Return why files cannot be written into a folder; empty if they can."""
     try:
         with TemporaryFile(dir=folder) as file:
             file.write(b"walkcut")
@@ -111,35 +109,34 @@ def _folder_trouble(folder: Path) -> str:
 def _add_project_routes(
     app: Flask, predictor: Predictor, feedback_worker: FeedbackWorker, store: ProjectStore, metrics: Metrics
 ) -> None:
-    """What Label Studio tells of a project."""
-    offered: dict[str, list[str]] = {}
+    """Add the routes by which Label Studio sets up projects and reports their events."""
+    versions: dict[str, list[str]] = {}  # by project
 
     @app.post("/setup")
     def set_up() -> dict[str, str]:
         body = _json_object()
         extra_params = read_extra_params(body.get("extra_params"))
-        label_config, number = _label_config(body, "schema"), _project(body)
-        project = feedback_worker.project(number, label_config, extra_params)
-        store.save_setup(number, label_config, extra_params)
+        label_config, project_id = _label_config(body, "schema"), _project_id(body)
+        project = feedback_worker.project(project_id, label_config, extra_params)
+        store.save_setup(project_id, label_config, extra_params)
         predictor.register_label_studio(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
-        versions = [predictor.version(project, granularity) for granularity in project.options.granularities]
-        offered[number] = versions
-        return {"model_version": versions[-1]}
+        versions[project_id] = [predictor.version(project, level) for level in project.options.granularities]
+        return {"model_version": versions[project_id][-1]}
 
     @app.get("/versions")
     def list_versions() -> dict[str, list[str]]:
-        return {"versions": sorted({version for versions in offered.copy().values() for version in versions})}
+        return {"versions": sorted(set(chain.from_iterable(versions.copy().values())))}
 
     @app.post("/webhook")
     def webhook() -> dict[str, str]:
         body = _json_object()
         action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
         try:
-            store.enqueue(Event(action, _project(body), body))
+            store.enqueue(Event(action, _project_id(body), body))
         except StoreError:
             metrics.events.labels("lost").inc()
             feedback_worker.request_sync()
-            log.error("%s is lost, unless a comparison with Label Studio finds it", action)  # noqa: TRY400
+            log.error("%s is lost, unless a sync with Label Studio finds it", action)  # noqa: TRY400
             raise
         metrics.events.labels("stored").inc()
         return {"status": "stored"}
@@ -153,63 +150,66 @@ def _add_predict_route(
     settings: Settings,
     metrics: Metrics,
 ) -> None:
-    """Predictions. Some threads are kept free, since Label Studio takes a slow /health for a dead backend.
+    """Add /predict, which leaves some threads free: Label Studio takes a slow /health for a dead backend.
 
     Annotators do not wait behind batches of tasks.
     """
     interactive = InteractiveSegmenter(predictor, SessionStore())
-    batches = threading.BoundedSemaphore(_BATCH_THREADS)
-    annotators = threading.BoundedSemaphore(settings.threads - _BATCH_THREADS - _SPARE_THREADS)
+    threads = {
+        "batch": threading.BoundedSemaphore(_BATCH_THREADS),
+        "annotator": threading.BoundedSemaphore(settings.threads - _BATCH_THREADS - _SPARE_THREADS),
+    }
 
     @app.post("/predict")
     def predict() -> dict[str, list[Any]]:
         body = _json_object()
         tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
-        bind_log_context(tasks=",".join(str(task.id) for task in tasks[:_MOST_LOGGED]))
-        who = "annotator" if context is not None or len(tasks) == 1 else "batch"  # of one task: somebody opens it
-        free = batches if who == "batch" else annotators
-        if not free.acquire(blocking=False):
-            log.warning("busy: %d tasks handed back, Label Studio asks for them again", len(tasks))
+        bind_log_context(tasks=",".join(str(task.id) for task in tasks[:_MAX_LOGGED]))
+        caller = "annotator" if context is not None or len(tasks) == 1 else "batch"  # one task: somebody opens it
+        if not threads[caller].acquire(blocking=False):
+            log.warning("busy: %d tasks are handed back, Label Studio asks for them again", len(tasks))
             metrics.tasks.labels("busy").inc(len(tasks))
             return {"results": [[] if context is None else {"result": []} for _ in tasks]}
         try:
-            with metrics.predicting.track_inprogress(), metrics.predicted.labels(who).time():
-                number = _project(body)
-                project = feedback_worker.project(number, label_config, store.extra_params(number))
-                if context is not None:
-                    return {"results": [each.as_json() for each in answer_all(interactive, tasks, project, context)]}
-                return {"results": predicted(tasks, project)}
+            with metrics.predicting.track_inprogress(), metrics.predicted.labels(caller).time():
+                project_id = _project_id(body)
+                project = feedback_worker.project(project_id, label_config, store.extra_params(project_id))
+                if context is None:
+                    return {"results": predict_tasks(tasks, project)}
+                answers = answer_all(interactive, tasks, project, context)
+                return {"results": [answer.as_json() for answer in answers]}
         finally:
-            free.release()
+            threads[caller].release()
 
-    def predicted(tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
-        found = predict_all(predictor, tasks, project, Deadline(settings.predict_timeout))
-        metrics.tasks.labels("predicted").inc(sum(map(bool, found)))
-        metrics.tasks.labels("failed").inc(sum(not predictions for predictions in found))
-        return [[each.as_json() for each in predictions] for predictions in found]
+    def predict_tasks(tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
+        results = predict_all(predictor, tasks, project, Deadline(settings.predict_timeout))
+        failed = sum(not predictions for predictions in results)
+        metrics.tasks.labels("predicted").inc(len(results) - failed)
+        metrics.tasks.labels("failed").inc(failed)
+        return [[prediction.as_json() for prediction in predictions] for predictions in results]
 
 
 def _context(body: dict[str, Any]) -> object:
-    """What an annotator did to ask; `None` where no annotator waits."""
+    """Return the context of an annotator's call; `None` if no annotator waits."""
     params = body.get("params")
     return params.get("context") if isinstance(params, dict) else None
 
 
 def _json_object() -> dict[str, Any]:
-    """The request's JSON object. Raises `RequestError` for anything else."""
+    """Return the request's JSON object. Raises `RequestError` for anything else."""
     return read_object(request.get_data(cache=False))
 
 
 def _label_config(body: dict[str, Any], key: str) -> str:
-    """The labelling config of a request."""
+    """Return the labelling config of a request. Raises `RequestError` if it is missing."""
     config = body.get(key)
     if not isinstance(config, str):
         raise RequestError(f'the request needs "{key}", the project\'s labelling config')
     return config
 
 
-def _project(body: Mapping[str, Any]) -> str:
-    """The number of a request's project, of which the log's lines tell from now on."""
-    number = project_id(body.get("project"))
-    bind_log_context(project=number)
-    return number
+def _project_id(body: Mapping[str, Any]) -> str:
+    """Return the id of a request's project, and add it to the log's context."""
+    project_id = parse_project_id(body.get("project"))
+    bind_log_context(project=project_id)
+    return project_id

@@ -1,4 +1,4 @@
-"""The backend: everything that answers Label Studio and learns from it."""
+"""The backend, put together: everything that answers Label Studio and learns from it."""
 
 import threading
 from collections.abc import Iterator
@@ -13,10 +13,11 @@ from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.serving.feedback import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
+from walkcut.telemetry.failures import count_failures
 from walkcut.telemetry.metrics import Metrics
-from walkcut.telemetry.stages import count_failures, record_spans
+from walkcut.telemetry.spans import record_spans, timer
 
-_FEEDBACK_END_S = 10.0  # for the feedback worker to end: an unfinished event is processed again after the next start
+_FEEDBACK_END_S = 10.0  # for the worker to end; after the next start it processes an unfinished event again
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def background_learning(worker: FeedbackWorker, sync_interval: float, metrics: M
     stop = threading.Event()
 
     def run() -> None:
-        with record_spans(metrics.time_stage), count_failures(metrics.count_failure):
+        with record_spans(timer(metrics.record_stage)), count_failures(metrics.count_failure):
             worker.run(stop, sync_interval)
 
     thread = threading.Thread(target=run, name="feedback", daemon=True)

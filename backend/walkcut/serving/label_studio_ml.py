@@ -1,10 +1,10 @@
-"""walkcut as a model class of label-studio-ml 2.x, for those who deploy with `label-studio-ml start`.
+"""walkcut as a model class of label-studio-ml 2.x, for deployments with `label-studio-ml start`.
 
-That package is on no index: `pip install git+https://github.com/HumanSignal/label-studio-ml-backend`. A `model.py` is:
+That package is not on PyPI: `pip install git+https://github.com/HumanSignal/label-studio-ml-backend`. A `model.py` is:
 
     from walkcut.serving.label_studio_ml import WalkcutModel, backend
 
-    backend()  # load the model now: Label Studio waits 3 seconds for an answer to its set-up
+    backend()  # loads the model now: Label Studio waits 3 seconds for an answer to its set-up
 """
 
 import atexit
@@ -25,76 +25,78 @@ from walkcut.inference.project import Project
 from walkcut.interactive.segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import read_extra_params, read_task
+from walkcut.labelstudio.project_ids import parse_project_id
 from walkcut.serving.backend import Backend, background_learning, make_backend
 from walkcut.settings import Settings, read_settings
-from walkcut.storage import Event, project_id
+from walkcut.storage import Event
 from walkcut.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True)
 class Process:
-    """What all requests of a process share: label-studio-ml makes a new model object for each."""
+    """The parts that all requests of a process share: label-studio-ml makes a new model object for each request."""
 
     settings: Settings
     backend: Backend
     interactive: InteractiveSegmenter
 
 
-_one_at_a_time = threading.Lock()
+_lock = threading.Lock()
 
 
 def backend() -> Process:
-    """The backend of the settings, made once; it learns in a thread of its own until the process ends."""
-    with _one_at_a_time:
-        return _made()
+    """Return the backend of the settings, made once; it learns in a thread until the process ends."""
+    with _lock:
+        return _make_process()
 
 
 @lru_cache(maxsize=1)
-def _made() -> Process:
-    settings, until_the_end = read_settings(), ExitStack()
-    made = until_the_end.enter_context(make_backend(settings))
-    until_the_end.enter_context(background_learning(made.feedback_worker, settings.sync_interval, Metrics()))
-    atexit.register(until_the_end.close)
-    return Process(settings, made, InteractiveSegmenter(made.predictor, SessionStore()))
+def _make_process() -> Process:
+    settings, at_exit = read_settings(), ExitStack()
+    backend = at_exit.enter_context(make_backend(settings))
+    at_exit.enter_context(background_learning(backend.feedback_worker, settings.sync_interval, Metrics()))
+    atexit.register(at_exit.close)
+    return Process(settings, backend, InteractiveSegmenter(backend.predictor, SessionStore()))
 
 
 class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
-    """Predictions at all granularities, suggestions for annotators, and lessons, as `walkcut serve` gives them."""
+    """Predictions at all granularities, answers to annotators, and learning, as with `walkcut serve`."""
 
     def setup(self) -> None:
-        """Say which version predicts, as Label Studio asks at every set-up. Raises for an unusable labelling config."""
+        """Set the model version, as Label Studio asks at each set-up. Raises `WalkcutError` for an unusable config."""
         if self.label_config:
             project = self._project()
             version = backend().backend.predictor.version(project, project.options.granularity)
             self.set("model_version", version)
 
     def set_extra_params(self, extra_params: object) -> None:
-        """Keep a project's extra parameters, an object too, which the package itself refuses, and count with them."""
+        """Save a project's extra parameters, even an object, which the package refuses, and apply them."""
         super().set_extra_params(extra_params if isinstance(extra_params, str) else json.dumps(extra_params))
         self.setup()
 
     def predict(self, tasks: Sequence[Mapping[str, Any]], context: object = None, **_login: object) -> ModelResponse:
-        """A prediction per granularity for each task, the default last, or one with what an annotator asked for."""
+        """Return predictions at each granularity, the default last, or answers to an annotator's `context`."""
         process, project = backend(), self._project()
-        documents = [read_task(task) for task in tasks]
+        parsed = [read_task(task) for task in tasks]
         if context is not None:
-            suggested = answer_all(process.interactive, documents, project, context)
-            return ModelResponse(predictions=[each.as_json() for each in suggested])
-        deadline = Deadline(process.settings.predict_timeout)
-        predicted = predict_all(process.backend.predictor, documents, project, deadline)
-        return ModelResponse(predictions=[[each.as_json() for each in of_task] for of_task in predicted])
+            answers = answer_all(process.interactive, parsed, project, context)
+            return ModelResponse(predictions=[answer.as_json() for answer in answers])
+        results = predict_all(process.backend.predictor, parsed, project, Deadline(process.settings.predict_timeout))
+        return ModelResponse(
+            predictions=[[prediction.as_json() for prediction in predictions] for predictions in results]
+        )
 
     def fit(self, event: str, data: Mapping[str, Any], **_more: object) -> dict[str, str]:
-        """Keep an event, on disk when this returns; its lesson is learned right after, since Label Studio waits 1 s."""
+        """Store an event, on disk when this returns; it is learned from later, because Label Studio waits only 1 s."""
         body = {"action": event, **data}
-        backend().backend.store.enqueue(Event(event, project_id(data.get("project")), body))
+        backend().backend.store.enqueue(Event(event, parse_project_id(data.get("project")), body))
         return {"status": "stored"}
 
     def _project(self) -> Project:
-        """The project as its annotators taught it to be; its labelling config is kept for the command line."""
-        parts, number = backend().backend, project_id(self.project_id)
+        """Return the project with its profile, and save its set-up for the command line."""
+        parts, project_id = backend().backend, parse_project_id(self.project_id)
         extra_params = read_extra_params(self.get("extra_params"))
-        project = parts.feedback_worker.project(number, self.label_config, extra_params)
-        if number:
-            parts.store.save_setup(number, self.label_config, extra_params)
+        project = parts.feedback_worker.project(project_id, self.label_config, extra_params)
+        if project_id:
+            parts.store.save_setup(project_id, self.label_config, extra_params)
         return project

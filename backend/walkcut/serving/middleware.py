@@ -1,4 +1,4 @@
-"""What happens around every request: an id, the log, metrics, credentials, and errors as JSON."""
+"""Middleware of every request: an id, the log, metrics, authentication, and errors as JSON."""
 
 import logging
 import re
@@ -12,20 +12,21 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from walkcut.auth import is_browser_request
 from walkcut.errors import BusyError, WalkcutError
 from walkcut.settings import Settings
+from walkcut.telemetry.failures import count_failures, record_failure
 from walkcut.telemetry.logs import log_context
 from walkcut.telemetry.metrics import Metrics
-from walkcut.telemetry.stages import count_failures, record_failure, record_spans
+from walkcut.telemetry.spans import record_spans, timer
 
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
-_STACK, _ID, _BEGIN = "walkcut.stack", "walkcut.id", "walkcut.begin"  # in a request's environment
-_OPEN = {"health", "ready"}  # to everybody
+_STACK, _ID, _BEGIN = "walkcut.stack", "walkcut.id", "walkcut.begin"  # in a request's WSGI environment
+_OPEN = {"health", "ready"}  # without credentials
 _POLLED = {"health", "ready", "prometheus"}
 
 
 def instrument(app: Flask, metrics: Metrics) -> None:
-    """Count, time and log each request, under an id that the caller may have chosen."""
+    """Count, time and log each request, with the id that the caller chose or a random one."""
 
     @app.before_request
     def begin() -> None:
@@ -33,8 +34,9 @@ def instrument(app: Flask, metrics: Metrics) -> None:
         request_id = chosen if _REQUEST_ID.fullmatch(chosen) else secrets.token_hex(8)
         stack = ExitStack()
         stack.enter_context(log_context(request_id=request_id, endpoint=_endpoint()))
-        stack.enter_context(record_spans(metrics.time_stage))
+        stack.enter_context(record_spans(timer(metrics.record_stage)))
         stack.enter_context(count_failures(metrics.count_failure))
+        # Not a span: that needs one block, and a request begins and ends in two hooks.
         request.environ |= {_STACK: stack, _ID: request_id, _BEGIN: time.monotonic()}
 
     @app.after_request
@@ -48,39 +50,39 @@ def instrument(app: Flask, metrics: Metrics) -> None:
         return response
 
     @app.teardown_request
-    def forget(_error: BaseException | None) -> None:
+    def close_context(_error: BaseException | None) -> None:
         request.environ[_STACK].close()
 
 
 def _endpoint() -> str:
-    """What was asked for; one name for all that there is not."""
+    """Return the name of the request's endpoint; "unknown" for any path without one."""
     return request.endpoint or "unknown"
 
 
-def bind_log_context(**about: str) -> None:
-    """Have this request's lines in the log tell of these."""
+def bind_log_context(**fields: str) -> None:
+    """Add fields to all further lines that this request logs."""
     stack: ExitStack = request.environ[_STACK]
-    stack.enter_context(log_context(**about))
+    stack.enter_context(log_context(**fields))
 
 
 def require_auth(app: Flask, settings: Settings) -> None:
-    """Let in no page of a browser, and nobody without credentials, where they are set, but at /health and /ready."""
+    """Refuse pages in browsers and, if credentials are set, callers without them; /health and /ready are open."""
 
     @app.before_request
     def authorise() -> tuple[Response, int] | None:
         if request.endpoint in _OPEN:
             return None
         if is_browser_request(request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
-            return jsonify(error="pages in a browser may not ask walkcut"), 403
+            return jsonify(error="pages in a browser may not call walkcut"), 403
         if settings.credentials.accepts(request.headers.get("Authorization", "")):
             return None
-        response = jsonify(error="user name and password needed: set them on the backend in Label Studio")
+        response = jsonify(error="user name and password are required: set them for this backend in Label Studio")
         response.headers["WWW-Authenticate"] = 'Basic realm="walkcut"'
         return response, 401
 
 
 def register_error_handlers(app: Flask, settings: Settings) -> None:
-    """Errors as JSON with a remedy, never with a traceback; what is not the caller's fault is logged in full."""
+    """Answer errors as JSON with a remedy, without a traceback; walkcut's own bugs are logged with theirs."""
 
     @app.errorhandler(WalkcutError)
     def bad_request(error: WalkcutError) -> tuple[Response, int]:
@@ -89,10 +91,10 @@ def register_error_handlers(app: Flask, settings: Settings) -> None:
         return jsonify(error=str(error)), 400
 
     @app.errorhandler(BusyError)
-    def not_now(error: BusyError) -> tuple[Response, int]:
+    def busy(error: BusyError) -> tuple[Response, int]:
         record_failure(error)
         log.error("%s %s: %s", request.method, request.path, error)
-        return jsonify(error="walkcut cannot answer now: ask again; its log has the details"), 503
+        return jsonify(error="walkcut cannot answer now: try again; its log has the details"), 503
 
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(_error: RequestEntityTooLarge) -> tuple[Response, int]:
@@ -108,7 +110,7 @@ def register_error_handlers(app: Flask, settings: Settings) -> None:
         return jsonify(error=error.description), error.code or 500
 
     @app.errorhandler(Exception)
-    def defect(error: Exception) -> tuple[Response, int]:
+    def bug(error: Exception) -> tuple[Response, int]:
         record_failure(error)
         log.error("%s %s failed", request.method, request.path, exc_info=error)
-        return jsonify(error="a defect of walkcut: its log has the details"), 500
+        return jsonify(error="a bug in walkcut: its log has the details"), 500

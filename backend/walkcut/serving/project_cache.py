@@ -1,53 +1,55 @@
-"""What projects know by their lessons, worked out anew when these change."""
+"""Cached profiles of projects, fitted again when their feedback changes."""
 
 import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from walkcut.learning.examples import ProjectProfile, fit_profile
+from walkcut.learning.examples import AnnotationFeedback, ProjectProfile, fit_profile
 from walkcut.storage import ProjectStore
 
-_QUICK_S, _REST = 0.1, 10  # to work out what lessons come to; what takes longer rests so many times as long
+_FAST_S = 0.1  # a fit that takes longer is not repeated before _REST times as long have passed
+_REST = 10
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What lessons came to for these labels, and when that may be worked out again at the earliest."""
+class _CachedProfile:
+    """A profile, the labels and the store's revision that it is for, and when it may be fitted again."""
 
     labels: Collection[str]
     revision: object
-    learned: ProjectProfile
-    again: float
+    profile: ProjectProfile
+    next_fit: float
 
 
 class ProfileCache:
-    """What each project's lessons come to, as lessons of a segmenter's version. Safe to share between threads.
+    """The profile of each project, for one version of the segmenter; safe to share between threads.
 
-    Of thousands of lessons that takes a while: one thread works it out at a time, and not all the time; until it has,
-    others go on with what was known.
+    Fitting thousands of annotations takes a while: one thread at a time does it, and not all the time; until it is
+    done, the others use the previous profile.
     """
 
-    def __init__(self, store: ProjectStore, segmenter: str) -> None:
-        self._store, self._segmenter = store, segmenter
-        self._known: dict[str, _Known] = {}
-        self._learning_anew = threading.Lock()
+    def __init__(self, store: ProjectStore, segmenter_version: str) -> None:
+        self._store, self._segmenter_version = store, segmenter_version
+        self._profiles: dict[str, _CachedProfile] = {}
+        self._fitting = threading.Lock()
 
-    def of(self, project: str, labels: Collection[str]) -> ProjectProfile:
-        """What a project has learned, for the labels that it still has. Raises `StoreError`."""
-        revision, known = self._store.revision(project), self._known.get(project)
-        if known is not None and known.labels == labels:
-            rests = self._learning_anew.locked() or time.monotonic() < known.again
-            if known.revision == revision or rests:
-                return known.learned
-        with self._learning_anew:
-            known = self._known.get(project)
-            if known is None or (known.labels, known.revision) != (labels, revision):
-                known = self._known[project] = self._learn(project, labels, revision)
-        return known.learned
+    def get(self, project_id: str, labels: Collection[str]) -> ProjectProfile:
+        """Return a project's profile for the labels that it still has. Raises `StoreError`."""
+        revision, cached = self._store.revision(project_id), self._profiles.get(project_id)
+        if cached is not None and cached.labels == labels:
+            must_wait = self._fitting.locked() or time.monotonic() < cached.next_fit
+            if cached.revision == revision or must_wait:
+                return cached.profile
+        with self._fitting:
+            cached = self._profiles.get(project_id)
+            if cached is None or (cached.labels, cached.revision) != (labels, revision):
+                cached = self._profiles[project_id] = self._fit(project_id, labels, revision)
+        return cached.profile
 
-    def _learn(self, project: str, labels: Collection[str], revision: object) -> _Known:
+    def _fit(self, project_id: str, labels: Collection[str], revision: object) -> _CachedProfile:
         begin = time.monotonic()
-        learned = fit_profile(self._store.feedback(project), self._segmenter, labels)
-        took = time.monotonic() - begin
-        return _Known(labels, revision, learned, begin + (_REST * took if took > _QUICK_S else 0))
+        feedback = map(AnnotationFeedback.from_json, self._store.feedback(project_id))
+        profile = fit_profile(feedback, self._segmenter_version, labels)
+        seconds = time.monotonic() - begin
+        return _CachedProfile(labels, revision, profile, begin + (_REST * seconds if seconds > _FAST_S else 0))

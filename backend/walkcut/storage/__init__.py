@@ -1,17 +1,18 @@
-"""What outlives a request: what is known of projects, in a database, and the cut trees of images already seen."""
+"""Everything that outlives a request: the projects' database, cached cut trees, quarantined images."""
 
-from walkcut.storage.project_store import Event, ProjectStore, project_id
-from walkcut.storage.tree_cache import Crop, TreeCache, atomic_file, image_digest, read_tree, tree_key, write_tree
+from walkcut.storage.files import atomic_file
+from walkcut.storage.project_store import Event, FeedbackRow, ProcessedAnnotation, ProjectStore
+from walkcut.storage.tree_cache import Crop, TreeCache, image_digest, read_tree, tree_key, write_tree
 
 __all__ = [
-    "BlockPosition",
     "Crop",
     "Event",
+    "FeedbackRow",
+    "ProcessedAnnotation",
     "ProjectStore",
     "TreeCache",
     "atomic_file",
     "image_digest",
-    "project_id",
     "read_tree",
     "tree_key",
     "write_tree",

@@ -1,61 +1,62 @@
-"""What Label Studio told of projects, and what their annotations taught."""
+"""Events, setups and feedback of Label Studio projects, as rows."""
 
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Table, and_, bindparam, func, not_, or_, select
+from sqlalchemy import ColumnElement, Delete, Select, Table, and_, bindparam, func, not_, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from walkcut.labelstudio import parse_timestamp
-from walkcut.learning.examples import AnnotationFeedback
-from walkcut.storage.database import EVENTS, LESSON_LABELS, LESSONS, PROJECTS, open_database, transaction
+from walkcut.storage.database import open_database, transaction
+from walkcut.storage.tables import EVENTS, FEEDBACK, FEEDBACK_LABELS, PROJECTS
 
-_LATEST, _LATEST_OF_LABEL = 300, 100  # annotations that teach: more change little, and take time and memory
+# Annotations that a project learns from: more change little, and cost time and memory.
+_MAX_LATEST, _MAX_LATEST_PER_LABEL = 300, 100
 
 _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
-    "sqlite": sqlite.insert,  # which knows what to do on conflict
+    "sqlite": sqlite.insert,  # these have "on conflict"
     "postgresql": postgresql.insert,
 }
 
 
 @dataclass(frozen=True)
 class Event:
-    """A webhook call of Label Studio's: what happened in which project, and the document as it came."""
+    """A webhook call of Label Studio: its action, its project, and its document as received."""
 
     action: str
-    project: str
+    project_id: str
     body: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class ProcessedAnnotation:
-    """Which state of an annotation, of which task, has taught something."""
+class FeedbackRow:
+    """The feedback of one annotation: when that was changed last, the labels in it, and a document in JSON."""
 
-    annotation: int
-    task: int
+    project_id: str
+    annotation_id: int
+    task_id: int
+    updated: datetime
+    labels: frozenset[str]
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ProcessedAnnotation:
+    """An annotation that has feedback, its task, and the state (time of change) that the feedback is from."""
+
+    annotation_id: int
+    task_id: int
     updated: datetime
 
 
-def project_id(project: object) -> str:
-    """A project's number as text, its name everywhere in walkcut; empty where none is named.
-
-    Label Studio sends the number alone, or with the time of its creation (`"4.1795164114"`), or the project's document.
-    """
-    number = project.get("id") if isinstance(project, Mapping) else project
-    found = re.fullmatch(r"0*([0-9]{1,18})(\.[0-9]*)?", str(number))
-    return found[1] if found else ""
-
-
 class ProjectStore:
-    """Events, parameters and lessons of projects, in SQLite or PostgreSQL.
+    """Events, setups and feedback of projects in SQLite or PostgreSQL, safe to share between threads and processes.
 
-    Every write is one transaction, on disk when the call returns. Safe to share between threads and processes. Without
-    a `url` the database is a file in `folder`. Raises `SettingsError` for a database that cannot be used; every method
-    raises `StoreError` for one that cannot be used now, and does then nothing.
+    Every write is one transaction, on disk when the call returns. Without a `url` the database is a file in `folder`.
+    Raises `SettingsError` for an unusable database; every method raises `StoreError`, and changes nothing, while the
+    database is unavailable.
     """
 
     def __init__(self, folder: Path, url: str = "") -> None:
@@ -63,186 +64,187 @@ class ProjectStore:
         self._insert = _INSERT[self._engine.dialect.name]
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close all connections."""
         self._engine.dispose()
 
     def enqueue(self, event: Event) -> None:
-        """Keep an event until it is finished."""
+        """Save an event as pending."""
         row = {"received": datetime.now(timezone.utc), **vars(event)}
         with transaction(self._engine) as connection:
             connection.execute(EVENTS.insert(), row)
 
     def pending_ids(self) -> list[int]:
-        """The numbers of the events that are not finished, the oldest first."""
-        query = select(EVENTS.c.id).where(not_(EVENTS.c.finished)).order_by(EVENTS.c.id)
-        with transaction(self._engine) as connection:
-            return list(connection.execute(query).scalars())
+        """Return the ids of the pending events, oldest first."""
+        return self._column(select(EVENTS.c.id).where(not_(EVENTS.c.done)).order_by(EVENTS.c.id))
 
-    def event(self, number: int) -> Event:
-        """An event by its number."""
-        query = select(EVENTS.c.action, EVENTS.c.project, EVENTS.c.body).where(EVENTS.c.id == number)
+    def event(self, event_id: int) -> Event:
+        """Return an event by its id."""
+        query = select(EVENTS.c.action, EVENTS.c.project_id, EVENTS.c.body).where(EVENTS.c.id == event_id)
         with transaction(self._engine) as connection:
             return Event(*connection.execute(query).one())
 
-    def mark_done(self, number: int) -> None:
-        """Take an event for done: what it was stays, its body, often megabytes, does not."""
+    def mark_done(self, event_id: int) -> None:
+        """Mark an event as done, and delete its body, which often takes megabytes."""
         with transaction(self._engine) as connection:
-            connection.execute(EVENTS.update().where(EVENTS.c.id == number).values(finished=True, body={}))
+            connection.execute(EVENTS.update().where(EVENTS.c.id == event_id).values(done=True, body={}))
 
-    def events(self, project: str) -> list[Event]:
-        """A project's events in the order of arrival; finished ones have an empty body."""
-        query = select(EVENTS.c.action, EVENTS.c.project, EVENTS.c.body).where(EVENTS.c.project == project)
+    def events(self, project_id: str) -> list[Event]:
+        """Return a project's events in the order of arrival; the body of a done one is empty."""
+        query = select(EVENTS.c.action, EVENTS.c.project_id, EVENTS.c.body).where(EVENTS.c.project_id == project_id)
         with transaction(self._engine) as connection:
             return [Event(*row) for row in connection.execute(query.order_by(EVENTS.c.id))]
 
-    def save_setup(self, project: str, label_config: str, extra_params: dict[str, Any]) -> None:
-        """Keep what Label Studio sends at set-up, which is often and mostly the same: then nothing is written."""
-        told = {"label_config": label_config, "extra_params": extra_params}
-        if told != {"label_config": self.label_config(project), "extra_params": self.extra_params(project)}:
-            self._keep_project(project, told)
+    def save_setup(self, project_id: str, label_config: str, extra_params: dict[str, Any]) -> None:
+        """Save a set-up; nothing is written if it is unchanged, as most of Label Studio's frequent calls are."""
+        setup = {"label_config": label_config, "extra_params": extra_params}
+        if setup != {"label_config": self.label_config(project_id), "extra_params": self.extra_params(project_id)}:
+            self._save_project(project_id, setup)
 
-    def label_config(self, project: str) -> str:
-        """The labelling config of the last set-up; empty before."""
-        return self._project(project, "label_config", otherwise="")
+    def label_config(self, project_id: str) -> str:
+        """Return the labelling config of the last set-up; empty before the first."""
+        return self._project(project_id, "label_config", default="")
 
-    def extra_params(self, project: str) -> dict[str, Any]:
-        """The extra parameters of the last set-up, which Label Studio sends then alone; empty before."""
-        return self._project(project, "extra_params", otherwise={})
+    def extra_params(self, project_id: str) -> dict[str, Any]:
+        """Return the extra parameters of the last set-up, the only call that has them; empty before the first."""
+        return self._project(project_id, "extra_params", default={})
 
-    def learning(self, project: str) -> bool:
-        """Whether the project's annotations shall teach: they shall where nobody said otherwise."""
-        return self._project(project, "learning", otherwise=True)
+    def learning(self, project_id: str) -> bool:
+        """Return whether the project learns from annotations, as it does unless that was switched off."""
+        return self._project(project_id, "learning", default=True)
 
-    def set_learning(self, project: str, *, on: bool) -> None:
-        """Say whether the project's annotations shall teach."""
-        self._keep_project(project, {"learning": on})
+    def set_learning(self, project_id: str, *, on: bool) -> None:
+        """Switch learning on or off for a project."""
+        self._save_project(project_id, {"learning": on})
 
     def projects(self) -> list[str]:
-        """All projects that were set up."""
-        with transaction(self._engine) as connection:
-            return list(connection.execute(select(PROJECTS.c.project).order_by(PROJECTS.c.project)).scalars())
+        """Return the ids of all projects that were set up."""
+        return self._column(select(PROJECTS.c.project_id).order_by(PROJECTS.c.project_id))
 
-    def _project(self, project: str, column: str, *, otherwise: Any) -> Any:
-        query = select(PROJECTS.c[column]).where(PROJECTS.c.project == project)
-        with transaction(self._engine) as connection:
-            found = connection.execute(query).one_or_none()
-        return found[0] if found else otherwise
+    def save_feedback(self, row: FeedbackRow) -> None:
+        """Save an annotation's feedback in place of that from an earlier state; that from a later state stays.
 
-    def _keep_project(self, project: str, values: dict[str, Any]) -> None:
-        row = self._insert(PROJECTS).values(project=project, **values)
-        with transaction(self._engine) as connection:
-            connection.execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project], set_=values))
-
-    def save_feedback(self, lesson: AnnotationFeedback) -> None:
-        """Keep what an annotation teaches, in place of what an earlier state of it taught; a later state's stays.
-
-        An undone lesson stays undone until its annotation changes. Raises `RequestError` for an `updated_at` that is no
-        time.
+        Disabled feedback stays disabled until its annotation changes.
         """
-        which = {"project": lesson.project, "annotation": lesson.annotation}
-        row = self._insert(LESSONS).values(
-            **which,
-            task=lesson.task,
-            updated=parse_timestamp(lesson.updated_at),
-            disabled=False,
-            lesson=lesson.to_json(),
+        key = {"project_id": row.project_id, "annotation_id": row.annotation_id}
+        insert = self._insert(FEEDBACK).values(
+            **key, task_id=row.task_id, updated=row.updated, disabled=False, document=row.document
         )
-        new, old = row.excluded, LESSONS.c
-        values = {
-            "task": new.task,
-            "updated": new.updated,
-            "lesson": new.lesson,
-            "disabled": and_(old.disabled, new.updated == old.updated),
-        }
-        keys, not_older = [old.project, old.annotation], new.updated >= old.updated
-        keep = row.on_conflict_do_update(index_elements=keys, set_=values, where=not_older).returning(old.annotation)
-        labels = [which | {"label": label} for label in {_label_key(example.label) for example in lesson.examples}]
+        new, old = insert.excluded, FEEDBACK.c
+        keep = insert.on_conflict_do_update(
+            index_elements=[old.project_id, old.annotation_id],
+            set_={
+                "task_id": new.task_id,
+                "updated": new.updated,
+                "disabled": and_(old.disabled, new.updated == old.updated),
+                "document": new.document,
+            },
+            where=new.updated >= old.updated,
+        ).returning(old.annotation_id)
+        labels = [{**key, "label": label} for label in {_label_key(label) for label in row.labels}]
         with transaction(self._engine) as connection:
             if connection.execute(keep).first() is not None:
-                connection.execute(_DROP_LABELS, which)
+                connection.execute(_DELETE_LABELS, key)
                 if labels:
-                    connection.execute(LESSON_LABELS.insert(), labels)
+                    connection.execute(FEEDBACK_LABELS.insert(), labels)
 
-    def disable_feedback(self, project: str, annotation: int) -> bool:
-        """Let an annotation teach no more until it changes; whether it taught."""
-        return self._undo((LESSONS.c.project == project) & (LESSONS.c.annotation == annotation)) > 0
+    def disable_feedback(self, project_id: str, annotation_id: int) -> bool:
+        """Disable an annotation's feedback until the annotation changes; return whether there was any enabled."""
+        row = (FEEDBACK.c.project_id == project_id) & (FEEDBACK.c.annotation_id == annotation_id)
+        return self._disable(row) > 0
 
-    def reset(self, project: str) -> int:
-        """Undo all lessons of a project; how many there were."""
-        return self._undo(LESSONS.c.project == project)
+    def reset(self, project_id: str) -> int:
+        """Disable all feedback of a project, and return the number of annotations that it was from."""
+        return self._disable(FEEDBACK.c.project_id == project_id)
 
-    def _undo(self, which: ColumnElement[bool]) -> int:
+    def delete_feedback(self, project_id: str, annotation_ids: Collection[int]) -> None:
+        """Delete the feedback of annotations that no longer exist."""
+        keys = [{"project_id": project_id, "annotation_id": annotation_id} for annotation_id in annotation_ids]
         with transaction(self._engine) as connection:
-            return connection.execute(
-                LESSONS.update().where(which, not_(LESSONS.c.disabled)).values(disabled=True)
-            ).rowcount
+            for delete in (_DELETE_LABELS, _DELETE_FEEDBACK) if keys else ():
+                connection.execute(delete, keys)
 
-    def delete_feedback(self, project: str, annotations: Collection[int]) -> None:
-        """Forget the lessons of annotations that are no more."""
-        gone = [{"project": project, "annotation": annotation} for annotation in annotations]
-        with transaction(self._engine) as connection:
-            for drop in (_DROP_LABELS, _DROP_LESSON) if gone else ():
-                connection.execute(drop, gone)
+    def has_feedback(self, project_id: str, annotation_id: int) -> bool:
+        """Return whether an annotation has feedback, disabled or not."""
+        row = (FEEDBACK.c.project_id == project_id) & (FEEDBACK.c.annotation_id == annotation_id)
+        return bool(self._column(select(FEEDBACK.c.annotation_id).where(row)))
 
-    def has_feedback(self, project: str, annotation: int) -> bool:
-        """Whether an annotation has taught something, undone or not."""
-        query = select(LESSONS.c.annotation).where(LESSONS.c.project == project, LESSONS.c.annotation == annotation)
-        with transaction(self._engine) as connection:
-            return connection.execute(query).first() is not None
-
-    def revision(self, project: str) -> tuple[Any, ...]:
-        """What changes whenever a project's lessons do, and is quickly asked for."""
-        counted = func.count(), func.sum(LESSONS.c.annotation), func.max(LESSONS.c.updated)
-        query = select(*counted).where(LESSONS.c.project == project, not_(LESSONS.c.disabled))
+    def revision(self, project_id: str) -> tuple[Any, ...]:
+        """Return a value that changes whenever a project's enabled feedback does; fast."""
+        sums = func.count(), func.sum(FEEDBACK.c.annotation_id), func.max(FEEDBACK.c.updated)
+        query = select(*sums).where(FEEDBACK.c.project_id == project_id, not_(FEEDBACK.c.disabled))
         with transaction(self._engine) as connection:
             return tuple(connection.execute(query).one())
 
-    def processed(self, project: str) -> list[ProcessedAnnotation]:
-        """Which annotations have taught something, undone or not."""
-        query = select(LESSONS.c.annotation, LESSONS.c.task, LESSONS.c.updated).where(LESSONS.c.project == project)
+    def processed(self, project_id: str) -> list[ProcessedAnnotation]:
+        """Return the annotations that have feedback, disabled or not."""
+        columns = FEEDBACK.c.annotation_id, FEEDBACK.c.task_id, FEEDBACK.c.updated
+        query = select(*columns).where(FEEDBACK.c.project_id == project_id)
         with transaction(self._engine) as connection:
             return [
-                ProcessedAnnotation(annotation, task, _in_utc(updated))
-                for annotation, task, updated in connection.execute(query)
+                ProcessedAnnotation(annotation_id, task_id, _in_utc(updated))
+                for annotation_id, task_id, updated in connection.execute(query)
             ]
 
-    def feedback(self, project: str) -> list[AnnotationFeedback]:
-        """What a project's latest annotations teach, and the latest of each label, by annotation, none undone."""
-        valid = (LESSONS.c.project == project) & not_(LESSONS.c.disabled)
-        latest = select(LESSONS.c.annotation).where(valid).order_by(LESSONS.c.annotation.desc()).limit(_LATEST)
-        label = LESSON_LABELS.c
-        rank = func.row_number().over(partition_by=label.label, order_by=label.annotation.desc()).label("rank")
-        same = (label.project == LESSONS.c.project) & (label.annotation == LESSONS.c.annotation)
-        ranked = select(label.annotation, rank).join_from(LESSON_LABELS, LESSONS, same).where(valid).subquery()
-        of_labels = select(ranked.c.annotation).where(ranked.c.rank <= _LATEST_OF_LABEL)
-        chosen = valid & or_(LESSONS.c.annotation.in_(latest), LESSONS.c.annotation.in_(of_labels))
-        return [lesson for lesson, _ in self._read_lessons(chosen)]
+    def feedback(self, project_id: str) -> list[dict[str, Any]]:
+        """Return the enabled documents of a project's latest annotations and of the latest with each label, by id."""
+        enabled = (FEEDBACK.c.project_id == project_id) & not_(FEEDBACK.c.disabled)
+        latest = select(FEEDBACK.c.annotation_id).where(enabled).order_by(FEEDBACK.c.annotation_id.desc())
+        chosen = or_(
+            FEEDBACK.c.annotation_id.in_(latest.limit(_MAX_LATEST)),
+            FEEDBACK.c.annotation_id.in_(_latest_per_label(enabled)),
+        )
+        return [document for document, _ in self._documents(enabled & chosen)]
 
-    def all_feedback(self, project: str) -> list[tuple[AnnotationFeedback, bool]]:
-        """All lessons of a project, by annotation, each with whether it was undone."""
-        return self._read_lessons(LESSONS.c.project == project)
+    def all_feedback(self, project_id: str) -> list[tuple[dict[str, Any], bool]]:
+        """Return all documents of a project, by annotation id, each with whether it is disabled."""
+        return self._documents(FEEDBACK.c.project_id == project_id)
 
-    def _read_lessons(self, which: ColumnElement[bool]) -> list[tuple[AnnotationFeedback, bool]]:
-        query = select(LESSONS.c.lesson, LESSONS.c.disabled).where(which).order_by(LESSONS.c.annotation)
+    def _column(self, query: Select[Any]) -> list[Any]:
         with transaction(self._engine) as connection:
-            return [
-                (AnnotationFeedback.from_json(document), disabled) for document, disabled in connection.execute(query)
-            ]
+            return list(connection.execute(query).scalars())
+
+    def _project(self, project_id: str, column: str, *, default: Any) -> Any:
+        values = self._column(select(PROJECTS.c[column]).where(PROJECTS.c.project_id == project_id))
+        return values[0] if values else default
+
+    def _save_project(self, project_id: str, values: dict[str, Any]) -> None:
+        row = self._insert(PROJECTS).values(project_id=project_id, **values)
+        with transaction(self._engine) as connection:
+            connection.execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project_id], set_=values))
+
+    def _disable(self, rows: ColumnElement[bool]) -> int:
+        update = FEEDBACK.update().where(rows, not_(FEEDBACK.c.disabled)).values(disabled=True)
+        with transaction(self._engine) as connection:
+            return connection.execute(update).rowcount
+
+    def _documents(self, rows: ColumnElement[bool]) -> list[tuple[dict[str, Any], bool]]:
+        query = select(FEEDBACK.c.document, FEEDBACK.c.disabled).where(rows).order_by(FEEDBACK.c.annotation_id)
+        with transaction(self._engine) as connection:
+            return [(document, disabled) for document, disabled in connection.execute(query)]
 
 
-def _drop(table: Table) -> Delete:
-    """The rows of an annotation."""
-    return table.delete().where(table.c.project == bindparam("project"), table.c.annotation == bindparam("annotation"))
+def _latest_per_label(enabled: ColumnElement[bool]) -> Select[Any]:
+    """Return a query for the ids of the latest annotations with each label."""
+    label = FEEDBACK_LABELS.c
+    rank = func.row_number().over(partition_by=label.label, order_by=label.annotation_id.desc()).label("rank")
+    same = (label.project_id == FEEDBACK.c.project_id) & (label.annotation_id == FEEDBACK.c.annotation_id)
+    ranked = select(label.annotation_id, rank).join_from(FEEDBACK_LABELS, FEEDBACK, same).where(enabled).subquery()
+    return select(ranked.c.annotation_id).where(ranked.c.rank <= _MAX_LATEST_PER_LABEL)
 
 
-_DROP_LESSON, _DROP_LABELS = _drop(LESSONS), _drop(LESSON_LABELS)
+def _delete(table: Table) -> Delete:
+    key = (table.c.project_id == bindparam("project_id"), table.c.annotation_id == bindparam("annotation_id"))
+    return table.delete().where(*key)
+
+
+_DELETE_FEEDBACK, _DELETE_LABELS = _delete(FEEDBACK), _delete(FEEDBACK_LABELS)
 
 
 def _label_key(label: str) -> str:
-    """What stands for a label where any text and length would not do; those that share it are read together."""
+    """Return a label as its column holds it: ASCII, at most 64 characters; labels with the same key count as one."""
     return label.encode("unicode_escape")[:64].decode()
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """A time as it was kept: SQLite gives it back without its zone."""
+    """Return a time with its zone, which SQLite does not keep."""
     return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment

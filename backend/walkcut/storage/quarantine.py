@@ -1,4 +1,4 @@
-"""Images that end the model's process, remembered in files so that none does it again."""
+"""Images that ended the model's process more than once, noted in files so that they are not tried again."""
 
 import json
 import logging
@@ -6,25 +6,25 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from walkcut.errors import QuarantineError
-from walkcut.storage import atomic_file
+from walkcut.storage.files import atomic_file
 
 log = logging.getLogger(__name__)
 
-_MOST = 1000  # files
+_MAX_FILES = 1000
 _SUFFIX = ".json"
 
 
 class Quarantine:
-    """A folder with a file for each such image, by its digest, for one version of the segmenter.
+    """A folder with one file for each quarantined image, by its digest and the segmenter's version.
 
-    Whoever deletes a file has its image tried again. Beyond `most` files the oldest go.
+    Deleting a file releases its image. The oldest files beyond `max_files` are deleted.
     """
 
-    def __init__(self, folder: Path, *, most: int = _MOST) -> None:
-        self._folder, self._most = folder, most
+    def __init__(self, folder: Path, *, max_files: int = _MAX_FILES) -> None:
+        self._folder, self._max_files = folder, max_files
 
     def check(self, digest: str, segmenter: str) -> None:
-        """Raises `QuarantineError` for an image that is in here."""
+        """Raise `QuarantineError` if an image is in quarantine."""
         path = self._path(digest, segmenter)
         try:
             reason = str(json.loads(path.read_bytes())["reason"])
@@ -35,14 +35,14 @@ class Quarantine:
         raise _refusal(reason, path)
 
     def add(self, digest: str, segmenter: str, reason: str) -> QuarantineError:
-        """Put an image in, and say why nothing comes of it. A full disk is logged, not raised."""
+        """Put an image into quarantine, and return the error to raise for it. A full disk is logged, not raised."""
         path = self._path(digest, segmenter)
         entry = {"image": digest, "reason": reason, "since": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as write:
                 write(json.dumps(entry).encode())
-            for oldest in sorted(self._files(), key=lambda file: file.stat().st_mtime_ns)[: -self._most]:
+            for oldest in sorted(self._files(), key=lambda file: file.stat().st_mtime_ns)[: -self._max_files]:
                 oldest.unlink(missing_ok=True)
         except OSError as error:
             log.warning("the image %s was not put into quarantine: %s", digest, error)
@@ -60,6 +60,6 @@ class Quarantine:
 
 def _refusal(reason: str, path: Path) -> QuarantineError:
     return QuarantineError(
-        f"this image is not tried any more, since more than once {reason}: scale it down or save it in another "
-        f"format; to have it tried again, delete {path}"
+        f"this image is in quarantine ({reason}, more than once): scale it down or save it in another format; to try "
+        f"it again, delete {path}"
     )
