@@ -16,6 +16,7 @@ A message holds the offending value and the remedy, and may be shown to users.
     ├── BusyError              no answer now: ask again later
     │   └── StoreError         a database that is unavailable or full
     ├── LabelStudioError       Label Studio is unavailable, or refuses a request
+    │   └── TokenExchangeError a personal access token that Label Studio does not accept
     └── LabelConfigError       a labelling config without a control that walkcut needs
 """
 
@@ -76,6 +77,20 @@ class StoreError(BusyError):
 
 class LabelStudioError(WalkcutError):
     """Label Studio is unavailable, or refuses a request."""
+
+
+class TokenExchangeError(LabelStudioError):
+    """Label Studio, at `url`, did not exchange a personal access token: it answered `status` and, if any, `detail`."""
+
+    def __init__(self, url: str, status: int, detail: str) -> None:
+        super().__init__(url, status, detail)
+        self.url, self.status, self.detail = url, status, detail
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} answered {self.status}{self.detail and f' ({self.detail})'} to the personal access token: "
+            "set LABEL_STUDIO_API_KEY to one that is neither expired nor revoked, copied in full"
+        )
 
 
 class LabelConfigError(WalkcutError):

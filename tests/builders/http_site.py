@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 Route = Callable[[BaseHTTPRequestHandler], None]
@@ -46,6 +46,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the tests' output clean."""
 
 
+SiteT = TypeVar("SiteT", bound=Site)
+
+
 def reply(status: int = 200, body: bytes = b"", headers: dict[str, str] | None = None) -> Route:
     """An answer that is always the same."""
 
@@ -65,7 +68,7 @@ def redirect(location: str, status: int = 302) -> Route:
 
 
 @contextmanager
-def serving(site: Site) -> Iterator[Site]:
+def serving(site: SiteT) -> Iterator[SiteT]:
     """Serve a site from a thread."""
     with site:
         thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.01})

@@ -10,10 +10,7 @@ from walkcut.errors import LabelStudioError
 from walkcut.images import LabelStudioAccess
 from walkcut.labelstudio.client import LabelStudioClient
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated"),  # in Label Studio's SDK
-]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def mask(number: int) -> Json:
 def test_annotations_and_predictions_of_a_real_label_studio(
     label_studio: LabelStudio, client: LabelStudioClient, label_config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("walkcut.labelstudio.client._PAGE", 2)
+    monkeypatch.setattr("walkcut.labelstudio.client._PAGE_SIZE", 2)
     number = label_studio.create_project("Studio", label_config.strip())
     project = str(number)
     assert (client.title(project), client.label_config(project)) == ("Studio", label_config.strip())
@@ -47,7 +44,7 @@ def test_annotations_and_predictions_of_a_real_label_studio(
     taken, _ = label_studio.predictions(tasks[0])
     assert client.prediction_version(taken["id"]) == "fine-1"
 
-    unannotated = list(client.unannotated(project))
+    unannotated = list(client.unannotated_tasks(project))
     assert [task["data"]["image"] for task, _ in unannotated] == [f"s3://bucket/{n}.png" for n in range(5)]
     assert [versions for _, versions in unannotated] == [{"fine-1", "auto-1"}] * 3 + [set()] * 2
 
@@ -63,7 +60,7 @@ def test_annotations_and_predictions_of_a_real_label_studio(
         key: first[key] for key in first if key in annotation
     }
     assert {"id", "task", "project", "result", "was_cancelled", "updated_at", "parent_prediction"} <= annotation.keys()
-    assert [task["id"] for task, _ in client.unannotated(project)] == tasks[1:4]
+    assert [task["id"] for task, _ in client.unannotated_tasks(project)] == tasks[1:4]
 
 
 def test_more_versions_than_label_studio_lists_are_known(
@@ -84,20 +81,20 @@ def test_more_versions_than_label_studio_lists_are_known(
         client.delete_prediction(first)
     assert client.versions(project, [few, 999999]) == {few: set(versions[1:4])}
 
-    assert [task["id"] for task, _ in client.tasks_without_annotations(project)] == [full, few, none]
+    assert [task["id"] for task, _ in client.tasks_neither_annotated_nor_skipped(project)] == [full, few, none]
     label_studio.request("POST", f"/api/tasks/{few}/annotations/", json={"result": [], "was_cancelled": True})
-    assert [task["id"] for task, _ in client.unannotated(project)] == [full, few, none]
-    assert [task["id"] for task, _ in client.tasks_without_annotations(project, [few, none])] == [none]
+    assert [task["id"] for task, _ in client.unannotated_tasks(project)] == [full, few, none]
+    assert [task["id"] for task, _ in client.tasks_neither_annotated_nor_skipped(project, [few, none])] == [none]
 
 
 def test_tasks_annotated_while_they_are_read_hide_no_other(
     label_studio: LabelStudio, client: LabelStudioClient, label_config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("walkcut.labelstudio.client._PAGE", 2)
+    monkeypatch.setattr("walkcut.labelstudio.client._PAGE_SIZE", 2)
     number = label_studio.create_project("Reading", label_config)
     tasks = label_studio.import_tasks(number, [{"image": f"{n}.png"} for n in range(5)])
     seen = []
-    for task, _ in client.unannotated(str(number)):
+    for task, _ in client.unannotated_tasks(str(number)):
         seen.append(task["id"])
         label_studio.annotate(task["id"], [])
     assert seen == tasks
@@ -108,11 +105,15 @@ def test_what_a_real_label_studio_refuses_is_named(
 ) -> None:
     project = str(label_studio.create_project("Refused", label_config))
     (task,) = label_studio.import_tasks(int(project), [{"image": "a.png"}])
-    with pytest.raises(LabelStudioError, match=r"answered 404 .* project 999: see that it exists"):
+    with pytest.raises(LabelStudioError, match=r"cannot read project 999: .* answered 404.*: check that it exists"):
         client.title("999")
-    with pytest.raises(LabelStudioError, match=r"answered 404 .* prediction 999999: see that it exists"):
+    with pytest.raises(
+        LabelStudioError, match=r"cannot read prediction 999999: .* answered 404.*: check that it exists"
+    ):
         client.prediction_version(999999)
-    with pytest.raises(LabelStudioError, match=r"took 0 of 1 predictions .*: see that they fit its labelling config"):
+    with pytest.raises(
+        LabelStudioError, match=r"imported 0 of 1 predictions .*: check that they fit its labelling config"
+    ):
         client.add_predictions(project, [{"task": task, "score": 1, "result": [{"from_name": "nobody"}]}])
     with pytest.raises(LabelStudioError, match=r"answered 400"):
         client.add_predictions(project, [{"task": 999999, "score": 1, "result": []}])

@@ -9,8 +9,8 @@ from skimage import draw
 
 from walkcut.errors import BrushError, RequestError, SettingsError
 from walkcut.labelstudio import (
-    AnnotatedRegion,
     BrushControl,
+    Region,
     annotated_image_names,
     annotated_regions,
     brush,
@@ -156,26 +156,34 @@ def test_all_controls_of_a_image_can_be_read_and_all_images() -> None:
 
 
 BROKEN = [
-    (masked(original_width=9), RequestError, "r1 was not drawn on an image of 10×8 pixels: take this very image's"),
-    (masked(image_rotation=90), RequestError, "region r1 was drawn on a turned image: turn the file itself"),
+    (
+        masked(original_width=9),
+        RequestError,
+        "r1 was not drawn on an image of 10×8 pixels: use the annotation of this image",
+    ),
+    (
+        masked(image_rotation=90),
+        RequestError,
+        "region r1 was drawn on an image rotated in Label Studio: rotate the file and",
+    ),
     (item("brushlabels", rle=brush.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
     (item("brushlabels", rle=brush.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),
-    (item("brushlabels", rle=[0.5] * 20), BrushError, "holds a run-length code, which is a list of bytes"),
+    (item("brushlabels", rle=[0.5] * 20), BrushError, "needs a run-length code that is a list of bytes"),
     (item("brushlabels", rle=[[1], [2, 3]]), BrushError, "list of bytes"),
     (item("brushlabels", rle="abc"), BrushError, "list of bytes"),
     (item("brushlabels", rle=[1 << 70] * 20), BrushError, "list of at least 7 bytes"),
     (item("brushlabels", format="rle"), BrushError, "neither a run-length code nor strokes"),
     (item("brushlabels", touches=[3]), RequestError, "a brush stroke is an object, not int"),
-    (item("brushlabels", touches=[stroke(1, 2, 3)]), RequestError, "a brush stroke needs points, an x and a y each"),
+    (item("brushlabels", touches=[stroke(1, 2, 3)]), RequestError, "a brush stroke needs points, each an x and a y"),
     (item("brushlabels", touches=[{"type": "add"}]), RequestError, "needs points"),
-    (item("brushlabels", touches=[stroke(1, 2, width=-1)]), RequestError, "-1 is out of the range of a shape"),
-    (item("rectanglelabels", x=1, y=1, width="1", height=1), RequestError, "lacks a number and has str; export the"),
-    (item("rectanglelabels", x=1, y=1, width=True, height=1), RequestError, "lacks a number and has bool"),
-    (item("ellipselabels", x=1, y=1, radiusX=float("nan"), radiusY=1), RequestError, "nan is out of the range"),
-    (item("ellipselabels", x=1e9, y=1, radiusX=1, radiusY=1), RequestError, "1000000000.0 is out of the range"),
+    (item("brushlabels", touches=[stroke(1, 2, width=-1)]), RequestError, "-1 is out of range for a shape"),
+    (item("rectanglelabels", x=1, y=1, width="1", height=1), RequestError, "needs a number, not str; export the"),
+    (item("rectanglelabels", x=1, y=1, width=True, height=1), RequestError, "needs a number, not bool"),
+    (item("ellipselabels", x=1, y=1, radiusX=float("nan"), radiusY=1), RequestError, "nan is out of range for a shape"),
+    (item("ellipselabels", x=1e9, y=1, radiusX=1, radiusY=1), RequestError, "1000000000.0 is out of range for a shape"),
     (item("polygonlabels", points=[[1, 1], [2, 2]]), RequestError, "a polygon needs three points, each an x and a y"),
     (item("polygonlabels", points=[[1, 1], [2], [3, 3]]), RequestError, "three points"),
-    (item("keypointlabels", x=None, y=1, width=1), RequestError, "lacks a number and has NoneType"),
+    (item("keypointlabels", x=None, y=1, width=1), RequestError, "needs a number, not NoneType"),
 ]
 
 
@@ -194,13 +202,13 @@ def test_a_rectangle_far_off_is_no_region() -> None:
 def test_small_regions_lie_on_large_ones_and_later_ones_on_earlier_ones() -> None:
     masks = np.zeros((4, 1, 6), bool)
     masks[0, 0, 1:3] = masks[1, 0, :5] = masks[2, 0, 2:4] = True
-    numbers = label_map([AnnotatedRegion("", "Car", mask) for mask in masks], (1, 6))
+    numbers = label_map([Region(mask, "Car") for mask in masks], (1, 6))
     assert (numbers.tolist(), numbers.dtype) == ([[2, 1, 3, 3, 2, 0]], np.uint16)
 
 
 def test_numbers_of_regions_end_with_16_bits() -> None:
     with pytest.raises(RequestError, match="65536 regions are more than 65535: annotate fewer"):
-        label_map([AnnotatedRegion("", "Car", np.ones((1, 1), bool))] * 65536, (1, 1))
+        label_map([Region(np.ones((1, 1), bool), "Car")] * 65536, (1, 1))
 
 
 def annotation(number: int, *, task: int = 1, updated: str = "", cancelled: bool = False) -> dict[str, Any]:
@@ -223,7 +231,9 @@ EXPORT: list[Any] = [
 def test_the_newest_annotation_counts_or_the_one_that_was_chosen(
     document: object, task: int | None, number: int | None, found: int
 ) -> None:
-    assert select_annotation(json.loads(json.dumps(document)), task=task, annotation=number) == [f"result {found}"]
+    assert select_annotation(json.loads(json.dumps(document)), task_id=task, annotation_id=number) == [
+        f"result {found}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +245,7 @@ def test_the_newest_annotation_counts_or_the_one_that_was_chosen(
             None,
             "several tasks: choose one of annotation 7 of task 1, annotation 8 of task 1, ann.* task 2",
         ),
-        (EXPORT, 3, None, "no such annotation.*: choose among .*annotation 9 of task 1 \\(cancelled\\), annotation 5"),
+        (EXPORT, 3, None, "no such annotation.*: choose one of .*annotation 9 of task 1 \\(cancelled\\), annotation 5"),
         (EXPORT, 2, 7, "no such annotation"),
         ([{"id": 1, "annotations": [annotation(n, cancelled=True) for n in range(20)]}], 1, None, "and 12 more$"),
         ([], None, None, "the export holds no annotation: annotate a task, and export it as JSON"),
@@ -247,4 +257,4 @@ def test_an_export_that_leaves_it_open_is_answered_with_what_there_is(
     document: object, task: int | None, number: int | None, message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        select_annotation(document, task=task, annotation=number)
+        select_annotation(document, task_id=task, annotation_id=number)

@@ -76,9 +76,9 @@ def test_each_image_has_its_first_brush() -> None:
 @pytest.mark.parametrize(
     ("label_config", "message"),
     [
-        ("", "no readable XML"),
-        ("<View>", "no readable XML"),
-        ('<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>', "no readable XML"),
+        ("", "is not readable XML"),
+        ("<View>", "is not readable XML"),
+        ('<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>', "is not readable XML"),
         ("<View/>", "needs BrushLabels on an Image"),
         (config('<RectangleLabels name="r" toName="image"><Label value="A"/></RectangleLabels>'), "needs BrushLabels"),
         (config('<BrushLabels name="b" toName="other"><Label value="A"/></BrushLabels>'), "needs BrushLabels"),
@@ -104,7 +104,7 @@ def test_a_request_without_tasks_is_refused(body: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("value", [None, "", "  ", 3, ["a.jpg", "b.jpg"], {"a": 1}])
 def test_a_task_without_one_image_says_so(value: object) -> None:
-    with pytest.raises(RequestError, match=r"task 7 has no image: data\.photo is .*; write one image's address"):
+    with pytest.raises(RequestError, match=r"task 7 has no image: data\.photo is .*; set it to the address of one"):
         Task(7, {"photo": value}).reference(CONTROL)
 
 

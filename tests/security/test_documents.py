@@ -31,7 +31,7 @@ def config(inside: str = "", before: str = "") -> str:
 # Labelling configs
 
 
-def unreadable(text: str, message: str = "no readable XML") -> None:
+def unreadable(text: str, message: str = "is not readable XML") -> None:
     with pytest.raises(LabelConfigError, match=message) as caught:
         parse_brush_controls(text)
     assert len(str(caught.value)) < 1000
@@ -142,7 +142,7 @@ def test_odd_json_objects_are_taken_as_they_are(body: bytes, expected: object) -
 
 @pytest.mark.parametrize("number", [-1, 1 << 63, 10**400, True, 1.0, "1", None, [1], float("nan")])
 def test_ids_that_no_database_holds(number: object) -> None:
-    with pytest.raises(RequestError, match="without a number for an id"):
+    with pytest.raises(RequestError, match="needs a number as its id"):
         parse_id({"id": number, "more": "x" * 10_000})
 
 
@@ -166,7 +166,7 @@ def test_more_masks_than_memory_holds() -> None:
 def test_strokes_that_take_hours() -> None:
     stroke = {"type": "add", "relativePoints": [0, 0, 100, 100] * 10_000, "relativeStrokeWidth": 1000}
     drawn = item("brushlabels", touches=[stroke]) | {"original_width": 3000, "original_height": 3000}
-    too_much([drawn], (3000, 3000), "go over the image too many times: draw fewer")
+    too_much([drawn], (3000, 3000), "cover the image too many times: draw fewer")
 
 
 def test_a_polygon_of_ten_thousand_corners() -> None:

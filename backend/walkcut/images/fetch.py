@@ -2,7 +2,6 @@
 
 import http
 import http.client
-import json
 import ssl
 import time
 from collections.abc import Callable
@@ -10,11 +9,11 @@ from functools import partial
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from walkcut.errors import ImageFetchError
+from walkcut.errors import ImageFetchError, TokenExchangeError
 from walkcut.images import references
-from walkcut.images.policy import FetchPolicy, LabelStudioAccess, is_token, origin, redacted_reason
+from walkcut.images.policy import FetchPolicy, LabelStudioAccess, origin, redacted_reason
 from walkcut.images.redact import redact
-from walkcut.images.tokens import TokenAuth
+from walkcut.images.tokens import TokenAuth, exchange_token
 from walkcut.images.transport import Deadline, Request, Resolver, Response, Transport, resolve_host
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
@@ -54,7 +53,7 @@ class Fetcher:
         self._transport = Transport(policy, trusted=self._home, resolve=resolve)
         self._authorization: TokenAuth | None = None
         if access and access.token:
-            self._authorization = TokenAuth(access.token, partial(self._new_access_token, access), clock)
+            self._authorization = TokenAuth(access.token, partial(exchange_token, access, self._transport.send), clock)
 
     def fetch(self, reference: object, task_id: int | None = None) -> bytes:
         """Fetch the bytes that a value of task data refers to; files of cloud storages need the task's id.
@@ -100,6 +99,8 @@ class Fetcher:
         host = urlsplit(url).netloc.rpartition("@")[2]
         try:
             return self._get(url, deadline)
+        except TokenExchangeError as error:
+            raise self._exchange_failure(error) from error
         except TimeoutError as error:
             raise ImageFetchError(
                 f"{host} took longer than {self._policy.connect_timeout:g} s to connect to or "
@@ -129,21 +130,13 @@ class Fetcher:
             return answer
         return self._transport.send(Request(url, {"Authorization": renewed}), deadline)
 
-    def _new_access_token(self, access: LabelStudioAccess, deadline: Deadline) -> str:
-        """Exchange a personal access token for an access token, at Label Studio's `/api/token/refresh/`."""
-        url = f"{access.url.rstrip('/')}/api/token/refresh/"
-        body = json.dumps({"refresh": access.token}).encode()
-        headers = {"Content-Type": "application/json"}
-        answer = self._transport.send(Request(url, headers, "POST", body), deadline)
-        if answer.status != http.HTTPStatus.OK:
-            raise self._refusal(url, answer)
-        try:
-            token = json.loads(answer.body)["access"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            token = None
-        if not isinstance(token, str) or not is_token(token):
-            raise ImageFetchError(f"{redact(url)} gave no access token. See that LABEL_STUDIO_URL is a Label Studio's.")
-        return token
+    def _exchange_failure(self, error: TokenExchangeError) -> ImageFetchError:
+        """Say why a personal access token was not exchanged, and what can be done."""
+        if error.status == http.HTTPStatus.OK:
+            return ImageFetchError(
+                f"{redact(error.url)} gave no access token. See that LABEL_STUDIO_URL is a Label Studio's."
+            )
+        return self._refusal(error.url, Response(error.status, None, b""))
 
     def _refusal(self, url: str, answer: Response) -> ImageFetchError:
         """Say what a server answered instead of an image, and what can be done."""
