@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.labelstudio.test_annotations import CONTROL, SIZE, item
+from tests.builders.annotations import CONTROL, SIZE, item
 from walkcut.errors import BrushError, LabelConfigError, RequestError
 from walkcut.labelstudio import (
     Task,

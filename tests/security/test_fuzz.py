@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 from PIL import Image
 
+from tests.builders.annotations import CONTROL, SIZE, masked
 from tests.hierarchy.test_cut_tree import ROW, random_tree
-from tests.labelstudio.test_annotations import CONTROL, SIZE, masked
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.errors import (
     BrushError,

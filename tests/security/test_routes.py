@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.builders.annotations import masked
 from tests.builders.backend import IMAGE, SETUP, Backend, predict_body, running, text_command
-from tests.labelstudio.test_annotations import masked
 from tests.security.test_fuzz import ANY, mutated
 from walkcut.errors import WalkcutError
 from walkcut.inference.factory import trusts_callers
