@@ -85,7 +85,7 @@ class Settings:
     max_body_mb: int = Field(default=128, ge=1, description="largest request, in megabytes")
     predict_timeout: float = Field(default=80.0, ge=1, description="seconds for a request; Label Studio waits 100")
     segment_timeout: float = Field(
-        default=300.0, ge=1, le=86400, description="seconds for an image, after which it is stopped"
+        default=300.0, ge=1, le=86400, description="seconds for an image before the model is restarted"
     )
     cache_bytes: int = Field(default=2 << 30, ge=0, description="disk space for cut trees, in bytes")
     label_studio_url: str = Field(default="", description="address of Label Studio")
