@@ -20,6 +20,8 @@ A message holds the offending value and the remedy, and may be shown to users.
     └── LabelConfigError       a labelling config without a control that walkcut needs
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -103,3 +105,12 @@ def unusable_folder(folder: Path, reason: str) -> SettingsError:
         f"{folder} cannot be used to keep state ({reason}): check that there is room and that walkcut may write there, "
         "or set WALKCUT_STATE_DIR to another folder"
     )
+
+
+@contextmanager
+def require_extra(extra: str) -> Iterator[None]:
+    """Turn an import that fails within the block into a `SettingsError` that names the extra to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise SettingsError(f"{error.name} is not installed: pip install 'walkcut[{extra}]'") from error
