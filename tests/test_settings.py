@@ -79,7 +79,7 @@ def test_an_unusable_value_is_an_error_with_the_remedy(
 
 
 def test_all_unusable_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="WALKCUT_PORT='x' .*; WALKCUT_THREADS='y' "):
+    with pytest.raises(SettingsError, match=r"WALKCUT_PORT='x' .*; WALKCUT_THREADS='y' "):
         read(monkeypatch, {"WALKCUT_PORT": "x", "WALKCUT_THREADS": "y"})
 
 

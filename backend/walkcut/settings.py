@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from walkcut.auth import Credentials
@@ -54,41 +55,57 @@ class Settings:
     state_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=lambda: user_data_path("walkcut"), description="folder for the database and the cut trees"
     )
-    database_url: str = Field("", repr=False, description="URL of a PostgreSQL or SQLite database; else a file there")
-    model: str = Field("classical", description="classical, sd14, sd15, sd21, ssd1b, sdxl, dino, or a folder")
-    weights_dir: _Directory | None = Field(None, description="folder of model weights; else the hub's cache")
-    dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="precision of the model")
-    method: str = Field("", description="merge, ncut, ncut+merge, diffcut, diffseg; else the model's best")
-    device: str = Field("cpu", description="cpu, cuda, cuda:1 …")
-    granularity: _Granularity = Field(Level.AUTO, description="auto, coarse, medium, fine, 12, tau=0.4, k=3")
-    max_regions: int = Field(40, ge=1, description="maximum number of regions in a prediction")
-    min_area: float = Field(0.0005, ge=0, lt=1, description="area of the smallest region, as a fraction of the image")
-    label_confidence: float = Field(0.5, ge=0, le=1, description="minimum confidence of a learned label, from 0 to 1")
+    database_url: str = Field(
+        default="", repr=False, description="URL of a PostgreSQL or SQLite database; else a file there"
+    )
+    model: str = Field(default="classical", description="classical, sd14, sd15, sd21, ssd1b, sdxl, dino, or a folder")
+    weights_dir: _Directory | None = Field(default=None, description="folder of model weights; else the hub's cache")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(default="float32", description="precision of the model")
+    method: str = Field(default="", description="merge, ncut, ncut+merge, diffcut, diffseg; else the model's best")
+    device: str = Field(default="cpu", description="cpu, cuda, cuda:1 …")
+    granularity: _Granularity = Field(default=Level.AUTO, description="auto, coarse, medium, fine, 12, tau=0.4, k=3")
+    max_regions: int = Field(default=40, ge=1, description="maximum number of regions in a prediction")
+    min_area: float = Field(
+        default=0.0005, ge=0, lt=1, description="area of the smallest region, as a fraction of the image"
+    )
+    label_confidence: float = Field(
+        default=0.5, ge=0, le=1, description="minimum confidence of a learned label, from 0 to 1"
+    )
     learning: bool = Field(default=True, description="whether to learn from annotations")
-    sync_interval: float = Field(3600.0, ge=0, description="seconds between searches for lost webhooks; 0 for never")
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: int = Field(9090, ge=0, le=65535, description="port to listen on")
-    threads: int = Field(32, ge=9, description="threads of the server")
-    basic_auth_user: str = Field("", description="user name that clients must send")
-    basic_auth_pass: str = Field("", repr=False, description="password that clients must send")
-    token: str = Field("", repr=False, description="bearer token that scripts and Prometheus may send")
+    sync_interval: float = Field(
+        default=3600.0, ge=0, description="seconds between searches for lost webhooks; 0 for never"
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(default=9090, ge=0, le=65535, description="port to listen on")
+    threads: int = Field(default=32, ge=9, description="threads of the server")
+    basic_auth_user: str = Field(default="", description="user name that clients must send")
+    basic_auth_pass: str = Field(default="", repr=False, description="password that clients must send")
+    token: str = Field(default="", repr=False, description="bearer token that scripts and Prometheus may send")
     # A page of 30 tasks of 640x480, with four predictions and annotated masks each, has 30 * (0.9 + 3) MB.
-    max_body_mb: int = Field(128, ge=1, description="largest request, in megabytes")
-    predict_timeout: float = Field(80.0, ge=1, description="seconds for a request; Label Studio waits 100")
-    segment_timeout: float = Field(300.0, ge=1, le=86400, description="seconds for an image, after which it is stopped")
-    cache_bytes: int = Field(2 << 30, ge=0, description="disk space for cut trees, in bytes")
-    label_studio_url: str = Field("", description="address of Label Studio")
-    label_studio_api_key: str = Field("", repr=False, description="personal access token or legacy token")
-    local_files_root: _Directory | None = Field(None, description="folder where Label Studio's local files are mounted")
-    allowed_hosts: _Names = Field((), description="hosts, or host:port, of images, also private ones; comma-separated")
+    max_body_mb: int = Field(default=128, ge=1, description="largest request, in megabytes")
+    predict_timeout: float = Field(default=80.0, ge=1, description="seconds for a request; Label Studio waits 100")
+    segment_timeout: float = Field(
+        default=300.0, ge=1, le=86400, description="seconds for an image before the model is restarted"
+    )
+    cache_bytes: int = Field(default=2 << 30, ge=0, description="disk space for cut trees, in bytes")
+    label_studio_url: str = Field(default="", description="address of Label Studio")
+    label_studio_api_key: str = Field(default="", repr=False, description="personal access token or legacy token")
+    local_files_root: _Directory | None = Field(
+        default=None, description="folder where Label Studio's local files are mounted"
+    )
+    allowed_hosts: _Names = Field(
+        default=(), description="hosts, or host:port, of images, private ones too; comma-separated"
+    )
     only_allowed_hosts: bool = Field(default=False, description="whether to refuse images on all other hosts")
     allow_private_hosts: bool = Field(default=False, description="whether to fetch images from private addresses")
-    max_pixels: int = Field(100_000_000, ge=256, description="largest image, in pixels")
-    max_bytes: int = Field(100_000_000, ge=1, description="largest image file, in bytes")
-    fetch_timeout: float = Field(20.0, ge=0.1, description="seconds to fetch an image")
-    ca_bundle: _File | None = Field(None, description="PEM file of the certificates to trust, instead of the usual")
-    log_level: _LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
-    log_format: Literal["text", "json"] = Field("text", description="text, or json for a JSON object per line")
+    max_pixels: int = Field(default=100_000_000, ge=256, description="largest image, in pixels")
+    max_bytes: int = Field(default=100_000_000, ge=1, description="largest image file, in bytes")
+    fetch_timeout: float = Field(default=20.0, ge=0.1, description="seconds to fetch an image")
+    ca_bundle: _File | None = Field(
+        default=None, description="PEM file of the certificates to trust, instead of the usual"
+    )
+    log_level: _LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_format: Literal["text", "json"] = Field(default="text", description="text, or json for a JSON object per line")
 
     @property
     def credentials(self) -> Credentials:
@@ -112,10 +129,9 @@ class _Environment(BaseSettings):
         return {name: value.strip() for name, value in values.items() if value.strip()}
 
 
-_FIELDS = Settings.__pydantic_fields__  # type: ignore[attr-defined] - added by the decorator
-_SettingsEnvironment = create_model(
-    "_SettingsEnvironment", __base__=_Environment, **{name: (spec.annotation, spec) for name, spec in _FIELDS.items()}
-)
+_FIELDS: Mapping[str, FieldInfo] = vars(Settings)["__pydantic_fields__"]
+_DEFINITIONS: dict[str, Any] = {name: (spec.annotation, spec) for name, spec in _FIELDS.items()}
+_SettingsEnvironment = create_model("_SettingsEnvironment", __base__=_Environment, **_DEFINITIONS)
 
 
 def read_settings() -> Settings:

@@ -1,7 +1,9 @@
-"""Stand-ins for the tests of bulk runs: a segmenter that is fast, and work that goes wrong in ways of its own."""
+"""A fast segmenter, plans, results and faulty workers for tests of bulk runs."""
 
 import os
+import resource
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +12,9 @@ from jaxtyping import UInt8
 
 from tests.builders.scenes import png, quarter_labels, quarters
 from walkcut.backbones.classical import ClassicalBackbone
-from walkcut.bulk.checkpoint import ItemFailure, ItemResult, Outcome
 from walkcut.bulk.formats import PngFormat
-from walkcut.bulk.items import Format, Item
-from walkcut.bulk.steps import Plan
+from walkcut.bulk.items import Format, Item, ItemFailure, ItemResult, Outcome
+from walkcut.bulk.plan import Plan
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Granularity, Level
@@ -25,11 +26,12 @@ from walkcut.segmentation.segmenter import Segmenter
 
 CONTROL = BrushControl("brush", "image", "image", ("Region",), labels=("Region",))
 LEVELS = {Level.COARSE: 2, Level.MEDIUM: 3, Level.FINE: 4}
+FAILURE = ItemFailure("bad", "/bad.jpg", "decode", "not an image")
 
 
 @dataclass(frozen=True)
 class QuickSegmenter(Segmenter):
-    """Cuts every image into its quarters, in no time."""
+    """Segments every image into its quarters."""
 
     def segment(self, image: UInt8[np.ndarray, "y x 3"]) -> CutTree:
         height, width, _ = image.shape
@@ -41,37 +43,78 @@ def quick_segmenter() -> QuickSegmenter:
     return QuickSegmenter(ClassicalBackbone(), PRESETS["merge"])
 
 
-def plan_for(
-    form: Format | None = None, granularities: tuple[Granularity, ...] = (Level.AUTO,), trees: Path | None = None
+def make_plan(
+    output_format: Format | None = None,
+    granularities: tuple[Granularity, ...] = (Level.AUTO,),
+    tree_dir: Path | None = None,
 ) -> Plan:
-    """A plan for the quick segmenter."""
+    """Return a plan for the quick segmenter."""
     project = Project((CONTROL,), ProjectOptions(granularities[-1]))
-    return Plan(project, granularities, form or PngFormat(), quick_segmenter().version, "merge", trees=trees)
+    return Plan(
+        project, granularities, output_format or PngFormat(), quick_segmenter().version, "merge", tree_dir=tree_dir
+    )
 
 
-def make_image(path: Path, height: int = 24, width: int = 32) -> Path:
+def write_image(path: Path, height: int = 24, width: int = 32) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(quarters(height, width)))
     return path
 
 
-def run_folder(out: Path) -> Path:
-    """A folder with what processes need of a run."""
-    (out / ".walkcut" / "parts").mkdir(parents=True, exist_ok=True)
-    return out
+def write_images(folder: Path, count: int, side: int = 32) -> Path:
+    """Write images of different heights, named by their index."""
+    for index in range(count):
+        write_image(folder / f"{index}.png", side + index, side)
+    return folder
 
 
-def written(out: Path, done: ItemResult) -> dict[str, bytes]:
-    """The files of an image that the ledger has not taken up."""
-    return {name: (out / ".walkcut" / "parts" / part).read_bytes() for name, part in done.files.items()}
+def make_run_dir(path: Path) -> Path:
+    """Make the folders that workers write into."""
+    (path / ".walkcut" / "parts").mkdir(parents=True, exist_ok=True)
+    return path
 
 
-def done(key: str, record: dict[str, object] | None = None, files: dict[str, str] | None = None) -> ItemResult:
+def staged_contents(run_dir: Path, result: ItemResult) -> dict[str, bytes]:
+    """Return the files of an image that the checkpoint has not moved yet."""
+    return {name: (run_dir / ".walkcut" / "parts" / staged).read_bytes() for name, staged in result.files.items()}
+
+
+def output_files(run_dir: Path) -> dict[str, bytes]:
+    """Return a run's output by name, without its state and the times in its report."""
+    return {
+        path.relative_to(run_dir).as_posix(): path.read_bytes()
+        for path in run_dir.rglob("*")
+        if path.is_file() and ".walkcut" not in path.parts and path.name != "report.json"
+    }
+
+
+def done_lines(run_dir: Path) -> list[bytes]:
+    """Return the lines of the finished images."""
+    path = run_dir / ".walkcut" / "done.jsonl"
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def make_result(key: str, record: dict[str, object] | None = None, files: dict[str, str] | None = None) -> ItemResult:
     return ItemResult(Item(key, f"/{key}.jpg"), files or {}, record or {"key": key}, "", 0, {"tree": 0.5})
 
 
-class Echo:
-    """Work that is done at once; what an item's reference says happens to the process first."""
+def done_by_key(outcomes: Iterable[Outcome]) -> dict[str, bool]:
+    """Return whether each image is done or has failed; no key may occur twice."""
+    pairs = [
+        (outcome.item.key, True) if isinstance(outcome, ItemResult) else (outcome.key, False) for outcome in outcomes
+    ]
+    assert len(pairs) == len(dict(pairs))
+    return dict(pairs)
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+class EchoWorker:
+    """Finishes images at once; the reference of an item may kill the process first."""
 
     def prefetch(self, item: Item | ItemFailure) -> Item | ItemFailure:
         return item
@@ -86,13 +129,13 @@ class Echo:
             if not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-        return done(item.key)
+        return make_result(item.key)
 
 
-def refuse() -> Echo:
+def refusing_factory() -> EchoWorker:
     raise SettingsError("no such model: choose another")
 
 
-def die() -> Echo:
+def dying_factory() -> EchoWorker:
     os.kill(os.getpid(), signal.SIGKILL)
-    return Echo()
+    return EchoWorker()

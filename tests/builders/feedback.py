@@ -62,13 +62,13 @@ class FakeLabelStudio(LabelStudioClient):
     def label_config(self, project: str) -> str:
         return CONFIG
 
-    def prediction_version(self, prediction: int) -> str:
-        if prediction != 7:
+    def prediction_version(self, prediction_id: int) -> str:
+        if prediction_id != 7:
             raise LabelStudioError("deleted")
         return "fine-walkcut-merge-0"
 
-    def predictions(self, task: int) -> dict[int, str]:
-        return {index: row["model_version"] for index, row in enumerate(self.predicted) if row["task"] == task}
+    def predictions(self, task_id: int) -> dict[int, str]:
+        return {index: row["model_version"] for index, row in enumerate(self.predicted) if row["task"] == task_id}
 
     def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
         self.predicted += predictions

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders.bulk import CONTROL, done, make_image, plan_for, quick_segmenter
-from tests.builders.held_studio import HeldStudio
+from tests.builders.bulk import CONTROL, make_plan, make_result, quick_segmenter, write_image
+from tests.builders.fake_label_studio import FakeLabelStudio
 from walkcut.bulk import sinks
-from walkcut.bulk.checkpoint import ItemFailure, ItemResult, Outcome, open_checkpoint
-from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
+from walkcut.bulk.checkpoint import open_checkpoint
+from walkcut.bulk.items import Item, ItemFailure, ItemPrediction, ItemResult, Outcome, RegionPrediction
+from walkcut.bulk.plan import Plan
 from walkcut.bulk.runner import fingerprint, run
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat, is_replaceable, merge_predictions
-from walkcut.bulk.sources.scan import project_items
-from walkcut.bulk.steps import Plan, make_full_worker
+from walkcut.bulk.sources.tasks import project_items
+from walkcut.bulk.workers import make_full_worker
 from walkcut.errors import LabelStudioError
 from walkcut.hierarchy.granularity import Level, Segments, Threshold
 from walkcut.inference.project import Project, ProjectOptions, model_version
@@ -25,28 +26,27 @@ OLD = ("auto-walkcut-merge-01234567", "tau=0.4-walkcut-ncut+merge-89abcdef")
 OTHERS = ("sam-2", "folded-walkcut-7")
 
 
-def studio_with(folder: Path, count: int, patience: int = 99) -> HeldStudio:
-    numbers = range(1, count + 1)
-    data = [{"image": str(make_image(folder / f"{number}.png"))} for number in numbers]
-    return HeldStudio([{"id": n, "data": each} for n, each in zip(numbers, data, strict=True)], patience=patience)
+def tasks_with_images(folder: Path, count: int) -> list[dict[str, Any]]:
+    return [{"id": task, "data": {"image": str(write_image(folder / f"{task}.png"))}} for task in range(1, count + 1)]
 
 
-def of_files(plan: Plan, out: Path, jobs: Iterable[Item | ItemFailure]) -> Iterator[Outcome]:
-    labeller = make_full_worker(plan, out, quick_segmenter)
-    for job in jobs:  # a task's reference is fetched, as a rule: here it is a file
-        outcome = labeller(replace(job, task=None) if isinstance(job, Item) else job)
+def process_files(plan: Plan, run_dir: Path, jobs: Iterable[Item | ItemFailure]) -> Iterator[Outcome]:
+    """Process tasks whose references are paths, which the image loader would not read."""
+    worker = make_full_worker(plan, run_dir, quick_segmenter)
+    for job in jobs:
+        outcome = worker(replace(job, task=None) if isinstance(job, Item) else job)
         yield replace(outcome, item=job) if isinstance(outcome, ItemResult) and isinstance(job, Item) else outcome
 
 
-def into_studio(
-    studio: HeldStudio, out: Path, plan: Plan, *, replacing: bool = False, retry_failed: bool = False
+def predict_project(
+    studio: FakeLabelStudio, run_dir: Path, plan: Plan, *, replacing: bool = False, retry_failed: bool = False
 ) -> int:
-    """Label a project; how many images are done in all."""
+    """Predict the tasks of a project; return how many images are done in all."""
     controls = plan.project.controls
-    with open_checkpoint(out, fingerprint(plan), retry_failed=retry_failed) as checkpoint:
+    with open_checkpoint(run_dir, fingerprint(plan), retry_failed=retry_failed) as checkpoint:
         sink = LabelStudioSink(checkpoint, studio, "3", plan.project, plan.versions, replacing=replacing)
         items = project_items(studio.unannotated_tasks("3"), controls, plan.versions)
-        run(items, lambda jobs: of_files(plan, out, jobs), checkpoint, sink)
+        run(items, lambda jobs: process_files(plan, run_dir, jobs), checkpoint, sink)
         return checkpoint.done
 
 
@@ -56,116 +56,115 @@ def predictions_of(*versions: str, task: int = 1) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def plan() -> Plan:
-    return plan_for(TaskFormat((CONTROL,)), (Level.COARSE, Level.FINE, Level.AUTO))
+    return make_plan(TaskFormat((CONTROL,)), (Level.COARSE, Level.FINE, Level.AUTO))
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that fails is not sent again."""
-    monkeypatch.setattr(sinks, "_WAITS_S", ())
+def without_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "_MAX_ATTEMPTS", 1)
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests of a few predictions."""
-    monkeypatch.setattr(sinks, "_MOST_PREDICTIONS", 20)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "_MAX_PREDICTIONS", 20)
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_batches")
 def test_predictions_of_a_task_go_in_one_request(tmp_path: Path, plan: Plan) -> None:
-    studio = studio_with(tmp_path / "in", 15)
-    assert into_studio(studio, tmp_path / "out", plan) == 15
+    studio = FakeLabelStudio(tasks_with_images(tmp_path / "in", 15))
+    assert predict_project(studio, tmp_path / "out", plan) == 15
     assert [len(request) for request in studio.requests] == [18, 18, 9]
-    assert all(studio.of_task(number) == list(plan.versions) for number in studio.tasks)
+    assert all(studio.versions_of(task) == list(plan.versions) for task in studio.tasks)
 
 
-def test_requests_are_of_so_many_bytes(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    studio = studio_with(tmp_path / "in", 5)
-    into_studio(studio, tmp_path / "whole", plan)
+def test_requests_have_a_maximum_size(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = FakeLabelStudio(tasks_with_images(tmp_path / "in", 5))
+    predict_project(studio, tmp_path / "whole", plan)
     (request,) = studio.requests
-    monkeypatch.setattr(sinks, "_MOST_BYTES", len(json.dumps(request[:6])))
-    studio = studio_with(tmp_path / "in", 5)
-    into_studio(studio, tmp_path / "parts", plan)
+    monkeypatch.setattr(sinks, "_MAX_BYTES", len(json.dumps(request[:6])))
+    studio = FakeLabelStudio(tasks_with_images(tmp_path / "in", 5))
+    predict_project(studio, tmp_path / "parts", plan)
     assert [len(request) for request in studio.requests] == [6, 6, 3]
 
 
-@pytest.mark.usefixtures("small")
-def test_a_run_into_a_project_goes_on_after_it_was_ended(tmp_path: Path, plan: Plan) -> None:
-    studio = studio_with(tmp_path / "in", 15, patience=1)
+@pytest.mark.usefixtures("small_batches")
+def test_an_interrupted_run_into_a_project_continues(tmp_path: Path, plan: Plan) -> None:
+    studio = FakeLabelStudio(tasks_with_images(tmp_path / "in", 15), max_requests=1)
     with pytest.raises(LabelStudioError):
-        into_studio(studio, tmp_path / "out", plan)
-    studio.patience = 99
-    assert into_studio(studio, tmp_path / "out", plan) == 15
-    assert all(studio.of_task(number) == list(plan.versions) for number in studio.tasks)
+        predict_project(studio, tmp_path / "out", plan)
+    studio.max_requests = 99
+    assert predict_project(studio, tmp_path / "out", plan) == 15
+    assert all(studio.versions_of(task) == list(plan.versions) for task in studio.tasks)
 
 
-class Slow(HeldStudio):
-    """Does not answer a request in time, and takes what was in it only after it has been asked for tasks again."""
+class SlowLabelStudio(FakeLabelStudio):
+    """Does not answer the first request in time, and stores its predictions when it is next asked for tasks."""
 
-    under_way: Sequence[Mapping[str, Any]] = ()
+    delayed: Sequence[Mapping[str, Any]] = ()
 
     def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
         if not self.requests:
             self.requests.append([])
-            self.under_way = predictions
+            self.delayed = predictions
             raise LabelStudioError("took longer than 30 s")
         super().add_predictions(project, predictions)
 
-    def versions(self, project: str, tasks: Collection[int]) -> dict[int, frozenset[str]]:
-        late, self.under_way = self.under_way, ()
-        self.take(late)
-        return super().versions(project, tasks)
+    def versions(self, project: str, task_ids: Collection[int]) -> dict[int, frozenset[str]]:
+        delayed, self.delayed = self.delayed, ()
+        self.store(delayed)
+        return super().versions(project, task_ids)
 
 
-def test_a_request_whose_answer_was_lost_doubles_nothing(tmp_path: Path, plan: Plan) -> None:
-    studio = Slow(list(studio_with(tmp_path / "in", 4).tasks.values()))
+def test_a_request_without_a_response_adds_no_duplicates(tmp_path: Path, plan: Plan) -> None:
+    studio = SlowLabelStudio(tasks_with_images(tmp_path / "in", 4))
     with pytest.raises(LabelStudioError):
-        into_studio(studio, tmp_path / "out", plan)
-    assert not studio.held
-    assert into_studio(studio, tmp_path / "out", plan) == 4
-    assert all(studio.of_task(number) == list(plan.versions) for number in studio.tasks)
+        predict_project(studio, tmp_path / "out", plan)
+    assert not studio.stored
+    assert predict_project(studio, tmp_path / "out", plan) == 4
+    assert all(studio.versions_of(task) == list(plan.versions) for task in studio.tasks)
 
 
-def test_a_request_is_sent_again_without_what_was_taken(
+def test_a_retried_request_leaves_out_stored_predictions(
     tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks, "_WAITS_S", (0, 0))
-    studio = Slow(list(studio_with(tmp_path / "in", 4).tasks.values()))
-    assert into_studio(studio, tmp_path / "out", plan) == 4
-    assert all(studio.of_task(number) == list(plan.versions) for number in studio.tasks)
+    monkeypatch.setattr(sinks, "_MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(sinks, "_RETRY_WAITS_S", (0,))
+    studio = SlowLabelStudio(tasks_with_images(tmp_path / "in", 4))
+    assert predict_project(studio, tmp_path / "out", plan) == 4
+    assert all(studio.versions_of(task) == list(plan.versions) for task in studio.tasks)
 
 
-def test_versions_that_a_task_has_are_not_sent_again(tmp_path: Path, plan: Plan) -> None:
-    studio = studio_with(tmp_path / "in", 2)
-    studio.take([*predictions_of(plan.versions[1]), *predictions_of("other", task=2)])
-    into_studio(studio, tmp_path / "out", plan)
-    assert studio.of_task(1) == [plan.versions[1], plan.versions[0], plan.versions[2]]
-    assert studio.of_task(2) == ["other", *plan.versions]
-    into_studio(studio, tmp_path / "elsewhere", plan)
-    assert len(studio.of_task(1)) == 3
+def test_versions_that_a_task_has_are_not_added_again(tmp_path: Path, plan: Plan) -> None:
+    studio = FakeLabelStudio(tasks_with_images(tmp_path / "in", 2))
+    studio.store([*predictions_of(plan.versions[1]), *predictions_of("other", task=2)])
+    predict_project(studio, tmp_path / "out", plan)
+    assert studio.versions_of(1) == [plan.versions[1], plan.versions[0], plan.versions[2]]
+    assert studio.versions_of(2) == ["other", *plan.versions]
+    predict_project(studio, tmp_path / "elsewhere", plan)
+    assert len(studio.versions_of(1)) == 3
 
 
-def test_predictions_that_were_deleted_are_made_anew(tmp_path: Path, plan: Plan) -> None:
-    studio = studio_with(tmp_path / "in", 2)
-    into_studio(studio, tmp_path / "out", plan)
-    first = dict(studio.held)
-    studio.held.clear()
-    assert into_studio(studio, tmp_path / "out", plan) == 2
-    assert list(studio.held.values()) == list(first.values())
+def test_deleted_predictions_are_made_again(tmp_path: Path, plan: Plan) -> None:
+    studio = FakeLabelStudio(tasks_with_images(tmp_path / "in", 2))
+    predict_project(studio, tmp_path / "out", plan)
+    first = dict(studio.stored)
+    studio.stored.clear()
+    assert predict_project(studio, tmp_path / "out", plan) == 2
+    assert list(studio.stored.values()) == list(first.values())
     assert len((tmp_path / "out" / ".walkcut" / "done.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_image_that_failed_is_tried_again_on_request(tmp_path: Path, plan: Plan) -> None:
-    studio = studio_with(tmp_path / "in", 2)
+def test_a_failed_image_is_tried_again_on_request(tmp_path: Path, plan: Plan) -> None:
+    studio = FakeLabelStudio(tasks_with_images(tmp_path / "in", 2))
     content = (tmp_path / "in" / "1.png").read_bytes()
     (tmp_path / "in" / "1.png").write_text("no image")
-    assert into_studio(studio, tmp_path / "out", plan) == 1
+    assert predict_project(studio, tmp_path / "out", plan) == 1
     (tmp_path / "in" / "1.png").write_bytes(content)
-    assert into_studio(studio, tmp_path / "out", plan) == 1
-    assert into_studio(studio, tmp_path / "out", plan, retry_failed=True) == 2
+    assert predict_project(studio, tmp_path / "out", plan) == 1
+    assert predict_project(studio, tmp_path / "out", plan, retry_failed=True) == 2
 
 
-class Shrinking(HeldStudio):
+class Shrinking(FakeLabelStudio):
     """Loses a task after it was listed."""
 
     def unannotated_tasks(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
@@ -174,19 +173,21 @@ class Shrinking(HeldStudio):
 
 
 def test_a_task_that_was_deleted_meanwhile_costs_no_other(tmp_path: Path, plan: Plan) -> None:
-    studio = Shrinking(list(studio_with(tmp_path / "in", 2).tasks.values()))
-    assert into_studio(studio, tmp_path / "out", plan) == 1
-    assert (studio.of_task(1), studio.of_task(2)) == ([], list(plan.versions))
+    studio = Shrinking(list(FakeLabelStudio(tasks_with_images(tmp_path / "in", 2)).tasks.values()))
+    assert predict_project(studio, tmp_path / "out", plan) == 1
+    assert (studio.versions_of(1), studio.versions_of(2)) == ([], list(plan.versions))
 
 
-def test_what_is_finished_is_kept_when_a_run_is_interrupted(tmp_path: Path, plan: Plan) -> None:
+def test_an_interrupted_run_keeps_its_finished_images(tmp_path: Path, plan: Plan) -> None:
     def interrupted(jobs: Iterable[object]) -> Iterator[Outcome]:
         record: dict[str, object] = {"predictions": [{"model_version": "v", "result": [], "score": 0}]}
-        yield replace(done("task-1", record), item=Item("task-1", "/1.jpg", task=1))
+        yield replace(make_result("task-1", record), item=Item("task-1", "/1.jpg", task=1))
         raise KeyboardInterrupt
 
     with open_checkpoint(tmp_path, {}) as checkpoint:
-        sink = LabelStudioSink(checkpoint, studio_with(tmp_path / "in", 1), "3", plan.project, plan.versions)
+        sink = LabelStudioSink(
+            checkpoint, FakeLabelStudio(tasks_with_images(tmp_path / "in", 1)), "3", plan.project, plan.versions
+        )
         with pytest.raises(KeyboardInterrupt):
             run([], interrupted, checkpoint, sink)
         assert checkpoint.done == 1
@@ -195,109 +196,109 @@ def test_what_is_finished_is_kept_when_a_run_is_interrupted(tmp_path: Path, plan
 def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
     controls = (CONTROL, replace(CONTROL, from_name="other", to_name="back", data_key="back"))
     project = Project(controls, ProjectOptions())
-    plan = replace(plan_for(TaskFormat(controls), (Level.COARSE, Level.AUTO)), project=project)
-    paths = [str(make_image(tmp_path / "in" / f"{number}.png", 24 + 8 * number)) for number in range(6)]
-    data = [dict(zip(("image", "back"), pair, strict=True)) for pair in (paths[:2], paths[2:4], [paths[4], "gone"])]
-    studio = HeldStudio([{"id": number, "data": each} for number, each in enumerate([*data, {"image": "x"}], 1)])
-    assert into_studio(studio, tmp_path / "out", plan) == 4
-    assert [studio.of_task(number) for number in range(1, 5)] == [list(plan.versions)] * 2 + [[], []]
+    plan = replace(make_plan(TaskFormat(controls), (Level.COARSE, Level.AUTO)), project=project)
+    paths = [str(write_image(tmp_path / "in" / f"{index}.png", 24 + 8 * index)) for index in range(6)]
+    data = [dict(zip(("image", "back"), pair, strict=True)) for pair in (paths[:2], paths[2:4], [paths[4], "missing"])]
+    studio = FakeLabelStudio([{"id": task, "data": images} for task, images in enumerate([*data, {"image": "x"}], 1)])
+    assert predict_project(studio, tmp_path / "out", plan) == 4
+    assert [studio.versions_of(task) for task in range(1, 5)] == [list(plan.versions)] * 2 + [[], []]
     failures = [json.loads(line) for line in (tmp_path / "out" / "failed.jsonl").read_text().splitlines()]
-    assert {each["key"] for each in failures} == {"task-3-2", "task-4-1"}
-    coarse = next(iter(studio.held.values()))
-    assert [(each["from_name"], each["original_height"]) for each in coarse["result"]] == [("brush", 24)] * 2 + [
+    assert {failure["key"] for failure in failures} == {"task-3-2", "task-4-1"}
+    coarse = next(iter(studio.stored.values()))
+    assert [(region["from_name"], region["original_height"]) for region in coarse["result"]] == [("brush", 24)] * 2 + [
         ("other", 32)
     ] * 2
 
 
-def test_images_are_put_together_as_the_backend_does() -> None:
+def test_images_of_a_task_are_merged_as_in_the_backend() -> None:
     controls = (CONTROL, replace(CONTROL, from_name="other", data_key="back"))
     task, masks = Task(5, {"image": "a", "back": "b"}), np.eye(4, dtype=bool).reshape(4, 2, 2)
     regions = [
         Region(mask, "Region", score, ("a note",)) for mask, score in zip(masks, (0.1, 0.2, 0.7, 1), strict=True)
     ]
     halves = (regions[:3], regions[3:])
-    parts = [
+    images = [
         TaskFormat(controls).encode(
             ItemPrediction(
-                Item("a", "a", task.data, 5, place),
+                Item("a", "a", task.data, 5, control),
                 (2, 2),
                 [RegionPrediction("v", half)],
             )
         )
-        for place, half in enumerate(halves)
+        for control, half in enumerate(halves)
     ]
-    whole = merge_predictions([part.record["predictions"] for part in parts])
-    assert whole == [prediction(task, list(zip(controls, halves, strict=True)), "v").as_json()]
+    merged = merge_predictions([image.record["predictions"] for image in images])
+    assert merged == [prediction(task, list(zip(controls, halves, strict=True)), "v").as_json()]
     assert merge_predictions([[{"result": [], "score": 0, "model_version": "v"}]])[0]["score"] == 0
 
 
-def test_earlier_predictions_are_replaced_on_request_alone(tmp_path: Path, plan: Plan) -> None:
-    studio = studio_with(tmp_path / "in", 1)
-    studio.take(predictions_of(*OLD, *OTHERS))
-    into_studio(studio, tmp_path / "out", plan)
-    assert studio.of_task(1) == [*OLD, *OTHERS, *plan.versions]
+def test_earlier_predictions_are_replaced_only_on_request(tmp_path: Path, plan: Plan) -> None:
+    studio = FakeLabelStudio(tasks_with_images(tmp_path / "in", 1))
+    studio.store(predictions_of(*OLD, *OTHERS))
+    predict_project(studio, tmp_path / "out", plan)
+    assert studio.versions_of(1) == [*OLD, *OTHERS, *plan.versions]
     for _ in range(2):
-        into_studio(studio, tmp_path / "out", plan, replacing=True)
-        assert studio.of_task(1) == [*OTHERS, *plan.versions]
+        predict_project(studio, tmp_path / "out", plan, replacing=True)
+        assert studio.versions_of(1) == [*OTHERS, *plan.versions]
 
 
-def test_what_annotators_may_need_is_not_replaced(tmp_path: Path, plan: Plan) -> None:
-    """Of five tasks one is free; the others were annotated, skipped, annotated at the last moment, or failed."""
+def test_predictions_that_annotators_may_need_are_kept(tmp_path: Path, plan: Plan) -> None:
+    """One of five tasks is untouched; others were skipped, annotated during or before the run, or failed."""
 
-    class Overtaken(HeldStudio):
-        def predictions(self, task: int) -> dict[int, str]:
-            self.annotated |= {3} & {task}
-            return super().predictions(task)
+    class AnnotatedMeanwhile(FakeLabelStudio):
+        def predictions(self, task_id: int) -> dict[int, str]:
+            self.annotated |= {3} & {task_id}
+            return super().predictions(task_id)
 
-    studio = Overtaken(list(studio_with(tmp_path / "in", 5).tasks.values()))
-    studio.tasks[5]["data"]["image"] = "gone"
+    studio = AnnotatedMeanwhile(tasks_with_images(tmp_path / "in", 5))
+    studio.tasks[5]["data"]["image"] = "missing"
     for task in studio.tasks:
-        studio.take(predictions_of(OLD[0], OLD[1], task=task))
+        studio.store(predictions_of(OLD[0], OLD[1], task=task))
     studio.chosen, studio.skipped, studio.annotated = OLD[1], {2}, {4}
-    into_studio(studio, tmp_path / "out", plan, replacing=True)
-    assert {task: OLD[0] in studio.of_task(task) for task in studio.tasks} == {
+    predict_project(studio, tmp_path / "out", plan, replacing=True)
+    assert {task: OLD[0] in studio.versions_of(task) for task in studio.tasks} == {
         1: False,
         2: True,
         3: True,
         4: True,
         5: True,
     }
-    assert all(OLD[1] in studio.of_task(task) for task in studio.tasks), "the project's settings choose it"
+    assert all(OLD[1] in studio.versions_of(task) for task in studio.tasks), "the project's settings choose it"
 
 
-def test_replacing_goes_on_after_it_was_ended(tmp_path: Path, plan: Plan) -> None:
-    class Away(HeldStudio):
-        left = 3
+def test_interrupted_replacing_continues(tmp_path: Path, plan: Plan) -> None:
+    class FailingLabelStudio(FakeLabelStudio):
+        deletions = 3
 
-        def delete_prediction(self, prediction: int) -> None:
-            if not self.left:
-                raise LabelStudioError("Label Studio is away")
-            self.left -= 1
-            super().delete_prediction(prediction)
+        def delete_prediction(self, prediction_id: int) -> None:
+            if not self.deletions:
+                raise LabelStudioError("Label Studio is unavailable")
+            self.deletions -= 1
+            super().delete_prediction(prediction_id)
 
-    studio = Away(list(studio_with(tmp_path / "in", 4).tasks.values()))
+    studio = FailingLabelStudio(tasks_with_images(tmp_path / "in", 4))
     for task in studio.tasks:
-        studio.take(predictions_of(*OLD, task=task))
+        studio.store(predictions_of(*OLD, task=task))
     with pytest.raises(LabelStudioError):
-        into_studio(studio, tmp_path / "out", plan, replacing=True)
-    assert len(studio.held) == 4 * 5 - 3
-    studio.left = 99
-    into_studio(studio, tmp_path / "out", plan, replacing=True)
-    assert all(studio.of_task(task) == list(plan.versions) for task in studio.tasks)
+        predict_project(studio, tmp_path / "out", plan, replacing=True)
+    assert len(studio.stored) == 4 * 5 - 3
+    studio.deletions = 99
+    predict_project(studio, tmp_path / "out", plan, replacing=True)
+    assert all(studio.versions_of(task) == list(plan.versions) for task in studio.tasks)
 
 
-@pytest.mark.usefixtures("small")
-def test_nothing_is_deleted_before_the_new_ones_are_in(tmp_path: Path, plan: Plan) -> None:
-    studio = studio_with(tmp_path / "in", 15, patience=2)
+@pytest.mark.usefixtures("small_batches")
+def test_nothing_is_deleted_before_new_predictions_are_added(tmp_path: Path, plan: Plan) -> None:
+    studio = FakeLabelStudio(tasks_with_images(tmp_path / "in", 15), max_requests=2)
     for task in studio.tasks:
-        studio.take(predictions_of(OLD[0], task=task))
+        studio.store(predictions_of(OLD[0], task=task))
     with pytest.raises(LabelStudioError):
-        into_studio(studio, tmp_path / "out", plan, replacing=True)
-    assert all(OLD[0] in studio.of_task(task) for task in studio.tasks)
+        predict_project(studio, tmp_path / "out", plan, replacing=True)
+    assert all(OLD[0] in studio.versions_of(task) for task in studio.tasks)
 
 
 @pytest.mark.parametrize("granularity", [*Level, Segments(12), Threshold(0.4)])
-def test_versions_of_walkcut_are_told_from_others(plan: Plan, granularity: Any) -> None:
+def test_versions_of_walkcut_are_replaceable(plan: Plan, granularity: Any) -> None:
     for method in ("merge", "ncut+merge", "dwc-paper"):
         assert is_replaceable(model_version("any", method, plan.project, granularity))
     assert not any(

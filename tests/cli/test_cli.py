@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click import Context
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -137,6 +139,31 @@ def test_an_error_is_one_line(
     assert result.exit_code != 0
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version", "settings"])
+def test_only_the_called_command_is_imported(argument: str) -> None:
+    code = """
+import sys
+from walkcut.cli import main
+main(sys.argv[1:], standalone_mode=False)
+print({"torch", "label_studio_sdk", "numpy", "flask", "sqlalchemy"} & set(sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_help_lists_all_commands_with_their_summaries() -> None:
+    result = run("--help")
+    for name in main.list_commands(Context(main)):
+        assert re.search(rf"^  {name} +[A-Z]", result.stdout, re.MULTILINE)
+        assert run(name, "--help").exit_code == 0
+    assert run("grow").exit_code == 2
+
+
+def test_unknown_variables_are_a_warning() -> None:
+    result = run("settings", environment={"WALKCUT_PROT": "1"})
+    assert "Warning: WALKCUT_PROT is not a setting: did you mean WALKCUT_PORT?" in result.stderr
 
 
 def test_settings_are_listed_without_secrets() -> None:

@@ -1,4 +1,4 @@
-"""`walkcut serve` as a process: told to end, killed, and its model killed."""
+"""`walkcut serve` as a process: what it loads, and how it and its model end."""
 
 import os
 import re
@@ -19,10 +19,9 @@ import requests
 from waitress.channel import HTTPChannel
 
 from tests.builders.backend import predict_body
-from tests.builders.processes import free_port, is_up, wait_for
+from tests.builders.models import GatedModel
+from tests.builders.processes import free_port, is_running, is_up, wait_for
 from tests.builders.scenes import data_url, png, quarters
-from tests.inference.test_tree_service import Gated
-from tests.inference.test_worker import is_there
 from walkcut.cli.serve import graceful_shutdown
 from walkcut.inference.tree_service import TreeService
 from walkcut.storage import TreeCache
@@ -30,7 +29,7 @@ from walkcut.storage import TreeCache
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs, and where its log goes."""
+    """A running server and its log."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -38,8 +37,8 @@ class Server:
 
     @property
     def model(self) -> int:
-        """The number of the last process with the model."""
-        return int(re.findall(r"the model is loaded, in process (\d+)", self.log.read_text())[-1])
+        """Id of the last process with the model."""
+        return int(re.findall(r"model loaded in process (\d+)", self.log.read_text())[-1])
 
     def predict(self, body: dict[str, Any]) -> list[Any]:
         answer = requests.post(f"{self.url}/predict", json=body, timeout=60)
@@ -47,7 +46,7 @@ class Server:
         return list(answer.json()["results"])
 
     def metric(self, name: str) -> float:
-        """The sum of a metric's samples."""
+        """Return the sum of a metric's samples."""
         lines = requests.get(f"{self.url}/metrics", timeout=10).text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}[ {{]", line))
 
@@ -66,50 +65,62 @@ def serving(folder: Path) -> Iterator[Server]:
             process.kill()
 
 
-def hard_image(number: int) -> str:
-    """An image that takes the model a second or more."""
-    noise = np.random.default_rng(number).integers(0, 255, (480, 640, 3), np.uint8)
+def hard_image(seed: int) -> str:
+    """Return an image that takes the model a second or more."""
+    noise = np.random.default_rng(seed).integers(0, 255, (480, 640, 3), np.uint8)
     return data_url(png(noise))
 
 
-def test_told_to_end_it_ends_what_was_begun_and_hands_the_rest_back(tmp_path: Path) -> None:
-    images = [data_url(png(quarters(100 + number, 160))) for number in range(100)]
+def resident_mib(pid: int) -> int:
+    (line,) = re.findall(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(line) >> 10
+
+
+def test_only_the_models_process_loads_torch(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+        assert "libtorch" in Path(f"/proc/{server.model}/maps").read_text()
+        assert resident_mib(server.process.pid) < 200
+
+
+def test_at_sigterm_the_current_image_is_finished_and_the_others_are_not_begun(tmp_path: Path) -> None:
+    images = [data_url(png(quarters(100 + index, 160))) for index in range(100)]
     with serving(tmp_path) as server, ThreadPoolExecutor() as callers:
         assert requests.get(f"{server.url}/ready", timeout=10).json() == {"status": "READY"}
-        asked: list[Future[list[Any]]] = [callers.submit(server.predict, predict_body(*images))]
+        answer: Future[list[Any]] = callers.submit(server.predict, predict_body(*images))
         wait_for("the model at work", lambda: server.metric("walkcut_stage_seconds_count") >= 2, 30)
         server.process.send_signal(signal.SIGTERM)
-        results = asked[0].result()
+        results = answer.result()
         assert (len(results[0]), len(results[-1])) == (4, 0)
         assert server.process.wait(30) == 0
-        wait_for("the model's end", lambda: not is_there(server.model), 30)
+        wait_for("the model's end", lambda: not is_running(server.model), 30)
     assert "Traceback" not in server.log.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_idle_it_ends_at_once_and_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_server_ends_at_once(tmp_path: Path, signal_number: signal.Signals) -> None:
     with serving(tmp_path) as server:
-        server.process.send_signal(number)
+        server.process.send_signal(signal_number)
         assert server.process.wait(30) == 0
-        wait_for("the model's end", lambda: not is_there(server.model), 30)
+        wait_for("the model's end", lambda: not is_running(server.model), 30)
     assert not [*(tmp_path / "state").glob("*-wal")]  # the database is closed
     assert "Traceback" not in server.log.read_text()
 
 
-def test_killed_it_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_a_killed_server_leaves_no_process_behind(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
-        assert is_there(server.model)
+        assert is_running(server.model)
         server.process.kill()
-        wait_for("the model's end", lambda: not is_there(server.model), 30)
+        wait_for("the model's end", lambda: not is_running(server.model), 30)
 
 
-def test_a_model_that_is_killed_is_replaced_and_the_answer_comes(tmp_path: Path) -> None:
+def test_a_killed_model_is_replaced_and_the_request_is_answered(tmp_path: Path) -> None:
     with serving(tmp_path) as server, ThreadPoolExecutor() as callers:
         first = server.model
-        asked = callers.submit(server.predict, predict_body(hard_image(1)))
+        answer = callers.submit(server.predict, predict_body(hard_image(1)))
         wait_for("the model at work", lambda: server.metric("walkcut_stage_seconds_count") >= 2, 30)
         os.kill(first, signal.SIGKILL)
-        assert [len(predictions) for predictions in asked.result()] == [4]
+        assert [len(predictions) for predictions in answer.result()] == [4]
         assert server.model != first
         assert server.metric("walkcut_model_crashes_total") == 1
         assert server.metric("walkcut_quarantined") == 0
@@ -119,8 +130,8 @@ def test_a_model_that_is_killed_is_replaced_and_the_answer_comes(tmp_path: Path)
 
 
 @dataclass
-class Unanswered:
-    """Requests that are there, and how often somebody looked."""
+class OpenRequests:
+    """Requests without an answer, which count how often they are looked at."""
 
     looks: int = 0
 
@@ -130,41 +141,41 @@ class Unanswered:
 
 
 @pytest.fixture
-def caller() -> HTTPChannel:
-    """A caller who waits for an answer."""
+def channel() -> HTTPChannel:
+    """A connection whose client waits for an answer."""
     channel = HTTPChannel.__new__(HTTPChannel)
-    channel.requests, channel.total_outbufs_len = Unanswered(), 0
+    channel.requests, channel.total_outbufs_len = OpenRequests(), 0
     return channel
 
 
-def test_the_end_waits_for_answers_but_takes_no_new_work(tmp_path: Path, caller: HTTPChannel) -> None:
-    model, before = Gated(), signal.getsignal(signal.SIGTERM)
-    tree_service, while_it_waits = TreeService(model, TreeCache(tmp_path, 1 << 20)), list[tuple[str, bool]]()
+def test_a_shutdown_waits_for_open_requests_but_accepts_no_new_ones(tmp_path: Path, channel: HTTPChannel) -> None:
+    model, before = GatedModel(), signal.getsignal(signal.SIGTERM)
+    tree_service, during_shutdown = TreeService(model, TreeCache(tmp_path, 1 << 20)), list[tuple[str, bool]]()
 
     def serve() -> None:
-        with graceful_shutdown(tree_service, {0: caller, 1: object()}):
+        with graceful_shutdown(tree_service, {0: channel, 1: object()}):
             os.kill(os.getpid(), signal.SIGTERM)
-            wait_for("looks", lambda: caller.requests.looks > 2, 30)
-            while_it_waits.append((tree_service.unavailable_reason, model.closed))
-            caller.requests = []
+            wait_for("looks", lambda: channel.requests.looks > 2, 30)
+            during_shutdown.append((tree_service.unavailable_reason, model.closed))
+            channel.requests = []
             threading.Event().wait(30)
 
     with pytest.raises(SystemExit):
         serve()
-    assert while_it_waits == [("shutting down", False)]
+    assert during_shutdown == [("shutting down", False)]
     assert model.closed
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_told_twice_it_ends_at_once(tmp_path: Path, caller: HTTPChannel) -> None:
-    model, told = Gated(), list[int]()
+def test_a_second_signal_ends_the_server_at_once(tmp_path: Path, channel: HTTPChannel) -> None:
+    model, signals = GatedModel(), list[int]()
 
     def serve() -> None:
-        with graceful_shutdown(TreeService(model, TreeCache(tmp_path, 1 << 20)), {0: caller}):
-            while len(told) < 3:
-                told.append(1)
+        with graceful_shutdown(TreeService(model, TreeCache(tmp_path, 1 << 20)), {0: channel}):
+            while len(signals) < 3:
+                signals.append(signal.SIGINT)
                 os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(SystemExit):
         serve()
-    assert (len(told), model.closed) == (2, True)
+    assert (len(signals), model.closed) == (2, True)

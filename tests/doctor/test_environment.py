@@ -49,13 +49,13 @@ def test_the_classical_model_needs_only_a_cpu() -> None:
 def test_cuda_that_is_configured_but_absent(monkeypatch: pytest.MonkeyPatch, built: str | None, remedy: str) -> None:
     monkeypatch.setattr(torch.version, "cuda", built)
     with pytest.raises(
-        SettingsError, match=rf"WALKCUT_DEVICE='cuda' cannot be used here: .*{remedy}.*WALKCUT_DEVICE=cpu"
+        SettingsError, match=rf"WALKCUT_DEVICE='cuda' cannot be used here .*: {remedy}.*WALKCUT_DEVICE=cpu"
     ):
         list(environment.check_device(Settings(model="sd14", device="cuda")))
 
 
 def test_an_unknown_device() -> None:
-    with pytest.raises(SettingsError, match=r"WALKCUT_DEVICE='toaster' cannot be used here: .*: set it to cpu, cuda"):
+    with pytest.raises(SettingsError, match=r"WALKCUT_DEVICE='toaster' cannot be used here .*: set it to cpu, cuda"):
         list(environment.check_device(Settings(device="toaster")))
 
 

@@ -109,7 +109,9 @@ def test_a_row_holds_the_ids_the_labels_and_the_time_of_the_change() -> None:
 
 @pytest.mark.parametrize("moment", ["", "yesterday", "0001-01-01T00:00:00+23:59"])
 def test_feedback_without_its_time_is_refused(moment: str) -> None:
-    with pytest.raises(RequestError, match=f"'{moment}' is no time: annotations need updated_at".replace("+", r"\+")):
+    with pytest.raises(
+        RequestError, match=f"'{moment}' is not a time: annotations need updated_at".replace("+", r"\+")
+    ):
         replace(feedback_of(ROW, []), updated_at=moment).to_row()
 
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.builders.annotations import masked
+from tests.builders.backend import IMAGE, SETUP, Backend, predict_body, running, text_command
 from tests.builders.fuzzing import JSON, mutated
-from tests.serving.test_app import IMAGE, SETUP, Backend, predict_body, running, typed_line
 from walkcut.errors import WalkcutError
 from walkcut.inference.factory import trusts_callers
 from walkcut.labelstudio import read_object
@@ -39,7 +39,7 @@ BODIES: dict[str, list[Any]] = {
     "/setup": [SETUP | {"access_token": "abc", "extra_params": '{"max_regions": 3, "granularity": "fine"}'}],
     "/predict": [
         PREDICT_BODY,
-        PREDICT_BODY | {"params": {"context": typed_line("12")}},
+        PREDICT_BODY | {"params": {"context": text_command("12")}},
         PREDICT_BODY | {"params": {"context": {"result": [POINT, BOX]}}},
     ],
     "/webhook": [

@@ -12,7 +12,7 @@ def make_device(name: str) -> torch.device:
         torch.ones(2, device=device).sum().item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SettingsError(f"WALKCUT_DEVICE={name!r} cannot be used here: {reason}: {_remedy(name)}") from error
+        raise SettingsError(f"WALKCUT_DEVICE={name!r} cannot be used here ({reason}): {_remedy(name)}") from error
     return device
 
 

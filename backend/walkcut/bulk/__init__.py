@@ -1,1 +1,1 @@
-"""Whole data sets pre-labelled: where images come from, how the work is done and taken up again, what comes out."""
+"""Bulk runs: predictions for many images, into files or a Label Studio project."""

@@ -1,4 +1,4 @@
-"""What goes through a bulk run: images to do, and images done."""
+"""Images of a bulk run, from the source to the result."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,14 @@ from walkcut.labelstudio import Region
 
 @dataclass(frozen=True)
 class Item:
-    """One image to pre-label.
+    """One image to predict.
 
-    `key` names it within the run and in file names: unique, the same in every run over the same sources, made of
-    letters, digits, `._-` and `/` alone. `reference` is where its bytes are, `data` the data of its task in Label
-    Studio, `task` the number of that task where it exists already, and `control` which of the project's targets shows
-    the image.
+    Attributes:
+        key: unique in the run and the same in every run over the same sources; letters, digits, `._-` and `/` only
+        reference: path or URL of the image
+        data: data of its task in Label Studio
+        task: id of that task, if it exists already
+        control: index of the project's control that shows the image
     """
 
     key: str
@@ -27,7 +29,7 @@ class Item:
 
 @dataclass(frozen=True)
 class RegionPrediction:
-    """An image's regions under a model version, largest first, no pixel in two."""
+    """Regions of an image under a model version, largest first, without overlap."""
 
     model_version: str
     regions: Sequence[Region]
@@ -35,7 +37,7 @@ class RegionPrediction:
 
 @dataclass(frozen=True)
 class ItemPrediction:
-    """An image that is done: one labelling for each granularity that was asked for, the default last."""
+    """Predictions for an image: one for each granularity of the plan, the default last."""
 
     item: Item
     size: tuple[int, int]  # height and width
@@ -44,28 +46,72 @@ class ItemPrediction:
 
 @dataclass(frozen=True)
 class EncodedItem:
-    """What an image comes to: files by name below the output folder, and a record that is kept as a line of JSON."""
+    """Output of one image: files by name below the output folder, and a JSON record for the checkpoint."""
 
     files: Mapping[str, bytes]
     record: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class ItemResult:
+    """A finished image, on disk.
+
+    Attributes:
+        item: the image
+        files: name of each output file, with the name of its staged file (`stage_files`)
+        record: record for the checkpoint
+        tree: key of its cut tree, empty if trees are not kept
+        tree_bytes: size of the tree's file, 0 if it was not written
+        seconds: time of each stage
+    """
+
+    item: Item
+    files: Mapping[str, str]
+    record: Mapping[str, Any]
+    tree: str
+    tree_bytes: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ItemFailure:
+    """An image without a result: the stage that failed, and the reason with the remedy."""
+
+    key: str
+    reference: str
+    stage: str
+    reason: str
+
+
+Outcome = ItemResult | ItemFailure
+
+
+@dataclass(frozen=True)
+class CheckpointEntry:
+    """A finished image as the checkpoint holds it; `tree` is the key of its cut tree."""
+
+    item: Item
+    tree: str
+    files: tuple[str, ...]
+    record: Mapping[str, Any]
+
+
 @runtime_checkable
 class Format(Protocol):
-    """A way to write labellings down. Images are encoded one by one, anywhere; assembled once, in the end."""
+    """An output format: images are encoded one by one in any process, and assembled once at the end."""
 
     @property
     def name(self) -> str:
-        """Its name on the command line."""
+        """Name on the command line."""
         ...
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
-        """What one image comes to; depends on nothing else."""
+        """Encode one image."""
         ...
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
-        """Write into the folder `out` what holds all images, from their records, in the order of their keys.
+    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+        """Write the files that describe all images, from their records in the order of their keys.
 
-        Memory does not grow with their number. Done again, it replaces what it wrote before.
+        Memory does not grow with the number of images. A repeated call replaces the files of the call before.
         """
         ...

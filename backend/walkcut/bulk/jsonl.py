@@ -1,10 +1,10 @@
-"""Files of JSON lines, one for each key: appended, mended and sorted, however many there are."""
+"""Files of JSON lines that begin with a key: append, repair and sort, with bounded memory."""
 
 import hashlib
 import heapq
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -12,36 +12,42 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import UInt64
 
-_BEGIN = b'{"key": "'
-_RECENT = 65536
-_SORTED_AT_ONCE = 64 << 20  # bytes of lines that are sorted in memory
-_BLOCK = 1 << 16
+_KEY_PREFIX = b'{"key": "'
+_MAX_RECENT = 65536
+_SORT_BYTES = 64 << 20  # of lines that are sorted in memory
+_BLOCK_BYTES = 1 << 16
 
 
 class HashSet64:
-    """A set of texts, of which 8 bytes each are remembered.
+    """Set of texts that stores 8 bytes for each.
 
-    Ten million take 80 MB, and the chance that any two of them are taken for one is 3 in a million.
+    Ten million texts take 80 MB; the probability that any two of them collide is 3 in a million.
+
+    >>> texts = HashSet64(["a"])
+    >>> "a" in texts, "b" in texts, texts.add("b"), texts.add("b"), len(texts)
+    (True, False, True, False, 2)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, texts: Iterable[str] = ()) -> None:
         self._sorted: UInt64[np.ndarray, " n"] = np.empty(0, np.uint64)
         self._recent: set[int] = set()
+        for text in texts:
+            self.add(text)
 
     def __len__(self) -> int:
         return len(self._sorted) + len(self._recent)
 
     def __contains__(self, text: str) -> bool:
-        number = _digest(text)
-        place = int(np.searchsorted(self._sorted, np.uint64(number)))
-        return number in self._recent or (place < len(self._sorted) and int(self._sorted[place]) == number)
+        digest = _digest(text)
+        index = int(np.searchsorted(self._sorted, np.uint64(digest)))
+        return digest in self._recent or (index < len(self._sorted) and int(self._sorted[index]) == digest)
 
     def add(self, text: str) -> bool:
-        """Take in a text; false where it was there already."""
+        """Add a text; return whether it is new."""
         if text in self:
             return False
         self._recent.add(_digest(text))
-        if len(self._recent) >= _RECENT:
+        if len(self._recent) >= _MAX_RECENT:
             recent = np.sort(np.fromiter(self._recent, np.uint64, len(self._recent)))
             self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, recent), recent)
             self._recent.clear()
@@ -53,21 +59,21 @@ def _digest(text: str) -> int:
 
 
 def append_line(file: IO[bytes], line: Mapping[str, Any]) -> None:
-    """Write a line so that it is with the system, though this process be killed."""
+    """Write a line and flush it, so that it survives the end of this process."""
     file.write(json.dumps(line).encode() + b"\n")
     file.flush()
 
 
 def truncate_partial_line(path: Path) -> Path:
-    """A file of lines, without the last one where that was cut off."""
+    """Cut off a last line without a line feed; an absent file is created. Returns the path."""
     with path.open("a+b") as file:
         end = file.seek(0, 2)
         while end:
-            begin = max(0, end - _BLOCK)
+            begin = max(0, end - _BLOCK_BYTES)
             file.seek(begin)
-            place = file.read(end - begin).rfind(b"\n")
-            if place >= 0:
-                end = begin + place + 1
+            offset = file.read(end - begin).rfind(b"\n")
+            if offset >= 0:
+                end = begin + offset + 1
                 break
             end = begin
         file.truncate(end)
@@ -75,36 +81,36 @@ def truncate_partial_line(path: Path) -> Path:
 
 
 def _key(line: bytes) -> bytes:
-    """The key that a line begins with: none has quotation marks or anything that JSON writes in another way."""
-    return line[len(_BEGIN) : line.index(b'"', len(_BEGIN))]
+    """Return the key at the beginning of a line; keys hold no character that JSON escapes."""
+    return line[len(_KEY_PREFIX) : line.index(b'"', len(_KEY_PREFIX))]
 
 
 def keys(path: Path) -> Iterator[str]:
-    """The keys of a file's lines."""
+    """Yield the keys of a file's lines."""
     with path.open("rb") as lines:
         for line in lines:
             yield _key(line).decode()
 
 
 @contextmanager
-def temporary_dir(folder: Path) -> Iterator[Path]:
-    """A folder for a while, without what a killed process left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+def temporary_dir(path: Path) -> Iterator[Path]:
+    """Make an empty folder that is deleted at the end, with the leftovers of a killed process."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
     try:
-        yield folder
+        yield path
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def external_sort(path: Path, folder: Path) -> Iterator[bytes]:
-    """The lines of a file in the order of their keys: sorted part by part in an empty folder, and the parts merged."""
-    parts: list[Path] = []
+def external_sort(path: Path, empty_dir: Path) -> Iterator[bytes]:
+    """Yield a file's lines in the order of their keys: sorted blocks in an empty folder, merged."""
+    blocks: list[Path] = []
     with path.open("rb") as lines:
-        while part := lines.readlines(_SORTED_AT_ONCE):
-            parts.append(folder / str(len(parts)))
-            part.sort(key=_key)
-            with parts[-1].open("wb") as file:
-                file.writelines(part)
+        while block := lines.readlines(_SORT_BYTES):
+            blocks.append(empty_dir / str(len(blocks)))
+            block.sort(key=_key)
+            with blocks[-1].open("wb") as file:
+                file.writelines(block)
     with ExitStack() as stack:
-        yield from heapq.merge(*(stack.enter_context(part.open("rb")) for part in parts), key=_key)
+        yield from heapq.merge(*(stack.enter_context(block.open("rb")) for block in blocks), key=_key)

@@ -1,4 +1,4 @@
-"""How far a bulk run is: counted, shown, and measured by Prometheus."""
+"""Progress of a run: statistics, a bar or log lines, and Prometheus metrics."""
 
 import logging
 import sys
@@ -10,29 +10,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from prometheus_client import CollectorRegistry, Counter, start_http_server
 from tqdm import tqdm
 
-from walkcut.bulk.checkpoint import ItemFailure, ItemResult, Outcome
+from walkcut.bulk.items import ItemFailure, ItemResult, Outcome
 from walkcut.errors import SettingsError, WalkcutError
 
 log = logging.getLogger(__name__)
 
 Observer = Callable[[Outcome], None]
 
-_EVERY_S = 10.0  # between lines where there is no terminal
+_LOG_INTERVAL_S = 10.0  # between lines if there is no terminal
 
 
 @dataclass
 class RunStats:
-    """What a run has come to so far: images, failures, bytes of new trees, and seconds by stage of all processes."""
+    """Running totals: images, failures, bytes of new trees, and seconds by stage, summed over all processes."""
 
     done: int = 0
     failed: int = 0
     tree_bytes: int = 0
     stages: Sums[str] = field(default_factory=Sums)
-    begun: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=time.perf_counter)
 
     def __call__(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -44,85 +43,92 @@ class RunStats:
             self.failed += 1
 
     def report(self) -> dict[str, Any]:
-        """Images, failures, seconds and rate of this run so far, and seconds by stage, as JSON has them."""
-        seconds = time.perf_counter() - self.begun
+        """Return the totals and the rate as a JSON object."""
+        seconds = time.perf_counter() - self.start
         return {
             "images": self.done,
             "failed": self.failed,
             "seconds": round(seconds, 3),
             "images_per_second": round(self.done / seconds, 3),
+            "tree_bytes": self.tree_bytes,
             "seconds_per_stage": {name: round(value, 3) for name, value in self.stages.items()},
         }
 
 
 @contextmanager
 def progress_bar(total: Callable[[], int] | None = None, *, before: int = 0) -> Iterator[Observer]:
-    """Show what is counted on standard error: a bar on a terminal, else a line now and then.
+    """Show progress on standard error: a bar on a terminal, else a log line at intervals.
 
-    The bar has the time left once `total` has come to an answer in a thread of its own; of these, `before` are settled.
+    The bar shows the remaining time once `total` has returned, in a thread, the number of all images, of which `before`
+    were finished by earlier runs.
     """
     if not sys.stderr.isatty():
-        yield _Lines()
+        yield _LogLines()
         return
     with tqdm(unit="image", smoothing=0.05, initial=before) as bar:
         if total is not None:
-            threading.Thread(target=_count, args=(bar, total), daemon=True).start()
+            threading.Thread(target=_set_total, args=(bar, total), daemon=True).start()
         failed, gpu = 0, gpu_use()
 
-        def watch(outcome: Outcome) -> None:
+        def update(outcome: Outcome) -> None:
             nonlocal failed, gpu
             failed += isinstance(outcome, ItemFailure)
             bar.set_postfix({"failed": failed, **gpu}, refresh=False)
-            if bar.update():  # it was drawn, which is not done for every image
+            if bar.update():  # the bar was drawn, which it is not for every image
                 gpu = gpu_use()
 
-        yield watch
+        yield update
 
 
-class _Lines:
+class _LogLines:
     """Progress as lines of the log."""
 
     def __init__(self) -> None:
-        self._tally, self._last = RunStats(), time.perf_counter()
+        self._stats, self._last = RunStats(), time.perf_counter()
 
     def __call__(self, outcome: Outcome) -> None:
-        """Count an outcome, and say how many there are if that was not said of late."""
-        self._tally(outcome)
+        self._stats(outcome)
         now = time.perf_counter()
-        if now - self._last >= _EVERY_S:
+        if now - self._last >= _LOG_INTERVAL_S:
             self._last = now
-            report = self._tally.report()
-            rate = report["images_per_second"]
+            report = self._stats.report()
             gpu = "".join(f", {name} {value}" for name, value in gpu_use().items())
-            log.info("%d done, %d failed, %.2f images/s%s", report["images"], report["failed"], rate, gpu)
+            log.info(
+                "%d done, %d failed, %.2f images/s%s",
+                report["images"],
+                report["failed"],
+                report["images_per_second"],
+                gpu,
+            )
 
 
 def gpu_use() -> dict[str, str]:
-    """Shares of the GPU's memory and time that are in use, by whomever, where this process works with one.
+    """Return the used fractions of the GPU's memory and time, by all processes; empty if this process uses no GPU.
 
-    The share of time is left out where NVIDIA's library for Python is not installed, or does not know.
+    The fraction of time is left out if NVIDIA's Python library cannot tell it.
     """
-    if not torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")  # a process that has not loaded it uses no GPU
+    if torch is None or not torch.cuda.is_initialized():
         return {}
     free, total = torch.cuda.mem_get_info()
     use = {"gpu_memory": f"{1 - free / total:.0%}"}
     try:
         return {**use, "gpu": f"{torch.cuda.utilization()}%"}
-    except Exception as error:  # noqa: BLE001 - the library has errors of its own, and may not be there to name them
-        log.debug("the GPU's use cannot be read: %s", error)
+    except Exception as error:  # noqa: BLE001 - its errors have no common class, and may not be importable
+        log.debug("the GPU's utilisation cannot be read: %s", error)
         return use
 
 
-def _count(bar: "tqdm[Any]", total: Callable[[], int]) -> None:
+def _set_total(bar: "tqdm[Any]", total: Callable[[], int]) -> None:
     try:
         bar.total = total()
-    except WalkcutError as error:  # the run meets it too
-        log.debug("not counted: %s", error)
+    except WalkcutError as error:  # the run reports it too
+        log.debug("the images cannot be counted: %s", error)
 
 
 @contextmanager
-def metrics(host: str, port: int) -> Iterator[Observer]:
-    """Count for Prometheus, which may ask at `host` and `port` meanwhile. Raises `SettingsError` for a port in use."""
+def serve_metrics(host: str, port: int) -> Iterator[Observer]:
+    """Serve Prometheus metrics at `host` and `port` until the block ends. Raises `SettingsError` for a port in use."""
     registry = CollectorRegistry()
     images = Counter("walkcut_bulk_images", "Images by outcome", ["outcome"], registry=registry)
     seconds = Counter("walkcut_bulk_stage_seconds", "Seconds by stage, of all processes", ["stage"], registry=registry)
@@ -131,10 +137,10 @@ def metrics(host: str, port: int) -> Iterator[Observer]:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise SettingsError(
-            f"metrics cannot be had on {host}:{port} ({error}): choose another --metrics-port"
+            f"metrics cannot be served on {host}:{port} ({error}): choose another --metrics-port"
         ) from error
 
-    def watch(outcome: Outcome) -> None:
+    def count(outcome: Outcome) -> None:
         images.labels("done" if isinstance(outcome, ItemResult) else "failed").inc()
         if isinstance(outcome, ItemResult):
             for stage, value in outcome.seconds.items():
@@ -143,7 +149,7 @@ def metrics(host: str, port: int) -> Iterator[Observer]:
             failures.labels(outcome.stage).inc()
 
     try:
-        yield watch
+        yield count
     finally:
         server.shutdown()
         server.server_close()
@@ -151,9 +157,9 @@ def metrics(host: str, port: int) -> Iterator[Observer]:
 
 
 def notify(outcomes: Iterable[Outcome], observers: Iterable[Observer]) -> Iterator[Outcome]:
-    """The same outcomes, each told to the watchers when it has been dealt with."""
-    watching = list(observers)
+    """Yield the outcomes, and pass each to the observers after it has been handled."""
+    observers = list(observers)
     for outcome in outcomes:
         yield outcome
-        for watch in watching:
-            watch(outcome)
+        for observe in observers:
+            observe(outcome)

@@ -1,24 +1,92 @@
-"""A bulk run: what is left to do goes through an engine, and what comes of it is kept."""
+"""Bulk runs: pending images go through an engine into a sink."""
 
 import json
+import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
-from walkcut.bulk.checkpoint import REPORT, Checkpoint, CheckpointEntry, ItemFailure, Outcome
-from walkcut.bulk.items import Item
-from walkcut.bulk.progress import Observer, RunStats, notify
-from walkcut.bulk.sinks import Sink
-from walkcut.bulk.steps import Plan
+from walkcut.bulk.checkpoint import Checkpoint, open_checkpoint
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome
+from walkcut.bulk.plan import Plan
+from walkcut.bulk.progress import Observer, RunStats, notify, progress_bar, serve_metrics
+from walkcut.bulk.run_folder import REPORT
+from walkcut.bulk.sinks import FolderSink, Sink
 from walkcut.storage import TreeCache, atomic_file
 
 Job = TypeVar("Job", bound=Item | CheckpointEntry | ItemFailure)
 Engine = Callable[[Iterable[Job]], Iterator[Outcome]]
 
 
+class RunInterrupted(KeyboardInterrupt):
+    """A run was interrupted, with `done` images finished and kept."""
+
+    def __init__(self, done: int) -> None:
+        super().__init__()
+        self.done = done
+
+
+@dataclass(frozen=True)
+class BulkRun:
+    """A plan, the engine that carries it out, and the folder of its checkpoint.
+
+    Attributes:
+        plan: how images are processed
+        engine: yields an outcome for each job
+        output_dir: folder of the checkpoint and the files
+        label_config: labelling config (XML) that the plan was made for
+        tree_cache: cache that new trees are registered in
+        metrics_address: host and port at which Prometheus metrics are served
+        restart: whether to delete the run in the folder first
+        retry_failed: whether to try failed images again
+    """
+
+    plan: Plan
+    engine: Engine[Any]
+    output_dir: Path
+    label_config: str = ""
+    tree_cache: TreeCache | None = None
+    metrics_address: tuple[str, int] | None = None
+    restart: bool = False
+    retry_failed: bool = False
+
+    def execute(
+        self,
+        jobs: Iterable[Any],
+        total: Callable[[], int] | None = None,
+        make_sink: Callable[[Checkpoint], Sink] | None = None,
+    ) -> dict[str, Any]:
+        """Process the jobs and return the report; `total` counts them, `make_sink` replaces the sink into files.
+
+        Raises `RunInterrupted` on SIGINT and SIGTERM, and `SettingsError` as `open_checkpoint`.
+        """
+        with (
+            _sigterm_as_interrupt(),
+            open_checkpoint(
+                self.output_dir,
+                fingerprint(self.plan, self.label_config),
+                restart=self.restart,
+                retry_failed=self.retry_failed,
+            ) as checkpoint,
+            ExitStack() as stack,
+        ):
+            sink = FolderSink(checkpoint, self.plan.output_format) if make_sink is None else make_sink(checkpoint)
+            observers = [stack.enter_context(progress_bar(total, before=checkpoint.done + checkpoint.failed))]
+            if self.metrics_address is not None:
+                observers.append(stack.enter_context(serve_metrics(*self.metrics_address)))
+            try:
+                stats = run(jobs, self.engine, checkpoint, sink, self.tree_cache, observers)
+                return write_report(self.output_dir, checkpoint, stats)
+            except KeyboardInterrupt as error:
+                raise RunInterrupted(checkpoint.done) from error
+
+
 def fingerprint(plan: Plan, label_config: str = "") -> dict[str, Any]:
-    """All that changes what comes of an image."""
+    """Return all settings that change the result for an image, as JSON."""
     return {
         "walkcut": version("walkcut"),
         "segmenter": plan.segmenter,
@@ -27,9 +95,9 @@ def fingerprint(plan: Plan, label_config: str = "") -> dict[str, Any]:
         "options": str(plan.project.options),
         "learned": plan.project.profile.digest,
         "labels": ", ".join(map(str, plan.project.controls)),
-        "format": plan.form.name,
-        "format settings": str(plan.form),
-        "trees": plan.trees is not None,
+        "format": plan.output_format.name,
+        "format settings": str(plan.output_format),
+        "trees": plan.tree_dir is not None,
         "label config": label_config,
     }
 
@@ -39,13 +107,10 @@ def run(
     engine: Engine[Job],
     checkpoint: Checkpoint,
     sink: Sink,
-    trees: TreeCache | None = None,
+    tree_cache: TreeCache | None = None,
     observers: Iterable[Observer] = (),
 ) -> RunStats:
-    """Bring all jobs that the sink does not know through the engine.
-
-    When it is interrupted, what is finished is kept.
-    """
+    """Pass the jobs that the sink has not seen through the engine; an interrupt keeps the finished images."""
     stats = RunStats()
     outcomes = engine(job for job in jobs if not sink.is_done(_key(job)))
     try:
@@ -53,26 +118,40 @@ def run(
             if isinstance(outcome, ItemFailure):
                 checkpoint.fail(outcome)
                 continue
-            if trees is not None and outcome.tree_bytes:
-                trees.register(outcome.tree, outcome.tree_bytes)
+            if tree_cache is not None and outcome.tree_bytes:
+                tree_cache.register(outcome.tree, outcome.tree_bytes)
             sink.save(outcome)
     except KeyboardInterrupt:
         sink.flush()
         raise
     finally:
         if isinstance(outcomes, Generator):
-            outcomes.close()  # and with it the processes at work
+            outcomes.close()  # ends the worker processes
     sink.finalise()
     return stats
 
 
-def write_report(out: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:
-    """`report.json`: what this run came to, and all runs together."""
+def write_report(output_dir: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:
+    """Write `report.json` and return it: the totals of this run, and of all runs in the folder."""
     report = {**stats.report(), "images_in_all": checkpoint.done, "failed_in_all": checkpoint.failed}
-    with atomic_file(out / REPORT) as write:
+    with atomic_file(output_dir / REPORT) as write:
         write(json.dumps(report, indent=2).encode() + b"\n")
     return report
 
 
 def _key(job: Item | CheckpointEntry | ItemFailure) -> str:
     return job.item.key if isinstance(job, CheckpointEntry) else job.key
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` on SIGTERM, as on Ctrl-C."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

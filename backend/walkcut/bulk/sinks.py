@@ -1,19 +1,20 @@
-"""Where images go that are done: into a folder, or into a project of Label Studio."""
+"""Sinks take finished images: into a folder, or into a project of Label Studio."""
 
 import json
 import logging
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from walkcut.bulk.checkpoint import Checkpoint, ItemResult
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
+
+from walkcut.bulk.checkpoint import Checkpoint
 from walkcut.bulk.formats import LabelStudioFormat
-from walkcut.bulk.items import EncodedItem, Format, ItemPrediction
-from walkcut.bulk.sources.scan import task_keys
+from walkcut.bulk.items import EncodedItem, Format, ItemPrediction, ItemResult
+from walkcut.bulk.sources.tasks import task_keys
 from walkcut.errors import LabelStudioError
 from walkcut.inference.project import Project
 from walkcut.labelstudio import BrushControl
@@ -22,183 +23,196 @@ from walkcut.labelstudio.client import LabelStudioClient
 log = logging.getLogger(__name__)
 
 # Label Studio 1.23 counts the predictions of all of a project's tasks after each request, in 60 µs a task.
-_MOST_PREDICTIONS = 200  # of one request, which Label Studio takes or leaves as one
-_MOST_BYTES = 8 * 10**6
-_WAITS_S = (5, 15, 60)  # before a request is sent again
+_MAX_PREDICTIONS = 200  # in one request, which Label Studio accepts or rejects as a whole
+_MAX_BYTES = 8 * 10**6
+_MAX_ATTEMPTS = 4  # at a request
+_RETRY_WAITS_S = (5, 15, 60)
 
-_OWN_VERSION = re.compile(r".+-walkcut-.+-[0-9a-f]{8}")
+_MODEL_VERSION = re.compile(r".+-walkcut-.+-[0-9a-f]{8}")
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where images go that are done."""
+    """Takes finished images."""
 
     def is_done(self, key: str) -> bool:
-        """Whether an image need not be tried: it has come here already, or has failed."""
+        """Return whether an image needs no processing: it was taken earlier, or has failed."""
         ...
 
-    def save(self, done: ItemResult) -> None:
-        """Keep one, now or with others."""
+    def save(self, result: ItemResult) -> None:
+        """Take an image, now or in a batch with others."""
         ...
 
     def flush(self) -> None:
-        """Keep those that wait for others."""
+        """Send an incomplete batch."""
         ...
 
     def finalise(self) -> None:
-        """All are done."""
+        """Complete the output, after the last image."""
         ...
 
 
 class FolderSink:
-    """Keeps files and records in the ledger's folder, and writes there what holds all images of the format."""
+    """Writes files and records into the checkpoint's folder, and there the files that describe all images."""
 
-    def __init__(self, checkpoint: Checkpoint, form: Format) -> None:
-        self._checkpoint, self._form = checkpoint, form
+    def __init__(self, checkpoint: Checkpoint, output_format: Format) -> None:
+        self._checkpoint, self._output_format = checkpoint, output_format
 
     def is_done(self, key: str) -> bool:
-        """As the ledger has it."""
+        """Return whether an image is in the checkpoint."""
         return self._checkpoint.is_done(key)
 
-    def save(self, done: ItemResult) -> None:
-        """At once."""
-        self._checkpoint.save(done)
+    def save(self, result: ItemResult) -> None:
+        """Save an image in the checkpoint."""
+        self._checkpoint.save(result)
 
     def flush(self) -> None:
-        """None waits."""
+        """Do nothing: images are saved one by one."""
 
     def finalise(self) -> None:
-        """Write what holds all images."""
-        self._checkpoint.assemble(self._form)
+        """Write the files that describe all images."""
+        self._checkpoint.assemble(self._output_format)
 
 
 @dataclass(frozen=True)
 class TaskFormat:
-    """Predictions for tasks that are in Label Studio: each image's on its own, as a record; they leave no file."""
+    """Predictions for tasks that are in Label Studio: a record for each image, and no files."""
 
     name: ClassVar[str] = "project"
     controls: Sequence[BrushControl]
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
-        """The predictions of an image."""
+        """Encode the predictions of an image."""
         return LabelStudioFormat(self.controls[image.item.control]).encode(image)
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
-        """They are in Label Studio."""
+    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+        """Do nothing: the predictions are in Label Studio."""
 
 
 class LabelStudioSink:
-    """Puts predictions into a project of Label Studio, all of a task in one request, and takes note of it afterwards.
+    """Adds predictions to a project of Label Studio, all of a task in one request, then saves them in the checkpoint.
 
-    Whether a task has been predicted is what Label Studio says, so that predictions deleted there are made anew. Of
-    the `versions` those are left out that a task has when its request is sent. With `replacing`, walkcut's predictions
-    of other versions are deleted in the end from tasks that have all of these and that nobody has annotated or skipped,
-    save those of the version that the project's settings choose.
+    Label Studio is asked which versions a task has, so predictions that were deleted there are made again, and none is
+    added twice. With `replacing`, walkcut's predictions of other versions are deleted at the end from tasks that have
+    all `versions` and were neither annotated nor skipped; the version chosen in the project's settings is kept.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         client: LabelStudioClient,
-        number: str,
+        project_id: str,
         project: Project,
         versions: Iterable[str],
         *,
         replacing: bool = False,
     ) -> None:
-        self._checkpoint, self._client, self._number = checkpoint, client, number
-        self._targets, self._versions, self._replacing = project.controls, frozenset(versions), replacing
-        self._parts: dict[int, dict[str, ItemResult]] = {}  # of tasks some of whose images are not done
-        self._waiting: list[ItemResult] = []
+        self._checkpoint, self._client, self._project_id = checkpoint, client, project_id
+        self._controls, self._versions, self._replacing = project.controls, frozenset(versions), replacing
+        self._incomplete: dict[int, dict[str, ItemResult]] = {}  # tasks some of whose images are missing, by id
+        self._results: list[ItemResult] = []  # of the batch, as are the two below
         self._predictions: list[tuple[int, Mapping[str, Any]]] = []
         self._bytes = 0
 
     def is_done(self, key: str) -> bool:
-        """Whether an image has failed."""
+        """Return whether an image has failed."""
         return self._checkpoint.has_failed(key)
 
-    def save(self, done: ItemResult) -> None:
-        """With the other images of its task, and with as many other tasks as one request takes."""
-        task = done.item.task or 0
-        parts = self._parts.setdefault(task, {})
-        parts[done.item.key] = done
-        if len(parts) < len(self._targets):
-            return
-        del self._parts[task]
-        images = [parts[key] for key in task_keys(task, self._targets)]
-        predictions = merge_predictions([each.record["predictions"] for each in images])
+    def save(self, result: ItemResult) -> None:
+        """Add an image's task to the batch when all images of the task are there."""
+        task = result.item.task or 0
+        images = self._incomplete.setdefault(task, {})
+        images[result.item.key] = result
+        if len(images) == len(self._controls):
+            del self._incomplete[task]
+            self._add_task(task, [images[key] for key in task_keys(task, self._controls)])
+
+    def _add_task(self, task: int, images: Sequence[ItemResult]) -> None:
+        predictions = merge_predictions([image.record["predictions"] for image in images])
         size = len(json.dumps(predictions))
-        if len(self._predictions) + len(predictions) > _MOST_PREDICTIONS or self._bytes + size > _MOST_BYTES:
+        if len(self._predictions) + len(predictions) > _MAX_PREDICTIONS or self._bytes + size > _MAX_BYTES:
             self.flush()
-        self._waiting += images
-        self._predictions += [(task, each) for each in predictions]
+        self._results += images
+        self._predictions += [(task, prediction) for prediction in predictions]
         self._bytes += size
 
     def flush(self) -> None:
-        """Send the predictions that wait, again and again if Label Studio is away, and take note of their tasks."""
-        predictions, waiting = self._predictions, self._waiting
-        self._predictions, self._waiting, self._bytes = [], [], 0
-        present = _patiently(partial(self._send, predictions)) if predictions else set()
-        for done in waiting:
-            if done.item.task in present and not self._checkpoint.is_done(done.item.key):
-                self._checkpoint.save(replace(done, record={"task": done.item.task}))
+        """Send the batch, with retries while Label Studio is unavailable, and save its images in the checkpoint."""
+        predictions, results = self._predictions, self._results
+        self._predictions, self._results, self._bytes = [], [], 0
+        existing_tasks = _retrying()(partial(self._send, predictions)) if predictions else set()
+        for result in results:
+            if result.item.task in existing_tasks and not self._checkpoint.is_done(result.item.key):
+                self._checkpoint.save(replace(result, record={"task": result.item.task}))
 
     def _send(self, predictions: Sequence[tuple[int, Mapping[str, Any]]]) -> set[int]:
-        """Send those that are not there; which of their tasks there are."""
-        # An earlier try may have been taken though its answer was lost, and the backend may have been asked meanwhile.
-        present = self._client.versions(self._number, {task for task, _ in predictions})
+        """Send the predictions that their tasks lack; return the ids of the tasks that exist."""
+        # An earlier attempt may have succeeded without a response, and the backend may have predicted since.
+        existing = self._client.versions(self._project_id, {task for task, _ in predictions})
         new = [
-            {"task": task, **each}
-            for task, each in predictions
-            if task in present and each["model_version"] not in present[task]
+            {"task": task, **prediction}
+            for task, prediction in predictions
+            if task in existing and prediction["model_version"] not in existing[task]
         ]
         if new:
-            self._client.add_predictions(self._number, new)
-        return set(present)
+            self._client.add_predictions(self._project_id, new)
+        return set(existing)
 
     def finalise(self) -> None:
-        """Send the last ones, and delete what they replace."""
+        """Send the last batch, and delete the predictions that it replaces."""
         self.flush()
         if self._replacing:
-            log.info("%d predictions of earlier versions deleted", self._replace())
+            log.info("%d predictions of earlier versions deleted", self._delete_replaced())
 
-    def _replace(self) -> int:
-        """Delete what new predictions take the place of; how many."""
-        kept, deleted = {*self._versions, self._client.chosen_version(self._number)}, 0
-        for task, versions in self._client.tasks_neither_annotated_nor_skipped(self._number):
-            if not self._versions <= versions or not any(is_replaceable(each) for each in versions - kept):
-                continue
-            found = self._client.predictions(task["id"])
-            if not any(self._client.tasks_neither_annotated_nor_skipped(self._number, [task["id"]])):
-                continue  # annotated meanwhile
-            old = [number for number, version in found.items() if is_replaceable(version) and version not in kept]
-            for number in old:
-                self._client.delete_prediction(number)
-            deleted += len(old)
+    def _delete_replaced(self) -> int:
+        """Delete the predictions that new ones replace; return how many."""
+        kept = {*self._versions, self._client.chosen_version(self._project_id)}
+        deleted = 0
+        for task, versions in self._client.tasks_neither_annotated_nor_skipped(self._project_id):
+            if self._versions <= versions and any(map(is_replaceable, versions - kept)):
+                deleted += self._delete_replaced_of(task["id"], kept)
         return deleted
 
+    def _delete_replaced_of(self, task: int, kept: set[str]) -> int:
+        predictions = self._client.predictions(task)
+        if not any(self._client.tasks_neither_annotated_nor_skipped(self._project_id, [task])):
+            return 0  # it was annotated in the meantime
+        old = [id_ for id_, version in predictions.items() if is_replaceable(version) and version not in kept]
+        for prediction in old:
+            self._client.delete_prediction(prediction)
+        return len(old)
 
-def _patiently(send: Callable[[], set[int]]) -> set[int]:
-    """Try again after a while where Label Studio is away."""
-    for seconds in _WAITS_S:
-        try:
-            return send()
-        except LabelStudioError as error:
-            log.warning("%s; tried again in %d s", error, seconds)
-            time.sleep(seconds)
-    return send()
+
+def _retrying() -> Retrying:
+    """Return a caller that retries while Label Studio is unavailable, and raises the last error."""
+    return Retrying(
+        retry=retry_if_exception_type(LabelStudioError),
+        wait=wait_chain(*map(wait_fixed, _RETRY_WAITS_S)),
+        stop=stop_after_attempt(_MAX_ATTEMPTS),
+        before_sleep=_log_retry,
+        reraise=True,
+    )
+
+
+def _log_retry(state: RetryCallState) -> None:
+    if state.outcome is not None:
+        log.warning("%s; retried in %d s", state.outcome.exception(), state.upcoming_sleep)
 
 
 def is_replaceable(version: str) -> bool:
-    """Whether a version is of walkcut's making (`model_version`), and not of segments that an annotator folded."""
-    return _OWN_VERSION.fullmatch(version) is not None
+    """Return whether a model version is one of walkcut's (`model_version`), not of regions merged by an annotation.
+
+    >>> is_replaceable("auto-walkcut-merge-01234567"), is_replaceable("sam-2")
+    (True, False)
+    """
+    return _MODEL_VERSION.fullmatch(version) is not None
 
 
-def merge_predictions(parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
-    """The predictions of a task, from those of each of its images: a version's regions together, and their score."""
-    whole: list[Mapping[str, Any]] = []
-    for same in zip(*parts, strict=True):
-        result = [region for each in same for region in each["result"]]
+def merge_predictions(images: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """Return the predictions of a task from those of its images: all regions of a version, with their mean score."""
+    merged: list[Mapping[str, Any]] = []
+    for predictions in zip(*images, strict=True):
+        result = [region for prediction in predictions for region in prediction["result"]]
         score = sum(region["score"] for region in result) / max(1, len(result))
-        whole.append({"result": result, "score": score, "model_version": same[0]["model_version"]})
-    return whole
+        merged.append({"result": result, "score": score, "model_version": predictions[0]["model_version"]})
+    return merged

@@ -1,25 +1,22 @@
-"""What is done to one image: read, decode, tree, regions, encode, write. It fails alone."""
+"""Steps from an image to its output files: load, segment, export. An image fails without ending the run."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from walkcut.bulk.checkpoint import CheckpointEntry, ItemFailure, ItemResult, Outcome, write_parts
-from walkcut.bulk.items import Format, Item, ItemPrediction, RegionPrediction
+from walkcut.bulk.items import Item, ItemFailure, ItemResult, Outcome
+from walkcut.bulk.plan import Plan
+from walkcut.bulk.run_folder import stage_files
 from walkcut.bulk.sources.uris import read_image
-from walkcut.errors import ImageError, TreeFileError, WalkcutError
+from walkcut.errors import TreeFileError, WalkcutError
 from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.hierarchy.granularity import Granularity
-from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader, LabelStudioAccess, decode
-from walkcut.inference.predictor import regions_at_granularity
-from walkcut.inference.project import Project, model_version
-from walkcut.segmentation.segmenter import Segmenter
+from walkcut.images import ImageLoader, decode
 from walkcut.storage import image_digest, read_tree, tree_key, write_tree
 from walkcut.telemetry.spans import timed
 
@@ -28,44 +25,18 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is wished of every image; small, and may be sent to other processes.
+@runtime_checkable
+class ImageSegmenter(Protocol):
+    """Makes the cut trees of images, as `walkcut.segmentation.segmenter.Segmenter` does."""
 
-    `segmenter` and `method` are the versions that predictions bear; `trees` is the folder of a tree cache, from which
-    trees are taken, and into which new ones go.
-    """
-
-    project: Project
-    granularities: tuple[Granularity, ...]
-    form: Format
-    segmenter: str
-    method: str
-    limits: DecodeLimits = field(default_factory=DecodeLimits)
-    policy: FetchPolicy = field(default_factory=FetchPolicy)
-    access: LabelStudioAccess | None = None
-    trees: Path | None = None
-
-    @property
-    def versions(self) -> tuple[str, ...]:
-        """The model version of each granularity."""
-        return tuple(
-            model_version(self.segmenter, self.method, self.project, granularity) for granularity in self.granularities
-        )
-
-    def labelled(self, item: Item, tree: CutTree) -> ItemPrediction:
-        """An image's regions at each granularity."""
-        control = self.project.controls[item.control]
-        predictions = [
-            RegionPrediction(version, regions_at_granularity(tree, granularity, self.project, control))
-            for granularity, version in zip(self.granularities, self.versions, strict=True)
-        ]
-        return ItemPrediction(item, tree.size, predictions)
+    def segment(self, image: UInt8[np.ndarray, "y x 3"], /) -> CutTree:
+        """Return the cut tree of an RGB image."""
+        ...
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image that was read: the key of its tree, and its pixels, or the tree that was grown of them before."""
+    """An image that was read: the key of its tree, and its pixels or its cached tree."""
 
     item: Item
     key: str
@@ -75,176 +46,110 @@ class LoadedImage:
 
 @dataclass(frozen=True)
 class SegmentedImage:
-    """An image with its tree, or the file of it where it goes to another process; `known` if it came from a cache."""
+    """An image with its tree, or with the tree's file for another process; `cached` if the tree was in the cache."""
 
     item: Item
     key: str
     tree: CutTree | bytes
     seconds: Mapping[str, float]
-    known: bool = False
+    cached: bool = False
 
-    def packed(self) -> "SegmentedImage":
-        """The same with the tree as a file."""
-        return replace(self, tree=self.tree.to_bytes()) if isinstance(self.tree, CutTree) else self
+
+def serialize_tree(image: SegmentedImage | ItemFailure) -> SegmentedImage | ItemFailure:
+    """Replace an image's tree by the bytes of its file."""
+    if isinstance(image, ItemFailure) or isinstance(image.tree, bytes):
+        return image
+    return replace(image, tree=image.tree.to_bytes())
 
 
 class LoadStep:
-    """The first part of the work: from an item to an image. Safe to share between threads."""
+    """The first step, from an item to an image. Safe to share between threads."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan, self._source = plan, ImageLoader(plan.policy, plan.access)
+        self._plan, self._loader = plan, ImageLoader(plan.policy, plan.access)
 
     def __call__(self, item: Item | ItemFailure) -> LoadedImage | ItemFailure:
-        """Read and decode an image, unless its tree is known."""
-        return item if isinstance(item, ItemFailure) else _guarded(item, self._read)
+        """Read an image, and decode it unless its tree is cached."""
+        return item if isinstance(item, ItemFailure) else isolate_failure(item, self._load)
 
-    def _read(self, item: Item, seconds: dict[str, float]) -> LoadedImage:
-        with _stage("read", seconds):
-            data = read_image(item, self._source, self._plan.policy)
+    def _load(self, item: Item, seconds: dict[str, float]) -> LoadedImage:
+        with stage("read", seconds):
+            data = read_image(item, self._loader, self._plan.policy)
             key = tree_key(image_digest(data), self._plan.segmenter)
-            tree = self._known_tree(key)
+            tree = self._cached_tree(key)
         if tree is not None:
             return LoadedImage(item, key, tree, seconds)
-        with _stage("decode", seconds):
+        with stage("decode", seconds):
             return LoadedImage(item, key, decode(data, self._plan.limits), seconds)
 
-    def _known_tree(self, key: str) -> CutTree | None:
-        """The tree that was grown before, unless it is damaged."""
-        if self._plan.trees is None:
+    def _cached_tree(self, key: str) -> CutTree | None:
+        """Return the cached tree, or `None` if there is none or it is damaged."""
+        if self._plan.tree_dir is None:
             return None
         try:
-            return read_tree(self._plan.trees, key)
+            return read_tree(self._plan.tree_dir, key)
         except TreeFileError as error:
-            log.warning("the cut tree %s is grown anew: %s", key, error)
+            log.warning("cut tree %s is damaged, so its image is segmented again: %s", key, error)
             return None
 
 
 class SegmentStep:
-    """The second part, for which the model is needed: from an image to its tree."""
+    """The second step, from an image to its tree; it needs the model."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: ImageSegmenter) -> None:
         self._segmenter = segmenter
 
     def __call__(self, image: LoadedImage | ItemFailure) -> SegmentedImage | ItemFailure:
-        """Grow an image's tree, unless it is known."""
+        """Segment an image, unless its tree is cached."""
         if isinstance(image, ItemFailure):
             return image
-        return _guarded(image.item, lambda item, seconds: self._grow(item, image, seconds))
+        return isolate_failure(image.item, lambda item, seconds: self._segment(item, image, seconds))
 
-    def _grow(self, item: Item, image: LoadedImage, seconds: dict[str, float]) -> SegmentedImage:
+    def _segment(self, item: Item, image: LoadedImage, seconds: dict[str, float]) -> SegmentedImage:
         if isinstance(image.content, CutTree):
-            return SegmentedImage(item, image.key, image.content, image.seconds, known=True)
-        with _stage("tree", seconds):
+            return SegmentedImage(item, image.key, image.content, image.seconds, cached=True)
+        with stage("tree", seconds):
             tree = self._segmenter.segment(image.content)
         return SegmentedImage(item, image.key, tree, {**image.seconds, **seconds})
 
 
 class ExportStep:
-    """The last part: from a tree to what the format makes of its regions, in files for the ledger of the run in `out`.
+    """The last step, from a tree to files staged for the checkpoint of a run.
 
-    Raises `SettingsError` where these cannot be written.
+    Raises `SettingsError` for files that cannot be written.
     """
 
-    def __init__(self, plan: Plan, out: Path) -> None:
-        self._plan, self._out = plan, out
+    def __init__(self, plan: Plan, output_dir: Path) -> None:
+        self._plan, self._output_dir = plan, output_dir
 
-    def __call__(self, grown: SegmentedImage | ItemFailure) -> Outcome:
-        """Find, encode and write an image's regions."""
-        if isinstance(grown, ItemFailure):
-            return grown
-        return _guarded(grown.item, lambda item, seconds: self._finish(item, grown, seconds))
+    def __call__(self, image: SegmentedImage | ItemFailure) -> Outcome:
+        """Predict, encode and write an image's regions."""
+        if isinstance(image, ItemFailure):
+            return image
+        return isolate_failure(image.item, lambda item, seconds: self._export(item, image, seconds))
 
-    def _finish(self, item: Item, grown: SegmentedImage, seconds: dict[str, float]) -> ItemResult:
-        with _stage("regions", seconds):
-            tree = CutTree.from_bytes(grown.tree) if isinstance(grown.tree, bytes) else grown.tree
-            labelled = self._plan.labelled(item, tree)
-        with _stage("encode", seconds):
-            output = self._plan.form.encode(labelled)
+    def _export(self, item: Item, image: SegmentedImage, seconds: dict[str, float]) -> ItemResult:
+        with stage("regions", seconds):
+            tree = CutTree.from_bytes(image.tree) if isinstance(image.tree, bytes) else image.tree
+            prediction = self._plan.predict(item, tree)
+        with stage("encode", seconds):
+            output = self._plan.output_format.encode(prediction)
         with timed("write", seconds.__setitem__):
-            files = write_parts(self._out, output.files)
-            tree_bytes = self._keep_tree(grown, tree)
-        key = "" if self._plan.trees is None else grown.key
-        return ItemResult(item, files, output.record, key, tree_bytes, {**grown.seconds, **seconds})
+            files = stage_files(self._output_dir, output.files)
+            tree_bytes = self._cache_tree(image, tree)
+        key = "" if self._plan.tree_dir is None else image.key
+        return ItemResult(item, files, output.record, key, tree_bytes, {**image.seconds, **seconds})
 
-    def _keep_tree(self, grown: SegmentedImage, tree: CutTree) -> int:
-        """Bytes of the tree's file, if it is new and can be kept."""
-        if self._plan.trees is None or grown.known:
+    def _cache_tree(self, image: SegmentedImage, tree: CutTree) -> int:
+        """Write a new tree into the cache; return the size of its file, 0 if none was written."""
+        if self._plan.tree_dir is None or image.cached:
             return 0
         try:
-            content = grown.tree if isinstance(grown.tree, bytes) else tree.to_bytes()
-            return write_tree(self._plan.trees, grown.key, content)
+            content = image.tree if isinstance(image.tree, bytes) else tree.to_bytes()
+            return write_tree(self._plan.tree_dir, image.key, content)
         except OSError as error:
-            log.warning("the cut tree %s was not kept: %s", grown.key, error)
+            log.warning("cut tree %s was not cached: %s", image.key, error)
             return 0
-
-
-@dataclass(frozen=True)
-class FullWorker:
-    """The whole work, made once in each process: the first part for threads, and the rest."""
-
-    prefetch: LoadStep
-    growing: SegmentStep
-    finishing: ExportStep
-
-    def run(self, image: LoadedImage | ItemFailure) -> Outcome:
-        """All that follows `prefetch`."""
-        return self.finishing(self.growing(image))
-
-    def __call__(self, item: Item | ItemFailure) -> Outcome:
-        """All that is done to an image."""
-        return self.run(self.prefetch(item))
-
-
-def make_full_worker(plan: Plan, out: Path, load: Callable[[], Segmenter]) -> FullWorker:
-    """The whole work, with a model that is loaded now."""
-    return FullWorker(LoadStep(plan), SegmentStep(load()), ExportStep(plan, out))
-
-
-@dataclass(frozen=True)
-class ExportWorker:
-    """The last part alone, for processes beside the one that has the model."""
-
-    finishing: ExportStep
-
-    def prefetch(self, grown: SegmentedImage | ItemFailure) -> SegmentedImage | ItemFailure:
-        """There is nothing to prepare."""
-        return grown
-
-    def run(self, grown: SegmentedImage | ItemFailure) -> Outcome:
-        """The last part."""
-        return self.finishing(grown)
-
-
-def make_export_worker(plan: Plan, out: Path) -> ExportWorker:
-    """The last part of the work."""
-    return ExportWorker(ExportStep(plan, out))
-
-
-@dataclass(frozen=True)
-class ReexportWorker:
-    """From the tree that an earlier run kept of an image to its regions, without the model."""
-
-    plan: Plan
-    folder: Path  # of the trees
-    out: Path
-
-    def prefetch(self, entry: CheckpointEntry) -> SegmentedImage | ItemFailure:
-        """Find the tree again."""
-        return _guarded(entry.item, lambda item, seconds: self._find(item, entry, seconds))
-
-    def run(self, grown: SegmentedImage | ItemFailure) -> Outcome:
-        """Cut it anew."""
-        return ExportStep(self.plan, self.out)(grown)
-
-    def _find(self, item: Item, entry: CheckpointEntry, seconds: dict[str, float]) -> SegmentedImage:
-        with _stage("read", seconds):
-            tree = read_tree(self.folder, entry.tree) if entry.tree else None
-            if tree is None:
-                raise ImageError(
-                    "its cut tree is not there any more, or was not kept: run `walkcut prelabel --trees` again, with "
-                    "WALKCUT_CACHE_BYTES large enough for all trees"
-                )
-        return SegmentedImage(item, entry.tree, tree, seconds, known=True)
 
 
 class _StageError(Exception):
@@ -256,20 +161,21 @@ class _StageError(Exception):
 
 
 @contextmanager
-def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Measure a stage, and say of which one an error is."""
+def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Measure a stage, and name it in errors."""
     try:
         with timed(name, seconds.__setitem__):
             yield
     except (WalkcutError, OSError) as error:
         raise _StageError(name, str(error)) from error
     except Exception as error:
-        log.exception("a defect of walkcut, please report it")
-        raise _StageError(name, f"a defect of walkcut, please report it: {type(error).__name__}: {error}") from error
+        log.exception("internal error of walkcut, please report it")
+        reason = f"internal error of walkcut, please report it: {type(error).__name__}: {error}"
+        raise _StageError(name, reason) from error
 
 
-def _guarded(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | ItemFailure:
-    """What a step comes to, or the failure of its image alone."""
+def isolate_failure(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | ItemFailure:
+    """Return the result of a step, or the failure of the image if one of its stages fails."""
     try:
         return step(item, {})
     except _StageError as error:

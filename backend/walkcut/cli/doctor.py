@@ -51,8 +51,8 @@ def _findings(target: Target) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding("settings", "error", "the settings cannot be read, so nothing else was checked", str(error))
         return
-    method = settings.method or "the best for it"
-    message = f"model {settings.model}, method {method}, device {settings.device}, {settings.dtype}"
+    method = settings.method or "the model's best"
+    message = f"model {settings.model}, method: {method}, device {settings.device}, {settings.dtype}"
     yield Finding("settings", "ok", f"{message}; `walkcut settings` lists all")
     for message in unknown_variables():
         yield Finding("settings", "warning", message, "correct its name, or remove it; `walkcut settings` lists all")

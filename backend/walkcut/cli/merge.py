@@ -1,20 +1,19 @@
 """`walkcut merge`."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
-from jaxtyping import Integer
-from PIL import Image
+from jaxtyping import Integer, UInt16
 
 from walkcut.cli.options import GranularityType
 from walkcut.errors import SettingsError, TreeFileError
 from walkcut.evaluation.ground_truth import LabelImage
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
+from walkcut.images.encode import encode_png
 from walkcut.labelstudio import (
     Region,
     annotated_image_names,
@@ -127,10 +126,8 @@ def _one_image(result: Sequence[object], image: str | None) -> str | None:
     return image or names[0]
 
 
-def _write(labels: Integer[np.ndarray, "y x"], path: Path) -> None:
+def _write(labels: UInt16[np.ndarray, "y x"], path: Path) -> None:
     """Write a 16-bit PNG, whole or not at all."""
-    file = io.BytesIO()
-    Image.fromarray(labels).save(file, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as write:
-        write(file.getvalue())
+        write(encode_png(labels))

@@ -3,42 +3,62 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from walkcut.bulk.engines.options import EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
+from walkcut.bulk.plan import Plan, PlanOptions, make_plan
+from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
-from walkcut.bulk.sources.scan import project_items, read_sources
-from walkcut.bulk.steps import Plan
+from walkcut.bulk.sources.scan import read_sources
+from walkcut.bulk.sources.tasks import project_items
 from walkcut.cli.bulk import (
-    PlanOptions,
-    Run,
+    cpus_option,
+    engine_option,
+    execute,
     granularity_option,
     label_config_option,
-    make_plan,
     restart_option,
     retry_option,
     tolerance_option,
     workers_option,
 )
-from walkcut.cli.engines import Engines, cpus_option, engine_option
 from walkcut.cli.options import method_option, model_option, random_weights_option
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
-from walkcut.inference.factory import with_overrides
+from walkcut.inference.factory import tree_folder, with_overrides
 from walkcut.inference.model import InProcessModel
-from walkcut.segmentation.segmenter import Segmenter
 from walkcut.serving.backend import make_backend
 from walkcut.settings import Settings, read_settings
+from walkcut.storage import TreeCache
+
+if TYPE_CHECKING:
+    from walkcut.segmentation.segmenter import Segmenter
 
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
-@click.option("--project", type=click.IntRange(1), help="Label this Label Studio project's tasks instead.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
-@click.option("--format", "form", type=click.Choice(tuple(FORMATS)), default=LabelStudioFormat.name, show_default=True)
-@click.option("--image-key", default="", help="Where references are in lists.  [image, url, path or file_name]")
+@click.option("--project", type=click.IntRange(1), metavar="ID", help="Predict the tasks of this Label Studio project.")
+@click.option(
+    "--out", "output_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the output and the state."
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(tuple(FORMATS)),
+    default=LabelStudioFormat.name,
+    show_default=True,
+    help="Format of the output.",
+)
+@click.option(
+    "--image-key",
+    default="",
+    metavar="NAME",
+    help="Field of lists that holds the image.  [default: image, url, path or file_name]",
+)
 @label_config_option
 @granularity_option
 @tolerance_option
@@ -49,19 +69,26 @@ from walkcut.settings import Settings, read_settings
 @engine_option
 @cpus_option
 @click.option(
-    "--trees/--no-trees", default=True, show_default=True, help="Keep cut trees, for `walkcut re-export` too."
+    "--trees/--no-trees",
+    "keep_trees",
+    default=True,
+    show_default=True,
+    help="Keep the cut trees, which `walkcut re-export` needs.",
 )
 @click.option(
-    "--replace", is_flag=True, help="With --project: delete walkcut's earlier predictions where new ones are in."
+    "--replace",
+    "replacing",
+    is_flag=True,
+    help="With --project: delete walkcut's earlier predictions of tasks that have new ones.",
 )
 @restart_option
 @retry_option
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port to ask for Prometheus metrics meanwhile.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port for Prometheus metrics of the run.")
 def prelabel(
     sources: Sequence[str],
     project: int | None,
-    out: Path | None,
-    form: str,
+    output_dir: Path | None,
+    output_format: str,
     image_key: str,
     label_config: Path | None,
     granularities: Sequence[Granularity],
@@ -72,86 +99,94 @@ def prelabel(
     workers: int | None,
     engine: str,
     cpus: int,
-    trees: bool,  # noqa: FBT001
-    replace: bool,  # noqa: FBT001
+    keep_trees: bool,  # noqa: FBT001
+    replacing: bool,  # noqa: FBT001
     restart: bool,  # noqa: FBT001
     retry_failed: bool,  # noqa: FBT001
     metrics_port: int | None,
 ) -> None:
-    """Pre-label many images. The same command goes on where an earlier one was ended, whatever ended it.
+    """Predict many images, into files or a Label Studio project. An interrupted run continues with the same command.
 
-    SOURCE is a folder, a pattern, an image, a list (JSON, JSON lines, CSV or Parquet) or a URL of a cloud storage
-    (s3://, gs://). With --project predictions go into Label Studio, for tasks that nobody has annotated and that have
-    none of the present version, which changes with what the project learns; else files go to --out. Images that fail
-    are named in OUT/failed.jsonl, the others are done, and the exit status is 1.
+    SOURCE is a folder, a glob pattern, an image, a list of images (JSON, JSON Lines, CSV or Parquet) or a URL in cloud
+    storage (s3://, gs://); the output goes to --out. With --project, predictions are added to Label Studio instead, for
+    tasks without annotations that lack the current model version, which changes when the project learns. Images that
+    fail are listed in OUT/failed.jsonl; the others are done, and the exit status is 1.
     """
     if bool(sources) == (project is not None):
-        raise SettingsError("say what to label: either sources or --project")
-    if replace and project is None:
-        raise SettingsError("--replace is about predictions in Label Studio: say with --project in which project")
+        raise SettingsError("give either sources or --project")
+    if replacing and project is None:
+        raise SettingsError("--replace deletes predictions in Label Studio: give the project with --project")
     settings = with_overrides(read_settings(), model=model, method=method)
-    engines = Engines(engine, settings, random_weights, workers, cpus)
-    segmenter = engines.segmenter()
+    engines = EngineOptions(engine, settings, random_weights, workers, cpus)
+    segmenter = engines.make_segmenter()
 
-    def run(plan: Plan, folder: Path, config: str = "") -> Run:
-        return Run(
-            settings,
+    def make_run(plan: Plan, run_dir: Path, config: str = "") -> BulkRun:
+        return BulkRun(
             plan,
-            engines.engine(plan, folder, segmenter),
-            folder,
+            engines.make_engine(plan, run_dir, segmenter),
+            run_dir,
             config,
-            trees,
-            restart,
-            retry_failed,
-            metrics_port,
+            tree_cache=TreeCache(tree_folder(settings), settings.cache_bytes) if keep_trees else None,
+            metrics_address=None if metrics_port is None else (settings.host, metrics_port),
+            restart=restart,
+            retry_failed=retry_failed,
         )
 
     if project is not None:
-        if label_config or granularities or image_key or form != LabelStudioFormat.name:
-            raise SettingsError("a project has its own labelling config and granularities: leave those options out")
-        _into_project(str(project), out, settings, segmenter, run, trees=trees, replacing=replace)
+        if label_config or granularities or image_key or output_format != LabelStudioFormat.name:
+            raise SettingsError(
+                "a project has its own labelling config, granularities and images: leave out --label-config, "
+                "--granularity, --image-key and --format"
+            )
+        _predict_project(
+            str(project), output_dir, settings, segmenter, make_run, use_tree_cache=keep_trees, replacing=replacing
+        )
         return
-    if out is None:
-        raise SettingsError("say with --out into which folder the results go")
+    if output_dir is None:
+        raise SettingsError("give the folder of the output with --out")
     config = label_config.read_text() if label_config else ""
-    plan = PlanOptions(form, config, granularities, tolerance).plan(
-        settings, segmenter.version, segmenter.preset.name, trees=trees
+    plan = PlanOptions(output_format, config, granularities, tolerance).plan(
+        settings, segmenter.version, segmenter.preset.name, use_tree_cache=keep_trees
     )
     items = partial(
         read_sources,
         sources,
         image_key=image_key,
         data_key=plan.project.controls[0].data_key,
-        root=settings.local_files_root,
+        local_files_root=settings.local_files_root,
     )
-    run(plan, out, config).run(items(), total=lambda: sum(1 for _ in items()))
+    execute(make_run(plan, output_dir, config), settings, items(), total=lambda: sum(1 for _ in items()))
 
 
-def _into_project(
-    project: str,
-    out: Path | None,
+def _predict_project(
+    project_id: str,
+    output_dir: Path | None,
     settings: Settings,
-    segmenter: Segmenter,
-    run: Callable[[Plan, Path], Run],
+    segmenter: "Segmenter",
+    make_run: Callable[[Plan, Path], BulkRun],
     *,
-    trees: bool,
+    use_tree_cache: bool,
     replacing: bool,
 ) -> None:
-    """Predict the tasks that nobody has annotated, as the backend would; those that it has predicted are left out."""
+    """Predict the tasks without annotations, as the backend does; tasks that have these predictions are skipped."""
     model = InProcessModel(segmenter, DecodeLimits(settings.max_pixels))
     with make_backend(settings, lambda *_: model) as backend:
-        client, wanted = backend.require_client(), backend.project(project)
+        client, project = backend.require_client(), backend.project(project_id)
         plan = make_plan(
             settings,
-            wanted,
-            wanted.options.granularities,
-            TaskFormat(wanted.controls),
+            project,
+            project.options.granularities,
+            TaskFormat(project.controls),
             segmenter.version,
             segmenter.preset.name,
-            trees=trees,
+            use_tree_cache=use_tree_cache,
         )
-        folder = out or settings.state_dir / "prelabel" / f"project-{project}" / plan.versions[-1]
-        run(plan, folder).run_into(
-            lambda checkpoint: LabelStudioSink(checkpoint, client, project, wanted, plan.versions, replacing=replacing),
-            lambda _: project_items(client.unannotated_tasks(project), wanted.controls, plan.versions),
+        run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / plan.versions[-1]
+        execute(
+            make_run(plan, run_dir),
+            settings,
+            project_items(client.unannotated_tasks(project_id), project.controls, plan.versions),
+            make_sink=lambda checkpoint: LabelStudioSink(
+                checkpoint, client, project_id, project, plan.versions, replacing=replacing
+            ),
         )

@@ -1,21 +1,21 @@
 """`walkcut re-export`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import click
 
-from walkcut.bulk.checkpoint import CheckpointEntry, Outcome, read_entries, read_fingerprint
-from walkcut.bulk.engines.local import in_processes
+from walkcut.bulk.checkpoint import read_entries
+from walkcut.bulk.engines.local import available_cores, reexport
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
+from walkcut.bulk.plan import PlanOptions
+from walkcut.bulk.run_folder import read_fingerprint
+from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import TaskFormat
-from walkcut.bulk.steps import Plan, ReexportWorker
 from walkcut.cli.bulk import (
-    PlanOptions,
-    Run,
-    cores,
+    execute,
     granularity_option,
     label_config_option,
     restart_option,
@@ -34,10 +34,21 @@ from walkcut.storage import ProjectStore
 
 
 @click.command("re-export")
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Another folder.")
-@click.option("--format", "form", type=click.Choice(tuple(FORMATS)), help="[as in DIR]")
-@click.option("--project", type=click.IntRange(1), help="Cut as this Label Studio project has learned.")
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
+@click.option(
+    "--out",
+    "output_dir",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the new output, another than DIR.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(tuple(FORMATS)),
+    help="Format of the output.  [default: that of the run in DIR]",
+)
+@click.option("--project", type=click.IntRange(1), metavar="ID", help="Use what this Label Studio project has learned.")
 @label_config_option
 @granularity_option
 @tolerance_option
@@ -45,9 +56,9 @@ from walkcut.storage import ProjectStore
 @restart_option
 @retry_option
 def re_export(
-    run: Path,
-    out: Path,
-    form: str | None,
+    run_dir: Path,
+    output_dir: Path,
+    output_format: str | None,
     project: int | None,
     label_config: Path | None,
     granularities: Sequence[Granularity],
@@ -56,52 +67,47 @@ def re_export(
     restart: bool,  # noqa: FBT001 - the command line's switches
     retry_failed: bool,  # noqa: FBT001
 ) -> None:
-    """Export what `walkcut prelabel` did in the folder DIR again, at another granularity, without images or model.
+    """Export the images of a `walkcut prelabel` run in DIR again, at another granularity or in another format.
 
-    It needs the cut trees, which are kept unless --no-trees was given. A run into a Label Studio project is cut with
-    what that has learned, if --project names it, or else without, by its --label-config.
+    Neither the images nor the model are needed, but the cut trees, which are kept unless --no-trees was given. A run
+    into a Label Studio project needs --project, to use what the project has learned, or --label-config, to export
+    without that.
     """
-    if run.resolve() == out.resolve():
-        raise SettingsError(f"{run} is the run itself: choose another folder as --out")
-    settings, held = read_settings(), read_fingerprint(run)
-    config = label_config.read_text() if label_config else held["label config"]
-    is_of_project = held["format"] == TaskFormat.name
-    form = form or (LabelStudioFormat.name if is_of_project else held["format"])
-    wishes = PlanOptions(form, config, granularities, tolerance)
+    if run_dir.resolve() == output_dir.resolve():
+        raise SettingsError(f"{run_dir} is the folder of the run itself: choose another folder as --out")
+    settings, fingerprint = read_settings(), read_fingerprint(run_dir)
+    config = label_config.read_text() if label_config else fingerprint["label config"]
+    segmenter, method = fingerprint["segmenter"], fingerprint["method"]
+    is_of_project = fingerprint["format"] == TaskFormat.name
+    default_format = LabelStudioFormat.name if is_of_project else fingerprint["format"]
+    options = PlanOptions(output_format or default_format, config, granularities, tolerance)
     if project is not None:
-        taught = _taught(settings, str(project), config, held["segmenter"])
-        plan = wishes.plan_for(taught, settings, held["segmenter"], held["method"], trees=True)
+        learned = _learned_project(settings, str(project), config, segmenter)
+        plan = options.plan_for_project(learned, settings, segmenter, method, use_tree_cache=True)
     elif config or not is_of_project:
-        plan = wishes.plan(settings, held["segmenter"], held["method"], trees=True)
+        plan = options.plan(settings, segmenter, method, use_tree_cache=True)
     else:
         raise SettingsError(
-            f"{run} is a run into a Label Studio project: name that with --project, to cut as it has learned, or give "
-            "its labelling config with --label-config, to cut without that"
+            f"{run_dir} is a run into a Label Studio project: give its id with --project, to use what it has learned, "
+            "or its labelling config with --label-config, to export without that"
         )
-    engine = partial(_re_export, plan, out, tree_folder(settings), workers or cores())
-    again = Run(settings, plan, engine, out, config, restart=restart, retry_failed=retry_failed)
-    again.run(read_entries(run))
+    engine = partial(reexport, plan, output_dir, tree_folder(settings), processes=workers or available_cores())
+    run = BulkRun(plan, engine, output_dir, config, restart=restart, retry_failed=retry_failed)
+    execute(run, settings, read_entries(run_dir))
 
 
-def _re_export(
-    plan: Plan, out: Path, trees: Path, processes: int, entries: Iterable[CheckpointEntry]
-) -> Iterator[Outcome]:
-    """Every image's tree cut anew."""
-    return in_processes(partial(ReexportWorker, plan, trees, out), entries, processes=processes)
-
-
-def _taught(settings: Settings, number: str, label_config: str, segmenter: str) -> Project:
-    """A project as its annotators taught it to be, by feedback on trees of a version of a segmenter."""
+def _learned_project(settings: Settings, project_id: str, label_config: str, segmenter: str) -> Project:
+    """Return a project with the profile learned from its annotations, for a segmenter's version."""
     with closing(ProjectStore(settings.state_dir, settings.database_url)) as store:
-        config = label_config or store.label_config(number)
+        config = label_config or store.label_config(project_id)
         if not config:
             raise SettingsError(
-                f"the labelling config of project {number} is not known here, as it is where the backend was attached: "
-                "give it with --label-config too"
+                f"the labelling config of project {project_id} is not in this database, as the backend was not "
+                "connected to it here: give it with --label-config"
             )
         controls = parse_brush_controls(config)
-        project = project_from_controls(controls, make_project_options(settings), store.extra_params(number))
-        if not (settings.learning and store.learning(number)):
+        project = project_from_controls(controls, make_project_options(settings), store.extra_params(project_id))
+        if not (settings.learning and store.learning(project_id)):
             return project
-        feedback = map(AnnotationFeedback.from_json, store.feedback(number))
+        feedback = map(AnnotationFeedback.from_json, store.feedback(project_id))
         return project.with_profile(fit_profile(feedback, segmenter, semantic_labels(controls)))

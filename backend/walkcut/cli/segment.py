@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from walkcut.cli.options import GranularityType, method_option, model_option, random_weights_option
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, decode
+from walkcut.images.encode import encode_png
 from walkcut.inference.factory import make_segmenter, with_overrides
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.segmentation.visualization import draw_overlay
@@ -76,8 +76,8 @@ def _segment_one(
     image = decode(path.read_bytes(), limits)
     tree = segmenter.segment(image)
     labels = tree.labels(granularity)
-    Image.fromarray(labels + np.uint16(1)).save(out / f"{path.stem}.png")
-    Image.fromarray(draw_overlay(image, labels)).save(out / f"{path.stem}.overlay.png")
+    (out / f"{path.stem}.png").write_bytes(encode_png(labels + np.uint16(1)))
+    (out / f"{path.stem}.overlay.png").write_bytes(encode_png(draw_overlay(image, labels)))
     if keep_tree:
         (out / f"{path.stem}.tree.npz").write_bytes(tree.to_bytes())
     line: dict[str, Any] = {

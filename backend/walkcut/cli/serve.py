@@ -95,7 +95,7 @@ def graceful_shutdown(tree_service: TreeService, sockets: dict[int, Any]) -> Ite
         drainer.start()
 
     drainer = threading.Thread(target=drain)
-    handlers = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {name: signal.signal(name, handle) for name in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
@@ -103,8 +103,8 @@ def graceful_shutdown(tree_service: TreeService, sockets: dict[int, Any]) -> Ite
         tree_service.close()
         if draining.is_set():
             drainer.join()
-        for signal_number, handler in handlers.items():
-            signal.signal(signal_number, handler)
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
 
 
 def _has_open_request(channel: object) -> bool:

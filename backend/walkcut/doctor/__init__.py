@@ -28,7 +28,7 @@ class Target:
 
 @dataclass(frozen=True)
 class _Deployment:
-    """What is checked; `server` is the walkcut that runs at the port of the settings, if any."""
+    """The settings, the target, and the walkcut that runs at the port of the settings, if any."""
 
     settings: Settings
     target: Target

@@ -1,4 +1,4 @@
-"""What a deployment is put together from, made from its settings."""
+"""The parts of a deployment, made from its settings."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def in_process_model(settings: Settings, _metrics: Metrics) -> TreeModel:
 
 
 def supervised_model(settings: Settings, metrics: Metrics) -> TreeModel:
-    """Return the model, in a process of its own that is restarted when it dies."""
+    """Return the model, in a separate process that is restarted when it dies."""
     multiprocessing.set_forkserver_preload(["walkcut.segmentation.loading"])  # restarts then take no import time
     quarantine = Quarantine(settings.state_dir / "quarantine")
     limits, timeout = DecodeLimits(settings.max_pixels), settings.segment_timeout

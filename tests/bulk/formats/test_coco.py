@@ -12,44 +12,46 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from tests.builders.labelled import NAMES, label_maps, labelled, numbered, sample
+from tests.builders.predictions import CLASSES, expected_label_map, label_maps, make_prediction, sample_prediction
 from walkcut.bulk.formats import CocoFormat, rle
 from walkcut.bulk.formats.coco import bounding_box
 from walkcut.bulk.items import ItemPrediction
 
-# pycocotools' decoder speaks to numpy 1.
+# pycocotools' decoder is written for numpy 1.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-FORMAT = CocoFormat(NAMES)
+FORMAT = CocoFormat(CLASSES)
 masks = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40))
 
 
-def reference(mask: np.ndarray) -> dict[str, Any]:
+def by_pycocotools(mask: np.ndarray) -> dict[str, Any]:
     return dict(coco_masks.encode(np.asfortranarray(mask.astype(np.uint8))))
 
 
 @given(masks)
 def test_run_lengths_are_those_of_pycocotools_to_the_byte(mask: np.ndarray) -> None:
-    assert rle.encode(mask) == reference(mask)["counts"].decode()
+    assert rle.encode(mask) == by_pycocotools(mask)["counts"].decode()
 
 
 @given(st.lists(st.integers(0, 70_000), min_size=1, max_size=12))
 def test_long_runs_are_those_of_pycocotools_to_the_byte(lengths: list[int]) -> None:
     mask = np.repeat(np.arange(len(lengths)) % 2 > 0, lengths)[None]
     if mask.size:
-        assert rle.encode(mask) == reference(mask)["counts"].decode()
+        assert rle.encode(mask) == by_pycocotools(mask)["counts"].decode()
 
 
-@pytest.mark.parametrize("length", [2**bits + more for bits in (4, 5, 9, 10, 14, 15, 24, 25) for more in (-1, 0, 1)])
-def test_runs_around_every_number_of_characters(length: int) -> None:
+@pytest.mark.parametrize(
+    "length", [2**bits + offset for bits in (4, 5, 9, 10, 14, 15, 24, 25) for offset in (-1, 0, 1)]
+)
+def test_runs_around_each_number_of_characters(length: int) -> None:
     difference = np.array([0, length, 1, 2 * length, 1, length])
     mask = np.repeat([False, True] * 3, difference)[None]
-    assert rle.encode(mask) == reference(mask)["counts"].decode()
+    assert rle.encode(mask) == by_pycocotools(mask)["counts"].decode()
 
 
 @given(masks)
 def test_bounding_boxes_are_those_of_pycocotools(mask: np.ndarray) -> None:
-    assert bounding_box(mask) == coco_masks.toBbox(reference(mask)).tolist()
+    assert bounding_box(mask) == coco_masks.toBbox(by_pycocotools(mask)).tolist()
 
 
 def assembled(images: list[ItemPrediction], out: Path) -> dict[str, bytes]:
@@ -59,43 +61,45 @@ def assembled(images: list[ItemPrediction], out: Path) -> dict[str, bytes]:
 
 
 def assert_read_alike(predictions: list[ItemPrediction], out: Path) -> None:
-    """pycocotools finds the masks, and the panoptic images hold them."""
+    """Check that pycocotools reads the masks, and that the panoptic images hold them."""
     files = assembled(predictions, out)
     coco = COCO(out / "annotations.json")
     panoptic = json.loads((out / "panoptic.json").read_bytes())
-    for number, prediction in enumerate(predictions, 1):
-        annotations = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
+    for image_id, prediction in enumerate(predictions, 1):
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=[image_id]))
         segments = prediction.predictions[-1].regions
         for annotation, segment in zip(annotations, segments, strict=True):
             assert (coco.annToMask(annotation) == segment.mask).all()
             assert annotation["area"] == segment.mask.sum()
             assert coco.cats[annotation["category_id"]]["name"] == segment.label
             assert annotation["score"] == segment.score
-        page = panoptic["annotations"][number - 1]
-        with Image.open(io.BytesIO(files["panoptic/" + page["file_name"]])) as image:
+        image_info = panoptic["annotations"][image_id - 1]
+        with Image.open(io.BytesIO(files["panoptic/" + image_info["file_name"]])) as image:
             ids = np.asarray(image).astype(int) @ [1, 256, 65536]
-        assert (ids == numbered(prediction)).all()
-        assert [info["id"] for info in page["segments_info"]] == list(range(1, len(segments) + 1))
-        assert [info["category_id"] for info in page["segments_info"]] == [each["category_id"] for each in annotations]
+        assert (ids == expected_label_map(prediction)).all()
+        assert [info["id"] for info in image_info["segments_info"]] == list(range(1, len(segments) + 1))
+        assert [info["category_id"] for info in image_info["segments_info"]] == [
+            annotation["category_id"] for annotation in annotations
+        ]
 
 
 @given(st.lists(label_maps, max_size=3))
 def test_coco_tools_read_the_same_masks(tmp_path_factory: pytest.TempPathFactory, maps: list[np.ndarray]) -> None:
-    images = [labelled(labels, f"{number}") for number, labels in enumerate(maps)]
+    images = [make_prediction(labels, f"{number}") for number, labels in enumerate(maps)]
     assert_read_alike(images, tmp_path_factory.mktemp("coco"))
 
 
 def test_coco_tools_read_the_sample(tmp_path: Path) -> None:
-    assert_read_alike([sample(), labelled(np.arange(1, 301).reshape(15, 20), "many")], tmp_path)
+    assert_read_alike([sample_prediction(), make_prediction(np.arange(1, 301).reshape(15, 20), "many")], tmp_path)
 
 
-def test_the_documents(tmp_path: Path) -> None:
-    assembled([labelled(np.array([[0, 1]]), "a/b"), labelled(np.array([[1, 1]]), "c")], tmp_path)
+def test_the_contents_of_the_files(tmp_path: Path) -> None:
+    assembled([make_prediction(np.array([[0, 1]]), "a/b"), make_prediction(np.array([[1, 1]]), "c")], tmp_path)
     instances, panoptic = (json.loads((tmp_path / f"{name}.json").read_bytes()) for name in ("annotations", "panoptic"))
     assert (
         instances["categories"]
         == panoptic["categories"]
-        == [{"id": number, "name": name, "supercategory": "", "isthing": 1} for number, name in enumerate(NAMES, 1)]
+        == [{"id": number, "name": name, "supercategory": "", "isthing": 1} for number, name in enumerate(CLASSES, 1)]
     )
     assert (
         instances["images"]
@@ -118,11 +122,11 @@ def test_the_documents(tmp_path: Path) -> None:
     }
 
 
-def test_many_rows_come_whole_through_their_file(tmp_path: Path) -> None:
-    record = dict(FORMAT.encode(labelled(np.array([[0, 1]]))).record)
+def test_many_annotations_are_copied_whole(tmp_path: Path) -> None:
+    record = dict(FORMAT.encode(make_prediction(np.array([[0, 1]]))).record)
     record["regions"] = [{**record["regions"][0], "score": number} for number in range(2000)]
     FORMAT.assemble([record] * 10, tmp_path)
     annotations = json.loads((tmp_path / "annotations.json").read_bytes())["annotations"]
-    assert [each["score"] for each in annotations] == list(range(2000)) * 10
-    assert [each["id"] for each in annotations] == list(range(1, 20001))
+    assert [annotation["score"] for annotation in annotations] == list(range(2000)) * 10
+    assert [annotation["id"] for annotation in annotations] == list(range(1, 20001))
     assert {path.name for path in tmp_path.iterdir()} == {"annotations.json", "panoptic.json"}

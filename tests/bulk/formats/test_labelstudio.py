@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from label_studio_sdk.converter.brush import decode_rle
 
-from tests.builders.labelled import CONTROL, label_maps, labelled, numbered, sample
+from tests.builders.predictions import CONTROL, expected_label_map, label_maps, make_prediction, sample_prediction
 from walkcut.bulk.formats import LabelStudioFormat
 from walkcut.bulk.formats.labelstudio import SHARD_BYTES, SHARD_TASKS
 from walkcut.bulk.items import ItemPrediction, RegionPrediction
@@ -37,23 +37,28 @@ def assert_the_sdk_reads(image: ItemPrediction) -> None:
 
 @given(label_maps)
 def test_label_studio_reads_the_same_masks(labels: np.ndarray) -> None:
-    assert_the_sdk_reads(labelled(labels))
+    assert_the_sdk_reads(make_prediction(labels))
 
 
 def test_label_studio_reads_the_sample() -> None:
-    assert numbered(sample()).max() > 5
-    assert_the_sdk_reads(sample())
+    assert expected_label_map(sample_prediction()).max() > 5
+    assert_the_sdk_reads(sample_prediction())
 
 
-def test_a_task_has_a_prediction_for_each_labelling_in_their_order(tmp_path: Path) -> None:
+def test_a_task_has_its_predictions_in_order(tmp_path: Path) -> None:
     halves = np.array([[True, False]])
     fine = RegionPrediction("v-fine", [Region(halves, "Region", 0.5), Region(~halves, "Region B", 1.0)])
     auto = RegionPrediction("v", [Region(halves | True, "Background", 0.25)])
-    image = ItemPrediction(labelled(np.array([[1, 1]]), data={"image": "a.jpg", "page": 7}).item, (1, 2), [fine, auto])
+    image = ItemPrediction(
+        make_prediction(np.array([[1, 1]]), data={"image": "a.jpg", "page": 7}).item, (1, 2), [fine, auto]
+    )
     FORMAT.assemble([FORMAT.encode(image).record], tmp_path)
     ((task,),) = shards(tmp_path).values()
     assert task["data"] == {"image": "a.jpg", "page": 7}
-    assert [(each["model_version"], each["score"]) for each in task["predictions"]] == [("v-fine", 0.75), ("v", 0.25)]
+    assert [(prediction["model_version"], prediction["score"]) for prediction in task["predictions"]] == [
+        ("v-fine", 0.75),
+        ("v", 0.25),
+    ]
     regions = [region for prediction in task["predictions"] for region in prediction["result"]]
     assert [region["score"] for region in regions] == [0.5, 1.0, 0.25]
     assert {(region["from_name"], region["to_name"], region["type"]) for region in regions} == {
@@ -64,7 +69,7 @@ def test_a_task_has_a_prediction_for_each_labelling_in_their_order(tmp_path: Pat
 
 def test_a_task_without_its_image_is_refused() -> None:
     with pytest.raises(RequestError, match=r"data\.image is null"):
-        FORMAT.encode(labelled(np.array([[1]]), data={"text": "a.jpg"}))
+        FORMAT.encode(make_prediction(np.array([[1]]), data={"text": "a.jpg"}))
 
 
 def test_files_stay_below_label_studios_limits() -> None:
@@ -73,34 +78,34 @@ def test_files_stay_below_label_studios_limits() -> None:
 
 
 @pytest.mark.parametrize(("tasks", "counts"), [(0, []), (1, [1]), (3, [3]), (4, [3, 1]), (7, [3, 3, 1])])
-def test_so_many_tasks_to_a_file(tasks: int, counts: list[int], tmp_path: Path) -> None:
+def test_files_have_a_maximum_number_of_tasks(tasks: int, counts: list[int], tmp_path: Path) -> None:
     LabelStudioFormat(CONTROL, shard_tasks=3).assemble((TASK for _ in range(tasks)), tmp_path)
-    found = shards(tmp_path)
-    assert [len(shard) for shard in found.values()] == counts
-    assert list(found) == [f"tasks-0000{number}.json" for number in range(1, len(counts) + 1)]
-    assert all(task == TASK for shard in found.values() for task in shard)
+    files = shards(tmp_path)
+    assert [len(shard) for shard in files.values()] == counts
+    assert list(files) == [f"tasks-0000{number}.json" for number in range(1, len(counts) + 1)]
+    assert all(task == TASK for shard in files.values() for task in shard)
 
 
-@pytest.mark.parametrize("room", [0, 1, -1])
-def test_so_many_bytes_to_a_file(room: int, tmp_path: Path) -> None:
-    limit = 2 * TASK_BYTES + len("[\n,\n\n]\n") + room
+@pytest.mark.parametrize("spare", [0, 1, -1])
+def test_files_have_a_maximum_size(spare: int, tmp_path: Path) -> None:
+    limit = 2 * TASK_BYTES + len("[\n,\n\n]\n") + spare
     LabelStudioFormat(CONTROL, shard_bytes=limit).assemble([TASK] * 4, tmp_path)
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert max(sizes) <= limit
-    assert len(sizes) == (2 if room >= 0 else 4)
+    assert len(sizes) == (2 if spare >= 0 else 4)
 
 
-def test_a_task_too_large_for_a_file_has_one_of_its_own(tmp_path: Path) -> None:
+def test_a_task_larger_than_the_limit_has_its_own_file(tmp_path: Path) -> None:
     LabelStudioFormat(CONTROL, shard_bytes=10).assemble([TASK] * 2, tmp_path)
     assert [len(shard) for shard in shards(tmp_path).values()] == [1, 1]
 
 
-def test_files_of_a_longer_run_go_and_others_stay(tmp_path: Path) -> None:
+def test_files_of_a_longer_run_are_deleted_and_others_kept(tmp_path: Path) -> None:
     for name in ("tasks-mine.json", "tasks-1.json"):
         (tmp_path / name).write_text("[]")
-    by_one = LabelStudioFormat(CONTROL, shard_tasks=1)
-    by_one.assemble([TASK] * 3, tmp_path)
-    by_one.assemble([TASK], tmp_path)
+    one_per_file = LabelStudioFormat(CONTROL, shard_tasks=1)
+    one_per_file.assemble([TASK] * 3, tmp_path)
+    one_per_file.assemble([TASK], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks-00001.json", "tasks-1.json", "tasks-mine.json"]
-    by_one.assemble([], tmp_path)
+    one_per_file.assemble([], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks-1.json", "tasks-mine.json"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from PIL import Image, ImageDraw
 
-from tests.builders.labelled import NAMES, even_odd, iou, label_maps, labelled, sample
+from tests.builders.predictions import CLASSES, fill_even_odd, iou, label_maps, make_prediction, sample_prediction
 from walkcut.bulk.formats import YoloFormat
 from walkcut.bulk.items import ItemPrediction
 
@@ -13,34 +13,34 @@ Polygons = list[tuple[int, np.ndarray]]
 
 
 def read(image: ItemPrediction, tolerance: float) -> Polygons:
-    """Class and corners in pixels of each line, by the rules that ultralytics checks labels with."""
-    (content,) = YoloFormat(NAMES, tolerance).encode(image).files.values()
-    found = []
+    """Return class and corners in pixels of each line, checked by ultralytics' rules for labels."""
+    (content,) = YoloFormat(CLASSES, tolerance).encode(image).files.values()
+    polygons = []
     for line in content.decode().splitlines():
-        number, *coordinates = line.split(" ")
-        assert number in {"0", "1", "2"}
+        class_index, *coordinates = line.split(" ")
+        assert class_index in {"0", "1", "2"}
         assert len(coordinates) >= 6
         assert len(coordinates) % 2 == 0
         points = np.array(coordinates, float).reshape(-1, 2)
         assert points.min() >= 0
         assert points.max() <= 1
-        found.append((int(number), points * [image.size[1], image.size[0]]))
+        polygons.append((int(class_index), points * [image.size[1], image.size[0]]))
     rows = content.decode().splitlines()
     assert len(set(rows)) == len(rows)
-    return found
+    return polygons
 
 
-def of_class(polygons: Polygons, number: int) -> list[np.ndarray]:
-    return [points for each, points in polygons if each == number]
+def of_class(polygons: Polygons, class_index: int) -> list[np.ndarray]:
+    return [points for index, points in polygons if index == class_index]
 
 
-def truth(image: ItemPrediction, number: int) -> np.ndarray:
-    masks = [each.mask for each in image.predictions[-1].regions if each.label == NAMES[number]]
+def expected_mask(image: ItemPrediction, class_index: int) -> np.ndarray:
+    masks = [region.mask for region in image.predictions[-1].regions if region.label == CLASSES[class_index]]
     return np.any([np.zeros(image.size, bool), *masks], axis=0)
 
 
 def by_pillow(rings: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Drawn eight times as large, and looked at where pixels have their centres."""
+    """Draw eight times as large, and sample the centres of pixels."""
     image = Image.new("1", (size[1] * 8, size[0] * 8))
     for ring in rings:
         ImageDraw.Draw(image).polygon([tuple(point) for point in (ring * 8).tolist()], fill=1)
@@ -48,39 +48,45 @@ def by_pillow(rings: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 
 @given(label_maps)
-def test_without_tolerance_every_pixel_comes_back(labels: np.ndarray) -> None:
-    image = labelled(labels)
+def test_without_tolerance_all_pixels_are_exact(labels: np.ndarray) -> None:
+    image = make_prediction(labels)
     polygons = read(image, 0.0)
-    for number in range(3):
-        assert (even_odd(of_class(polygons, number), image.size) == truth(image, number)).all()
+    for index in range(3):
+        assert (fill_even_odd(of_class(polygons, index), image.size) == expected_mask(image, index)).all()
 
 
 @given(label_maps)
 def test_a_line_is_a_connected_part(labels: np.ndarray) -> None:
-    """Each alone is true to its part, holes and all: none has pixels of another's."""
-    image = labelled(labels)
-    parts = [even_odd([points], image.size) for _, points in read(image, 0.0)]
+    """Lines do not overlap, so that none fills the hole of another."""
+    image = make_prediction(labels)
+    parts = [fill_even_odd([points], image.size) for _, points in read(image, 0.0)]
     assert np.sum(parts, axis=0).max(initial=0) <= 1
     assert all(part.any() for part in parts)
 
 
-@pytest.mark.parametrize(("tolerance", "at_least"), [(0.0, 0.999), (1.0, 0.97)])
-def test_pillow_draws_the_sample(tolerance: float, at_least: float) -> None:
-    polygons = read(sample(), tolerance)
-    for number in range(3):
-        assert iou(by_pillow(of_class(polygons, number), sample().size), truth(sample(), number)) >= at_least
+@pytest.mark.parametrize(("tolerance", "min_iou"), [(0.0, 0.999), (1.0, 0.97)])
+def test_pillow_draws_the_sample(tolerance: float, min_iou: float) -> None:
+    polygons = read(sample_prediction(), tolerance)
+    for index in range(3):
+        assert (
+            iou(
+                by_pillow(of_class(polygons, index), sample_prediction().size),
+                expected_mask(sample_prediction(), index),
+            )
+            >= min_iou
+        )
 
 
-def test_a_hole_is_cut_in_by_hand() -> None:
+def test_a_hole_is_joined_to_the_outer_ring() -> None:
     labels = np.ones((4, 4), np.int64)
     labels[1, 1] = 0
-    (content,) = YoloFormat(NAMES, 0.0).encode(labelled(labels)).files.values()
+    (content,) = YoloFormat(CLASSES, 0.0).encode(make_prediction(labels)).files.values()
     outer, hole = "1 0 1 1 0 1", "0.25 0.25 0.25 0.5 0.5 0.5 0.5 0.25 0.25 0.25"
     assert [float(value) for value in content.split()] == [1, *map(float, f"0 0 {hole} 0 0 {outer}".split())]
 
 
-def test_a_image_without_regions_has_an_empty_file() -> None:
-    assert YoloFormat(NAMES).encode(labelled(np.zeros((2, 3), np.int64))).files == {"labels/one.txt": b""}
+def test_an_image_without_regions_has_an_empty_file() -> None:
+    assert YoloFormat(CLASSES).encode(make_prediction(np.zeros((2, 3), np.int64))).files == {"labels/one.txt": b""}
 
 
 def test_data_yaml(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,24 @@ import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
 
-from tests.builders.bulk import CONTROL
-from walkcut.bulk.checkpoint import ItemFailure
-from walkcut.bulk.items import Item
+from walkcut.bulk.items import Item, ItemFailure
 from walkcut.bulk.sources import manifests
-from walkcut.bulk.sources.scan import project_items, read_sources
+from walkcut.bulk.sources.scan import read_sources
 from walkcut.errors import SettingsError
 
 ROWS = [{"image": "a.jpg", "split": "x"}, {"image": "sub/b.jpg", "split": "y"}]
 
 
-def found(*names: object, **options: Any) -> list[Item]:
-    return [item for item in read_sources([str(name) for name in names], **options) if isinstance(item, Item)]
+def items(*sources: object, **options: Any) -> list[Item]:
+    return [item for item in read_sources([str(source) for source in sources], **options) if isinstance(item, Item)]
 
 
-def failures(*names: object) -> list[ItemFailure]:
-    return [item for item in read_sources([str(name) for name in names]) if isinstance(item, ItemFailure)]
+def failures(*sources: object) -> list[ItemFailure]:
+    return [item for item in read_sources([str(source) for source in sources]) if isinstance(item, ItemFailure)]
 
 
-def keys(*names: object) -> list[str]:
-    return [item.key for item in found(*names)]
+def keys(*sources: object) -> list[str]:
+    return [item.key for item in items(*sources)]
 
 
 @pytest.fixture
@@ -42,23 +39,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_a_folder_is_read_with_its_folders(folder: Path) -> None:
+def test_a_folder_is_read_with_its_subfolders(folder: Path) -> None:
     assert keys(folder) == ["a", "b", "sub/deep/c"]
-    first = found(folder)[0]
+    first = items(folder)[0]
     assert (first.reference, first.data) == (str(folder / "a.png"), {"image": str(folder / "a.png")})
 
 
-def test_a_glob_names_images_from_its_first_wildcard_on(folder: Path) -> None:
+def test_keys_of_a_glob_start_at_its_first_wildcard(folder: Path) -> None:
     assert keys(folder / "**" / "*.webp") == ["sub/deep/c"]
     assert keys(folder / "sub" / "*" / "*.webp") == ["deep/c"]
 
 
-def test_relative_names_and_file_urls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_and_file_urls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    assert found("a.png", "*.png", (folder / "a.png").as_uri()) == found(folder / "a.png")
+    assert items("a.png", "*.png", (folder / "a.png").as_uri()) == items(folder / "a.png")
 
 
-def test_the_same_reference_is_one_image_and_others_get_a_key_of_their_own(folder: Path) -> None:
+def test_a_repeated_reference_is_one_image_and_keys_are_unique(folder: Path) -> None:
     (folder / "sub" / "a.png").touch()
     first, second = keys(folder / "a.png", folder / "sub" / "a.png", folder / "a.png")
     assert first == "a"
@@ -99,133 +96,113 @@ WRITERS: dict[str, Callable[[list[dict[str, str]]], bytes]] = {
 
 @pytest.mark.parametrize("suffix", WRITERS)
 @pytest.mark.parametrize("cloud", [False, True])
-def test_lists_are_read_relative_to_their_folder(tmp_path: Path, suffix: str, cloud: bool) -> None:
+def test_references_of_a_manifest_are_relative_to_its_folder(tmp_path: Path, suffix: str, cloud: bool) -> None:
     folder = f"memory://lists{suffix}" if cloud else str(tmp_path)
     with fsspec.open(f"{folder}/all{suffix}", "wb") as file:
         file.write(WRITERS[suffix](ROWS))
-    assert found(f"{folder}/all{suffix}") == [
+    assert items(f"{folder}/all{suffix}") == [
         Item("a", f"{folder}/a.jpg", ROWS[0]),
         Item("sub/b", f"{folder}/sub/b.jpg", ROWS[1]),
     ]
 
 
-def test_lists_may_be_of_texts_tasks_and_other_keys(tmp_path: Path) -> None:
+def test_rows_may_be_strings_tasks_and_other_keys(tmp_path: Path) -> None:
     path = tmp_path / "all.json"
     rows = ["/x/1.jpg", {"data": {"url": "https://e.org/2.jpg?sig=3"}}, {"file_name": "3.jpg"}, "/data/upload/4.jpg"]
     path.write_text(json.dumps(rows))
-    references = [item.reference for item in found(path)]
+    references = [item.reference for item in items(path)]
     assert references == ["/x/1.jpg", "https://e.org/2.jpg?sig=3", str(tmp_path / "3.jpg"), "/data/upload/4.jpg"]
-    assert found(path)[1].data == {"url": rows[1]["data"]["url"], "image": rows[1]["data"]["url"]}  # type: ignore[index]
+    assert items(path)[1].data == {"url": rows[1]["data"]["url"], "image": rows[1]["data"]["url"]}  # type: ignore[index]
     path.write_text('[{"image": "a.jpg", "mask": "b.jpg"}]')
-    assert [item.key for item in found(path, image_key="mask")] == ["b"]
+    assert [item.key for item in items(path, image_key="mask")] == ["b"]
 
 
-def test_long_lists_are_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "_CHUNK", 7)
+def test_long_manifests_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "_CHUNK_BYTES", 7)
     path = tmp_path / "all.json"
-    path.write_text(json.dumps([f"{number}.jpg" for number in range(200)]))
-    assert keys(path) == [str(number) for number in range(200)]
+    path.write_text(json.dumps([f"{index}.jpg" for index in range(200)]))
+    assert keys(path) == [str(index) for index in range(200)]
 
 
 def test_rows_without_a_reference_fail_alone(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
-    path.write_text('{"image": "a.jpg"}\n{"image": 7}\n{"imag\n3\n{"image": "b.jpg"}\n"c.jpg"\n')
+    path.write_text('{"image": "a.jpg"}\n{"image": 7}\n{"imag\n3\n{"photo": "b.jpg"}\n"c.jpg"\n')
     assert keys(path) == ["a", "c"]
     reasons = [failure.reason for failure in failures(path)]
-    expected = ["its image is 7", "it is no JSON", "it is 3, neither", "it has none of image, url, path, file_name"]
+    expected = [
+        "its image is 7",
+        "the row is not valid JSON",
+        "the row is 3: write a string or an object",
+        "the row has no image or url or path or file_name: give",
+    ]
     assert [reason.startswith(start) for reason, start in zip(reasons, expected, strict=True)] == [True] * 4
     assert failures(path)[0].key == "all.jsonl-row-2"
 
 
-def test_rows_that_no_program_can_use_fail_alone(tmp_path: Path) -> None:
+def test_malformed_rows_fail_alone(tmp_path: Path) -> None:
     path, deep = tmp_path / "all.jsonl", [f"{'[' * depth}{']' * depth}" for depth in (600, 10**5)]
-    odd = ['"http://["', '{"image": "gs://[/b.jpg"}', f'{{"image": "c.jpg", "x": {deep[0]}}}', *deep]
-    path.write_text("\n".join(['"a.jpg"', *odd, '"d.jpg"']))
+    malformed = ['"http://["', '{"image": "gs://[/b.jpg"}', f'{{"image": "c.jpg", "x": {deep[0]}}}', *deep]
+    path.write_text("\n".join(['"a.jpg"', *malformed, '"d.jpg"']))
     assert keys(path) == ["a", "d"]
     reasons = [failure.reason for failure in failures(path)]
     expected = [
-        "'http://[' cannot be followed (Inv",
-        "'gs://[/b.jpg' cannot",
+        "'http://[' is not a valid URL (Inv",
+        "'gs://[/b.jpg' is not a valid URL",
         "lists and",
         "lists and",
-        "it is no JSON",
+        "the row is not valid JSON",
     ]
     assert [reason.startswith(start) for reason, start in zip(reasons, expected, strict=True)] == [True] * 5
 
 
 @pytest.mark.parametrize("content", ["{}", '["a.jpg", ', "[1, }]", "", "[" * 10**5])
-def test_a_damaged_list_is_named(tmp_path: Path, content: str) -> None:
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "all.json").write_text(content)
-    with pytest.raises(SettingsError, match=r"all.json is no list of references, or a damaged one"):
-        found(tmp_path / "all.json")
+    with pytest.raises(SettingsError, match=r"all.json is not a valid list of images"):
+        items(tmp_path / "all.json")
 
 
-def test_prefixes_and_patterns_of_a_cloud_storage() -> None:
+def test_prefixes_and_patterns_in_cloud_storage() -> None:
     for name in ("2/b.jpg", "a.png", "readme.md"):
         with fsspec.open(f"memory://bucket/{name}", "wb") as file:
             file.write(b"x")
-    assert [(item.key, item.reference) for item in found("memory://bucket")] == [
+    assert [(item.key, item.reference) for item in items("memory://bucket")] == [
         ("a", "memory://bucket/a.png"),
         ("2/b", "memory://bucket/2/b.jpg"),
     ]
-    assert [item.reference for item in found("memory://bucket/*/*.jpg")] == ["memory:///bucket/2/b.jpg"]
+    assert [item.reference for item in items("memory://bucket/*/*.jpg")] == ["memory:///bucket/2/b.jpg"]
     assert keys("memory://bucket/a.png") == ["a"]
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("source", "message"),
     [
-        ("nowhere", "there is no nowhere: name a folder, an image, a list or a pattern"),
-        ("*.jpg", r"there is no image in \*.jpg"),
-        ("memory://nowhere/x", "there is nothing at 'memory://nowhere/x'"),
-        ("nosuch://x", "of no kind that fsspec reads|cannot be read here"),
+        ("nowhere", "nowhere does not exist: give a folder, an image, a list of images or a glob pattern"),
+        ("*.jpg", r"\*.jpg holds no image"),
+        ("memory://nowhere/x", "'memory://nowhere/x' does not exist: check the address"),
+        ("nosuch://x", "a protocol that fsspec does not know|cannot be read here"),
         ("zip::memory://x", "chains file systems"),
-        ("http://me:geheim@[", "'http://\\[' cannot be followed \\(Invalid IPv6 URL\\): mend it"),
+        ("http://me:geheim@[", "'http://\\[' is not a valid URL \\(Invalid IPv6 URL\\): correct the reference"),
     ],
 )
-def test_sources_that_cannot_be_had_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+def test_sources_that_cannot_be_read_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=message):
-        found(name)
+        items(source)
 
 
-def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "all.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(SettingsError, match=r"Parquet list cannot be read here: install walkcut\[bulk\]"):
-        found(tmp_path / "all.parquet")
+    with pytest.raises(SettingsError, match=r"Parquet cannot be read here: install walkcut\[bulk\]"):
+        items(tmp_path / "all.parquet")
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(SettingsError, match=r"'s3://b/x' cannot be read here .*install walkcut\[bulk\], and s3fs"):
-        found("s3://b/x")
+        items("s3://b/x")
 
 
-def test_images_below_label_studios_root_have_its_address(folder: Path) -> None:
-    (item,) = found(folder / "sub", root=folder, data_key="photo")
+def test_images_below_label_studios_root_have_the_address_that_it_serves(folder: Path) -> None:
+    (item,) = items(folder / "sub", local_files_root=folder, data_key="photo")
     assert item.data == {"photo": "/data/local-files/?d=sub/deep/c.webp"}
-
-
-def test_a_projects_tasks_without_these_versions() -> None:
-    tasks: list[tuple[dict[str, Any], frozenset[str]]] = [
-        ({"id": 1, "data": {"image": "/1.jpg"}}, frozenset({"v", "w"})),
-        ({"id": 2, "data": {"image": "/2.jpg"}}, frozenset({"w"})),
-        ({"id": 3, "data": {"text": "?"}}, frozenset()),
-    ]
-    item, failure = project_items(tasks, [CONTROL], ["v"])
-    assert item == Item("task-2", "/2.jpg", {"image": "/2.jpg"}, 2)
-    assert isinstance(failure, ItemFailure)
-    assert "task 3 has no image" in failure.reason
-
-
-def test_a_task_has_an_item_for_each_image_or_fails_as_a_whole() -> None:
-    controls = [CONTROL, replace(CONTROL, data_key="back")]
-    tasks: list[tuple[dict[str, Any], frozenset[str]]] = [
-        ({"id": 2, "data": {"image": "/2.jpg", "back": "/3.jpg"}}, frozenset()),
-        ({"id": 4, "data": {"image": "/4.jpg"}}, frozenset()),
-    ]
-    first, second, failure = project_items(tasks, controls, ["v"])
-    assert first == Item("task-2-1", "/2.jpg", tasks[0][0]["data"], 2, 0)
-    assert second == Item("task-2-2", "/3.jpg", tasks[0][0]["data"], 2, 1)
-    assert isinstance(failure, ItemFailure)
-    assert (failure.key, failure.reference) == ("task-4-1", "task 4")

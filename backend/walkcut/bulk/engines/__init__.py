@@ -1,1 +1,1 @@
-"""Engines that carry out bulk runs: processes of this machine, or a Ray cluster."""
+"""Engines that process the images of bulk runs: processes of this machine, or of a Ray cluster."""

@@ -1,243 +1,144 @@
-"""The engine of one machine: images through processes, in any order, with no more under way than is bounded.
+"""Engine of one machine: worker processes, outcomes in any order, a bounded number of jobs in flight.
 
-Each process is made once, holds its model, and reads a few images ahead. One that dies is replaced.
+Each process is started once and prefetches a few images. A process that dies is replaced.
 """
 
 import logging
 import multiprocessing
-import signal
-import threading
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import torch
-
-from walkcut.bulk.checkpoint import CheckpointEntry, ItemFailure, Outcome
-from walkcut.bulk.items import Item
-from walkcut.bulk.steps import LoadStep, Plan, SegmentedImage, SegmentStep, make_export_worker, make_full_worker
-from walkcut.errors import SettingsError, WalkcutError
-from walkcut.segmentation.segmenter import Segmenter
+from walkcut.bulk.engines.prefetch import THREADS, prefetched
+from walkcut.bulk.engines.worker_process import PREFETCH, Attempt, Job, WorkerProcess
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome
+from walkcut.bulk.plan import Plan
+from walkcut.bulk.steps import ImageSegmenter, LoadStep, SegmentStep, serialize_tree
+from walkcut.bulk.workers import FullWorker, ReexportWorker, Worker, make_export_worker, make_full_worker
+from walkcut.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-Job = Item | CheckpointEntry | SegmentedImage | ItemFailure
-Value = TypeVar("Value")
-Result = TypeVar("Result")
-
-_AHEAD = 2  # images that a process reads while it works on one
-_ATTEMPTS = 2
-READERS = 4  # threads that read for the process with the model
+_MAX_ATTEMPTS = 2
+_WORKERS = "walkcut.bulk.workers"  # what processes without a model load
 
 
-@runtime_checkable
-class Worker(Protocol):
-    """What a process does: `prefetch` in threads, ahead of `run`."""
-
-    def prefetch(self, job: Any) -> Any:
-        """The part that waits for disks and networks."""
-        ...
-
-    def run(self, prepared: Any) -> Outcome:
-        """The rest. Failures pass through both."""
-        ...
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def model_per_process(
-    plan: Plan, out: Path, load: Callable[[], Segmenter], items: Iterable[Item | ItemFailure], *, processes: int
+    plan: Plan,
+    output_dir: Path,
+    make_segmenter: Callable[[], ImageSegmenter],
+    items: Iterable[Item | ItemFailure],
+    *,
+    processes: int,
 ) -> Iterator[Outcome]:
-    """Each image in one of several processes with a model of its own and one thread for it: for the CPU."""
-    return in_processes(partial(make_full_worker, plan, out, load), items, processes=processes)
+    """Process each image in one of several processes with a single-threaded model: for the CPU."""
+    multiprocessing.set_forkserver_preload([_WORKERS, "walkcut.segmentation.loading"])
+    make_worker = partial(_make_single_threaded_worker, plan, output_dir, make_segmenter)
+    return in_processes(make_worker, items, processes=processes)
 
 
 def shared_model(
-    plan: Plan, out: Path, segmenter: Segmenter, items: Iterable[Item | ItemFailure], *, processes: int
+    plan: Plan, output_dir: Path, segmenter: ImageSegmenter, items: Iterable[Item | ItemFailure], *, processes: int
 ) -> Iterator[Outcome]:
-    """Each image through the one model here, for a GPU: threads read before it, processes finish after it."""
-    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(READERS) as packers:
-        images = prefetched(readers, LoadStep(plan), items)
-        grown = prefetched(packers, _packed, map(SegmentStep(segmenter), images))
-        yield from in_processes(partial(make_export_worker, plan, out), grown, processes=processes)
+    """Process each image with the one model of this process, for a GPU; threads load, and processes export."""
+    multiprocessing.set_forkserver_preload([_WORKERS])
+    with ThreadPoolExecutor(THREADS) as loaders, ThreadPoolExecutor(THREADS) as serializers:
+        loaded = prefetched(loaders, LoadStep(plan), items)
+        segmented = prefetched(serializers, serialize_tree, map(SegmentStep(segmenter), loaded))
+        yield from in_processes(partial(make_export_worker, plan, output_dir), segmented, processes=processes)
 
 
-def in_processes(make: Callable[[], Worker], jobs: Iterable[Job], *, processes: int) -> Iterator[Outcome]:
-    """What the work that `make` makes in each of the processes comes to, job by job, in any order.
+def reexport(
+    plan: Plan, output_dir: Path, tree_dir: Path, entries: Iterable[CheckpointEntry], *, processes: int
+) -> Iterator[Outcome]:
+    """Export the images of an earlier run again, from their cached trees."""
+    multiprocessing.set_forkserver_preload([_WORKERS])
+    return in_processes(partial(ReexportWorker, plan, tree_dir, output_dir), entries, processes=processes)
+
+
+def in_processes(make_worker: Callable[[], Worker], jobs: Iterable[Job], *, processes: int) -> Iterator[Outcome]:
+    """Yield the outcome of each job, in any order, from processes with a worker each.
 
     A job whose process dies is tried once more, and then fails. Raises `SettingsError` for a process that dies before
-    it is ready, and what `make` and the work raise.
+    it is ready, and the errors of `make_worker` and of the workers.
     """
-    attempts = _Attempts(jobs)
-    crew = [_WorkerProcess(make) for _ in range(processes)]
+    queue = _JobQueue(jobs)
+    workers = [WorkerProcess(make_worker) for _ in range(processes)]
     try:
         while True:
-            _dispatch(attempts, crew)
-            if not any(hand.attempts for hand in crew):
+            _dispatch(queue, workers)
+            if not any(worker.attempts for worker in workers):
                 return
-            ready = set(wait([hand.connection for hand in crew]))
-            for place, hand in enumerate(crew):
-                if hand.connection not in ready:
+            ready = set(wait([worker.connection for worker in workers]))
+            for index, worker in enumerate(workers):
+                if worker.connection not in ready:
                     continue
                 try:
-                    yield from hand.take()
+                    yield from worker.receive()
                 except (EOFError, OSError):
-                    yield from _handle_death(hand, attempts)
-                    crew[place] = _WorkerProcess(make)
+                    yield from _handle_death(worker, queue)
+                    workers[index] = WorkerProcess(make_worker)
     finally:
-        for hand in crew:
-            hand.end()
+        for worker in workers:
+            worker.end()
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """A job, and which attempt at it this is."""
-
-    job: Job
-    number: int = 1
-
-
-class _Attempts:
-    """What is to be done next: jobs that a process left behind when it died, and then new ones."""
+class _JobQueue:
+    """Attempts to make next: jobs of processes that died, then new ones."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
-        self._again: deque[_Attempt] = deque()
-        self._new = map(_Attempt, jobs)
+        self._retries: deque[Attempt] = deque()
+        self._new = map(Attempt, jobs)
 
-    def next(self) -> _Attempt | None:
-        """The next one, or `None` at the end."""
-        return self._again.popleft() if self._again else next(self._new, None)
+    def next(self) -> Attempt | None:
+        """Return the next attempt, or `None` at the end."""
+        return self._retries.popleft() if self._retries else next(self._new, None)
 
-    def put_back(self, attempt: _Attempt) -> None:
-        """Try a job again."""
-        self._again.append(attempt)
-
-
-class _WorkerProcess:
-    """A process at work, seen from here: jobs go in, outcomes come out in the same order."""
-
-    def __init__(self, make: Callable[[], Worker]) -> None:
-        context = multiprocessing.get_context("forkserver")  # imports once, and starts others in no time
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(make, theirs), daemon=True)
-        with _interrupts_ignored():  # and so they are by the process: it is told to end by this one
-            self.process.start()
-        theirs.close()
-        self.is_ready = False
-        self.attempts: deque[_Attempt] = deque()
-
-    def give(self, attempt: _Attempt) -> None:
-        """Send a job."""
-        self.attempts.append(attempt)
-        with suppress(BrokenPipeError):  # it has died, as `take` finds out
-            self.connection.send(attempt.job)
-
-    def take(self) -> Iterator[Outcome]:
-        """The next outcome, if this is one. Raises `EOFError` or `OSError` where the process has died."""
-        message = self.connection.recv()
-        if isinstance(message, WalkcutError):
-            raise message
-        if self.is_ready:
-            self.attempts.popleft()
-            yield message
-        self.is_ready = True
-
-    def end(self) -> None:
-        """End the process, which has nothing to lose."""
-        self.connection.close()
-        self.process.kill()
-        self.process.join()
+    def put_back(self, attempt: Attempt) -> None:
+        """Queue a job again."""
+        self._retries.append(attempt)
 
 
-def _dispatch(attempts: _Attempts, crew: Sequence[_WorkerProcess]) -> None:
-    """Give jobs to the processes that have the fewest, until each has enough."""
-    while len((hand := min(crew, key=lambda hand: len(hand.attempts))).attempts) <= _AHEAD:
-        attempt = attempts.next()
+def _dispatch(queue: _JobQueue, workers: Sequence[WorkerProcess]) -> None:
+    """Send jobs to the workers with the fewest, until each has one to run and `PREFETCH` to prefetch."""
+    while len((worker := min(workers, key=lambda worker: len(worker.attempts))).attempts) <= PREFETCH:
+        attempt = queue.next()
         if attempt is None:
             return
-        hand.give(attempt)
+        worker.send(attempt)
 
 
-def _handle_death(hand: _WorkerProcess, attempts: _Attempts) -> Iterator[ItemFailure]:
-    """What becomes of the jobs of a process that has died: the first one was at work."""
-    hand.end()
-    end = f"a process ended (exit code {hand.process.exitcode}; -9: it was killed, maybe for lack of memory)"
+def _handle_death(worker: WorkerProcess, queue: _JobQueue) -> Iterator[ItemFailure]:
+    """Queue the jobs of a dead process again; the first one was running, and fails after its last attempt."""
+    worker.end()
+    death = f"a process ended (exit code {worker.process.exitcode}; -9: it was killed, perhaps for lack of memory)"
     remedy = "use fewer --workers, or scale large images down"
-    if not hand.is_ready:
-        raise SettingsError(f"{end} before it could begin: {remedy}")
-    for place, attempt in enumerate(hand.attempts):
-        if place:
-            attempts.put_back(attempt)
-        elif attempt.number < _ATTEMPTS:
-            log.warning("%s: its image is tried once more", end)
-            attempts.put_back(_Attempt(attempt.job, attempt.number + 1))
+    if not worker.is_ready:
+        raise SettingsError(f"{death} before it was ready: {remedy}")
+    for index, attempt in enumerate(worker.attempts):
+        if index:
+            queue.put_back(attempt)
+        elif attempt.index < _MAX_ATTEMPTS:
+            log.warning("%s: its image is tried once more", death)
+            queue.put_back(Attempt(attempt.job, attempt.index + 1))
         else:
             item = attempt.job if isinstance(attempt.job, Item | ItemFailure) else attempt.job.item
-            yield ItemFailure(item.key, item.reference, "work", f"{end}, {_ATTEMPTS} times: {remedy}")
+            yield ItemFailure(item.key, item.reference, "work", f"{death}, {_MAX_ATTEMPTS} times: {remedy}")
 
 
-def _serve(make: Callable[[], Worker], connection: Connection) -> None:
-    """The life of a process: make the work, do jobs until there are no more."""
+def _make_single_threaded_worker(
+    plan: Plan, output_dir: Path, make_segmenter: Callable[[], ImageSegmenter]
+) -> FullWorker:
+    import torch  # noqa: PLC0415 - only processes with a model load it
+
     torch.set_num_threads(1)
-    try:
-        work = make()
-    except WalkcutError as error:
-        connection.send(error)
-        return
-    prepared: SimpleQueue[Future[Any] | None] = SimpleQueue()
-    with ThreadPoolExecutor(_AHEAD) as readers, suppress(BrokenPipeError):  # the process at the other end has died
-        threading.Thread(target=_receive, args=(connection, work, readers, prepared), daemon=True).start()
-        connection.send(None)
-        while (job := prepared.get()) is not None:
-            connection.send(_completed(work, job.result()))
-
-
-def _completed(work: Worker, prepared: Any) -> Outcome | WalkcutError:
-    """What a job comes to, or the error that is to end the run."""
-    try:
-        return work.run(prepared)
-    except WalkcutError as error:
-        return error
-
-
-def _receive(
-    connection: Connection, work: Worker, readers: ThreadPoolExecutor, prepared: "SimpleQueue[Future[Any] | None]"
-) -> None:
-    """Take in jobs as they come, so that whoever sends them never waits; there are never more than a few."""
-    with suppress(EOFError, OSError):
-        while True:
-            prepared.put(readers.submit(work.prefetch, connection.recv()))
-    prepared.put(None)
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C means nothing to processes that start now; only a main thread may say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def prefetched(pool: ThreadPoolExecutor, step: Callable[[Value], Result], values: Iterable[Value]) -> Iterator[Result]:
-    """Results in order, with a few more being worked on in the pool than were asked for."""
-    under_way: deque[Future[Result]] = deque()
-    for value in values:
-        under_way.append(pool.submit(step, value))
-        if len(under_way) > READERS:
-            yield under_way.popleft().result()
-    while under_way:
-        yield under_way.popleft().result()
-
-
-def _packed(grown: SegmentedImage | ItemFailure) -> SegmentedImage | ItemFailure:
-    return grown if isinstance(grown, ItemFailure) else grown.packed()
+    return make_full_worker(plan, output_dir, make_segmenter)

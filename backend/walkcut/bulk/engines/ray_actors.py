@@ -1,8 +1,7 @@
-"""What the processes of a Ray cluster do: a stage of the work, for blocks of a few images.
+"""Processes of a Ray cluster: a stage of the work, for blocks of a few jobs.
 
-Ray does a block again whose process dies, as often as it takes, and does not say so. Hence notes in the run's folder of
-what is at work: a block that was begun before is done image by image, and an image that was begun by itself twice
-is a failure.
+Ray repeats a block whose process dies, without a limit and without a message. Hence attempts are noted in the run's
+folder: a block that was started before is processed job by job, and a job that was started alone twice fails.
 """
 
 import hashlib
@@ -17,25 +16,25 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from walkcut.bulk.checkpoint import CheckpointEntry, ItemFailure
-from walkcut.bulk.engines.local import READERS, Worker, prefetched
+from walkcut.bulk.engines.prefetch import THREADS, prefetched
 from walkcut.bulk.engines.ray_cluster import verify_marker
-from walkcut.bulk.items import Item
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure
 from walkcut.bulk.steps import LoadedImage, SegmentedImage
+from walkcut.bulk.workers import Worker
 from walkcut.errors import SettingsError, WalkcutError
 
-_ATTEMPTS = 2  # at an image by itself
+_MAX_ATTEMPTS = 2  # at a job alone
 _JOB = "job"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the work, and what each process takes that does it: cores, maybe a share of one, and GPUs.
+    """A part of the work, and the cores (maybe a fraction of one) and GPUs of each process that does it.
 
-    The stage with the model does not `help` another.
+    An auxiliary stage serves the one with the model.
     """
 
-    make: Callable[[], Worker]
+    make_worker: Callable[[], Worker]
     cpus: float = 1
     gpus: int = 0
     is_auxiliary: bool = False
@@ -43,75 +42,84 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pool:
-    """A stage, by its `number`, in so many processes at most, which take notes in a folder that bears `marks`."""
+    """Processes of one stage.
 
-    number: int
+    Attributes:
+        index: index of the stage
+        stage: what each process does
+        max_processes: largest number of processes
+        notes_dir: folder in which attempts are noted
+        markers: marker files that each machine must see
+    """
+
+    index: int
     stage: Stage
-    most: int
-    notes: Path
-    marks: Mapping[Path, str]
+    max_processes: int
+    notes_dir: Path
+    markers: Mapping[Path, str]
 
-    def begin(self) -> Worker:
-        """Make the work, in one of the processes."""
+    def start_worker(self) -> Worker:
+        """Make the stage's worker in this process, with a thread for each core."""
         torch.set_num_threads(max(1, int(self.stage.cpus)))
-        return self.stage.make()
+        return self.stage.make_worker()
 
 
 class PoolWorker:
-    """A process of a pool. It begins with its first block, so that no process is begun for ever."""
+    """A process of a pool. Its worker is made for its first block, so that a failure of that is noted too."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._begun: Worker | None = None
+        self._started: Worker | None = None
 
     def __call__(self, jobs: pa.Table) -> Iterator[pa.Table]:
-        """What a block's jobs come to, one by one, or an error that is to end the run."""
+        """Yield the result of each job of a block, or an error that ends the run."""
         for result in self._results(from_table(jobs)):
             yield to_table([result])
 
-    def _results(self, jobs: Sequence[Any]) -> Iterator[Any]:
-        passed = [job for job in jobs if isinstance(job, ItemFailure | WalkcutError)]
-        own = [job for job in jobs if not isinstance(job, ItemFailure | WalkcutError)]
-        yield from passed
+    def _results(self, values: Sequence[Any]) -> Iterator[Any]:
+        jobs = [value for value in values if not isinstance(value, ItemFailure | WalkcutError)]
+        yield from (value for value in values if isinstance(value, ItemFailure | WalkcutError))
         try:
-            if self._begun is None:
-                verify_marker(self._pool.marks)
-            with self._noted("together", *own) as earlier:
-                yield from map(self._alone, own) if earlier else self._together(own)
+            if self._started is None:
+                verify_marker(self._pool.markers)
+            with self._noted("together", *jobs) as deaths:
+                yield from map(self._run_alone, jobs) if deaths else self._run_together(jobs)
         except WalkcutError as error:
             yield error
         except OSError as error:
-            yield SettingsError(f"notes cannot be taken ({error}): see that there is room; the same command goes on")
+            yield SettingsError(
+                f"attempts cannot be noted ({error}): free disk space; the same command continues from here"
+            )
 
-    def _work(self) -> Worker:
-        if self._begun is None:
-            self._begun = self._pool.begin()
-        return self._begun
+    def _worker(self) -> Worker:
+        if self._started is None:
+            self._started = self._pool.start_worker()
+        return self._started
 
-    def _together(self, jobs: Sequence[Any]) -> Iterator[Any]:
-        """Jobs one after another, with those to come being prepared."""
-        with ThreadPoolExecutor(READERS) as readers:
-            yield from map(self._work().run, prefetched(readers, self._work().prefetch, jobs))
+    def _run_together(self, jobs: Sequence[Any]) -> Iterator[Any]:
+        """Run jobs one after another, and prefetch the next ones."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            yield from map(self._worker().run, prefetched(pool, self._worker().prefetch, jobs))
 
-    def _alone(self, job: Any) -> Any:
-        """A job whose process may die of it."""
-        with self._noted("alone", job) as earlier:
-            if earlier < _ATTEMPTS:
-                return self._work().run(self._work().prefetch(job))
+    def _run_alone(self, job: Any) -> Any:
+        """Run a job that may kill its process."""
+        with self._noted("alone", job) as deaths:
+            if deaths < _MAX_ATTEMPTS:
+                return self._worker().run(self._worker().prefetch(job))
         item = item_of(job)
         return ItemFailure(
             item.key,
             item.reference,
             "work",
-            f"each process at work on it ended, {_ATTEMPTS} times (maybe it was killed for lack of memory): have fewer "
-            "processes on a machine, with more --cpus-per-worker, or scale large images down",
+            f"each process that ran it died, {_MAX_ATTEMPTS} times (perhaps it was killed for lack of memory): run "
+            "fewer processes per machine, with more --cpus-per-worker, or scale large images down",
         )
 
     @contextmanager
-    def _noted(self, how: str, *jobs: Any) -> Iterator[int]:
-        """How often a process has died in this context with these jobs."""
-        names = [str(self._pool.number), how, *(item_of(job).key for job in jobs)]
-        note = self._pool.notes / hashlib.sha256("\n".join(names).encode()).hexdigest()
+    def _noted(self, kind: str, *jobs: Any) -> Iterator[int]:
+        """Note that these jobs are running; yield how often a process died with them."""
+        names = [str(self._pool.index), kind, *(item_of(job).key for job in jobs)]
+        note = self._pool.notes_dir / hashlib.sha256("\n".join(names).encode()).hexdigest()
         with note.open("ab") as file:
             file.write(b".")
             size = file.tell()
@@ -120,15 +128,15 @@ class PoolWorker:
 
 
 def to_table(values: Iterable[Any]) -> pa.Table:
-    """Values as rows that Ray Data passes on without a look at them."""
+    """Return values as rows of bytes that Ray Data passes on unchanged."""
     return pa.table({_JOB: pa.array([pickle.dumps(value) for value in values], pa.large_binary())})
 
 
 def from_table(table: pa.Table) -> list[Any]:
-    """The values that `to_table` was given."""
+    """Return the values of `to_table`."""
     return [pickle.loads(row) for row in table[_JOB].to_pylist()]  # noqa: S301  # nosec B301 - of this run
 
 
 def item_of(job: Item | CheckpointEntry | LoadedImage | SegmentedImage) -> Item:
-    """The image that a job is about, at whatever stage it is."""
+    """Return the image of a job, at any stage."""
     return job if isinstance(job, Item) else job.item

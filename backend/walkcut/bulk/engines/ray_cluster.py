@@ -1,4 +1,4 @@
-"""The machines of a Ray cluster: reached, and known to have the same walkcut and to see the same folders."""
+"""Machines of a Ray cluster: connect to them, and check that they have the same walkcut and see the same folders."""
 
 import hashlib
 import logging
@@ -25,7 +25,7 @@ _VERSION = metadata.version("walkcut")
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Ray as this process uses it already, or else for a while; signals keep their meaning."""
+    """Connect to Ray for the block, unless this process is connected already; signal handlers are kept."""
     if ray.is_initialized():
         yield
         return
@@ -34,7 +34,9 @@ def connected() -> Iterator[None]:
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise SettingsError(f"Ray cannot be had ({error}): set RAY_ADDRESS to a cluster's, or to local") from error
+        raise SettingsError(
+            f"Ray cannot be started ({error}): set RAY_ADDRESS to the address of a cluster, or to local"
+        ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
@@ -45,55 +47,58 @@ def connected() -> Iterator[None]:
 
 
 @contextmanager
-def shared_fs_marker(own: Path, *others: Path) -> Iterator[dict[Path, str]]:
-    """Files in folders, of which the first is this run's alone, with what is in them: marks for other machines."""
-    name = hashlib.sha256(str(own.resolve()).encode()).hexdigest()[:16]
-    marks = {folder.resolve() / f".{name}.run": secrets.token_hex() for folder in (own, *others)}
+def shared_fs_marker(run_dir: Path, *shared_dirs: Path) -> Iterator[dict[Path, str]]:
+    """Write a marker file into each folder for the block; yield the markers' paths and contents.
+
+    The name depends on `run_dir`, which belongs to this run alone.
+    """
+    name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+    markers = {folder.resolve() / f".{name}.run": secrets.token_hex() for folder in (run_dir, *shared_dirs)}
     try:
-        for mark, text in marks.items():
-            with atomic_file(mark) as write:
-                write(text.encode())
-        yield marks
+        for path, content in markers.items():
+            with atomic_file(path) as write:
+                write(content.encode())
+        yield markers
     finally:
-        for mark in marks:
-            mark.unlink(missing_ok=True)
+        for path in markers:
+            path.unlink(missing_ok=True)
 
 
-def verify_marker(marks: Mapping[Path, str]) -> None:
-    """See that this machine has the folders that were marked elsewhere. Raises `SettingsError` with its name."""
-    for mark, text in marks.items():
-        if not mark.exists() or mark.read_text() != text:
+def verify_marker(markers: Mapping[Path, str]) -> None:
+    """Check that this machine sees the marked folders. Raises `SettingsError` with its name otherwise."""
+    for path, content in markers.items():
+        if not path.exists() or path.read_text() != content:
             raise SettingsError(
-                f"the machine {socket.gethostname()} does not see {mark.parent}, or sees another folder of that name: "
+                f"the machine {socket.gethostname()} does not see {path.parent}, or sees another folder of that name: "
                 "choose an --out and a WALKCUT_STATE_DIR on a file system that the whole cluster shares"
             )
 
 
-def available_slots(amounts: Mapping[str, float]) -> int:
-    """How many processes the machines have room for that take such amounts of CPU and GPU."""
+def available_slots(resources: Mapping[str, float]) -> int:
+    """Return how many processes that need these amounts of CPU and GPU fit on the machines."""
     return sum(
-        min(int(node["Resources"].get(name, 0) / amount) for name, amount in amounts.items() if amount)
+        min(int(node["Resources"].get(name, 0) / amount) for name, amount in resources.items() if amount)
         for node in _nodes()
     )
 
 
 def _nodes() -> list[dict[str, Any]]:
-    """The machines that can work."""
+    """Return the machines that can run processes."""
     return [node for node in cast(Any, ray).nodes() if node["Alive"] and {"CPU", "GPU"} & node["Resources"].keys()]
 
 
 def check_versions() -> None:
-    """See that all machines have this walkcut. Raises `SettingsError` for one that has not."""
-    ask, nodes = ray.remote(num_cpus=0)(metadata.version), _nodes()
-    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    answers = [ask.options(scheduling_strategy=place).remote("walkcut") for place in there]
-    for node, answer in zip(nodes, answers, strict=True):
+    """Check that all machines have this version of walkcut. Raises `SettingsError` with the first that has not."""
+    get_version, nodes = ray.remote(num_cpus=0)(metadata.version), _nodes()
+    strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    versions = [get_version.options(scheduling_strategy=strategy).remote("walkcut") for strategy in strategies]
+    for node, version in zip(nodes, versions, strict=True):
         try:
-            found = f"walkcut {ray.get(answer)}"
+            installed = f"walkcut {ray.get(version)}"
         except metadata.PackageNotFoundError:
-            found = "no walkcut"
-        if found != f"walkcut {_VERSION}":
+            installed = "no walkcut"
+        if installed != f"walkcut {_VERSION}":
             raise SettingsError(
-                f"the machine {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) has {found}, this one "
-                f"{_VERSION}: install the same on all machines of the cluster"
+                f"the machine {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) has {installed}, this one "
+                f"{_VERSION}: install the same version on all machines of the cluster"
             )

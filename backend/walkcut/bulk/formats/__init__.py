@@ -1,4 +1,4 @@
-"""What comes out of a bulk run: a format for each of the tools that read it."""
+"""Output formats of bulk runs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from walkcut.labelstudio import BrushControl
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """What a run knows of its output: the control that regions are for, and a polygon's `tolerance` in pixels."""
+    """Options of formats: the control that regions are for, and the `tolerance` of polygons in pixels."""
 
     control: BrushControl
     tolerance: float = 1.0
@@ -32,9 +32,9 @@ FORMATS: Mapping[str, Callable[[FormatOptions], Format]] = {
 
 
 def make_format(name: str, options: FormatOptions) -> Format:
-    """The format of a name. Raises `SettingsError` for one that there is not, and for options it cannot use."""
+    """Return a format by its name. Raises `SettingsError` for an unknown name, and for options that it rejects."""
     if name not in FORMATS:
-        raise SettingsError(f"there is no format {name!r}; use {', '.join(FORMATS)}")
+        raise SettingsError(f"unknown format {name!r}: use {', '.join(FORMATS)}")
     return FORMATS[name](options)
 
 

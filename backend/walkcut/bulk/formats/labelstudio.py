@@ -13,7 +13,7 @@ from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.labelstudio import BrushControl, Task, prediction
 from walkcut.storage import atomic_file
 
-# Label Studio 1.23 takes less than 250 MiB in a request, all of its files together (DATA_UPLOAD_MAX_MEMORY_SIZE; more
+# Label Studio 1.23 accepts less than 250 MiB in a request, all of its files together (DATA_UPLOAD_MAX_MEMORY_SIZE; more
 # ends in "You cannot access body after reading"), and a million tasks (TASKS_MAX_NUMBER); its API's reference promises
 # 200 MB and 250,000 tasks. A request is read whole: 100 MB of tasks take 14 s and a gigabyte of its memory.
 SHARD_BYTES = 100 * 10**6
@@ -26,8 +26,8 @@ _SHARD = re.compile(r"tasks-(\d{5,})\.json")
 class LabelStudioFormat:
     """Tasks with brush predictions, for Label Studio's Import button or `POST /api/projects/{id}/import`.
 
-    Files of at most `shard_bytes` (save one with a larger task alone) and `shard_tasks`, to be imported one after the
-    other: the limits are of a request. The last prediction is the one that annotators start from.
+    Each file is imported in a request of its own, so it has at most `shard_bytes`, except for a single larger task,
+    and `shard_tasks`. Annotators start from the last prediction.
     """
 
     name: ClassVar[str] = "label-studio"
@@ -36,38 +36,38 @@ class LabelStudioFormat:
     shard_tasks: int = SHARD_TASKS
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
-        """A task with a prediction for each labelling, as its record.
+        """Return the task with its predictions as record.
 
-        Raises `RequestError` where the item's data lack the image that the labelling config shows.
+        Raises `RequestError` if the item's data lack the image that the labelling config shows.
         """
         task = Task(image.item.task or 0, image.item.data)
-        predictions = []
-        for labelling in image.predictions:
-            regions = [(self.control, labelling.regions)]
-            predictions.append(prediction(task, regions, labelling.model_version).as_json())
+        predictions = [
+            prediction(task, [(self.control, regional.regions)], regional.model_version).as_json()
+            for regional in image.predictions
+        ]
         return EncodedItem({}, {"data": dict(task.data), "predictions": predictions})
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
-        """Write `tasks-00001.json` and so on, and take away those of an earlier time that come after the last."""
-        out.mkdir(parents=True, exist_ok=True)
+    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+        """Write `tasks-00001.json` and so on, and delete files with higher numbers."""
+        output_dir.mkdir(parents=True, exist_ok=True)
         last = 0
         for last, shard in groupby(self._shards(map(to_json, records)), key=itemgetter(0)):
-            with atomic_file(out / f"tasks-{last:05d}.json") as write:
-                for place, (_, task) in enumerate(shard):
-                    write((b",\n" if place else b"[\n") + task)
+            with atomic_file(output_dir / f"tasks-{last:05d}.json") as write:
+                for index, (_, task) in enumerate(shard):
+                    write((b",\n" if index else b"[\n") + task)
                 write(b"\n]\n")
-        for path in out.glob("tasks-*.json"):
-            number = _SHARD.fullmatch(path.name)
-            if number and int(number[1]) > last:
+        for path in output_dir.glob("tasks-*.json"):
+            match = _SHARD.fullmatch(path.name)
+            if match and int(match[1]) > last:
                 path.unlink()
 
     def _shards(self, tasks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-        """Each task with the number of its file."""
+        """Yield each task with the number of its file."""
         frame, separator = len(b"[\n\n]\n"), len(b",\n")
-        number, count, size = 1, 0, frame
+        shard, count, size = 1, 0, frame
         for task in tasks:
             if count and (count == self.shard_tasks or size + separator + len(task) > self.shard_bytes):
-                number, count, size = number + 1, 0, frame
+                shard, count, size = shard + 1, 0, frame
             size += len(task) + (separator if count else 0)
             count += 1
-            yield number, task
+            yield shard, task

@@ -6,27 +6,25 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from walkcut.bulk.formats.label_maps import label_map
-from walkcut.bulk.formats.writers import file_name, image_name, to_png, write_lines
+from walkcut.bulk.formats.writers import file_name, image_name, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
+from walkcut.images.encode import encode_png
 
 
 @dataclass(frozen=True)
 class PngFormat:
-    """A 16-bit PNG for each image: 0 is in no region, the others are numbers of `segments` in `labels.jsonl`.
-
-    Only the default labelling is written.
-    """
+    """A 16-bit PNG for each image with its default prediction: 0 is in no region, others are ids in `labels.jsonl`."""
 
     name: ClassVar[str] = "png"
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
-        """KEY.png, and as its record what the numbers in it mean."""
-        labelling = image.predictions[-1]
+        """Return KEY.png, and a record of its regions."""
+        prediction = image.predictions[-1]
         height, width = image.size
         file = file_name(image.item.key, ".png")
         segments = [
-            {"id": number, "label": region.label, "score": region.score}
-            for number, region in enumerate(labelling.regions, 1)
+            {"id": index, "label": region.label, "score": region.score}
+            for index, region in enumerate(prediction.regions, 1)
         ]
         record = {
             "key": image.item.key,
@@ -34,11 +32,11 @@ class PngFormat:
             "file": file,
             "width": width,
             "height": height,
-            "model_version": labelling.model_version,
+            "model_version": prediction.model_version,
             "segments": segments,
         }
-        return EncodedItem({file: to_png(label_map(image))}, record)
+        return EncodedItem({file: encode_png(label_map(image))}, record)
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
+    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
         """Write `labels.jsonl`, a line for each image."""
-        write_lines(records, out / "labels.jsonl")
+        write_lines(records, output_dir / "labels.jsonl")

@@ -8,46 +8,46 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from walkcut.bulk.formats.label_maps import label_map
-from walkcut.bulk.formats.polygonize import checked_tolerance, polygons
+from walkcut.bulk.formats.polygonize import check_tolerance, polygons
 from walkcut.bulk.formats.writers import image_name, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 
 
 @dataclass(frozen=True)
 class PolygonFormat:
-    """A line of JSON for each image: its regions in the default labelling, each with a list of polygons.
+    """A line of JSON for each image: the regions of its default prediction, each with a list of polygons.
 
     A polygon is a list of rings, as in GeoJSON: the outer one, then its holes; a ring is a list of corners [x, y], the
-    first one not repeated. Corners lie on the edges of pixels: [0, 0] is the image's upper left corner, [width,
-    height] its lower right one. `polygons` says how true they are to a `tolerance` in pixels.
+    first one not repeated. Corners are corners of pixels: [0, 0] is the image's upper left corner, [width, height] its
+    lower right one. For the `tolerance` in pixels see `polygons`.
     """
 
     name: ClassVar[str] = "polygon"
     tolerance: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_tolerance(self.tolerance)
+        check_tolerance(self.tolerance)
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
-        """No file; the line as record."""
-        labelling = image.predictions[-1]
+        """Return no file, and the line as record."""
+        prediction = image.predictions[-1]
         height, width = image.size
         regions: list[dict[str, Any]] = [
-            {"label": region.label, "score": region.score, "polygons": []} for region in labelling.regions
+            {"label": region.label, "score": region.score, "polygons": []} for region in prediction.regions
         ]
-        for number, parts in groupby(polygons(label_map(image), self.tolerance), attrgetter("number")):
-            regions[number - 1]["polygons"] = [[ring.tolist() for ring in (part.outer, *part.holes)] for part in parts]
+        for index, parts in groupby(polygons(label_map(image), self.tolerance), attrgetter("region")):
+            regions[index - 1]["polygons"] = [[ring.tolist() for ring in (part.outer, *part.holes)] for part in parts]
         record = {
             "key": image.item.key,
             "image": image_name(image.item),
             "width": width,
             "height": height,
-            "model_version": labelling.model_version,
+            "model_version": prediction.model_version,
             "tolerance": self.tolerance,
             "regions": regions,
         }
         return EncodedItem({}, record)
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:
-        """Write `polygons.jsonl`."""
-        write_lines(records, out / "polygons.jsonl")
+    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+        """Write `polygons.jsonl`, a line for each image."""
+        write_lines(records, output_dir / "polygons.jsonl")

@@ -15,23 +15,23 @@ Points = Int64[np.ndarray, "_ 2"]
 
 @dataclass(frozen=True)
 class Polygon:
-    """One connected part of segment `number`: corners (x, y) on the edges of pixels, of the part and of its holes."""
+    """One connected part of a region: the rings of corners (x, y) around the part and around its holes."""
 
-    number: int
+    region: int
     outer: Points
     holes: tuple[Points, ...]
 
 
 def polygons(labels: UInt16[np.ndarray, "y x"], tolerance: float) -> list[Polygon]:
-    """The connected parts of all segments but 0, in the order of their numbers.
+    """Return the connected parts of all regions but 0, in the order of their numbers.
 
-    With an even-odd rule a pixel whose centre is on the wrong side is at most `tolerance` pixels from the segment's
-    true border; with tolerance 0 there is none. A border between two segments is simplified once, for both. A ring
-    that would come to nothing keeps all of its points, so that no segment and no hole is lost.
+    Under the even-odd rule a pixel with its centre on the wrong side is at most `tolerance` pixels from the region's
+    true border; with tolerance 0 there is none. A border between two regions is simplified once, for both. A ring that
+    would vanish keeps all of its points, so that no region and no hole is lost.
     """
     parts = label(labels, connectivity=1, background=0)
-    numbers = np.zeros(int(parts.max()) + 1, np.int64)
-    numbers[parts] = labels
+    region_of_part = np.zeros(int(parts.max()) + 1, np.int64)
+    region_of_part[parts] = labels
     rings = trace(parts)
     outer: dict[int, Points] = {}
     holes: dict[int, list[Points]] = {}
@@ -40,19 +40,20 @@ def polygons(labels: UInt16[np.ndarray, "y x"], tolerance: float) -> list[Polygo
             outer[ring.region] = points
         else:
             holes.setdefault(ring.region, []).append(points)
-    found = [Polygon(int(numbers[part]), ring, tuple(holes.get(part, ()))) for part, ring in sorted(outer.items())]
-    return sorted(found, key=lambda polygon: polygon.number)
+    unsorted = [
+        Polygon(int(region_of_part[part]), ring, tuple(holes.get(part, ()))) for part, ring in sorted(outer.items())
+    ]
+    return sorted(unsorted, key=lambda polygon: polygon.region)
 
 
-def checked_tolerance(tolerance: float) -> float:
-    """The same tolerance. Raises `SettingsError` for one that is no distance in pixels."""
+def check_tolerance(tolerance: float) -> None:
+    """Raise `SettingsError` for a tolerance that is not a distance in pixels."""
     if not 0 <= tolerance < np.inf:
-        raise SettingsError(f"a polygon's tolerance of {tolerance} is no distance in pixels: use 0 (exact) or more")
-    return tolerance
+        raise SettingsError(f"a polygon's tolerance of {tolerance} is not a distance in pixels: use 0 (exact) or more")
 
 
 def simplify(rings: Sequence[Ring], tolerance: float) -> list[Points]:
-    """The rings with fewer points, their own `fixed` ones among them: no point left out is farther than `tolerance`.
+    """Return the rings with fewer points, all `fixed` ones among them: no removed point is farther than `tolerance`.
 
     Douglas & Peucker, Cartographica 10(2), 1973, from one fixed point to the next.
     """
@@ -63,18 +64,18 @@ def simplify(rings: Sequence[Ring], tolerance: float) -> list[Points]:
     ends = np.cumsum([len(ring.points) + 1 for ring in rings])
     kept[[0, *ends[:-1]]] = True
     kept = _split(points, kept, tolerance)
-    simple = [ring.points[mask[:-1]] for ring, mask in zip(rings, np.split(kept, ends[:-1]), strict=True)]
-    return [fewer if signed_area(fewer) else ring.points for ring, fewer in zip(rings, simple, strict=True)]
+    simplified = [ring.points[mask[:-1]] for ring, mask in zip(rings, np.split(kept, ends[:-1]), strict=True)]
+    return [fewer if signed_area(fewer) else ring.points for ring, fewer in zip(rings, simplified, strict=True)]
 
 
 def _split(points: Points, kept: Bool[np.ndarray, " n"], tolerance: float) -> Bool[np.ndarray, " n"]:
-    """All points to keep: between two of them none is farther than `tolerance` from the line that joins them.
+    """Return which points to keep: between two of them none is farther than `tolerance` from their connecting line.
 
-    All lines of a round are split at once, each at its farthest point, of several the first in reading order: a line
-    is split alike from both ends.
+    All lines of a round are split at once, each at its farthest point; of several the first in reading order, so that a
+    line is split the same from both ends.
     """
     kept = kept.copy()
-    place = points @ np.array([1, points[:, 0].max() + 1])
+    reading_order = points @ np.array([1, points[:, 0].max() + 1])
     inner = np.flatnonzero(~kept)
     while inner.size:
         bounds = np.flatnonzero(kept)
@@ -84,7 +85,7 @@ def _split(points: Points, kept: Bool[np.ndarray, " n"], tolerance: float) -> Bo
         line = np.cumsum(np.diff(line, prepend=line[0]) != 0)
         farthest = np.maximum.reduceat(distances, starts)[line]
         split = farthest > tolerance**2
-        candidates = np.where(distances == farthest, place[inner], np.iinfo(np.int64).max)
+        candidates = np.where(distances == farthest, reading_order[inner], np.iinfo(np.int64).max)
         chosen = split & (candidates == np.minimum.reduceat(candidates, starts)[line])
         kept[inner[chosen]] = True
         inner = inner[split & ~chosen]
@@ -92,7 +93,7 @@ def _split(points: Points, kept: Bool[np.ndarray, " n"], tolerance: float) -> Bo
 
 
 def _squared_distances(points: Points, starts: Points, ends: Points) -> Float[np.ndarray, " n"]:
-    """Squared distance of each point to its own line from start to end; the same to the last bit from end to start."""
+    """Return the squared distance of each point to its line segment; bit-identical if start and end are swapped."""
     chord, from_start, from_end = ends - starts, points - starts, points - ends
     length = (chord**2).sum(1)
     along = (chord * from_start).sum(1)

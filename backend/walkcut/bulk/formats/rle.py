@@ -1,8 +1,8 @@
 """COCO's compressed run lengths, without a loop over pixels or runs.
 
-A mask is read column by column; the lengths of its runs, outside first, are written in base 32: from the fourth on as
-the difference to the last but one, five bits a character, lowest first, a sixth bit where more follow, plus 48
-(`rleToString` of the COCO API, `common/maskApi.c`).
+A mask is read column by column. The lengths of its runs, outside first, are written as numbers in base 32, five bits a
+character, lowest first, with a sixth bit if more follow, plus 48; from the fourth on a number is the difference to the
+length before the last (`rleToString` of the COCO API, `common/maskApi.c`).
 """
 
 import numpy as np
@@ -18,19 +18,23 @@ _CHARACTERS = 8  # hold 40 bits: an image has fewer than 2³⁹ pixels
 
 
 def encode(mask: Bool[np.ndarray, "y x"]) -> str:
-    """`counts` of a mask, the same as `pycocotools.mask.encode` gives."""
+    """Return the `counts` of a mask, as `pycocotools.mask.encode`.
+
+    >>> encode(np.array([[False, True, True]]))
+    '12'
+    """
     return compress(run_lengths(mask.T.ravel()))
 
 
 def compress(lengths: Int64[np.ndarray, " n"]) -> str:
-    """Run lengths as COCO's string."""
+    """Return run lengths as COCO's string."""
     numbers = lengths.copy()
     numbers[3:] -= lengths[1:-2]
     rest = numbers[:, None] >> (_BITS * np.arange(_CHARACTERS))
     digits = rest & (_MORE - 1)
-    # The rest beyond a digit says no more than the digit's own sign bit: the number ends here.
+    # A number ends where the rest beyond a digit only repeats the digit's sign bit.
     ends = (rest >> _BITS) == -((digits & _SIGN) // _SIGN)
     length = ends.argmax(1, keepdims=True)
-    place = np.arange(_CHARACTERS)
-    characters = digits + np.where(place < length, _MORE, 0) + _FIRST
-    return characters[place <= length].astype(np.uint8).tobytes().decode("ascii")
+    position = np.arange(_CHARACTERS)
+    characters = digits + np.where(position < length, _MORE, 0) + _FIRST
+    return characters[position <= length].astype(np.uint8).tobytes().decode("ascii")

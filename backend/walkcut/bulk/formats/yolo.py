@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from walkcut.bulk.formats.label_maps import class_number, default_regions, label_map
-from walkcut.bulk.formats.polygonize import Points, Polygon, checked_tolerance, polygons
+from walkcut.bulk.formats.label_maps import class_index, default_regions, label_map
+from walkcut.bulk.formats.polygonize import Points, Polygon, check_tolerance, polygons
 from walkcut.bulk.formats.writers import file_name
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.storage import atomic_file
@@ -19,12 +19,12 @@ from walkcut.storage import atomic_file
 
 @dataclass(frozen=True)
 class YoloFormat:
-    """Labels as ultralytics trains on: a line `class x1 y1 x2 y2 …` for each connected part of a region.
+    """Labels for training with ultralytics: a line `class x1 y1 x2 y2 …` for each connected part of a region.
 
-    Coordinates are shares of the image's width and height, on the edges of pixels. A hole is cut in from the outer
-    border along a line there and back, which has no area: lines are filled by the even-odd rule. `polygons` says how
-    true they are to a `tolerance` in pixels; a reader that paints outlines besides, as ultralytics does, makes regions
-    up to a pixel larger. Images belong into the folder `images` under the names of their labels.
+    Coordinates are corners of pixels, as fractions of the image's width and height. A hole is joined to the outer ring
+    by a line there and back, which has no area under the even-odd rule. For the `tolerance` in pixels see `polygons`;
+    a reader that draws outlines too, as ultralytics does, makes regions up to a pixel larger. Images belong into the
+    folder `images` under the names of their labels.
     """
 
     name: ClassVar[str] = "yolo"
@@ -32,30 +32,30 @@ class YoloFormat:
     tolerance: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_tolerance(self.tolerance)
+        check_tolerance(self.tolerance)
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
-        """labels/KEY.txt, empty for an image without regions. Raises `SettingsError` for a label not in `classes`."""
-        numbers = [class_number(region.label, self.classes) for region in default_regions(image)]
+        """Return labels/KEY.txt, empty if there are no regions. Raises `SettingsError` for a label not in `classes`."""
+        class_indices = [class_index(region.label, self.classes) for region in default_regions(image)]
         size = np.array([image.size[1], image.size[0]])
         lines = [
-            f"{numbers[polygon.number - 1]} {_coordinates(_one_ring(polygon) / size)}\n"
+            f"{class_indices[polygon.region - 1]} {_coordinates(_single_ring(polygon) / size)}\n"
             for polygon in polygons(label_map(image), self.tolerance)
         ]
         file = f"labels/{file_name(image.item.key, '.txt')}"
         return EncodedItem({file: "".join(lines).encode()}, {"key": image.item.key})
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:  # noqa: ARG002 - the protocol's
-        """Write `data.yaml`: all images to train on and, until you part them, to validate on."""
-        out.mkdir(parents=True, exist_ok=True)
-        names = [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(self.classes)]
+    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:  # noqa: ARG002 - the protocol's
+        """Write `data.yaml`, which names all images for training and, until you split them, for validation."""
+        output_dir.mkdir(parents=True, exist_ok=True)
+        names = [f"  {index}: {json.dumps(name, ensure_ascii=False)}" for index, name in enumerate(self.classes)]
         lines = ["train: images", "val: images", "names:", *names]
-        with atomic_file(out / "data.yaml") as write:
+        with atomic_file(output_dir / "data.yaml") as write:
             write("".join(f"{line}\n" for line in lines).encode())
 
 
-def _one_ring(polygon: Polygon) -> Points:
-    """The polygon's outer ring with its holes cut in, each from the nearest point of what there is."""
+def _single_ring(polygon: Polygon) -> Points:
+    """Return the outer ring with the holes joined to it, each at the nearest pair of points."""
     ring = polygon.outer
     for hole in polygon.holes:
         start, end = np.unravel_index(cdist(ring, hole).argmin(), (len(ring), len(hole)))
@@ -65,5 +65,5 @@ def _one_ring(polygon: Polygon) -> Points:
 
 
 def _coordinates(points: Float[np.ndarray, "n 2"]) -> str:
-    """x and y of each point in turn."""
+    """Return x and y of each point in turn."""
     return " ".join(f"{value:.6f}" for value in points.ravel().tolist())

@@ -1,1 +1,1 @@
-"""Sources of images for bulk runs: folders, manifests, cloud storage, Label Studio projects."""
+"""Sources of images for bulk runs: folders, manifests, cloud storage, tasks of Label Studio projects."""

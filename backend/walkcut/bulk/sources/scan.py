@@ -1,4 +1,4 @@
-"""Where a bulk run's images come from, one by one: folders, globs, files, lists, cloud storages, projects."""
+"""Images of folders, glob patterns, files, manifests and cloud storage, one by one."""
 
 import hashlib
 import re
@@ -9,10 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from walkcut.bulk.checkpoint import ItemFailure
-from walkcut.bulk.items import Item
+from walkcut.bulk.items import Item, ItemFailure
 from walkcut.bulk.jsonl import HashSet64
-from walkcut.bulk.sources.manifests import is_list, read_rows, reference_of, validate_uri
+from walkcut.bulk.sources.manifests import is_manifest, read_rows, reference_of
 from walkcut.bulk.sources.uris import (
     cloud,
     is_cloud,
@@ -20,23 +19,25 @@ from walkcut.bulk.sources.uris import (
     local_path,
     open_cloud,
     resolve_uri,
+    validate_uri,
     walk_cloud,
     walk_local,
 )
 from walkcut.errors import RequestError, SettingsError
 from walkcut.images import redact
-from walkcut.labelstudio import BrushControl, read_task
 
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pfm"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pfm"}
+)
 
-_GLOB = re.compile(r"[*?\[]")
+_WILDCARD = re.compile(r"[*?\[]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_LONGEST = 150  # characters of a part of a key: file systems take 255 bytes, and suffixes follow
+_MAX_PART_LENGTH = 150  # characters of a part of a key: file systems allow 255 bytes, with suffixes
 
 
 @dataclass(frozen=True)
-class _Found:
-    """An image that was found: what its key is made of, its reference, and its task's data."""
+class _Source:
+    """An image in a source: the name that its key is made from, its reference, and its task's data."""
 
     name: str
     reference: str
@@ -44,159 +45,132 @@ class _Found:
 
 
 def read_sources(
-    names: Sequence[str], *, image_key: str = "", data_key: str = "image", root: Path | None = None
+    sources: Sequence[str], *, image_key: str = "", data_key: str = "image", local_files_root: Path | None = None
 ) -> Iterator[Item | ItemFailure]:
-    """The images of folders, globs, files, lists and fsspec's URLs, each once, in an order that does not change.
+    """Yield the images of folders, glob patterns, files, manifests and fsspec URLs, each once, in a stable order.
 
-    `image_key` says where the reference is in the rows of a list. Rows without one are failures. Task data have the
-    image's address under `data_key`; files below Label Studio's `root` of local files have the one that it gives
-    them. Memory grows by 16 bytes an image, and with the largest folder. Raises `SettingsError` for a source that
-    cannot be had.
+    `image_key` names the field of the reference in a manifest; rows without one are failures. Task data have the
+    image's address under `data_key`; files below Label Studio's `local_files_root` have the address that it serves
+    them at. Memory grows by 16 bytes per image, and with the largest folder. Raises `SettingsError` for a source that
+    cannot be read.
     """
     references, keys = HashSet64(), HashSet64()
-    for name in names:
-        for found in _find(name, image_key):
-            if isinstance(found, ItemFailure):
-                yield found
-            elif references.add(found.reference):
-                address = _address(found.reference, root)
-                data = (
-                    {data_key: address, **found.data}
-                    if address == found.reference
-                    else {**found.data, data_key: address}
-                )
-                yield Item(_new_key(found, keys), found.reference, data)
+    for source in sources:
+        for image in _images_of(source, image_key):
+            if isinstance(image, ItemFailure):
+                yield image
+            elif references.add(image.reference):
+                address = _address(image.reference, local_files_root)
+                is_served = address != image.reference
+                data = {**image.data, data_key: address} if is_served else {data_key: address, **image.data}
+                yield Item(_new_key(image, keys), image.reference, data)
 
 
-def project_items(
-    tasks: Iterable[tuple[Mapping[str, Any], frozenset[str]]], controls: Sequence[BrushControl], versions: Iterable[str]
-) -> Iterator[Item | ItemFailure]:
-    """The images of a project's tasks, each with its predictions' versions, that lack one of these `versions`.
-
-    A task of which one image is missing is a failure as a whole.
-    """
-    wanted = frozenset(versions)
-    for document, present in tasks:
-        if wanted <= present:
-            continue
-        task = read_task(document)
-        keys = task_keys(task.id, controls)
-        try:
-            references = [task.reference(control) for control in controls]
-        except RequestError as error:
-            yield ItemFailure(keys[0], f"task {task.id}", "source", str(error))
-            continue
-        for place, (key, reference) in enumerate(zip(keys, references, strict=True)):
-            yield Item(key, reference, task.data, task.id, place)
-
-
-def task_keys(task: int, controls: Sequence[BrushControl]) -> list[str]:
-    """The keys of a task's images, in the order of their targets."""
-    return [f"task-{task}-{place}" if len(controls) > 1 else f"task-{task}" for place, _ in enumerate(controls, 1)]
-
-
-def _find(name: str, image_key: str) -> Iterator[_Found | ItemFailure]:
-    """The images of one source."""
+def _images_of(source: str, image_key: str) -> Iterator[_Source | ItemFailure]:
     try:
-        validate_uri(name)
+        validate_uri(source)
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    if is_web(name):
-        return iter([_Found(_last_part(name), name)])
-    return _find_cloud(name, image_key) if is_cloud(name) else _find_local(name, image_key)
+    if is_web(source):
+        return iter([_Source(_last_part(source), source)])
+    return _images_in_cloud(source, image_key) if is_cloud(source) else _local_images(source, image_key)
 
 
-def _find_local(name: str, image_key: str) -> Iterator[_Found | ItemFailure]:
-    path = local_path(name)
+def _local_images(source: str, image_key: str) -> Iterator[_Source | ItemFailure]:
+    path = local_path(source)
     if path.is_dir():
-        return _images(walk_local(path), str(path))
+        return _images_below(walk_local(path), str(path))
     if path.exists():
-        return _list(name, image_key) if is_list(name) else iter([_Found(path.name, resolve_uri(".", name))])
-    fixed, pattern = _split_glob(name)
-    if not pattern or not Path(fixed or ".").is_dir():
-        raise SettingsError(f"there is no {name}: name a folder, an image, a list or a pattern")
-    found = (each for each in sorted(Path(fixed or ".").glob(pattern)) if each.is_file())
-    return _some(
-        name, (_Found(each.relative_to(fixed or ".").as_posix(), resolve_uri(".", str(each))) for each in found)
-    )
+        if is_manifest(source):
+            return _images_of_manifest(source, image_key)
+        return iter([_Source(path.name, resolve_uri(".", source))])
+    root, pattern = _split_glob(source)
+    if not pattern or not Path(root or ".").is_dir():
+        raise SettingsError(f"{source} does not exist: give a folder, an image, a list of images or a glob pattern")
+    paths = (path for path in sorted(Path(root or ".").glob(pattern)) if path.is_file())
+    images = (_Source(path.relative_to(root or ".").as_posix(), resolve_uri(".", str(path))) for path in paths)
+    return _require_images(source, images)
 
 
-def _find_cloud(url: str, image_key: str) -> Iterator[_Found | ItemFailure]:
+def _images_in_cloud(url: str, image_key: str) -> Iterator[_Source | ItemFailure]:
     system, path = cloud(url)
-    is_pattern = _GLOB.search(path) is not None
+    is_pattern = _WILDCARD.search(path) is not None
     try:
         matches = system.glob(path) if is_pattern else []
         is_file, exists = (False, True) if is_pattern else (system.isfile(path), system.exists(path))
-    except Exception as error:  # each cloud storage has errors of its own
-        raise SettingsError(f"{redact(url)} cannot be listed ({error}): see that you may read it") from error
+    except Exception as error:  # each cloud storage has its own errors
+        raise SettingsError(
+            f"{redact(url)} cannot be listed ({error}): check the address, and that your credentials allow it"
+        ) from error
     if is_pattern:
-        return _some(url, (_Found(_last_part(each), system.unstrip_protocol(each)) for each in matches))
+        return _require_images(url, (_Source(_last_part(match), system.unstrip_protocol(match)) for match in matches))
     if not exists:
-        raise SettingsError(f"there is nothing at {redact(url)}: see that the address is right")
+        raise SettingsError(f"{redact(url)} does not exist: check the address")
     if is_file:
-        return _list(url, image_key) if is_list(url) else iter([_Found(_last_part(url), url)])
-    return _images(walk_cloud(url), url)
+        return _images_of_manifest(url, image_key) if is_manifest(url) else iter([_Source(_last_part(url), url)])
+    return _images_below(walk_cloud(url), url)
 
 
-def _images(names: Iterable[PurePosixPath], folder: str) -> Iterator[_Found | ItemFailure]:
-    """The files of a folder that are named as images are."""
-    found = (name for name in names if name.suffix.lower() in IMAGES)
-    return _some(folder, (_Found(str(name), resolve_uri(folder, str(name))) for name in found))
+def _images_below(files: Iterable[PurePosixPath], folder: str) -> Iterator[_Source | ItemFailure]:
+    """Yield the files of a folder with the suffix of an image."""
+    images = (file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+    return _require_images(folder, (_Source(str(image), resolve_uri(folder, str(image))) for image in images))
 
 
-def _list(name: str, image_key: str) -> Iterator[_Found | ItemFailure]:
-    """The images of a list, whose references are relative to its folder."""
+def _images_of_manifest(name: str, image_key: str) -> Iterator[_Source | ItemFailure]:
+    """Yield the images of a manifest, whose references are relative to its folder."""
     folder = name.rpartition("/")[0] if is_cloud(name) else str(local_path(name).parent)
     with closing(open_cloud(name) if is_cloud(name) else local_path(name).open("rb")) as file:
         for number, row in enumerate(read_rows(name, file), 1):
             try:
                 reference, data = reference_of(row, image_key)
             except (ValueError, RequestError) as error:
-                place = f"{PurePosixPath(name).name}-row-{number}"
-                yield ItemFailure(_safe(place), f"{name}, row {number}", "source", str(error))
+                key = _safe(f"{PurePosixPath(name).name}-row-{number}")
+                yield ItemFailure(key, f"{name}, row {number}", "source", str(error))
                 continue
-            relative = not (is_web(reference) or is_cloud(reference) or PurePosixPath(reference).is_absolute())
-            yield _Found(reference if relative else _last_part(reference), resolve_uri(folder, reference), data)
+            is_absolute = is_web(reference) or is_cloud(reference) or PurePosixPath(reference).is_absolute()
+            key_name = _last_part(reference) if is_absolute else reference
+            yield _Source(key_name, resolve_uri(folder, reference), data)
 
 
-def _some(name: str, found: Iterator[_Found]) -> Iterator[_Found | ItemFailure]:
-    """The same images. Raises `SettingsError` where there are none."""
-    first = next(found, None)
+def _require_images(source: str, images: Iterator[_Source]) -> Iterator[_Source | ItemFailure]:
+    """Yield the images. Raises `SettingsError` if there are none."""
+    first = next(images, None)
     if first is None:
-        raise SettingsError(f"there is no image in {name}: their names end in {', '.join(sorted(IMAGES))}")
+        raise SettingsError(f"{source} holds no image: their names end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     yield first
-    yield from found
+    yield from images
 
 
 def _split_glob(pattern: str) -> tuple[str, str]:
-    """The folder before the first part with wildcards, and the rest."""
+    """Return the folder before the first part with wildcards, and the rest."""
     parts = PurePosixPath(pattern).parts
-    first = next((place for place, part in enumerate(parts) if _GLOB.search(part)), len(parts))
+    first = next((index for index, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
     return str(PurePosixPath(*parts[:first])), "/".join(parts[first:])
 
 
 def _last_part(reference: str) -> str:
-    """The last part of a URL or path."""
+    """Return the last part of a URL or path."""
     return "" if reference.startswith("data:") else PurePosixPath(unquote(urlsplit(reference).path)).name
 
 
 def _address(reference: str, root: Path | None) -> str:
-    """Where Label Studio finds an image."""
+    """Return the address at which Label Studio finds an image."""
     if root is None or is_web(reference) or is_cloud(reference) or not Path(reference).is_relative_to(root):
         return reference
     return f"/data/local-files/?d={quote(Path(reference).relative_to(root).as_posix())}"
 
 
-def _new_key(found: _Found, keys: HashSet64) -> str:
-    """A key that no image before has: made of the name, and of the reference where that does not suffice."""
-    path = PurePosixPath(found.name)
-    key = _safe(str(path.with_suffix("")) if path.suffix.lower() in IMAGES else found.name)
+def _new_key(image: _Source, keys: HashSet64) -> str:
+    """Return and add a new key: the image's name, with digests of its reference where that is taken."""
+    path = PurePosixPath(image.name)
+    key = _safe(str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else image.name)
     while not keys.add(key):
-        key = f"{key}-{hashlib.sha256(found.reference.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+        key = f"{key}-{hashlib.sha256(image.reference.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
     return key
 
 
 def _safe(name: str) -> str:
-    """A name of letters, digits, `._-` and `/` alone, that leads nowhere else."""
-    parts = [_UNSAFE.sub("_", part).lstrip(".")[-_LONGEST:] for part in name.split("/")]
+    """Return a name of letters, digits, `._-` and `/` only, without hidden or parent folders."""
+    parts = [_UNSAFE.sub("_", part).lstrip(".")[-_MAX_PART_LENGTH:] for part in name.split("/")]
     return "/".join(filter(None, parts)) or "image"

@@ -1,4 +1,4 @@
-"""Where files are: on this machine, in a cloud storage (fsspec), in Label Studio or on the web."""
+"""References to files: on this machine, in cloud storage (fsspec), in Label Studio or on the web."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from walkcut.bulk.items import Item
 from walkcut.errors import ImageFetchError, SettingsError
 from walkcut.images import FetchPolicy, ImageLoader, redact
+from walkcut.images.policy import redacted_reason
 from walkcut.images.references import label_studio_path
 
 
@@ -18,64 +19,79 @@ class BinaryFile(Protocol):
     """A file open for reading, of this machine or of fsspec."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes."""
+        """Read the next bytes."""
         ...
 
     def __iter__(self) -> Iterator[bytes]: ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         ...
 
 
+def validate_uri(reference: str) -> str:
+    """Return a reference without surrounding blanks. Raises `ValueError` for a malformed URL."""
+    try:
+        urlsplit(reference.strip())
+    except ValueError as error:
+        raise ValueError(
+            f"{redact(reference)} is not a valid URL ({redacted_reason(error)}): correct the reference"
+        ) from error
+    return reference.strip()
+
+
 def is_web(reference: str) -> bool:
-    """Whether the hardened fetcher is asked for a reference: the web, Label Studio, or the reference itself."""
+    """Return whether the image loader fetches a reference: from the web, Label Studio, or a data URL."""
     if reference[:5].lower() == "data:" or reference[:8].lower().startswith(("http://", "https://")):
         return True
     return label_studio_path(reference, None) is not None and not Path(reference).exists()
 
 
 def is_cloud(reference: str) -> bool:
-    """Whether fsspec is asked for a reference."""
+    """Return whether fsspec reads a reference."""
     return "://" in reference and not is_web(reference) and not reference.startswith("file://")
 
 
 def local_path(reference: str) -> Path:
-    """The path of a reference on this machine, which may be a file:// URL."""
+    """Return the path of a reference on this machine, which may be a file:// URL."""
     return Path(unquote(urlsplit(reference).path) if reference.startswith("file://") else reference)
 
 
 def resolve_uri(folder: str, reference: str) -> str:
-    """A reference as a file in this folder holds it: relative to the folder, unless it says where it is."""
+    """Return an absolute reference, from one that may be relative to a folder.
+
+    >>> resolve_uri("s3://bucket/images", "a.jpg"), resolve_uri("/images", "https://example.org/b.jpg")
+    ('s3://bucket/images/a.jpg', 'https://example.org/b.jpg')
+    """
     if is_web(reference) or is_cloud(reference):
         return reference
     if is_cloud(folder):
         return f"{folder.rstrip('/')}/{reference}"
-    return os.path.abspath(Path(folder) / local_path(reference))  # links stay as they are named
+    return os.path.abspath(Path(folder) / local_path(reference))  # unlike Path.resolve, keeps symbolic links
 
 
-def read_image(item: Item, source: ImageLoader, policy: FetchPolicy) -> bytes:
-    """The bytes of an item's image. Raises `ImageFetchError` where they cannot be had."""
+def read_image(item: Item, loader: ImageLoader, policy: FetchPolicy) -> bytes:
+    """Return the bytes of an item's image. Raises `ImageFetchError`."""
     if item.task is not None or is_web(item.reference):
-        return source.fetch(item.reference, item.task)
+        return loader.fetch(item.reference, item.task)
     if is_cloud(item.reference):
         return _read(lambda: open_cloud(item.reference), item.reference, policy)
     path = local_path(item.reference)
     if path.exists() and not path.is_file():
-        raise ImageFetchError(f"{path} is no file: name an image")
+        raise ImageFetchError(f"{path} is not a file: give the path of an image")
     return _read(lambda: path.open("rb"), item.reference, policy)
 
 
 def open_cloud(url: str) -> BinaryFile:
-    """A file in a cloud storage, open for reading."""
+    """Open a file in cloud storage for reading."""
     system, path = cloud(url)
     return system.open(path, "rb")
 
 
 def cloud(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and its path there. Raises `SettingsError` where fsspec or its part is missing."""
+    """Return fsspec's file system of a URL, and the path in it. Raises `SettingsError`."""
     if "::" in url:
-        raise SettingsError(f"{redact(url)} chains file systems, which is not supported: name the place itself")
+        raise SettingsError(f"{redact(url)} chains file systems, which is not supported: give a single URL")
     try:
         import fsspec  # noqa: PLC0415 - an extra
 
@@ -85,36 +101,38 @@ def cloud(url: str) -> tuple[Any, str]:
             f"{redact(url)} cannot be read here ({error}): install walkcut[bulk], and s3fs for s3:// or gcsfs for gs://"
         ) from error
     except ValueError as error:
-        raise SettingsError(f"{redact(url)} is of no kind that fsspec reads ({error})") from error
+        raise SettingsError(
+            f"{redact(url)} has a protocol that fsspec does not know ({error}): use s3:// or gs://"
+        ) from error
     return system, path
 
 
 def walk_local(folder: Path) -> Iterator[PurePosixPath]:
-    """All files below a folder, by name, relative to it; memory grows with its largest folder alone."""
-    for place, folders, files in os.walk(folder):
+    """Yield all files below a folder by name, relative to it; memory grows with the largest folder only."""
+    for parent, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            yield PurePosixPath((Path(place) / name).relative_to(folder).as_posix())
+            yield PurePosixPath((Path(parent) / name).relative_to(folder).as_posix())
 
 
 def walk_cloud(url: str) -> Iterator[PurePosixPath]:
-    """All files below a prefix in a cloud storage, as `walk_local` gives them."""
+    """Yield all files below a prefix in cloud storage, as `walk_local`."""
     system, root = cloud(url)
-    for place, folders, files in system.walk(root):
+    for parent, folders, files in system.walk(root):
         folders.sort()
         for name in sorted(files):
-            yield PurePosixPath(place).relative_to(PurePosixPath(root)) / name
+            yield PurePosixPath(parent).relative_to(PurePosixPath(root)) / name
 
 
-def _read(opened: Callable[[], BinaryFile], reference: str, policy: FetchPolicy) -> bytes:
-    """All of a file, if it is not too large."""
+def _read(open_file: Callable[[], BinaryFile], reference: str, policy: FetchPolicy) -> bytes:
+    """Return the bytes of a file within the policy's limit. Raises `ImageFetchError`."""
     try:
-        with closing(opened()) as file:
+        with closing(open_file()) as file:
             data = file.read(policy.max_bytes + 1)
-    except Exception as error:  # each cloud storage has errors of its own
+    except Exception as error:  # each cloud storage has its own errors
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageFetchError(
-            f"{redact(reference)} cannot be read ({reason}): see that it is there, and readable"
+            f"{redact(reference)} cannot be read ({reason}): check that it exists and that walkcut may read it"
         ) from error
     policy.check_bytes(len(data))
     return data

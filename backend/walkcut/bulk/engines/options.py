@@ -1,0 +1,69 @@
+"""Choice of the engine that fits a model and its device."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from walkcut.backbones import CLASSICAL
+from walkcut.bulk.engines.local import available_cores, model_per_process, shared_model
+from walkcut.bulk.plan import Plan
+from walkcut.bulk.runner import Engine
+from walkcut.errors import SettingsError
+from walkcut.inference.factory import make_segmenter
+from walkcut.settings import Settings
+
+if TYPE_CHECKING:
+    from walkcut.segmentation.segmenter import Segmenter
+
+LOCAL, RAY = "local", "ray"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Requested engine.
+
+    Attributes:
+        name: `LOCAL` or `RAY`
+        settings: model and device
+        random_weights: whether to build the model without its weights
+        workers: number of processes; by default one for each core, or as many as the cluster has room for
+        cpus: cores of each process of a cluster with a model on the CPU
+    """
+
+    name: str
+    settings: Settings
+    random_weights: bool = False
+    workers: int | None = None
+    cpus: int = 1
+
+    def make_segmenter(self) -> "Segmenter":
+        """Return this process's segmenter; for a cluster it gives the version only, as there may be no GPU here."""
+        settings = self.settings if self.name == LOCAL else replace(self.settings, device="cpu")
+        return make_segmenter(settings, random_weights=self.random_weights)
+
+    def make_engine(self, plan: Plan, output_dir: Path, segmenter: "Segmenter") -> Engine[Any]:
+        """Return the engine of a plan. Raises `SettingsError` if Ray is requested and not installed."""
+        if self.name == LOCAL:
+            return self._make_local(plan, output_dir, segmenter)
+        return self._make_ray(plan, output_dir)
+
+    def _make_local(self, plan: Plan, output_dir: Path, segmenter: "Segmenter") -> Engine[Any]:
+        """Return an engine with a model in each process if it is small and on the CPU, else with one model."""
+        processes = self.workers or available_cores()
+        if self.settings.model == CLASSICAL and self.settings.device == "cpu":
+            make = partial(make_segmenter, self.settings, random_weights=self.random_weights)
+            return partial(model_per_process, plan, output_dir, make, processes=processes)
+        return partial(shared_model, plan, output_dir, segmenter, processes=processes)
+
+    def _make_ray(self, plan: Plan, output_dir: Path) -> Engine[Any]:
+        """Return an engine with a model in each process on the CPU, else with a model on each GPU."""
+        try:
+            from walkcut.bulk.engines import ray_engine  # noqa: PLC0415 - needs an extra
+        except ImportError as error:
+            raise SettingsError(f"--engine ray needs Ray ({error}): pip install 'walkcut[ray]'") from error
+        device = self.settings.device.partition(":")[0]  # Ray chooses the GPU: a process sees only its own
+        make = partial(make_segmenter, replace(self.settings, device=device), random_weights=self.random_weights)
+        if device == "cpu":
+            return partial(ray_engine.model_per_process, plan, output_dir, make, cpus=self.cpus, processes=self.workers)
+        return partial(ray_engine.model_per_gpu, plan, output_dir, make, processes=self.workers)

@@ -1,0 +1,37 @@
+"""Images of the tasks of a Label Studio project."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from walkcut.bulk.items import Item, ItemFailure
+from walkcut.errors import RequestError
+from walkcut.labelstudio import BrushControl, read_task
+
+
+def project_items(
+    tasks: Iterable[tuple[Mapping[str, Any], frozenset[str]]], controls: Sequence[BrushControl], versions: Iterable[str]
+) -> Iterator[Item | ItemFailure]:
+    """Yield the images of the tasks that lack a prediction of one of these model versions.
+
+    Each task comes with the versions of its predictions. A task without one of its images is one failure.
+    """
+    requested = frozenset(versions)
+    for document, existing in tasks:
+        if requested <= existing:
+            continue
+        task = read_task(document)
+        keys = task_keys(task.id, controls)
+        try:
+            references = [task.reference(control) for control in controls]
+        except RequestError as error:
+            yield ItemFailure(keys[0], f"task {task.id}", "source", str(error))
+            continue
+        for control, (key, reference) in enumerate(zip(keys, references, strict=True)):
+            yield Item(key, reference, task.data, task.id, control)
+
+
+def task_keys(task: int, controls: Sequence[BrushControl]) -> list[str]:
+    """Return the keys of a task's images, in the order of their controls."""
+    if len(controls) == 1:
+        return [f"task-{task}"]
+    return [f"task-{task}-{index}" for index in range(1, len(controls) + 1)]

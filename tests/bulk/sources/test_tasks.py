@@ -1,0 +1,31 @@
+from dataclasses import replace
+from typing import Any
+
+from tests.builders.bulk import CONTROL
+from walkcut.bulk.items import Item, ItemFailure
+from walkcut.bulk.sources.tasks import project_items
+
+
+def test_tasks_that_lack_a_version_are_listed() -> None:
+    tasks: list[tuple[dict[str, Any], frozenset[str]]] = [
+        ({"id": 1, "data": {"image": "/1.jpg"}}, frozenset({"v", "w"})),
+        ({"id": 2, "data": {"image": "/2.jpg"}}, frozenset({"w"})),
+        ({"id": 3, "data": {"text": "?"}}, frozenset()),
+    ]
+    item, failure = project_items(tasks, [CONTROL], ["v"])
+    assert item == Item("task-2", "/2.jpg", {"image": "/2.jpg"}, 2)
+    assert isinstance(failure, ItemFailure)
+    assert "task 3 has no image" in failure.reason
+
+
+def test_a_task_has_an_item_for_each_image_or_is_one_failure() -> None:
+    controls = [CONTROL, replace(CONTROL, data_key="back")]
+    tasks: list[tuple[dict[str, Any], frozenset[str]]] = [
+        ({"id": 2, "data": {"image": "/2.jpg", "back": "/3.jpg"}}, frozenset()),
+        ({"id": 4, "data": {"image": "/4.jpg"}}, frozenset()),
+    ]
+    first, second, failure = project_items(tasks, controls, ["v"])
+    assert first == Item("task-2-1", "/2.jpg", tasks[0][0]["data"], 2, 0)
+    assert second == Item("task-2-2", "/3.jpg", tasks[0][0]["data"], 2, 1)
+    assert isinstance(failure, ItemFailure)
+    assert (failure.key, failure.reference) == ("task-4-1", "task 4")
