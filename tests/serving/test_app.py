@@ -442,11 +442,11 @@ def batch(image: str) -> dict[str, Any]:
 
 
 def test_an_opened_task_does_not_wait_behind_batches(tmp_path: Path) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    begun, resume = threading.Event(), threading.Event()
 
     def wait() -> None:
         begun.set()
-        assert go_on.wait(60)
+        assert resume.wait(60)
 
     images = [data_url(png(quarters(30, 40 + index))) for index in range(6)]
     order: list[str] = []
@@ -464,7 +464,7 @@ def test_an_opened_task_does_not_wait_behind_batches(tmp_path: Path) -> None:
         opening = threading.Thread(target=ask, args=(url, "opened", predict_body(images[5])))
         opening.start()
         wait_until(lambda: backend.sample("walkcut_predicting") == 5)
-        go_on.set()
+        resume.set()
         for caller in (*callers, opening):
             caller.join(60)
     assert order.index("opened") <= 1, "the running one may end before it"
@@ -473,11 +473,11 @@ def test_an_opened_task_does_not_wait_behind_batches(tmp_path: Path) -> None:
 def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    begun, resume = threading.Event(), threading.Event()
 
     def wait() -> None:
         begun.set()
-        assert go_on.wait(60)
+        assert resume.wait(60)
 
     threads = 9  # four for batches, one for annotators
     images = [data_url(png(quarters(30, 40 + index))) for index in range(6)]
@@ -507,7 +507,7 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
             assert answers[2:] == [[[]]], "and a call for an opened task"
         assert requests.get(f"{url}/health", timeout=30).ok
         assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
-        go_on.set()
+        resume.set()
         for caller in callers:
             caller.join(60)
     assert sorted(len(answer[0]) for answer in answers[3:]) == [3, 4, 4, 4, 4]  # the annotator's has three keys
