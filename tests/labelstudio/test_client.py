@@ -54,24 +54,24 @@ def studio(site: Site) -> Iterator[LabelStudioClient]:
         yield studio
 
 
-def test_a_project_is_asked_for_with_an_access_token(site: Site, studio: LabelStudioClient) -> None:
+def test_a_project_is_read_with_an_access_token(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/"] = lambda handler: documents(
         handler, {"title": "Roofs", "label_config": "<é/>", "model_version": "auto-1"}
     )
     assert (studio.title("4"), studio.label_config("4"), studio.chosen_version("4")) == ("Roofs", "<é/>", "auto-1")
-    refresh, *asked = site.seen
+    refresh, *requests = site.seen
     assert json.loads(refresh.body) == {"refresh": PERSONAL}
-    assert [seen.headers["Authorization"] for seen in asked] == [f"Bearer {ACCESS}"] * 3
+    assert [seen.headers["Authorization"] for seen in requests] == [f"Bearer {ACCESS}"] * 3
 
 
-def test_a_legacy_token_is_shown_as_it_is(site: Site) -> None:
+def test_a_legacy_token_is_sent_unchanged(site: Site) -> None:
     site.routes["/api/predictions/7/"] = lambda handler: documents(handler, {"model_version": "auto-1"})
     with closing(LabelStudioClient(LabelStudioAccess(site.url, "0123abcd"))) as studio:
         assert studio.prediction_version(7) == "auto-1"
     assert [seen.headers["Authorization"] for seen in site.seen] == ["Token 0123abcd"]
 
 
-def test_tasks_are_read_page_by_page_behind_the_last(site: Site, studio: LabelStudioClient) -> None:
+def test_each_page_of_tasks_starts_after_the_last_task(site: Site, studio: LabelStudioClient) -> None:
     pages: list[list[Any]] = [[(1, "v1,v2"), (5, "")], [(7, None)], []]
 
     def tasks(handler: BaseHTTPRequestHandler) -> None:
@@ -90,7 +90,9 @@ def test_tasks_are_read_page_by_page_behind_the_last(site: Site, studio: LabelSt
 
 
 @pytest.mark.parametrize("separator", [",", ", "], ids=["SQLite", "PostgreSQL"])
-def test_versions_that_a_list_leaves_out_are_asked_for(site: Site, studio: LabelStudioClient, separator: str) -> None:
+def test_versions_that_a_list_leaves_out_are_read_from_the_predictions(
+    site: Site, studio: LabelStudioClient, separator: str
+) -> None:
     """Label Studio 1.23 lists 500 characters of all versions: with PostgreSQL, quotation marks among them."""
     versions = [f"auto-walkcut-merge-{number:08x}" for number in range(20)]
     quoted = json.dumps(versions)[1:-1][:500].replace('"', "") if separator == ", " else ",".join(versions)[:500]
@@ -106,19 +108,19 @@ def test_versions_that_a_list_leaves_out_are_asked_for(site: Site, studio: Label
     rows = [{"id": number, "model_version": version} for number, version in enumerate(versions)]
     site.routes["/ls/api/predictions/"] = lambda handler: documents(handler, rows)
     assert studio.versions("4", [1, 2, 3]) == {1: {versions[0]}, 2: set(versions[:9]), 3: set(versions)}
-    asked = [parse_qs(urlsplit(seen.target).query) for seen in site.seen if "/predictions/" in seen.target]
-    assert asked == [{"task": ["3"]}]
+    queries = [parse_qs(urlsplit(seen.target).query) for seen in site.seen if "/predictions/" in seen.target]
+    assert queries == [{"task": ["3"]}]
 
 
-def test_tasks_are_chosen_by_what_annotators_did_and_by_number(site: Site, studio: LabelStudioClient) -> None:
+def test_tasks_are_filtered_by_annotations_skips_and_ids(site: Site, studio: LabelStudioClient) -> None:
     nothing = {"tasks": [], "total": 0, "total_annotations": 0, "total_predictions": 0}
     site.routes["/ls/api/tasks/"] = lambda handler: documents(handler, nothing)
-    asked = [
+    listings = [
         studio.tasks_neither_annotated_nor_skipped("4"),
         studio.tasks_neither_annotated_nor_skipped("4", [7, 8]),
         studio.versions("4", {9}).items(),
     ]
-    assert [list(each) for each in asked] == [[]] * 3
+    assert [list(listing) for listing in listings] == [[]] * 3
     filters = [
         {
             (item["filter"], item["operator"]): item["value"]
@@ -126,9 +128,9 @@ def test_tasks_are_chosen_by_what_annotators_did_and_by_number(site: Site, studi
         }
         for query in (parse_qs(urlsplit(seen.target).query) for seen in site.seen[1:])
     ]
-    nobody = {("filter:tasks:total_annotations", "equal"): 0, ("filter:tasks:cancelled_annotations", "equal"): 0}
+    unanswered = {("filter:tasks:total_annotations", "equal"): 0, ("filter:tasks:cancelled_annotations", "equal"): 0}
     named, behind = ("filter:tasks:id", "in_list"), {("filter:tasks:id", "greater"): 0}
-    assert filters == [{named: [9]} | behind, nobody | behind, nobody | {named: [7, 8]} | behind]
+    assert filters == [{named: [9]} | behind, unanswered | behind, unanswered | {named: [7, 8]} | behind]
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
@@ -148,7 +150,7 @@ def test_reading_is_tried_three_times(site: Site, studio: LabelStudioClient, del
 def test_a_prediction_is_deleted_once(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/predictions/7/"] = reply(204)
     studio.delete_prediction(7)
-    studio.delete_prediction(8)  # gone already: an answer was lost
+    studio.delete_prediction(8)  # was deleted before: a response was lost
     site.routes["/ls/api/predictions/9/"] = reply(403, b'{"detail": "no"}', JSON_TYPE)
     with pytest.raises(
         LabelStudioError, match=r"cannot delete prediction 9: Label Studio at .* answered 403 \(no\): set"
@@ -156,7 +158,7 @@ def test_a_prediction_is_deleted_once(site: Site, studio: LabelStudioClient) -> 
         studio.delete_prediction(9)
 
 
-def test_predictions_go_in_one_request(site: Site, studio: LabelStudioClient) -> None:
+def test_predictions_are_imported_in_one_request(site: Site, studio: LabelStudioClient) -> None:
     def take(handler: BaseHTTPRequestHandler) -> None:
         documents(handler, {"created": len(json.loads(site.seen[-1].body))}, 201)
 
@@ -166,7 +168,7 @@ def test_predictions_go_in_one_request(site: Site, studio: LabelStudioClient) ->
     assert [json.loads(seen.body) for seen in site.seen[1:]] == [predictions]
 
 
-def test_predictions_are_given_time(site: Site, studio: LabelStudioClient) -> None:
+def test_an_import_may_take_longer_than_other_requests(site: Site, studio: LabelStudioClient) -> None:
     def take(handler: BaseHTTPRequestHandler) -> None:
         threading.Event().wait(0.7)
         documents(handler, {"created": 1}, 201)
@@ -176,7 +178,7 @@ def test_predictions_are_given_time(site: Site, studio: LabelStudioClient) -> No
     assert len(site.seen) == 2, "the token, and one try"
 
 
-def test_predictions_are_not_waited_for_without_end(site: Site) -> None:
+def test_an_import_has_a_timeout(site: Site) -> None:
     released = threading.Event()
     expected = "cannot import predictions into project 4: .* did not answer within 1 s: check that it is running"
 
@@ -193,7 +195,7 @@ def test_predictions_are_not_waited_for_without_end(site: Site) -> None:
     released.set()
 
 
-def test_predictions_that_are_not_taken_are_counted(site: Site, studio: LabelStudioClient) -> None:
+def test_predictions_that_are_not_imported_are_counted(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/import/predictions"] = lambda handler: documents(handler, {"created": 1}, 201)
     with pytest.raises(
         LabelStudioError, match="imported 1 of 2 predictions into project 4: check that they fit its labelling"
@@ -201,7 +203,7 @@ def test_predictions_that_are_not_taken_are_counted(site: Site, studio: LabelStu
         studio.add_predictions("4", [{"task": 1}, {"task": 2}])
 
 
-def test_predictions_are_not_sent_twice(site: Site, studio: LabelStudioClient) -> None:
+def test_an_import_is_not_repeated(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/import/predictions"] = reply(500)
     with pytest.raises(
         LabelStudioError, match=r"cannot import predictions into project 4: .* answered 500: see Label Studio's log"
@@ -254,7 +256,7 @@ def test_a_token_that_cannot_be_exchanged_is_named_with_the_remedy(site: Site, s
     assert PERSONAL not in str(caught.value)
 
 
-def test_a_server_of_another_kind_is_told_from_label_studio(site: Site, studio: LabelStudioClient) -> None:
+def test_another_server_is_named_with_the_remedy(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/token/refresh/"] = reply(404, b"<html>")
     with pytest.raises(
         LabelStudioError,
@@ -263,26 +265,27 @@ def test_a_server_of_another_kind_is_told_from_label_studio(site: Site, studio: 
         studio.title("4")
 
 
-def test_an_answer_too_deep_to_read_is_none(site: Site, studio: LabelStudioClient) -> None:
+def test_json_nested_too_deep_is_refused(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/"] = reply(200, b"[" * 100_000)
     with pytest.raises(LabelStudioError, match=r"cannot read project 4: .* sent no document of its API"):
         studio.title("4")
 
 
 @pytest.mark.parametrize("token", ["", jwt(token_type="refresh", exp=10**9)])
-def test_without_a_token_that_is_of_use_nothing_is_asked(token: str) -> None:
+def test_without_a_valid_token_nothing_is_requested(token: str) -> None:
     with pytest.raises(LabelStudioError, match="set LABEL_STUDIO_API_KEY to a personal access token"):
         LabelStudioClient(LabelStudioAccess("http://127.0.0.1:1", token))
 
 
-def test_a_label_studio_that_is_not_there_is_named_with_the_remedy(site: Site) -> None:
+def test_an_unreachable_label_studio_is_named_with_the_remedy(delays: list[float]) -> None:
     access = LabelStudioAccess(f"http://127.0.0.1:{free_port()}", PERSONAL)
     expected = r"cannot read project 4: .* cannot be reached \(.*\): check that it is running"
     with closing(LabelStudioClient(access)) as studio, pytest.raises(LabelStudioError, match=expected):
         studio.title("4")
+    assert delays == [1, 2]
 
 
-def test_a_label_studio_that_does_not_answer_is_not_waited_for(site: Site, studio: LabelStudioClient) -> None:
+def test_requests_have_a_timeout(site: Site, studio: LabelStudioClient) -> None:
     released = threading.Event()
 
     def wait(handler: BaseHTTPRequestHandler) -> None:

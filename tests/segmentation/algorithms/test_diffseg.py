@@ -223,10 +223,11 @@ def test_refinement_follows_the_merging() -> None:
     torch.testing.assert_close(refined, refine_by_kmeans(P, rough))
 
 
-def test_refinement_drops_a_proposal_that_no_patch_is_nearest_to() -> None:
+def test_refinement_moves_a_proposal_that_no_patch_is_nearest_to() -> None:
     P = scene(4)
     means = refine_by_kmeans(P, torch.cat([P[:1], P[:1], P[15:]]))
-    assert len(means) == 2
+    assert len(means) == 3
+    assert bool(means.isfinite().all())
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, math.nan, math.inf])

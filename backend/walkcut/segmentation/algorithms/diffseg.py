@@ -12,9 +12,10 @@ from math import isqrt
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from walkcut.errors import SegmentationError
-from walkcut.segmentation.algorithms.clustering import lloyd
+from walkcut.segmentation.algorithms.clustering import kmeans_clusters
 from walkcut.segmentation.algorithms.random_walk import aggregate
 from walkcut.segmentation.algorithms.upsampling import upsampled_argmax
 
@@ -120,9 +121,12 @@ def divergence(P: Float[Tensor, "a n"], Q: Float[Tensor, "b n"]) -> Float[Tensor
 
 
 def refine_by_kmeans(P: Float[Tensor, "n n"], proposals: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-    """The mean maps of the clusters that K-means finds from the proposals: the authors' refinement of borders."""
-    cluster, means = lloyd(P, proposals)
-    return means[cluster.unique()]
+    """Return the mean maps of the K-means clusters that start from the proposals: the authors' refinement of borders.
+
+    Raises `SettingsError` without scikit-learn.
+    """
+    members = one_hot(kmeans_clusters(P, len(proposals), init=proposals), len(proposals)).T.bool()
+    return _means(P, members[members.any(1)])
 
 
 def _similar(P: Float[Tensor, "n m"], points: Int64[Tensor, " a"], threshold: float) -> Bool[Tensor, "a n"]:
