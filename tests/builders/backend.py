@@ -1,13 +1,17 @@
 """A backend over a folder with a test client, and the requests that Label Studio sends."""
 
+import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import waitress
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from tests.builders.processes import wait_for
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.backbones import Backbone, load_backbone
 from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader
@@ -73,6 +77,22 @@ def running(
     backend.store.close()
 
 
+@contextmanager
+def listening(backend: Backend, threads: int) -> Iterator[str]:
+    """Serve the backend on a real port, with the server of `walkcut serve`."""
+    max_bytes = 2 * backend.app.config["MAX_CONTENT_LENGTH"]
+    server = waitress.create_server(
+        backend.app, host="127.0.0.1", port=0, threads=threads, max_request_body_size=max_bytes
+    )
+    runner = threading.Thread(target=server.run, daemon=True)
+    runner.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    wait_for("the last answer", lambda: not server.active_channels, 60)
+    server.task_dispatcher.shutdown()
+    server.close()
+    runner.join(10)
+
+
 def document(answer: TestResponse) -> dict[str, Any]:
     """Return the JSON object of an answer."""
     body = answer.get_json()
@@ -90,3 +110,8 @@ def predict_body(*images: object, config: str = CONFIG.format("")) -> dict[str, 
 def text_command(line: str) -> dict[str, Any]:
     """Return the context of a call by an annotator who typed one line."""
     return {"result": [{"type": "textarea", "value": {"text": [line]}}]}
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    """Return the Authorization header of a user name and password."""
+    return {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}

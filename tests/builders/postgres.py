@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: Debian's package, its data in a folder of its own, on loopback."""
+"""A real PostgreSQL for tests, from Debian's package, on loopback."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ USER, PASSWORD = "walkcut", "geheim"
 
 
 class Postgres:
-    """A server with one database, which asks for a password."""
+    """A server with one database and a password."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs, self._data = programs, folder / "data"
@@ -36,13 +36,13 @@ class Postgres:
         self._run("pg_ctl", "stop", "--wait", "--mode=immediate")
 
     def empty(self) -> None:
-        """Drop all that tests put there."""
+        """Drop all tables."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
 
     def _run(self, program: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's programs; they refuse to be run by root."""
+        """Run one of PostgreSQL's programs, not as root, which they refuse."""
         user = "postgres" if os.geteuid() == 0 else None
         subprocess.run(
             [str(self._programs / program), "-D", str(self._data), *arguments],
@@ -58,7 +58,7 @@ class Postgres:
 @contextmanager
 def running_postgres(programs: Path) -> Iterator[Postgres]:
     """Run a server until the block ends."""
-    folder = Path(tempfile.mkdtemp(prefix="walkcut-postgres-"))  # pytest's own are closed to other users
+    folder = Path(tempfile.mkdtemp(prefix="walkcut-postgres-"))  # pytest's folders are closed to other users
     try:
         server = Postgres(programs, folder)
         server.start()

@@ -34,10 +34,10 @@ def test_a_lock_while_it_learns_loses_no_feedback(backend: Backend) -> None:
             other.execute("BEGIN IMMEDIATE")  # as a back-up does
             begin = len(backend.log)
             if number % 2:
-                backend.says("learning was interrupted and goes on", "database is locked", after=begin)
+                backend.says("learning is interrupted, and resumes", "database is locked", after=begin)
             other.rollback()
     backend.learns(*range(10, 14))
-    backend.says("learning goes on")
+    backend.says("learning has resumed")
 
 
 def test_postgresql_is_restarted_under_load(tmp_path: Path, postgres: Postgres) -> None:

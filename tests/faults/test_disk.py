@@ -61,7 +61,7 @@ def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
 
     with running(tmp_path) as backend:
         check_trouble(backend, "check that there is room on its disk", fill, filler.unlink)
-        assert "was not kept" in backend.log
+        assert "was not saved" in backend.log
 
 
 def test_files_that_may_not_grow(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_folder_whose_permissions_are_taken_away(tmp_path: Path, bound: Sequen
         for path in modes:
             path.chmod(0o555 if path.is_dir() else 0o444)
         assert backend.predict(data_url(make_image(3)))[0]
-        backend.says("the cut tree", "was not kept", "Permission denied", str(backend.state / "trees"))
+        backend.says("the cut tree", "was not saved", "Permission denied", str(backend.state / "trees"))
         acknowledged = [number for number in range(2, 8) if backend.submit(number).ok]  # files that are open stay so
         for path, mode in modes.items():
             path.chmod(mode)

@@ -38,7 +38,7 @@ def test_what_a_locked_database_refused_is_asked_for_soon(folder: Path) -> None:
         running(folder, LABEL_STUDIO_URL=studio.url, LABEL_STUDIO_API_KEY="0123456789abcdef" * 2) as backend,
         closing(sqlite3.connect(folder / "state" / "walkcut.sqlite3")) as other,
     ):
-        backend.says("Synchronised(learned=0")
+        backend.says("SyncResult(learned=0")
         other.execute("BEGIN IMMEDIATE")
         assert backend.post("/webhook", refused).status_code == 503
         other.rollback()

@@ -20,7 +20,7 @@ def test_label_studio_comes_goes_and_comes_back(folder: Path) -> None:
         LABEL_STUDIO_API_KEY=TOKEN,
         WALKCUT_SYNC_INTERVAL="2",
     ) as backend:
-        backend.says(f"Label Studio at http://127.0.0.1:{port} cannot be reached", "was not compared")
+        backend.says(f"Label Studio at http://127.0.0.1:{port} cannot be reached", "could not be synced")
         assert backend.predict(IMAGE, IMAGE_THERE)[1] == []
         with hosting(studio, port) as host:
             backend.learns(5)

@@ -12,7 +12,9 @@ from walkcut.errors import RequestError, SegmentationError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold, parse_granularity
 from walkcut.hierarchy.hierarchy import Hierarchy
+from walkcut.labelstudio import BrushControl, Region, Submission, Task
 from walkcut.learning.examples import (
+    AnnotatedImage,
     AnnotationFeedback,
     LabelExample,
     ProjectProfile,
@@ -25,6 +27,7 @@ from walkcut.segmentation.segmenter import load_segmenter
 from walkcut.storage import FeedbackRow
 
 LABELS = ("First", "Second")
+CONTROL = BrushControl("brush", "image", "image", ("Region",), labels=("Region", *LABELS))
 # An image of one row with leaves 0-3, of which 0 and 1 join at 0.9, 2 and 3 at 0.5, and all at 0.1.
 ROW = CutTree(
     np.array([[0, 1, 1, 2, 3]], np.uint16),
@@ -38,16 +41,19 @@ FIRST_THREE, ALL = np.array([[True, True, True, False, False]]), np.ones((1, 5),
 def feedback_of(
     tree: CutTree, regions: Sequence[tuple[str, np.ndarray]], *, task_id: int = 1, annotation_id: int = 1
 ) -> AnnotationFeedback:
-    return extract_feedback(
-        tree,
-        regions,
-        project_id="7",
-        annotation_id=annotation_id,
-        task_id=task_id,
-        updated_at="2026-01-01T00:00:00Z",
-        segmenter_version="v",
-        generic_labels={"Region"},
-    )
+    """Return the feedback of an annotation of one image."""
+    return feedback_of_images([annotated(tree, regions)], task_id=task_id, annotation_id=annotation_id)
+
+
+def annotated(tree: CutTree, regions: Sequence[tuple[str, np.ndarray]]) -> AnnotatedImage:
+    return AnnotatedImage(CONTROL, tree, [Region(mask, label) for label, mask in regions])
+
+
+def feedback_of_images(
+    images: Sequence[AnnotatedImage], *, task_id: int = 1, annotation_id: int = 1
+) -> AnnotationFeedback:
+    submission = Submission(Task(task_id, {}), annotation_id, "2026-01-01T00:00:00Z", [])
+    return extract_feedback(images, submission, project_id="7", segmenter_version="v")
 
 
 def fitting(*best: Granularity, task_id: int, annotation_id: int = 1, by: float = 0.3) -> AnnotationFeedback:
@@ -75,6 +81,14 @@ def test_a_large_region_is_an_example_as_a_whole_and_in_parts() -> None:
     assert np.square(whole.descriptor) == pytest.approx([4 / 6, 2 / 6], abs=1e-3)
     assert np.square(first.descriptor) == pytest.approx([1, 0])
     assert np.square(second.descriptor) == pytest.approx([1 / 3, 2 / 3], abs=1e-3)
+
+
+def test_the_images_of_a_task_give_all_examples_and_their_mean_scores() -> None:
+    images = [annotated(ROW, [("First", FIRST_THREE)]), annotated(ROW, [("Second", ALL)]), annotated(ROW, [])]
+    both, first, second = (feedback_of_images(some) for some in (images, images[:1], images[1:2]))
+    assert both.examples == first.examples + second.examples
+    for name, score in both.covering_scores.items():
+        assert score == (first.covering_scores[name] + second.covering_scores[name]) / 2
 
 
 def test_a_generic_label_gives_covering_scores_alone() -> None:

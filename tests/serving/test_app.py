@@ -1,41 +1,30 @@
-import io
 import json
-import logging
 import shutil
-import socket
 import threading
-import time
-from base64 import b64encode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-import waitress
 
 from tests.builders.backend import (
     CONFIG,
     IMAGE,
     SETUP,
     Backend,
+    basic,
     document,
+    listening,
     predict_body,
     running,
     text_command,
 )
 from tests.builders.models import CountingBackbone, GatedModel
+from tests.builders.processes import wait_for
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
-from walkcut.telemetry.logs import formatter
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    with running(tmp_path, Settings(state_dir=tmp_path)) as backend:
-        yield backend
 
 
 def test_health_says_up(backend: Backend) -> None:
@@ -207,17 +196,6 @@ def test_failures_are_counted_by_reason_and_stages_timed(backend: Backend) -> No
     assert backend.sample("walkcut_stage_seconds_count", stage="encode") == 4
 
 
-def test_unknown_paths_and_bugs_are_answered_as_json_without_a_traceback(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert document(backend.client.get("/nowhere"))["error"]
-    monkeypatch.setattr(backend.store, "enqueue", None)
-    answer = backend.client.post("/webhook", json={})
-    assert answer.status_code == 500
-    assert answer.json == {"error": "a bug in walkcut: its log has the details"}
-    assert backend.sample("walkcut_failures_total", reason="TypeError") == 1
-
-
 def lose_database(backend: Backend, folder: Path) -> None:
     """Replace the database with one that cannot be opened."""
     backend.store.close()
@@ -299,142 +277,6 @@ def test_tasks_are_handed_back_at_shutdown(backend: Backend) -> None:
     assert (len(known), new) == (4, [])
 
 
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    """The log as JSON."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatter("json"))
-    logging.getLogger().addHandler(handler)
-    logging.getLogger().setLevel(logging.INFO)
-    yield stream
-    logging.getLogger().removeHandler(handler)
-    logging.getLogger().setLevel(logging.WARNING)
-
-
-def test_log_lines_name_request_project_and_task(backend: Backend, lines: io.StringIO) -> None:
-    document = predict_body(IMAGE, "gone.jpg")
-    answer = backend.client.post("/predict", json=document, headers={"X-Request-ID": "from-a-proxy.1"})
-    assert answer.headers["X-Request-ID"] == "from-a-proxy.1"
-    failure, access = map(json.loads, lines.getvalue().splitlines())
-    context = {"request_id": "from-a-proxy.1", "endpoint": "predict", "project": "3", "tasks": "1,2"}
-    assert failure | context | {"task": 2, "levelname": "WARNING"} == failure
-    assert access | context == access
-    assert access["message"].startswith("POST predict: 200 in ")
-    assert "task" not in access
-
-
-@pytest.mark.parametrize("sent", [None, "", "a b", "x" * 65, "\u00e9", "{}"])
-def test_a_request_without_a_valid_id_gets_one(backend: Backend, sent: str | None) -> None:
-    headers = {} if sent is None else {"X-Request-ID": sent}
-    ids = {backend.client.get("/health", headers=headers).headers["X-Request-ID"] for _ in range(2)}
-    assert len(ids) == 2
-    assert all(len(request_id) == 16 for request_id in ids)
-
-
-def test_polls_are_not_logged_unless_they_fail(backend: Backend, lines: io.StringIO) -> None:
-    for path in ("/health", "/ready", "/metrics"):
-        backend.client.get(path)
-    assert lines.getvalue() == ""
-    backend.predictor.tree_service.stop_accepting()
-    backend.client.get("/ready")
-    assert "GET ready: 503" in lines.getvalue()
-
-
-def test_secrets_are_not_logged(tmp_path: Path, lines: io.StringIO) -> None:
-    with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
-        secrets = {"access_token": "hush", "hostname": "http://me:hush@ls"}
-        for body in (SETUP | secrets, secrets, "hush"):
-            backend.client.post("/setup?token=hush", json=body, headers=basic("me", "geheim"))
-            backend.client.post("/setup?token=hush", json=body, headers=basic("me", "wrong-secret"))
-    logged = lines.getvalue()
-    assert logged.count("POST set_up") == 6
-    assert not [secret for secret in ("hush", "geheim", "wrong-secret") if secret in logged]
-
-
-TOO_LARGE = (
-    "the request is larger than 1 MB: ask for fewer tasks at a time, run `walkcut prelabel --project`, "
-    "or set WALKCUT_MAX_BODY_MB to more"
-)
-
-
-@pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook"])
-def test_a_body_beyond_the_limit_is_refused_with_the_remedy(
-    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with running(tmp_path, Settings(max_body_mb=1)) as backend:
-        assert backend.client.post(path, data=b"x" * 1_000_000).status_code == 400
-        answer = backend.client.post(path, data=b"x" * 1_000_001)
-    assert (answer.status_code, answer.json) == (413, {"error": TOO_LARGE})
-    assert TOO_LARGE in caplog.text
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-def test_the_server_refuses_it_too_with_or_without_its_length(tmp_path: Path, chunked: bool) -> None:
-    def ask(url: str, size: int) -> tuple[int, str]:
-        whole = b"x" * size
-        answer = requests.post(f"{url}/webhook", data=iter([whole]) if chunked else whole, timeout=60)
-        return answer.status_code, answer.json()["error"]
-
-    with running(tmp_path, Settings(max_body_mb=1)) as backend, served(backend, 9) as url:
-        assert ask(url, 1_000_000)[0] == 400
-        for size in (1_000_001, 1_900_000):
-            assert ask(url, size) == (413, TOO_LARGE)
-
-
-@pytest.mark.parametrize(
-    ("header", "begin"),
-    [("Transfer-Encoding: chunked", b"FFFFFFFF\r\n" + b"x" * 2_000_000), ("Content-Length: 2000000", b"")],
-)
-def test_a_body_far_beyond_the_limit_is_refused_before_its_end(tmp_path: Path, header: str, begin: bytes) -> None:
-    with running(tmp_path, Settings(max_body_mb=1)) as backend, served(backend, 9) as url:
-        address = ("127.0.0.1", int(url.rpartition(":")[2]))
-        with socket.create_connection(address, timeout=60) as connection:
-            connection.sendall(f"POST /webhook HTTP/1.1\r\nHost: walkcut\r\n{header}\r\n\r\n".encode() + begin)
-            assert connection.recv(12) == b"HTTP/1.1 413"
-
-
-def basic(user: str, password: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
-
-
-def test_a_password_is_required_everywhere_but_for_health(tmp_path: Path) -> None:
-    with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
-        get = backend.client.get
-        assert get("/health").status_code == 200
-        for headers in ({}, basic("me", "wrong"), basic("you", "geheim"), {"Authorization": "Bearer geheim"}):
-            answer = get("/versions", headers=headers)
-            assert answer.status_code == 401
-            assert "WWW-Authenticate" in answer.headers
-        assert get("/versions", headers=basic("me", "geheim")).status_code == 200
-        assert get("/ready").status_code in {200, 503}
-        assert backend.client.post("/predict", json=predict_body()).status_code == 401
-
-
-@contextmanager
-def served(backend: Backend, threads: int) -> Iterator[str]:
-    """Serve the backend on a real port, with the server of `walkcut serve`."""
-    max_bytes = 2 * backend.app.config["MAX_CONTENT_LENGTH"]
-    server = waitress.create_server(
-        backend.app, host="127.0.0.1", port=0, threads=threads, max_request_body_size=max_bytes
-    )
-    runner = threading.Thread(target=server.run, daemon=True)
-    runner.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    wait_until(lambda: not server.active_channels)
-    server.task_dispatcher.shutdown()
-    server.close()
-    runner.join(10)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise TimeoutError
-
-
 def batch(image: str) -> dict[str, Any]:
     """Return the body of a call for two tasks, both of this image."""
     body = predict_body(image)
@@ -442,11 +284,11 @@ def batch(image: str) -> dict[str, Any]:
 
 
 def test_an_opened_task_does_not_wait_behind_batches(tmp_path: Path) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    begun, resume = threading.Event(), threading.Event()
 
     def wait() -> None:
         begun.set()
-        assert go_on.wait(60)
+        assert resume.wait(60)
 
     images = [data_url(png(quarters(30, 40 + index))) for index in range(6)]
     order: list[str] = []
@@ -455,16 +297,16 @@ def test_an_opened_task_does_not_wait_behind_batches(tmp_path: Path) -> None:
         assert all(requests.post(f"{url}/predict", json=body, timeout=60).json()["results"])
         order.append(name)
 
-    with running(tmp_path, Settings(threads=9), CountingBackbone(hook=wait)) as backend, served(backend, 9) as url:
+    with running(tmp_path, Settings(threads=9), CountingBackbone(hook=wait)) as backend, listening(backend, 9) as url:
         bodies = [("batch", batch(image)) for image in images[:4]]
         callers = [threading.Thread(target=ask, args=(url, *named)) for named in bodies]
         for caller in callers:
             caller.start()
-        wait_until(lambda: begun.is_set() and backend.sample("walkcut_predicting") == 4)
+        wait_for("4 predictions", lambda: begun.is_set() and backend.sample("walkcut_predicting") == 4, 60)
         opening = threading.Thread(target=ask, args=(url, "opened", predict_body(images[5])))
         opening.start()
-        wait_until(lambda: backend.sample("walkcut_predicting") == 5)
-        go_on.set()
+        wait_for("5 predictions", lambda: backend.sample("walkcut_predicting") == 5, 60)
+        resume.set()
         for caller in (*callers, opening):
             caller.join(60)
     assert order.index("opened") <= 1, "the running one may end before it"
@@ -473,11 +315,11 @@ def test_an_opened_task_does_not_wait_behind_batches(tmp_path: Path) -> None:
 def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    begun, resume = threading.Event(), threading.Event()
 
     def wait() -> None:
         begun.set()
-        assert go_on.wait(60)
+        assert resume.wait(60)
 
     threads = 9  # four for batches, one for annotators
     images = [data_url(png(quarters(30, 40 + index))) for index in range(6)]
@@ -490,13 +332,13 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
 
     with (
         running(tmp_path, Settings(threads=threads), CountingBackbone(hook=wait)) as backend,
-        served(backend, threads) as url,
+        listening(backend, threads) as url,
     ):
         callers = [threading.Thread(target=ask, args=(url, body)) for body in (*batches, suggestions)]
         for caller in callers:
             caller.start()
         assert begun.wait(60)
-        wait_until(lambda: backend.sample("walkcut_predicting") == 5)
+        wait_for("5 predictions", lambda: backend.sample("walkcut_predicting") == 5, 60)
         with monkeypatch.context() as without_database:
             without_database.setattr(ProjectStore, "extra_params", None)
             ask(url, batch(images[4]))
@@ -507,7 +349,7 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
             assert answers[2:] == [[[]]], "and a call for an opened task"
         assert requests.get(f"{url}/health", timeout=30).ok
         assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
-        go_on.set()
+        resume.set()
         for caller in callers:
             caller.join(60)
     assert sorted(len(answer[0]) for answer in answers[3:]) == [3, 4, 4, 4, 4]  # the annotator's has three keys

@@ -170,7 +170,7 @@ def test_an_event_is_tried_for_a_day_and_then_given_up(
     monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now[0])
 
     def away(reference: str, task_id: int) -> object:
-        raise ImageFetchError("gone for good")
+        raise ImageFetchError("deleted")
 
     monkeypatch.setattr(predictor, "get_tree", away)
     store.enqueue(created(5, *HALVES))
@@ -284,8 +284,8 @@ def test_learned_values_reach_the_project_and_its_version(
     processed = feedback_worker.project("3", CONFIG, {})
     assert processed.options.granularity == processed.profile.granularity != plain.options.granularity
     assert processed.profile.labels == ("Car",)
-    found = predictor.predict(Task(9, {"photo": IMAGE}), processed)[-1].result
-    named = {item["value"]["brushlabels"][0]: item for item in found}
+    result = predictor.predict(Task(9, {"photo": IMAGE}), processed)[-1].result
+    named = {item["value"]["brushlabels"][0]: item for item in result}
     assert named["Car"]["score"] >= 0.5
     assert "confidence" in named["Car"]["meta"]["text"][0]
 
@@ -366,21 +366,21 @@ def stroke(rows: slice, columns: slice) -> np.ndarray:
 def test_strokes_merge_the_segments_that_they_touch(feedback_worker: FeedbackWorker, studio: FakeLabelStudio) -> None:
     strokes = ("Car", stroke(slice(2, 4), slice(2, 20))), ("Sky", stroke(slice(30, 33), slice(40, 50)))
     feedback_worker.process(created(5, *strokes))
-    (given,) = studio.predicted
-    assert (given["task"], given["model_version"]) == (1, "folded-walkcut-5")
+    (offered,) = studio.predicted
+    assert (offered["task"], offered["model_version"]) == (1, "folded-walkcut-5")
     masks: dict[str, list[np.ndarray]] = {}
-    for item in given["result"]:
+    for item in offered["result"]:
         masks.setdefault(item["value"]["brushlabels"][0], []).append(brush.decode(item["value"]["rle"], SIZE))
     (car,), (sky,) = masks["Car"], masks["Sky"]
     for folded, (_, drawn), quarter in zip((car, sky), strokes, (LEFT & TOP, RIGHT & ~TOP), strict=True):
         assert folded[drawn].all()
         assert folded.sum() > 4 * drawn.sum()
         assert (folded & quarter).sum() > 0.99 * folded.sum()
-    everything = np.sum([mask for found in masks.values() for mask in found], axis=0)
+    everything = np.sum([mask for same_label in masks.values() for mask in same_label], axis=0)
     assert everything.max() == 1
     studio.predicted.clear()
     feedback_worker.process(created(5, *strokes, updated=LATER))
-    assert studio.predicted == []  # once for each annotation, even if somebody has deleted it
+    assert studio.predicted == []  # once for each annotation, even if it was deleted there
 
 
 @pytest.mark.parametrize("arrived", [False, True])

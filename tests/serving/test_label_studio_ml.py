@@ -108,8 +108,8 @@ def test_tasks_are_predicted_at_all_granularities_and_a_failed_one_has_no_predic
 def test_an_annotator_gets_one_answer(adapter: ModuleType) -> None:
     model = adapter.WalkcutModel("3", TYPED)
     (answer,) = model.predict(TASKS[:1], context=text_command("2")).predictions
-    assert sum(each["type"] == "brushlabels" for each in answer["result"]) == 2
-    assert [each["result"] for each in model.predict(TASKS[:1], context={}).predictions] == [[]]
+    assert sum(region["type"] == "brushlabels" for region in answer["result"]) == 2
+    assert [answer["result"] for answer in model.predict(TASKS[:1], context={}).predictions] == [[]]
 
 
 @pytest.mark.parametrize("extra_params", [{"granularity": "3"}, '{"granularity": "3"}'])
@@ -169,15 +169,15 @@ def test_the_package_itself_serves_the_adapter(tmp_path: Path) -> None:
     with served(command, url, environment=environment, log=tmp_path / "log", timeout_s=60):
         set_up = {"project": "3.17951639", "schema": TYPED, "hostname": "http://ls", "access_token": "x"}
         version = post("setup", **set_up, extra_params={"granularity": "auto"})["model_version"]
-        asked = {"tasks": TASKS, "project": "3.17951639", "label_config": TYPED}
-        done, failed = post("predict", **asked, params={"login": None, "password": None, "context": None})["results"]
+        body = {"tasks": TASKS, "project": "3.17951639", "label_config": TYPED}
+        done, failed = post("predict", **body, params={"login": None, "password": None, "context": None})["results"]
         assert [prediction["model_version"].split("-")[0] for prediction in done] == LEVELS
         assert done[-1]["model_version"] == version
-        assert {each["type"] for each in done[-1]["result"]} == {"brushlabels"}
+        assert {region["type"] for region in done[-1]["result"]} == {"brushlabels"}
         assert failed == []
-        asked["tasks"] = TASKS[:1]
-        (answer,) = post("predict", **asked, params={"context": text_command("2")})["results"]
-        assert sum(each["type"] == "brushlabels" for each in answer["result"]) == 2
-        told = post("webhook", action="ANNOTATION_CREATED", **SUBMITTED)
-        assert told == {"result": {"status": "stored"}, "status": "ok"}
+        body["tasks"] = TASKS[:1]
+        (answer,) = post("predict", **body, params={"context": text_command("2")})["results"]
+        assert sum(region["type"] == "brushlabels" for region in answer["result"]) == 2
+        answer = post("webhook", action="ANNOTATION_CREATED", **SUBMITTED)
+        assert answer == {"result": {"status": "stored"}, "status": "ok"}
         wait_for("a new version", lambda: post("setup", **set_up)["model_version"] != version, 30)

@@ -1,4 +1,4 @@
-"""What the store's tests share: each is run on SQLite and on a real PostgreSQL."""
+"""Fixtures of storage: its tests run on SQLite and on a real PostgreSQL."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from walkcut.storage import ProjectStore
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server; where Debian's is absent, skip, or fail if it is required."""
+    """A PostgreSQL server; without Debian's package the test is skipped, or fails if it is required."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         reason = "no PostgreSQL in /usr/lib/postgresql: `make unit` installs it"
@@ -25,7 +25,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty database; none for SQLite in the state folder."""
+    """The URL of an empty database; empty for SQLite in the state folder."""
     if request.param == "sqlite":
         return ""
     server: Postgres = request.getfixturevalue("postgres")
@@ -35,14 +35,14 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def opened(tmp_path: Path, url: str) -> Iterator[Callable[[], ProjectStore]]:
-    """Opens the same database, as often as it is called."""
+    """A function that opens the same database again at each call."""
     stores: list[ProjectStore] = []
 
-    def opened_once_more() -> ProjectStore:
+    def open_again() -> ProjectStore:
         stores.append(ProjectStore(tmp_path, url))
         return stores[-1]
 
-    yield opened_once_more
+    yield open_again
     for store in stores:
         store.close()
 

@@ -26,7 +26,7 @@ def test_a_folder_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, c
         ProjectStore(tmp_path / "state")
 
 
-def test_an_sqlite_file_may_lie_elsewhere(tmp_path: Path) -> None:
+def test_an_sqlite_file_may_be_elsewhere(tmp_path: Path) -> None:
     store = ProjectStore(tmp_path / "state", f"sqlite:///{tmp_path / 'other.sqlite3'}")
     store.enqueue(Event("A", "3", {}))
     store.close()
@@ -45,7 +45,7 @@ def test_an_sqlite_file_may_lie_elsewhere(tmp_path: Path) -> None:
         "postgresql://me:hush@host",
     ],
 )
-def test_an_address_that_cannot_be_used_is_not_shown(tmp_path: Path, url: str) -> None:
+def test_an_unusable_url_is_not_quoted(tmp_path: Path, url: str) -> None:
     with pytest.raises(
         SettingsError, match=r"WALKCUT_DATABASE_URL names no database .*: write postgresql://"
     ) as caught:
@@ -70,8 +70,8 @@ def test_a_wrong_password_is_not_shown(tmp_path: Path, postgres: Postgres) -> No
     assert "hush" not in f"{caught.value} {caught.value.__cause__}"
 
 
-def test_a_server_that_vanishes_is_noticed_unless_its_url_says_otherwise(tmp_path: Path, postgres: Postgres) -> None:
-    def seen(url: str) -> tuple[str, ...]:
+def test_keepalives_are_set_unless_the_url_sets_them(tmp_path: Path, postgres: Postgres) -> None:
+    def parameters_of(url: str) -> tuple[str, ...]:
         store = ProjectStore(tmp_path, url)
         with store._engine.connect() as connection:
             parameters = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
@@ -79,8 +79,8 @@ def test_a_server_that_vanishes_is_noticed_unless_its_url_says_otherwise(tmp_pat
         return parameters["keepalives_idle"], parameters["tcp_user_timeout"]
 
     postgres.empty()
-    assert seen(postgres.url) == ("15", "30000")
-    assert seen(f"{postgres.url}?keepalives_idle=100") == ("100", "30000")
+    assert parameters_of(postgres.url) == ("15", "30000")
+    assert parameters_of(f"{postgres.url}?keepalives_idle=100") == ("100", "30000")
 
 
 def test_without_its_driver_postgresql_is_refused_with_the_remedy(
@@ -91,7 +91,7 @@ def test_without_its_driver_postgresql_is_refused_with_the_remedy(
         ProjectStore(tmp_path, "postgresql://me:hush@host/name")
 
 
-def test_what_is_written_never_shows_in_an_error(opened: Callable[[], ProjectStore]) -> None:
+def test_errors_hold_no_data(opened: Callable[[], ProjectStore]) -> None:
     store = opened()
     with store._engine.begin() as connection:
         connection.execute(sqlalchemy.text("DROP TABLE events"))
@@ -115,41 +115,41 @@ def test_a_database_that_another_program_locks_is_named_and_works_again(tmp_path
 
 
 class Failing(sqlite3.Connection):
-    """A connection that refuses its first statements for this reason."""
+    """A connection that refuses its first statements for a given reason."""
 
     def __init__(self, reason: str, times: int) -> None:
         super().__init__(":memory:")
-        self.reason, self.times, self.asked = reason, times, 0
+        self.reason, self.times, self.calls = reason, times, 0
 
     def execute(self, statement: str, _parameters: Any = ()) -> sqlite3.Cursor:
-        self.asked += 1
-        if self.asked <= self.times:
+        self.calls += 1
+        if self.calls <= self.times:
             raise sqlite3.OperationalError(self.reason)
         return super().execute(statement)
 
 
-def test_a_new_file_that_another_opens_is_waited_for_and_nothing_else() -> None:
+def test_only_a_lock_on_a_new_file_is_waited_for() -> None:
     locked, broken = Failing("database is locked", 2), Failing("disk I/O error", 2)
     database._set_pragmas(locked, None)
     with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
         database._set_pragmas(broken, None)
-    assert (locked.asked, broken.asked) == (5, 1)
+    assert (locked.calls, broken.calls) == (5, 1)
     locked.close()
     broken.close()
 
 
-def test_none_who_reads_waits_for_those_who_wait_for_a_lock(tmp_path: Path) -> None:
+def test_readers_do_not_wait_for_writers_that_wait_for_a_lock(tmp_path: Path) -> None:
     store = ProjectStore(tmp_path, f"sqlite:///{tmp_path / 'state.sqlite3'}?timeout=60")
     other = sqlite3.connect(tmp_path / "state.sqlite3")
     other.execute("BEGIN IMMEDIATE")
-    writers = 20  # more than connections are kept
+    writers = 20  # more than the pool keeps
     with ThreadPoolExecutor(writers) as pool:
         written = [pool.submit(store.enqueue, Event("A", "3", {})) for _ in range(writers)]
         wait_for("all to wait", lambda: store._engine.pool.checkedout() == writers, 30)  # type: ignore[attr-defined]
         assert store.events("3") == []
         other.rollback()
-        for each in written:
-            each.result()
+        for future in written:
+            future.result()
     other.close()
     assert len(store.events("3")) == writers
     store.close()

@@ -1,4 +1,4 @@
-"""The backend is killed at any moment: whatever it told Label Studio to have stored is there."""
+"""A backend that is killed at any moment has stored every event that it acknowledged."""
 
 import itertools
 import multiprocessing
@@ -25,7 +25,7 @@ START_S = 60.0
 
 
 def serve(folder: Path, url: str, port: int) -> None:
-    """A backend that takes webhooks, as `walkcut serve` does."""
+    """Run a backend that accepts webhooks, as `walkcut serve` does."""
     app = create_app(cast(Predictor, None), cast(FeedbackWorker, None), ProjectStore(folder, url), Settings())
     waitress.serve(app, host="127.0.0.1", port=port, threads=8)
 
@@ -35,7 +35,7 @@ def webhook(number: int) -> dict[str, Any]:
 
 
 class Poster(threading.Thread):
-    """Posts webhooks without end, and keeps the numbers of those that were answered with success."""
+    """Posts webhooks until it is stopped, and keeps the numbers of the acknowledged ones."""
 
     def __init__(self, numbers: "itertools.count[int]", port: int, stop: threading.Event) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def test_no_acknowledged_event_is_lost(tmp_path: Path, url: str, opened: Callabl
         stop.set()
         for poster in posters:
             poster.join()
-    stored = {happened.action: happened.body for happened in opened().events("7")}
+    stored = {event.action: event.body for event in opened().events("7")}
     acknowledged = {f"EVENT {number}" for poster in posters for number in poster.acknowledged}
     assert len(acknowledged) > KILLS
     assert acknowledged <= stored.keys()

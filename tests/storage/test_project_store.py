@@ -45,7 +45,7 @@ def test_events_are_pending_until_they_are_done(store: ProjectStore) -> None:
     assert store.event(next_one).body == {"n": 1}
     store.mark_done(oldest)
     assert [store.event(number).body["n"] for number in store.pending_ids()] == [1, 2]
-    assert [event.body for event in store.events("3")] == [{}, {"n": 1}, {"n": 2}], "the body has gone"
+    assert [event.body for event in store.events("3")] == [{}, {"n": 1}, {"n": 2}], "the body is deleted"
 
 
 def test_the_setup_is_the_last_one(store: ProjectStore) -> None:

@@ -87,9 +87,9 @@ def test_a_tree_in_a_file_alone_is_not_in_memory(tmp_path: Path) -> None:
 def test_a_tree_that_was_read_stays_in_memory(tmp_path: Path) -> None:
     TreeCache(tmp_path, 1 << 20).put("a", plain_tree(3))
     cache = TreeCache(tmp_path, 1 << 20)
-    found = cache.get("a")
-    assert found is not None
-    assert cache.get("a") is found
+    tree = cache.get("a")
+    assert tree is not None
+    assert cache.get("a") is tree
 
 
 def test_a_damaged_tree_is_deleted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,8 +154,8 @@ def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
 
     def touch(number: int) -> None:
         key = "abcdef"[number * 7 % 6]
-        found = cache.get(key)
-        assert found is None or found.size == (2, 3)
+        tree = cache.get(key)
+        assert tree is None or tree.size == (2, 3)
         cache.put(key, plain_tree(3))
 
     with ThreadPoolExecutor(8) as pool:

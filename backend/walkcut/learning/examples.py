@@ -5,14 +5,15 @@ from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level
-from walkcut.labelstudio import parse_timestamp
+from walkcut.labelstudio import BrushControl, Region, Submission, parse_timestamp
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_scores, leaf_overlaps
 from walkcut.learning.prototypes import Prototypes, build_prototypes
 from walkcut.storage import FeedbackRow
@@ -26,8 +27,16 @@ _MAX_PARTS = 4
 _MIN_PART = 0.1  # fraction of the region
 _HALF = np.dtype("<f2")  # descriptors are no more exact than this
 
-LabelledMask = tuple[str, Bool[np.ndarray, "y x"]]
 AnnotationRef = tuple[int, int]  # task id and annotation id
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """The regions drawn on one image of a task."""
+
+    control: BrushControl
+    tree: CutTree
+    regions: Sequence[Region]
 
 
 @dataclass(frozen=True)
@@ -123,39 +132,32 @@ class ProjectProfile:
 
 
 def extract_feedback(
-    tree: CutTree,
-    regions: Sequence[LabelledMask],
+    images: Sequence[AnnotatedImage],
+    submission: Submission,
     *,
     project_id: str,
-    annotation_id: int,
-    task_id: int,
-    updated_at: str,
     segmenter_version: str,
-    generic_labels: Collection[str] = (),
     source_model_version: str = "",
 ) -> AnnotationFeedback:
-    """Return the feedback of an annotation from its regions, masks of the image's size, and the image's cut tree.
+    """Return the feedback of an annotation of a task's images: all examples, and the mean of the covering scores.
 
-    Regions with `generic_labels`, which name no kind of object, give covering scores but no examples. Empty regions are
-    ignored. Raises `SegmentationError` for masks of another size and for trees without descriptors.
+    Regions with generic labels, which name no kind of object, give scores but no examples. Empty regions are ignored.
+    Raises `SegmentationError` for masks of another size than the image's and for trees without descriptors.
     """
-    drawn = [(label, mask) for label, mask in regions if mask.any()]
-    masks = [mask for _, mask in drawn]
-    scores = covering_scores(tree, masks).tolist() if masks else []
-    examples = [
-        LabelExample(label, tuple(map(float, descriptor.astype(_HALF))), area_fraction)
-        for (label, _), overlap in zip(drawn, leaf_overlaps(tree, masks), strict=True)
-        if label not in generic_labels
-        for descriptor, area_fraction in _region_descriptors(tree, overlap)
+    scores = [
+        covering_scores(image.tree, [region.mask for region in image.regions])
+        for image in images
+        if any(region.mask.any() for region in image.regions)
     ]
+    means = np.mean(scores, axis=0).tolist() if scores else []
     return AnnotationFeedback(
         project_id,
-        annotation_id,
-        task_id,
-        updated_at,
+        submission.annotation,
+        submission.task.id,
+        submission.updated_at,
         segmenter_version,
-        {str(granularity): score for granularity, score in zip(CANDIDATE_GRANULARITIES, scores, strict=False)},
-        tuple(examples),
+        {str(granularity): mean for granularity, mean in zip(CANDIDATE_GRANULARITIES, means, strict=False)},
+        tuple(example for image in images for example in _examples(image)),
         source_model_version,
     )
 
@@ -167,7 +169,9 @@ def fit_profile(
 
     The order of feedback and labels does not matter.
     """
-    valid = sorted((item for item in feedback if item.segmenter_version == segmenter_version), key=_reference)
+    valid = sorted(
+        (item for item in feedback if item.segmenter_version == segmenter_version), key=attrgetter("reference")
+    )
     scored = [item for item in valid if item.covering_scores.keys() >= set(map(str, CANDIDATE_GRANULARITIES))]
     granularity = _best_granularity(scored)
     sources: defaultdict[str, list[AnnotationRef]] = defaultdict(list)
@@ -179,7 +183,7 @@ def fit_profile(
         granularity,
         learned,
         _prototypes(valid, learned),
-        tuple(map(_reference, scored)) if granularity is not None else (),
+        tuple(item.reference for item in scored) if granularity is not None else (),
         {label: tuple(sources[label]) for label in learned},
     )
 
@@ -200,8 +204,13 @@ def suggest_labels(
     ]
 
 
-def _reference(feedback: AnnotationFeedback) -> AnnotationRef:
-    return feedback.reference
+def _examples(image: AnnotatedImage) -> Iterator[LabelExample]:
+    """Yield the examples of semantic labels in an image."""
+    regions = [region for region in image.regions if region.label not in image.control.generic_labels]
+    overlaps = leaf_overlaps(image.tree, [region.mask for region in regions])
+    for region, overlap in zip(regions, overlaps, strict=True):
+        for descriptor, area_fraction in _region_descriptors(image.tree, overlap) if overlap.any() else ():
+            yield LabelExample(region.label, tuple(map(float, descriptor.astype(_HALF))), area_fraction)
 
 
 def _region_descriptors(

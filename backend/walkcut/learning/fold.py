@@ -1,25 +1,15 @@
 """Segments merged by the regions that annotators drew: the oracle merge (DWC supplement A) as a prediction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
 from walkcut.labelstudio import BrushControl, Region, label_map
+from walkcut.learning.examples import AnnotatedImage
 from walkcut.learning.oracle_merge import majority_region
 
 _ALL = 0.98  # fraction of the image: an annotation of more leaves nothing to merge
-
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """The regions drawn on one image of a task."""
-
-    control: BrushControl
-    tree: CutTree
-    regions: Sequence[Region]
 
 
 def merge_by_annotation(images: Sequence[AnnotatedImage], min_area: float) -> list[tuple[BrushControl, list[Region]]]:

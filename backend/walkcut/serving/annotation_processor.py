@@ -2,16 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
-
-import numpy as np
 
 from walkcut.errors import LabelStudioError
 from walkcut.inference.predictor import Predictor
 from walkcut.labelstudio import BrushControl, Region, Submission, annotated_regions, prediction
 from walkcut.labelstudio.client import LabelStudioClient
-from walkcut.learning.examples import AnnotationFeedback, extract_feedback
-from walkcut.learning.fold import AnnotatedImage, merge_by_annotation
+from walkcut.learning.examples import AnnotatedImage, extract_feedback
+from walkcut.learning.fold import merge_by_annotation
 from walkcut.storage import ProjectStore
 
 log = logging.getLogger(__name__)
@@ -34,7 +31,14 @@ class AnnotationProcessor:
         images = [self._annotated_image(submission, control) for control in project.controls]
         if not self._store.has_feedback(project_id, submission.annotation):
             self._pending_offers.add((project_id, submission.annotation))
-        self._store.save_feedback(self._feedback(project_id, submission, images).to_row())
+        feedback = extract_feedback(
+            images,
+            submission,
+            project_id=project_id,
+            segmenter_version=self._predictor.segmenter_version,
+            source_model_version=self._source_model_version(submission),
+        )
+        self._store.save_feedback(feedback.to_row())
         self._offer(project_id, submission, merge_by_annotation(images, project.options.min_area))
 
     def _label_config(self, project_id: str) -> str:
@@ -44,30 +48,6 @@ class AnnotationProcessor:
         task = submission.task
         tree = self._predictor.get_tree(task.reference(control), task.id)
         return AnnotatedImage(control, tree, annotated_regions(submission.result, control, tree.size))
-
-    def _feedback(
-        self, project_id: str, submission: Submission, images: Sequence[AnnotatedImage]
-    ) -> AnnotationFeedback:
-        """Return the feedback from all images of a task: all examples, and the mean of the covering scores."""
-        source_model_version = self._source_model_version(submission)
-        per_image = [
-            extract_feedback(
-                image.tree,
-                [(region.label, region.mask) for region in image.regions],
-                project_id=project_id,
-                annotation_id=submission.annotation,
-                task_id=submission.task.id,
-                updated_at=submission.updated_at,
-                segmenter_version=self._predictor.segmenter_version,
-                generic_labels=image.control.generic_labels,
-                source_model_version=source_model_version,
-            )
-            for image in images
-        ]
-        scores = [feedback.covering_scores for feedback in per_image if feedback.covering_scores]
-        means = {name: float(np.mean([score[name] for score in scores])) for name in (scores[0] if scores else ())}
-        examples = tuple(example for feedback in per_image for example in feedback.examples)
-        return replace(per_image[0], covering_scores=means, examples=examples)
 
     def _source_model_version(self, submission: Submission) -> str:
         """Return the model version of the prediction that the annotation was started from; empty if unknown."""

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Select, Table, and_, bindparam, func, not_, or_, select
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from walkcut.storage.database import open_database, transaction
@@ -15,7 +15,7 @@ from walkcut.storage.tables import EVENTS, FEEDBACK, FEEDBACK_LABELS, PROJECTS
 # Annotations that a project learns from: more change little, and cost time and memory.
 _MAX_LATEST, _MAX_LATEST_PER_LABEL = 300, 100
 
-_INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+_INSERT: dict[str, Callable[[sa.Table], sqlite.Insert | postgresql.Insert]] = {
     "sqlite": sqlite.insert,  # these have "on conflict"
     "postgresql": postgresql.insert,
 }
@@ -69,30 +69,24 @@ class ProjectStore:
 
     def enqueue(self, event: Event) -> None:
         """Save an event as pending."""
-        row = {"received": datetime.now(timezone.utc), **vars(event)}
-        with transaction(self._engine) as connection:
-            connection.execute(EVENTS.insert(), row)
+        self._execute(EVENTS.insert().values(received=datetime.now(timezone.utc), **vars(event)))
 
     def pending_ids(self) -> list[int]:
         """Return the ids of the pending events, oldest first."""
-        return self._column(select(EVENTS.c.id).where(not_(EVENTS.c.done)).order_by(EVENTS.c.id))
+        return self._column(sa.select(EVENTS.c.id).where(sa.not_(EVENTS.c.done)).order_by(EVENTS.c.id))
 
     def event(self, event_id: int) -> Event:
         """Return an event by its id."""
-        query = select(EVENTS.c.action, EVENTS.c.project_id, EVENTS.c.body).where(EVENTS.c.id == event_id)
-        with transaction(self._engine) as connection:
-            return Event(*connection.execute(query).one())
+        (event,) = self._events(EVENTS.c.id == event_id)
+        return event
 
     def mark_done(self, event_id: int) -> None:
         """Mark an event as done, and delete its body, which often takes megabytes."""
-        with transaction(self._engine) as connection:
-            connection.execute(EVENTS.update().where(EVENTS.c.id == event_id).values(done=True, body={}))
+        self._execute(EVENTS.update().where(EVENTS.c.id == event_id).values(done=True, body={}))
 
     def events(self, project_id: str) -> list[Event]:
         """Return a project's events in the order of arrival; the body of a done one is empty."""
-        query = select(EVENTS.c.action, EVENTS.c.project_id, EVENTS.c.body).where(EVENTS.c.project_id == project_id)
-        with transaction(self._engine) as connection:
-            return [Event(*row) for row in connection.execute(query.order_by(EVENTS.c.id))]
+        return self._events(EVENTS.c.project_id == project_id)
 
     def save_setup(self, project_id: str, label_config: str, extra_params: dict[str, Any]) -> None:
         """Save a set-up; nothing is written if it is unchanged, as most of Label Studio's frequent calls are."""
@@ -118,7 +112,7 @@ class ProjectStore:
 
     def projects(self) -> list[str]:
         """Return the ids of all projects that were set up."""
-        return self._column(select(PROJECTS.c.project_id).order_by(PROJECTS.c.project_id))
+        return self._column(sa.select(PROJECTS.c.project_id).order_by(PROJECTS.c.project_id))
 
     def save_feedback(self, row: FeedbackRow) -> None:
         """Save an annotation's feedback in place of that from an earlier state; that from a later state stays.
@@ -135,7 +129,7 @@ class ProjectStore:
             set_={
                 "task_id": new.task_id,
                 "updated": new.updated,
-                "disabled": and_(old.disabled, new.updated == old.updated),
+                "disabled": sa.and_(old.disabled, new.updated == old.updated),
                 "document": new.document,
             },
             where=new.updated >= old.updated,
@@ -149,8 +143,7 @@ class ProjectStore:
 
     def disable_feedback(self, project_id: str, annotation_id: int) -> bool:
         """Disable an annotation's feedback until the annotation changes; return whether there was any enabled."""
-        row = (FEEDBACK.c.project_id == project_id) & (FEEDBACK.c.annotation_id == annotation_id)
-        return self._disable(row) > 0
+        return self._disable(_is_of(project_id, annotation_id)) > 0
 
     def reset(self, project_id: str) -> int:
         """Disable all feedback of a project, and return the number of annotations that it was from."""
@@ -165,31 +158,25 @@ class ProjectStore:
 
     def has_feedback(self, project_id: str, annotation_id: int) -> bool:
         """Return whether an annotation has feedback, disabled or not."""
-        row = (FEEDBACK.c.project_id == project_id) & (FEEDBACK.c.annotation_id == annotation_id)
-        return bool(self._column(select(FEEDBACK.c.annotation_id).where(row)))
+        return bool(self._column(sa.select(FEEDBACK.c.annotation_id).where(_is_of(project_id, annotation_id))))
 
     def revision(self, project_id: str) -> tuple[Any, ...]:
         """Return a value that changes whenever a project's enabled feedback does; fast."""
-        sums = func.count(), func.sum(FEEDBACK.c.annotation_id), func.max(FEEDBACK.c.updated)
-        query = select(*sums).where(FEEDBACK.c.project_id == project_id, not_(FEEDBACK.c.disabled))
-        with transaction(self._engine) as connection:
-            return tuple(connection.execute(query).one())
+        sums = sa.func.count(), sa.func.sum(FEEDBACK.c.annotation_id), sa.func.max(FEEDBACK.c.updated)
+        (row,) = self._rows(sa.select(*sums).where(FEEDBACK.c.project_id == project_id, sa.not_(FEEDBACK.c.disabled)))
+        return row
 
     def processed(self, project_id: str) -> list[ProcessedAnnotation]:
         """Return the annotations that have feedback, disabled or not."""
         columns = FEEDBACK.c.annotation_id, FEEDBACK.c.task_id, FEEDBACK.c.updated
-        query = select(*columns).where(FEEDBACK.c.project_id == project_id)
-        with transaction(self._engine) as connection:
-            return [
-                ProcessedAnnotation(annotation_id, task_id, _in_utc(updated))
-                for annotation_id, task_id, updated in connection.execute(query)
-            ]
+        rows = self._rows(sa.select(*columns).where(FEEDBACK.c.project_id == project_id))
+        return [ProcessedAnnotation(annotation_id, task_id, _in_utc(time)) for annotation_id, task_id, time in rows]
 
     def feedback(self, project_id: str) -> list[dict[str, Any]]:
         """Return the enabled documents of a project's latest annotations and of the latest with each label, by id."""
-        enabled = (FEEDBACK.c.project_id == project_id) & not_(FEEDBACK.c.disabled)
-        latest = select(FEEDBACK.c.annotation_id).where(enabled).order_by(FEEDBACK.c.annotation_id.desc())
-        chosen = or_(
+        enabled = (FEEDBACK.c.project_id == project_id) & sa.not_(FEEDBACK.c.disabled)
+        latest = sa.select(FEEDBACK.c.annotation_id).where(enabled).order_by(FEEDBACK.c.annotation_id.desc())
+        chosen = sa.or_(
             FEEDBACK.c.annotation_id.in_(latest.limit(_MAX_LATEST)),
             FEEDBACK.c.annotation_id.in_(_latest_per_label(enabled)),
         )
@@ -199,41 +186,53 @@ class ProjectStore:
         """Return all documents of a project, by annotation id, each with whether it is disabled."""
         return self._documents(FEEDBACK.c.project_id == project_id)
 
-    def _column(self, query: Select[Any]) -> list[Any]:
+    def _rows(self, query: sa.Executable) -> list[tuple[Any, ...]]:
         with transaction(self._engine) as connection:
-            return list(connection.execute(query).scalars())
+            return [tuple(row) for row in connection.execute(query)]
+
+    def _column(self, query: sa.Executable) -> list[Any]:
+        return [value for (value,) in self._rows(query)]
+
+    def _execute(self, statement: sa.UpdateBase) -> int:
+        """Execute a statement, and return the number of its rows."""
+        with transaction(self._engine) as connection:
+            return connection.execute(statement).rowcount
+
+    def _events(self, condition: sa.ColumnElement[bool]) -> list[Event]:
+        query = sa.select(EVENTS.c.action, EVENTS.c.project_id, EVENTS.c.body).where(condition).order_by(EVENTS.c.id)
+        return [Event(*row) for row in self._rows(query)]
 
     def _project(self, project_id: str, column: str, *, default: Any) -> Any:
-        values = self._column(select(PROJECTS.c[column]).where(PROJECTS.c.project_id == project_id))
+        values = self._column(sa.select(PROJECTS.c[column]).where(PROJECTS.c.project_id == project_id))
         return values[0] if values else default
 
     def _save_project(self, project_id: str, values: dict[str, Any]) -> None:
         row = self._insert(PROJECTS).values(project_id=project_id, **values)
-        with transaction(self._engine) as connection:
-            connection.execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project_id], set_=values))
+        self._execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project_id], set_=values))
 
-    def _disable(self, rows: ColumnElement[bool]) -> int:
-        update = FEEDBACK.update().where(rows, not_(FEEDBACK.c.disabled)).values(disabled=True)
-        with transaction(self._engine) as connection:
-            return connection.execute(update).rowcount
+    def _disable(self, condition: sa.ColumnElement[bool]) -> int:
+        return self._execute(FEEDBACK.update().where(condition, sa.not_(FEEDBACK.c.disabled)).values(disabled=True))
 
-    def _documents(self, rows: ColumnElement[bool]) -> list[tuple[dict[str, Any], bool]]:
-        query = select(FEEDBACK.c.document, FEEDBACK.c.disabled).where(rows).order_by(FEEDBACK.c.annotation_id)
-        with transaction(self._engine) as connection:
-            return [(document, disabled) for document, disabled in connection.execute(query)]
+    def _documents(self, condition: sa.ColumnElement[bool]) -> list[tuple[dict[str, Any], bool]]:
+        query = sa.select(FEEDBACK.c.document, FEEDBACK.c.disabled).where(condition).order_by(FEEDBACK.c.annotation_id)
+        return [(document, disabled) for document, disabled in self._rows(query)]
 
 
-def _latest_per_label(enabled: ColumnElement[bool]) -> Select[Any]:
+def _is_of(project_id: str, annotation_id: int) -> sa.ColumnElement[bool]:
+    return (FEEDBACK.c.project_id == project_id) & (FEEDBACK.c.annotation_id == annotation_id)
+
+
+def _latest_per_label(enabled: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Return a query for the ids of the latest annotations with each label."""
     label = FEEDBACK_LABELS.c
-    rank = func.row_number().over(partition_by=label.label, order_by=label.annotation_id.desc()).label("rank")
+    rank = sa.func.row_number().over(partition_by=label.label, order_by=label.annotation_id.desc()).label("rank")
     same = (label.project_id == FEEDBACK.c.project_id) & (label.annotation_id == FEEDBACK.c.annotation_id)
-    ranked = select(label.annotation_id, rank).join_from(FEEDBACK_LABELS, FEEDBACK, same).where(enabled).subquery()
-    return select(ranked.c.annotation_id).where(ranked.c.rank <= _MAX_LATEST_PER_LABEL)
+    ranked = sa.select(label.annotation_id, rank).join_from(FEEDBACK_LABELS, FEEDBACK, same).where(enabled).subquery()
+    return sa.select(ranked.c.annotation_id).where(ranked.c.rank <= _MAX_LATEST_PER_LABEL)
 
 
-def _delete(table: Table) -> Delete:
-    key = (table.c.project_id == bindparam("project_id"), table.c.annotation_id == bindparam("annotation_id"))
+def _delete(table: sa.Table) -> sa.Delete:
+    key = (table.c.project_id == sa.bindparam("project_id"), table.c.annotation_id == sa.bindparam("annotation_id"))
     return table.delete().where(*key)
 
 

@@ -3,73 +3,60 @@
 import json
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    DateTime,
-    Dialect,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-METADATA = MetaData()
+METADATA = sa.MetaData()
 
 
 class _Json(TypeDecorator[Any]):
     """JSON as text: PostgreSQL's own type refuses the infinities that Python writes and reads."""
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str:  # noqa: ARG002
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str:  # noqa: ARG002
         return json.dumps(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
         return json.loads(value)
 
 
-EVENTS = Table(
+EVENTS = sa.Table(
     "events",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("received", DateTime(timezone=True), nullable=False),
-    Column("action", String(64), nullable=False),
-    Column("project_id", String(64), nullable=False, index=True),
-    Column("body", _Json, nullable=False),
-    Column("done", Boolean, nullable=False, default=False),
-    Index("ix_events_pending", "id", sqlite_where=text("NOT done"), postgresql_where=text("NOT done")),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("received", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("project_id", sa.String(64), nullable=False, index=True),
+    sa.Column("body", _Json, nullable=False),
+    sa.Column("done", sa.Boolean, nullable=False, default=False),
+    sa.Index("ix_events_pending", "id", sqlite_where=sa.text("NOT done"), postgresql_where=sa.text("NOT done")),
 )
-PROJECTS = Table(
+PROJECTS = sa.Table(
     "projects",
     METADATA,
-    Column("project_id", String(64), primary_key=True),
-    Column("extra_params", _Json, nullable=False, default=dict),
-    Column("label_config", Text, nullable=False, default=""),
-    Column("learning", Boolean, nullable=False, default=True),
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("extra_params", _Json, nullable=False, default=dict),
+    sa.Column("label_config", sa.Text, nullable=False, default=""),
+    sa.Column("learning", sa.Boolean, nullable=False, default=True),
 )
-FEEDBACK = Table(
+FEEDBACK = sa.Table(
     "feedback",
     METADATA,
-    Column("project_id", String(64), primary_key=True),
-    Column("annotation_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("task_id", BigInteger, nullable=False),
-    Column("updated", DateTime(timezone=True), nullable=False),
-    Column("disabled", Boolean, nullable=False),
-    Column("document", _Json, nullable=False),  # kilobytes, so that the revision is read from the index alone
-    Index("ix_feedback_revision", "project_id", "disabled", "annotation_id", "updated"),
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("task_id", sa.BigInteger, nullable=False),
+    sa.Column("updated", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("disabled", sa.Boolean, nullable=False),
+    sa.Column("document", _Json, nullable=False),  # kilobytes, so that the revision is read from the index alone
+    sa.Index("ix_feedback_revision", "project_id", "disabled", "annotation_id", "updated"),
 )
-FEEDBACK_LABELS = Table(
+FEEDBACK_LABELS = sa.Table(
     "feedback_labels",
     METADATA,
-    Column("project_id", String(64), primary_key=True),
-    Column("label", String(64), primary_key=True),
-    Column("annotation_id", BigInteger, primary_key=True, autoincrement=False),
-    Index("ix_feedback_labels_annotation", "project_id", "annotation_id"),
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("label", sa.String(64), primary_key=True),
+    sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Index("ix_feedback_labels_annotation", "project_id", "annotation_id"),
 )
