@@ -74,12 +74,13 @@ def test_counts_are_added_up_before_they_are_divided(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
-    def interrupt(system: FixedSystem = FixedSystem()) -> None:
-        if len(system.calls) == 2:
+    calls: list[int] = []
+
+    def interrupt() -> None:
+        if len(calls) == 2:
             raise KeyboardInterrupt
 
-    interrupted = FixedSystem()
-    interrupted = FixedSystem(calls=interrupted.calls, hook=lambda: interrupt(interrupted))
+    interrupted = FixedSystem(calls=calls, hook=interrupt)
     images, record = quarter_dataset(tmp_path), tmp_path / "deep" / "record.jsonl"
     with pytest.raises(KeyboardInterrupt):
         list(Run(interrupted, images, PROTOCOLS["native"]).results(record))
