@@ -1,7 +1,4 @@
-"""How long 20 annotators wait who ask at once: `python -m benchmarks.annotators`.
-
-Each works on a task of his own, types and points, and has his answers compared with those that he would get alone.
-"""
+"""Waiting time of 20 annotators who ask at once: `python -m benchmarks.annotators`."""
 
 import subprocess
 import sys
@@ -23,13 +20,13 @@ Answer = list[tuple[Any, ...]]
 
 
 def typed(*lines: str) -> dict[str, Any]:
-    """The context of typed lines."""
+    """Return the context of typed lines."""
     item = {"type": "textarea", "from_name": "granularity", "to_name": "image", "value": {"text": list(lines)}}
     return {"result": [item]}
 
 
 def click(label: str, number: int, x: float, y: float) -> dict[str, Any]:
-    """The context of a click at a place in percent."""
+    """Return the context of a click at a position in per cent."""
     value = {"x": x, "y": y, "width": 0.2, "keypointlabels": [label]}
     item = {"id": f"p{number}", "type": "keypointlabels", "from_name": "point", "to_name": "image", "value": value}
     return {"result": [item]}
@@ -46,7 +43,7 @@ CONTEXTS = (
 
 
 def ask(url: str, task: int, reference: str, context: dict[str, Any]) -> tuple[float, Answer]:
-    """Seconds for an answer, and what it shows: labels and masks, but not ids, which every task has its own of."""
+    """Return the seconds until an answer, and its labels and masks without ids, which differ between tasks."""
     body = {
         "tasks": [{"id": task, "data": {"image": reference}}],
         "project": "1.0",
@@ -62,14 +59,14 @@ def ask(url: str, task: int, reference: str, context: dict[str, Any]) -> tuple[f
 
 
 def work(url: str, task: int, reference: str, start: Barrier | None = None) -> list[tuple[float, Answer]]:
-    """An annotator's calls, the first at the same time as everybody's."""
+    """Make an annotator's calls, the first one together with all others."""
     if start is not None:
         start.wait()
     return [ask(url, task, reference, context) for context in CONTEXTS]
 
 
 def main() -> None:
-    """Print how long the annotators waited, and how many answers were wrong."""
+    """Print the waiting times and the number of wrong answers."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as state:
@@ -101,7 +98,7 @@ def main() -> None:
 
 
 def _crowd(url: str, references: list[str], round_: int) -> list[list[tuple[float, Answer]]]:
-    """All annotators' answers."""
+    """Return the answers of all annotators."""
     start = Barrier(ANNOTATORS)
     with ThreadPoolExecutor(ANNOTATORS) as crowd:
         callers = [

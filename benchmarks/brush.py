@@ -8,7 +8,7 @@ from walkcut.labelstudio import brush
 
 
 def ragged_disc(height: int, width: int) -> np.ndarray:
-    """A disc whose outline jumps from pixel to pixel: the runs of a mask drawn by hand, and more of them."""
+    """Return a disc with a ragged outline, which has more runs than a mask drawn by hand."""
     y, x = np.mgrid[:height, :width]
     y, x = y - height / 2, x - width / 2
     jitter = np.random.default_rng(0).normal(0, 30, (height, width))

@@ -1,7 +1,7 @@
 """What `walkcut prelabel` gains over `walkcut segment` on one core, and what its bookkeeping costs.
 
 `python -m benchmarks.bulk FOLDER [IMAGES]`, with a folder of images that are taken again and again until there are
-as many as wished (200). Both commands start from nothing and write label PNGs.
+200 by default. Both commands start from nothing and write label PNGs.
 """
 
 import os
@@ -22,7 +22,7 @@ INNER = "--inner"
 
 
 def link(folder: Path, count: int, links: Path) -> list[Path]:
-    """So many links to a folder's images, of different names."""
+    """Link `count` names to a folder's images, in turn."""
     images = sorted(path.resolve() for path in folder.glob("*.jpg"))
     links.mkdir()
     made = [links / f"{number:05d}{path.suffix}" for number, path in enumerate(islice(cycle(images), count))]
@@ -32,7 +32,7 @@ def link(folder: Path, count: int, links: Path) -> list[Path]:
 
 
 def seconds(command: Sequence[object], cores: set[int]) -> tuple[float, str]:
-    """How long a command takes on these cores, and what it prints."""
+    """Return the seconds that a command takes on these cores, and its output."""
     begin = time.perf_counter()
     arguments = [sys.executable, "-m", *map(str, command)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
@@ -44,7 +44,7 @@ def seconds(command: Sequence[object], cores: set[int]) -> tuple[float, str]:
 
 
 def run_inside(arguments: Sequence[str]) -> None:
-    """Run `walkcut` in this process, one thread of PyTorch's, and print the processor time that it takes here alone."""
+    """Run `walkcut` in this process with one PyTorch thread, and print its processor time."""
     torch.set_num_threads(1)
     begin = time.process_time()
     with suppress(SystemExit):
@@ -53,7 +53,7 @@ def run_inside(arguments: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Print both figures."""
+    """Print the speed-up and the cost of bookkeeping."""
     if sys.argv[1] == INNER:
         run_inside(sys.argv[2:])
         return

@@ -1,4 +1,4 @@
-"""What an image costs, in matrix products: `python -m benchmarks.image [IMAGE…]`."""
+"""Cost of an image in matrix products: `python -m benchmarks.image [IMAGE…]`."""
 
 import sys
 from pathlib import Path
@@ -19,13 +19,13 @@ GRANULARITIES = (Level.COARSE, Level.MEDIUM, Level.FINE, Level.AUTO)
 
 
 def open_image(path: Path, width: int, height: int) -> np.ndarray:
-    """An image brought to a size."""
+    """Return an image in a given size."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((width, height)))
 
 
 def segment(segmenter: Segmenter, image: np.ndarray) -> CutTree:
-    """All that a task asks for: backbone, tree, and the labels of four granularities."""
+    """Do the work of one task: features, tree, and the labels of four granularities."""
     tree = segmenter.segment(image)
     for granularity in GRANULARITIES:
         tree.labels(granularity)
@@ -33,7 +33,7 @@ def segment(segmenter: Segmenter, image: np.ndarray) -> CutTree:
 
 
 def main() -> None:
-    """Print the cost of an image per method, in units of a 4096×4096 product, and of a change of granularity."""
+    """Print the cost per method in units of a 4096×4096 product, and that of a change of granularity."""
     paths = [Path(argument) for argument in sys.argv[1:]] or [SAMPLE]
     square = torch.rand(4096, 4096)
     for path in paths:

@@ -1,11 +1,4 @@
-"""An hour of a team's work in ten minutes: `python -m benchmarks.load [--minutes 10] [--annotators 20]`.
-
-Annotators open, type, point and submit while predictions of a list of tasks are retrieved, all of it against a
-`walkcut serve` of its own. Every answer is compared with the one that was given before the load, some of those with
-the cut tree itself; what was acknowledged must be in the store in the end. Five minutes of the same come before, in
-which caches fill; memory is compared at two rests, after them and at the end, since what is in use differs from minute
-to minute by more than the bound. Exit status 1 where a bound is broken.
-"""
+"""An hour of a team's work in ten minutes: `python -m benchmarks.load [--minutes 10] [--annotators 20]`."""
 
 import argparse
 import io
@@ -27,31 +20,32 @@ import numpy as np
 from label_studio_sdk.converter import brush
 from PIL import Image
 
-from benchmarks.scenes import image_host, jpeg
 from benchmarks.processes import descendants
 from benchmarks.responsiveness import free_port, wait_until_up
+from benchmarks.scenes import image_host, jpeg
 from benchmarks.team import ANNOTATED, Client, Gate, Record, Team, script, task_of, visit
 from walkcut.hierarchy.granularity import Level
 from walkcut.segmentation.segmenter import load_segmenter
 from walkcut.storage import ProjectStore
 
-MOST_P95_S = 1.0  # of annotators' calls while predictions are retrieved
-MOST_GROWTH = 1.0  # MB per 1,000 requests
+MAX_P95_S = 1.0  # of annotators' calls while predictions are retrieved
+MAX_GROWTH = 1.0  # MB per 1,000 requests
 _INTERACTIVE = ("typed", "pointed", "boxed")
 _LEARNED_S = 120.0
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked: by annotators of so many images, and by one who retrieves predictions of pages of tasks.
+    """Settings of a load: annotators on `images` images, and one client that retrieves predictions page by page.
 
-    `_warm_up` is in minutes too: caches fill, and the project gets as many lessons as are read. An annotator's `pause`,
-    a sixth of a real one, and a `rest` are in seconds: in a rest all is learned, and what was freed is given back.
+    `minutes` and `warm_up` are in minutes; caches fill during the warm-up, and the project gets as much feedback as is
+    used. `pause` (of an annotator, a sixth of a real one) and `rest` are in seconds; during a rest the backend learns
+    and returns freed memory to the system.
     """
 
     minutes: float = 10.0
     annotators: int = 20
-    _warm_up: float = 5.0
+    warm_up: float = 5.0
     pause: float = 2.5
     rest: float = 30.0
     images: int = 24
@@ -60,7 +54,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Rest:
-    """Memory of the backend and its children, in MB, after so many answers and a while in which nobody works."""
+    """Memory of the backend and its children in MB, at rest after a number of answers."""
 
     answers: int
     megabytes: float
@@ -68,7 +62,7 @@ class Rest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a load came to: the rests after the warm-up and at the end, and the most memory at any time, in MB."""
+    """Result of a load: the rests after the warm-up and at the end, and the peak memory in MB."""
 
     record: Record
     rests: tuple[Rest, Rest]
@@ -76,12 +70,12 @@ class Outcome:
 
     @property
     def growth(self) -> float:
-        """MB per 1,000 requests after the warm-up."""
+        """Growth of memory after the warm-up, in MB per 1,000 requests."""
         warm, end = self.rests
         return 1000 * (end.megabytes - warm.megabytes) / (end.answers - warm.answers)
 
     def seconds(self, *kinds: str) -> np.ndarray:
-        """What calls of these kinds took."""
+        """Return the seconds that calls of these kinds took."""
         return np.array([call.seconds for call in self.record.calls if call.kind in kinds])
 
     @property
@@ -91,14 +85,14 @@ class Outcome:
         bounds = {
             f"{len(self.record.wrong)} wrong": not self.record.wrong,
             f"{len(self.record.lost)} lost": not self.record.lost,
-            f"interactive p95 {p95:.2f} s": p95 < MOST_P95_S,
-            f"memory grows {self.growth:.2f} MB per 1,000 requests": self.growth < MOST_GROWTH,
+            f"interactive p95 {p95:.2f} s": p95 < MAX_P95_S,
+            f"memory grows {self.growth:.2f} MB per 1,000 requests": self.growth < MAX_GROWTH,
         }
         return [bound for bound, holds in bounds.items() if not holds]
 
 
 def run(load: Load) -> Outcome:
-    """A load against a backend of its own, which is over when this returns."""
+    """Run a load against a backend started for it."""
     port = free_port()
     url, alone, record = f"http://127.0.0.1:{port}", Record(), Record()
     with tempfile.TemporaryDirectory() as name, image_host() as host:
@@ -109,7 +103,7 @@ def run(load: Load) -> Outcome:
             check_masks(expected, min(load.images, 3))
             team = Team(host, load.images, load.page, record, expected, Gate(), threading.Event())
             with _at_work(team, Client(url, record), load):
-                warm, most_before = _memory(team, server.pid, load._warm_up, load.rest)
+                warm, most_before = _memory(team, server.pid, load.warm_up, load.rest)
                 end, most = _memory(team, server.pid, load.minutes, load.rest)
             record.lost.extend(_lost(Path(name), [*alone.submitted, *record.submitted]))
         finally:
@@ -128,7 +122,7 @@ def _serve(port: int, state: Path) -> "subprocess.Popen[bytes]":
 
 
 def answers_alone(client: Client, host: str, images: int) -> dict[str, Any]:
-    """The answers to all questions when nobody else asks."""
+    """Return the answers to all questions when nobody else asks."""
     expected: dict[str, Any] = {}
     for image in range(images):
         answers = dict(visit(client, task_of(image + 1, host, image), image, lambda: None))
@@ -153,7 +147,7 @@ def check_masks(expected: Mapping[str, Any], images: int) -> None:
 
 @contextmanager
 def _at_work(team: Team, client: Client, load: Load) -> Iterator[None]:
-    """All at work."""
+    """Run the whole team."""
     with ThreadPoolExecutor(load.annotators + 2) as pool:
         workers = [pool.submit(team.annotate, client, who, load.pause) for who in range(load.annotators)]
         workers += [pool.submit(team.retrieve, client), pool.submit(_scrape, client, team.stop)]
@@ -166,14 +160,14 @@ def _at_work(team: Team, client: Client, load: Load) -> Iterator[None]:
 
 
 def _memory(team: Team, pid: int, minutes: float, rest: float) -> tuple[Rest, float]:
-    """Memory at a rest of so many seconds that follows on so many minutes of work, and the most in these."""
+    """Return the memory at rest after some minutes of work, and the peak during the work."""
     most = max(_sampled(pid, 60 * minutes))
     with team.gate.shut():
         return Rest(len(team.record.calls), min(_sampled(pid, rest))), most
 
 
 def _sampled(pid: int, seconds: float) -> list[float]:
-    """Memory of a process and all below it each second, for so long."""
+    """Return the memory of a process and its descendants, once a second."""
     samples, end = list[float](), time.monotonic() + seconds
     while not samples or time.monotonic() < end:
         samples.append(sum(map(resident_mb, [pid, *descendants(pid)])))
@@ -182,7 +176,7 @@ def _sampled(pid: int, seconds: float) -> list[float]:
 
 
 def _scrape(client: Client, stop: threading.Event) -> None:
-    """What monitoring asks."""
+    """Ask what monitoring asks."""
     for turn in itertools.count():
         client.ask("health", "/health")
         if turn % 5 == 0:
@@ -192,7 +186,7 @@ def _scrape(client: Client, stop: threading.Event) -> None:
 
 
 def resident_mb(pid: int) -> float:
-    """Memory of a process, in MB; none where it has ended."""
+    """Return the memory of a process in MB; 0 when it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -201,7 +195,7 @@ def resident_mb(pid: int) -> float:
 
 
 def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
-    """What was acknowledged and is not in the store, or was not learned from in time."""
+    """Return what was acknowledged but is not in the store, or was not learned from in time."""
     store, end = ProjectStore(state), time.monotonic() + _LEARNED_S
     try:
         while True:
@@ -218,7 +212,7 @@ def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
 
 
 def _print(outcome: Outcome) -> None:
-    """What there is to know."""
+    """Print the outcome."""
     record = outcome.record
     print(f"{len(record.calls)} requests")
     for kinds in (_INTERACTIVE, *((kind,) for kind in (*_INTERACTIVE, "open", "batch", "webhook", "setup", "health"))):
@@ -236,7 +230,7 @@ def _print(outcome: Outcome) -> None:
 
 
 def main() -> None:
-    """Print what the load came to."""
+    """Run the load and print its outcome."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=Load.minutes, help="after the warm-up")
     parser.add_argument("--annotators", type=int, default=Load.annotators)

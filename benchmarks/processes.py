@@ -1,10 +1,10 @@
-"""What runs below a process (Linux)."""
+"""Descendants of a process (Linux)."""
 
 from pathlib import Path
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that these have."""
+    """Return the ids of a process's children, their children, and so on."""
     try:
         listed = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""How long /health and /setup take while predictions are computed: `python -m benchmarks.responsiveness`."""
+"""Time of /health and /setup while predictions are computed: `python -m benchmarks.responsiveness`."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ SETUP = {"project": "1.0", "schema": CONFIG, "hostname": "", "access_token": "",
 
 
 def make_image(number: int) -> str:
-    """A reference to a 1024×768 image that was not seen before."""
+    """Return a reference to a new 1024×768 image."""
     with Image.open(SAMPLE) as image:
         pixels = np.asarray(image.resize((1024, 768))).astype(np.int16)
     noisy = pixels + np.random.default_rng(number).integers(-3, 4, pixels.shape)
@@ -31,14 +31,14 @@ def make_image(number: int) -> str:
 
 
 def seconds(method: str, url: str, document: Any) -> float:
-    """The time of one call, as Label Studio would see it: a new connection each."""
+    """Return the seconds of one call on a new connection, as Label Studio makes it."""
     begin = time.perf_counter()
     requests.request(method, url, json=document, timeout=100).raise_for_status()
     return time.perf_counter() - begin
 
 
 def main() -> None:
-    """Print the longest answers of both while two requests of six images each are predicted."""
+    """Print the slowest answers while two requests of six images each are predicted."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     requested = [[{"id": n, "data": {"image": make_image(n)}} for n in range(first, first + 6)] for first in (1, 7)]
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on."""
+    """Return an unused port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -77,7 +77,7 @@ def free_port() -> int:
 
 
 def wait_until_up(url: str) -> None:
-    """Until the server answers."""
+    """Wait until the server answers."""
     for _ in range(600):
         try:
             requests.get(f"{url}/health", timeout=1)

@@ -1,4 +1,4 @@
-"""Images by number, drawn anew each time alike, and a web server on loopback that has them all."""
+"""Numbered images, the same at each run, and a web server on loopback that serves them."""
 
 import io
 import threading
@@ -14,7 +14,7 @@ _SHAPES = 14
 
 
 def scene(number: int) -> Image.Image:
-    """An image of overlapping shapes in soft colours with grain, of one of three sizes."""
+    """Return an image of overlapping shapes in soft colours with grain, in one of three sizes."""
     chance = np.random.default_rng(number)
     width, height = size = _SIZES[number % len(_SIZES)]
     image = Image.new("RGB", size, _colour(chance))
@@ -35,7 +35,7 @@ def _colour(chance: np.random.Generator) -> tuple[int, int, int]:
 
 
 def jpeg(number: int) -> bytes:
-    """An image as a file."""
+    """Return the JPEG file of an image."""
     file = io.BytesIO()
     scene(number).save(file, "JPEG", quality=90)
     return file.getvalue()
@@ -57,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def image_host() -> Iterator[str]:
-    """The address of a server that has image N at /N.jpg, until the block ends."""
+    """Serve image N at /N.jpg until the block ends; yield the server's address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)

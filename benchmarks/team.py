@@ -1,4 +1,4 @@
-"""A team at work, as Label Studio 1.23 tells a backend of it: who does what is drawn from a seed."""
+"""A team at work, as Label Studio 1.23 reports it to a backend: who does what is drawn from a seed."""
 
 import random
 import threading
@@ -25,7 +25,7 @@ Shown = tuple[tuple[str, str], ...]  # what is seen of an answer: kinds and mask
 
 @dataclass(frozen=True)
 class Call:
-    """A request that was answered: its kind, when it began (monotonic), and the seconds that it took."""
+    """An answered request: its kind, its start (monotonic clock) and its seconds."""
 
     kind: str
     begin: float
@@ -34,7 +34,7 @@ class Call:
 
 @dataclass
 class Record:
-    """What happened: shared by all threads, which only append."""
+    """What has happened; shared by all threads, which only append."""
 
     calls: list[Call] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -45,13 +45,13 @@ class Record:
 
 
 class Client:
-    """Asks the backend as Label Studio does, a new connection each time, and keeps a record of it."""
+    """Client that asks the backend as Label Studio does, on a new connection each time, and records the calls."""
 
     def __init__(self, url: str, record: Record) -> None:
         self._url, self._record = url, record
 
     def ask(self, kind: str, path: str, document: Json | None = None) -> Any:
-        """The answer's document or text; `None` where there is none, which is recorded as lost."""
+        """Return the answer's document or text; `None` without an answer, which is recorded as lost."""
         begin = time.monotonic()
         try:
             method = "GET" if document is None else "POST"
@@ -66,12 +66,12 @@ class Client:
         return answer.json() if answer.headers["Content-Type"].startswith("application/json") else answer.text
 
     def set_up(self, project: str) -> None:
-        """What comes before each call for predictions."""
+        """Send the set-up that precedes each call for predictions."""
         self.ask("health", "/health")
         self.ask("setup", "/setup", {"project": f"{project}.1", "schema": CONFIG, "hostname": "", "extra_params": None})
 
     def predict(self, kind: str, project: str, tasks: list[Json], context: Json | None = None) -> list[Any] | None:
-        """The results for tasks; `None` where they are lost."""
+        """Return the results of tasks; `None` if they are lost."""
         params = {"login": None, "password": None, "context": context}
         body = {"tasks": tasks, "project": f"{project}.1", "label_config": CONFIG, "params": params}
         answer = self.ask(kind, "/predict", body)
@@ -80,7 +80,7 @@ class Client:
         return None if answer is None else answer["results"]
 
     def submit(self, number: int, task: Json, result: list[Json]) -> None:
-        """An annotation of this number."""
+        """Submit an annotation."""
         labels = [[("Region", "Background")[place % 2]] for place in range(len(result))]
         drawn = [
             item | {"value": item["value"] | {"brushlabels": label}} for item, label in zip(result, labels, strict=True)
@@ -98,7 +98,7 @@ class Client:
 
 
 def script(image: int) -> list[tuple[str, Json]]:
-    """What every annotator asks of an image, in this order."""
+    """Return what every annotator asks about an image, in order."""
     chance = random.Random(image)
     count, x, y = chance.choice(("6", "12", "20")), chance.uniform(10, 90), chance.uniform(10, 90)
     steps = [
@@ -119,23 +119,23 @@ def _box(number: int, x: float, y: float) -> Json:
 
 
 def task_of(number: int, host: str, image: int) -> Json:
-    """A task with an image of a host."""
+    """Return a task with an image of the host."""
     return {"id": number, "data": {"image": f"{host}/{image}.jpg"}, "annotations": [], "predictions": []}
 
 
 def shown(result: list[Json]) -> Shown:
-    """What an answer shows, whatever its regions are called: labels depend on what was learned meanwhile."""
+    """Return what is visible in an answer but labels, which depend on what was learned meanwhile."""
     return tuple((item["type"], str(item["value"].get("rle") or item["value"].get("text"))) for item in result)
 
 
 def predicted(predictions: list[Json]) -> dict[str, Shown]:
-    """What predictions show at the granularities that are always offered, however much was learned meanwhile."""
+    """Return what is visible in predictions at the granularities that are always offered."""
     levels = {each["model_version"].partition("-")[0]: shown(each["result"]) for each in predictions}
     return {level: levels[level] for level in _ALWAYS if level in levels}
 
 
 def visit(client: Client, task: Json, image: int, pause: Callable[[], None]) -> Iterator[tuple[str, Any]]:
-    """Open a task and ask all of its image's script: a name for each question, and what the answer showed."""
+    """Open a task and ask its image's script; yield each question's name and the visible answer."""
     client.set_up(ANNOTATED)
     opened = client.predict("open", ANNOTATED, [task])
     if opened is not None and opened[0]:  # what is handed back while it is busy comes at the next opening
@@ -154,14 +154,14 @@ def visit(client: Client, task: Json, image: int, pause: Callable[[], None]) -> 
 
 
 class Gate:
-    """Lets the team begin a piece of work; while it is shut, those begun have ended, and others wait."""
+    """Gate that the team passes before each piece of work; while it is shut, running pieces end and others wait."""
 
     def __init__(self) -> None:
         self._changed, self._within, self._is_shut = threading.Condition(), 0, False
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """A piece of work, from when the gate is open."""
+        """Wait for the open gate and do a piece of work."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_shut)
             self._within += 1
@@ -174,7 +174,7 @@ class Gate:
 
     @contextmanager
     def shut(self) -> Iterator[None]:
-        """A time without work, from when the last piece has ended."""
+        """Shut the gate and wait for the running pieces; nobody works inside the block."""
         with self._changed:
             self._is_shut = True
             self._changed.wait_for(lambda: not self._within)
@@ -188,10 +188,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Team:
-    """Annotators and one who retrieves predictions, until `stop` is set; a task or a page is begun at an open `gate`.
+    """Annotators, and one client that retrieves predictions, until `stop` is set; each piece of work passes the `gate`.
 
-    They work on so many images of a host, to whose questions `expected` holds the right answers; `page` is how many
-    tasks are selected for predictions at a time.
+    `images` is the number of the host's images, `expected` the right answers about them, `page` the number of tasks in
+    a request for predictions.
     """
 
     host: str
@@ -203,7 +203,7 @@ class Team:
     stop: threading.Event
 
     def annotate(self, client: Client, who: int, seconds_per_step: float) -> None:
-        """An annotator's work: one task after the other, with pauses to think."""
+        """Work as an annotator: one task after the other, with pauses to think."""
         chance, number = random.Random(who), 10_000 * (who + 1)
 
         def pause() -> None:
@@ -218,7 +218,7 @@ class Team:
                         self.record.wrong.append(f"task {number}: {question}")
 
     def retrieve(self, client: Client) -> None:
-        """Predictions for page after page, half of whose images are new; what was not done comes again."""
+        """Retrieve predictions page by page, half of them of new images; what was not predicted is asked again."""
         chance, fresh, first, waiting = random.Random(0), NEW, dict[int, list[Any]](), list[int]()
         while not self.stop.is_set():
             share = self.page // 4

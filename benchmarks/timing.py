@@ -1,4 +1,4 @@
-"""How long something takes, as the median of repeated runs."""
+"""Median time of repeated runs."""
 
 import statistics
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def median_seconds(action: Callable[[], object], *, runs: int = 7) -> float:
-    """The median time of `runs` runs, after one that is not counted."""
+    """Return the median time of `runs` runs, after one that is not counted."""
     action()
     times = []
     for _ in range(runs):

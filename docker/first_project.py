@@ -3,13 +3,15 @@
 import json
 import logging
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from label_studio_sdk import LabelStudio
-from label_studio_sdk.core import ApiError
+import httpx
 
+from walkcut.images import LabelStudioAccess
+from walkcut.labelstudio.connection import Connection
 from walkcut.settings import read_settings
 
 TITLE = "walkcut"
@@ -17,22 +19,26 @@ FILES = Path(__file__).parent / "labelstudio_config"
 log = logging.getLogger(__name__)
 
 
-def make_first_project(client: Any, backend: str, label_config: str, tasks: list[dict[str, object]]) -> bool:
+def make_first_project(connection: Connection, backend: str, label_config: str, tasks: list[dict[str, object]]) -> bool:
     """Make a project with the backend of this URL, and tell whether it was made: not where there are projects.
 
-    `client` is the SDK's `LabelStudio`. Without the backend no project is left behind. Raises `ApiError` with Label
-    Studio's reason.
+    Without the backend no project is left behind. Raises `httpx.HTTPStatusError` with Label Studio's reason.
     """
-    if list(client.projects.list()):
+    if _send(connection, "GET", "/api/projects/")["count"]:
         return False
-    project = client.projects.create(title=TITLE, label_config=label_config)
+    project = _send(connection, "POST", "/api/projects/", {"title": TITLE, "label_config": label_config})["id"]
     try:
-        client.ml.create(url=backend, project=project.id, title=TITLE, is_interactive=True)
-        client.projects.import_tasks(project.id, request=tasks)
-    except ApiError:
-        client.projects.delete(project.id)
+        attached = {"url": backend, "project": project, "title": TITLE, "is_interactive": True}
+        _send(connection, "POST", "/api/ml/", attached)
+        _send(connection, "POST", f"/api/projects/{project}/import", tasks)
+    except httpx.HTTPStatusError:
+        connection.request("DELETE", f"/api/projects/{project}/").raise_for_status()
         raise
     return True
+
+
+def _send(connection: Connection, method: str, path: str, document: object = None) -> Any:
+    return connection.request(method, path, json=document).raise_for_status().json()
 
 
 def with_credentials(url: str, user: str, password: str) -> str:
@@ -50,12 +56,13 @@ def main() -> None:
     backend = with_credentials(plain, settings.basic_auth_user, settings.basic_auth_pass)
     label_config = (FILES / "walkcut.xml").read_text(encoding="utf-8")
     tasks = json.loads((FILES / "sample_task.json").read_text(encoding="utf-8"))
-    client = LabelStudio(base_url=settings.label_studio_url, api_key=settings.label_studio_api_key)
+    access = LabelStudioAccess(settings.label_studio_url, settings.label_studio_api_key)
     try:
-        made = make_first_project(client, backend, label_config, tasks)
-    except ApiError as error:  # it quotes the URL, with the password
-        said = str(error.body).replace(backend, plain)
-        sys.exit(f"Label Studio made no first project ({error.status_code}): {said}")
+        with closing(Connection(access)) as connection:
+            made = make_first_project(connection, backend, label_config, tasks)
+    except httpx.HTTPStatusError as error:  # its body quotes the URL, with the password
+        reason = error.response.text.replace(backend, plain)
+        sys.exit(f"Label Studio made no first project ({error.response.status_code}): {reason}")
     log.info("the first project is made" if made else "there are projects already: nothing to do")
 
 

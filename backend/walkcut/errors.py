@@ -15,7 +15,8 @@ Messages hold the offending value and the remedy, and are fit to be shown to a u
     ├── RequestError           a request that breaks Label Studio's protocol
     ├── BusyError              an answer that cannot be had now, but may be when it is asked for again
     │   └── StoreError         a database that cannot be reached, or has no room
-    ├── StudioError            a Label Studio that cannot be asked, or refuses
+    ├── LabelStudioError       a Label Studio that cannot be asked, or refuses
+    │   └── TokenExchangeError a personal access token that it does not exchange for an access token
     └── LabelConfigError       a labelling config without what walkcut needs
 """
 
@@ -78,6 +79,20 @@ class StoreError(BusyError):
 
 class LabelStudioError(WalkcutError):
     """A Label Studio that cannot be asked, or refuses."""
+
+
+class TokenExchangeError(LabelStudioError):
+    """Label Studio, at `url`, did not exchange a personal access token: it answered `status` and, if any, `detail`."""
+
+    def __init__(self, url: str, status: int, detail: str) -> None:
+        super().__init__(url, status, detail)
+        self.url, self.status, self.detail = url, status, detail
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} answered {self.status}{self.detail and f' ({self.detail})'} to the personal access token: "
+            "set LABEL_STUDIO_API_KEY to one that is neither expired nor revoked, copied in full"
+        )
 
 
 class LabelConfigError(WalkcutError):

@@ -36,20 +36,20 @@ class HeldStudio(LabelStudioClient):
     def chosen_version(self, project: str) -> str:
         return self.chosen
 
-    def unannotated(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
+    def unannotated_tasks(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
         return self._listed(self.tasks.keys() - self.annotated)
 
-    def tasks_without_annotations(
-        self, project: str, tasks: Collection[int] | None = None
+    def tasks_neither_annotated_nor_skipped(
+        self, project: str, task_ids: Collection[int] | None = None
     ) -> Iterator[tuple[Json, frozenset[str]]]:
         free = self.tasks.keys() - self.annotated - self.skipped
-        return self._listed(free if tasks is None else free & set(tasks))
+        return self._listed(free if task_ids is None else free & set(task_ids))
 
-    def versions(self, project: str, tasks: Collection[int]) -> dict[int, frozenset[str]]:
-        return {task["id"]: versions for task, versions in self._listed(self.tasks.keys() & set(tasks))}
+    def versions(self, project: str, task_ids: Collection[int]) -> dict[int, frozenset[str]]:
+        return {task["id"]: versions for task, versions in self._listed(self.tasks.keys() & set(task_ids))}
 
-    def predictions(self, task: int) -> dict[int, str]:
-        return {number: each["model_version"] for number, each in self.held.items() if each["task"] == task}
+    def predictions(self, task_id: int) -> dict[int, str]:
+        return {number: each["model_version"] for number, each in self.held.items() if each["task"] == task_id}
 
     def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
         if len(self.requests) == self.patience:
@@ -57,8 +57,8 @@ class HeldStudio(LabelStudioClient):
         self.requests.append(list(predictions))
         self.take(predictions)
 
-    def delete_prediction(self, prediction: int) -> None:
-        del self.held[prediction]
+    def delete_prediction(self, prediction_id: int) -> None:
+        del self.held[prediction_id]
 
     def _listed(self, numbers: Collection[int]) -> Iterator[tuple[Json, frozenset[str]]]:
         for number in sorted(numbers):

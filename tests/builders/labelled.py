@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from walkcut import load_segmenter
-from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction, Segment
+from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
 from walkcut.hierarchy.granularity import Segments
 from walkcut.images import DecodeLimits, decode
-from walkcut.labelstudio import BrushControl
+from walkcut.labelstudio import BrushControl, Region
 
 SAMPLE = Path(__file__).parents[2] / "labelstudio_config" / "sample.jpg"
 NAMES = ("Region", "Background", "Region B")
@@ -20,18 +20,18 @@ CONTROL = BrushControl("brush", "image", "image", ("Region", "Region B"), labels
 
 
 def labelled(labels: np.ndarray, key: str = "one", *, version: str = "v1", **item: Any) -> ItemPrediction:
-    """An image with the segments 1 … of a map in this order, 0 in none."""
+    """An image with the regions 1 … of a map in this order, 0 in none."""
     names = [number for number in range(1, int(labels.max(initial=0)) + 1) if (labels == number).any()]
-    segments = [Segment(labels == number, NAMES[number % 3], number / 64) for number in names]
+    regions = [Region(labels == number, NAMES[number % 3], number / 64) for number in names]
     given = {"reference": f"{key}.jpg", "data": {"image": f"{key}.jpg"}} | item
-    return ItemPrediction(Item(key, **given), labels.shape, [RegionPrediction(version, segments)])
+    return ItemPrediction(Item(key, **given), labels.shape, [RegionPrediction(version, regions)])
 
 
 def numbered(image: ItemPrediction) -> np.ndarray:
-    """The map of an image's default segments, numbered from 1."""
+    """The map of an image's default regions, numbered from 1."""
     labels = np.zeros(image.size, np.int64)
-    for number, segment in enumerate(image.predictions[-1].segments, 1):
-        labels[segment.mask] = number
+    for number, region in enumerate(image.predictions[-1].regions, 1):
+        labels[region.mask] = number
     return labels
 
 

@@ -11,7 +11,7 @@ from tests.builders.bulk import CONTROL, done, make_image, plan_for, quick_segme
 from tests.builders.held_studio import HeldStudio
 from walkcut.bulk import sinks
 from walkcut.bulk.checkpoint import ItemFailure, ItemResult, Outcome, open_checkpoint
-from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction, Segment
+from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
 from walkcut.bulk.runner import fingerprint, run
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat, is_replaceable, merge_predictions
 from walkcut.bulk.sources.scan import project_items
@@ -45,7 +45,7 @@ def into_studio(
     controls = plan.project.controls
     with open_checkpoint(out, fingerprint(plan), retry_failed=retry_failed) as checkpoint:
         sink = LabelStudioSink(checkpoint, studio, "3", plan.project, plan.versions, replacing=replacing)
-        items = project_items(studio.unannotated("3"), controls, plan.versions)
+        items = project_items(studio.unannotated_tasks("3"), controls, plan.versions)
         run(items, lambda jobs: of_files(plan, out, jobs), checkpoint, sink)
         return checkpoint.done
 
@@ -168,8 +168,8 @@ def test_a_image_that_failed_is_tried_again_on_request(tmp_path: Path, plan: Pla
 class Shrinking(HeldStudio):
     """Loses a task after it was listed."""
 
-    def unannotated(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
-        yield from list(super().unannotated(project))
+    def unannotated_tasks(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+        yield from list(super().unannotated_tasks(project))
         self.tasks.pop(1)
 
 
@@ -221,7 +221,7 @@ def test_images_are_put_together_as_the_backend_does() -> None:
             ItemPrediction(
                 Item("a", "a", task.data, 5, place),
                 (2, 2),
-                [RegionPrediction("v", [Segment(each.mask, each.label, each.score, each.notes) for each in half])],
+                [RegionPrediction("v", half)],
             )
         )
         for place, half in enumerate(halves)

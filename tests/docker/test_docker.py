@@ -4,18 +4,20 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import fields
+from http.server import BaseHTTPRequestHandler
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
-from label_studio_sdk.core import ApiError
 from packaging.requirements import Requirement
 
 from docker.first_project import make_first_project, with_credentials
+from tests.builders.http_site import Site, reply, serving
 from tests.docker.dockerfile import (
     Run,
     arguments_of,
@@ -26,6 +28,8 @@ from tests.docker.dockerfile import (
     read_stages,
     run_command,
 )
+from walkcut.images import LabelStudioAccess
+from walkcut.labelstudio.connection import Connection
 from walkcut.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -238,48 +242,67 @@ def test_the_gpu_file_changes_the_build_and_reserves_a_device() -> None:
     assert device["capabilities"] == ["gpu"]
 
 
-class FakeLabelStudio:
-    """As much of the SDK's client as the first project needs; `refused` is what it does not attach."""
+class FakeLabelStudio(Site):
+    """As much of Label Studio as the first project needs; `refused` is the backend that it does not attach."""
 
-    def __init__(self, titles: list[str], *, refused: str = "") -> None:
-        self.titles, self.refused = titles, refused
+    def __init__(self, *, refused: str = "") -> None:
+        super().__init__()
+        self.refused = refused
+        self.titles: list[str] = []
         self.backends: list[str] = []
         self.tasks: list[object] = []
-        self.projects = SimpleNamespace(
-            list=lambda: iter(self.titles), create=self._create, delete=self._delete, import_tasks=self._import
-        )
-        self.ml = SimpleNamespace(create=self._attach)
+        self.routes = {
+            "/api/projects/": self._projects,
+            "/api/projects/1/": self._delete,
+            "/api/ml/": self._attach,
+            "/api/projects/1/import": self._import,
+        }
 
-    def _create(self, *, title: str, label_config: str) -> SimpleNamespace:
-        self.titles.append(title)
-        return SimpleNamespace(id=len(self.titles))
+    def _projects(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "POST":
+            self.titles.append(json.loads(self.seen[-1].body)["title"])
+        _document({"count": len(self.titles), "id": len(self.titles)}, handler)
 
-    def _delete(self, number: int) -> None:
-        del self.titles[number - 1]
+    def _delete(self, handler: BaseHTTPRequestHandler) -> None:
+        assert handler.command == "DELETE"
+        self.titles.pop()
+        reply(204)(handler)
 
-    def _attach(self, *, url: str, project: int, title: str, is_interactive: bool) -> None:
-        if url == self.refused:
-            raise ApiError(status_code=400, body="no backend there")
-        self.backends.append(url)
+    def _attach(self, handler: BaseHTTPRequestHandler) -> None:
+        backend = json.loads(self.seen[-1].body)
+        if backend["url"] == self.refused:
+            _document({"detail": "no backend there"}, handler, 400)
+        else:
+            assert backend["project"] == 1
+            assert backend["is_interactive"]
+            self.backends.append(backend["url"])
+            _document({}, handler, 201)
 
-    def _import(self, project: int, *, request: list[object]) -> None:
-        self.tasks += request
+    def _import(self, handler: BaseHTTPRequestHandler) -> None:
+        self.tasks += json.loads(self.seen[-1].body)
+        _document({}, handler, 201)
+
+
+def _document(document: object, handler: BaseHTTPRequestHandler, status: int = 200) -> None:
+    reply(status, json.dumps(document).encode())(handler)
 
 
 def test_the_first_project_is_made_once() -> None:
-    client = FakeLabelStudio([])
-    assert make_first_project(client, "http://walkcut.internal:9090", "<View/>", [{"data": {}}])
-    assert not make_first_project(client, "http://walkcut.internal:9090", "<View/>", [{"data": {}}])
-    assert client.titles == ["walkcut"]
-    assert client.backends == ["http://walkcut.internal:9090"]
-    assert client.tasks == [{"data": {}}]
+    with serving(FakeLabelStudio()) as site, closing(Connection(LabelStudioAccess(site.url, "token"))) as connection:
+        assert make_first_project(connection, "http://walkcut.internal:9090", "<View/>", [{"data": {}}])
+        assert not make_first_project(connection, "http://walkcut.internal:9090", "<View/>", [{"data": {}}])
+        assert site.titles == ["walkcut"]
+        assert site.backends == ["http://walkcut.internal:9090"]
+        assert site.tasks == [{"data": {}}]
 
 
 def test_no_project_is_left_without_its_backend() -> None:
-    client = FakeLabelStudio([], refused="http://walkcut.internal:9090")
-    with pytest.raises(ApiError, match="no backend there"):
-        make_first_project(client, "http://walkcut.internal:9090", "<View/>", [])
-    assert client.titles == []
+    site = FakeLabelStudio(refused="http://walkcut.internal:9090")
+    with serving(site), closing(Connection(LabelStudioAccess(site.url, "token"))) as connection:
+        with pytest.raises(httpx.HTTPStatusError, match="400") as caught:
+            make_first_project(connection, "http://walkcut.internal:9090", "<View/>", [])
+        assert "no backend there" in caught.value.response.text
+        assert site.titles == []
 
 
 def test_credentials_stand_in_the_url_quoted() -> None:

@@ -122,7 +122,7 @@ def test_a_webhook_without_the_password(doctor: Doctor, project: int) -> None:
     assert secret not in json.dumps(findings)
 
 
-def test_a_image_that_cannot_be_had(label_studio: LabelStudio, doctor: Doctor, project: int) -> None:
+def test_an_image_that_cannot_be_had(label_studio: LabelStudio, doctor: Doctor, project: int) -> None:
     (private,) = label_studio.import_tasks(project, [{"image": "http://127.0.0.1:9/a.png"}])
     level, _, remedy = of(doctor("--project", project, "--task", private), "image")
     assert level == "error"

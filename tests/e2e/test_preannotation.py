@@ -22,7 +22,7 @@ ABSENT = "absent.jpg"  # an image that Label Studio has lost
 
 
 @dataclass(frozen=True)
-class EditState:
+class Preannotated:
     """A project whose predictions have been retrieved: the image of each good task, and the bad tasks."""
 
     project: int
@@ -31,7 +31,7 @@ class EditState:
 
 
 @pytest.fixture(scope="module")
-def scene(label_studio: LabelStudio, backend: str, label_config: str) -> EditState:
+def preannotated(label_studio: LabelStudio, backend: str, label_config: str) -> Preannotated:
     """Good images between bad ones, pre-annotated in one go."""
     project = label_studio.create_project("Pre-annotation", label_config)
     broken = label_studio.upload(project, "broken.jpg", images.sample()[:300])
@@ -43,13 +43,13 @@ def scene(label_studio: LabelStudio, backend: str, label_config: str) -> EditSta
     good[sample] = images.sample()
     label_studio.attach_backend(project, backend)
     label_studio.retrieve_predictions(project)
-    return EditState(project, good, [broken, absent])
+    return Preannotated(project, good, [broken, absent])
 
 
 @pytest.fixture(scope="module")
-def default_version(scene: EditState, backend: str, label_config: str) -> str:
+def default_version(preannotated: Preannotated, backend: str, label_config: str) -> str:
     """The model version that the backend's /setup reports."""
-    setup = {"project": f"{scene.project}.0", "schema": label_config, "hostname": "", "access_token": ""}
+    setup = {"project": f"{preannotated.project}.0", "schema": label_config, "hostname": "", "access_token": ""}
     return str(requests.post(f"{backend}/setup", json=setup, timeout=3).json()["model_version"])
 
 
@@ -65,30 +65,30 @@ def as_set(some: Sequence[images.Mask]) -> set[tuple[tuple[int, ...], bytes]]:
     return {(mask.shape, mask.tobytes()) for mask in some}
 
 
-def test_each_image_has_a_prediction_for_each_level(label_studio: LabelStudio, scene: EditState) -> None:
-    for task in scene.good:
+def test_each_image_has_a_prediction_for_each_level(label_studio: LabelStudio, preannotated: Preannotated) -> None:
+    for task in preannotated.good:
         versions = [prediction["model_version"] for prediction in label_studio.predictions(task)]
         assert len(versions) == len(set(versions)) == N_LEVELS
 
 
 def test_the_newest_prediction_is_the_default_level(
-    label_studio: LabelStudio, scene: EditState, default_version: str
+    label_studio: LabelStudio, preannotated: Preannotated, default_version: str
 ) -> None:
-    for task in scene.good:
+    for task in preannotated.good:
         *others, newest = label_studio.predictions(task)
         assert newest["model_version"] == default_version
         assert default_version not in {other["model_version"] for other in others}
 
 
-def test_finer_levels_have_more_regions(label_studio: LabelStudio, scene: EditState) -> None:
-    for task in scene.good:
+def test_finer_levels_have_more_regions(label_studio: LabelStudio, preannotated: Preannotated) -> None:
+    for task in preannotated.good:
         coarse, medium, fine, _ = (len(prediction["result"]) for prediction in label_studio.predictions(task))
         assert 2 <= coarse <= medium <= fine
         assert coarse < fine
 
 
-def test_masks_are_disjoint_and_as_large_as_the_image(label_studio: LabelStudio, scene: EditState) -> None:
-    for task, image in scene.good.items():
+def test_masks_are_disjoint_and_as_large_as_the_image(label_studio: LabelStudio, preannotated: Preannotated) -> None:
+    for task, image in preannotated.good.items():
         width, height = images.natural_size(image)
         for prediction in label_studio.predictions(task):
             stack = np.stack(masks(prediction))
@@ -97,34 +97,34 @@ def test_masks_are_disjoint_and_as_large_as_the_image(label_studio: LabelStudio,
             assert stack.sum(axis=0).max() == 1
 
 
-def test_regions_have_ids_of_their_own_and_a_score(label_studio: LabelStudio, scene: EditState) -> None:
-    regions = [r for task in scene.good for p in label_studio.predictions(task) for r in p["result"]]
+def test_regions_have_ids_of_their_own_and_a_score(label_studio: LabelStudio, preannotated: Preannotated) -> None:
+    regions = [r for task in preannotated.good for p in label_studio.predictions(task) for r in p["result"]]
     assert len({region["id"] for region in regions}) == len(regions)
     assert all(0 <= region["score"] <= 1 for region in regions)
 
 
-def test_masks_are_what_walkcut_computes(label_studio: LabelStudio, scene: EditState, tmp_path: Path) -> None:
-    for number, (task, image) in enumerate(scene.good.items()):
+def test_masks_are_what_walkcut_computes(label_studio: LabelStudio, preannotated: Preannotated, tmp_path: Path) -> None:
+    for number, (task, image) in enumerate(preannotated.good.items()):
         prediction = label_studio.predictions(task)[number % N_LEVELS]  # each image at a level of its own
         expected = expected_masks(image, prediction["model_version"], tmp_path)
         assert as_set(masks(prediction)) == as_set(expected)
 
 
-def test_a_image_that_cannot_be_had_has_no_prediction(label_studio: LabelStudio, scene: EditState) -> None:
-    assert [label_studio.predictions(task) for task in scene.bad] == [[], []]
+def test_an_image_that_cannot_be_had_has_no_prediction(label_studio: LabelStudio, preannotated: Preannotated) -> None:
+    assert [label_studio.predictions(task) for task in preannotated.bad] == [[], []]
 
 
-def test_retrieving_again_adds_nothing(label_studio: LabelStudio, scene: EditState) -> None:
-    before = {task: ids(label_studio.predictions(task)) for task in scene.good}
-    label_studio.retrieve_predictions(scene.project)
-    assert {task: ids(label_studio.predictions(task)) for task in scene.good} == before
+def test_retrieving_again_adds_nothing(label_studio: LabelStudio, preannotated: Preannotated) -> None:
+    before = {task: ids(label_studio.predictions(task)) for task in preannotated.good}
+    label_studio.retrieve_predictions(preannotated.project)
+    assert {task: ids(label_studio.predictions(task)) for task in preannotated.good} == before
 
 
 def test_the_labelling_screen_shows_the_regions(
-    label_studio: LabelStudio, editor: Editor, scene: EditState, artifacts: Path
+    label_studio: LabelStudio, editor: Editor, preannotated: Preannotated, artifacts: Path
 ) -> None:
-    for task, image in scene.good.items():
-        editor.open_task(scene.project, task, n_tabs=N_LEVELS)
+    for task, image in preannotated.good.items():
+        editor.open_task(preannotated.project, task, n_tabs=N_LEVELS)
         editor.screenshot(artifacts / f"preannotation-{task}.png")
         stored = {p["model_version"]: len(p["result"]) for p in label_studio.predictions(task)}
         *_, default = stored.values()
@@ -134,6 +134,6 @@ def test_the_labelling_screen_shows_the_regions(
         assert [error for error in editor.console_errors() if ABSENT not in error] == []
 
 
-def test_opening_a_task_without_its_image_harms_nothing(label_studio: LabelStudio, scene: EditState) -> None:
-    for task in scene.bad:
+def test_opening_a_task_without_its_image_harms_nothing(label_studio: LabelStudio, preannotated: Preannotated) -> None:
+    for task in preannotated.bad:
         assert label_studio.task(task)["predictions"] == []

@@ -41,7 +41,7 @@ def test_a_model_that_is_killed_at_work_answers_nevertheless(backend: Backend) -
         wait_for("the model to be at work", lambda: _is_predicting(backend), PATIENCE_S)
         kill_model(backend)
         assert len(batch.result()) == 2
-    backend.says("the model's process ended", "it is started again", after=begin)
+    backend.says("the model's process ended", "restarting it", after=begin)
     wait_for("both answers", lambda: all(backend.predict(*large)), PATIENCE_S)  # where there was no time for them
     assert backend.predict(IMAGE, line="3")[0]["result"]
 

@@ -9,7 +9,7 @@ from walkcut.inference.malloc import periodic_malloc_trim
 
 FREED = """
 from pathlib import Path
-from walkcut.inference.malloc import give_back_memory, take_little_memory
+from walkcut.inference.malloc import malloc_trim, limit_malloc_arenas
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -27,7 +27,7 @@ print(most - before, resident() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc keeps what was freed")
-@pytest.mark.parametrize(("before", "after"), [("take_little_memory()", ""), ("", "give_back_memory()")])
+@pytest.mark.parametrize(("before", "after"), [("limit_malloc_arenas()", ""), ("", "malloc_trim()")])
 def test_freed_memory_goes_back_to_the_system(before: str, after: str) -> None:
     program = FREED.format(before=before, after=after)
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

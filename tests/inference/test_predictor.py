@@ -1,7 +1,6 @@
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,15 @@ import pytest
 from jaxtyping import UInt8
 from torch import Tensor
 
+from tests.builders.models import CountingBackbone, Gate, make_predictor
 from tests.builders.scenes import data_url, png, quarters
-from walkcut.backbones import Backbone, FeatureKind, ImageFeatures, load_backbone
+from walkcut.backbones import FeatureKind, ImageFeatures
 from walkcut.errors import BusyError, RequestError, SettingsError
 from walkcut.hierarchy.granularity import Level, Segments
-from walkcut.images import Deadline, DecodeLimits, FetchPolicy, ImageLoader
-from walkcut.inference.model import InProcessModel
-from walkcut.inference.predictor import Predictor, predict_all, regions_at_granularity
+from walkcut.images import Deadline
+from walkcut.inference.predictor import predict_all, regions_at_granularity
 from walkcut.inference.project import Project, ProjectOptions, project_options
-from walkcut.inference.tree_service import TreeService
 from walkcut.labelstudio import BrushControl, Task, brush
-from walkcut.segmentation.presets import PRESETS
-from walkcut.segmentation.segmenter import Segmenter
-from walkcut.storage import TreeCache
 from walkcut.telemetry.stages import count_failures, record_spans
 
 CONTROL = BrushControl("brush", "image", "image", ("Region",))
@@ -30,44 +25,6 @@ PROJECT = Project((CONTROL,), ProjectOptions())
 NOW = Deadline(60, lambda: 0.0)  # with a clock that stands still
 A, B = (data_url(png(quarters(*size))) for size in ((40, 60), (50, 30)))
 GONE, BROKEN = "gone.jpg", data_url(b"no image")
-
-
-@dataclass(frozen=True)
-class Counting:
-    """The classical backbone, and how often it was asked."""
-
-    inner: Backbone = field(default_factory=lambda: load_backbone("classical"))
-    calls: list[tuple[int, ...]] = field(default_factory=list)
-    hook: Callable[[], None] = lambda: None
-
-    @property
-    def version(self) -> str:
-        return self.inner.version
-
-    @property
-    def provides(self) -> frozenset[FeatureKind]:
-        return self.inner.provides
-
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
-        self.calls.append(tuple(image.shape))
-        self.hook()
-        return self.inner.extract(image, parts)
-
-
-@dataclass
-class Gate:
-    """Makes whoever comes by wait until it is opened."""
-
-    opened: threading.Event = field(default_factory=threading.Event)
-
-    def __call__(self) -> None:
-        assert self.opened.wait(60)
-
-
-def predictor(folder: Path, backbone: Backbone | None = None, timeout: float = 80.0) -> Predictor:
-    segmenter = Segmenter(backbone or load_backbone("classical"), PRESETS["merge"])
-    tree_service = TreeService(InProcessModel(segmenter, DecodeLimits()), TreeCache(folder, 1 << 24))
-    return Predictor(tree_service, ImageLoader(FetchPolicy(), None), ProjectOptions(), timeout=timeout)
 
 
 def task(number: int, image: str) -> Task:
@@ -85,11 +42,11 @@ def masks(result: list[dict]) -> list[np.ndarray]:
 
 
 def test_a_task_has_a_prediction_per_granularity_with_the_default_last(tmp_path: Path) -> None:
-    mine = predictor(tmp_path)
-    found = mine.predict(task(1, A), PROJECT)
+    predictor = make_predictor(tmp_path)
+    found = predictor.predict(task(1, A), PROJECT)
     versions = [prediction.model_version for prediction in found]
     assert [version.split("-")[0] for version in versions] == ["coarse", "medium", "fine", "auto"]
-    assert versions[-1] == mine.version(PROJECT, Level.AUTO)
+    assert versions[-1] == predictor.version(PROJECT, Level.AUTO)
     assert len(set(versions)) == 4
     assert all(0 <= prediction.score <= 1 for prediction in found)
 
@@ -104,8 +61,8 @@ def test_the_default_comes_last_whatever_it_is(default: Level | Segments, offere
 
 
 def test_masks_have_the_images_size_and_share_no_pixel(tmp_path: Path) -> None:
-    mine = predictor(tmp_path)
-    for prediction in mine.predict(task(1, A), PROJECT):
+    predictor = make_predictor(tmp_path)
+    for prediction in predictor.predict(task(1, A), PROJECT):
         stacked = np.stack(masks(prediction.result))
         assert stacked.shape[1:] == (40, 60)
         assert stacked.sum(0).max() <= 1
@@ -113,7 +70,7 @@ def test_masks_have_the_images_size_and_share_no_pixel(tmp_path: Path) -> None:
 
 
 def test_small_regions_and_too_many_are_left_out(tmp_path: Path) -> None:
-    tree = predictor(tmp_path).get_tree(A, 1)
+    tree = make_predictor(tmp_path).get_tree(A, 1)
     everything = regions_at_granularity(tree, Segments(30), project(min_area=0), CONTROL)
     largest = regions_at_granularity(tree, Segments(30), project(min_area=0, max_regions=2), CONTROL)
     assert len(everything) == tree.segments(Segments(30)) > 2
@@ -124,15 +81,15 @@ def test_small_regions_and_too_many_are_left_out(tmp_path: Path) -> None:
 
 
 def test_neighbours_differ_where_there_are_labels_enough(tmp_path: Path) -> None:
-    tree = predictor(tmp_path).get_tree(A, 1)
+    tree = make_predictor(tmp_path).get_tree(A, 1)
     regions = regions_at_granularity(tree, Segments(4), PROJECT, replace(CONTROL, generic_labels=tuple("ABCDEF")))
     assert len({region.label for region in regions}) >= 2
 
 
 def test_one_bad_task_costs_the_others_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    mine = predictor(tmp_path)
+    predictor = make_predictor(tmp_path)
     tasks = [task(1, A), task(2, GONE), task(3, BROKEN), Task(4, {}), task(5, B)]
-    found = predict_all(mine, tasks, PROJECT, NOW)
+    found = predict_all(predictor, tasks, PROJECT, NOW)
     assert [len(predictions) for predictions in found] == [4, 0, 0, 0, 4]
     for number, reason in (
         (2, "cannot fetch the image 'gone.jpg'"),
@@ -147,9 +104,9 @@ def test_a_defect_met_by_one_task_costs_the_others_nothing(tmp_path: Path, caplo
         if len(backbone.calls) == 1:
             raise ZeroDivisionError("a defect")
 
-    backbone = Counting(hook=fail_once)
-    mine = predictor(tmp_path, backbone)
-    found = predict_all(mine, [task(1, A), task(2, B)], PROJECT, NOW)
+    backbone = CountingBackbone(hook=fail_once)
+    predictor = make_predictor(tmp_path, backbone)
+    found = predict_all(predictor, [task(1, A), task(2, B)], PROJECT, NOW)
     assert [len(predictions) for predictions in found] == [0, 4]
     assert "please report it" in caplog.text
 
@@ -164,28 +121,30 @@ def test_nothing_is_begun_after_the_deadline(tmp_path: Path, caplog: pytest.LogC
             moments.append(10.0)
 
     with record_spans(pass_time):
-        found = predict_all(predictor(tmp_path), [task(1, A), task(2, B)], PROJECT, Deadline(5, lambda: moments[-1]))
+        found = predict_all(
+            make_predictor(tmp_path), [task(1, A), task(2, B)], PROJECT, Deadline(5, lambda: moments[-1])
+        )
     assert [len(predictions) for predictions in found] == [4, 0]
-    assert "no time left for task 2" in caplog.text
+    assert "task 2 was not predicted in time" in caplog.text
 
 
 def test_a_image_that_takes_too_long_is_handed_back_and_its_tree_kept(tmp_path: Path) -> None:
     gate = Gate()
-    backbone = Counting(hook=gate)
-    mine, failures = predictor(tmp_path, backbone), list[Exception]()
+    backbone = CountingBackbone(hook=gate)
+    predictor, failures = make_predictor(tmp_path, backbone), list[Exception]()
     with count_failures(failures.append):
-        assert predict_all(mine, [task(1, A), task(2, B)], PROJECT, Deadline(0.05)) == [[], []]
+        assert predict_all(predictor, [task(1, A), task(2, B)], PROJECT, Deadline(0.05)) == [[], []]
     assert {type(failure) for failure in failures} == {BusyError}
     gate.opened.set()
-    assert len(mine.predict(task(1, A), PROJECT)) == 4
+    assert len(predictor.predict(task(1, A), PROJECT)) == 4
     assert len(backbone.calls) == 1
 
 
 def test_an_annotators_call_is_given_up_in_time(tmp_path: Path) -> None:
     gate = Gate()
-    mine = predictor(tmp_path, Counting(hook=gate), timeout=0.05)
-    with pytest.raises(BusyError, match="no time left"):
-        mine.tree_for_interactive(A, 1)
+    predictor = make_predictor(tmp_path, CountingBackbone(hook=gate), timeout=0.05)
+    with pytest.raises(BusyError, match="is over"):
+        predictor.tree_for_interactive(A, 1)
     gate.opened.set()
 
 
@@ -198,29 +157,29 @@ def test_stages_are_marked(tmp_path: Path) -> None:
         yield
 
     with record_spans(note):
-        predictor(tmp_path).predict(task(1, A), PROJECT)
+        make_predictor(tmp_path).predict(task(1, A), PROJECT)
     assert list(dict.fromkeys(seen))[:4] == ["fetch", "wait", "decode", "evidence"]
     assert [seen.count(name) for name in ("fetch", "regions", "encode")] == [1, 4, 4]
 
 
 def test_a_image_seen_before_needs_no_model(tmp_path: Path) -> None:
-    backbone = Counting()
-    first = predictor(tmp_path, backbone)
+    backbone = CountingBackbone()
+    first = make_predictor(tmp_path, backbone)
     answer = first.predict(task(1, A), PROJECT)
-    again = predictor(tmp_path, backbone)
+    again = make_predictor(tmp_path, backbone)
     assert again.predict(task(1, A), PROJECT) == answer
     assert backbone.calls == [(40, 60, 3)]
 
 
 def test_two_images_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
-    mine = predictor(tmp_path)
+    predictor = make_predictor(tmp_path)
     controls = BrushControl("left", "l", "one", ("R",)), BrushControl("right", "r", "two", ("R",))
-    found = mine.predict(Task(1, {"one": A, "two": B}), Project(controls, ProjectOptions()))
+    found = predictor.predict(Task(1, {"one": A, "two": B}), Project(controls, ProjectOptions()))
     assert {region["to_name"] for region in found[-1].result} == {"l", "r"}
 
 
 def test_the_version_changes_with_every_option_and_with_the_label_config(tmp_path: Path) -> None:
-    mine = predictor(tmp_path)
+    predictor = make_predictor(tmp_path)
     options = [
         ProjectOptions(),
         ProjectOptions(Level.FINE),
@@ -230,7 +189,7 @@ def test_the_version_changes_with_every_option_and_with_the_label_config(tmp_pat
     projects = [Project((CONTROL,), each) for each in options] + [
         Project((replace(CONTROL, generic_labels=("Car",)),), ProjectOptions())
     ]
-    assert len({mine.version(each, Level.FINE) for each in projects}) == 5
+    assert len({predictor.version(each, Level.FINE) for each in projects}) == 5
 
 
 def test_attributes_come_before_extra_parameters_before_the_default() -> None:
@@ -247,8 +206,8 @@ def test_attributes_come_before_extra_parameters_before_the_default() -> None:
     [
         ({"granularity": "tiny"}, "write auto, coarse"),
         ({"max_regions": "many"}, "invalid literal"),
-        ({"max_regions": 0}, "room for 1 region"),
-        ({"min_area": 2}, "share of the image"),
+        ({"max_regions": 0}, "max_regions is 0"),
+        ({"min_area": 2}, "fraction of the image"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(chosen: dict[str, object], message: str) -> None:
@@ -263,10 +222,10 @@ def test_options_check_themselves() -> None:
 
 def test_what_was_given_up_for_lack_of_memory_is_told_in_the_info_panel(tmp_path: Path) -> None:
     @dataclass(frozen=True)
-    class Short(Counting):
+    class Short(CountingBackbone):
         def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
             return replace(self.inner.extract(image, parts), degradations=("attention sliced",))
 
-    for backbone, told in ((Short(), {"text": ["attention sliced"]}), (Counting(), None)):
-        predictions = predictor(tmp_path / str(told), backbone).predict(task(1, A), PROJECT)
+    for backbone, told in ((Short(), {"text": ["attention sliced"]}), (CountingBackbone(), None)):
+        predictions = make_predictor(tmp_path / str(told), backbone).predict(task(1, A), PROJECT)
         assert [region.get("meta") for region in predictions[-1].result] == [told] * len(predictions[-1].result) != []

@@ -1,4 +1,4 @@
-"""The model's process killed, hung and lost, by a segmenter that is made for it."""
+"""The model's process killed, hung and lost, by a backbone with faults."""
 
 import logging
 import multiprocessing
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import treacherous
-from tests.builders.processes import wait_for
-from tests.builders.treacherous import DEFECT, GOOD, HANGS, KILLED, KILLED_ONCE, REFUSED, TALKS, request
+from tests.builders import faulty_backbone
+from tests.builders.faulty_backbone import BUG, GOOD, HANGS, KILLED, KILLED_ONCE, LOGS, REFUSED, request
+from tests.builders.processes import is_running, wait_for
 from walkcut.errors import BusyError, ImageDecodeError, QuarantineError, SegmentationError, SettingsError
 from walkcut.images import DecodeLimits
 from walkcut.inference.model import ImageRequest, InProcessModel
@@ -31,18 +31,18 @@ from tests.inference import test_worker as tests
 if __name__ == "__main__":
     worker = tests.worker(Path(sys.argv[1]), seconds=600)
     print(worker.pid, flush=True)
-    worker.grow(tests.image(tests.HANGS))
+    worker.segment(tests.request(tests.HANGS))
 """
 
 
 @pytest.fixture(autouse=True, scope="module")
 def preloaded() -> None:
-    """Processes that need not import what the tests have imported."""
-    multiprocessing.set_forkserver_preload(["tests.builders.treacherous", "walkcut.inference.worker"])
+    """Have processes import once what the tests need."""
+    multiprocessing.set_forkserver_preload(["tests.builders.faulty_backbone", "walkcut.inference.worker"])
 
 
 def worker(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60.0) -> SupervisedModel:
-    load = partial(treacherous.load, folder)
+    load = partial(faulty_backbone.load, folder)
     quarantine = Quarantine(folder / "quarantine")
     return SupervisedModel(load, DecodeLimits(), quarantine, metrics or Metrics(), timeout=seconds)
 
@@ -54,29 +54,21 @@ def working(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60
 
 
 def crashes(metrics: Metrics, kind: str) -> float:
-    return metrics.registry.get_sample_value("walkcut_model_deaths_total", {"reason": kind}) or 0.0
+    return metrics.registry.get_sample_value("walkcut_model_crashes_total", {"reason": kind}) or 0.0
 
 
-def is_there(process: int) -> bool:
-    """Whether a process runs; one that has ended but was not reaped does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_trees_are_those_of_the_model_and_their_stages_are_measured(tmp_path: Path) -> None:
-    here, metrics = InProcessModel(treacherous.load(tmp_path), DecodeLimits()), Metrics()
+def test_trees_equal_those_of_the_model_in_process_and_stages_are_measured(tmp_path: Path) -> None:
+    here, metrics = InProcessModel(faulty_backbone.load(tmp_path), DecodeLimits()), Metrics()
     part = ImageRequest("part", request(64, 64).data, (slice(0, 40), slice(10, 50)))
     with working(tmp_path, metrics) as there:
         assert (there.version, there.method, there.unavailable_reason) == (here.version, here.method, "")
         for each in (request(GOOD), part):
             assert there.segment(each) == here.segment(each)
-    for stage in ("decode", "evidence", "cut"):
+    for stage in ("decode", "features", "cut"):
         assert metrics.registry.get_sample_value("walkcut_stage_seconds_count", {"stage": stage})
 
 
-def test_a_image_whose_process_dies_is_tried_once_more(tmp_path: Path) -> None:
+def test_an_image_whose_process_dies_is_tried_once_more(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:
         before = there.pid
@@ -85,7 +77,7 @@ def test_a_image_whose_process_dies_is_tried_once_more(tmp_path: Path) -> None:
     assert crashes(metrics, "ended") == 1
 
 
-def test_a_poisonous_image_is_tried_no_more_and_the_others_go_on(tmp_path: Path) -> None:
+def test_an_image_that_kills_twice_is_quarantined_and_others_go_on(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:
         with pytest.raises(QuarantineError, match=r"exit code -9: it was killed.*scale it down.*delete"):
@@ -106,7 +98,7 @@ def test_a_poisonous_image_is_tried_no_more_and_the_others_go_on(tmp_path: Path)
         assert crashes(metrics, "ended") == 4
 
 
-def test_a_model_that_hangs_is_ended(tmp_path: Path) -> None:
+def test_a_hanging_model_is_killed(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics, seconds=2) as there:
         with pytest.raises(QuarantineError, match=r"took longer than 2 s \(WALKCUT_SEGMENT_TIMEOUT\)"):
@@ -115,7 +107,7 @@ def test_a_model_that_hangs_is_ended(tmp_path: Path) -> None:
     assert crashes(metrics, "hung") == 2
 
 
-def test_a_image_of_which_no_tree_can_be_made_costs_no_process(tmp_path: Path) -> None:
+def test_an_unusable_image_does_not_end_the_process(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:
         before = there.pid
@@ -124,46 +116,46 @@ def test_a_image_of_which_no_tree_can_be_made_costs_no_process(tmp_path: Path) -
         with pytest.raises(SegmentationError, match="nothing to see in it"):
             there.segment(request(REFUSED))
         with pytest.raises(ModelFailureError, match="ZeroDivisionError: by the model"):
-            there.segment(request(DEFECT))
+            there.segment(request(BUG))
         assert there.segment(request(GOOD))
         assert there.pid == before
     assert crashes(metrics, "ended") == 0
 
 
-def test_what_the_process_logs_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_records_reach_the_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with working(tmp_path) as there:
-        there.segment(request(TALKS))
+        there.segment(request(LOGS))
         with pytest.raises(ModelFailureError):
-            there.segment(request(DEFECT))
-    assert ("treacherous", logging.WARNING, "what a strange image") in caplog.record_tuples
+            there.segment(request(BUG))
+    assert ("faulty", logging.WARNING, "what a strange image") in caplog.record_tuples
     assert "Traceback" in caplog.text
 
 
-def test_a_model_that_cannot_be_loaded_is_said_at_once(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "gone").touch()
     with pytest.raises(SettingsError, match=r"^the weights are gone$"):
         worker(tmp_path)
     quarantine = Quarantine(tmp_path)
     with pytest.raises(SettingsError, match=r"ended \(exit code -9.*before the model was loaded"):
-        SupervisedModel(partial(treacherous.die, tmp_path), DecodeLimits(), quarantine, Metrics(), timeout=1)
+        SupervisedModel(partial(faulty_backbone.die, tmp_path), DecodeLimits(), quarantine, Metrics(), timeout=1)
 
 
 @pytest.mark.parametrize(
-    ("lost", "told"), [("gone", "the weights are gone"), ("name", "not the one that walkcut began")]
+    ("file", "message"), [("gone", "the weights are gone"), ("name", "have changed since walkcut started")]
 )
-def test_a_model_that_cannot_be_loaded_again_is_not_tried_all_the_time(tmp_path: Path, lost: str, told: str) -> None:
+def test_a_failed_reload_is_not_tried_all_the_time(tmp_path: Path, file: str, message: str) -> None:
     with working(tmp_path) as there:
-        (tmp_path / lost).write_text("another")
-        with pytest.raises(BusyError, match=told):
+        (tmp_path / file).write_text("another")
+        with pytest.raises(BusyError, match=message):
             there.segment(request(KILLED_ONCE))
         process = there.pid
-        assert told in there.unavailable_reason
-        with pytest.raises(BusyError, match=told):
+        assert message in there.unavailable_reason
+        with pytest.raises(BusyError, match=message):
             there.segment(request(GOOD))
         assert there.pid == process
 
 
-def test_a_process_that_ended_at_leisure_is_replaced_and_no_image_blamed(tmp_path: Path) -> None:
+def test_a_process_that_ended_while_idle_is_replaced_without_blame(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:
         before = there.pid
@@ -174,7 +166,7 @@ def test_a_process_that_ended_at_leisure_is_replaced_and_no_image_blamed(tmp_pat
     assert crashes(metrics, "ended") == 0
 
 
-def test_signals_to_all_processes_do_not_end_it(tmp_path: Path) -> None:
+def test_signals_to_the_process_group_do_not_end_it(tmp_path: Path) -> None:
     with working(tmp_path) as there:
         before = there.pid
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -183,7 +175,7 @@ def test_signals_to_all_processes_do_not_end_it(tmp_path: Path) -> None:
         assert there.pid == before
 
 
-def test_closing_ends_it_at_work_too(tmp_path: Path) -> None:
+def test_closing_ends_a_working_process(tmp_path: Path) -> None:
     there = worker(tmp_path)
     answers: list[Exception] = []
 
@@ -198,12 +190,12 @@ def test_closing_ends_it_at_work_too(tmp_path: Path) -> None:
     wait_for("work", (tmp_path / "hangs").exists, 30)
     there.close()
     caller.join(30)
-    assert [str(error) for error in answers] == ["walkcut is shutting down: ask again"]
-    assert not is_there(there.pid)
+    assert [str(error) for error in answers] == ["walkcut is shutting down: try again"]
+    assert not is_running(there.pid)
     there.close()
 
 
-def test_it_is_not_left_behind_by_a_server_that_is_killed(tmp_path: Path) -> None:
+def test_the_process_ends_with_a_killed_server(tmp_path: Path) -> None:
     script = tmp_path / "server.py"
     script.write_text(LEFT_BEHIND)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -211,6 +203,6 @@ def test_it_is_not_left_behind_by_a_server_that_is_killed(tmp_path: Path) -> Non
         assert server.stdout is not None
         process = int(server.stdout.readline())
         wait_for("work", (tmp_path / "hangs").exists, 30)
-        assert is_there(process)
+        assert is_running(process)
         server.kill()
-    wait_for("the end", lambda: not is_there(process), 30)
+    wait_for("the end", lambda: not is_running(process), 30)

@@ -30,14 +30,13 @@ def region(name: str, pixels: str, label: str = "A") -> Region:
     return Region(np.array([[pixel == "#" for pixel in pixels]]), label, 1.0, id=name)
 
 
-def state(*regions: Region, segments: int = 2, least: float = 1) -> EditState:
-    return EditState(
-        TREE, Segments(segments), {each.id: each for each in regions}, least, ("A", "B"), lambda words: f"<{words}>"
-    )
+def state(*regions: Region, segments: int = 2, min_pixels: float = 1) -> EditState:
+    by_id = {region.id: region for region in regions}
+    return EditState(TREE, Segments(segments), by_id, min_pixels, ("A", "B"), lambda words: f"<{words}>")
 
 
-def at(*pixels: int, wanted: bool = True) -> list[Point]:
-    return [Point(f"p{pixel}", "", (pixel + 0.5) / 8, 0.5, wanted) for pixel in pixels]
+def at(*pixels: int, is_positive: bool = True) -> list[Point]:
+    return [Point(f"p{pixel}", "", (pixel + 0.5) / 8, 0.5, is_positive) for pixel in pixels]
 
 
 def drawn(after: EditState) -> dict[str, str]:
@@ -53,7 +52,7 @@ def test_a_click_selects_the_segment_there() -> None:
 
 def test_more_clicks_extend_the_selection_and_others_exclude() -> None:
     assert drawn(select(state(segments=4), at(5, 0))) == {"<select p5>": "A ##..##.."}
-    points = [*at(5), *at(7, wanted=False)]
+    points = [*at(5), *at(7, is_positive=False)]
     assert drawn(select(state(), points)) == {"<select p5>": "A ....##.."}
 
 
@@ -65,7 +64,7 @@ def test_a_selection_takes_the_label_that_was_asked_for_or_one_unlike_its_neighb
 
 def test_clicks_that_select_nothing_say_so() -> None:
     with pytest.raises(GranularityError, match="click without Alt"):
-        select(state(), at(3, wanted=False))
+        select(state(), at(3, is_positive=False))
 
 
 def test_finer_cuts_the_region_in_two_and_the_part_under_the_click_keeps_its_name() -> None:
@@ -103,7 +102,7 @@ def test_of_regions_on_top_of_each_other_the_uppermost_is_meant() -> None:
 
 def test_finer_leaves_no_splinters() -> None:
     with pytest.raises(GranularityError, match="cannot be cut any finer"):
-        split_region(state(region("r", "####...."), least=3), *at(0))
+        split_region(state(region("r", "####...."), min_pixels=3), *at(0))
 
 
 def test_coarser_takes_in_what_the_tree_puts_next() -> None:
@@ -133,7 +132,7 @@ def test_coarser_works_on_a_region_smaller_than_any_leaf() -> None:
 
 
 def test_coarser_is_not_content_with_a_splinter() -> None:
-    assert drawn(merge_with_parent(state(region("r", "###....."), least=2), *at(0))) == {"r": "A ########"}
+    assert drawn(merge_with_parent(state(region("r", "###....."), min_pixels=2), *at(0))) == {"r": "A ########"}
 
 
 def test_merge_makes_one_of_the_regions_clicked_on() -> None:
@@ -148,11 +147,11 @@ def test_merge_takes_segments_where_there_are_no_regions() -> None:
 
 def test_merge_leaves_out_what_was_clicked_on_with_alt() -> None:
     before = state(region("r", "##......"), region("s", "..##...."), region("t", "....####"))
-    points = [*at(0, 2, 7), *at(2, wanted=False)]
+    points = [*at(0, 2, 7), *at(2, is_positive=False)]
     assert drawn(merge_regions(before, points)) == {"r": "A ##..####", "s": "A ..##...."}
 
 
-@pytest.mark.parametrize("points", [at(0), at(0, 1), at(0, wanted=False)])
+@pytest.mark.parametrize("points", [at(0), at(0, 1), at(0, is_positive=False)])
 def test_merge_waits_for_a_second_region(points: Sequence[Point]) -> None:
     with pytest.raises(GranularityError, match="click on another region"):
         merge_regions(state(region("r", "##......")), points)

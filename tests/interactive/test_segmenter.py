@@ -67,14 +67,14 @@ def typed(*lines: str) -> dict[str, Any]:
     return {"result": [{"type": "textarea", "from_name": "granularity", "value": {"text": list(lines)}}]}
 
 
-def clicks(label: str, *places: tuple[float, float], start: int = 0, wanted: bool = True) -> dict[str, Any]:
+def clicks(label: str, *places: tuple[float, float], start: int = 0, is_positive: bool = True) -> dict[str, Any]:
     """Clicks at fractions of the width and height."""
     items = [
         {
             "id": f"p{number}",
             "type": "keypointlabels",
             "value": {"x": 100 * x, "y": 100 * y, "keypointlabels": [label]},
-            "is_positive": wanted,
+            "is_positive": is_positive,
         }
         for number, (x, y) in enumerate(places, start)
     ]
@@ -245,7 +245,7 @@ def test_more_clicks_extend_one_region_and_others_exclude(interactive: Interacti
     assert regions(one).keys() == regions(two).keys()
     assert areas(one) == about(600)
     assert areas(two) == about(1200)
-    without = together(clicks("Select", *places), clicks("Select", (0.9, 0.1), start=2, wanted=False))
+    without = together(clicks("Select", *places), clicks("Select", (0.9, 0.1), start=2, is_positive=False))
     assert areas(interactive.answer(task(), PROJECT, without)) == about(600)
 
 

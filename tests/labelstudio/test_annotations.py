@@ -1,4 +1,3 @@
-import json
 from typing import Any
 
 import numpy as np
@@ -7,31 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage import draw
 
-from walkcut.errors import BrushError, RequestError, SettingsError
+from tests.builders.annotations import CONTROL, MASK, SIZE, item, masked
+from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import (
-    AnnotatedRegion,
-    BrushControl,
+    Region,
     annotated_image_names,
     annotated_regions,
     brush,
     label_map,
-    select_annotation,
 )
-
-SIZE = (8, 10)  # height, width: a pixel is 10 % of the width and 12.5 % of the height
-CONTROL = BrushControl("brush", "image", "photo", ("Region",))
-MASK = np.zeros(SIZE, bool)
-MASK[2:5, 3:7] = True
-
-
-def item(kind: str, label: str = "Car", **value: Any) -> dict[str, Any]:
-    sizes = {"original_width": 10, "original_height": 8, "image_rotation": 0}
-    names = {"id": "r1", "from_name": "brush", "to_name": "image", "type": kind}
-    return {**sizes, **names, "value": {kind: [label], **value}}
-
-
-def masked(mask: np.ndarray = MASK, label: str = "Car", **more: Any) -> dict[str, Any]:
-    return item("brushlabels", label, format="rle", rle=brush.encode(mask)) | more
 
 
 def stroke(*points: float, width: float = 10.0, kind: str = "add") -> dict[str, Any]:
@@ -101,7 +84,7 @@ def test_polygons_are_filled() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-50, 150), st.floats(-50, 150)), min_size=3, max_size=9))
-def test_polygons_are_filled_as_if_each_pixel_was_asked(corners: list[tuple[float, float]]) -> None:
+def test_polygons_are_filled_by_the_even_odd_rule(corners: list[tuple[float, float]]) -> None:
     x, y = np.array(corners).T * [[SIZE[1] / 100], [SIZE[0] / 100]] - 0.5
     expected = np.zeros(SIZE, bool)
     expected[draw.polygon(y, x, SIZE)] = True
@@ -142,13 +125,13 @@ def test_key_points_are_discs_and_a_pixel_at_least() -> None:
         None,
     ],
 )
-def test_what_is_no_region_of_the_control_is_left_out(document: object) -> None:
+def test_other_items_and_empty_masks_are_left_out(document: object) -> None:
     assert [region.id for region in annotated_regions([document, masked(id="r2")], CONTROL, SIZE, strict=True)] == [
         "r2"
     ]
 
 
-def test_all_controls_of_a_image_can_be_read_and_all_images() -> None:
+def test_regions_of_all_controls_of_an_image_and_of_all_images() -> None:
     result = [masked(), masked(from_name="other", id="r2"), masked(to_name="second", id="r3"), masked(to_name=["?"])]
     assert [region.id for region in annotated_regions(result, "image", SIZE)] == ["r1", "r2"]
     assert len(annotated_regions(result, None, SIZE)) == 4
@@ -156,37 +139,47 @@ def test_all_controls_of_a_image_can_be_read_and_all_images() -> None:
 
 
 BROKEN = [
-    (masked(original_width=9), RequestError, "r1 was not drawn on an image of 10×8 pixels: take this very image's"),
-    (masked(image_rotation=90), RequestError, "region r1 was drawn on a turned image: turn the file itself"),
+    (
+        masked(original_width=9),
+        RequestError,
+        "r1 was not drawn on an image of 10×8 pixels: use the annotation of this image",
+    ),
+    (
+        masked(image_rotation=90),
+        RequestError,
+        "region r1 was drawn on an image rotated in Label Studio: rotate the file and",
+    ),
     (item("brushlabels", rle=brush.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
     (item("brushlabels", rle=brush.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),
-    (item("brushlabels", rle=[0.5] * 20), BrushError, "holds a run-length code, which is a list of bytes"),
+    (item("brushlabels", rle=[0.5] * 20), BrushError, "needs a run-length code that is a list of bytes"),
     (item("brushlabels", rle=[[1], [2, 3]]), BrushError, "list of bytes"),
     (item("brushlabels", rle="abc"), BrushError, "list of bytes"),
     (item("brushlabels", rle=[1 << 70] * 20), BrushError, "list of at least 7 bytes"),
     (item("brushlabels", format="rle"), BrushError, "neither a run-length code nor strokes"),
     (item("brushlabels", touches=[3]), RequestError, "a brush stroke is an object, not int"),
-    (item("brushlabels", touches=[stroke(1, 2, 3)]), RequestError, "a brush stroke needs points, an x and a y each"),
+    (item("brushlabels", touches=[stroke(1, 2, 3)]), RequestError, "a brush stroke needs points, each an x and a y"),
     (item("brushlabels", touches=[{"type": "add"}]), RequestError, "needs points"),
-    (item("brushlabels", touches=[stroke(1, 2, width=-1)]), RequestError, "-1 is out of the range of a shape"),
-    (item("rectanglelabels", x=1, y=1, width="1", height=1), RequestError, "lacks a number and has str; export the"),
-    (item("rectanglelabels", x=1, y=1, width=True, height=1), RequestError, "lacks a number and has bool"),
-    (item("ellipselabels", x=1, y=1, radiusX=float("nan"), radiusY=1), RequestError, "nan is out of the range"),
-    (item("ellipselabels", x=1e9, y=1, radiusX=1, radiusY=1), RequestError, "1000000000.0 is out of the range"),
+    (item("brushlabels", touches=[stroke(1, 2, width=-1)]), RequestError, "-1 is out of range for a shape"),
+    (item("rectanglelabels", x=1, y=1, width="1", height=1), RequestError, "needs a number, not str; export the"),
+    (item("rectanglelabels", x=1, y=1, width=True, height=1), RequestError, "needs a number, not bool"),
+    (item("ellipselabels", x=1, y=1, radiusX=float("nan"), radiusY=1), RequestError, "nan is out of range for a shape"),
+    (item("ellipselabels", x=1e9, y=1, radiusX=1, radiusY=1), RequestError, "1000000000.0 is out of range for a shape"),
     (item("polygonlabels", points=[[1, 1], [2, 2]]), RequestError, "a polygon needs three points, each an x and a y"),
     (item("polygonlabels", points=[[1, 1], [2], [3, 3]]), RequestError, "three points"),
-    (item("keypointlabels", x=None, y=1, width=1), RequestError, "lacks a number and has NoneType"),
+    (item("keypointlabels", x=None, y=1, width=1), RequestError, "needs a number, not NoneType"),
 ]
 
 
 @pytest.mark.parametrize(("document", "error", "message"), BROKEN)
-def test_what_cannot_be_read_is_left_out_or_named(document: object, error: type[Exception], message: str) -> None:
+def test_malformed_items_are_left_out_or_refused_with_the_remedy(
+    document: object, error: type[Exception], message: str
+) -> None:
     assert [region.id for region in annotated_regions([document, masked(id="r2")], CONTROL, SIZE)] == ["r2"]
     with pytest.raises(error, match=message):
         annotated_regions([document], CONTROL, SIZE, strict=True)
 
 
-def test_a_rectangle_far_off_is_no_region() -> None:
+def test_a_rectangle_outside_the_image_is_no_region() -> None:
     far = item("rectanglelabels", x=-1000, y=-1000, width=1000, height=1000, rotation=1000)
     assert annotated_regions([far], None, SIZE) == ()
 
@@ -194,57 +187,10 @@ def test_a_rectangle_far_off_is_no_region() -> None:
 def test_small_regions_lie_on_large_ones_and_later_ones_on_earlier_ones() -> None:
     masks = np.zeros((4, 1, 6), bool)
     masks[0, 0, 1:3] = masks[1, 0, :5] = masks[2, 0, 2:4] = True
-    numbers = label_map([AnnotatedRegion("", "Car", mask) for mask in masks], (1, 6))
+    numbers = label_map([Region(mask, "Car") for mask in masks], (1, 6))
     assert (numbers.tolist(), numbers.dtype) == ([[2, 1, 3, 3, 2, 0]], np.uint16)
 
 
-def test_numbers_of_regions_end_with_16_bits() -> None:
+def test_more_regions_than_16_bits_can_number_are_refused() -> None:
     with pytest.raises(RequestError, match="65536 regions are more than 65535: annotate fewer"):
-        label_map([AnnotatedRegion("", "Car", np.ones((1, 1), bool))] * 65536, (1, 1))
-
-
-def annotation(number: int, *, task: int = 1, updated: str = "", cancelled: bool = False) -> dict[str, Any]:
-    return {"id": number, "result": [f"result {number}"], "updated_at": updated, "was_cancelled": cancelled}
-
-
-EXPORT: list[Any] = [
-    {"id": 1, "annotations": [annotation(7, updated="2026-02"), annotation(8, updated="2026-01"),
-                              annotation(9, updated="2026-03", cancelled=True)]},
-    {"id": 2, "annotations": [annotation(5)]},
-    {"id": 3, "annotations": []},
-    "no task",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("document", "task", "number", "found"),
-    [(EXPORT, 1, None, 7), (EXPORT, None, 8, 8), (EXPORT, 1, 9, 9), (EXPORT, 2, None, 5), (EXPORT[0], None, None, 7)],
-)
-def test_the_newest_annotation_counts_or_the_one_that_was_chosen(
-    document: object, task: int | None, number: int | None, found: int
-) -> None:
-    assert select_annotation(json.loads(json.dumps(document)), task=task, annotation=number) == [f"result {found}"]
-
-
-@pytest.mark.parametrize(
-    ("document", "task", "number", "message"),
-    [
-        (
-            EXPORT,
-            None,
-            None,
-            "several tasks: choose one of annotation 7 of task 1, annotation 8 of task 1, ann.* task 2",
-        ),
-        (EXPORT, 3, None, "no such annotation.*: choose among .*annotation 9 of task 1 \\(cancelled\\), annotation 5"),
-        (EXPORT, 2, 7, "no such annotation"),
-        ([{"id": 1, "annotations": [annotation(n, cancelled=True) for n in range(20)]}], 1, None, "and 12 more$"),
-        ([], None, None, "the export holds no annotation: annotate a task, and export it as JSON"),
-        ({"id": 1, "image": "a.jpg", "brush": []}, None, None, "holds no annotation"),
-        ("text", None, None, "holds no annotation"),
-    ],
-)
-def test_an_export_that_leaves_it_open_is_answered_with_what_there_is(
-    document: object, task: int | None, number: int | None, message: str
-) -> None:
-    with pytest.raises(SettingsError, match=message):
-        select_annotation(document, task=task, annotation=number)
+        label_map([Region(np.ones((1, 1), bool), "Car")] * 65536, (1, 1))

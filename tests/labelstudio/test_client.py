@@ -6,7 +6,6 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import label_studio_sdk.core.http_client
 import pytest
 
 from tests.builders.http_site import PERSONAL, Site, jwt, reply, serving
@@ -15,8 +14,6 @@ from walkcut.errors import LabelStudioError
 from walkcut.images import LabelStudioAccess
 from walkcut.labelstudio.client import LabelStudioClient
 
-pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")  # in Label Studio's SDK
-
 ACCESS = jwt(token_type="access", exp=8_000_000_000)
 JSON_TYPE = {"Content-Type": "application/json"}
 ASK: list[Callable[[LabelStudioClient], object]] = [
@@ -24,7 +21,7 @@ ASK: list[Callable[[LabelStudioClient], object]] = [
     lambda studio: studio.label_config("4"),
     lambda studio: studio.prediction_version(4),
     lambda studio: next(studio.annotations("4")),
-    lambda studio: next(studio.unannotated("4")),
+    lambda studio: next(studio.unannotated_tasks("4")),
     lambda studio: studio.predictions(4),
     lambda studio: studio.chosen_version("4"),
     lambda studio: studio.add_predictions("4", [{"task": 1}]),
@@ -36,9 +33,16 @@ def documents(handler: BaseHTTPRequestHandler, document: object, status: int = 2
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A Label Studio below a path, with nothing but its token exchange."""
-    monkeypatch.setattr(label_studio_sdk.core.http_client, "INITIAL_RETRY_DELAY_SECONDS", 0)
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The delays between attempts, which tests do not wait for."""
+    delays: list[float] = []
+    monkeypatch.setattr("time.sleep", delays.append)
+    return delays
+
+
+@pytest.fixture
+def site(delays: list[float]) -> Iterator[Site]:
+    """A Label Studio below a path that offers nothing but its token exchange."""
     with serving(Site()) as site:
         site.routes["/ls/api/token/refresh/"] = lambda handler: documents(handler, {"access": ACCESS})
         yield site
@@ -50,7 +54,7 @@ def studio(site: Site) -> Iterator[LabelStudioClient]:
         yield studio
 
 
-def test_a_project_is_asked_for_with_an_access_token(site: Site, studio: LabelStudioClient) -> None:
+def test_a_project_is_read_with_an_access_token(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/"] = lambda handler: documents(
         handler, {"title": "Roofs", "label_config": "<é/>", "model_version": "auto-1"}
     )
@@ -60,14 +64,14 @@ def test_a_project_is_asked_for_with_an_access_token(site: Site, studio: LabelSt
     assert [seen.headers["Authorization"] for seen in asked] == [f"Bearer {ACCESS}"] * 3
 
 
-def test_a_legacy_token_is_shown_as_it_is(site: Site) -> None:
+def test_a_legacy_token_is_sent_unchanged(site: Site) -> None:
     site.routes["/api/predictions/7/"] = lambda handler: documents(handler, {"model_version": "auto-1"})
     with closing(LabelStudioClient(LabelStudioAccess(site.url, "0123abcd"))) as studio:
         assert studio.prediction_version(7) == "auto-1"
     assert [seen.headers["Authorization"] for seen in site.seen] == ["Token 0123abcd"]
 
 
-def test_tasks_are_read_page_by_page_behind_the_last(site: Site, studio: LabelStudioClient) -> None:
+def test_each_page_of_tasks_starts_after_the_last_task(site: Site, studio: LabelStudioClient) -> None:
     pages: list[list[Any]] = [[(1, "v1,v2"), (5, "")], [(7, None)], []]
 
     def tasks(handler: BaseHTTPRequestHandler) -> None:
@@ -75,7 +79,7 @@ def test_tasks_are_read_page_by_page_behind_the_last(site: Site, studio: LabelSt
         documents(handler, {"tasks": page, "total": 3, "total_annotations": 0, "total_predictions": 0})
 
     site.routes["/ls/api/tasks/"] = tasks
-    found = list(studio.unannotated("4"))
+    found = list(studio.unannotated_tasks("4"))
     assert [task for task, _ in found] == [{"id": n, "data": {"n": n}} for n in (1, 5, 7)]
     assert [versions for _, versions in found] == [{"v1", "v2"}, set(), set()]
     queries = [parse_qs(urlsplit(seen.target).query) for seen in site.seen[1:]]
@@ -86,7 +90,9 @@ def test_tasks_are_read_page_by_page_behind_the_last(site: Site, studio: LabelSt
 
 
 @pytest.mark.parametrize("separator", [",", ", "], ids=["SQLite", "PostgreSQL"])
-def test_versions_that_a_list_leaves_out_are_asked_for(site: Site, studio: LabelStudioClient, separator: str) -> None:
+def test_versions_that_a_list_leaves_out_are_read_from_the_predictions(
+    site: Site, studio: LabelStudioClient, separator: str
+) -> None:
     """Label Studio 1.23 lists 500 characters of all versions: with PostgreSQL, quotation marks among them."""
     versions = [f"auto-walkcut-merge-{number:08x}" for number in range(20)]
     quoted = json.dumps(versions)[1:-1][:500].replace('"', "") if separator == ", " else ",".join(versions)[:500]
@@ -106,12 +112,12 @@ def test_versions_that_a_list_leaves_out_are_asked_for(site: Site, studio: Label
     assert asked == [{"task": ["3"]}]
 
 
-def test_tasks_are_chosen_by_what_annotators_did_and_by_number(site: Site, studio: LabelStudioClient) -> None:
+def test_tasks_are_filtered_by_annotations_skips_and_ids(site: Site, studio: LabelStudioClient) -> None:
     nothing = {"tasks": [], "total": 0, "total_annotations": 0, "total_predictions": 0}
     site.routes["/ls/api/tasks/"] = lambda handler: documents(handler, nothing)
     asked = [
-        studio.tasks_without_annotations("4"),
-        studio.tasks_without_annotations("4", [7, 8]),
+        studio.tasks_neither_annotated_nor_skipped("4"),
+        studio.tasks_neither_annotated_nor_skipped("4", [7, 8]),
         studio.versions("4", {9}).items(),
     ]
     assert [list(each) for each in asked] == [[]] * 3
@@ -122,21 +128,37 @@ def test_tasks_are_chosen_by_what_annotators_did_and_by_number(site: Site, studi
         }
         for query in (parse_qs(urlsplit(seen.target).query) for seen in site.seen[1:])
     ]
-    nobody = {("filter:tasks:total_annotations", "equal"): 0, ("filter:tasks:cancelled_annotations", "equal"): 0}
+    unanswered = {("filter:tasks:total_annotations", "equal"): 0, ("filter:tasks:cancelled_annotations", "equal"): 0}
     named, behind = ("filter:tasks:id", "in_list"), {("filter:tasks:id", "greater"): 0}
-    assert filters == [{named: [9]} | behind, nobody | behind, nobody | {named: [7, 8]} | behind]
+    assert filters == [{named: [9]} | behind, unanswered | behind, unanswered | {named: [7, 8]} | behind]
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_reading_is_tried_three_times(site: Site, studio: LabelStudioClient, delays: list[float], status: int) -> None:
+    answers = [reply(status), reply(status, headers={"Retry-After": "7"})]
+    site.routes["/ls/api/predictions/7/"] = lambda handler: (
+        answers.pop(0)(handler) if answers else documents(handler, {"model_version": "auto-1"})
+    )
+    assert studio.prediction_version(7) == "auto-1"
+    assert delays == [1, 7]
+    site.routes["/ls/api/predictions/7/"] = reply(status)
+    with pytest.raises(LabelStudioError, match=f"cannot read prediction 7: .* answered {status}: see"):
+        studio.prediction_version(7)
+    assert delays == [1, 7, 1, 2]
 
 
 def test_a_prediction_is_deleted_once(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/predictions/7/"] = reply(204)
     studio.delete_prediction(7)
-    studio.delete_prediction(8)  # gone already: an answer was lost
+    studio.delete_prediction(8)  # was deleted before: a response was lost
     site.routes["/ls/api/predictions/9/"] = reply(403, b'{"detail": "no"}', JSON_TYPE)
-    with pytest.raises(LabelStudioError, match=r"answered 403 \(no\) when asked for the end of prediction 9: set"):
+    with pytest.raises(
+        LabelStudioError, match=r"cannot delete prediction 9: Label Studio at .* answered 403 \(no\): set"
+    ):
         studio.delete_prediction(9)
 
 
-def test_predictions_go_in_one_request(site: Site, studio: LabelStudioClient) -> None:
+def test_predictions_are_imported_in_one_request(site: Site, studio: LabelStudioClient) -> None:
     def take(handler: BaseHTTPRequestHandler) -> None:
         documents(handler, {"created": len(json.loads(site.seen[-1].body))}, 201)
 
@@ -146,7 +168,7 @@ def test_predictions_go_in_one_request(site: Site, studio: LabelStudioClient) ->
     assert [json.loads(seen.body) for seen in site.seen[1:]] == [predictions]
 
 
-def test_predictions_are_given_time(site: Site, studio: LabelStudioClient) -> None:
+def test_an_import_may_take_longer_than_other_requests(site: Site, studio: LabelStudioClient) -> None:
     def take(handler: BaseHTTPRequestHandler) -> None:
         threading.Event().wait(0.7)
         documents(handler, {"created": 1}, 201)
@@ -156,31 +178,36 @@ def test_predictions_are_given_time(site: Site, studio: LabelStudioClient) -> No
     assert len(site.seen) == 2, "the token, and one try"
 
 
-def test_predictions_are_not_waited_for_without_end(site: Site) -> None:
-    given_up = threading.Event()
-    expected = "took longer than 1 s for room for predictions in project 4: see that it is up"
+def test_an_import_has_a_timeout(site: Site) -> None:
+    released = threading.Event()
+    expected = "cannot import predictions into project 4: .* did not answer within 1 s: check that it is running"
 
     def wait(handler: BaseHTTPRequestHandler) -> None:
-        given_up.wait(30)
+        released.wait(30)
 
     site.routes["/api/projects/4/import/predictions"] = wait
     access = LabelStudioAccess(site.url, "0123abcd")
-    with closing(LabelStudioClient(access, patience=1)) as studio, pytest.raises(LabelStudioError, match=expected):
+    with (
+        closing(LabelStudioClient(access, import_timeout=1)) as studio,
+        pytest.raises(LabelStudioError, match=expected),
+    ):
         studio.add_predictions("4", [{"task": 1}])
-    given_up.set()
+    released.set()
 
 
-def test_predictions_that_are_not_taken_are_counted(site: Site, studio: LabelStudioClient) -> None:
+def test_predictions_that_are_not_imported_are_counted(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/import/predictions"] = lambda handler: documents(handler, {"created": 1}, 201)
     with pytest.raises(
-        LabelStudioError, match="took 1 of 2 predictions for project 4: see that they fit its labelling"
+        LabelStudioError, match="imported 1 of 2 predictions into project 4: check that they fit its labelling"
     ):
         studio.add_predictions("4", [{"task": 1}, {"task": 2}])
 
 
-def test_predictions_are_not_sent_twice(site: Site, studio: LabelStudioClient) -> None:
+def test_an_import_is_not_repeated(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/import/predictions"] = reply(500)
-    with pytest.raises(LabelStudioError, match="answered 500 when asked for room for predictions in project 4"):
+    with pytest.raises(
+        LabelStudioError, match=r"cannot import predictions into project 4: .* answered 500: see Label Studio's log"
+    ):
         studio.add_predictions("4", [{"task": 1}])
     assert len(site.seen) == 2, "the token, and one try"
 
@@ -191,17 +218,17 @@ def test_predictions_are_not_sent_twice(site: Site, studio: LabelStudioClient) -
         (
             401,
             {"detail": "Token is  invalid"},
-            r"answered 401 \(Token is invalid\) .*: set LABEL_STUDIO_API_KEY to a p",
+            r"answered 401 \(Token is invalid\): set LABEL_STUDIO_API_KEY to a p",
         ),
-        (403, {"detail": "no"}, r"answered 403 \(no\) .*: set LABEL_STUDIO_API_KEY to the token of a user who may see"),
-        (404, "<html>", r"answered 404 when asked for .*4: see that it exists"),
+        (403, {"detail": "no"}, r"answered 403 \(no\): set LABEL_STUDIO_API_KEY to the token of a user who may see"),
+        (404, "<html>", r"^cannot .*4: .* answered 404: check that it exists"),
         (
             400,
             {"detail": "bad", "validation_errors": ["x" * 999]},
-            r"answered 400 \(\['x{298}\) .*: see Label Studio's",
+            r"answered 400 \(\['x{298}\): see Label Studio's",
         ),
-        (302, "", r"answered 302 .*: set LABEL_STUDIO_URL to the address that this one redirects to"),
-        (200, "<html>", r"answered 200 when asked for .*4: see that LABEL_STUDIO_URL is a Label Studio's"),
+        (302, "", r"answered 302: set LABEL_STUDIO_URL to the address that it redirects to"),
+        (200, "<html>", r"^cannot .*4: .* sent no document of its API: check that LABEL_STUDIO_URL is the address of"),
     ],
 )
 @pytest.mark.parametrize("ask", ASK)
@@ -224,45 +251,49 @@ def test_a_refusal_is_named_with_the_remedy(
 
 def test_a_token_that_cannot_be_exchanged_is_named_with_the_remedy(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/token/refresh/"] = lambda handler: documents(handler, {"detail": "Token is invalid"}, 401)
-    with pytest.raises(LabelStudioError, match=r"answered 401 \(Token is invalid\) .*, copied in full") as caught:
+    with pytest.raises(LabelStudioError, match=r"answered 401 \(Token is invalid\): .*, copied in full") as caught:
         studio.title("4")
     assert PERSONAL not in str(caught.value)
 
 
-def test_a_server_of_another_kind_is_told_from_label_studio(site: Site, studio: LabelStudioClient) -> None:
+def test_another_server_is_named_with_the_remedy(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/token/refresh/"] = reply(404, b"<html>")
     with pytest.raises(
-        LabelStudioError, match="gave no JSON when asked for project 4: see that LABEL_STUDIO_URL is a Label"
+        LabelStudioError,
+        match=r"cannot read project 4: .* answered 404: check .* that LABEL_STUDIO_URL is the address of a Label",
     ):
         studio.title("4")
 
 
-def test_an_answer_too_deep_to_read_is_none(site: Site, studio: LabelStudioClient) -> None:
+def test_json_nested_too_deep_is_refused(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/"] = reply(200, b"[" * 100_000)
-    with pytest.raises(LabelStudioError, match="gave no JSON when asked for project 4"):
+    with pytest.raises(LabelStudioError, match=r"cannot read project 4: .* sent no document of its API"):
         studio.title("4")
 
 
 @pytest.mark.parametrize("token", ["", jwt(token_type="refresh", exp=10**9)])
-def test_without_a_token_that_is_of_use_nothing_is_asked(token: str) -> None:
+def test_without_a_valid_token_nothing_is_requested(token: str) -> None:
     with pytest.raises(LabelStudioError, match="set LABEL_STUDIO_API_KEY to a personal access token"):
         LabelStudioClient(LabelStudioAccess("http://127.0.0.1:1", token))
 
 
-def test_a_label_studio_that_is_not_there_is_named_with_the_remedy(site: Site) -> None:
+def test_an_unreachable_label_studio_is_named_with_the_remedy(delays: list[float]) -> None:
     access = LabelStudioAccess(f"http://127.0.0.1:{free_port()}", PERSONAL)
-    expected = r"cannot be reached for project 4 \(.*\): see that it is up"
+    expected = r"cannot read project 4: .* cannot be reached \(.*\): check that it is running"
     with closing(LabelStudioClient(access)) as studio, pytest.raises(LabelStudioError, match=expected):
         studio.title("4")
+    assert delays == [1, 2]
 
 
-def test_a_label_studio_that_does_not_answer_is_not_waited_for(site: Site, studio: LabelStudioClient) -> None:
-    given_up = threading.Event()
+def test_requests_have_a_timeout(site: Site, studio: LabelStudioClient) -> None:
+    released = threading.Event()
 
     def wait(handler: BaseHTTPRequestHandler) -> None:
-        given_up.wait(30)
+        released.wait(30)
 
     site.routes["/ls/api/projects/4/"] = wait
-    with pytest.raises(LabelStudioError, match=r"took longer than 0\.5 s for project 4: see that it is up"):
+    with pytest.raises(
+        LabelStudioError, match=r"cannot read project 4: .* did not answer within 0\.5 s: check that it is running"
+    ):
         studio.title("4")
-    given_up.set()
+    released.set()

@@ -70,7 +70,7 @@ def test_points_on_the_border_lie_in_the_image(x: float, y: float, pixel: tuple[
         "text",
     ],
 )
-def test_what_is_no_prompt_on_the_image_is_left_out(item: object) -> None:
+def test_other_items_and_prompts_outside_the_image_are_left_out(item: object) -> None:
     assert read(item) == []
 
 
@@ -91,7 +91,7 @@ def test_a_box_that_goes_beyond_the_image_ends_with_it() -> None:
     assert found.pixels(SIZE) == (slice(50, 100), slice(0, 200))
 
 
-def test_a_turned_box_is_drawn_round() -> None:
+def test_a_rotated_box_becomes_its_bounding_box() -> None:
     (found,) = read(box(50, 20, 10, 40, rotation=90))  # 20 by 40 pixels, turned about its upper left corner
     assert isinstance(found, Box)
     assert found.pixels(SIZE) == (slice(20, 40), slice(60, 100))
@@ -107,28 +107,44 @@ def test_a_box_too_small_to_segment_grows(where: float, rows: slice) -> None:
     assert found.pixels(SIZE)[0] == rows
 
 
-def test_a_image_smaller_than_any_box_is_taken_whole() -> None:
+def test_an_image_smaller_than_any_box_is_taken_whole() -> None:
     (found,) = read(box(20, 20, 10, 10))
     assert isinstance(found, Box)
     assert found.pixels((10, 12)) == (slice(0, 10), slice(0, 12))
 
 
-def test_what_walkcut_wrote_was_not_typed() -> None:
-    def text(name: str, *lines: str) -> dict[str, Any]:
-        return {"type": "textarea", "to_name": "image", "from_name": name, "value": {"text": list(lines)}}
+def test_lines_that_walkcut_wrote_are_no_commands() -> None:
+    assert text_commands({"result": [text_field("granularity", "12", "→ 12 segments")]}, CONTROL) == ["12"]
+    assert text_commands({"result": [text_field("status", "anything"), text_field("note", "7")]}, CONTROL) == ["7"]
 
-    assert text_commands({"result": [text("granularity", "12", "→ 12 segments")]}, CONTROL) == ["12"]
-    assert text_commands({"result": [text("status", "anything"), text("wish", "7")]}, CONTROL) == ["7"]
+
+def text_field(name: str, *lines: str, to_name: str = "image") -> dict[str, object]:
+    return {"type": "textarea", "from_name": name, "to_name": to_name, "value": {"text": list(lines)}}
+
+
+def test_the_granularity_field_precedes_other_text_fields() -> None:
+    note, typed = text_field("note", "hello"), text_field("granularity", "3", "5")
+    elsewhere = text_field("granularity", "7", to_name="other")
+    point = {"type": "keypointlabels", "from_name": "kp", "to_name": "image", "value": {"x": 1}}
+    assert text_commands({"result": [point, typed, note, elsewhere]}, CONTROL) == ["3", "5"]
+    assert text_commands({"result": [note, elsewhere]}, CONTROL) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    "context", [None, "text", [], {}, {"result": None}, {"result": [None, {"type": "textarea", "value": "x"}]}]
+)
+def test_contexts_without_text_have_no_commands(context: object) -> None:
+    assert text_commands(context, CONTROL) == []
 
 
 @given(JSON | st.builds(lambda items: {"result": items}, st.lists(JSON)))
-def test_no_context_is_too_strange(context: object) -> None:
+def test_any_context_can_be_read(context: object) -> None:
     assert text_commands(context, CONTROL) == [] or isinstance(context, dict)
     assert read_prompts(context, CONTROL) == [] or isinstance(context, dict)
 
 
 @given(st.dictionaries(st.sampled_from(["x", "y", "width", "height", "rotation", "keypointlabels"]), JSON))
-def test_no_value_is_too_strange(value: dict[str, object]) -> None:
+def test_any_value_can_be_read(value: dict[str, object]) -> None:
     for kind in ("keypointlabels", "rectanglelabels"):
         for found in read({"type": kind, "value": value}):
             place = found.pixel(SIZE) if isinstance(found, Point) else found.pixels(SIZE)

@@ -3,7 +3,7 @@ import pytest
 
 from tests.builders.scenes import quarters
 from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.labelstudio import AnnotatedRegion, BrushControl, parse_brush_controls
+from walkcut.labelstudio import BrushControl, Region, parse_brush_controls
 from walkcut.learning.fold import AnnotatedImage, merge_by_annotation
 from walkcut.segmentation.segmenter import load_segmenter
 
@@ -23,10 +23,10 @@ def control() -> BrushControl:
     return only
 
 
-def drawn(rows: slice, columns: slice) -> AnnotatedRegion:
+def drawn(rows: slice, columns: slice) -> Region:
     mask = np.zeros(SIZE, bool)
     mask[rows, columns] = True
-    return AnnotatedRegion("r", "Car", mask)
+    return Region(mask, "Car", id="r")
 
 
 def test_a_stroke_takes_the_segment_under_it_and_all_others_stay(tree: CutTree, control: BrushControl) -> None:

@@ -37,7 +37,7 @@ class FakeLabelStudio(LabelStudioClient):
         self.given: list[Mapping[str, Any]] = []
         self.loses_answers = False
 
-    def unannotated(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+    def unannotated_tasks(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
         yield from self.bare
 
     def annotations(self, project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

@@ -189,7 +189,7 @@ def test_the_latest_state_of_an_annotation_counts_in_whatever_order_it_comes(
 
 @pytest.mark.parametrize("moment", ["", "yesterday", "0001-01-01T00:00:00+23:59"])
 def test_a_lesson_without_its_time_is_refused(store: ProjectStore, moment: str) -> None:
-    with pytest.raises(RequestError, match=f"'{moment}' is no time: annotations need updated_at".replace("+", r"\+")):
+    with pytest.raises(RequestError, match=f"'{moment}' is not a time: annotations need".replace("+", r"\+")):
         store.save_feedback(lesson(updated_at=moment))
 
 

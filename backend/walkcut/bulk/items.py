@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-from jaxtyping import Bool
+from walkcut.labelstudio import Region
 
 
 @dataclass(frozen=True)
@@ -27,21 +26,11 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Segment:
-    """One region of an image: its mask, its label, a score in [0, 1], and notes for annotators."""
-
-    mask: Bool[np.ndarray, "y x"]
-    label: str
-    score: float
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class RegionPrediction:
     """An image's regions under a model version, largest first, no pixel in two."""
 
     model_version: str
-    segments: Sequence[Segment]
+    regions: Sequence[Region]
 
 
 @dataclass(frozen=True)

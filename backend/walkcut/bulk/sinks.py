@@ -165,11 +165,11 @@ class LabelStudioSink:
     def _replace(self) -> int:
         """Delete what new predictions take the place of; how many."""
         kept, deleted = {*self._versions, self._client.chosen_version(self._number)}, 0
-        for task, versions in self._client.tasks_without_annotations(self._number):
+        for task, versions in self._client.tasks_neither_annotated_nor_skipped(self._number):
             if not self._versions <= versions or not any(is_replaceable(each) for each in versions - kept):
                 continue
             found = self._client.predictions(task["id"])
-            if not any(self._client.tasks_without_annotations(self._number, [task["id"]])):
+            if not any(self._client.tasks_neither_annotated_nor_skipped(self._number, [task["id"]])):
                 continue  # annotated meanwhile
             old = [number for number, version in found.items() if is_replaceable(version) and version not in kept]
             for number in old:

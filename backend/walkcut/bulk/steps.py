@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from walkcut.bulk.checkpoint import CheckpointEntry, ItemFailure, ItemResult, Outcome, write_parts
-from walkcut.bulk.items import Format, Item, ItemPrediction, RegionPrediction, Segment
+from walkcut.bulk.items import Format, Item, ItemPrediction, RegionPrediction
 from walkcut.bulk.sources.uris import read_image
 from walkcut.errors import ImageError, TreeFileError, WalkcutError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -57,13 +57,7 @@ class Plan:
         """An image's regions at each granularity."""
         control = self.project.controls[item.control]
         predictions = [
-            RegionPrediction(
-                version,
-                [
-                    Segment(region.mask, region.label, region.score, region.notes)
-                    for region in regions_at_granularity(tree, granularity, self.project, control)
-                ],
-            )
+            RegionPrediction(version, regions_at_granularity(tree, granularity, self.project, control))
             for granularity, version in zip(self.granularities, self.versions, strict=True)
         ]
         return ItemPrediction(item, tree.size, predictions)

@@ -16,7 +16,7 @@ from walkcut.evaluation.ground_truth import LabelImage
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.labelstudio import (
-    AnnotatedRegion,
+    Region,
     annotated_image_names,
     annotated_regions,
     label_map,
@@ -72,10 +72,10 @@ def merge(
     """
     cut = _read_tree(tree)
     if _read_bytes(annotation).startswith(_PNG):
-        regions: Sequence[AnnotatedRegion] = ()
+        regions: Sequence[Region] = ()
         numbers: Integer[np.ndarray, "y x"] = LabelImage(annotation).read()
     else:
-        result = select_annotation(_read_json(annotation), task=task, annotation=annotation_id)
+        result = select_annotation(_read_json(annotation), task_id=task, annotation_id=annotation_id)
         regions = annotated_regions(result, _one_image(result, image), cut.size, strict=True)
         numbers = label_map(regions, cut.size)
     segments, _ = tree_segments(cut, granularity)

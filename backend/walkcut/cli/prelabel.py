@@ -153,5 +153,5 @@ def _into_project(
         folder = out or settings.state_dir / "prelabel" / f"project-{project}" / plan.versions[-1]
         run(plan, folder).run_into(
             lambda checkpoint: LabelStudioSink(checkpoint, client, project, wanted, plan.versions, replacing=replacing),
-            lambda _: project_items(client.unannotated(project), wanted.controls, plan.versions),
+            lambda _: project_items(client.unannotated_tasks(project), wanted.controls, plan.versions),
         )

@@ -8,7 +8,7 @@ import httpx
 
 from walkcut.doctor.checks import Finding
 from walkcut.doctor.probe import Api
-from walkcut.errors import LabelStudioError
+from walkcut.errors import LabelStudioError, TokenExchangeError
 from walkcut.images.tokens import jwt_claims
 
 _OLDEST, _TESTED = (1, 8), "1.23"
@@ -82,12 +82,14 @@ def _useless(token: str, now: datetime) -> str:
 
 def _not_exchanged(api: Api) -> str:
     """Why a personal access token is not exchanged for an access token; empty where it is."""
-    said = api.exchanged()
-    if said.status == httpx.codes.OK:
-        return ""
-    if said.status == httpx.codes.NOT_FOUND:
-        return "is of no use here: this Label Studio knows legacy tokens only"
-    return f"is refused ({said.status}: {said.detail or 'without a reason'}): revoked, of another Label Studio, or cut"
+    try:
+        api.exchange_token()
+    except TokenExchangeError as error:
+        if error.status == httpx.codes.NOT_FOUND:
+            return "is of no use here: this Label Studio knows legacy tokens only"
+        reason = error.detail or "without a reason"
+        return f"is refused ({error.status}: {reason}): revoked, of another Label Studio, or cut"
+    return ""
 
 
 def _accepted(api: Api, kind: str) -> Finding:

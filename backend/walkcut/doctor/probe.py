@@ -1,20 +1,21 @@
 """Label Studio's API as a diagnosis asks it: one address, one status, one document, and the time over there."""
 
 import re
-import ssl
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import certifi
 import httpx
 
-from walkcut.errors import LabelStudioError
-from walkcut.images import Deadline, LabelStudioAccess
-from walkcut.images.tokens import TokenAuth
+from walkcut.errors import LabelStudioError, TokenExchangeError
+from walkcut.images import LabelStudioAccess
+from walkcut.labelstudio.connection import Connection
+
+_Answer = TypeVar("_Answer")
 
 _TIMEOUT = 30.0  # seconds; where backends are down, Label Studio itself waits for each of them
 
@@ -41,60 +42,51 @@ class Api:
     """
 
     def __init__(self, access: LabelStudioAccess, ca_bundle: Path | None = None) -> None:
-        certificates = ssl.create_default_context(cafile=ca_bundle or certifi.where())
-        self.url = access.url.rstrip("/")
-        self._http = httpx.Client(timeout=_TIMEOUT, follow_redirects=False, verify=certificates)
-        self._token = access.token
-        self._authorization = TokenAuth(access.token, self._exchange, time.monotonic) if access.token else None
+        self._connection = Connection(access, timeout=_TIMEOUT, ca_bundle=ca_bundle)
+        self.url = self._connection.url
 
     def close(self) -> None:
         """Let go of the connections."""
-        self._http.close()
+        self._connection.close()
 
     def get(self, path: str, **query: str) -> ApiResponse:
         """What it answers at a path, to whom the token stands for."""
-        return self._ask("GET", path, headers=self._headers(), params=query)
+        return self._ask(partial(self._connection.request, "GET", path, params=query))
 
     def get_openly(self, path: str) -> ApiResponse:
         """What it answers at a path to anybody."""
-        return self._ask("GET", path)
+        return self._ask(partial(self._connection.request, "GET", path, anonymous=True))
 
     def feature_flags(self, *names: str) -> dict[str, bool]:
         """How these of its settings stand, where the token is a superuser's; else nothing.
 
         It shows superusers all settings, secrets too, on one page: of that no more than these is kept.
         """
-        page = self._answer("GET", "/version/", headers=self._headers()).text
+        page = self._answer(partial(self._connection.request, "GET", "/version/")).text
         found = {name: re.search(rf'"{name}": "(True|False)"', page) for name in names}
         told = {name: match[1] == "True" for name, match in found.items() if match}
         return told if len(told) == len(names) else {}
 
-    def exchanged(self) -> ApiResponse:
-        """What it answers to a personal access token that is to be exchanged."""
-        return self._ask("POST", "/api/token/refresh/", json={"refresh": self._token})
+    def exchange_token(self) -> None:
+        """Exchange the personal access token. Raises `TokenExchangeError`."""
+        self._answer(self._connection.exchange_token)
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": self._authorization.header(Deadline(_TIMEOUT))} if self._authorization else {}
-
-    def _exchange(self, _deadline: Deadline) -> str:
-        said = self.exchanged()
-        if said.status != httpx.codes.OK:
+    def _ask(self, request: Callable[[], httpx.Response]) -> ApiResponse:
+        try:
+            answer = self._answer(request)
+        except TokenExchangeError as error:
             raise LabelStudioError(
-                f"Label Studio at {self.url} does not exchange the token ({said.status}): see `token`"
-            )
-        return str(said.document["access"])
-
-    def _ask(self, method: str, path: str, **more: Any) -> ApiResponse:
-        answer = self._answer(method, path, **more)
+                f"Label Studio at {self.url} does not exchange the token ({error.status}): see `token`"
+            ) from error
         try:
             document = answer.json()
         except ValueError:
             document = None
         return ApiResponse(answer.status_code, document, _date(answer.headers.get("Date", "")))
 
-    def _answer(self, method: str, path: str, **more: Any) -> httpx.Response:
+    def _answer(self, request: Callable[[], _Answer]) -> _Answer:
         try:
-            return self._http.request(method, f"{self.url}{path}", **more)
+            return request()
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise LabelStudioError(

@@ -75,7 +75,7 @@ class TreeService:
 
     def _save(self, request: ImageRequest, file: bytes) -> CutTree:
         """Cache a tree, in memory even when its file cannot be written."""
-        self._metrics.trees.labels("grown").inc()
+        self._metrics.trees.labels("model").inc()
         key, tree = tree_key(request.digest, self.version, request.crop), CutTree.from_bytes(file)
         self._cache.put_bytes(key, file)
         self._cache.touch(key, tree)

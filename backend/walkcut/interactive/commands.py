@@ -1,4 +1,4 @@
-"""What annotators type, as granularities of the tree before them."""
+"""Text commands that choose the granularity of an image."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,26 +8,25 @@ from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Segments, parse_granularity
 
 
-def resolve_granularity_commands(lines: Sequence[str], tree: CutTree, default: Granularity) -> Granularity:
-    """The granularity that typed lines come to: each is absolute, or `split_region` or `merge_with_parent` than what was before.
+def resolve_granularity_commands(commands: Sequence[str], tree: CutTree, default: Granularity) -> Granularity:
+    """Return the granularity after the commands: each sets one, or refines the previous one by `finer` or `coarser`.
 
-    A step is half as many segments again, or a third fewer. Raises `GranularityError` where the last line means
-    nothing; earlier slips do not matter any more.
+    `finer` adds half of the segments, `coarser` removes a third. Raises `GranularityError` where the last command is
+    unknown; unknown earlier ones are skipped.
     """
     granularity = default
-    for line in lines[:-1]:
+    for command in commands[:-1]:
         with suppress(GranularityError):
-            granularity = _apply_command(line, tree, granularity)
-    return _apply_command(lines[-1], tree, granularity)
+            granularity = _apply_command(command, tree, granularity)
+    return _apply_command(commands[-1], tree, granularity)
 
 
-def _apply_command(line: str, tree: CutTree, before: Granularity) -> Granularity:
-    """The granularity after one typed line."""
-    now = tree.segments(before)
-    match line.strip().lower():
+def _apply_command(command: str, tree: CutTree, current: Granularity) -> Granularity:
+    count = tree.segments(current)
+    match command.strip().lower():
         case "finer":
-            return Segments(min(max(round(now * 3 / 2), now + 1), tree.hierarchy.leaves))
+            return Segments(min(max(round(count * 3 / 2), count + 1), tree.hierarchy.leaves))
         case "coarser":
-            return Segments(max(min(round(now * 2 / 3), now - 1), 1))
+            return Segments(max(min(round(count * 2 / 3), count - 1), 1))
         case _:
-            return parse_granularity(line)
+            return parse_granularity(command)

@@ -1,4 +1,4 @@
-"""An annotator at work: what was typed or pointed at in, suggestions out."""
+"""Interactive segmentation: text commands and prompts of an annotator in, suggestions out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -42,72 +42,73 @@ Results = list[dict[str, Any]]
 
 
 class InteractiveSegmenter:
-    """Answers annotators: whole images by typed granularity, single regions by points and boxes."""
+    """Answers interactive calls: text commands segment a whole image again, points and boxes edit single regions."""
 
     def __init__(self, predictor: Predictor, sessions: SessionStore) -> None:
         self._predictor, self._sessions = predictor, sessions
 
     def answer(self, task: Task, project: Project, context: object) -> Prediction:
-        """What an annotator asked for; nothing for calls that ask for nothing, as Label Studio makes after a submit.
+        """Return suggestions for a task; none without commands or prompts, as in Label Studio's calls after a submit.
 
-        Raises `WalkcutError` for images that cannot be had; what cannot be understood or done is said in the status.
+        Invalid commands and impossible edits are reported in the status field. Raises `WalkcutError` for an image that
+        cannot be read or segmented.
         """
         results: Results = []
         for control in project.controls:
             if prompts := read_prompts(context, control):
                 results += self._handle_prompts(task, project, control, prompts)
-            elif lines := text_commands(context, control):
-                results += self._handle_text(task, project, control, lines)
+            elif commands := text_commands(context, control):
+                results += self._handle_text(task, project, control, commands)
         scores = [item["score"] for item in results if "score" in item]
         return Prediction(results, sum(scores) / max(1, len(scores)), "suggestions")
 
-    def _handle_text(self, task: Task, project: Project, control: BrushControl, lines: Sequence[str]) -> Results:
-        """The whole image at a typed granularity, in place of the draft's regions that nobody has touched."""
+    def _handle_text(self, task: Task, project: Project, control: BrushControl, commands: Sequence[str]) -> Results:
+        """Segment the whole image at the granularity typed, in place of the draft's unmodified regions."""
         tree = self._predictor.tree_for_interactive(task.reference(control), task.id)
-        said = [] if control.status == "status" else lines
+        typed = [] if control.status == "status" else commands  # a field of its own holds no commands
         try:
-            granularity = resolve_granularity_commands(lines, tree, project.options.granularity)
+            granularity = resolve_granularity_commands(commands, tree, project.options.granularity)
         except GranularityError as error:
-            return status([*said, f"{STATUS_MARK}{error}"], control)
+            return status([*typed, f"{STATUS_MARK}{error}"], control)
         before = draft_regions(task, control, tree.size)
-        found = regions_at_granularity(tree, granularity, project, control)
+        segmented = regions_at_granularity(tree, granularity, project, control)
         state = resegment_all(
             self._state(task, project, control, tree, granularity, before),
-            found,
+            segmented,
             unmodified_region_ids(task, control),
-            f"typed {len(lines)} {granularity}",
+            f"typed {len(commands)} {granularity}",
         )
-        self._sessions.remember(task, control, granularity, [], before, state.regions)
-        outcome = f"{STATUS_MARK}{_described(granularity, tree, len(found))}"
-        return [*_diff(before, state, control), *status([*said, outcome], control)]
+        self._sessions.save(task, control, granularity, [], before, state.regions)
+        message = f"{STATUS_MARK}{_describe(granularity, tree, len(segmented))}"
+        return [*_diff(before, state, control), *status([*typed, message], control)]
 
     def _handle_prompts(
         self, task: Task, project: Project, control: BrushControl, prompts: Sequence[Prompt]
     ) -> Results:
-        """The regions that points and boxes change, under the names that they have on the screen."""
+        """Apply the edits of all prompts to the regions on the screen; an edit that fails is skipped and reported."""
         tree = self._predictor.tree_for_interactive(task.reference(control), task.id)
         granularity = self._granularity(task, project, control, tree)
         version = self._predictor.version(project, project.options.granularity)
         before = self._sessions.regions(task, control, tree.size, prompts, version)
         state = self._state(task, project, control, tree, granularity, before)
         verb = prompts[-1].label or "Select"
-        said = f"{verb} at {granularity}"
-        for step in self._edits(task, control, prompts):
+        message = f"{verb} at {granularity}"
+        for edit in self._edits(task, control, prompts):
             try:
-                state = step(state)
+                state = edit(state)
             except GranularityError as error:
-                said = f"{verb}: {error}"
-        self._sessions.remember(task, control, granularity, prompts, before, state.regions)
-        return [*_diff(before, state, control), *status([f"{STATUS_MARK}{said}"], control)]
+                message = f"{verb}: {error}"
+        self._sessions.save(task, control, granularity, prompts, before, state.regions)
+        return [*_diff(before, state, control), *status([f"{STATUS_MARK}{message}"], control)]
 
     def _granularity(self, task: Task, project: Project, control: BrushControl, tree: CutTree) -> Granularity:
-        """What the annotator typed last, as far as it is remembered or drafted; else the project's."""
-        if remembered := self._sessions.granularity(task, control):
-            return remembered
-        lines = text_commands(task.drafts[-1], control) if task.drafts else []
-        for end in range(len(lines), 0, -1):
+        """Return the granularity of the session, else of the draft's last valid command, else of the project."""
+        if granularity := self._sessions.granularity(task, control):
+            return granularity
+        commands = text_commands(task.drafts[-1], control) if task.drafts else []
+        for end in range(len(commands), 0, -1):
             try:
-                return resolve_granularity_commands(lines[:end], tree, project.options.granularity)
+                return resolve_granularity_commands(commands[:end], tree, project.options.granularity)
             except GranularityError:
                 continue
         return project.options.granularity
@@ -119,19 +120,20 @@ class InteractiveSegmenter:
         control: BrushControl,
         tree: CutTree,
         granularity: Granularity,
-        shown: Regions,
+        regions: Regions,
     ) -> EditState:
-        least = max(1.0, project.options.min_area * tree.leaves.size)
-        return EditState(tree, granularity, shown, least, control.generic_labels, partial(region_id, task, control))
+        min_pixels = max(1.0, project.options.min_area * tree.leaves.size)
+        make_id = partial(region_id, task, control)
+        return EditState(tree, granularity, regions, min_pixels, control.generic_labels, make_id)
 
     def _edits(
         self, task: Task, control: BrushControl, prompts: Sequence[Prompt]
     ) -> Iterator[Callable[[EditState], EditState]]:
-        """What the prompts ask for, in their order; a label that asks for nothing selects what then bears it."""
+        """Yield the edits of the prompts in order; a label that names no edit is given to what its points select."""
         for _, group in groupby(prompts, key=lambda prompt: (type(prompt), prompt.label)):
-            same = list(group)
-            points = [prompt for prompt in same if isinstance(prompt, Point)]
-            yield from (partial(self._resegment_box, task, control, box) for box in same if isinstance(box, Box))
+            alike = list(group)
+            points = [prompt for prompt in alike if isinstance(prompt, Point)]
+            yield from (partial(self._resegment_box, task, control, box) for box in alike if isinstance(box, Box))
             match points and points[0].label.lower():
                 case []:
                     continue
@@ -146,35 +148,33 @@ class InteractiveSegmenter:
                     yield partial(select, points=points, label=label)
 
     def _resegment_box(self, task: Task, control: BrushControl, box: Box, state: EditState) -> EditState:
-        """What lies in a box segmented anew, with all the detail of an image of its own."""
-        place = box.pixels(state.tree.size)
-        inside = self._predictor.tree_for_interactive(task.reference(control), task.id, place)
-        return resegment_box(state, place, inside, f"box {place}")
+        """Segment the inside of a box again, by the tree of that crop at full resolution."""
+        crop = box.pixels(state.tree.size)
+        crop_tree = self._predictor.tree_for_interactive(task.reference(control), task.id, crop)
+        return resegment_box(state, crop, crop_tree, f"box {crop}")
 
 
 def _diff(before: Regions, state: EditState, control: BrushControl) -> Results:
-    """What has to happen on the screen that showed the regions `before`."""
+    """Return the suggestions that turn a screen with the regions `before` into the state."""
     changed = [region for name, region in state.regions.items() if before.get(name) is not region]
-    gone = [region for name, region in before.items() if name not in state.regions]
+    deleted = [region for name, region in before.items() if name not in state.regions]
     return [
         *(brush_region(region, control, region.id) for region in changed),
-        *(deletion_marker(region, control) for region in gone),
+        *(deletion_marker(region, control) for region in deleted),
     ]
 
 
-def _described(granularity: Granularity, tree: CutTree, shown: int) -> str:
-    """What a typed granularity came to, in words."""
+def _describe(granularity: Granularity, tree: CutTree, visible: int) -> str:
+    """Return the granularity, its number of segments, and how many are large enough to be `visible`."""
     count = tree.segments(granularity)
     segments = f"{count} segment{'s' * (count != 1)}"
-    wish = segments if str(count) == str(granularity) else f"{granularity}: {segments}"
-    return wish if shown == count else f"{wish}, {shown} of them large enough to show"
+    text = segments if str(count) == str(granularity) else f"{granularity}: {segments}"
+    return text if visible == count else f"{text}, {visible} of them large enough to show"
 
 
 def answer_all(
     interactive: InteractiveSegmenter, tasks: Sequence[Task], project: Project, context: object
 ) -> list[Prediction]:
-    """What an annotator is shown for each task; nothing where it failed, since errors are not shown to annotators."""
-    nothing = Prediction([], 0.0, "")
-    return [
-        isolate_failure(task, partial(interactive.answer, task, project, context), default=nothing) for task in tasks
-    ]
+    """Return suggestions for each task, none for one that fails: Label Studio shows annotators no errors."""
+    empty = Prediction([], 0.0, "")
+    return [isolate_failure(task, partial(interactive.answer, task, project, context), default=empty) for task in tasks]

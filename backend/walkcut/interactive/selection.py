@@ -1,4 +1,4 @@
-"""One place of an image made finer or coarser: sets of a cut tree's leaves, chosen by points or by regions."""
+"""Sets of a cut tree's leaves: chosen by points or regions, split and enlarged along the tree."""
 
 from collections.abc import Sequence
 
@@ -14,66 +14,70 @@ Leaves = Bool[np.ndarray, " k"]
 
 
 def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:
-    """The leaves that lie in a mask with half of their pixels at least."""
+    """Return the leaves with at least half of their pixels in a mask."""
     inside = np.bincount(tree.leaves[mask], minlength=tree.hierarchy.leaves)
     return (inside > 0) & (2 * inside >= tree.areas)
 
 
 def segment_at(tree: CutTree, granularity: Granularity, leaf: int) -> Leaves:
-    """The segment of this granularity that a leaf is part of."""
+    """Return the leaves of the segment that holds a leaf at this granularity."""
     groups = tree.groups(granularity)
     return groups == groups[leaf]
 
 
 def select_leaves(tree: CutTree, granularity: Granularity, positive: Sequence[int], negative: Sequence[int]) -> Leaves:
-    """The segments of the `positive` leaves, without what holds `negative` ones.
+    """Return the segments of the `positive` leaves without the parts that hold `negative` leaves.
 
-    Of a segment that holds both, the largest parts of the tree are taken that hold wanted leaves alone; a leaf that is
-    both is not taken.
+    Of a segment that holds both, the largest subtrees with a positive and no negative leaf are taken. A leaf that is
+    both counts as negative.
     """
-    above, groups = tree.hierarchy.parents(), tree.groups(granularity)
-    outside = tree.hierarchy.subtree_sums(np.bincount(np.array(negative, np.int64), minlength=len(groups)))
-    chosen = np.zeros(len(groups), np.bool_)
+    parents, groups = tree.hierarchy.parents(), tree.groups(granularity)
+    excluded = tree.hierarchy.subtree_sums(np.bincount(np.array(negative, np.int64), minlength=len(groups)))
+    selected = np.zeros(len(groups), np.bool_)
     for leaf in positive:
-        if not outside[leaf]:
-            within = tree.hierarchy.subtree_sums((groups != groups[leaf]).astype(np.int64)) + outside
-            chosen |= tree.hierarchy.leaves_under(_highest_ancestor(leaf, above, within))
-    return chosen
+        if not excluded[leaf]:
+            outside = tree.hierarchy.subtree_sums((groups != groups[leaf]).astype(np.int64)) + excluded
+            selected |= tree.hierarchy.leaves_under(_highest_ancestor(leaf, parents, outside))
+    return selected
 
 
-def split(hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], least: float) -> tuple[Leaves, Leaves]:
-    """A region's leaves in two, smaller part first, where the tree parts them first into `least` pixels at least.
+def split(
+    hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], min_pixels: float
+) -> tuple[Leaves, Leaves]:
+    """Split a region at the topmost merge whose two parts in it have `min_pixels` each; the smaller part first.
 
-    `areas` holds each leaf's pixels; smaller splinters stay with the larger part. Raises `GranularityError` where the
-    region cannot be cut.
+    `areas` holds the pixels of each leaf. Smaller parts above that merge stay with the larger one. Raises
+    `GranularityError` where no merge qualifies.
     """
     core = region
     while True:
         sizes = hierarchy.subtree_sums(areas * core)
-        node = int(np.argmax(sizes == sizes[-1]))  # the lowest that holds all of it
+        node = int(np.argmax(sizes == sizes[-1]))  # the lowest that holds the whole core
         if node < hierarchy.leaves:
             raise GranularityError("this place cannot be cut any finer")
         smaller, larger = sorted(hierarchy.merges[node - hierarchy.leaves].tolist(), key=lambda half: int(sizes[half]))
-        if sizes[smaller] >= least:
+        if sizes[smaller] >= min_pixels:
             part = region & hierarchy.leaves_under(smaller)
             return part, region & ~part
         core = core & hierarchy.leaves_under(larger)
 
 
-def enclosing_subtree(hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], least: float) -> Leaves:
-    """The smallest part of the tree that holds a region's leaves and `least` pixels more.
+def enclosing_subtree(
+    hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], min_pixels: float
+) -> Leaves:
+    """Return the region united with the smallest subtree that holds it and at least `min_pixels` more.
 
-    Raises `GranularityError` where there is none, since the region is the whole image.
+    Raises `GranularityError` where there is none, as for the whole image.
     """
     held, size = hierarchy.subtree_sums(areas * region), hierarchy.subtree_sums(areas)
-    larger = (held == held[-1]) & (size > held) & (size >= held + least)
+    larger = (held == held[-1]) & (size > held) & (size >= held + min_pixels)
     if not larger.any():
         raise GranularityError("this region cannot be made any coarser")
     return region | hierarchy.leaves_under(int(np.argmax(larger)))
 
 
-def _highest_ancestor(node: int, above: Int64[np.ndarray, " n"], negative: Int64[np.ndarray, " n"]) -> int:
-    """The highest node over this one that holds nothing unwanted."""
-    while above[node] != node and not negative[above[node]]:
-        node = int(above[node])
+def _highest_ancestor(node: int, parents: Int64[np.ndarray, " n"], outside: Int64[np.ndarray, " n"]) -> int:
+    """Return the highest ancestor of a node, or the node itself, whose subtree holds nothing `outside`."""
+    while parents[node] != node and not outside[parents[node]]:
+        node = int(parents[node])
     return node

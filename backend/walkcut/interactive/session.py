@@ -1,6 +1,5 @@
-"""What is on an annotator's screen, as far as a backend can know."""
+"""Editing sessions: the regions that annotators see, as far as a backend can tell."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -9,68 +8,72 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from cachetools import LRUCache
+from jaxtyping import Int64
 
 from walkcut.errors import RequestError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.interactive.edits import Regions
 from walkcut.labelstudio import BrushControl, Prompt, Region, Task, annotated_regions, parse_timestamp
+from walkcut.labelstudio.runs import mask_from_runs, run_lengths
 
 _MAX_INTERACTIONS = 64  # images
-_UNSAVED = timedelta(seconds=15)  # Label Studio saves a draft some seconds after a change
-_LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
+_DRAFT_DELAY = timedelta(seconds=15)  # Label Studio saves a draft some seconds after a change
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
-_Packed = tuple[tuple[str, str, Int64[np.ndarray, "_"]], ...]  # id and label of each region, and where runs begin
+_PackedRegions = tuple[tuple[str, str, Int64[np.ndarray, "_"]], ...]  # id, label and run lengths of each
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """What an annotator asked last of an image: the prompts, and the regions before and after."""
+    """The last interactive call about an image: its time, granularity and prompt ids, the regions before and after."""
 
-    when: datetime
+    time: datetime
     granularity: Granularity
-    prompts: frozenset[str]
-    before: _Packed
-    after: _Packed
+    prompt_ids: frozenset[str]
+    before: _PackedRegions
+    after: _PackedRegions
 
 
 class SessionStore:
-    """The screens of the images that annotators worked on lately.
+    """The last interaction of each image, least recently used dropped first; safe to share between threads.
 
-    Label Studio tells what is on the screen by a draft, which it saves some seconds later; the last exchange is
-    remembered to bridge that time. `clock` tells the time with its zone.
+    Label Studio reports the regions on the screen in a draft, which it saves some seconds after a change; the last
+    interaction bridges that time. `clock` returns the time with its zone.
     """
 
     def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
         self._clock = clock or partial(datetime.now, timezone.utc)
-        self._interactions: OrderedDict[tuple[int, str], Interaction] = OrderedDict()
+        self._interactions: LRUCache[tuple[int, str], Interaction] = LRUCache(_MAX_INTERACTIONS)
         self._lock = Lock()
 
     def granularity(self, task: Task, control: BrushControl) -> Granularity | None:
-        """The granularity of the last exchange, if that is remembered."""
+        """Return the granularity of the last interaction, None without one."""
         interaction = self._last(task, control)
         return None if interaction is None else interaction.granularity
 
     def regions(
         self, task: Task, control: BrushControl, size: tuple[int, int], prompts: Sequence[Prompt], version: str
     ) -> Regions:
-        """The regions that prompts are about.
+        """Return the regions that prompts refer to.
 
-        While prompts of the last exchange are open, those before it, since they come again with each that is added;
-        for a while after it what it led to, unless a draft was saved since. Else those of the draft, of the annotation
-        that was changed last, or of the prediction of this `version`, with which annotations begin.
+        Prompts come again with each one that is added: as long as one of the last interaction is among them, these are
+        the regions before it. For 15 s after it, unless a draft was saved since, they are the regions after it.
+        Otherwise they come from the draft, else the last changed annotation, else the prediction of this model
+        `version`, with which annotations start.
         """
         interaction = self._last(task, control)
-        if interaction is not None and interaction.prompts & {prompt.id for prompt in prompts}:
-            return _unpacked(interaction.before, size)
+        if interaction is not None and interaction.prompt_ids & {prompt.id for prompt in prompts}:
+            return _unpack(interaction.before, size)
         now = self._clock()
-        if interaction is not None and max(_saved(task), now - _UNSAVED) < interaction.when <= now:
-            return _unpacked(interaction.after, size)
-        predictions = [each for each in task.predictions if each.get("model_version") == version] or task.predictions
-        newest = next((documents[-1] for documents in (task.drafts, task.annotations, predictions) if documents), {})
+        if interaction is not None and max(_draft_time(task), now - _DRAFT_DELAY) < interaction.time <= now:
+            return _unpack(interaction.after, size)
+        current = [document for document in task.predictions if document.get("model_version") == version]
+        sources = (task.drafts, task.annotations, current or task.predictions)
+        newest = next((documents[-1] for documents in sources if documents), {})
         return _regions(newest, control, size)
 
-    def remember(
+    def save(
         self,
         task: Task,
         control: BrushControl,
@@ -79,14 +82,11 @@ class SessionStore:
         before: Regions,
         after: Regions,
     ) -> None:
-        """Keep an exchange; the oldest one is forgotten where there are too many."""
-        names = frozenset(prompt.id for prompt in prompts)
-        interaction = Interaction(self._clock(), granularity, names, _packed(before), _packed(after))
+        """Save the last interaction of a task's image."""
+        prompt_ids = frozenset(prompt.id for prompt in prompts)
+        interaction = Interaction(self._clock(), granularity, prompt_ids, _pack(before), _pack(after))
         with self._lock:
-            self._interactions.pop(_key(task, control), None)
             self._interactions[_key(task, control)] = interaction
-            while len(self._interactions) > _MAX_INTERACTIONS:
-                self._interactions.popitem(last=False)
 
     def _last(self, task: Task, control: BrushControl) -> Interaction | None:
         with self._lock:
@@ -94,20 +94,20 @@ class SessionStore:
 
 
 def draft_regions(task: Task, control: BrushControl, size: tuple[int, int]) -> Regions:
-    """The regions of the annotator's draft, which are on the screen for sure."""
+    """Return the regions of the annotator's draft, by id; they are on the screen for certain."""
     return _regions(task.drafts[-1], control, size) if task.drafts else {}
 
 
 def unmodified_region_ids(task: Task, control: BrushControl) -> list[str]:
-    """The ids of the draft's regions that are as walkcut drew them, under a label that says nothing."""
+    """Return the ids of the draft's regions that are unchanged predictions with a generic label."""
     items = [item for item in (task.drafts[-1]["result"] if task.drafts else []) if isinstance(item, dict)]
-    drawn = [
+    predicted = [
         item for item in items if item.get("origin") == "prediction" and item.get("from_name") == control.from_name
     ]
     generic_labels = [[label] for label in control.generic_labels]
     return [
         str(item.get("id"))
-        for item in drawn
+        for item in predicted
         if isinstance(item.get("value"), dict) and item["value"].get("brushlabels") in generic_labels
     ]
 
@@ -117,32 +117,20 @@ def _key(task: Task, control: BrushControl) -> tuple[int, str]:
 
 
 def _regions(document: Mapping[str, Any], control: BrushControl, size: tuple[int, int]) -> Regions:
-    found = annotated_regions(document.get("result"), control, size)
-    return {each.id: Region(each.mask, each.label, 1.0, id=each.id) for each in found}
+    return {region.id: region for region in annotated_regions(document.get("result"), control, size)}
 
 
-def _packed(regions: Regions) -> _Packed:
-    return tuple((each.id, each.label, _runs(each.mask.ravel())) for each in regions.values())
+def _pack(regions: Regions) -> _PackedRegions:
+    return tuple((region.id, region.label, run_lengths(region.mask.ravel())) for region in regions.values())
 
 
-def _unpacked(regions: _Packed, size: tuple[int, int]) -> Regions:
-    return {name: Region(_mask(runs, size), label, 1.0, id=name) for name, label, runs in regions}
+def _unpack(regions: _PackedRegions, size: tuple[int, int]) -> Regions:
+    return {name: Region(mask_from_runs(lengths, size), label, id=name) for name, label, lengths in regions}
 
 
-def _runs(inside: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " r"]:
-    """Where runs of pixels begin, outside and inside in turn; the first begins at 0."""
-    changes = np.flatnonzero(inside[1:] != inside[:-1]) + 1
-    return np.concatenate([[0] * (1 + int(inside[0])), changes])
-
-
-def _mask(runs: Int64[np.ndarray, " r"], size: tuple[int, int]) -> Bool[np.ndarray, "y x"]:
-    lengths = np.diff(runs, append=size[0] * size[1])
-    return np.repeat(np.arange(len(runs)) % 2 == 1, lengths).reshape(size)
-
-
-def _saved(task: Task) -> datetime:
-    """When the draft was saved last; long ago where there is none, or where it does not say."""
+def _draft_time(task: Task) -> datetime:
+    """Return the time at which the draft was last saved; `_NEVER` where it has none."""
     try:
-        return parse_timestamp(task.drafts[-1].get("updated_at")) if task.drafts else _LONG_AGO
+        return parse_timestamp(task.drafts[-1].get("updated_at")) if task.drafts else _NEVER
     except RequestError:
-        return _LONG_AGO
+        return _NEVER

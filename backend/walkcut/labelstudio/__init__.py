@@ -1,12 +1,12 @@
-"""Label Studio's documents as values: label config, task, context, prediction. Text and numbers only, no I/O."""
+"""Label Studio: documents as values (labelling config, tasks, prompts, regions), brush codec, and API client."""
 
-from walkcut.labelstudio.annotations import AnnotatedRegion, annotated_image_names, annotated_regions, label_map
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, label_map
 from walkcut.labelstudio.config import BrushControl, parse_brush_controls, semantic_labels
 from walkcut.labelstudio.exports import select_annotation
 from walkcut.labelstudio.json_input import check_depth, read_object
 from walkcut.labelstudio.predictions import (
     Prediction,
-    Region,
     brush_region,
     deletion_marker,
     prediction,
@@ -14,13 +14,13 @@ from walkcut.labelstudio.predictions import (
     status,
 )
 from walkcut.labelstudio.prompts import PROMPTS, STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
+from walkcut.labelstudio.region import Region
 from walkcut.labelstudio.submissions import Submission, parse_id, parse_ids, parse_timestamp, read_submission
 from walkcut.labelstudio.tasks import Task, read_extra_params, read_task, read_tasks
 
 __all__ = [
     "PROMPTS",
     "STATUS_MARK",
-    "AnnotatedRegion",
     "Box",
     "BrushControl",
     "Point",
@@ -31,6 +31,7 @@ __all__ = [
     "Task",
     "annotated_image_names",
     "annotated_regions",
+    "brush",
     "brush_region",
     "check_depth",
     "deletion_marker",

@@ -1,8 +1,7 @@
-"""What annotators drew: results of an annotation or a draft as masks of the image's size."""
+"""Annotation and draft results as regions: every shape that annotators draw becomes a mask of the image's size."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,76 +14,69 @@ from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.prompts import PROMPTS
+from walkcut.labelstudio.region import Region
 
-_FAR: Final = 1000.0  # percent; whatever lies farther out was drawn on no image
-_MOST_REGIONS: Final = 65535
-_MOST_BYTES: Final = 1 << 32  # of the masks of one result
-_MOST_PAINTED: Final = 10**11  # pixels, in all strokes of a region: some five seconds
+_MAX_PERCENT: Final = 1000.0  # a shape farther out was not drawn on an image
+_MAX_REGIONS: Final = np.iinfo(np.uint16).max
+_MAX_MASK_BYTES: Final = 1 << 32  # all masks of one result together
+_MAX_PAINTED_PIXELS: Final = 10**11  # all strokes of one region together: about five seconds
 _Size = tuple[int, int]  # height and width
 _Points = list[tuple[float, float]]  # x and y
 _Mask = Bool[np.ndarray, "y x"]
 
 
-@dataclass(frozen=True)
-class AnnotatedRegion:
-    """What an annotator marked: its id and label in Label Studio, and a mask of the image's size."""
-
-    id: str
-    label: str
-    mask: Bool[np.ndarray, "y x"]
-
-
 def annotated_regions(
     result: object, control: BrushControl | str | None, size: _Size, *, strict: bool = False
-) -> tuple[AnnotatedRegion, ...]:
-    """The regions in the `result` of an annotation or a draft on an image of `size` (height, width), in order.
+) -> tuple[Region, ...]:
+    """Return the regions in the `result` of an annotation or a draft on an image of `size` (height, width), in order.
 
-    Those of a brush control, of all controls of the image with this name (`to_name`), or of whatever there is.
-    Regions are brush masks and strokes, rectangles, ellipses, polygons and key points with a label. Prompts, key points
-    that say "not this", the second result that Label Studio adds to an accepted region, and regions without a pixel
-    are none. Whatever cannot be read is left out, or `strict`, raises `BrushError` or `RequestError`. Raises
-    `RequestError` for more regions than there is room for, a byte for each pixel of each.
+    `control` selects the regions of a brush control, of all controls of an image (its `to_name`), or all (None).
+    Brush masks and strokes, rectangles, ellipses, polygons and key points with a label become regions. Prompts,
+    negative key points, the second item that Label Studio adds to an accepted region, and empty masks do not.
+
+    Items that cannot be read are left out or, if `strict`, raise `BrushError` or `RequestError`. Raises `RequestError`
+    where the masks would take more than 4 GiB.
     """
     items = [item for item in _region_items(result) if _belongs(item, control)]
-    if len(items) * size[0] * size[1] > _MOST_BYTES:
+    if len(items) * size[0] * size[1] > _MAX_MASK_BYTES:
         raise RequestError(f"{len(items)} regions on an image of {size[1]}×{size[0]} pixels are too many: draw fewer")
     regions = []
     for item in items:
         try:
-            regions.append(_read(item, size))
+            regions.append(_read_region(item, size))
         except (BrushError, RequestError):
             if strict:
                 raise
     return tuple(region for region in regions if region.mask.any())
 
 
-def label_map(regions: Sequence[AnnotatedRegion], size: _Size) -> UInt16[np.ndarray, "y x"]:
-    """The number of each pixel's region, counted from 1 in the order given, or 0.
+def label_map(regions: Sequence[Region], size: _Size) -> UInt16[np.ndarray, "y x"]:
+    """Return the index of each pixel's region, counted from 1 in the order given, or 0 outside all regions.
 
-    Smaller regions lie on larger ones, so that no mask hides a stroke or a click; of the same size the later on top.
+    Smaller regions lie on top of larger ones, so that no mask hides a stroke or a click; of equal ones the later wins.
     Raises `RequestError` for more than 65535 regions.
     """
-    if len(regions) > _MOST_REGIONS:
-        raise RequestError(f"{len(regions)} regions are more than {_MOST_REGIONS}: annotate fewer in one image")
-    numbers = np.zeros(size, np.uint16)
-    for number, region in sorted(enumerate(regions, 1), key=lambda pair: -int(pair[1].mask.sum())):
-        numbers[region.mask] = number
-    return numbers
+    if len(regions) > _MAX_REGIONS:
+        raise RequestError(f"{len(regions)} regions are more than {_MAX_REGIONS}: annotate fewer in one image")
+    labels = np.zeros(size, np.uint16)
+    for index, region in sorted(enumerate(regions, 1), key=lambda pair: -int(pair[1].mask.sum())):
+        labels[region.mask] = index
+    return labels
 
 
 def annotated_image_names(result: object) -> tuple[str, ...]:
-    """The names of the images (`to_name`) with regions in a result, in order of appearance."""
+    """Return the names of the images (`to_name`) with regions in a result, in order of appearance."""
     names = [item.get("to_name") for item in _region_items(result)]
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
 def _region_items(result: object) -> list[dict[str, Any]]:
-    """The items of a result that are regions, whether or not they can be read."""
+    """Return the items of a result that are regions, readable or not."""
     return [item for item in result if _is_region(item)] if isinstance(result, list) else []
 
 
 def _is_region(item: object) -> bool:
-    """Whether an item is a region with a label that names something."""
+    """Whether an item is a positive region with a label that is not a prompt's."""
     if not isinstance(item, dict) or not isinstance(item.get("value"), dict) or item.get("is_positive") is False:
         return False
     kind, value = item.get("type"), item["value"]
@@ -95,117 +87,119 @@ def _is_region(item: object) -> bool:
 
 
 def _belongs(item: Mapping[str, Any], control: BrushControl | str | None) -> bool:
-    """Whether an item is of this control, or this image."""
+    """Whether an item is on this image (by name) or of this control; None accepts all."""
     match control:
         case None:
             return True
-        case str(image):
-            return item.get("to_name") == image
+        case str(image_name):
+            return item.get("to_name") == image_name
     return (item.get("from_name"), item.get("to_name")) == (control.from_name, control.to_name)
 
 
 def _label(item: Mapping[str, Any]) -> str:
-    """The first label of an item, empty for none."""
+    """Return the first label of an item, or an empty text."""
     labels = item["value"].get(item["type"])
     return labels[0] if isinstance(labels, list) and labels and isinstance(labels[0], str) else ""
 
 
-def _read(item: Mapping[str, Any], size: _Size) -> AnnotatedRegion:
-    """The region that an item is; raises `BrushError` or `RequestError`, which name it, for one out of the format."""
+def _read_region(item: Mapping[str, Any], size: _Size) -> Region:
+    """Return an item's region. Raises `BrushError` or `RequestError`, with the region's id, for malformed items."""
     identity = item["id"] if isinstance(item.get("id"), str) else ""
     height, width = size
     if (item.get("original_width", width), item.get("original_height", height)) != (width, height):
         raise RequestError(
-            f"region {identity} was not drawn on an image of {width}×{height} pixels: take this very image's annotation"
+            f"region {identity} was not drawn on an image of {width}×{height} pixels: use the annotation of this image"
         )
     if item.get("image_rotation"):
-        raise RequestError(f"region {identity} was drawn on a turned image: turn the file itself and annotate that")
+        raise RequestError(
+            f"region {identity} was drawn on an image rotated in Label Studio: rotate the file and annotate that"
+        )
     try:
-        return AnnotatedRegion(identity, _label(item), _SHAPES[item["type"]](item["value"], size))
+        return Region(_SHAPES[item["type"]](item["value"], size), _label(item), id=identity)
     except BrushError as error:
         raise BrushError(f"region {identity}: {error}; export the annotation again") from error
     except RequestError as error:
         raise RequestError(f"region {identity}: {error}; export the annotation again") from error
 
 
-def _brush(value: Mapping[str, Any], size: _Size) -> _Mask:
-    """A brush mask, and on top of it the strokes that a draft has not yet made part of it."""
-    code, strokes = (value.get(name) or [] for name in ("rle", "touches"))
-    if not (isinstance(code, list) and isinstance(strokes, list) and {*map(type, code)} <= {int}):
-        raise BrushError("a brush region holds a run-length code, which is a list of bytes, and a list of strokes")
-    if not (code or strokes):
-        raise BrushError("a brush region holds neither a run-length code nor strokes")
-    mask = brush.decode(code, size) if code else np.zeros(size, np.bool_)
+def _brush_mask(value: Mapping[str, Any], size: _Size) -> _Mask:
+    """Return a brush mask with the strokes that a draft has not yet merged into it drawn on top."""
+    rle, strokes = (value.get(name) or [] for name in ("rle", "touches"))
+    if not (isinstance(rle, list) and isinstance(strokes, list) and {*map(type, rle)} <= {int}):
+        raise BrushError("a brush region needs a run-length code that is a list of bytes, and a list of strokes")
+    if not (rle or strokes):
+        raise BrushError("a brush region has neither a run-length code nor strokes")
+    mask = brush.decode(rle, size) if rle else np.zeros(size, np.bool_)
     image = Image.fromarray(mask.astype(np.uint8))
-    courses = [_stroke_path(stroke, size) for stroke in strokes]
-    if sum(len(points) * min(thick * thick, mask.size) for points, thick in courses) > _MOST_PAINTED:
-        raise RequestError("these brush strokes go over the image too many times: draw fewer")
-    for stroke, (points, thick) in zip(strokes, courses, strict=True):
-        _draw_stroke(ImageDraw.Draw(image), points, thick, ink=0 if stroke.get("type") == "eraser" else 1)
+    paths = [_stroke_path(stroke, size) for stroke in strokes]
+    if sum(len(points) * min(width * width, mask.size) for points, width in paths) > _MAX_PAINTED_PIXELS:
+        raise RequestError("the brush strokes cover the image too many times: draw fewer")
+    for stroke, (points, width) in zip(strokes, paths, strict=True):
+        _draw_stroke(ImageDraw.Draw(image), points, width, ink=0 if stroke.get("type") == "eraser" else 1)
     return np.asarray(image) > 0
 
 
-def _draw_stroke(canvas: ImageDraw.ImageDraw, points: _Points, thick: float, *, ink: int) -> None:
+def _draw_stroke(canvas: ImageDraw.ImageDraw, points: _Points, width: float, *, ink: int) -> None:
     """Draw one stroke, a line with round ends and joints."""
-    reach = (thick - 1) / 2
-    canvas.line(points, fill=ink, width=round(thick))
+    radius = (width - 1) / 2
+    canvas.line(points, fill=ink, width=round(width))
     canvas.point([(round(x), round(y)) for x, y in points], fill=ink)  # Pillow's disc of one pixel is empty
     for x, y in points:
-        canvas.ellipse((x - reach, y - reach, x + reach, y + reach), fill=ink)
+        canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
 
 
 def _stroke_path(stroke: object, size: _Size) -> tuple[_Points, float]:
-    """The points (x, y) of a stroke from the centre of the first pixel, and its width, in pixels.
+    """Return the points (x, y) of a stroke, from the centre of the first pixel, and its width, in pixels.
 
-    `relativePoints` are percent of the image, x, y, x, …, and `relativeStrokeWidth` of its width. `points` and
-    `strokeWidth` are pixels of the screen it was drawn on; where there are no others they count as the image's.
+    `relativePoints` (x, y, x, …) are percent of the image, `relativeStrokeWidth` percent of its width. `points` and
+    `strokeWidth`, used where those are missing, are taken as pixels of the image.
     """
     if not isinstance(stroke, dict):
         raise RequestError(f"a brush stroke is an object, not {type(stroke).__name__}")
-    height, width = size
     if stroke.get("relativePoints"):
-        numbers, thick, far = stroke["relativePoints"], stroke.get("relativeStrokeWidth"), _FAR
-        scale = width / 100, height / 100
+        numbers, width, limit = stroke["relativePoints"], stroke.get("relativeStrokeWidth"), _MAX_PERCENT
+        scale = size[1] / 100, size[0] / 100
     else:
-        numbers, thick, far = stroke.get("points"), stroke.get("strokeWidth"), _FAR / 100 * max(size)
+        numbers, width, limit = stroke.get("points"), stroke.get("strokeWidth"), _MAX_PERCENT / 100 * max(size)
         scale = 1.0, 1.0
     if not isinstance(numbers, list) or not numbers or len(numbers) % 2:
-        raise RequestError("a brush stroke needs points, an x and a y each")
-    x, y = ([_number(each, far) * factor - 0.5 for each in numbers[axis::2]] for axis, factor in enumerate(scale))
-    return list(zip(x, y, strict=True)), max(1.0, _number(thick, far, least=0) * scale[0])
+        raise RequestError("a brush stroke needs points, each an x and a y")
+    x, y = ([_number(value, limit) * factor - 0.5 for value in numbers[axis::2]] for axis, factor in enumerate(scale))
+    return list(zip(x, y, strict=True)), max(1.0, _number(width, limit, minimum=0) * scale[0])
 
 
-def _rectangle(value: Mapping[str, Any], size: _Size) -> _Mask:
-    """A rectangle, turned clockwise about its upper left corner."""
-    x, y = _place(value, size)
-    width, height = (_length(value, name, along) for name, along in (("width", size[1]), ("height", size[0])))
-    turn = _rotation(value)
-    along, down = (math.cos(turn) * width, math.sin(turn) * width), (-math.sin(turn) * height, math.cos(turn) * height)
-    corners = [(0.0, 0.0), along, (along[0] + down[0], along[1] + down[1]), down]
-    return _filled([(x + right, y + below) for right, below in corners], size)
+def _rectangle_mask(value: Mapping[str, Any], size: _Size) -> _Mask:
+    """Return the mask of a rectangle, rotated clockwise about its upper left corner."""
+    x, y = _position(value, size)
+    width, height = _length(value, "width", size[1]), _length(value, "height", size[0])
+    sine, cosine = math.sin(_rotation(value)), math.cos(_rotation(value))
+    right, down = (cosine * width, sine * width), (-sine * height, cosine * height)
+    corners = [(0.0, 0.0), right, (right[0] + down[0], right[1] + down[1]), down]
+    return _fill_polygon([(x + dx, y + dy) for dx, dy in corners], size)
 
 
-def _ellipse(value: Mapping[str, Any], size: _Size) -> _Mask:
-    """An ellipse about its centre, turned clockwise."""
-    x, y = _place(value, size)
-    across, down = (_length(value, name, side) for name, side in (("radiusX", size[1]), ("radiusY", size[0])))
-    return _round(x, y, across, down, size, turn=_rotation(value))
+def _ellipse_mask(value: Mapping[str, Any], size: _Size) -> _Mask:
+    """Return the mask of an ellipse, rotated clockwise about its centre."""
+    x, y = _position(value, size)
+    radii = _length(value, "radiusX", size[1]), _length(value, "radiusY", size[0])
+    return _fill_ellipse(x, y, radii, size, rotation=_rotation(value))
 
 
-def _polygon(value: Mapping[str, Any], size: _Size) -> _Mask:
-    """A polygon of at least three points."""
+def _polygon_mask(value: Mapping[str, Any], size: _Size) -> _Mask:
+    """Return the mask of a polygon of at least three points."""
     points = value.get("points")
     if not isinstance(points, list) or len(points) < 3 or not all(isinstance(p, list) and len(p) == 2 for p in points):
         raise RequestError("a polygon needs three points, each an x and a y")
     height, width = size
-    return _filled([(_number(x, _FAR) * width / 100, _number(y, _FAR) * height / 100) for x, y in points], size)
+    corners = [(_number(x, _MAX_PERCENT) * width / 100, _number(y, _MAX_PERCENT) * height / 100) for x, y in points]
+    return _fill_polygon(corners, size)
 
 
-def _key_point(value: Mapping[str, Any], size: _Size) -> _Mask:
-    """A disc of the point's width, a share of the image's width; the pixel of its centre at least."""
-    x, y = _place(value, size)
+def _key_point_mask(value: Mapping[str, Any], size: _Size) -> _Mask:
+    """Return a disc of the point's width (percent of the image's), or at least the pixel at its centre."""
+    x, y = _position(value, size)
     radius = _length(value, "width", size[1]) / 2
-    mask = _round(x, y, radius, radius, size)
+    mask = _fill_ellipse(x, y, (radius, radius), size)
     if 0 <= x <= size[1] and 0 <= y <= size[0]:
         mask[min(int(y), size[0] - 1), min(int(x), size[1] - 1)] = True
     return mask
@@ -213,59 +207,60 @@ def _key_point(value: Mapping[str, Any], size: _Size) -> _Mask:
 
 _SHAPES: Final[Mapping[str, Callable[[Mapping[str, Any], _Size], _Mask]]] = MappingProxyType(
     {
-        "brushlabels": _brush,
-        "rectanglelabels": _rectangle,
-        "ellipselabels": _ellipse,
-        "polygonlabels": _polygon,
-        "keypointlabels": _key_point,
+        "brushlabels": _brush_mask,
+        "rectanglelabels": _rectangle_mask,
+        "ellipselabels": _ellipse_mask,
+        "polygonlabels": _polygon_mask,
+        "keypointlabels": _key_point_mask,
     }
 )
 
 
-def _round(x: float, y: float, across: float, down: float, size: _Size, *, turn: float = 0.0) -> _Mask:
-    """The pixels whose centres lie within an ellipse of these radii, half a pixel at least, turned clockwise."""
+def _fill_ellipse(x: float, y: float, radii: tuple[float, float], size: _Size, *, rotation: float = 0.0) -> _Mask:
+    """Return the pixels whose centres lie in an ellipse with radii along x and y, raised to half a pixel."""
     mask = np.zeros(size, np.bool_)
-    turn = -math.remainder(turn, math.tau)
-    mask[draw.ellipse(y - 0.5, x - 0.5, max(down, 0.5), max(across, 0.5), shape=size, rotation=turn)] = True
+    radius_x, radius_y = (max(radius, 0.5) for radius in radii)
+    counterclockwise = -math.remainder(rotation, math.tau)
+    mask[draw.ellipse(y - 0.5, x - 0.5, radius_y, radius_x, shape=size, rotation=counterclockwise)] = True
     return mask
 
 
-def _filled(corners: Sequence[tuple[float, float]], size: _Size) -> _Mask:
-    """The pixels whose centres lie within corners (x, y) in pixels, by the even-odd rule.
+def _fill_polygon(corners: Sequence[tuple[float, float]], size: _Size) -> _Mask:
+    """Return the pixels whose centres lie inside corners (x, y) in pixels, by the even-odd rule.
 
-    Each edge turns over all that is right of it, in the rows that it crosses: so work grows with the corners and with
-    the image, not with their product.
+    Each edge flips all pixels to its right in the rows that it crosses, so that the work grows with the number of
+    corners plus the number of pixels, not with their product.
     """
     height, width = size
-    turned = np.zeros((height, width + 1), np.bool_)
-    places = np.array(corners) - 0.5
-    for (left, top), (right, bottom) in zip(places, np.roll(places, -1, axis=0), strict=True):
+    flips = np.zeros((height, width + 1), np.bool_)
+    points = np.array(corners) - 0.5
+    for (left, top), (right, bottom) in zip(points, np.roll(points, -1, axis=0), strict=True):
         start, stop = (math.ceil(min(max(end, 0), height)) for end in sorted((top, bottom)))
         rows = np.arange(start, stop)
         crossed = left + (rows - top) * (right - left) / ((bottom - top) or 1)
-        turned[rows, np.ceil(crossed.clip(0, width)).astype(np.int64)] ^= True
-    return np.bitwise_xor.accumulate(turned[:, :width], axis=1)
+        flips[rows, np.ceil(crossed.clip(0, width)).astype(np.int64)] ^= True
+    return np.bitwise_xor.accumulate(flips[:, :width], axis=1)
 
 
-def _place(value: Mapping[str, Any], size: _Size) -> tuple[float, float]:
-    """The x and y of a shape in pixels, from percent."""
-    return _number(value.get("x"), _FAR) * size[1] / 100, _number(value.get("y"), _FAR) * size[0] / 100
+def _position(value: Mapping[str, Any], size: _Size) -> tuple[float, float]:
+    """Return a shape's x and y in pixels, from percent."""
+    return _number(value.get("x"), _MAX_PERCENT) * size[1] / 100, _number(value.get("y"), _MAX_PERCENT) * size[0] / 100
 
 
 def _length(value: Mapping[str, Any], name: str, side: int) -> float:
-    """A length in pixels, from percent of a side of the image."""
-    return _number(value.get(name), _FAR, least=0) * side / 100
+    """Return a length in pixels, from percent of a side of the image."""
+    return _number(value.get(name), _MAX_PERCENT, minimum=0) * side / 100
 
 
 def _rotation(value: Mapping[str, Any]) -> float:
-    """A clockwise turn in radians, from degrees."""
-    return math.radians(_number(value.get("rotation", 0), _FAR))
+    """Return a clockwise angle in radians, from degrees."""
+    return math.radians(_number(value.get("rotation", 0), _MAX_PERCENT))
 
 
-def _number(value: object, most: float, *, least: float | None = None) -> float:
-    """A number from `least`, or `-most`, to `most`. Raises `RequestError` for anything else."""
+def _number(value: object, maximum: float, *, minimum: float | None = None) -> float:
+    """Return a number from `minimum` (default: `-maximum`) to `maximum`. Raises `RequestError` for anything else."""
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise RequestError(f"a shape lacks a number and has {type(value).__name__}")
-    if not (-most if least is None else least) <= value <= most:
-        raise RequestError(f"{value!s:.20} is out of the range of a shape on an image")
+        raise RequestError(f"a shape needs a number, not {type(value).__name__}")
+    if not (-maximum if minimum is None else minimum) <= value <= maximum:
+        raise RequestError(f"{value!s:.20} is out of range for a shape on an image")
     return float(value)

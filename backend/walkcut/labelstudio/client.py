@@ -1,43 +1,51 @@
-"""Label Studio's API, asked by walkcut: what annotators submitted, and predictions put into projects."""
+"""Label Studio's API: submitted annotations to read, predictions to write.
+
+Plain HTTP rather than label-studio-sdk, whose import takes 120 MB and 0.7 s for the seven endpoints used here.
+"""
 
 import json
-import ssl
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import certifi
 import httpx
-from label_studio_sdk import LabelStudio
-from label_studio_sdk.core import ApiError, RequestOptions
-from label_studio_sdk.data_manager import Column, Filters, Operator, Type
+import tenacity
 
-from walkcut.errors import LabelStudioError
+from walkcut.errors import LabelStudioError, TokenExchangeError
 from walkcut.images import LabelStudioAccess
+from walkcut.images.tokens import jwt_claims
+from walkcut.labelstudio.connection import Connection
 
 Json = dict[str, Any]
 
-_PAGE = 100  # tasks, by number and data alone
-_MOST_LISTED = 500  # characters of all versions of a task, the rest of which Label Studio 1.23 leaves out
-_MOST_SAID = 300  # characters of an answer that are worth showing
-_OTHER_SERVER = "see that LABEL_STUDIO_URL is a Label Studio's"
+_PAGE_SIZE = 100  # tasks, with their id and data only
+_MAX_LISTED = 500  # characters of all versions of a task; Label Studio 1.23 leaves out the rest
+_MAX_DETAIL = 300  # characters of a refusal that a message quotes
+_ATTEMPTS, _MAX_RETRY_DELAY = 3, 60.0  # seconds
+_TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
+_CHECK_URL = "check that LABEL_STUDIO_URL is the address of a Label Studio"
+_SEE_LOG = "see Label Studio's log"
+_CHECK_NETWORK = "check that it is running, and that walkcut's machine can reach LABEL_STUDIO_URL"
 _REMEDIES = {
-    **dict.fromkeys((200, 201), _OTHER_SERVER),
-    **dict.fromkeys((301, 302, 307, 308), "set LABEL_STUDIO_URL to the address that this one redirects to"),
-    401: "set LABEL_STUDIO_API_KEY to a personal access token, copied in full, that is neither expired nor revoked",
-    403: "set LABEL_STUDIO_API_KEY to the token of a user who may see and change the project",
-    404: "see that it exists, that the token's user may see it, and that LABEL_STUDIO_URL is a Label Studio's",
+    HTTPStatus.OK: _CHECK_URL,
+    **dict.fromkeys((301, 302, 307, 308), "set LABEL_STUDIO_URL to the address that it redirects to"),
+    HTTPStatus.UNAUTHORIZED: (
+        "set LABEL_STUDIO_API_KEY to a personal access token, copied in full, that is neither expired nor revoked"
+    ),
+    HTTPStatus.FORBIDDEN: "set LABEL_STUDIO_API_KEY to the token of a user who may see and change the project",
+    HTTPStatus.NOT_FOUND: f"check that it exists and that the token's user may see it, and {_CHECK_URL}",
 }
 
 
 class LabelStudioClient:
-    """A client of Label Studio, as the user whose token it has; safe to share between threads.
+    """Client of Label Studio's API as the user of a token; safe to share between threads.
 
-    No answer is waited for longer than `timeout` seconds at a time, or `patience` seconds where predictions are sent:
-    these take Label Studio 60 µs for each task that a project has. Projects are named by number, as text. Every method
-    raises `LabelStudioError`, which never shows the token.
+    `timeout` limits each wait for Label Studio, in seconds, and `import_timeout` the wait for an import of predictions,
+    which takes 60 µs for each task that the project has. Reading and deleting is tried three times. Project ids are
+    texts of digits. Every method raises `LabelStudioError`, whose message never holds the token.
     """
 
     def __init__(
@@ -45,163 +53,210 @@ class LabelStudioClient:
         access: LabelStudioAccess,
         *,
         timeout: float = 30.0,
-        patience: int = 300,
+        import_timeout: float = 300.0,
         ca_bundle: Path | None = None,
     ) -> None:
-        self._url, self._timeout, self._patience = access.url.rstrip("/"), timeout, patience
-        if not access.token:
-            raise LabelStudioError(f"Label Studio at {self._url} asks for a token: {_REMEDIES[401]}")
-        certificates = ssl.create_default_context(cafile=ca_bundle or certifi.where())
-        # Redirects are not followed: the token is for this address alone.
-        self._http = httpx.Client(timeout=timeout, follow_redirects=False, verify=certificates)
-        with self._translate_errors("a look at the token"):
-            self._client = LabelStudio(base_url=f"{self._url}/", api_key=access.token, httpx_client=self._http)
+        if not access.token or _has_expired(access.token):
+            problem = "has expired" if access.token else "is not set"
+            raise LabelStudioError(
+                f"the token for Label Studio at {access.url} {problem}: {_REMEDIES[HTTPStatus.UNAUTHORIZED]}"
+            )
+        self._connection, self._import_timeout = (
+            Connection(access, timeout=timeout, ca_bundle=ca_bundle),
+            import_timeout,
+        )
+        self._retry = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((httpx.ConnectError, httpx.RemoteProtocolError))
+            | tenacity.retry_if_result(_is_transient),
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            wait=_retry_delay,
+            retry_error_callback=_last_outcome,
+        )
 
     def close(self) -> None:
-        """Let go of the connections."""
-        self._http.close()
+        """Close the connections."""
+        self._connection.close()
 
     def title(self, project: str) -> str:
-        """A project's title."""
-        with self._translate_errors(f"project {project}"):
-            return self._client.projects.get(int(project)).title or ""
+        """Return a project's title."""
+        return self._project_field(project, "title")
 
     def label_config(self, project: str) -> str:
-        """A project's labelling config."""
-        with self._translate_errors(f"project {project}"):
-            return self._client.projects.get(int(project)).label_config or ""
-
-    def annotations(self, project: str) -> Iterator[tuple[Json, Json]]:
-        """All annotations of a project, each with its task (`id` and `data`), both as webhooks send them."""
-        for task, _ in self._tasks(project, _filter(Column.total_annotations, Operator.GREATER, 0)):
-            with self._translate_errors(f"the annotations of task {task['id']}"):
-                found = self._client.annotations.list(task["id"])
-            for annotation in found:
-                yield task, annotation.model_dump(mode="json")
-
-    def unannotated(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
-        """All tasks without annotations (`id` and `data`), each with its predictions' model versions."""
-        return self._tasks(project, _filter(Column.total_annotations, Operator.EQUAL, 0))
-
-    def tasks_without_annotations(
-        self, project: str, tasks: Collection[int] | None = None
-    ) -> Iterator[tuple[Json, frozenset[str]]]:
-        """The same without those that annotators skipped; of these `tasks` alone, if they are given."""
-        named = [] if tasks is None else [_filter(Column.id, Operator.IN_LIST, list(tasks))]
-        nobody = (_filter(each, Operator.EQUAL, 0) for each in (Column.total_annotations, Column.cancelled_annotations))
-        return self._tasks(project, *nobody, *named)
-
-    def versions(self, project: str, tasks: Collection[int]) -> dict[int, frozenset[str]]:
-        """The model versions of the predictions of these tasks, as of now; tasks that are gone are left out."""
-        return {
-            task["id"]: versions
-            for task, versions in self._tasks(project, _filter(Column.id, Operator.IN_LIST, list(tasks)))
-        }
+        """Return a project's labelling config."""
+        return self._project_field(project, "label_config")
 
     def chosen_version(self, project: str) -> str:
-        """The model version that the project's settings choose for annotators to start from, or a backend's title."""
-        with self._translate_errors(f"project {project}"):
-            return self._client.projects.get(int(project)).model_version or ""
+        """Return the model version, or the backend's title, that the project's settings choose for predictions."""
+        return self._project_field(project, "model_version")
 
-    def predictions(self, task: int) -> dict[int, str]:
-        """The numbers of a task's predictions, each with its model version."""
-        with self._translate_errors(f"the predictions of task {task}"):
-            found = self._client.predictions.list(task=task)
-        return {each.id: each.model_version or "" for each in found if each.id is not None}
+    def annotations(self, project: str) -> Iterator[tuple[Json, Json]]:
+        """Yield all annotations of a project, each with its task (`id` and `data`), both as webhooks send them."""
+        for task, _ in self._tasks(project, _filter("total_annotations", "greater", 0)):
+            with self._translate_errors(f"list the annotations of task {task['id']}"):
+                annotations = self._get(f"/api/tasks/{task['id']}/annotations/")
+            for annotation in annotations:
+                yield task, annotation
 
-    def delete_prediction(self, prediction: int) -> None:
-        """Delete a prediction, unless it is gone. Annotations made from it forget which it was."""
-        with self._translate_errors(f"the end of prediction {prediction}"):
-            try:
-                self._client.predictions.delete(prediction)
-            except ApiError as error:
-                if error.status_code != HTTPStatus.NOT_FOUND:
-                    raise
+    def unannotated_tasks(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
+        """Yield the tasks without annotations (`id` and `data`), each with its predictions' model versions.
 
-    def prediction_version(self, prediction: int) -> str:
-        """The model version of a prediction."""
-        with self._translate_errors(f"prediction {prediction}"):
-            return self._client.predictions.get(prediction).model_version or ""
+        Tasks that annotators skipped are among them.
+        """
+        return self._tasks(project, _filter("total_annotations", "equal", 0))
+
+    def tasks_neither_annotated_nor_skipped(
+        self, project: str, task_ids: Collection[int] | None = None
+    ) -> Iterator[tuple[Json, frozenset[str]]]:
+        """Yield the tasks of `task_ids` (default: of the project) that no annotator submitted or skipped."""
+        chosen = [] if task_ids is None else [_filter("id", "in_list", list(task_ids))]
+        unanswered = (_filter(column, "equal", 0) for column in ("total_annotations", "cancelled_annotations"))
+        return self._tasks(project, *unanswered, *chosen)
+
+    def versions(self, project: str, task_ids: Collection[int]) -> dict[int, frozenset[str]]:
+        """Return the model versions of the predictions of these tasks, without tasks that were deleted."""
+        tasks = self._tasks(project, _filter("id", "in_list", list(task_ids)))
+        return {task["id"]: versions for task, versions in tasks}
+
+    def predictions(self, task_id: int) -> dict[int, str]:
+        """Return the ids of a task's predictions, each with its model version."""
+        with self._translate_errors(f"list the predictions of task {task_id}"):
+            predictions = self._get("/api/predictions/", {"task": task_id})
+            return {prediction["id"]: prediction["model_version"] or "" for prediction in predictions}
+
+    def prediction_version(self, prediction_id: int) -> str:
+        """Return the model version of a prediction."""
+        with self._translate_errors(f"read prediction {prediction_id}"):
+            return self._get(f"/api/predictions/{prediction_id}/")["model_version"] or ""
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        """Delete a prediction, if it exists; annotations that were started from it lose the reference to it."""
+        with self._translate_errors(f"delete prediction {prediction_id}"):
+            response = self._retry(self._connection.request, "DELETE", f"/api/predictions/{prediction_id}/")
+            if response.status_code != HTTPStatus.NOT_FOUND:
+                response.raise_for_status()
 
     def add_predictions(self, project: str, predictions: Sequence[Mapping[str, Any]]) -> None:
-        """Put predictions (`task`, `model_version`, `score`, `result`) into a project, all in one request.
+        """Import predictions (`task`, `model_version`, `score`, `result`) into a project, in one request.
 
-        It is not sent twice, not even where Label Studio's answer is lost.
+        It is sent once only, even if the response is lost: a second import would duplicate the predictions.
         """
-        request: list[Any] = [dict(each) for each in predictions]
-        options: RequestOptions = {"max_retries": 0, "timeout_in_seconds": self._patience}
-        with self._translate_errors(f"room for predictions in project {project}", self._patience):
-            taken = self._client.projects.import_predictions(
-                int(project), request=request, request_options=options
-            ).created
-        if taken != len(request):
+        path, documents = f"/api/projects/{int(project)}/import/predictions", list(map(dict, predictions))
+        with self._translate_errors(f"import predictions into project {project}", self._import_timeout):
+            response = self._connection.request("POST", path, json=documents, timeout=self._import_timeout)
+            created = response.raise_for_status().json()["created"]
+        if created != len(documents):
             raise LabelStudioError(
-                f"Label Studio at {self._url} took {taken} of {len(request)} predictions for project {project}: "
-                "see that they fit its labelling config, and what Label Studio's log says"
+                f"Label Studio at {self._connection.url} imported {created} of {len(documents)} predictions into "
+                f"project {project}: check that they fit its labelling config, and see Label Studio's log"
             )
 
+    def _project_field(self, project: str, name: str) -> str:
+        path = f"/api/projects/{int(project)}/"
+        with self._translate_errors(f"read project {project}"):
+            return self._get(path)[name] or ""
+
     def _tasks(self, project: str, *filters: Json) -> Iterator[tuple[Json, frozenset[str]]]:
-        """The tasks that the filters let through, with their predictions' versions.
+        """Yield the tasks that all filters accept, with their predictions' model versions.
 
-        Each page begins behind the last task of the one before, so that tasks annotated meanwhile shift no page.
+        Each page starts after the last task of the previous one, so that tasks annotated meanwhile shift no page.
         """
-        last = 0
+        last_id = 0
         while True:
-            chosen = [*filters, _filter(Column.id, Operator.GREATER, last)]
-            with self._translate_errors(f"the tasks of project {project}"):
-                page: list[Any] | None = self._client.tasks.list(
-                    project=int(project),
-                    page=1,
-                    page_size=_PAGE,
-                    query=json.dumps({"filters": Filters.create(Filters.AND, chosen), "ordering": [Column.id]}),
-                    fields="all",  # without it, versions are empty
-                    include="id,data,predictions_model_versions",
-                    resolve_uri=False,
-                ).items
-            if not page:
+            items = [*filters, _filter("id", "greater", last_id)]
+            query = {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
+            params: dict[str, str | int] = {
+                "project": int(project),
+                "page": 1,
+                "page_size": _PAGE_SIZE,
+                "query": json.dumps(query),
+                "fields": "all",  # without it, versions are empty
+                "include": "id,data,predictions_model_versions",
+                "resolve_uri": "false",
+            }
+            with self._translate_errors(f"list the tasks of project {project}"):
+                tasks = self._get("/api/tasks/", params)["tasks"]
+            if not tasks:
                 return
-            for task in page:
-                yield {"id": task.id, "data": task.data}, self._versions(task.id, task.predictions_model_versions or "")
-            last = page[-1].id
+            for task in tasks:
+                versions = self._versions(task["id"], task.get("predictions_model_versions") or "")
+                yield {"id": task["id"], "data": task["data"]}, versions
+            last_id = tasks[-1]["id"]
 
-    def _versions(self, task: int, listed: str) -> frozenset[str]:
-        """The versions that a list of tasks names, or those of the task's predictions where it does not name all."""
-        # They come as "a,b" with SQLite, and with PostgreSQL as "a, b", after quotation marks have counted as well.
-        names = [each.strip() for each in listed.split(",")]
-        if len(listed) + 2 * len(names) < _MOST_LISTED:
+    def _versions(self, task_id: int, listed: str) -> frozenset[str]:
+        """Return the versions that a list of tasks names, or those of all predictions where the list is cut off."""
+        # SQLite gives "a,b", and PostgreSQL "a, b", after a cut that has counted quotation marks as well.
+        names = [name.strip() for name in listed.split(",")]
+        if len(listed) + 2 * len(names) < _MAX_LISTED:
             return frozenset(filter(None, names))
-        return frozenset(filter(None, self.predictions(task).values()))
+        return frozenset(filter(None, self.predictions(task_id).values()))
+
+    def _get(self, path: str, params: Mapping[str, str | int] | None = None) -> Any:
+        """Return the JSON of a successful response, after up to two retries. Raises what `_translate_errors` knows."""
+        response: httpx.Response = self._retry(self._connection.request, "GET", path, params=params)
+        return response.raise_for_status().json()
 
     @contextmanager
-    def _translate_errors(self, wanted: str, timeout: float = 0) -> Iterator[None]:
-        """Say what can be done where what is `wanted` cannot be had, within a time of its own if there is one."""
-        place = f"Label Studio at {self._url}"
-        reach = "see that it is up, and that LABEL_STUDIO_URL can be reached from where walkcut runs"
+    def _translate_errors(self, action: str, timeout: float | None = None) -> Iterator[None]:
+        """Raise `LabelStudioError` for anything that keeps Label Studio from an action, with the remedy."""
+        server = f"cannot {action}: Label Studio at {self._connection.url}"
         try:
             yield
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
+            limit = timeout or self._connection.timeout
+            raise LabelStudioError(f"{server} did not answer within {limit:g} s: {_CHECK_NETWORK}") from error
+        except httpx.HTTPStatusError as error:
             raise LabelStudioError(
-                f"{place} took longer than {timeout or self._timeout:g} s for {wanted}: {reach}"
+                f"{server} {_refusal(error.response.status_code, _detail(error.response))}"
             ) from error
+        except TokenExchangeError as error:
+            raise LabelStudioError(f"{server} {_refusal(error.status, error.detail)}") from error
         except httpx.HTTPError as error:
-            raise LabelStudioError(f"{place} cannot be reached for {wanted} ({error}): {reach}") from error
-        except ApiError as error:
-            remedy = _REMEDIES.get(error.status_code or 0, "see Label Studio's log")
-            said = f"{error.status_code}{_detail(error.body)}"
-            raise LabelStudioError(f"{place} answered {said} when asked for {wanted}: {remedy}") from error
-        except (ValueError, RecursionError) as error:  # the latter where it is nested too deep to be read
-            raise LabelStudioError(f"{place} gave no JSON when asked for {wanted}: {_OTHER_SERVER}") from error
+            raise LabelStudioError(f"{server} cannot be reached ({error}): {_CHECK_NETWORK}") from error
+        except (ValueError, LookupError, TypeError, RecursionError) as error:  # the last for JSON nested too deep
+            raise LabelStudioError(f"{server} sent no document of its API: {_CHECK_URL}") from error
+
+
+def _has_expired(token: str) -> bool:
+    """Whether a token says that it has expired."""
+    expires = jwt_claims(token).get("exp")
+    return isinstance(expires, int | float) and expires < time.time()
+
+
+def _is_transient(response: httpx.Response) -> bool:
+    return response.is_server_error or response.status_code in _TRANSIENT
+
+
+def _retry_delay(state: tenacity.RetryCallState) -> float:
+    """Return the seconds before the next attempt: those that Label Studio asks for, else 1, then 2."""
+    outcome = state.outcome
+    response = outcome.result() if outcome is not None and not outcome.failed else None
+    retry_after = response.headers.get("Retry-After", "") if response is not None else ""
+    return min(float(retry_after), _MAX_RETRY_DELAY) if retry_after.isdecimal() else 2.0 ** (state.attempt_number - 1)
+
+
+def _last_outcome(state: tenacity.RetryCallState) -> Any:
+    """Return the last response, or raise the last error."""
+    return state.outcome.result() if state.outcome else None
 
 
 def _filter(column: str, operator: str, value: object) -> Json:
-    """One condition on tasks."""
-    kind = Type.List if operator == Operator.IN_LIST else Type.Number
-    return dict(Filters.item(column, operator, kind, value))
+    """Return a filter on tasks, as the data manager's views have them."""
+    kind = "List" if operator == "in_list" else "Number"
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
 
 
-def _detail(body: object) -> str:
-    """What Label Studio says of a refusal, in brackets and in short; nothing for pages of another server."""
-    if not isinstance(body, Mapping):
+def _refusal(status: int, detail: str) -> str:
+    """Return a status with Label Studio's reason, and the remedy."""
+    reason = f" ({detail})" if detail else ""
+    return f"answered {status}{reason}: {_REMEDIES.get(status, _SEE_LOG)}"
+
+
+def _detail(response: httpx.Response) -> str:
+    """Return Label Studio's reason for a refusal, shortened; empty for responses that are not of its API."""
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
         return ""
-    detail = " ".join(str(body.get("validation_errors") or body.get("detail") or "").split())
-    return f" ({detail[:_MOST_SAID]})" if detail else ""
+    if not isinstance(document, Mapping):
+        return ""
+    return " ".join(str(document.get("validation_errors") or document.get("detail") or "").split())[:_MAX_DETAIL]

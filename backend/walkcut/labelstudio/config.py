@@ -1,16 +1,16 @@
-"""The labelling config: where regions go."""
+"""The labelling config and its brush controls."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from xml.etree.ElementTree import Element, ParseError  # nosec B405 - their names alone: defusedxml reads
+from xml.etree.ElementTree import Element, ParseError  # nosec B405 - for types and errors: defusedxml parses
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from walkcut.errors import LabelConfigError
 
-_MOST_CHARACTERS = 1_000_000
+_MAX_CHARACTERS = 1_000_000
 _EXAMPLE = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
     '<Label value="Region"/></BrushLabels></View>'
@@ -19,10 +19,11 @@ _EXAMPLE = (
 
 @dataclass(frozen=True)
 class BrushControl:
-    """A brush control and the image it labels: where regions go, and what the tag's attributes wish for.
+    """A brush control and the image that it labels.
 
-    Pre-annotated regions take the control's `generic_labels` labels in turn, so that neighbours differ in colour; `labels`
-    are all that it has. `status` names the text field in which annotators are answered, if there is one.
+    `data_key` names the image in a task's data, `options` are the tag's attributes, and `labels` all labels of the
+    control. Pre-annotated regions take the `generic_labels` in turn, so that neighbours differ in colour. `status`
+    names the text field for messages to annotators; it is empty where the config has none.
     """
 
     from_name: str
@@ -35,19 +36,19 @@ class BrushControl:
 
 
 def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
-    """The brush controls of a labelling config, the first one of each image.
+    """Return the brush controls of a labelling config, the first one of each image.
 
-    Raises `LabelConfigError` with an example for a config that is no XML or has no brush control on an image.
+    Raises `LabelConfigError` with an example where the config is not XML or has no brush control on an image.
     """
-    if len(label_config) > _MOST_CHARACTERS:
+    if len(label_config) > _MAX_CHARACTERS:
         raise LabelConfigError(
-            f"the labelling config has {len(label_config)} characters, more than {_MOST_CHARACTERS}: make it shorter"
+            f"the labelling config has {len(label_config)} characters, more than {_MAX_CHARACTERS}: make it shorter"
         )
     try:
         root = fromstring(label_config)
     except (ParseError, DefusedXmlException, ValueError, TypeError) as error:
         raise LabelConfigError(
-            f"the labelling config is no readable XML ({error}); write for example {_EXAMPLE}"
+            f"the labelling config is not readable XML ({error}): write for example {_EXAMPLE}"
         ) from error
     image_tags = {image.get("name", ""): image for image in root.iter("Image")}
     texts: defaultdict[str, list[str]] = defaultdict(list)
@@ -64,23 +65,23 @@ def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
 
 
 def semantic_labels(controls: Sequence[BrushControl]) -> frozenset[str]:
-    """The labels that say what a region shows: all that are not neutral."""
+    """Return the labels that name what a region shows: all but the generic ones."""
     return frozenset(label for control in controls for label in control.labels if label not in control.generic_labels)
 
 
 def _control(control: Element, image: Element, status: str) -> BrushControl:
-    """The control with its image's data key and its labels."""
+    """Return the brush control of a tag. Raises `LabelConfigError` without an image variable or without labels."""
     value = image.get("value", "")
     if not value.startswith("$") or len(value) < 2:
         raise LabelConfigError(
-            f'the tag <Image name={image.get("name", "")!r}> needs value="$…", the name of one image in the task\'s '
-            "data, such as $image; lists of images (valueList) are not supported"
+            f'the tag <Image name={image.get("name", "")!r}> needs value="$KEY", where KEY names one image in the '
+            "task's data, such as $image; lists of images (valueList) are not supported"
         )
-    labels = {label.get("value", ""): label.get("neutral", "") == "true" for label in control.iter("Label")}
+    labels = {label.get("value", ""): label.get("neutral") == "true" for label in control.iter("Label")}
     labels.pop("", None)
     if not labels:
         raise LabelConfigError(f'<BrushLabels name={control.get("name", "")!r}> needs a <Label value="Region"/>')
-    generic_labels = tuple(label for label, is_neutral in labels.items() if is_neutral) or tuple(labels)[:1]
+    generic_labels = tuple(label for label, is_generic in labels.items() if is_generic) or tuple(labels)[:1]
     options = dict(control.attrib)
     return BrushControl(
         control.get("name", ""), image.get("name", ""), value[1:], generic_labels, options, tuple(labels), status
@@ -88,5 +89,5 @@ def _control(control: Element, image: Element, status: str) -> BrushControl:
 
 
 def _status(names: Sequence[str]) -> str:
-    """Of an image's text fields the one named `status`, else the one that granularities are typed into, else none."""
+    """Return the text field for messages: `status`, else `granularity`, else the first one, else an empty name."""
     return next((name for name in ("status", "granularity") if name in names), names[0] if names else "")

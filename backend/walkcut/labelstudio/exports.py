@@ -1,52 +1,59 @@
-"""The annotation that a JSON export of Label Studio holds, or the one of several that is meant."""
+"""Annotations in a JSON export of Label Studio."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from walkcut.errors import SettingsError
 
-_Found = tuple[object, Mapping[str, Any]]  # a task's id, and one of its annotations
+_TaskAnnotation = tuple[int, Mapping[str, Any]]  # a task's id, and one of its annotations
+_MAX_LISTED = 8
 
 
-def select_annotation(document: object, *, task: int | None = None, annotation: int | None = None) -> list[Any]:
-    """The result of one annotation in a JSON export, which is a list of tasks with `annotations`, or one task.
+def select_annotation(document: object, *, task_id: int | None = None, annotation_id: int | None = None) -> list[Any]:
+    """Return the result of one annotation in a JSON export: a list of tasks with `annotations`, or one task.
 
-    Of a task's annotations it is the one with the id `annotation`, else the one updated last of those that were not
-    cancelled. Raises `SettingsError`, which lists what there is, where there is none or several tasks are left.
+    Without `annotation_id` it is the last updated annotation that was not cancelled. Raises `SettingsError`, which
+    lists the candidates, where no annotation matches or those of several tasks do.
     """
-    everything = _annotations(document)
-    if not everything:
+    annotations = _annotations(document)
+    if not annotations:
         raise SettingsError("the export holds no annotation: annotate a task, and export it as JSON")
-    found = [(number, one) for number, one in everything if task in {None, number} and _matches(one, annotation)]
-    if not found:
-        raise SettingsError(f"no such annotation, or a cancelled one: choose among {_listed(everything)}")
-    if len({number for number, _ in found}) > 1:
-        raise SettingsError(f"there are several tasks: choose one of {_listed(found)}")
-    _, newest = max(found, key=lambda pair: str(pair[1].get("updated_at") or ""))
+    matching = [
+        (task, annotation)
+        for task, annotation in annotations
+        if task_id in {None, task} and _matches(annotation, annotation_id)
+    ]
+    if not matching:
+        raise SettingsError(f"no such annotation, or a cancelled one: choose one of {_list_ids(annotations)}")
+    if len({task for task, _ in matching}) > 1:
+        raise SettingsError(f"there are several tasks: choose one of {_list_ids(matching)}")
+    _, newest = max(matching, key=lambda pair: str(pair[1].get("updated_at") or ""))
     return list(newest["result"])
 
 
-def _matches(one: Mapping[str, Any], annotation: int | None) -> bool:
-    """Whether an annotation is the one with this id, or without an id, one that was not cancelled."""
-    return not one.get("was_cancelled") if annotation is None else one.get("id") == annotation
+def _matches(annotation: Mapping[str, Any], annotation_id: int | None) -> bool:
+    """Whether an annotation has this id or, for None, was not cancelled."""
+    return not annotation.get("was_cancelled") if annotation_id is None else annotation.get("id") == annotation_id
 
 
-def _annotations(document: object) -> list[_Found]:
-    """All annotations of an export, with the ids of their tasks."""
+def _annotations(document: object) -> list[_TaskAnnotation]:
+    """Return all annotations of an export, with the ids of their tasks."""
     tasks = document if isinstance(document, list) else [document]
     return [
-        (task["id"], one)
+        (task["id"], annotation)
         for task in tasks
         if isinstance(task, dict) and isinstance(task.get("id"), int) and isinstance(task.get("annotations"), list)
-        for one in task["annotations"]
-        if isinstance(one, dict) and isinstance(one.get("result"), list)
+        for annotation in task["annotations"]
+        if isinstance(annotation, dict) and isinstance(annotation.get("result"), list)
     ]
 
 
-def _listed(found: Sequence[_Found]) -> str:
-    """Tasks with their annotations, the first few."""
+def _list_ids(annotations: Sequence[_TaskAnnotation]) -> str:
+    """Return the ids of the first few annotations and of their tasks, for a message."""
     rows = [
-        f"annotation {one.get('id')} of task {number}" + (" (cancelled)" if one.get("was_cancelled") else "")
-        for number, one in found
+        f"annotation {annotation.get('id')} of task {task}"
+        + (" (cancelled)" if annotation.get("was_cancelled") else "")
+        for task, annotation in annotations[:_MAX_LISTED]
     ]
-    return ", ".join(rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+    omitted = len(annotations) - len(rows)
+    return ", ".join(rows) + (f" and {omitted} more" if omitted else "")

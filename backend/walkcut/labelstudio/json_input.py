@@ -1,43 +1,42 @@
-"""JSON from outside."""
+"""Untrusted JSON, limited in depth."""
 
 import json
 from typing import Any, Final
 
 from walkcut.errors import RequestError
 
-_DEEPEST: Final = 100
-_NO_OBJECT: Final = "the request's body must be a JSON object, as Label Studio sends it"
-_TOO_DEEP: Final = f"lists and objects lie more than {_DEEPEST} deep in each other: send less"
+_MAX_DEPTH: Final = 100
+_NOT_AN_OBJECT: Final = "the request's body must be a JSON object, as Label Studio sends it"
+_TOO_DEEP: Final = f"lists and objects are nested more than {_MAX_DEPTH} deep: send a flatter document"
 
 
 def read_object(text: bytes) -> dict[str, Any]:
-    """The JSON object that a request's body holds. Raises `RequestError` for anything else."""
+    """Return the JSON object of a request's body. Raises `RequestError` for anything else."""
     document = read_json(text)
     if not isinstance(document, dict):
-        raise RequestError(_NO_OBJECT)
+        raise RequestError(_NOT_AN_OBJECT)
     return document
 
 
 def read_json(text: bytes | str) -> object:
-    """What a JSON text holds; of several members with one name the last counts, NaN and infinities are numbers.
+    """Return the value of a JSON text; the last of duplicate names counts, and NaN and infinities are numbers.
 
-    Raises `RequestError` for what is no JSON, and as `check_depth`.
+    Raises `RequestError` for anything but JSON, and for values nested too deep (`check_depth`).
     """
     try:
         document = json.loads(text)
     except RecursionError as error:
         raise RequestError(_TOO_DEEP) from error
     except ValueError as error:
-        raise RequestError(f"{_NO_OBJECT}: {error}") from error
+        raise RequestError(f"{_NOT_AN_OBJECT}: {error}") from error
     check_depth(document)
     return document
 
 
 def check_depth(document: object) -> None:
-    """Raises `RequestError` for lists and objects more than 100 deep, on which whatever goes into them later could
-    fail."""
+    """Raise `RequestError` for lists and objects nested more than 100 deep, at which later recursion could fail."""
     level = [document]
-    for _ in range(_DEEPEST + 1):
+    for _ in range(_MAX_DEPTH + 1):
         level = [inner for outer in level for inner in _nested(outer)]
         if not level:
             return
@@ -45,6 +44,6 @@ def check_depth(document: object) -> None:
 
 
 def _nested(outer: object) -> list[Any]:
-    """The lists and objects right within a list or an object."""
+    """Return the lists and objects directly inside a list or an object."""
     members = outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ()
     return [member for member in members if isinstance(member, dict | list)]

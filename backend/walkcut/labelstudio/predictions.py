@@ -1,4 +1,4 @@
-"""Regions and predictions as Label Studio stores them."""
+"""Regions and predictions as Label Studio's documents."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,25 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.region import Region
 from walkcut.labelstudio.tasks import Task
-
-
-@dataclass(frozen=True)
-class Region:
-    """One brush region: a mask of the image's own size, a label of the control, and a score in [0, 1].
-
-    `notes` are shown in its Info panel. An `id` names the region on the screen that it replaces.
-    """
-
-    mask: Bool[np.ndarray, "y x"]
-    label: str
-    score: float
-    notes: tuple[str, ...] = ()
-    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,27 +22,28 @@ class Prediction:
     model_version: str
 
     def as_json(self) -> dict[str, Any]:
-        """The document that a backend answers with."""
+        """Return the document that a backend answers with."""
         return {"result": self.result, "score": self.score, "model_version": self.model_version}
 
 
 def prediction(
-    task: Task,
-    controls: Sequence[tuple[BrushControl, Sequence[Region]]],
-    model_version: str,
+    task: Task, regions_by_control: Sequence[tuple[BrushControl, Sequence[Region]]], model_version: str
 ) -> Prediction:
-    """A prediction with the regions of each target, under ids that no other task, version or control shares."""
+    """Return a prediction with the regions of each control; its score is their mean score, 0 without regions.
+
+    Regions without an id get one that no other task, version or control shares.
+    """
     result = [
-        brush_region(region, control, region.id or region_id(task, control, f"{model_version} {number}"))
-        for control, regions in controls
-        for number, region in enumerate(regions)
+        brush_region(region, control, region.id or region_id(task, control, f"{model_version} {index}"))
+        for control, regions in regions_by_control
+        for index, region in enumerate(regions)
     ]
-    scores = [region.score for _, regions in controls for region in regions]
+    scores = [item["score"] for item in result]
     return Prediction(result, sum(scores) / max(1, len(scores)), model_version)
 
 
 def brush_region(region: Region, control: BrushControl, identity: str) -> dict[str, Any]:
-    """One region as Label Studio shows it."""
+    """Return the result item of a region under this id."""
     height, width = region.mask.shape
     notes = {"meta": {"text": list(region.notes)}} if region.notes else {}
     return {
@@ -75,36 +62,39 @@ def brush_region(region: Region, control: BrushControl, identity: str) -> dict[s
 
 
 def region_id(task: Task, control: BrushControl, source: str) -> str:
-    """The same region of the same answer has the same id, and no other has."""
-    identity = f"{task.id} {task.reference(control)} {control.from_name} {source}"
-    return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:16]
+    """Return an id that is the same for the same image, control and source, and differs for any other."""
+    return _digest(f"{task.id} {task.reference(control)} {control.from_name} {source}")
 
 
 def deletion_marker(region: Region, control: BrushControl) -> dict[str, Any]:
-    """What takes a region off the screen when it is accepted.
+    """Return a suggestion whose acceptance deletes a region from the screen.
 
-    A suggestion takes the place of the region with its id, and Label Studio deletes `dynamic` regions, as prompts are,
-    once suggestions are accepted; there is no other way for a backend. One pixel is left to show which region it is.
+    An accepted suggestion replaces the region with its id, and Label Studio then deletes all `dynamic` regions (as it
+    does with prompts): a backend has no other way to delete one. One pixel remains to show which region it is.
     """
     pixels = np.flatnonzero(region.mask)
-    one = np.zeros(region.mask.shape, np.bool_)
-    one.flat[pixels[len(pixels) // 2 : len(pixels) // 2 + 1]] = True
-    return brush_region(replace(region, mask=one), control, region.id) | {"dynamic": True}
+    middle = np.zeros(region.mask.shape, np.bool_)
+    middle.flat[pixels[len(pixels) // 2 : len(pixels) // 2 + 1]] = True
+    return brush_region(replace(region, mask=middle), control, region.id) | {"dynamic": True}
 
 
 def status(lines: Sequence[str], control: BrushControl) -> list[dict[str, Any]]:
-    """Lines for the text field in which annotators are answered; nothing where the labelling config has none.
+    """Return an item that sets the control's status text field to these lines; none without such a field.
 
-    Label Studio shows them at once, without their being accepted.
+    Label Studio shows the text at once, without waiting for acceptance.
     """
     if not control.status:
         return []
     return [
         {
-            "id": hashlib.sha256(f"status {control.to_name}".encode()).hexdigest()[:16],
+            "id": _digest(f"status {control.to_name}"),
             "from_name": control.status,
             "to_name": control.to_name,
             "type": "textarea",
             "value": {"text": list(lines)},
         }
     ]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Annotations that were submitted, as webhooks and the API tell of them."""
+"""Submitted annotations, from documents of webhooks or of the API."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,16 @@ from typing import Any, Final
 from walkcut.errors import RequestError
 from walkcut.labelstudio.tasks import Task, read_task
 
-_LARGEST_ID: Final = (1 << 63) - 1
+_MAX_ID: Final = (1 << 63) - 1  # what a database holds
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What an annotator submitted for a task, when it was changed last (UTC, ISO 8601), and from which prediction, if
-    any, it was started. A `skipped` one says that nothing shall be annotated."""
+    """An annotation that was submitted for a task.
+
+    `updated_at` is the time of its last change (UTC, ISO 8601), `parent_prediction` the id of the prediction that it
+    was started from. `skipped`: the annotator declined to annotate the task.
+    """
 
     task: Task
     annotation: int
@@ -26,9 +29,11 @@ class Submission:
 
 
 def read_submission(task: object, annotation: object) -> Submission:
-    """A submission from the documents of its task and its annotation. Raises `RequestError` for what is none."""
+    """Return a submission from the documents of its task and its annotation. Raises `RequestError` for others."""
     if not isinstance(task, Mapping) or not isinstance(annotation, Mapping):
-        raise RequestError("an event needs the documents of a task and of an annotation: let webhooks send payloads")
+        raise RequestError(
+            "an event needs the documents of a task and of an annotation: switch on the webhook's payload"
+        )
     parent, result = annotation.get("parent_prediction"), annotation.get("result")
     return Submission(
         replace(read_task(task), id=parse_id(task)),
@@ -41,25 +46,25 @@ def read_submission(task: object, annotation: object) -> Submission:
 
 
 def parse_id(document: object) -> int:
-    """The id of a document. Raises `RequestError` for one without, or with one that no database holds."""
-    number = document.get("id") if isinstance(document, Mapping) else None
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= _LARGEST_ID:
-        raise RequestError(f"a document without a number for an id: {reprlib.repr(document)}")
-    return number
+    """Return the id of a document. Raises `RequestError` without an id from 0 to 2⁶³ - 1."""
+    identity = document.get("id") if isinstance(document, Mapping) else None
+    if not isinstance(identity, int) or isinstance(identity, bool) or not 0 <= identity <= _MAX_ID:
+        raise RequestError(f"a document needs a number as its id: {reprlib.repr(document)}")
+    return identity
 
 
 def parse_ids(documents: object) -> frozenset[int]:
-    """The ids of several documents; none where there are no documents. Raises `RequestError` for anything else."""
+    """Return the ids of a list of documents, empty for None. Raises `RequestError` for anything else."""
     if not isinstance(documents, list | None):
-        raise RequestError(f"documents with ids are a list, not {type(documents).__name__}")
+        raise RequestError(f"documents must be a list, not {type(documents).__name__}")
     return frozenset(map(parse_id, documents or []))
 
 
 def parse_timestamp(text: object) -> datetime:
-    """A time in UTC, from `2026-11-20T08:38:56.976830Z` as Label Studio writes it; raises `RequestError`."""
+    """Return a time in UTC from a text such as `2026-11-20T08:38:56.976830Z`. Raises `RequestError` for others."""
     try:
         return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone(timezone.utc)
     except (ValueError, OverflowError) as error:
         raise RequestError(
-            f"{str(text)[:40]!r} is no time: annotations need updated_at as Label Studio sends it"
+            f"{str(text)[:40]!r} is not a time: annotations need updated_at as Label Studio sends it"
         ) from error

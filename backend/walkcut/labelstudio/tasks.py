@@ -1,4 +1,4 @@
-"""Tasks, and what a request says besides them."""
+"""Tasks and extra parameters of a request."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from walkcut.labelstudio.json_input import read_json
 class Task:
     """A task as Label Studio sends it; `id` is 0 in previews.
 
-    `drafts` are the asking annotator's own; they, `annotations` and `predictions` come in interactive calls alone.
+    `drafts` (of the requesting annotator), `annotations` and `predictions` are sent with interactive calls only.
     """
 
     id: int
@@ -24,18 +24,18 @@ class Task:
     predictions: Sequence[Mapping[str, Any]] = ()
 
     def reference(self, control: BrushControl) -> str:
-        """What the task says of a target's image. Raises `RequestError` where it says nothing of use."""
+        """Return the reference to a control's image. Raises `RequestError` where the task's data have none."""
         value = self.data.get(control.data_key)
         if not isinstance(value, str) or not value.strip():
-            shown = json.dumps(value, default=str)[:60]
+            found = json.dumps(value, default=str)[:60]
             raise RequestError(
-                f"task {self.id} has no image: data.{control.data_key} is {shown}; write one image's address there"
+                f"task {self.id} has no image: data.{control.data_key} is {found}; set it to the address of one image"
             )
         return value
 
 
 def read_tasks(body: Mapping[str, Any]) -> list[Task]:
-    """The tasks of a request, in order; one that is no task has no data. Raises `RequestError` without a list."""
+    """Return the tasks of a request, in order; malformed ones are empty. Raises `RequestError` without a list."""
     tasks = body.get("tasks")
     if not isinstance(tasks, list):
         raise RequestError('the request needs "tasks", a list of tasks as Label Studio sends them')
@@ -43,32 +43,27 @@ def read_tasks(body: Mapping[str, Any]) -> list[Task]:
 
 
 def read_task(document: Mapping[str, Any]) -> Task:
-    """A task from its document; what the document lacks is empty."""
-    number, data = document.get("id"), document.get("data")
-    drafts, annotations, predictions = (
-        _results(document.get(name)) for name in ("drafts", "annotations", "predictions")
-    )
+    """Return a task from its document; missing parts are empty."""
+    identity, data = document.get("id"), document.get("data")
     return Task(
-        number if isinstance(number, int) else 0,
+        identity if isinstance(identity, int) else 0,
         data if isinstance(data, dict) else {},
-        drafts,
-        annotations,
-        predictions,
+        *(_with_results(document.get(name)) for name in ("drafts", "annotations", "predictions")),
     )
 
 
-def _results(documents: object) -> tuple[Mapping[str, Any], ...]:
-    """Those of the documents that hold a list of results, the one that was changed last at the end."""
-    found = [each for each in (documents if isinstance(documents, list) else []) if _holds_result(each)]
-    return tuple(sorted(found, key=lambda each: str(each.get("updated_at", ""))))
-
-
-def _holds_result(document: object) -> bool:
-    return isinstance(document, dict) and isinstance(document.get("result"), list)
+def _with_results(documents: object) -> tuple[Mapping[str, Any], ...]:
+    """Return the documents that have a list of results, the last changed at the end."""
+    valid = [
+        document
+        for document in (documents if isinstance(documents, list) else [])
+        if isinstance(document, dict) and isinstance(document.get("result"), list)
+    ]
+    return tuple(sorted(valid, key=lambda document: str(document.get("updated_at", ""))))
 
 
 def read_extra_params(value: object) -> dict[str, Any]:
-    """Extra parameters of the model's settings: an object, or its JSON as the settings form sends it; else nothing."""
+    """Return the extra parameters of the model's settings, an object or its JSON text; empty for anything else."""
     if isinstance(value, str):
         try:
             value = read_json(value)

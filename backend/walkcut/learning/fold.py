@@ -7,7 +7,7 @@ import numpy as np
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
-from walkcut.labelstudio import AnnotatedRegion, BrushControl, Region, label_map
+from walkcut.labelstudio import BrushControl, Region, label_map
 from walkcut.learning.oracle_merge import majority_region
 
 _WHOLE = 0.98  # of the image: an annotation that covers so much leaves nothing to fold
@@ -19,7 +19,7 @@ class AnnotatedImage:
 
     control: BrushControl
     tree: CutTree
-    regions: Sequence[AnnotatedRegion]
+    regions: Sequence[Region]
 
 
 def merge_by_annotation(drawings: Sequence[AnnotatedImage], min_area: float) -> list[tuple[BrushControl, list[Region]]]:

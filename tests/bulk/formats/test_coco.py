@@ -65,7 +65,7 @@ def assert_read_alike(predictions: list[ItemPrediction], out: Path) -> None:
     panoptic = json.loads((out / "panoptic.json").read_bytes())
     for number, prediction in enumerate(predictions, 1):
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
-        segments = prediction.predictions[-1].segments
+        segments = prediction.predictions[-1].regions
         for annotation, segment in zip(annotations, segments, strict=True):
             assert (coco.annToMask(annotation) == segment.mask).all()
             assert annotation["area"] == segment.mask.sum()

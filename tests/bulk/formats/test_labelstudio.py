@@ -10,8 +10,9 @@ from label_studio_sdk.converter.brush import decode_rle
 from tests.builders.labelled import CONTROL, label_maps, labelled, numbered, sample
 from walkcut.bulk.formats import LabelStudioFormat
 from walkcut.bulk.formats.labelstudio import SHARD_BYTES, SHARD_TASKS
-from walkcut.bulk.items import ItemPrediction, RegionPrediction, Segment
+from walkcut.bulk.items import ItemPrediction, RegionPrediction
 from walkcut.errors import RequestError
+from walkcut.labelstudio import Region
 
 FORMAT = LabelStudioFormat(CONTROL)
 TASK: dict[str, Any] = {"data": {"image": "a.jpg"}, "predictions": [{"result": [], "score": 0.5, "model_version": "v"}]}
@@ -29,7 +30,7 @@ def sdk_mask(region: dict[str, Any]) -> np.ndarray:
 
 def assert_the_sdk_reads(image: ItemPrediction) -> None:
     (prediction,) = FORMAT.encode(image).record["predictions"]
-    for region, segment in zip(prediction["result"], image.predictions[-1].segments, strict=True):
+    for region, segment in zip(prediction["result"], image.predictions[-1].regions, strict=True):
         assert (sdk_mask(region) == segment.mask).all()
         assert region["value"]["brushlabels"] == [segment.label]
 
@@ -46,8 +47,8 @@ def test_label_studio_reads_the_sample() -> None:
 
 def test_a_task_has_a_prediction_for_each_labelling_in_their_order(tmp_path: Path) -> None:
     halves = np.array([[True, False]])
-    fine = RegionPrediction("v-fine", [Segment(halves, "Region", 0.5), Segment(~halves, "Region B", 1.0)])
-    auto = RegionPrediction("v", [Segment(halves | True, "Background", 0.25)])
+    fine = RegionPrediction("v-fine", [Region(halves, "Region", 0.5), Region(~halves, "Region B", 1.0)])
+    auto = RegionPrediction("v", [Region(halves | True, "Background", 0.25)])
     image = ItemPrediction(labelled(np.array([[1, 1]]), data={"image": "a.jpg", "page": 7}).item, (1, 2), [fine, auto])
     FORMAT.assemble([FORMAT.encode(image).record], tmp_path)
     ((task,),) = shards(tmp_path).values()

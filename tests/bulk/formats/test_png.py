@@ -10,8 +10,9 @@ from PIL import Image
 
 from tests.builders.labelled import label_maps, labelled, numbered, sample
 from walkcut.bulk.formats import PngFormat
-from walkcut.bulk.items import ItemPrediction, RegionPrediction, Segment
+from walkcut.bulk.items import ItemPrediction, RegionPrediction
 from walkcut.errors import SettingsError
+from walkcut.labelstudio import Region
 
 
 def read(prediction: ItemPrediction) -> np.ndarray:
@@ -37,7 +38,7 @@ def test_more_segments_than_a_byte_holds() -> None:
 
 
 def test_more_segments_than_16_bits_hold_are_refused() -> None:
-    nothing = Segment(np.zeros((1, 1), bool), "Region", 0.0)
+    nothing = Region(np.zeros((1, 1), bool), "Region", 0.0)
     image = replace(labelled(np.zeros((1, 1), np.int64)), predictions=[RegionPrediction("v", [nothing] * 65536)])
     with pytest.raises(SettingsError, match="one has 65536 regions, 65535 at most fit: ask for fewer"):
         PngFormat().encode(image)

@@ -56,7 +56,7 @@ def distances_to_border(mask: np.ndarray) -> np.ndarray:
 @given(label_maps)
 def test_without_tolerance_every_pixel_comes_back(labels: np.ndarray) -> None:
     image = labelled(labels)
-    for region, segment in zip(regions(image, 0.0), image.predictions[-1].segments, strict=True):
+    for region, segment in zip(regions(image, 0.0), image.predictions[-1].regions, strict=True):
         assert (even_odd(rings(region), image.size) == segment.mask).all()
         assert (by_pycocotools(region, image.size) == segment.mask).all()
 
@@ -64,7 +64,7 @@ def test_without_tolerance_every_pixel_comes_back(labels: np.ndarray) -> None:
 @given(label_maps, st.sampled_from([0.5, 0.8, 1.0, 1.5, 2.5, 4.0]))
 def test_wrong_pixels_are_no_farther_from_the_border_than_the_tolerance(labels: np.ndarray, tolerance: float) -> None:
     image = labelled(labels)
-    for mask, segment in zip(masks(image, tolerance), image.predictions[-1].segments, strict=True):
+    for mask, segment in zip(masks(image, tolerance), image.predictions[-1].regions, strict=True):
         wrong = mask != segment.mask
         assert distances_to_border(segment.mask)[wrong].max(initial=0) <= tolerance + 1e-9
 
@@ -78,7 +78,7 @@ def test_no_region_and_no_hole_is_lost(labels: np.ndarray) -> None:
 
 
 def test_the_sample_within_its_bounds() -> None:
-    segments = sample().predictions[-1].segments
+    segments = sample().predictions[-1].regions
     count = 0
     for region, segment in zip(regions(sample(), 1.0), segments, strict=True):
         mask = by_pycocotools(region, sample().size)
@@ -92,7 +92,7 @@ def test_the_sample_within_its_bounds() -> None:
 
 
 def test_the_sample_is_exact_without_tolerance() -> None:
-    for region, segment in zip(regions(sample(), 0.0), sample().predictions[-1].segments, strict=True):
+    for region, segment in zip(regions(sample(), 0.0), sample().predictions[-1].regions, strict=True):
         assert (by_pycocotools(region, sample().size) == segment.mask).all()
 
 

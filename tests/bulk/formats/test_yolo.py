@@ -35,7 +35,7 @@ def of_class(polygons: Polygons, number: int) -> list[np.ndarray]:
 
 
 def truth(image: ItemPrediction, number: int) -> np.ndarray:
-    masks = [each.mask for each in image.predictions[-1].segments if each.label == NAMES[number]]
+    masks = [each.mask for each in image.predictions[-1].regions if each.label == NAMES[number]]
     return np.any([np.zeros(image.size, bool), *masks], axis=0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from walkcut.bulk.formats import rle
-from walkcut.bulk.formats.label_maps import class_number, default_segments, label_map
+from walkcut.bulk.formats.label_maps import class_number, default_regions, label_map
 from walkcut.bulk.formats.writers import Rows, file_name, image_name, to_png, write_object
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 
@@ -40,14 +40,14 @@ class CocoFormat:
         numbers = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], -1).astype(np.uint8)
         regions = [
             {
-                "category_id": class_number(segment.label, self.classes) + 1,
-                "area": int(np.count_nonzero(segment.mask)),
-                "bbox": bounding_box(segment.mask),
+                "category_id": class_number(region.label, self.classes) + 1,
+                "area": int(np.count_nonzero(region.mask)),
+                "bbox": bounding_box(region.mask),
                 "iscrowd": 0,
-                "score": segment.score,
-                "counts": rle.encode(segment.mask),
+                "score": region.score,
+                "counts": rle.encode(region.mask),
             }
-            for segment in default_segments(image)
+            for region in default_regions(image)
         ]
         image_info = {"file_name": image_name(image.item), "width": width, "height": height}
         return EncodedItem(

@@ -5,29 +5,29 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt16
 
-from walkcut.bulk.items import ItemPrediction, Segment
+from walkcut.bulk.items import ItemPrediction
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import BrushControl
+from walkcut.labelstudio import BrushControl, Region
 
 _MOST = np.iinfo(np.uint16).max
 
 
-def default_segments(image: ItemPrediction) -> Sequence[Segment]:
-    """The segments of the default labelling."""
-    return image.predictions[-1].segments
+def default_regions(image: ItemPrediction) -> Sequence[Region]:
+    """The regions of the default labelling."""
+    return image.predictions[-1].regions
 
 
 def label_map(image: ItemPrediction) -> UInt16[np.ndarray, "y x"]:
-    """The default labelling's segments, numbered from 1 in their order; 0 is in none.
+    """The default labelling's regions, numbered from 1 in their order; 0 is in none.
 
-    Raises `SettingsError` for more segments than 16 bits can count.
+    Raises `SettingsError` for more regions than 16 bits can count.
     """
-    segments = default_segments(image)
-    if len(segments) > _MOST:
-        raise SettingsError(f"{image.item.key} has {len(segments)} regions, {_MOST} at most fit: ask for fewer")
+    regions = default_regions(image)
+    if len(regions) > _MOST:
+        raise SettingsError(f"{image.item.key} has {len(regions)} regions, {_MOST} at most fit: ask for fewer")
     labels = np.zeros(image.size, np.uint16)
-    for number, segment in enumerate(segments, 1):
-        labels[segment.mask] = number
+    for number, region in enumerate(regions, 1):
+        labels[region.mask] = number
     return labels
 
 

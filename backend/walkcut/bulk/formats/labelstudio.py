@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from walkcut.bulk.formats.writers import to_json
 from walkcut.bulk.items import EncodedItem, ItemPrediction
-from walkcut.labelstudio import BrushControl, Region, Task, prediction
+from walkcut.labelstudio import BrushControl, Task, prediction
 from walkcut.storage import atomic_file
 
 # Label Studio 1.23 takes less than 250 MiB in a request, all of its files together (DATA_UPLOAD_MAX_MEMORY_SIZE; more
@@ -43,8 +43,8 @@ class LabelStudioFormat:
         task = Task(image.item.task or 0, image.item.data)
         predictions = []
         for labelling in image.predictions:
-            regions = [Region(each.mask, each.label, each.score, each.notes) for each in labelling.segments]
-            predictions.append(prediction(task, [(self.control, regions)], labelling.model_version).as_json())
+            regions = [(self.control, labelling.regions)]
+            predictions.append(prediction(task, regions, labelling.model_version).as_json())
         return EncodedItem({}, {"data": dict(task.data), "predictions": predictions})
 
     def assemble(self, records: Iterable[Mapping[str, Any]], out: Path) -> None:

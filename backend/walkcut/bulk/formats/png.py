@@ -25,8 +25,8 @@ class PngFormat:
         height, width = image.size
         file = file_name(image.item.key, ".png")
         segments = [
-            {"id": number, "label": segment.label, "score": segment.score}
-            for number, segment in enumerate(labelling.segments, 1)
+            {"id": number, "label": region.label, "score": region.score}
+            for number, region in enumerate(labelling.regions, 1)
         ]
         record = {
             "key": image.item.key,

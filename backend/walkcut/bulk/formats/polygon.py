@@ -33,7 +33,7 @@ class PolygonFormat:
         labelling = image.predictions[-1]
         height, width = image.size
         regions: list[dict[str, Any]] = [
-            {"label": segment.label, "score": segment.score, "polygons": []} for segment in labelling.segments
+            {"label": region.label, "score": region.score, "polygons": []} for region in labelling.regions
         ]
         for number, parts in groupby(polygons(label_map(image), self.tolerance), attrgetter("number")):
             regions[number - 1]["polygons"] = [[ring.tolist() for ring in (part.outer, *part.holes)] for part in parts]

@@ -8,6 +8,8 @@ the difference to the last but one, five bits a character, lowest first, a sixth
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from walkcut.labelstudio.runs import run_lengths
+
 _BITS = 5
 _MORE = 1 << _BITS
 _SIGN = _MORE >> 1
@@ -17,15 +19,7 @@ _CHARACTERS = 8  # hold 40 bits: an image has fewer than 2³⁹ pixels
 
 def encode(mask: Bool[np.ndarray, "y x"]) -> str:
     """`counts` of a mask, the same as `pycocotools.mask.encode` gives."""
-    return compress(run_lengths(mask))
-
-
-def run_lengths(mask: Bool[np.ndarray, "y x"]) -> Int64[np.ndarray, " n"]:
-    """Lengths of the runs, column by column; the first is outside the mask, and 0 where the mask begins at once."""
-    inside = mask.T.ravel()
-    borders = np.flatnonzero(inside[1:] != inside[:-1]) + 1
-    lengths = np.diff(borders, prepend=0, append=inside.size)
-    return np.concatenate([[0], lengths]) if inside[0] else lengths
+    return compress(run_lengths(mask.T.ravel()))
 
 
 def compress(lengths: Int64[np.ndarray, " n"]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from walkcut.bulk.formats.label_maps import class_number, default_segments, label_map
+from walkcut.bulk.formats.label_maps import class_number, default_regions, label_map
 from walkcut.bulk.formats.polygonize import Points, Polygon, checked_tolerance, polygons
 from walkcut.bulk.formats.writers import file_name
 from walkcut.bulk.items import EncodedItem, ItemPrediction
@@ -36,7 +36,7 @@ class YoloFormat:
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """labels/KEY.txt, empty for an image without regions. Raises `SettingsError` for a label not in `classes`."""
-        numbers = [class_number(segment.label, self.classes) for segment in default_segments(image)]
+        numbers = [class_number(region.label, self.classes) for region in default_regions(image)]
         size = np.array([image.size[1], image.size[0]])
         lines = [
             f"{numbers[polygon.number - 1]} {_coordinates(_one_ring(polygon) / size)}\n"

@@ -1,4 +1,4 @@
-"""A segmenter that does by an image's height what models do at their worst."""
+"""A backbone that fails in the way that an image's height tells it to."""
 
 import logging
 import os
@@ -19,12 +19,12 @@ from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.storage import image_digest
 
-GOOD, KILLED, HANGS, DEFECT, KILLED_ONCE, REFUSED, TALKS = range(24, 31)
+GOOD, KILLED, HANGS, BUG, KILLED_ONCE, REFUSED, LOGS = range(24, 31)
 
 
 @dataclass(frozen=True)
-class Treacherous:
-    """The classical backbone, until it is shown one of these heights; what is to happen once leaves a file."""
+class FaultyBackbone:
+    """The classical backbone with faults by an image's height; what has happened leaves a file in `folder`."""
 
     folder: Path
     name: str = ""
@@ -38,7 +38,7 @@ class Treacherous:
     def provides(self) -> frozenset[FeatureKind]:
         return self.inner.provides
 
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
+    def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
         marker = self.folder / "once"
         match image.shape[0]:
             case height if height == KILLED or (height == KILLED_ONCE and not marker.exists()):
@@ -47,30 +47,30 @@ class Treacherous:
             case height if height == HANGS:
                 (self.folder / "hangs").touch()
                 time.sleep(600)
-            case height if height == DEFECT:
+            case height if height == BUG:
                 raise ZeroDivisionError("by the model")
             case height if height == REFUSED:
                 raise SegmentationError("nothing to see in it")
-            case height if height == TALKS:
-                logging.getLogger("treacherous").warning("what a %s image", "strange")
-        return self.inner.extract(image, parts)
+            case height if height == LOGS:
+                logging.getLogger("faulty").warning("what a %s image", "strange")
+        return self.inner.extract(image, kinds)
 
 
 def load(folder: Path) -> Segmenter:
-    """The segmenter, with a name from a file if there is one; a file named "gone" stands for lost weights."""
+    """Return the segmenter, named by the file "name" if it exists; a file "gone" stands for deleted weights."""
     if (folder / "gone").exists():
         raise SettingsError("the weights are gone")
     name = (folder / "name").read_text() if (folder / "name").exists() else ""
-    return Segmenter(Treacherous(folder, name), PRESETS["merge"])
+    return Segmenter(FaultyBackbone(folder, name), PRESETS["merge"])
 
 
 def die(_folder: Path) -> Segmenter:
-    """A model that cannot even be loaded."""
+    """Kill the process instead of loading the model."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
 
 def request(height: int, width: int = 32) -> ImageRequest:
-    """An image of a height."""
+    """Return the request for an image of this height."""
     data = png(quarters(height, width))
     return ImageRequest(image_digest(data), data)
