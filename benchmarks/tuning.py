@@ -33,7 +33,7 @@ HALVES = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 @dataclass(frozen=True)
 class TuningImage:
-    """Everything that does not depend on the rule; `tables` are the overlaps of each truth with the leaves, in pixels."""
+    """Everything that does not depend on the rule; `tables` are each truth's overlaps with the leaves, in pixels."""
 
     leaves: Int64[np.ndarray, "y x"]
     contour: Float[Tensor, "y x"]

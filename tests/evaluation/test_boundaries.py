@@ -13,7 +13,7 @@ from walkcut.evaluation.boundaries import (
     BoundaryCounts,
     boundaries,
     boundary_counts,
-    boundary_scales,
+    boundary_ods_ois,
     matched_pixels,
 )
 
@@ -104,7 +104,7 @@ def test_a_missing_or_useless_boundary_scores_0() -> None:
 def test_scales_add_up_counts_before_f() -> None:
     fine, coarse = BoundaryCounts(4, 10, 4, 5), BoundaryCounts(3, 3, 3, 5)
     other_fine, other_coarse = BoundaryCounts(9, 10, 9, 10), BoundaryCounts(1, 1, 1, 10)
-    scales = boundary_scales([[fine, coarse], [other_fine, other_coarse]])
+    scales = boundary_ods_ois([[fine, coarse], [other_fine, other_coarse]])
     assert scales.granularity == 0
     assert scales.ods == pytest.approx(2 * (13 / 20) * (13 / 15) / (13 / 20 + 13 / 15))
     assert scales.ois == pytest.approx(2 * (12 / 13) * (12 / 15) / (12 / 13 + 12 / 15))
@@ -117,4 +117,4 @@ def test_boundaries_of_two_sizes_are_refused() -> None:
 
 def test_no_images_have_no_best_boundary() -> None:
     with pytest.raises(SegmentationError, match="no best of 0 images at 0 granularities"):
-        boundary_scales([])
+        boundary_ods_ois([])

@@ -85,7 +85,7 @@ def test_counts_add_up_before_the_score_or_scores_after_it() -> None:
     assert both.mean_iou == pytest.approx((5 / 6 + 4 / 5) / 2)
     assert (first.mean_iou, second.mean_iou) == (1, (1 / 2 + 0) / 2)
     assert second.f1 == pytest.approx(2 / 3)
-    assert (one.pixels, both.pixels) == (8, 10)
+    assert (first.pixels, both.pixels) == (8, 10)
 
 
 def test_the_oracle_gives_each_segment_to_its_primary_class() -> None:

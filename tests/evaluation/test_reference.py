@@ -46,6 +46,6 @@ def test_the_fast_form_labels_as_the_reference(method: Method, seed: int) -> Non
     assert renumber(reference.numpy()).tolist() == fast.labels(Level.AUTO).tolist()
 
 
-def test_what_no_paper_tells_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"no paper tells Merge\(\)"):
+def test_methods_without_a_published_form_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"Merge\(\) has no published form: compare NCut"):
         reference_labels(Merge(), quartered(), (4, 4))

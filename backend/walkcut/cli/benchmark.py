@@ -22,13 +22,9 @@ from walkcut.settings import read_settings
 @model_option
 @method_option
 @random_weights_option
-@click.option(
-    "--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The image.  [a synthetic one]"
-)
+@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="[a synthetic image]")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; the fastest counts.")
-@click.option(
-    "--reference/--no-reference", default=True, help="Compare with the papers' algorithm, which takes minutes."
-)
+@click.option("--reference/--no-reference", default=True, help="Also time the papers' algorithm, which takes minutes.")
 def benchmark(
     model: str | None,
     method: str | None,

@@ -40,9 +40,7 @@ T = TypeVar("T")
 
 @click.command()
 @click.option("--dataset", required=True, type=click.Choice(tuple(DATASETS)), help="The data set.")
-@click.option(
-    "--root", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder that holds it."
-)
+@click.option("--root", required=True, type=click.Path(file_okay=False, path_type=Path), help="The data set's folder.")
 @click.option("--split", default="val", show_default=True, help="The part of the data set.")
 @click.option("--half", type=click.Choice(("even", "odd")), help="Only every other image.")
 @click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), help="The rules.  [native for partitions, else dwc]")

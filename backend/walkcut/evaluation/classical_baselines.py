@@ -77,21 +77,13 @@ def _enlarged(labels: Integer[np.ndarray, "h w"], size: tuple[int, ...]) -> Inte
 
 
 _FELZENSZWALB: Final = Felzenszwalb(
-    (
-        RegionSize(1000, 1.6, 200),
-        RegionSize(600, 1.2, 1100),
-        RegionSize(260, 2.2, 800),
-        RegionSize(200, 1.2, 1000),
-        RegionSize(400, 1.0, 350),
-        RegionSize(470, 0.8, 350),
-        RegionSize(90, 1.2, 950),
-        RegionSize(300, 0.5, 500),
-        RegionSize(400, 0.5, 300),
-        RegionSize(140, 1.2, 600),
-        RegionSize(300, 0.8, 330),
-        RegionSize(180, 0.8, 370),
-        RegionSize(280, 0.8, 140),
-        RegionSize(200, 0.8, 60),
+    tuple(
+        map(
+            RegionSize,
+            (1000, 600, 260, 200, 400, 470, 90, 300, 400, 140, 300, 180, 280, 200),
+            (1.6, 1.2, 2.2, 1.2, 1.0, 0.8, 1.2, 0.5, 0.5, 1.2, 0.8, 0.8, 0.8, 0.8),
+            (200, 1100, 800, 1000, 350, 350, 950, 500, 300, 600, 330, 370, 140, 60),
+        )
     )
 )
 _SLIC_NCUT: Final = SlicNCut(
@@ -99,23 +91,14 @@ _SLIC_NCUT: Final = SlicNCut(
 )
 _QUICKSHIFT: Final = Quickshift(tuple(map(LinkLength, (90, 60, 45, 35, 28, 24, 20, 17, 14, 12, 10, 8))))
 _KMEANS: Final = ColourKMeans(
-    (
-        Clusters(20, 0.06),
-        Clusters(2, 0.04),
-        Clusters(4, 0.06),
-        Clusters(3, 0.04),
-        Clusters(3, 0.02),
-        Clusters(6, 0.04),
-        Clusters(3, 0.01),
-        Clusters(4, 0.02),
-        Clusters(4, 0.01),
-        Clusters(6, 0.02),
-        Clusters(6, 0.01),
-        Clusters(5, 0.005),
-        Clusters(8, 0.005),
+    tuple(
+        map(
+            Clusters,
+            (20, 2, 4, 3, 3, 6, 3, 4, 4, 6, 6, 5, 8),
+            (0.06, 0.04, 0.06, 0.04, 0.02, 0.04, 0.01, 0.02, 0.01, 0.02, 0.01, 0.005, 0.005),
+        )
     )
 )
-
 
 CLASSICAL_BASELINES: Final[Mapping[str, System]] = {
     baseline.name: baseline

@@ -1,11 +1,11 @@
 """Classical segmentation methods of scikit-image and scikit-learn, on images in CIELAB, each at several settings."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Integer
 from scipy.ndimage import distance_transform_edt
 from scipy.sparse import coo_array
@@ -14,11 +14,11 @@ from skimage.filters import gaussian
 from skimage.graph import cut_normalized, rag_mean_color
 from skimage.measure import label
 from skimage.segmentation import felzenszwalb, quickshift, slic
+from torch import Tensor
 
-from walkcut.errors import require_extra
+from walkcut.segmentation.algorithms.clustering import kmeans_clusters
 
 _MIN_SUPERPIXEL: Final = 16  # pixels, in a tiny image
-_SAMPLE: Final = 3000  # pixels that K-means is fitted to
 _STARTS: Final = 5  # of which K-means keeps the one of least distortion
 
 
@@ -165,14 +165,18 @@ class ColourKMeans:
     def partitions(self, lab: Float64[np.ndarray, "h w 3"]) -> list[Integer[np.ndarray, "h w"]]:
         """Cluster once for each `k`, and remove small parts for each setting."""
         points = self._points(lab)
-        clusters = {k: _clusters(points, k).reshape(lab.shape[:2]) for k in {setting.k for setting in self.settings}}
-        return [without_small(clusters[setting.k], setting.min_part) for setting in self.settings]
+        counts = {setting.k for setting in self.settings}
+        clusters = {k: kmeans_clusters(points, min(k, len(points)), starts=_STARTS) for k in counts}
+        shape = lab.shape[:2]
+        return [
+            without_small(clusters[setting.k].numpy().reshape(shape), setting.min_part) for setting in self.settings
+        ]
 
-    def _points(self, lab: Float64[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "n 5"]:
+    def _points(self, lab: Float64[np.ndarray, "h w 3"]) -> Float64[Tensor, "n 5"]:
         height, width = lab.shape[:2]
         y, x = np.mgrid[:height, :width] * self.extent / max(height, width)
         colour = gaussian(lab, sigma=self.blur, channel_axis=-1) * [self.lightness, 1, 1]
-        return np.dstack([colour, y, x]).reshape(-1, 5)
+        return torch.from_numpy(np.dstack([colour, y, x]).reshape(-1, 5))
 
 
 def linked(parent: Integer[np.ndarray, "h w"], kept: Bool[np.ndarray, "h w"]) -> Integer[np.ndarray, "h w"]:
@@ -193,14 +197,3 @@ def without_small(clusters: Integer[np.ndarray, "h w"], min_part: float) -> Inte
         return np.zeros_like(parts)
     nearest = distance_transform_edt(~large, return_distances=False, return_indices=True)
     return parts[tuple(nearest)]
-
-
-def _clusters(points: Float64[np.ndarray, "n c"], k: int) -> Integer[np.ndarray, " n"]:
-    """Return each point's cluster by the best of a few K-means on a sample, with a fixed seed."""
-    with require_extra("evaluation"):
-        from sklearn.cluster import KMeans  # noqa: PLC0415 - an extra
-        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
-    sample = points[np.random.default_rng(0).permutation(len(points))[:_SAMPLE]]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
-        return KMeans(min(k, len(sample)), init="random", n_init=_STARTS, random_state=0).fit(sample).predict(points)

@@ -45,7 +45,7 @@ class Example:
     truths: tuple[Truth, ...]
 
     def read(self) -> tuple[UInt8[np.ndarray, "y x 3"], tuple[Int64[np.ndarray, "y x"], ...]]:
-        """Return the image and all truths. Raises `ImageDecodeError` for a file that cannot be read, or of another size."""
+        """Return the image and all truths. Raises `ImageDecodeError` for an unreadable file, or a wrong size."""
         image = decode(self.image.read_bytes(), DecodeLimits())
         truths = tuple(truth.read() for truth in self.truths)
         for truth, labels in zip(self.truths, truths, strict=True):
@@ -269,14 +269,14 @@ def _check_truths(labels: Path, truths: Mapping[Path, Sequence[Path]], *, severa
     unlabelled = [image.name for image, paths in truths.items() if not paths]
     if unlabelled:
         raise SettingsError(
-            f"{labels} holds no truth for {len(unlabelled)} images: {_some(unlabelled)}; put STEM.png there for each, or "
-            "STEM.1.png, STEM.2.png, … by several people"
+            f"{labels} holds no truth for {len(unlabelled)} images: {_some(unlabelled)}; put STEM.png there for each, "
+            "or STEM.1.png, STEM.2.png, … by several people"
         )
     multiple = [image.name for image, paths in truths.items() if len(paths) > 1]
     if multiple and not several:
         raise SettingsError(
-            f"{labels} holds several truths for {_some(multiple)}, but classes.txt makes their labels classes: keep one "
-            "STEM.png for each image, or remove classes.txt"
+            f"{labels} holds several truths for {_some(multiple)}, but classes.txt makes their labels classes: keep "
+            "one STEM.png for each image, or remove classes.txt"
         )
 
 

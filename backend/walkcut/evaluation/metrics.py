@@ -106,7 +106,7 @@ def primary_classes(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, " s"]:
 def oracle_merged(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, "t t"]:
     """Return the table after all segments of each primary class became one, column `i` for class `i`.
 
-    `matched_counts` of it gives the oracle-merged scores of DWC supplement A; no merge of the segments is more accurate.
+    `matched_counts` of it gives the oracle-merged scores (DWC supplement A). No merge of the segments is more accurate.
     """
     return table @ np.eye(len(table), dtype=np.int64)[primary_classes(table)]
 

@@ -12,7 +12,6 @@ from walkcut.errors import require_extra
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 # Colours of the light page. In the SVG each becomes the stylesheet's variable, which has another value in dark mode.
 _VARIABLES: Final = {
@@ -28,16 +27,12 @@ _VARIABLES: Final = {
 }
 _PAPER, _SOFT, _RULE, *_SERIES = _VARIABLES
 _SHAPES: Final = (("round", "o", "-"), ("square", "s", "--"))  # the stylesheet's class, marker and line
-_CYCLE: Final = len(_SERIES) * len(_SHAPES)
-_BINS_PER_OCTAVE: Final = 4  # of numbers of segments, for the line through the best settings
-_MAX_NAME: Final = 24  # characters
-_STYLE: Final = {
+_SIMILAR_OCTAVES: Final = 0.25  # between similar numbers of segments, for the line through the best settings
+_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "walkcut",  # the same identifiers each time
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.parse_math": False,
-    "text.color": _SOFT,
     "axes.edgecolor": _RULE,
     "axes.labelcolor": _SOFT,
     "axes.spines.top": False,
@@ -61,7 +56,6 @@ class SeriesStyle:
     marker: str
     line: str
     css: str
-    zorder: float
 
 
 def series_style(index: int) -> SeriesStyle:
@@ -72,7 +66,7 @@ def series_style(index: int) -> SeriesStyle:
     """
     colour = index % len(_SERIES)
     name, marker, line = _SHAPES[index // len(_SERIES) % len(_SHAPES)]
-    return SeriesStyle(_SERIES[colour], marker, line, f"c{colour} {name}", 3 - index % _CYCLE / _CYCLE)
+    return SeriesStyle(_SERIES[colour], marker, line, f"c{colour} {name}")
 
 
 def score_plot(measure: str, summaries: Sequence[Mapping[str, Any]]) -> str:
@@ -98,42 +92,35 @@ def score_figure(measure: str, summaries: Sequence[Mapping[str, Any]]) -> "Figur
     from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
     from matplotlib.ticker import LogLocator, NullLocator  # noqa: PLC0415
 
-    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.4, 3.3), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel="segments")
-    lines = [_plot_series(axes, measure, summary, series_style(index)) for index, summary in enumerate(summaries)]
+    for index, summary in reversed([*enumerate(summaries)]):  # the first on top
+        _plot_series(axes, measure, summary, series_style(index))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     axes.tick_params(length=3)
-    names = [_shorten(summary["system"]) for summary in summaries]
-    figure.legend(lines, names, loc="outside lower left", ncols=2, frameon=False, labelcolor="linecolor")
     return figure
 
 
-def _plot_series(axes: "Axes", measure: str, summary: Mapping[str, Any], style: SeriesStyle) -> "Line2D":
+def _plot_series(axes: "Axes", measure: str, summary: Mapping[str, Any], style: SeriesStyle) -> None:
     """Plot all settings, a line through the best ones, and the setting of the best covering as a hollow marker."""
     rows = summary["settings"]
     segments, scores = np.array([(row["segments"], row[measure]) for row in rows], float).T
     best = [row["setting"] for row in rows].index(summary["ods_setting"])
     upper = upper_envelope(segments, scores)
-    axes.plot(segments, scores, style.marker, color=style.colour, markersize=2.5, zorder=style.zorder)
-    axes.plot(segments[upper], scores[upper], style.line, color=style.colour, linewidth=1.4, zorder=style.zorder)
-    hollow = {"markersize": 6, "markerfacecolor": _PAPER, "markeredgewidth": 1.5}
-    (line,) = axes.plot(segments[best], scores[best], style.marker, color=style.colour, zorder=style.zorder, **hollow)
-    return line
-
-
-def _shorten(name: str) -> str:
-    """Cut the middle of a long name."""
-    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME // 2 - 1]}…{name[-_MAX_NAME // 2 :]}"
+    axes.plot(segments, scores, style.marker, color=style.colour, markersize=2.5)
+    axes.plot(segments[upper], scores[upper], style.line, color=style.colour, linewidth=1.4)
+    axes.plot(segments[best], scores[best], style.marker, color=style.colour, markersize=6, mfc=_PAPER, mew=1.5)
 
 
 def upper_envelope(segments: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Return the indices of the best score in each bin of numbers of segments, from few to many.
+    """Return the indices of the settings with no better one at a similar number of segments, from few to many.
 
     >>> upper_envelope(np.array([40, 2, 41]), np.array([0.55, 0.3, 0.41]))
     [1, 0]
     """
-    bins = np.floor(np.log2(segments) * _BINS_PER_OCTAVE).astype(int)
-    best = {bins[index]: int(index) for index in np.argsort(scores, kind="stable")}
-    return [best[group] for group in sorted(best)]
+    octaves = np.log2(segments)
+    similar = np.abs(np.subtract.outer(octaves, octaves)) < _SIMILAR_OCTAVES
+    best = np.flatnonzero(scores >= np.where(similar, scores, -np.inf).max(axis=1))
+    return best[np.argsort(segments[best], kind="stable")].tolist()

@@ -91,7 +91,7 @@ class Protocol:
     def table(
         self, truth: Int64[np.ndarray, "y x"], labels: Integer[np.ndarray, "y x"], dataset: Dataset
     ) -> Int64[np.ndarray, "t s"]:
-        """Return the overlaps of `crop_truth` and `resize_labels`: a row for each class, or each part of a partition."""
+        """Return the overlaps of `crop_truth` and `resize_labels`: a row for each class, or part of a partition."""
         if dataset.partitions:
             parts = np.unique(truth, return_inverse=True)[1].reshape(truth.shape)
             return contingency_table(parts, labels)

@@ -82,7 +82,7 @@ def reference_partition(A: Float[Tensor, "n n"], rule: StoppingRule, thresholds:
 
 
 def _best_cut(A: Float[Tensor, "n n"], thresholds: int) -> Cut | None:
-    """Return the cheapest cut of the second generalised eigenvector of `(D − A) x = λ D x` at evenly spaced thresholds."""
+    """Return the cheapest cut of the second eigenvector of `(D − A) x = λ D x` at evenly spaced thresholds."""
     scale = A.sum(1).rsqrt()
     laplacian = torch.eye(len(A), device=A.device) - scale[:, None] * A * scale
     vector = scale * torch.linalg.eigh(laplacian).eigenvectors[:, 1]

@@ -95,9 +95,14 @@ def maskcut(
 
 
 def kmeans_clusters(
-    points: Float[Tensor, "n c"], clusters: int, *, init: Float[Tensor, "k c"] | None = None, seed: int = 0
+    points: Float[Tensor, "n c"],
+    clusters: int,
+    *,
+    init: Float[Tensor, "k c"] | None = None,
+    starts: int = 1,
+    seed: int = 0,
 ) -> Int64[Tensor, " n"]:
-    """Return each point's K-means cluster, from K-means++ seeds or from the `init` centres, one for each cluster.
+    """Return each point's K-means cluster: the best of some starts from K-means++ seeds, or one from `init` centres.
 
     A centre that loses all its points moves to the point farthest from its own. Raises `SettingsError` without
     scikit-learn.
@@ -105,10 +110,12 @@ def kmeans_clusters(
     with require_extra("evaluation"):
         from sklearn.cluster import KMeans  # noqa: PLC0415 - an extra
         from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
-    start = "k-means++" if init is None else init.numpy(force=True)
-    with warnings.catch_warnings():
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    centres = "k-means++" if init is None else init.numpy(force=True)
+    method = KMeans(clusters, init=centres, n_init=starts, random_state=seed)
+    with warnings.catch_warnings(), threadpool_limits(1):  # threads that wait for each other are slower
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
-        labels = KMeans(clusters, init=start, n_init=1, random_state=seed).fit_predict(points.numpy(force=True))
+        labels = method.fit_predict(points.numpy(force=True))
     return torch.from_numpy(labels.astype(np.int64)).to(points.device)
 
 
@@ -116,7 +123,9 @@ def density_clusters(points: Float[Tensor, "n c"], *, radius: float, neighbours:
     """Return each point's DBSCAN cluster, -1 for noise. Raises `SettingsError` without scikit-learn."""
     with require_extra("evaluation"):
         from sklearn.cluster import DBSCAN  # noqa: PLC0415 - an extra
-    labels = DBSCAN(eps=radius, min_samples=neighbours).fit_predict(points.double().numpy(force=True))
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    with threadpool_limits(1):
+        labels = DBSCAN(eps=radius, min_samples=neighbours).fit_predict(points.double().numpy(force=True))
     return torch.from_numpy(labels.astype(np.int64)).to(points.device)
 
 
