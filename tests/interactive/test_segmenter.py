@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.builders.scenes import data_url, png, quarters
-from tests.inference.test_predictor import Counting
+from tests.builders.models import CountingBackbone
 from walkcut.backbones import load_backbone
 from walkcut.hierarchy.granularity import Segments
 from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader
@@ -208,7 +208,7 @@ def test_a_change_needs_neither_the_model_nor_the_image(tmp_path: Path, clock: C
             self.fetched += 1
             return super().fetch(reference, task_id)
 
-    backbone, source = Counting(), CountingSource()
+    backbone, source = CountingBackbone(), CountingSource()
     segmenter = Segmenter(backbone, PRESETS["merge"])
     cache = TreeCache(tmp_path, 1 << 24)
     tree_service = TreeService(InProcessModel(segmenter, DecodeLimits()), cache)
