@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders.scenes import data_url, png, quarters
 from tests.builders.models import CountingBackbone
+from tests.builders.scenes import data_url, png, quarters
 from walkcut.backbones import load_backbone
 from walkcut.hierarchy.granularity import Segments
 from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader
