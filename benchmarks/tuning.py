@@ -1,4 +1,4 @@
-"""How well the merging's tuning carries over: `python -m benchmarks.tuning --root BSDS500 [--split val]`."""
+"""Cross-validation of the merge rule's tuning: `python -m benchmarks.tuning --root BSDS500 [--split val]`."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,15 @@ GRID: Mapping[str, Sequence[float]] = {
     "growth": (0.0, 0.05, 0.15),
     "smallest": (0.0015, 0.006),
 }
-# Evenly spaced in the separation's logarithm, and wide, since the grid's separations differ in size.
+# tau = exp(-s³) with s evenly spaced on a logarithmic scale; wide, since the scale of costs differs between rules.
 TAUS = np.exp(-(np.geomspace(0.25, 2.5, 40) ** 3))
-_MOST_LEAVES = 256  # what is finer scores badly and takes long
+_MAX_LEAVES = 256  # finer partitions score badly and take long
 HALVES = {"even": slice(0, None, 2), "odd": slice(1, None, 2)}
 
 
 @dataclass(frozen=True)
-class ImageRequest:
-    """All that does not depend on the rule; `tables` are the overlaps of each truth with the leaves, in pixels."""
+class TuningImage:
+    """Everything that does not depend on the rule; `tables` are the overlaps of each truth with the leaves, in pixels."""
 
     leaves: Int64[np.ndarray, "y x"]
     contour: Float[Tensor, "y x"]
@@ -46,23 +46,23 @@ class ImageRequest:
         return int(np.sum([table.sum() for table in self.tables]))
 
 
-def prepared(example: Example) -> ImageRequest:
-    """An image's evidence and leaves."""
+def prepare(example: Example) -> TuningImage:
+    """Return an image's features, leaves and overlaps."""
     image, truths = example.read()
     pixels = torch.from_numpy(np.ascontiguousarray(image))
-    contour, features = contour_features(ClassicalBackbone().extract(pixels, frozenset({"contour", "features"})))
+    contour, features = contour_features(ClassicalBackbone().extract(pixels, frozenset({"contour", "feature_map"})))
     leaves = watershed_leaves(contour)
-    snapped = joint_bilateral_upsample(leaves, pixels)
+    upsampled = joint_bilateral_upsample(leaves, pixels)
     parts = [np.unique(truth, return_inverse=True)[1].reshape(truth.shape) for truth in truths]
-    # Half precision, as a hundred images are kept.
-    return ImageRequest(leaves, contour, features.half(), tuple(contingency_table(part, snapped) for part in parts))
+    # Half precision, since a hundred images are kept.
+    return TuningImage(leaves, contour, features.half(), tuple(contingency_table(part, upsampled) for part in parts))
 
 
-def covering_scores(image: ImageRequest, rule: MergeRule) -> Float64[np.ndarray, " g"]:
-    """The covering at each of `TAUS`."""
+def covering_scores(image: TuningImage, rule: MergeRule) -> Float64[np.ndarray, " g"]:
+    """Return the covering at each of `TAUS`."""
     hierarchy = merge_leaves(image.leaves, image.contour, image.features.float(), rule=rule)
-    leaf_of, hierarchy = hierarchy.coarsened(min(hierarchy.leaves, _MOST_LEAVES))
-    # The last leaves may have lost all their pixels when they were snapped.
+    leaf_of, hierarchy = hierarchy.coarsened(min(hierarchy.leaf_count, _MAX_LEAVES))
+    # The last leaves may have lost all their pixels in the upsampling.
     tables = [coarsened(table, leaf_of[: table.shape[1]]) for table in image.tables]
     groups = [renumber(hierarchy.cluster_of(hierarchy.costs > tau)) for tau in TAUS]
     return np.array(
@@ -70,31 +70,31 @@ def covering_scores(image: ImageRequest, rule: MergeRule) -> Float64[np.ndarray,
     )
 
 
-def scores(images: Sequence[ImageRequest], half: str, rule: MergeRule) -> OdsOis:
-    """Covering on the images of a half."""
-    chosen = images[HALVES[half]]
-    found = np.stack([covering_scores(image, rule) for image in chosen])
-    return ods_ois(found, np.array([image.weight for image in chosen], np.float64))
+def scores(images: Sequence[TuningImage], half: str, rule: MergeRule) -> OdsOis:
+    """Return ODS and OIS of the covering on one half of the images."""
+    selected = images[HALVES[half]]
+    covering_table = np.stack([covering_scores(image, rule) for image in selected])
+    return ods_ois(covering_table, np.array([image.weight for image in selected], np.float64))
 
 
 def main() -> None:
-    """Print what each half chooses, one parameter after the other, and how it fares on the other half."""
+    """Tune on each half, one parameter after the other, and print the scores on both halves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--split", default="val")
     options = parser.parse_args()
-    images = [prepared(example) for example in read_dataset("bsds500", options.root, options.split).examples]
+    images = [prepare(example) for example in read_dataset("bsds500", options.root, options.split).examples]
     measured = cache(partial(scores, tuple(images)))
-    for tuned, other in (("even", "odd"), ("odd", "even")):
+    for tuned, held_out in (("even", "odd"), ("odd", "even")):
         best = MergeRule()
         for name, values in GRID.items():
             rules = (best, *(replace(best, **{name: value}) for value in values))
             best = max(rules, key=lambda rule: measured(tuned, rule).ods)
         print(f"tuned on {tuned}: " + ", ".join(f"{name} {getattr(best, name):g}" for name in GRID))
-        for half in (tuned, other):
+        for half in (tuned, held_out):
             for name, rule in (("tuned", best), ("defaults", MergeRule())):
-                found = measured(half, rule)
-                print(f"  {half}, {name}: covering ODS {found.ods:.4f}, OIS {found.ois:.4f}")
+                result = measured(half, rule)
+                print(f"  {half}, {name}: covering ODS {result.ods:.4f}, OIS {result.ois:.4f}")
 
 
 if __name__ == "__main__":

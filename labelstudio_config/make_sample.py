@@ -1,6 +1,6 @@
-"""Paint `sample.jpg`, a small landscape, and wrap it into `sample_task.json`.
+"""Paint `sample.jpg`, a small landscape, and write it as a task into `sample_task.json`.
 
-Run `python labelstudio_config/make_sample.py` to write both anew. The same image comes out every time.
+Run `python labelstudio_config/make_sample.py` to write both files. The image is the same every time.
 """
 
 import base64
@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 
 FOLDER = Path(__file__).resolve().parent
 WIDTH, HEIGHT = 640, 480
-OVERSAMPLING = 3  # shapes are drawn larger and shrunk, for soft edges
+OVERSAMPLING = 3  # shapes are drawn larger and reduced, for soft edges
 
 Plane = NDArray[np.float64]  # (HEIGHT, WIDTH)
-ImageRequest = NDArray[np.float64]  # (HEIGHT, WIDTH, 3), RGB in 0..255
+RgbImage = NDArray[np.float64]  # (HEIGHT, WIDTH, 3), RGB in 0..255
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 Draw = Callable[[ImageDraw.ImageDraw], None]
@@ -26,32 +26,32 @@ ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
 
 
 def mask(draw: Draw) -> Plane:
-    """How much of each pixel a shape covers, 0 to 1; `draw` paints it with fill 255."""
+    """Return the coverage of each pixel by a shape, from 0 to 1; `draw` paints the shape with fill 255."""
     canvas = Image.new("L", (WIDTH * OVERSAMPLING, HEIGHT * OVERSAMPLING))
     draw(ImageDraw.Draw(canvas))
     return np.asarray(canvas.reduce(OVERSAMPLING), dtype=np.float64) / 255
 
 
 def polygon(points: Sequence[Point]) -> Plane:
-    """Coverage of a polygon, its corners in pixels."""
+    """Return the coverage by a polygon with corners in pixels."""
     corners = [(OVERSAMPLING * x, OVERSAMPLING * y) for x, y in points]
     return mask(lambda draw: draw.polygon(corners, fill=255))
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Plane:
-    """Coverage of an upright rectangle."""
+    """Return the coverage by an axis-aligned rectangle."""
     return polygon([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
 def blob(x: float, y: float, radius_x: float, radius_y: float | None = None) -> Plane:
-    """Coverage of an ellipse, a circle where one radius is given."""
+    """Return the coverage by an ellipse, or by a circle if one radius is given."""
     radius_y = radius_x if radius_y is None else radius_y
     corners = [OVERSAMPLING * c for c in (x - radius_x, y - radius_y, x + radius_x, y + radius_y)]
     return mask(lambda draw: draw.ellipse(corners, fill=255))
 
 
 def ridge(level: float, *waves: tuple[float, float, float]) -> Plane:
-    """Coverage of all below a line of hills: a level plus waves of (height, length, shift) in pixels."""
+    """Return the coverage by everything below hills: a level plus waves of (height, length, shift) in pixels."""
     x = np.linspace(0, WIDTH, 161)
     y = level - sum(height * np.sin(2 * np.pi * (x - shift) / length) for height, length, shift in waves)
     line = [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
@@ -59,7 +59,7 @@ def ridge(level: float, *waves: tuple[float, float, float]) -> Plane:
 
 
 def noise(seed: int, cell: tuple[float, float]) -> Plane:
-    """Smooth noise of mean 0 and deviation 1 whose grains are about `cell` pixels wide and high."""
+    """Return smooth noise of mean 0 and standard deviation 1 with grains of about `cell` pixels (width, height)."""
     shape = (int(HEIGHT / cell[1]) + 1, int(WIDTH / cell[0]) + 1)
     grid = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     grain = np.asarray(Image.fromarray(grid).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.float64)
@@ -67,22 +67,22 @@ def noise(seed: int, cell: tuple[float, float]) -> Plane:
     return standard
 
 
-def shade(top: Colour, bottom: Colour, rows: tuple[float, float], grain: Plane | float = 0.0) -> ImageRequest:
-    """A vertical blend of two colours between two rows, its brightness varied by `grain` (a fraction)."""
+def shade(top: Colour, bottom: Colour, rows: tuple[float, float], grain: Plane | float = 0.0) -> RgbImage:
+    """Return a vertical gradient between two rows, with the brightness varied by `grain` (a fraction)."""
     start, end = rows
     blend = np.clip((ROWS - start) / (end - start), 0, 1)[..., None]
     brightness = np.broadcast_to(1 + np.asarray(grain), (HEIGHT, WIDTH))[..., None]
-    colour: ImageRequest = ((1 - blend) * np.asarray(top) + blend * np.asarray(bottom)) * brightness
+    colour: RgbImage = ((1 - blend) * np.asarray(top) + blend * np.asarray(bottom)) * brightness
     return colour
 
 
-def over(below: ImageRequest, cover: Plane, paint: ImageRequest) -> ImageRequest:
-    """`paint` laid over `below` where `cover` is 1, blended where it is between."""
+def over(below: RgbImage, cover: Plane, paint: RgbImage) -> RgbImage:
+    """Return `paint` over `below`, blended by the coverage `cover`."""
     return below * (1 - cover[..., None]) + paint * cover[..., None]
 
 
-def paint_sky() -> ImageRequest:
-    """A clear sky with a sun, its glow and two clouds."""
+def paint_sky() -> RgbImage:
+    """Return a clear sky with a sun, its glow and two clouds."""
     sky = shade((82, 142, 208), (238, 214, 186), (0, 250))
     glow = np.exp(-np.hypot(COLUMNS - 505, ROWS - 88) / 70)
     sky = over(sky, 0.75 * glow, shade((255, 236, 178), (255, 236, 178), (0, 1)))
@@ -94,8 +94,8 @@ def paint_sky() -> ImageRequest:
     return sky
 
 
-def paint_land(image: ImageRequest) -> ImageRequest:
-    """Mountains, hills, a lake and a meadow, far to near."""
+def paint_land(image: RgbImage) -> RgbImage:
+    """Paint mountains, hills, a lake and a meadow, from far to near."""
     leaves = 0.05 * noise(1, (3, 3)) + 0.05 * noise(2, (14, 9))
     grass = 0.06 * noise(3, (2, 5)) + 0.04 * noise(4, (40, 16))
     rock = 0.05 * noise(5, (9, 22)) + 0.02 * noise(6, (3, 3))
@@ -112,8 +112,8 @@ def paint_land(image: ImageRequest) -> ImageRequest:
     return over(image, path, shade((206, 180, 138), (184, 152, 108), (402, 480), 0.9 * grass))
 
 
-def paint_house(image: ImageRequest) -> ImageRequest:
-    """A white house with a red roof, a chimney, a door and two windows."""
+def paint_house(image: RgbImage) -> RgbImage:
+    """Paint a white house with a red roof, a chimney, a door and three windows."""
     plaster = 0.015 * noise(9, (3, 3))
     tiles = 0.05 * np.sin(2 * np.pi * ROWS / 7) + 0.04 * noise(10, (5, 3))
     side_light = 0.10 * (150 - COLUMNS) / 90
@@ -129,8 +129,8 @@ def paint_house(image: ImageRequest) -> ImageRequest:
     return image
 
 
-def paint_tree(image: ImageRequest, x: float, foot: float, size: float, seed: int) -> ImageRequest:
-    """A round leafy tree lit from the upper right; `foot` is the row where its trunk ends."""
+def paint_tree(image: RgbImage, x: float, foot: float, size: float, seed: int) -> RgbImage:
+    """Paint a round tree lit from the upper right; `foot` is the row where its trunk ends."""
     bark = 0.10 * noise(seed, (3, 12))
     trunk = polygon(
         [(x - 6 * size, foot), (x + 7 * size, foot), (x + 4 * size, foot - 70 * size), (x - 3 * size, foot - 70 * size)]
@@ -149,16 +149,16 @@ def paint_tree(image: ImageRequest, x: float, foot: float, size: float, seed: in
 
 
 def paint() -> Image.Image:
-    """The whole sample image, RGB."""
+    """Return the sample image, RGB."""
     image = paint_house(paint_land(paint_sky()))
     for x, foot, size, seed in ((46, 418, 0.95, 20), (300, 404, 0.8, 30), (548, 448, 1.45, 40)):
         image = paint_tree(image, x, foot, size, seed)
-    image += 1.6 * np.random.default_rng(99).normal(size=image.shape)  # a camera's noise
+    image += 1.6 * np.random.default_rng(99).normal(size=image.shape)  # camera noise
     return Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
 
 
 def write(folder: Path) -> None:
-    """Write `sample.jpg` and, with the same bytes as a data: URL, `sample_task.json` into a folder."""
+    """Write `sample.jpg`, and `sample_task.json` with the same bytes as a data: URL, into a folder."""
     target = folder / "sample.jpg"
     paint().save(target, quality=90, subsampling=0, optimize=True)
     url = "data:image/jpeg;base64," + base64.b64encode(target.read_bytes()).decode("ascii")

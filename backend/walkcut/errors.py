@@ -20,6 +20,8 @@ A message holds the offending value and the remedy, and may be shown to users.
     └── LabelConfigError       a labelling config without a control that walkcut needs
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -80,17 +82,14 @@ class LabelStudioError(WalkcutError):
 
 
 class TokenExchangeError(LabelStudioError):
-    """Label Studio, at `url`, did not exchange a personal access token: it answered `status` and, if any, `detail`."""
+    """Label Studio, at `url`, refused to exchange a personal access token: with a `status` and perhaps a `detail`."""
 
     def __init__(self, url: str, status: int, detail: str) -> None:
-        super().__init__(url, status, detail)
-        self.url, self.status, self.detail = url, status, detail
-
-    def __str__(self) -> str:
-        return (
-            f"{self.url} answered {self.status}{self.detail and f' ({self.detail})'} to the personal access token: "
-            "set LABEL_STUDIO_API_KEY to one that is neither expired nor revoked, copied in full"
+        super().__init__(
+            f"{url} answered {status} ({detail or 'without a reason'}) to the personal access token: set "
+            "LABEL_STUDIO_API_KEY to one that is neither expired nor revoked, copied in full"
         )
+        self.url, self.status, self.detail = url, status, detail
 
 
 class LabelConfigError(WalkcutError):
@@ -103,3 +102,12 @@ def unusable_folder(folder: Path, reason: str) -> SettingsError:
         f"{folder} cannot be used to keep state ({reason}): check that there is room and that walkcut may write there, "
         "or set WALKCUT_STATE_DIR to another folder"
     )
+
+
+@contextmanager
+def require_extra(extra: str) -> Iterator[None]:
+    """Turn an import that fails within the block into a `SettingsError` that names the extra to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise SettingsError(f"{error.name} is not installed: pip install 'walkcut[{extra}]'") from error

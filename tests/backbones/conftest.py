@@ -1,4 +1,4 @@
-"""What tests of backbones share."""
+"""Fixtures of the tests of backbones."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from walkcut.telemetry.spans import record_spans
 
 @pytest.fixture
 def stages() -> Iterator[list[str]]:
-    """The stages of the test's work so far, each when it begins and, if it comes to its end, then."""
-    seen: list[str] = []
+    """The spans of the test so far: `name` where one begins, and `/name` where it ends without an error."""
+    names: list[str] = []
 
     @contextmanager
     def note(name: str) -> Iterator[None]:
-        seen.append(name)
+        names.append(name)
         yield
-        seen.append(f"/{name}")
+        names.append(f"/{name}")
 
     with record_spans(note):
-        yield seen
+        yield names

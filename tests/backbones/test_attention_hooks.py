@@ -1,4 +1,4 @@
-"""Reading layers of a U-Net: against the formula, and without a trace."""
+"""Capturing layers of a U-Net: against the formula, and without side effects."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def model() -> DiffusionModel:
 
 @contextmanager
 def calls_of(unet: nn.Module) -> Iterator[Counter[str]]:
-    """How often each module is called inside."""
+    """Count the calls of each module inside."""
     calls: Counter[str] = Counter()
     handles = [
         module.register_forward_pre_hook(lambda _module, _inputs, name=name: calls.update([name]))
@@ -44,8 +44,8 @@ def calls_of(unet: nn.Module) -> Iterator[Counter[str]]:
         handle.remove()
 
 
-def plain_attention(layer: Projections, hidden: Tensor) -> Tensor:
-    """The mean over heads of `softmax(Q Kᵀ / √d)`, as it is written."""
+def reference_attention(layer: Projections, hidden: Tensor) -> Tensor:
+    """The mean over heads of `softmax(Q Kᵀ / √d)`, by the formula."""
     queries, keys = (
         projection(hidden).unflatten(2, (layer.heads, -1)).transpose(1, 2).double()
         for projection in (layer.to_q, layer.to_k)
@@ -62,14 +62,16 @@ def hooks_of(unet: nn.Module) -> int:
 def test_maps_are_the_softmax_of_queries_and_keys(model: DiffusionModel, processor: type) -> None:
     model.unet.set_attn_processor(processor())
     layers = [layer for layer in self_attention_layers(model.unet) if layer.depth == 1]
-    seen: list[Tensor] = []
-    handles = [layer.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in layers]
+    inputs_of: list[Tensor] = []
+    handles = [
+        layer.module.register_forward_pre_hook(lambda _, inputs: inputs_of.append(inputs[0])) for layer in layers
+    ]
     with capture_attention({1: [layer.projections for layer in layers]}) as averages:
         model.predict(LATENTS, 181)
     for handle in handles:
         handle.remove()
     expected = torch.stack(
-        [plain_attention(layer.projections, hidden) for layer, hidden in zip(layers, seen, strict=True)]
+        [reference_attention(layer.projections, hidden) for layer, hidden in zip(layers, inputs_of, strict=True)]
     ).mean(0)
     assert expected.amax(-1).mean() > 2 / 32  # far from uniform
     torch.testing.assert_close(averages[1], expected.float(), atol=1e-6, rtol=1e-4)
@@ -85,16 +87,16 @@ def test_maps_are_the_softmax_of_queries_and_keys(model: DiffusionModel, process
         ("sdxl", {"encoder": 24, "middle": 10, "decoder": 36}),
     ],
 )
-def test_every_layer_is_found_with_its_place(family: str, counts: dict[str, int]) -> None:
-    assert Counter(layer.place for layer in self_attention_layers(tiny_model(family).unet)) == counts
+def test_every_layer_is_found_with_its_position(family: str, counts: dict[str, int]) -> None:
+    assert Counter(layer.position for layer in self_attention_layers(tiny_model(family).unet)) == counts
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_depths_are_those_of_the_grids(family: str) -> None:
     model = tiny_model(family)
-    found = self_attention_layers(model.unet)
-    depths = {depth: [layer.projections for layer in found if layer.depth == depth] for depth in range(4)}
+    all_layers = self_attention_layers(model.unet)
+    depths = {depth: [layer.projections for layer in all_layers if layer.depth == depth] for depth in range(4)}
     with capture_attention({depth: layers for depth, layers in depths.items() if layers}) as averages:
         model.predict(LATENTS, 181)
     assert {depth: average.shape[1] for depth, average in averages.items()} == {
@@ -105,26 +107,26 @@ def test_depths_are_those_of_the_grids(family: str) -> None:
 def test_the_last_encoder_layer_is_the_one_that_diffcut_reads() -> None:
     for family, block in (("sd14", -2), ("ssd1b", -1), ("sdxl", -1)):
         unet = tiny_model(family).unet
-        encoder = [layer for layer in self_attention_layers(unet) if layer.place == "encoder"]
+        encoder = [layer for layer in self_attention_layers(unet) if layer.position == "encoder"]
         assert encoder[-1].module is unet.down_blocks[block].attentions[-1].transformer_blocks[-1].attn1
 
 
 @torch.no_grad()
 def test_features_are_the_layers_output_and_the_decoder_does_not_run(model: DiffusionModel) -> None:
     layer = model.unet.down_blocks[2].attentions[1].transformer_blocks[0].attn1
-    whole: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _module, _inputs, output: whole.append(output))
+    complete: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: complete.append(output))
     model.predict(LATENTS, 50)
     handle.remove()
     with calls_of(model.unet) as calls, capture_output(layer) as outputs:
         model.predict(LATENTS, 50)
-    assert torch.equal(outputs[0], whole[0])
+    assert torch.equal(outputs[0], complete[0])
     assert calls["down_blocks.2.attentions.1.transformer_blocks.0.attn1"] == 1
     assert not [name for name in calls if name.startswith(("up_blocks", "mid_block", "conv_out", "down_blocks.3"))]
 
 
 @torch.no_grad()
-def test_a_pass_ends_at_the_last_layer_asked_for(model: DiffusionModel) -> None:
+def test_a_pass_ends_at_the_last_requested_layer(model: DiffusionModel) -> None:
     layers = [layer.projections for layer in self_attention_layers(model.unet) if layer.depth == 2]
     with calls_of(model.unet) as calls, capture_attention({2: layers}):
         model.predict(LATENTS, 181)
@@ -148,22 +150,22 @@ def test_the_model_is_left_as_it_was(model: DiffusionModel) -> None:
 
 
 @torch.no_grad()
-def test_layers_without_queries_of_their_own_are_an_error() -> None:
+def test_layers_without_separate_queries_are_an_error() -> None:
     model = tiny_model("sd14")
     model.unet.fuse_qkv_projections()
     layers = [layer.projections for layer in self_attention_layers(model.unet)]
     with (
-        pytest.raises(SegmentationError, match="16 layers showed no queries and keys: undo the model's fused proj"),
+        pytest.raises(SegmentationError, match="16 layers gave no queries and keys: undo the model's fused proj"),
         capture_attention({0: layers}),
     ):
         model.predict(LATENTS, 181)
 
 
-@pytest.mark.parametrize("places", [1, 5, 512, 700])
-def test_adding_row_by_row_is_the_same(places: int) -> None:
-    queries, keys = torch.randn(2, 3, 2, places, 4, generator=torch.Generator().manual_seed(0))
-    total = torch.zeros(2, places, places)
-    add_attention(total, queries, keys, share=1 / 3)
+@pytest.mark.parametrize("patches", [1, 5, 512, 700])
+def test_adding_row_by_row_is_the_same(patches: int) -> None:
+    queries, keys = torch.randn(2, 3, 2, patches, 4, generator=torch.Generator().manual_seed(0))
+    total = torch.zeros(2, patches, patches)
+    add_attention(total, queries, keys, weight=1 / 3)
     torch.testing.assert_close(total, (queries @ keys.mT / 2).softmax(-1).mean(0))
 
 
@@ -172,12 +174,12 @@ def test_adding_row_by_row_is_the_same(places: int) -> None:
 def test_extreme_attention_has_no_nan(size: float, expected: Sequence[Sequence[float]], dtype: torch.dtype) -> None:
     heads = size * torch.eye(2, dtype=dtype)[None, None]
     total = torch.zeros(1, 2, 2)
-    add_attention(total, heads, heads, share=1.0)
+    add_attention(total, heads, heads, weight=1.0)
     assert total[0].tolist() == expected
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers how many numbers the largest new tensor had."""
+    """Records the number of elements of the largest new tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +187,7 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and all(result is not each for each in args) and not func.is_view:
+        if isinstance(result, Tensor) and all(result is not argument for argument in args) and not func.is_view:
             self.size = max(self.size, result.numel())
         return result
 
@@ -194,5 +196,5 @@ def test_no_more_than_one_heads_map_is_alive() -> None:
     queries, keys = torch.randn(2, 8, 1, 1024, 4)
     total = torch.zeros(1, 1024, 1024)
     with LargestTensor() as largest:
-        add_attention(total, queries, keys, share=1 / 8)
+        add_attention(total, queries, keys, weight=1 / 8)
     assert 0 < largest.size <= 1024 * 1024 // 2

@@ -1,4 +1,4 @@
-"""The backbone without weights: images whose outlines are known, and formulas against their definitions."""
+"""The backbone without weights: images with known contours, and formulas against their definitions."""
 
 import math
 
@@ -14,8 +14,8 @@ from walkcut.backbones.classical import (
     chi_square,
     colour_histogram,
     contour_strength,
-    filtered,
     fisher_tensor,
+    gaussian_filter,
     intervening_contour,
     offsets,
     texture_histogram,
@@ -23,7 +23,7 @@ from walkcut.backbones.classical import (
     window,
 )
 
-ALL: frozenset[FeatureKind] = frozenset({"maps", "features", "contour"})
+ALL: frozenset[FeatureKind] = frozenset({"attention_maps", "feature_map", "contour"})
 
 
 def _two_halves(height: int = 48, width: int = 64) -> UInt8[Tensor, "y x 3"]:
@@ -37,51 +37,51 @@ def _noise(height: int, width: int) -> UInt8[Tensor, "y x 3"]:
     return torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def test_it_is_an_extractor_whose_version_tells_its_settings() -> None:
+def test_it_is_a_backbone_whose_version_contains_its_settings() -> None:
     assert isinstance(load_backbone("classical"), Backbone)
     assert ClassicalBackbone().version != ClassicalBackbone(working_side=320).version
 
 
-def test_all_of_it_is_one_stage_of_the_work(stages: list[str]) -> None:
+def test_extraction_is_one_span(stages: list[str]) -> None:
     ClassicalBackbone().extract(_noise(16, 16), ALL)
-    assert stages == ["evidence", "/evidence"]
+    assert stages == ["features", "/features"]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 2000), (2000, 16), (17, 31), (500, 300)])
-def test_any_size_gives_sound_evidence(size: tuple[int, int]) -> None:
-    image_features = ClassicalBackbone().extract(_noise(*size), ALL)
-    (step,) = image_features.maps
-    assert image_features.contour is not None
-    assert image_features.features is not None
-    assert image_features.features.shape[1:] == image_features.contour.shape
-    assert min(image_features.contour.shape) >= 16
-    assert max(image_features.contour.shape) <= min(256, max(size))
-    assert 0 <= image_features.contour.min() <= image_features.contour.max() <= 1
-    assert image_features.features.min() >= 0
-    torch.testing.assert_close(image_features.features.sum(0), torch.full_like(image_features.contour, 2.0))
+def test_any_size_gives_valid_features(size: tuple[int, int]) -> None:
+    features = ClassicalBackbone().extract(_noise(*size), ALL)
+    (step,) = features.attention_maps
+    assert features.contour is not None
+    assert features.feature_map is not None
+    assert features.feature_map.shape[1:] == features.contour.shape
+    assert min(features.contour.shape) >= 16
+    assert max(features.contour.shape) <= min(256, max(size))
+    assert 0 <= features.contour.min() <= features.contour.max() <= 1
+    assert features.feature_map.min() >= 0
+    torch.testing.assert_close(features.feature_map.sum(0), torch.full_like(features.contour, 2.0))
     assert math.prod(step.grid) == len(step.weights) <= 4096
     torch.testing.assert_close(step.weights.sum(1), torch.ones(len(step.weights)))
 
 
-def test_only_the_parts_asked_for_are_made() -> None:
-    image_features = ClassicalBackbone().extract(_two_halves(), frozenset({"contour"}))
-    assert image_features.contour is not None
-    assert image_features.features is None
-    assert image_features.maps == ()
+def test_only_requested_kinds_are_returned() -> None:
+    features = ClassicalBackbone().extract(_two_halves(), frozenset({"contour"}))
+    assert features.contour is not None
+    assert features.feature_map is None
+    assert features.attention_maps == ()
 
 
 def test_the_same_image_gives_the_same_bits() -> None:
-    one, other = (ClassicalBackbone().extract(_noise(60, 70), ALL) for _ in range(2))
-    assert one.contour is not None
-    assert other.contour is not None
-    assert torch.equal(one.contour, other.contour)
-    assert torch.equal(one.maps[0].weights, other.maps[0].weights)
+    first, second = (ClassicalBackbone().extract(_noise(60, 70), ALL) for _ in range(2))
+    assert first.contour is not None
+    assert second.contour is not None
+    assert torch.equal(first.contour, second.contour)
+    assert torch.equal(first.attention_maps[0].weights, second.attention_maps[0].weights)
 
 
 def test_a_constant_image_has_no_contour() -> None:
-    image_features = ClassicalBackbone().extract(torch.full((40, 30, 3), 90, dtype=torch.uint8), ALL)
-    assert image_features.contour is not None
-    assert image_features.contour.max() < 1e-3
+    features = ClassicalBackbone().extract(torch.full((40, 30, 3), 90, dtype=torch.uint8), ALL)
+    assert features.contour is not None
+    assert features.contour.max() < 1e-3
 
 
 def test_the_contour_runs_between_two_colours() -> None:
@@ -92,15 +92,15 @@ def test_the_contour_runs_between_two_colours() -> None:
 
 
 def test_the_walk_stays_on_its_side() -> None:
-    (step,) = ClassicalBackbone().extract(_two_halves(), ALL).maps
+    (step,) = ClassicalBackbone().extract(_two_halves(), ALL).attention_maps
     left = (torch.arange(len(step.weights)) % step.grid[1]) < step.grid[1] // 2
     assert step.weights[left][:, ~left].sum(1).max() < 0.05
     assert step.weights.diagonal().median() < 0.1
 
 
 def test_even_texture_does_not_stop_the_walk() -> None:
-    features = torch.full((2, 20, 20), 0.5)
-    calm, busy = (ClassicalBackbone()._walk(features, torch.full((20, 20), level)) for level in (0.0, 0.9))
+    histograms = torch.full((2, 20, 20), 0.5)
+    calm, busy = (ClassicalBackbone()._walk(histograms, torch.full((20, 20), level)) for level in (0.0, 0.9))
     torch.testing.assert_close(busy.weights, calm.weights)
 
 
@@ -113,7 +113,7 @@ def test_lab_of_white_black_and_red() -> None:
 def test_close_colours_have_close_histograms_and_far_ones_do_not() -> None:
     lab = torch.tensor([[50.0, 51, 60, 50], [10, 10, 10, -60], [0, 0, 0, 50]])[:, None]
     histogram = colour_histogram(lab)[:, 0]
-    near, further, far = chi_square(histogram[:, :1].expand(-1, 3), histogram[:, 1:]).tolist()
+    near, further, far = chi_square(histogram[:, :1].expand(-1, 3).T, histogram[:, 1:].T).tolist()
     assert near < 0.05
     assert near < further < far
     assert far > 0.95
@@ -125,7 +125,7 @@ def test_flat_lightness_is_one_texture_and_stripes_another() -> None:
         texture_histogram(lightness)[:, 20, 20] for lightness in (stripes, stripes.T, torch.full((40, 40), 50.0))
     )
     assert flat[-1] > 0.99
-    assert chi_square(across[:, None], along[:, None]) > 0.9
+    assert chi_square(across, along) > 0.9
 
 
 def test_windows_keep_constants_and_measure_steps() -> None:
@@ -146,12 +146,12 @@ def test_the_tensor_gives_the_chi_square_distance_of_every_orientation() -> None
     """Against the definition: halves of the window for one angle, compared by χ²."""
     histogram = torch.rand(4, 21, 21, generator=torch.Generator().manual_seed(0)).softmax(0)
     xx, xy, yy = fisher_tensor(histogram, 2.0)[:, 10, 10].tolist()
-    mean = filtered(histogram, 2.0, (0, 0))[:, 10, 10]
-    along_x, along_y = (filtered(histogram, 2.0, orders)[:, 10, 10] for orders in ((0, 1), (1, 0)))
+    mean = gaussian_filter(histogram, 2.0, (0, 0))[:, 10, 10]
+    along_x, along_y = (gaussian_filter(histogram, 2.0, orders)[:, 10, 10] for orders in ((0, 1), (1, 0)))
     for angle in (0, 0.4, 1.1, 2.5):
         c, s = math.cos(angle), math.sin(angle)
         half = (c * along_x + s * along_y) / 2
-        expected = chi_square((mean + half)[:, None], (mean - half)[:, None]).item()
+        expected = chi_square(mean + half, mean - half).item()
         assert c * c * xx + 2 * c * s * xy + s * s * yy == pytest.approx(expected, rel=0.01)
 
 

@@ -1,4 +1,4 @@
-"""The backbone on tiny models of every family: its evidence, and the whole way to segments."""
+"""The backbone on tiny models of every family: its features, and from image to segments."""
 
 from collections import Counter
 from dataclasses import replace
@@ -14,24 +14,24 @@ from torch import Tensor
 from tests.builders.scenes import quarters
 from tests.builders.tiny_diffusion import (
     CPU,
-    extractor_on,
+    backbone_on,
     largest_difference,
     tiny_architecture,
-    tiny_extractor,
+    tiny_backbone,
     tiny_model,
     write_folder,
 )
-from walkcut.backbones import Backbone, FeatureKind
+from walkcut.backbones import Backbone, FeatureKind, Weights
+from walkcut.backbones.configs import DIFFSEG, DWC, AttentionConfig
 from walkcut.backbones.diffusion import DiffusionBackbone, attention_layers, load_diffusion
 from walkcut.backbones.diffusion_model import random_model
-from walkcut.backbones.presets import DIFFSEG, DWC, AttentionConfig
 from walkcut.errors import SegmentationError, SettingsError
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.segmentation.presets import find_preset
 from walkcut.segmentation.segmenter import Segmenter
 
-MAPS: frozenset[FeatureKind] = frozenset({"maps"})
-FEATURES: frozenset[FeatureKind] = frozenset({"features"})
+MAPS: frozenset[FeatureKind] = frozenset({"attention_maps"})
+FEATURES: frozenset[FeatureKind] = frozenset({"feature_map"})
 BOTH = MAPS | FEATURES
 
 
@@ -42,11 +42,11 @@ def make_image(height: int = 96, width: int = 160, seed: int = 0) -> UInt8[Tenso
 
 @pytest.fixture(scope="module")
 def backbone() -> DiffusionBackbone:
-    return tiny_extractor("sd14")
+    return tiny_backbone("sd14")
 
 
 @pytest.mark.parametrize(
-    ("family", "grids", "features"),
+    ("family", "grids", "shape"),
     [
         ("sd14", [(4, 4), (8, 8), (16, 16)], (16, 4, 4)),
         ("sd15", [(4, 4), (8, 8), (16, 16)], (16, 4, 4)),
@@ -57,52 +57,52 @@ def backbone() -> DiffusionBackbone:
 )
 @pytest.mark.parametrize("processor", [AttnProcessor, AttnProcessor2_0])
 def test_every_family_gives_maps_and_features(
-    family: str, grids: list[tuple[int, int]], features: tuple[int, ...], processor: type
+    family: str, grids: list[tuple[int, int]], shape: tuple[int, ...], processor: type
 ) -> None:
-    backbone = tiny_extractor(family)
+    backbone = tiny_backbone(family)
     backbone.model.unet.set_attn_processor(processor())
-    image_features = backbone.extract(make_image(99, 151), BOTH)
-    assert [level.grid for level in image_features.maps] == grids
-    for level in image_features.maps:
+    features = backbone.extract(make_image(99, 151), BOTH)
+    assert [level.grid for level in features.attention_maps] == grids
+    for level in features.attention_maps:
         torch.testing.assert_close(level.weights.sum(1), torch.ones(len(level.weights)))
         assert level.weights.min() >= 0
         assert level.weights.dtype == torch.float32
-    assert image_features.features is not None
-    assert image_features.features.shape == features
-    assert image_features.contour is None
+    assert features.feature_map is not None
+    assert features.feature_map.shape == shape
+    assert features.contour is None
 
 
-def test_both_processors_give_the_same_evidence(backbone: DiffusionBackbone) -> None:
-    found = []
+def test_both_processors_give_the_same_features(backbone: DiffusionBackbone) -> None:
+    features = []
     for processor in (AttnProcessor, AttnProcessor2_0):
         backbone.model.unet.set_attn_processor(processor())
-        found.append(backbone.extract(make_image(), BOTH))
-    assert largest_difference(*found) < 1e-4
+        features.append(backbone.extract(make_image(), BOTH))
+    assert largest_difference(*features) < 1e-4
 
 
 @pytest.mark.parametrize("family", ["sd14", "ssd1b"])
 def test_a_batch_is_as_its_images_one_by_one(family: str) -> None:
-    backbone = tiny_extractor(family, DIFFSEG)
+    backbone = tiny_backbone(family, DIFFSEG)
     images = [make_image(seed=seed) for seed in range(3)]
     batch = backbone.extract_batch(images, BOTH)
-    singles = [backbone.extract(each, BOTH) for each in images]
+    singles = [backbone.extract(image, BOTH) for image in images]
     assert largest_difference(singles[0], singles[1]) > 0.01
-    for own, alone in zip(batch, singles, strict=True):
-        assert largest_difference(own, alone) < 1e-4
+    for batched, single in zip(batch, singles, strict=True):
+        assert largest_difference(batched, single) < 1e-4
 
 
-@pytest.mark.parametrize(("method", "part"), [("ncut", MAPS), ("diffseg", MAPS), ("diffcut", FEATURES)])
-def test_a_batch_is_labelled_as_its_images_one_by_one(method: str, part: frozenset[FeatureKind]) -> None:
+@pytest.mark.parametrize(("method", "kinds"), [("ncut", MAPS), ("diffseg", MAPS), ("diffcut", FEATURES)])
+def test_a_batch_is_labelled_as_its_images_one_by_one(method: str, kinds: frozenset[FeatureKind]) -> None:
     preset = find_preset(method)
-    backbone = tiny_extractor("sd14", preset.attention or DWC)
+    backbone = tiny_backbone("sd14", preset.attention or DWC)
     images = [torch.from_numpy(quarters(96, 160, noise=noise)) for noise in (2, 20, 40)]
-    for image_features, image in zip(backbone.extract_batch(images, part), images, strict=True):
-        labels = preset.method.build_tree(image_features, image).labels(Level.AUTO)
+    for features, image in zip(backbone.extract_batch(images, kinds), images, strict=True):
+        labels = preset.method.build_tree(features, image).labels(Level.AUTO)
         alone = Segmenter(backbone, preset).segment(image.numpy()).labels(Level.AUTO)
         assert labels.tolist() == alone.tolist()
 
 
-def test_images_of_any_sizes_share_passes_where_they_are_seen_at_one_size(backbone: DiffusionBackbone) -> None:
+def test_images_of_any_sizes_share_passes_at_one_working_size(backbone: DiffusionBackbone) -> None:
     sizes = [(96, 160), (160, 96), (95, 155), (16, 400), (300, 500)]  # the first, third and last at 128×192
     images = [make_image(*size, seed=seed) for seed, size in enumerate(sizes)]
     shapes: list[tuple[int, ...]] = []
@@ -112,46 +112,46 @@ def test_images_of_any_sizes_share_passes_where_they_are_seen_at_one_size(backbo
     batch = backbone.extract_batch(images, MAPS)
     handle.remove()
     assert shapes == [(3, 3, 128, 192), (1, 3, 192, 128), (1, 3, 64, 256)]
-    for own, alone in zip(batch, images, strict=True):
-        assert largest_difference(own, backbone.extract(alone, MAPS)) < 1e-4
-        assert own.degradations == ()
+    for batched, image in zip(batch, images, strict=True):
+        assert largest_difference(batched, backbone.extract(image, MAPS)) < 1e-4
+        assert batched.degradations == ()
 
 
-def test_no_images_give_no_evidence(backbone: DiffusionBackbone) -> None:
+def test_no_images_give_no_features(backbone: DiffusionBackbone) -> None:
     assert backbone.extract_batch([], BOTH) == ()
     assert backbone.extract_batch([], frozenset()) == ()
 
 
 @pytest.mark.parametrize("size", [(16, 700), (700, 16), (17, 31), (16, 16)], ids=str)
 def test_odd_aspects_are_no_error(size: tuple[int, int], backbone: DiffusionBackbone) -> None:
-    image_features = backbone.extract(make_image(*size), BOTH)
-    for level in image_features.maps:
+    features = backbone.extract(make_image(*size), BOTH)
+    for level in features.attention_maps:
         assert (level.grid[0] - level.grid[1]) * (size[0] - size[1]) >= 0
         torch.testing.assert_close(level.weights.sum(1), torch.ones(level.grid[0] * level.grid[1]))
 
 
-@pytest.mark.parametrize(("factor", "seen"), [(0.0, 96), (1e6, 6)], ids=["uniform", "one-hot"])
+@pytest.mark.parametrize(("factor", "patches"), [(0.0, 96), (1e6, 6)], ids=["uniform", "one-hot"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_extreme_attention_still_sums_to_one(factor: float, seen: int, dtype: torch.dtype) -> None:
+def test_extreme_attention_still_sums_to_one(factor: float, patches: int, dtype: torch.dtype) -> None:
     model = tiny_model("sd14", dtype=dtype)
     for layers in attention_layers(model, DWC).values():
         for layer in layers:
             layer.to_q.get_parameter("weight").mul_(factor)
-    level = extractor_on(model).extract(make_image(), MAPS).maps[1]
-    assert (level.weights > 1e-3).sum(1).max() == seen  # by no more than two heads in each of three layers
+    level = backbone_on(model).extract(make_image(), MAPS).attention_maps[1]
+    assert (level.weights > 1e-3).sum(1).max() == patches  # by no more than two heads in each of three layers
     torch.testing.assert_close(level.weights.sum(1), torch.ones(96))
 
 
-def test_the_stages_of_the_work_are_marked(backbone: DiffusionBackbone, stages: list[str]) -> None:
+def test_passes_are_spans(backbone: DiffusionBackbone, stages: list[str]) -> None:
     replace(backbone, attention=replace(DWC, ddim_inversion=True)).extract(make_image(), MAPS)
     assert stages == ["VAE", "/VAE", "U-Net", "/U-Net"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_near_to_full(dtype: torch.dtype, backbone: DiffusionBackbone) -> None:
-    half = extractor_on(tiny_model("sd14", dtype=dtype)).extract(make_image(), BOTH)
+    half = backbone_on(tiny_model("sd14", dtype=dtype)).extract(make_image(), BOTH)
     full = backbone.extract(make_image(), BOTH)
-    assert [level.weights.dtype for level in half.maps] == [torch.float32] * 3
+    assert [level.weights.dtype for level in half.attention_maps] == [torch.float32] * 3
     assert 0 < largest_difference(half, full) < 0.1
 
 
@@ -167,16 +167,16 @@ def test_half_precision_is_near_to_full(dtype: torch.dtype, backbone: DiffusionB
     ],
 )
 def test_layers_that_are_read(family: str, attention: AttentionConfig, layers: dict[int, int]) -> None:
-    found = attention_layers(tiny_model(family), attention)
-    assert {depth: len(some) for depth, some in sorted(found.items())} == layers
+    selected = attention_layers(tiny_model(family), attention)
+    assert {depth: len(at_depth) for depth, at_depth in sorted(selected.items())} == layers
 
 
 def test_maps_come_from_coarse_to_fine(backbone: DiffusionBackbone) -> None:
-    maps = replace(backbone, attention=DIFFSEG).extract(make_image(), MAPS).maps
+    maps = replace(backbone, attention=DIFFSEG).extract(make_image(), MAPS).attention_maps
     assert [level.grid for level in maps] == [(2, 3), (4, 6), (8, 12), (16, 24)]
 
 
-def test_only_what_is_asked_for_is_computed(backbone: DiffusionBackbone) -> None:
+def test_only_requested_kinds_are_computed(backbone: DiffusionBackbone) -> None:
     calls: Counter[str] = Counter()
     networks = {"unet": backbone.model.unet, "encoder": backbone.model.autoencoder.encoder}
     networks["decoder"] = backbone.model.unet.up_blocks[0]
@@ -184,92 +184,93 @@ def test_only_what_is_asked_for_is_computed(backbone: DiffusionBackbone) -> None
         network.register_forward_pre_hook(lambda _module, _inputs, name=name: calls.update([name]))
         for name, network in networks.items()
     ]
-    wanted: dict[frozenset[FeatureKind], dict[str, int]] = {
+    requests: dict[frozenset[FeatureKind], dict[str, int]] = {
         frozenset({"contour"}): {},
         FEATURES: {"encoder": 1, "unet": 1},
         MAPS: {"encoder": 1, "unet": 1, "decoder": 1},
         BOTH: {"encoder": 2, "unet": 2, "decoder": 1},
     }
-    for parts, expected in wanted.items():
+    for kinds, expected in requests.items():
         calls.clear()
-        image_features = backbone.extract(make_image(), parts)
+        features = backbone.extract(make_image(), kinds)
         assert calls == expected
-        assert bool(image_features.maps) == ("maps" in parts)
-        assert (image_features.features is not None) == ("features" in parts)
+        assert bool(features.attention_maps) == ("attention_maps" in kinds)
+        assert (features.feature_map is not None) == ("feature_map" in kinds)
     for handle in handles:
         handle.remove()
 
 
-def test_inversion_changes_the_evidence_and_takes_ten_passes_more(backbone: DiffusionBackbone) -> None:
-    ddim_inversion = replace(backbone, attention=replace(DWC, ddim_inversion=True))
+def test_inversion_changes_the_features_and_takes_ten_more_passes(backbone: DiffusionBackbone) -> None:
+    inverting = replace(backbone, attention=replace(DWC, ddim_inversion=True))
     timesteps: list[int] = []
     handle = backbone.model.unet.register_forward_pre_hook(lambda _module, inputs: timesteps.append(inputs[1]))
-    found = ddim_inversion.extract(make_image(), MAPS)
+    inverted = inverting.extract(make_image(), MAPS)
     handle.remove()
     assert timesteps == [*range(1, 182, 20), 181]
-    assert not torch.allclose(found.maps[2].weights, backbone.extract(make_image(), MAPS).maps[2].weights, atol=1e-3)
+    plain = backbone.extract(make_image(), MAPS)
+    assert not torch.allclose(inverted.attention_maps[2].weights, plain.attention_maps[2].weights, atol=1e-3)
 
 
-def test_the_same_image_gives_the_same_evidence_bit_for_bit(backbone: DiffusionBackbone) -> None:
+def test_the_same_image_gives_the_same_features_bit_for_bit(backbone: DiffusionBackbone) -> None:
     assert largest_difference(*(backbone.extract(make_image(), BOTH) for _ in range(2))) == 0
 
 
-def test_it_is_an_extractor_whose_version_tells_model_precision_and_settings(backbone: DiffusionBackbone) -> None:
+def test_it_is_a_backbone_whose_version_contains_model_precision_and_settings(backbone: DiffusionBackbone) -> None:
     others = [
-        tiny_extractor("sd21"),
-        extractor_on(tiny_model("sd14", dtype=torch.bfloat16)),
+        tiny_backbone("sd21"),
+        backbone_on(tiny_model("sd14", dtype=torch.bfloat16)),
         replace(backbone, attention=DIFFSEG),
         replace(backbone, features=replace(backbone.features, seed=1)),
     ]
     assert isinstance(backbone, Backbone)
-    assert tiny_extractor("sd14").version == backbone.version
-    assert len({each.version for each in (backbone, *others)}) == 5
+    assert tiny_backbone("sd14").version == backbone.version
+    assert len({variant.version for variant in (backbone, *others)}) == 5
 
 
 def test_levels_that_no_layer_has_are_refused() -> None:
     with pytest.raises(SettingsError, match="sdxl-random has no self-attention at the levels 8, 64: choose others"):
-        tiny_extractor("sdxl", replace(DWC, levels=(8, 64))).extract(make_image(), MAPS)
+        tiny_backbone("sdxl", replace(DWC, levels=(8, 64))).extract(make_image(), MAPS)
 
 
 def test_a_model_without_self_attention_is_refused() -> None:
-    whole = tiny_architecture("sd14")
+    architecture = tiny_architecture("sd14")
     blocks = {"down_block_types": ("DownBlock2D",) * 4, "up_block_types": ("UpBlock2D",) * 4}
-    bare = replace(whole, unet={**whole.unet, **blocks, "mid_block_type": "UNetMidBlock2D"})
-    backbone = extractor_on(random_model("bare", bare, dtype=torch.float32, device=CPU))
+    bare = replace(architecture, unet={**architecture.unet, **blocks, "mid_block_type": "UNetMidBlock2D"})
+    backbone = backbone_on(random_model("bare", bare, dtype=torch.float32, device=CPU))
     with pytest.raises(SettingsError, match="bare-random has no self-attention at the levels 16, 32, 64"):
         backbone.extract(make_image(), MAPS)
     with pytest.raises(SettingsError, match="the encoder of bare-random has no self-attention: choose another model"):
         backbone.extract(make_image(), FEATURES)
 
 
-@pytest.mark.parametrize("part", [MAPS, FEATURES], ids=["maps", "features"])
-def test_numbers_beyond_the_precision_are_an_error_and_no_evidence(part: frozenset[FeatureKind]) -> None:
+@pytest.mark.parametrize("kinds", [MAPS, FEATURES], ids=["attention_maps", "feature_map"])
+def test_overflow_is_an_error(kinds: frozenset[FeatureKind]) -> None:
     model = tiny_model("sd14")
     model.unet.conv_in.weight.fill_(torch.inf)
-    with pytest.raises(SegmentationError, match=r"sd14-random .* overflowed: choose the precision bfloat16 or float32"):
-        extractor_on(model).extract(make_image(), part)
+    with pytest.raises(SegmentationError, match=r"sd14-random .* overflowed: set the precision to bfloat16 or float32"):
+        backbone_on(model).extract(make_image(), kinds)
 
 
 def test_a_model_is_loaded_from_its_folder(tmp_path: Path) -> None:
-    backbone = load_diffusion(str(write_folder(tmp_path / "tiny", "sdxl")), device=CPU, dtype=torch.bfloat16)
+    backbone = load_diffusion(str(write_folder(tmp_path / "tiny", "sdxl")), Weights(dtype=torch.bfloat16), CPU)
     assert backbone.model.unet.dtype == torch.bfloat16
-    assert [level.grid for level in backbone.extract(make_image(), MAPS).maps] == [(3, 5), (6, 10)]
+    assert [level.grid for level in backbone.extract(make_image(), MAPS).attention_maps] == [(3, 5), (6, 10)]
 
 
-def test_only_families_can_be_filled_with_random_weights(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"no model '.*' to fill with random weights: choose one of sd14"):
-        load_diffusion(str(tmp_path), device=CPU, random_weights=True)
+def test_only_named_models_have_random_weights(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no architecture '.*' for random weights: choose one of sd14"):
+        load_diffusion(str(tmp_path), Weights(random=True), CPU)
 
 
 @pytest.mark.parametrize("family", ["sd14", "ssd1b"])
-def test_the_whole_way_to_segments(family: str) -> None:
+def test_an_image_is_segmented(family: str) -> None:
     image = quarters(72, 120)
-    tree = Segmenter(tiny_extractor(family), find_preset("ncut")).segment(image)
+    tree = Segmenter(tiny_backbone(family), find_preset("ncut")).segment(image)
     labels = tree.labels(Segments(4))
     assert labels.shape == (72, 120)
     assert len(np.unique(labels)) == 4
 
 
-def test_methods_that_need_a_contour_say_what_to_choose(backbone: DiffusionBackbone) -> None:
+def test_the_error_for_a_missing_contour_lists_other_methods(backbone: DiffusionBackbone) -> None:
     with pytest.raises(SettingsError, match=r"the method merge needs contour, .* choose one of ncut, diffcut"):
         Segmenter(backbone, find_preset("merge"))

@@ -1,4 +1,4 @@
-"""The backbone where memory runs out: it still answers, tells what it gave up, and leaves its model as it was."""
+"""The backbone where memory runs out: it falls back, reports degradations, and leaves its model unchanged."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from tests.builders.scenes import quarters
-from tests.builders.tiny_diffusion import CPU, extractor_on, largest_difference, tiny_model
+from tests.builders.tiny_diffusion import CPU, backbone_on, largest_difference, tiny_model
 from walkcut.backbones import FeatureKind
 from walkcut.backbones.diffusion import DiffusionBackbone
 from walkcut.backbones.diffusion_model import DiffusionModel
@@ -22,24 +22,24 @@ from walkcut.hierarchy.granularity import Segments
 from walkcut.segmentation.presets import find_preset
 from walkcut.segmentation.segmenter import Segmenter
 
-BOTH: frozenset[FeatureKind] = frozenset({"maps", "features"})
-MAPS: frozenset[FeatureKind] = frozenset({"maps"})
+BOTH: frozenset[FeatureKind] = frozenset({"attention_maps", "feature_map"})
+MAPS: frozenset[FeatureKind] = frozenset({"attention_maps"})
 CUDA = torch.device("cuda")
 BY_CPU = "computed on the CPU"
 
 
 def make_image(seed: int = 0) -> UInt8[Tensor, "y x 3"]:
-    """An image that is seen at 128×192."""
+    """An image whose working size is 128×192."""
     return torch.randint(0, 256, (96, 160, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def parts_of(model: DiffusionModel) -> dict[str, nn.Module]:
+def networks_of(model: DiffusionModel) -> dict[str, nn.Module]:
     return {"U-Net": model.unet, "VAE": model.autoencoder.encoder}
 
 
 @contextmanager
 def short_of_memory(network: nn.Module, too_much: Callable[[Tensor], bool]) -> Iterator[None]:
-    """Memory runs out where the network is given too much."""
+    """Run out of memory where the input of the network is too large."""
 
     def allocate(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if too_much(inputs[0]):
@@ -57,29 +57,31 @@ def run_out(_model: object = None) -> None:
 
 
 def state(model: DiffusionModel) -> list[Any]:
-    """All that a pass could leave behind."""
+    """Everything that a pass could change."""
     networks = model.unet, model.autoencoder
-    hooks = [len(each._forward_hooks) + len(each._forward_pre_hooks) for own in networks for each in own.modules()]
-    weights = [(each.dtype, each.device, each._version) for own in networks for each in own.parameters()]
+    modules = [module for network in networks for module in network.modules()]
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules]
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    weights = [(parameter.dtype, parameter.device, parameter._version) for parameter in parameters]
     return [dict(model.unet.attn_processors), dict(model.autoencoder.attn_processors), hooks, weights]
 
 
 @pytest.fixture(scope="module")
 def backbone() -> DiffusionBackbone:
-    return extractor_on(tiny_model("sd14"))
+    return backbone_on(tiny_model("sd14"))
 
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> DiffusionBackbone:
-    """One that takes itself to be on a GPU, in half precision: what is sent there stays on the CPU."""
+    """A backbone in half precision whose GPU is the CPU."""
     model = tiny_model("sd14", dtype=torch.bfloat16)
     move: Any = nn.Module.to
 
-    def stay(module: nn.Module, *place: Any) -> Any:
-        return move(module, *(CPU if each == CUDA else each for each in place))
+    def stay(module: nn.Module, *targets: Any) -> Any:
+        return move(module, *(CPU if target == CUDA else target for target in targets))
 
     monkeypatch.setattr(nn.Module, "to", stay)
-    return extractor_on(replace(model, device=CUDA))
+    return backbone_on(replace(model, device=CUDA))
 
 
 def test_attention_is_sliced(
@@ -94,11 +96,11 @@ def test_attention_is_sliced(
         heads.append(len(queries))
         return scores(layer, queries, *others)
 
-    def whole(_input: Tensor) -> bool:
-        return {type(each) for each in model.unet.attn_processors.values()} != {SlicedAttnProcessor}
+    def is_unsliced(_input: Tensor) -> bool:
+        return {type(processor) for processor in model.unet.attn_processors.values()} != {SlicedAttnProcessor}
 
     monkeypatch.setattr(Attention, "get_attention_scores", count)
-    with short_of_memory(model.unet, whole):
+    with short_of_memory(model.unet, is_unsliced):
         sliced = backbone.extract(make_image(), MAPS)
     assert set(heads) == {1}
     assert sliced.degradations == ("attention sliced",)
@@ -108,29 +110,31 @@ def test_attention_is_sliced(
 
 
 @pytest.mark.parametrize(
-    ("most", "size", "grids"),
+    ("max_pixels", "size", "grids"),
     [
         (128 * 128, "128×128", [(4, 4), (8, 8), (16, 16)]),
         (64 * 128, "128×64", [(2, 4), (4, 8), (8, 16)]),
     ],
 )
-@pytest.mark.parametrize("part", ["U-Net", "VAE"])
-def test_images_are_seen_smaller(
-    part: str, most: int, size: str, grids: list[tuple[int, int]], backbone: DiffusionBackbone
+@pytest.mark.parametrize("network", ["U-Net", "VAE"])
+def test_images_are_shrunk(
+    network: str, max_pixels: int, size: str, grids: list[tuple[int, int]], backbone: DiffusionBackbone
 ) -> None:
-    before, pixels = state(backbone.model), {"U-Net": 64, "VAE": 1}[part]
-    with short_of_memory(parts_of(backbone.model)[part], lambda inputs: inputs[0, 0].numel() * pixels > most):
-        image_features = backbone.extract(make_image(), BOTH)
-    assert image_features.degradations == ("attention sliced", f"seen at {size} instead of 192×128")
-    assert [level.grid for level in image_features.maps] == grids
-    for level in image_features.maps:
+    before, pixels = state(backbone.model), {"U-Net": 64, "VAE": 1}[network]
+    with short_of_memory(
+        networks_of(backbone.model)[network], lambda inputs: inputs[0, 0].numel() * pixels > max_pixels
+    ):
+        features = backbone.extract(make_image(), BOTH)
+    assert features.degradations == ("attention sliced", f"shrunk to {size} instead of 192×128")
+    assert [level.grid for level in features.attention_maps] == grids
+    for level in features.attention_maps:
         torch.testing.assert_close(level.weights.sum(1), torch.ones(len(level.weights)))
-    assert image_features.features is not None
-    assert image_features.features.shape == (16, *grids[0])
+    assert features.feature_map is not None
+    assert features.feature_map.shape == (16, *grids[0])
     assert state(backbone.model) == before
 
 
-def test_a_image_that_is_seen_smaller_is_segmented_at_its_own_size(backbone: DiffusionBackbone) -> None:
+def test_a_shrunk_image_is_segmented_at_its_full_size(backbone: DiffusionBackbone) -> None:
     with short_of_memory(backbone.model.unet, lambda latents: latents[0, 0].numel() > 8 * 16):
         labels = Segmenter(backbone, find_preset("ncut")).segment(quarters(96, 160)).labels(Segments(4))
     assert labels.shape == (96, 160)
@@ -142,31 +146,33 @@ def test_fewer_images_run_at_a_time(backbone: DiffusionBackbone, caplog: pytest.
     with short_of_memory(backbone.model.unet, lambda latents: len(latents) > 1):
         batch = backbone.extract_batch(images, MAPS)
     pair, alone = ("run 1 at a time instead of 3",), ()
-    assert [each.degradations for each in batch] == [pair, alone, pair, pair]
-    for own, single in zip(batch, images, strict=True):
-        assert largest_difference(own, backbone.extract(single, MAPS)) < 1e-4
+    assert [features.degradations for features in batch] == [pair, alone, pair, pair]
+    for batched, image in zip(batch, images, strict=True):
+        assert largest_difference(batched, backbone.extract(image, MAPS)) < 1e-4
     assert caplog.messages == [
         f"out of memory on cpu: trying again, run {count} at a time instead of 3" for count in (2, 1)
     ]
 
 
-def test_the_cpu_helps_out_in_full_precision(on_gpu: DiffusionBackbone, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_cpu_is_used_in_full_precision(on_gpu: DiffusionBackbone, caplog: pytest.LogCaptureFixture) -> None:
     before, exact = state(on_gpu.model), tiny_model("sd14", dtype=torch.bfloat16)
     nn.Module.to(exact.unet, CPU, torch.float32)
-    expected = extractor_on(replace(exact, dtype=torch.float32)).extract(make_image(), BOTH)
+    expected = backbone_on(replace(exact, dtype=torch.float32)).extract(make_image(), BOTH)
     version = on_gpu.version
     with short_of_memory(on_gpu.model.unet, lambda latents: latents.dtype == torch.bfloat16):
-        image_features = on_gpu.extract(make_image(), BOTH)
-    assert image_features.degradations == (BY_CPU,)
-    assert largest_difference(image_features, expected) == 0
-    sizes = ["", ", seen at 128×128 instead of 192×128", ", seen at 128×64 instead of 192×128"]
+        features = on_gpu.extract(make_image(), BOTH)
+    assert features.degradations == (BY_CPU,)
+    assert largest_difference(features, expected) == 0
+    sizes = ["", ", shrunk to 128×128 instead of 192×128", ", shrunk to 128×64 instead of 192×128"]
     steps = [*(f"attention sliced{size}" for size in sizes), BY_CPU]
-    assert caplog.messages == [f"out of memory on cuda: trying again, {step}" for step in steps] * 2  # for each part
+    assert (
+        caplog.messages == [f"out of memory on cuda: trying again, {step}" for step in steps] * 2
+    )  # for each kind of features
     assert state(on_gpu.model) == before
     assert on_gpu.version == version
 
 
-def test_a_model_that_cannot_go_home_goes_there_as_soon_as_it_can(
+def test_a_model_moves_back_to_its_device_as_soon_as_it_fits(
     on_gpu: DiffusionBackbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before, version = state(on_gpu.model), on_gpu.version
@@ -175,22 +181,22 @@ def test_a_model_that_cannot_go_home_goes_there_as_soon_as_it_can(
         full.setattr(DiffusionModel, "restore_device", run_out)
         for _ in range(2):
             assert on_gpu.extract(make_image(), BOTH).degradations == (BY_CPU,)
-            assert caplog.messages[-1] == "sd14-random stays on the CPU for now: cuda has no memory left for it"
+            assert caplog.messages[-1] == "sd14-random stays on the CPU until cuda has memory for it"
     assert on_gpu.model.unet.dtype == torch.float32
     assert on_gpu.version == version
-    image_features = on_gpu.extract(make_image(), BOTH)
-    assert image_features.degradations == ()
-    assert largest_difference(image_features, plain) == 0
+    features = on_gpu.extract(make_image(), BOTH)
+    assert features.degradations == ()
+    assert largest_difference(features, plain) == 0
     assert state(on_gpu.model) == before
 
 
-@pytest.mark.parametrize("part", ["U-Net", "VAE"])
-def test_memory_that_the_cpu_itself_refuses_is_an_error_that_says_what_to_do(
-    part: str, backbone: DiffusionBackbone, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("network", ["U-Net", "VAE"])
+def test_memory_that_the_cpu_refuses_is_an_error_with_a_remedy(
+    network: str, backbone: DiffusionBackbone, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = state(backbone.model)
     with (
-        short_of_memory(parts_of(backbone.model)[part], lambda _input: bool(torch.empty(1 << 52).numel())),
+        short_of_memory(networks_of(backbone.model)[network], lambda _input: bool(torch.empty(1 << 52).numel())),
         pytest.raises(
             SegmentationError, match=r"cpu has too little memory for this model, .* choose a smaller model, h"
         ),
@@ -217,20 +223,22 @@ def test_other_errors_are_not_tried_again_and_leave_nothing_behind(on_gpu: Diffu
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: there is no CUDA device here")
-def test_a_true_gpu_gives_way_to_the_cpu_and_is_taken_up_again() -> None:
+def test_a_real_gpu_falls_back_to_the_cpu_and_is_used_again() -> None:
     model = tiny_model("sd14", dtype=torch.float16, device=CUDA)
-    backbone = extractor_on(model)
+    backbone = backbone_on(model)
     plain = backbone.extract(make_image(), BOTH)
 
     def allocate(latents: Tensor) -> bool:
         return latents.is_cuda and bool(torch.empty(1 << 46, device=latents.device).numel())
 
     with short_of_memory(model.unet, allocate):
-        image_features = backbone.extract(make_image(), BOTH)
-    assert image_features.degradations == (BY_CPU,)
-    assert {level.weights.device.type for level in image_features.maps} == {"cpu"}
-    assert {(each.device.type, each.dtype) for each in model.unet.parameters()} == {("cuda", torch.float16)}
-    assert {each.device.type for each in model.autoencoder.parameters()} == {"cuda"}
+        features = backbone.extract(make_image(), BOTH)
+    assert features.degradations == (BY_CPU,)
+    assert {level.weights.device.type for level in features.attention_maps} == {"cpu"}
+    assert {(parameter.device.type, parameter.dtype) for parameter in model.unet.parameters()} == {
+        ("cuda", torch.float16)
+    }
+    assert {parameter.device.type for parameter in model.autoencoder.parameters()} == {"cuda"}
     again = backbone.extract(make_image(), BOTH)
     assert again.degradations == ()
     assert largest_difference(again, plain) < 1e-3

@@ -1,4 +1,4 @@
-"""A model that looks at images: against diffusers' own pipelines, and the formulas of the papers."""
+"""Diffusion models: against diffusers' own pipelines, and the formulas of the papers."""
 
 import json
 import shutil
@@ -28,13 +28,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: write_folder(root / family, family) for family in ("sd21", "ssd1b")}
 
 
-def loaded(folder: Path) -> Any:
+def load(folder: Path) -> Any:
     return load_model(str(folder), weights=None, dtype=torch.float32, device=CPU)
 
 
 @pytest.mark.parametrize("family", ["sd21", "ssd1b"])
 def test_what_was_written_is_loaded(family: str, folders: dict[str, Path]) -> None:
-    model = loaded(folders[family])
+    model = load(folders[family])
     written = load_file(folders[family] / "unet" / "diffusion_pytorch_model.safetensors")
     state = model.unet.state_dict()
     assert all(torch.equal(state[name], weights) for name, weights in written.items())
@@ -54,7 +54,7 @@ def test_the_empty_prompt_is_that_of_diffusers(family: str, pipeline: Any, folde
     tokens, _, *pooled = reference.encode_prompt(
         "", device=CPU, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
-    prompt = loaded(folders[family]).prompt
+    prompt = load(folders[family]).prompt
     torch.testing.assert_close(prompt.tokens, tokens)
     assert (prompt.pooled is None) == (not pooled)
     if pooled:
@@ -66,20 +66,20 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     rewrite(path, lambda name: [] if name == "conv_in.weight" else [name])
     with pytest.raises(SettingsError, match=r"model\.safetensors lacks conv_in\.weight: fetch it again"):
-        loaded(folder)
+        load(folder)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(SettingsError, match="unet cannot be read: fetch it again"):
-        loaded(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize(
-    ("file", "what"), [("text_encoder/model.safetensors", "text_encoder"), ("tokenizer/vocab.json", "tokenizer")]
+    ("file", "name"), [("text_encoder/model.safetensors", "text_encoder"), ("tokenizer/vocab.json", "tokenizer")]
 )
-def test_a_damaged_text_encoder_is_named(file: str, what: str, tmp_path: Path) -> None:
+def test_a_damaged_text_encoder_is_named(file: str, name: str, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "tiny", "sd14")
     (folder / file).write_bytes(b"nothing")
-    with pytest.raises(SettingsError, match=f"{what}.* cannot be read: fetch it again"):
-        loaded(folder)
+    with pytest.raises(SettingsError, match=f"{name}.* cannot be read: fetch it again"):
+        load(folder)
 
 
 def test_a_tokenizer_in_one_file_gives_the_same_prompt(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -87,21 +87,21 @@ def test_a_tokenizer_in_one_file_gives_the_same_prompt(folders: dict[str, Path],
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     shutil.rmtree(folder / "tokenizer")
     tokenizer.save_pretrained(folder / "tokenizer")
-    torch.testing.assert_close(loaded(folder).prompt.tokens, loaded(folders["sd21"]).prompt.tokens)
+    torch.testing.assert_close(load(folder).prompt.tokens, load(folders["sd21"]).prompt.tokens)
 
 
 def test_settings_that_no_network_has_are_named(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "tiny", "sd14")
     (folder / "unet" / "config.json").write_text('{"block_out_channels": 3}')
     with pytest.raises(SettingsError, match="unet cannot be read: fetch it again"):
-        loaded(folder)
+        load(folder)
 
 
 def test_an_incomplete_text_encoder_is_named(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "tiny", "sd14")
     rewrite(folder / "text_encoder" / "model.safetensors", lambda name: [] if "final_layer_norm" in name else [name])
     with pytest.raises(SettingsError, match=r"model\.safetensors lacks .*final_layer_norm\.bias: fetch it again"):
-        loaded(folder)
+        load(folder)
 
 
 def test_the_names_that_weights_had_in_older_files_are_understood(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_names_that_weights_had_in_older_files_are_understood(folders: dict[
     rewrite(
         folder / "text_encoder" / "model.safetensors", lambda name: [f"text_model.{name.removeprefix('text_model.')}"]
     )
-    first, second = loaded(folders["sd21"]), loaded(folder)
+    first, second = load(folders["sd21"]), load(folder)
     torch.testing.assert_close(first.prompt.tokens, second.prompt.tokens)
     assert all(map(torch.equal, first.autoencoder.parameters(), second.autoencoder.parameters()))
 
@@ -126,13 +126,13 @@ def test_half_precision_files_are_read(part: str, folders: dict[str, Path], tmp_
     if part == "text_encoder":  # whose configuration says how the weights were saved
         config = json.loads((folder / part / "config.json").read_text())
         (folder / part / "config.json").write_text(json.dumps({**config, "dtype": "float16", "torch_dtype": "float16"}))
-    first, second = loaded(folders["sd21"]), loaded(folder)
+    first, second = load(folders["sd21"]), load(folder)
     assert {weights.dtype for weights in second.unet.parameters()} == {torch.float32}
     torch.testing.assert_close(first.prompt.tokens, second.prompt.tokens, atol=1e-2, rtol=1e-2)
 
 
 def rewrite(path: Path, rename: Callable[[str], list[str]]) -> None:
-    """The file with other names for its weights; those with none are left out."""
+    """Rewrite the file with other names for its weights, without those that get none."""
     weights = {new: value for old, value in load_file(path).items() for new in rename(old)}
     save_file(weights, path, {"format": "pt"})
 
@@ -143,15 +143,15 @@ def _renamed(name: str, parts: Mapping[str, str]) -> str:
     return name
 
 
-def test_the_version_tells_the_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_version_changes_with_the_weights(folders: dict[str, Path], tmp_path: Path) -> None:
     other = write_folder(tmp_path / "ssd1b", "ssd1b")
     path = other / "unet" / "diffusion_pytorch_model.safetensors"
     save_file({name: weights + 1 for name, weights in load_file(path).items()}, path, {"format": "pt"})
-    first, second = loaded(folders["ssd1b"]).version, loaded(other).version
+    first, second = load(folders["ssd1b"]).version, load(other).version
     assert first.rsplit("-", 1)[1] != second.rsplit("-", 1)[1]
 
 
-def test_random_weights_are_the_same_each_time_and_leave_torchs_seed_alone() -> None:
+def test_random_weights_are_always_the_same_and_keep_torchs_seed() -> None:
     first, state = tiny_model("sdxl"), torch.manual_seed(1).get_state()
     second = tiny_model("sdxl")
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -163,7 +163,7 @@ def test_random_weights_are_the_same_each_time_and_leave_torchs_seed_alone() -> 
     ("family", "parameters"),
     [("sd14", 859_520_964), ("sd21", 865_910_724), ("ssd1b", 1_331_334_404), ("sdxl", 2_567_463_684)],
 )
-def test_architectures_are_the_true_ones(family: str, parameters: int) -> None:
+def test_architectures_have_the_published_number_of_parameters(family: str, parameters: int) -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**ARCHITECTURES[family].unet)
     assert sum(weights.numel() for weights in unet.parameters()) == parameters
@@ -188,23 +188,23 @@ def test_latents_are_the_scaled_mean_of_the_posterior() -> None:
 @torch.no_grad()
 def test_inversion_takes_ten_steps_to_step_40_of_50(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(family)
-    taken: list[int] = []
+    timesteps: list[int] = []
 
     def predict(self: object, latents: torch.Tensor, timestep: int) -> torch.Tensor:
-        taken.append(timestep)
+        timesteps.append(timestep)
         return 0.1 * latents
 
     monkeypatch.setattr(type(model), "predict", predict)
-    ddim_inversion = model.invert(LATENTS, 181)
-    assert taken == list(range(1, 182, 20))
+    inverted = model.invert(LATENTS, 181)
+    assert timesteps == list(range(1, 182, 20))
     kept = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square().neg().add(1).cumprod(0)
     expected = LATENTS.double()
-    for before, after in zip([0, *taken[:-1]], taken, strict=True):
+    for before, after in zip([0, *timesteps[:-1]], timesteps, strict=True):
         a, b, output = kept[before], kept[after], 0.1 * expected
         noise = output if family != "sd21" else a**0.5 * output + (1 - a) ** 0.5 * expected
         clean = (expected - (1 - a) ** 0.5 * noise) / a**0.5
         expected = b**0.5 * clean + (1 - b) ** 0.5 * noise
-    torch.testing.assert_close(ddim_inversion, expected.float(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(inverted, expected.float(), atol=1e-5, rtol=1e-4)
 
 
 def test_noise_is_seeded_shared_and_of_the_timesteps_strength() -> None:
@@ -220,16 +220,16 @@ def test_noise_is_seeded_shared_and_of_the_timesteps_strength() -> None:
 
 
 @torch.no_grad()
-def test_sdxl_is_told_the_size() -> None:
+def test_sdxl_takes_the_size() -> None:
     model = tiny_model("sdxl")
-    told: list[dict[str, torch.Tensor]] = []
+    conditions: list[dict[str, torch.Tensor]] = []
     handle = model.unet.register_forward_pre_hook(
-        lambda _module, _inputs, options: told.append(options["added_cond_kwargs"]), with_kwargs=True
+        lambda _module, _inputs, options: conditions.append(options["added_cond_kwargs"]), with_kwargs=True
     )
     model.predict(LATENTS, 50)
     handle.remove()
-    assert told[0]["time_ids"].tolist() == [[128, 64, 0, 0, 128, 64]] * 2
-    assert told[0]["text_embeds"].shape == (2, 8)
+    assert conditions[0]["time_ids"].tolist() == [[128, 64, 0, 0, 128, 64]] * 2
+    assert conditions[0]["text_embeds"].shape == (2, 8)
 
 
 def test_a_precision_beyond_the_device_is_refused() -> None:
@@ -237,23 +237,23 @@ def test_a_precision_beyond_the_device_is_refused() -> None:
         random_model("sd14", tiny_architecture("sd14"), dtype=torch.float8_e5m2, device=CPU)
 
 
-def held(model: DiffusionModel) -> list[torch.dtype]:
+def dtypes_of(model: DiffusionModel) -> list[torch.dtype]:
     return [model.unet.dtype, model.autoencoder.dtype]
 
 
-def test_on_the_cpu_the_networks_are_in_float32_until_they_come_home_unchanged() -> None:
+def test_networks_on_the_cpu_are_in_float32_and_return_unchanged() -> None:
     model = tiny_model("sd14", dtype=torch.bfloat16)
     before = [weights.clone() for weights in model.unet.parameters()]
     with model.offload_to_cpu():
-        assert held(model) == [torch.float32, torch.float32]
-    assert held(model) == [torch.bfloat16, torch.float32]
+        assert dtypes_of(model) == [torch.float32, torch.float32]
+    assert dtypes_of(model) == [torch.bfloat16, torch.float32]
     with pytest.raises(ZeroDivisionError), model.offload_to_cpu():
         raise ZeroDivisionError
-    assert held(model) == [torch.bfloat16, torch.float32]
+    assert dtypes_of(model) == [torch.bfloat16, torch.float32]
     assert all(map(torch.equal, model.unet.parameters(), before))
 
 
-def test_networks_without_memory_at_home_stay_on_the_cpu_until_there_is_some(
+def test_networks_stay_on_the_cpu_until_their_device_has_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tiny_model("sd14", dtype=torch.bfloat16)
@@ -271,7 +271,7 @@ def test_networks_without_memory_at_home_stay_on_the_cpu_until_there_is_some(
         with model.offload_to_cpu():
             pass
     assert {weights.dtype for weights in model.unet.parameters()} == {torch.float32}
-    assert caplog.messages == ["sd14-random stays on the CPU for now: cpu has no memory left for it"]
+    assert caplog.messages == ["sd14-random stays on the CPU until cpu has memory for it"]
     assert model.dtype == torch.bfloat16
     model.restore_device()
     assert {weights.dtype for weights in model.unet.parameters()} == {torch.bfloat16}
@@ -279,14 +279,14 @@ def test_networks_without_memory_at_home_stay_on_the_cpu_until_there_is_some(
 
 def test_sharded_weights_are_read(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["sd21"], tmp_path / "sharded"))
-    whole = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    whole.unlink()
-    loaded(folders["sd21"]).unet.save_pretrained(folder / "unet", max_shard_size="100KB")
+    single = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    single.unlink()
+    load(folders["sd21"]).unet.save_pretrained(folder / "unet", max_shard_size="100KB")
     shards = list((folder / "unet").glob("*-of-*.safetensors"))
     assert len(shards) > 1
-    assert not whole.exists()
-    first, second = loaded(folders["sd21"]), loaded(folder)
+    assert not single.exists()
+    first, second = load(folders["sd21"]), load(folder)
     assert all(map(torch.equal, first.unet.parameters(), second.unet.parameters()))
     shards[0].unlink()
     with pytest.raises(SettingsError, match="unet cannot be read: fetch it again"):
-        loaded(folder)
+        load(folder)

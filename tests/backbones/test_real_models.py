@@ -1,4 +1,4 @@
-"""Models at their true size, with random weights: what no tiny model shows."""
+"""Models at full size, with random weights."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.builders.scenes import png, quarters
 
 
 @pytest.mark.slow
-def test_the_true_stable_diffusion_runs_on_the_command_line(tmp_path: Path) -> None:
+def test_a_full_size_stable_diffusion_runs_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "quarters.png").write_bytes(png(quarters(300, 400)))
     command = [
         sys.executable,

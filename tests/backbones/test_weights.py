@@ -1,4 +1,4 @@
-"""Finding weights: what is there is found, and what is missing is named with the remedy."""
+"""Finding weights, and errors with remedies for missing ones."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def edit(path: Path, **changes: object) -> None:
 
 
 def as_family(folder: Path, weights: Path, name: str) -> Path:
-    """The folder as if it were the family's."""
+    """Return a copy of the folder that passes for the family's."""
     shutil.copytree(folder, weights / name)
     edit(weights / name / "unet" / "config.json", cross_attention_dim=ARCHITECTURES[name].unet["cross_attention_dim"])
     return weights / name
@@ -62,7 +62,7 @@ def test_a_family_is_found_by_its_name_in_the_folder_of_weights(folder: Path, tm
 
 
 @pytest.mark.parametrize("name", ["sd14", "CompVis/stable-diffusion-v1-4"])
-def test_what_the_hubs_cache_holds_is_found(name: str, folder: Path, cache: Path) -> None:
+def test_weights_in_the_hubs_cache_are_found(name: str, folder: Path, cache: Path) -> None:
     repository = cache / "models--CompVis--stable-diffusion-v1-4"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0123abcd")
@@ -77,7 +77,7 @@ def test_missing_weights_are_named_with_the_command_that_fetches_them(tmp_path: 
         "hf download stabilityai/stable-diffusion-xl-base-1.0 model_index.json",
         "unet/diffusion_pytorch_model.safetensors",
         "text_encoder_2/model.safetensors",
-        f"--local-dir {tmp_path / 'weights' / 'sdxl'}`, and bring",
+        f"--local-dir {tmp_path / 'weights' / 'sdxl'}`; without a network here",
     ):
         assert part in str(error.value)
 
@@ -90,7 +90,7 @@ def test_an_unknown_model_is_refused(name: str) -> None:
 
 def test_an_id_that_is_not_in_the_cache_says_how_to_fetch_it() -> None:
     with pytest.raises(
-        SettingsError, match="run `hf download owner/name`, and bring the hub's cache here, or use --lo"
+        SettingsError, match=r"run `hf download owner/name`; .* copy the result to the hub's cache, or add --local-dir"
     ):
         find_weights("owner/name")
 
@@ -101,10 +101,10 @@ def test_an_id_that_is_not_in_the_cache_says_how_to_fetch_it() -> None:
 )
 def test_a_missing_file_is_named(missing: str, folder: Path, tmp_path: Path) -> None:
     (folder / missing).unlink()
-    with pytest.raises(SettingsError, match=f"tiny lacks {missing}: bring them from where the model came from"):
+    with pytest.raises(SettingsError, match=f"tiny lacks {missing}: copy them from the source of the model"):
         find_weights(str(folder))
     family = shutil.copytree(folder, tmp_path / "weights" / "sd14")
-    with pytest.raises(SettingsError, match=f"hf download CompVis/[^ ]* {missing} --local-dir {family}`, and bring"):
+    with pytest.raises(SettingsError, match=f"hf download CompVis/[^ ]* {missing} --local-dir {family}`; without"):
         find_weights("sd14", tmp_path / "weights")
 
 
@@ -114,7 +114,9 @@ def test_a_missing_file_of_the_cache_is_fetched_into_the_cache(folder: Path, cac
     (repository / "refs" / "main").write_text("0123abcd")
     (folder / "unet" / "config.json").unlink()
     shutil.copytree(folder, repository / "snapshots" / "0123abcd")
-    with pytest.raises(SettingsError, match=r"run `hf download owner/name unet/config\.json`, and bring the hub's"):
+    with pytest.raises(
+        SettingsError, match=r"run `hf download owner/name unet/config\.json`; .* copy the result to the hub's"
+    ):
         find_weights("owner/name")
 
 
@@ -133,13 +135,13 @@ def test_files_that_can_run_code_are_not_read(folder: Path) -> None:
 
 def test_a_checkpoint_is_no_diffusers_folder(tmp_path: Path) -> None:
     (tmp_path / "v1-5.ckpt").touch()
-    with pytest.raises(SettingsError, match=r"has no model_index\.json\. Convert the model first"):
+    with pytest.raises(SettingsError, match=r"has no model_index\.json: convert the model"):
         find_weights(str(tmp_path))
 
 
 def test_another_kind_of_pipeline_is_refused(folder: Path) -> None:
     edit(folder / "model_index.json", _class_name="FluxPipeline")
-    with pytest.raises(SettingsError, match="holds a FluxPipeline: walkcut reads StableDiffusionPipeline and"):
+    with pytest.raises(SettingsError, match="holds a FluxPipeline: choose a model of StableDiffusionPipeline or"):
         find_weights(str(folder))
 
 
@@ -149,9 +151,9 @@ def test_a_file_that_is_no_json_is_named(folder: Path) -> None:
         find_weights(str(folder))
 
 
-def test_another_family_in_the_place_of_one_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_another_family_is_refused(folder: Path, tmp_path: Path) -> None:
     as_family(folder, tmp_path / "weights", "sd21").rename(tmp_path / "weights" / "sd14")
-    with pytest.raises(SettingsError, match="sd14 holds no sd14 but sd21: put it where its name says"):
+    with pytest.raises(SettingsError, match="sd14 holds no sd14 but sd21: rename the folder"):
         find_weights("sd14", tmp_path / "weights")
     shutil.copytree(folder, tmp_path / "weights" / "sd15")
     with pytest.raises(SettingsError, match="sd15 holds no sd15 but another model"):
@@ -197,10 +199,8 @@ def test_half_precision_is_refused_where_the_processor_has_no_convolution_for_it
         check_dtype(torch.float16, CPU)
 
 
-def test_only_families_have_an_architecture() -> None:
-    with pytest.raises(
-        SettingsError, match=r"no model 'a/b' to fill with random weights: choose one of sd14, .*, dino"
-    ):
+def test_only_named_models_have_an_architecture() -> None:
+    with pytest.raises(SettingsError, match=r"no architecture 'a/b' for random weights: choose one of sd14, .*, dino"):
         find_architecture("a/b")
 
 

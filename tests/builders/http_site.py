@@ -1,4 +1,4 @@
-"""Stand-ins: a web server on the loopback interface whose answers a test writes, a clock to move, a token."""
+"""A web server on the loopback interface with the answers that a test writes, a clock to move, and tokens."""
 
 import base64
 import json
@@ -9,11 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+import pytest
+
 Route = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Seen(NamedTuple):
-    """A request as the server saw it."""
+    """A request that the server received."""
 
     target: str
     headers: dict[str, str]
@@ -21,7 +23,7 @@ class Seen(NamedTuple):
 
 
 class Site(ThreadingHTTPServer):
-    """A server that answers by `routes` (path to answer) and keeps what was asked of it."""
+    """A server that answers by `routes` (path to answer) and keeps the requests in `seen`."""
 
     daemon_threads = True
 
@@ -50,7 +52,7 @@ SiteT = TypeVar("SiteT", bound=Site)
 
 
 def reply(status: int = 200, body: bytes = b"", headers: dict[str, str] | None = None) -> Route:
-    """An answer that is always the same."""
+    """Return an answer that is always the same."""
 
     def route(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -63,7 +65,7 @@ def reply(status: int = 200, body: bytes = b"", headers: dict[str, str] | None =
 
 
 def redirect(location: str, status: int = 302) -> Route:
-    """An answer that sends the client elsewhere."""
+    """Return a redirect."""
     return reply(status, headers={"Location": location})
 
 
@@ -78,8 +80,22 @@ def serving(site: SiteT) -> Iterator[SiteT]:
         thread.join()
 
 
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A server that plays Label Studio."""
+    with serving(Site()) as server:
+        yield server
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Site]:
+    """A second server, of another origin."""
+    with serving(Site()) as server:
+        yield server
+
+
 class Clock:
-    """A clock that stands still unless it is moved."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -89,6 +105,7 @@ class Clock:
 
 
 def jwt(**claims: object) -> str:
+    """Return a JSON Web Token with these claims."""
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     return f"eyJhbGciOiJIUzI1NiJ9.{payload}.c2lnbmF0dXJl"
 

@@ -197,4 +197,4 @@ def test_a_tree_is_exported_again_without_its_image(tmp_path: Path, run_dir: Pat
 
 
 def test_levels_of_the_quick_segmenter_differ() -> None:
-    assert [quick_segmenter().segment(quarters(24, 32)).segments(level) for level in Level] == [4, 2, 3, 4]
+    assert [quick_segmenter().segment(quarters(24, 32)).segment_count(level) for level in Level] == [4, 2, 3, 4]

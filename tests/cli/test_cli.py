@@ -64,7 +64,7 @@ def test_a_stored_tree_holds_every_granularity(image: Path, tmp_path: Path) -> N
     with Image.open(tmp_path / "out" / "quarters.png") as label_image:
         labels = np.asarray(label_image)
     assert (tree.labels(Level.FINE) + 1).tolist() == labels.tolist()
-    assert tree.segments(Segments(2)) == 2
+    assert tree.segment_count(Segments(2)) == 2
 
 
 def test_an_upright_image_comes_out_of_a_turned_one(tmp_path: Path) -> None:

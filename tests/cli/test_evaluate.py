@@ -1,17 +1,18 @@
 """`walkcut evaluate`, `walkcut benchmark` and `walkcut presets` on the command line."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from tests.builders.ground_truth import save_labels
 from tests.builders.scenes import quarter_labels, quarters
 from tests.builders.tiny_diffusion import write_folder
-from tests.builders.truth_files import save_labels
 from walkcut import cli
-from walkcut.evaluation.classical_baselines import PEERS
+from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES
 
 SCORES = ("covering_ods", "covering_ois", "miou_hungarian", "miou_oracle", "accuracy", "f1", "seconds_per_image")
 
@@ -43,7 +44,7 @@ def test_partitions_are_scored_at_many_granularities(root: Path) -> None:
     assert "covering_ods 0.9" in result.output or "covering_ods 1.0" in result.output
 
 
-def test_classes_are_scored_at_the_methods_own_granularity(root: Path) -> None:
+def test_classes_are_scored_at_level_auto(root: Path) -> None:
     (root / "classes.txt").write_text("one\ntwo\nthree\nfour\n")
     result = run(
         "evaluate", "--dataset", "folder", "--root", root, "--protocol", "diffcut", "--json", root / "scores.json"
@@ -69,7 +70,17 @@ def test_a_report_is_written_with_the_command_that_made_it(root: Path, monkeypat
     assert result.exit_code == 0, result.output
     report = (root / "my report.html").read_text(encoding="utf-8")
     assert f"walkcut evaluate --dataset folder --root {root} --peers" in report
-    assert all(name in report for name in ("classical", "Merge(", "merge", *PEERS))
+    assert all(name in report for name in ("classical", "Merge(", "merge", *CLASSICAL_BASELINES))
+
+
+@pytest.mark.parametrize(("option", "module"), [("--peers", "sklearn"), ("--report=r.html", "matplotlib")])
+def test_without_the_extra_it_is_named_before_any_work(
+    root: Path, monkeypatch: pytest.MonkeyPatch, option: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run("evaluate", "--dataset", "folder", "--root", root, option)
+    assert result.exit_code == 1
+    assert result.output == f"Error: {module} is not installed: pip install 'walkcut[evaluation]'\n"
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:
@@ -86,13 +97,13 @@ def test_the_benchmark_prints_stages_and_the_ratio(tmp_path: Path) -> None:
     result = run("benchmark", "--model", folder, "--image", image, "--rounds", 1)
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.stdout.splitlines()[1:-2]] == [
-        "decode", "VAE", "U-Net", "aggregate", "walk", "affinity", "cut", "assign", "encode", "all",
+        "decode", "VAE", "U-Net", "aggregate", "walk", "affinity", "cut", "assign", "encode", "total",
     ]  # fmt: skip
-    assert "all but the model's passes: " in result.stdout
+    assert "without the model's passes: " in result.stdout
     assert result.stdout.rstrip().endswith("the same labels")
 
 
-def test_recipes_are_listed() -> None:
+def test_presets_are_listed() -> None:
     lines = run("presets").output.splitlines()
     assert lines[0] == "merge                            Merge()"
     assert any(line.startswith("dwc-table2-k3 ") and "ScaledMinCut" in line for line in lines)

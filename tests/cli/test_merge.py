@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from tests.builders.truth_files import save_grey, save_labels
+from tests.builders.ground_truth import save_grey, save_labels
 from walkcut import cli
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
@@ -65,7 +65,7 @@ def export(path: Path, *results: list[dict[str, Any]]) -> Path:
     return path
 
 
-def test_clicks_in_a_png_fold_the_whole_image(tree: Path, tmp_path: Path) -> None:
+def test_clicks_in_a_png_merge_the_whole_image(tree: Path, tmp_path: Path) -> None:
     save_labels(tmp_path / "labels.png", np.array([[0, 7, 0, 0], [0, 0, 0, 300]], np.uint16))
     assert merged(tree, tmp_path / "labels.png") == (
         [[7, 7, 7, 7], [300, 300, 300, 300]],
@@ -73,7 +73,7 @@ def test_clicks_in_a_png_fold_the_whole_image(tree: Path, tmp_path: Path) -> Non
     )
 
 
-def test_what_nobody_annotated_can_be_left_alone(tree: Path, tmp_path: Path) -> None:
+def test_segments_without_annotation_can_be_left_out(tree: Path, tmp_path: Path) -> None:
     save_labels(tmp_path / "labels.png", np.array([[0, 7, 0, 0], [0, 0, 9, 9]], np.uint8))
     labels, line = merged(tree, tmp_path / "labels.png", "--keep-unannotated")
     assert labels == [[7, 7, 0, 0], [0, 0, 9, 9]]
@@ -82,7 +82,7 @@ def test_what_nobody_annotated_can_be_left_alone(tree: Path, tmp_path: Path) -> 
     assert labels == [[0, 0, 0, 0], [0, 0, 9, 9]]
 
 
-def test_segments_of_any_granularity_can_be_folded(tree: Path, tmp_path: Path) -> None:
+def test_segments_of_any_granularity_can_be_merged(tree: Path, tmp_path: Path) -> None:
     save_labels(tmp_path / "labels.png", np.array([[0, 7, 0, 0], [0, 0, 0, 9]], np.uint8))
     for granularity, labels in (("2", [[7] * 4, [9] * 4]), ("1", [[7] * 4, [7] * 4])):
         assert merged(tree, tmp_path / "labels.png", "--keep-unannotated", "--granularity", granularity)[0] == labels
@@ -110,7 +110,7 @@ def test_task_annotation_and_image_can_be_chosen(tree: Path, tmp_path: Path) -> 
     for options in (["--task", 1], ["--annotation-id", 11]):
         assert merged(tree, path, *options)[1]["numbers"][0]["id"] == "r1"
     _, line = merged(tree, path, "--task", 2, "--image", "second")
-    assert [each["id"] for each in line["numbers"]] == ["r4"]
+    assert [number["id"] for number in line["numbers"]] == ["r4"]
 
 
 def test_what_cannot_be_merged_is_one_line_and_nothing_is_written(tree: Path, tmp_path: Path) -> None:
@@ -124,15 +124,15 @@ def test_what_cannot_be_merged_is_one_line_and_nothing_is_written(tree: Path, tm
     two_images = export(tmp_path / "2.json", [region(), region(to_name="second")])
     broken = region(value={"rle": [1], "brushlabels": ["Car"]})
     cases: list[tuple[Path, Path, list[object], str]] = [
-        (tmp_path / "gone.npz", ok, [], "gone.npz: No such file or directory; give the path of a file that you may"),
-        (tree, tmp_path / "gone.png", [], "gone.png: No such file or directory; give the path"),
-        (tree, tmp_path, [], "Is a directory; give the path of a file"),
+        (tmp_path / "gone.npz", ok, [], "gone.npz: No such file or directory; pass the path of a readable file"),
+        (tree, tmp_path / "gone.png", [], "gone.png: No such file or directory; pass the path"),
+        (tree, tmp_path, [], "Is a directory; pass the path of a readable file"),
         (tmp_path / "no.npz", ok, [], "no.npz: not a cut tree.*segment the image again, by `walkcut segment --tree`"),
         (tree, tmp_path / "no.png", [], "no.png cannot be read"),
-        (tree, tmp_path / "rgb.png", [], r"rgb.png holds colours \(RGB\). Save it with one channel"),
+        (tree, tmp_path / "rgb.png", [], r"rgb.png holds colours \(RGB\): save it with one channel"),
         (tree, tmp_path / "wide.png", [], "annotation of 5×2 pixels does not fit segments of 4×2"),
         (tree, tmp_path / "empty.png", [], "nothing is annotated"),
-        (tree, tree, [], "a.tree.npz is neither a PNG nor JSON .*: give a label PNG, or what Label Studio exports"),
+        (tree, tree, [], "a.tree.npz is neither a PNG nor JSON .*: pass a label PNG, or a JSON export of Label Studio"),
         (tree, tmp_path / "deep.json", [], "neither a PNG nor JSON"),
         (tree, export(tmp_path / "none.json"), [], "the export holds no annotation"),
         (tree, export(tmp_path / "bare.json", [region(label="Merge")]), [], "the annotation holds no regions: draw"),
@@ -167,6 +167,6 @@ def test_a_failed_write_leaves_what_was_there(tree: Path, tmp_path: Path, monkey
     assert out.read_bytes() == b"before"
 
 
-def test_the_help_says_what_is_folded_by_default() -> None:
+def test_the_help_names_the_default_granularity() -> None:
     text = " ".join(run("--help").stdout.split())
     assert "[the tree's leaves, best on BSDS500 by masks and by clicks]" in text

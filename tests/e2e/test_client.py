@@ -108,11 +108,11 @@ def test_what_a_real_label_studio_refuses_is_named(
     with pytest.raises(LabelStudioError, match=r"cannot read project 999: .* answered 404.*: check that it exists"):
         client.title("999")
     with pytest.raises(
-        LabelStudioError, match=r"cannot read prediction 999999: .* answered 404.*: check that it"
+        LabelStudioError, match=r"cannot read prediction 999999: .* answered 404.*: check that it exists"
     ):
         client.prediction_version(999999)
     with pytest.raises(
-        LabelStudioError, match=r"imported 0 of 1 predictions .*: check that they fit its labelling"
+        LabelStudioError, match=r"imported 0 of 1 predictions .*: check that they fit its labelling config"
     ):
         client.add_predictions(project, [{"task": task, "score": 1, "result": [{"from_name": "nobody"}]}])
     with pytest.raises(LabelStudioError, match=r"answered 400"):

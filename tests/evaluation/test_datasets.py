@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.builders.bsds500 import ROOT, needs_photographs
-from tests.builders.truth_files import damage, save_image, save_labels, save_people
+from tests.builders.ground_truth import damage, save_image, save_labels, save_people
 from walkcut.errors import ImageDecodeError, SettingsError
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
 
@@ -68,7 +68,7 @@ HOMES = {
 
 
 def striped(numbers: list[int]) -> np.ndarray:
-    """A truth of the image's size, a row for each number."""
+    """A truth of the image's size, a row for each label."""
     return np.resize(np.array(numbers, np.uint8)[:, None], (18, 1)).repeat(20, axis=1)
 
 
@@ -209,9 +209,9 @@ def test_beyond_255_classes_a_folder_ignores_65535(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_an_empty_folder_is_told_what_to_place_there(name: str, tmp_path: Path) -> None:
+def test_the_files_missing_in_an_empty_folder_are_named(name: str, tmp_path: Path) -> None:
     path = SETS[name].names or SETS[name].image.partition("/")[0]
-    with pytest.raises(SettingsError, match=rf"does not hold {name}. Place there .*{path}.* from http"):
+    with pytest.raises(SettingsError, match=rf"does not hold {name}: put .*{path}.* there, from http"):
         read_dataset(name, tmp_path)
 
 
@@ -219,15 +219,15 @@ def test_an_empty_folder_is_told_what_to_place_there(name: str, tmp_path: Path) 
 def test_a_missing_truth_is_named(name: str, tmp_path: Path) -> None:
     make(name, tmp_path)
     (tmp_path / SETS[name].truth).unlink()
-    wanted = rf"lacks 1 files: .*{Path(SETS[name].truth).name}. Each image of {name} needs its truth: both are at http"
-    with pytest.raises(SettingsError, match=wanted):
+    message = rf"lacks 1 files: .*{Path(SETS[name].truth).name}; get the images of {name} and their truths from http"
+    with pytest.raises(SettingsError, match=message):
         read_dataset(name, tmp_path)
 
 
 def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
     make("ade20k-150", tmp_path)
     (tmp_path / SETS["ade20k-150"].image).unlink()
-    with pytest.raises(SettingsError, match=r"lacks all images. Each image of ade20k-150 needs its truth"):
+    with pytest.raises(SettingsError, match=r"lacks all images; get the images of ade20k-150 and their truths from"):
         read_dataset("ade20k-150", tmp_path)
 
 
@@ -241,8 +241,8 @@ def test_only_the_first_missing_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("imagenet", "val", f"no data set 'imagenet'. Choose one of {', '.join(DATASETS)}"),
-        ("cityscapes-27", "test", "cityscapes-27 has no truth for a split 'test'. Choose one of val, train"),
+        ("imagenet", "val", f"no data set 'imagenet': choose one of {', '.join(DATASETS)}"),
+        ("cityscapes-27", "test", "cityscapes-27 has no truth for a split 'test': choose one of val, train"),
     ],
 )
 def test_what_does_not_exist_cannot_be_read(name: str, split: str, message: str, tmp_path: Path) -> None:
@@ -253,9 +253,9 @@ def test_what_does_not_exist_cannot_be_read(name: str, split: str, message: str,
 @pytest.mark.parametrize(
     ("images", "labels", "classes", "message"),
     [
-        ([], [], "", "holds no images. Place there STEM.jpg"),
-        (["cat.png", "dog.png"], ["cat.png"], "", "holds no truth for 1 images: dog.png. Place there STEM.png"),
-        (["cat.png", "cat.jpg"], ["cat.png"], "", "several images of one stem: cat. Rename"),
+        ([], [], "", "holds no images: put STEM.jpg"),
+        (["cat.png", "dog.png"], ["cat.png"], "", "holds no truth for 1 images: dog.png; put STEM.png"),
+        (["cat.png", "cat.jpg"], ["cat.png"], "", "several images of one stem: cat; rename"),
         (["cat.png"], ["cat.1.png", "cat.2.png"], "sky\n", "several truths for cat.png, but classes.txt"),
     ],
 )

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from tests.builders.ground_truth import save_labels
 from tests.builders.scenes import quarter_labels, quarters
-from tests.builders.truth_files import save_labels
 from walkcut import cli, load_segmenter
 from walkcut.errors import SettingsError
 from walkcut.evaluation.datasets import read_dataset
@@ -36,22 +36,22 @@ TREE = CutTree(
 )
 
 
-def test_each_click_mends_the_largest_wrong_area() -> None:
+def test_each_click_corrects_the_largest_wrong_area() -> None:
     truth = LEAVES.astype(np.int64) + 1
-    found = feedback(TREE, truth)
+    scores = feedback(TREE, truth)
     # All become region 3, then the right leaves 2 and 3, of which 2 lies next to leaf 0, then all is right.
-    assert found.clicks == pytest.approx((1 / 6, (0 + 4 / 6 + 1) / 3, 1))
-    assert (found.regions, found.masks, found.clicks_to_goal) == (3, 1, 3)
+    assert scores.iou_clicks == pytest.approx((1 / 6, (0 + 4 / 6 + 1) / 3, 1))
+    assert (scores.regions, scores.iou_full_masks, scores.clicks_to_goal) == (3, 1, 3)
 
 
-def test_coarser_segments_can_do_no_better_than_their_masks() -> None:
+def test_coarser_segments_do_no_better_than_their_full_masks() -> None:
     truth = LEAVES.astype(np.int64) + 1
-    found = feedback(TREE, truth, Segments(2))
+    scores = feedback(TREE, truth, Segments(2))
     # Leaves 1 and 2 are one segment, which goes to 3.
-    assert found.masks == pytest.approx((1 + 0 + 0.6) / 3)
-    assert found.clicks[0] == pytest.approx(1 / 6)
-    # A click for 2 in a segment that was clicked for 3 is a tie, which goes to 2; no click is left then but for 1.
-    assert found.clicks[1:] == pytest.approx(((0 + 4 / 12 + 0) / 3, (1 + 4 / 10 + 0) / 3))
+    assert scores.iou_full_masks == pytest.approx((1 + 0 + 0.6) / 3)
+    assert scores.iou_clicks[0] == pytest.approx(1 / 6)
+    # A click for 2 in a segment already clicked for 3 is a tie, which goes to 2; then only clicks for 1 are left.
+    assert scores.iou_clicks[1:] == pytest.approx(((0 + 4 / 12 + 0) / 3, (1 + 4 / 10 + 0) / 3))
 
 
 def test_the_most_interior_point_of_the_largest_part_is_clicked() -> None:
@@ -61,27 +61,27 @@ def test_the_most_interior_point_of_the_largest_part_is_clicked() -> None:
     assert interior_point(area) == (2, 2)
 
 
-def test_regions_that_nobody_found_count_as_0() -> None:
+def test_missing_regions_count_as_0() -> None:
     truth = np.array([[1, 1, 2, 2, 3, 3]])
     assert region_iou(truth, np.array([[1, 1, 1, 1, 2, 0]])) == pytest.approx((2 / 4 + 0 + 0) / 3)
     assert region_iou(truth, truth) == 1
 
 
 @given(arrays(np.int64, (5, 12), elements=st.integers(1, 4)))
-def test_clicking_ends_and_scores_are_shares(truth: np.ndarray) -> None:
-    found = feedback(TREE, truth)
-    assert 1 <= len(found.clicks) <= 50
-    assert all(0 <= score <= 1 for score in (found.masks, *found.clicks))
+def test_clicking_ends_and_scores_are_fractions(truth: np.ndarray) -> None:
+    scores = feedback(TREE, truth)
+    assert 1 <= len(scores.iou_clicks) <= 50
+    assert all(0 <= score <= 1 for score in (scores.iou_full_masks, *scores.iou_clicks))
 
 
-def test_summaries_average_annotations_and_count_what_was_not_reached() -> None:
+def test_summaries_average_annotations_and_count_unreached_goals() -> None:
     quick, never = Feedback(2, 1.0, (0.5, 0.9)), Feedback(4, 0.5, (0.1,) * 50)
     summary = summarise_feedback([{"leaves": [quick, never]}, {"leaves": [quick]}])["leaves"]
     assert summary["miou_clicks"] == pytest.approx({1: 1.1 / 3, 3: 1.9 / 3, 5: 1.9 / 3, 10: 1.9 / 3})
     assert (quick.clicks_to_goal, never.clicks_to_goal) == (2, None)
-    assert (summary["annotations"], summary["capped"], summary["clicks_median"]) == (3, 1, 2)
+    assert (summary["annotations"], summary["unreached"], summary["clicks_median"]) == (3, 1, 2)
     assert summary["clicks_mean"] == pytest.approx(54 / 3)
-    assert (summary["regions"], summary["miou_masks"]) == pytest.approx((8 / 3, 2.5 / 3))
+    assert (summary["regions"], summary["miou_full_masks"]) == pytest.approx((8 / 3, 2.5 / 3))
 
 
 @pytest.fixture
@@ -95,18 +95,18 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_all_peoples_annotations_count(root: Path) -> None:
-    (found,) = feedback_scores(read_dataset("folder", root), load_segmenter("classical"))
-    assert [one.regions for one in found["leaves"]] == [4, 2]
-    assert all(one.masks > 0.9 for one in found["leaves"])
-    assert [one.clicks_to_goal for one in found["fine"]] == [4, 2]
+    (result,) = feedback_scores(read_dataset("folder", root), load_segmenter("classical"))
+    assert [score.regions for score in result["leaves"]] == [4, 2]
+    assert all(score.iou_full_masks > 0.9 for score in result["leaves"])
+    assert [score.clicks_to_goal for score in result["fine"]] == [4, 2]
 
 
-def test_the_command_tells_what_feedback_brings(root: Path) -> None:
+def test_the_command_reports_feedback(root: Path) -> None:
     arguments = ["evaluate", "--dataset", "folder", "--root", str(root), "--feedback", "--json", str(root / "out.json")]
     result = CliRunner().invoke(cli.main, arguments)
     assert result.exit_code == 0, result.output
     leaves, fine, *_ = result.output.splitlines()
-    pattern = r"feedback leaves  mean IoU (0\.9\d\d|1\.000) by masks  0\.\d{3} after 1 .* 80 % of the former after 3\.0"
+    pattern = r"feedback leaves  mean IoU (0\.9\d\d|1\.000) with full masks; 0\.\d{3} after 1, .* 80 % of full masks after 3\.0"
     assert re.match(pattern, leaves)
     assert fine.startswith("feedback fine")
     found = json.loads((root / "out.json").read_text())["feedback"]

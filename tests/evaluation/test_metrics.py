@@ -79,12 +79,12 @@ def test_no_one_to_one_matching_is_more_accurate(table: np.ndarray) -> None:
 
 
 def test_counts_add_up_before_the_score_or_scores_after_it() -> None:
-    one, other = matched_counts(np.array([[4, 0], [0, 4]])), matched_counts(np.array([[1, 1], [0, 0]]))
-    both = sum([one, other], Counts.zeros(2))
+    first, second = matched_counts(np.array([[4, 0], [0, 4]])), matched_counts(np.array([[1, 1], [0, 0]]))
+    both = sum([first, second], Counts.zeros(2))
     assert (both.tp.tolist(), both.fp.tolist(), both.fn.tolist()) == ([5, 4], [0, 1], [1, 0])
     assert both.mean_iou == pytest.approx((5 / 6 + 4 / 5) / 2)
-    assert (one.mean_iou, other.mean_iou) == (1, (1 / 2 + 0) / 2)
-    assert other.f1 == pytest.approx(2 / 3)
+    assert (first.mean_iou, second.mean_iou) == (1, (1 / 2 + 0) / 2)
+    assert second.f1 == pytest.approx(2 / 3)
     assert (one.pixels, both.pixels) == (8, 10)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.segmentation.methods.test_hierarchical import IMAGE, quartered
+from tests.builders.features import IMAGE, quartered
 from walkcut.backbones import AttentionMap, ImageFeatures
 from walkcut.evaluation.reference import reference_labels
 from walkcut.hierarchy.granularity import Level
@@ -24,7 +24,7 @@ def patchy(seed: int) -> ImageFeatures:
         weights = torch.exp(5.0 * (blob[:, None] == blob) + torch.rand(len(blob), len(blob), generator=draw))
         maps.append(AttentionMap((height, width), weights / weights.sum(1, keepdim=True)))
     features = torch.eye(5)[blob].T + 0.2 * torch.rand(5, len(blob), generator=draw)
-    return ImageFeatures(maps=tuple(maps), features=features.unflatten(1, (10, 14)))
+    return ImageFeatures(attention_maps=tuple(maps), feature_map=features.unflatten(1, (10, 14)))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -39,11 +39,11 @@ def patchy(seed: int) -> ImageFeatures:
     ],
     ids=str,
 )
-def test_the_fast_form_labels_as_the_plain_one(method: Method, seed: int) -> None:
+def test_the_fast_form_labels_as_the_reference(method: Method, seed: int) -> None:
     fast = method.build_tree(patchy(seed), IMAGE)
-    plain = reference_labels(method, patchy(seed), fast.size)
-    assert fast.segments(Level.AUTO) > 1
-    assert renumber(plain.numpy()).tolist() == fast.labels(Level.AUTO).tolist()
+    reference = reference_labels(method, patchy(seed), fast.size)
+    assert fast.segment_count(Level.AUTO) > 1
+    assert renumber(reference.numpy()).tolist() == fast.labels(Level.AUTO).tolist()
 
 
 def test_what_no_paper_tells_is_refused() -> None:

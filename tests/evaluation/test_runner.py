@@ -1,18 +1,14 @@
-"""Runs: every image scored once, whatever ended the run before."""
+"""Runs: each image is scored once, even if an earlier run was interrupted."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
-from jaxtyping import Integer, UInt8
 
-from tests.builders.scenes import quarter_labels
-from tests.builders.truth_files import save_image, save_labels
+from tests.builders.evaluation import ONE, PIXELS, QUARTERS, SIZE, FixedSystem, quarter_dataset
+from tests.builders.ground_truth import save_labels
 from walkcut.backbones import load_backbone
 from walkcut.errors import SettingsError
-from walkcut.evaluation.datasets import Dataset, read_dataset
 from walkcut.evaluation.protocols import PROTOCOLS
 from walkcut.evaluation.runner import Run
 from walkcut.evaluation.summary import at_segments, summarise
@@ -22,50 +18,15 @@ from walkcut.segmentation.methods.flat import KMeans
 from walkcut.segmentation.presets import Preset
 from walkcut.segmentation.segmenter import Segmenter, load_segmenter
 
-Labels = Integer[np.ndarray, "y x"]
-SIZE = (18, 20)
-ONE, QUARTERS = np.zeros(SIZE, np.int64), quarter_labels(*SIZE)
-PIXELS = np.arange(ONE.size).reshape(SIZE)
-
-
-@dataclass(frozen=True)
-class Answering:
-    """A candidate with an answer at hand for each setting."""
-
-    answers: tuple[Labels, ...] = (ONE, QUARTERS, PIXELS)
-    version: str = "1"
-    asked: list[int] = field(default_factory=list)
-    hook: Callable[[], None] = lambda: None
-    name: str = "answering"
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        return tuple(map(str, range(len(self.answers))))
-
-    def segment(self, image: UInt8[np.ndarray, "y x 3"], parts: int) -> Sequence[Labels]:
-        self.hook()
-        self.asked.append(parts)
-        return self.answers
-
-
-def dataset(root: Path, *, classes: bool = False, images: int = 3) -> Dataset:
-    """Images whose truth is the quarters."""
-    for number in range(images):
-        save_image(root / "images" / f"{number}.png", *SIZE)
-        save_labels(root / "labels" / f"{number}.png", QUARTERS.astype(np.uint8))
-    if classes:
-        (root / "classes.txt").write_text("sky\nsea\nland\nman\nbeast\n")
-    return read_dataset("folder", root, "val")
-
 
 def summary(root: Path, system: System, *, classes: bool = False) -> dict:
-    run = Run(system, dataset(root, classes=classes), PROTOCOLS["native"], frozenset({"0", "1"}))
+    run = Run(system, quarter_dataset(root, classes=classes), PROTOCOLS["native"], frozenset({"0", "1"}))
     return summarise(run, list(run.results()))
 
 
 @pytest.mark.parametrize("classes", [False, True])
 def test_a_perfect_answer_scores_1_everywhere(tmp_path: Path, classes: bool) -> None:
-    found = summary(tmp_path, Answering((QUARTERS,)), classes=classes)
+    found = summary(tmp_path, FixedSystem((QUARTERS,)), classes=classes)
     scores = ["covering_ods", "covering_ois", "rand_ods", "accuracy", "f1", "miou_hungarian", "miou_oracle"]
     assert [found[name] for name in scores] == [1] * 7
     assert found["variation_ods"] == found["variation_ois"] == 0
@@ -73,13 +34,13 @@ def test_a_perfect_answer_scores_1_everywhere(tmp_path: Path, classes: bool) -> 
 
 
 def test_the_boundary_of_a_perfect_answer_is_perfect(tmp_path: Path) -> None:
-    found = summary(tmp_path, Answering())
+    found = summary(tmp_path, FixedSystem())
     assert found["boundary_f_ods"] == found["boundary_f_ois"] == 1
 
 
 @pytest.mark.parametrize("classes", [False, True])
 def test_one_segment_scores_what_a_quarter_is_worth(tmp_path: Path, classes: bool) -> None:
-    found = summary(tmp_path, Answering((ONE,)), classes=classes)
+    found = summary(tmp_path, FixedSystem((ONE,)), classes=classes)
     assert found["covering_ods"] == pytest.approx(1 / 4)
     assert found["accuracy"] == pytest.approx(1 / 4)
     assert found["miou_hungarian"] == pytest.approx(1 / 4 / 4)
@@ -88,58 +49,58 @@ def test_one_segment_scores_what_a_quarter_is_worth(tmp_path: Path, classes: boo
 
 
 def test_a_segment_per_pixel_is_worth_nothing_until_an_oracle_merges_it(tmp_path: Path) -> None:
-    found = summary(tmp_path, Answering((PIXELS,)))
+    found = summary(tmp_path, FixedSystem((PIXELS,)))
     assert found["covering_ods"] == pytest.approx(1 / 90)
     assert found["miou_hungarian"] == pytest.approx(1 / 90)
     assert found["miou_oracle"] == 1
 
 
-def test_the_best_setting_is_reported_and_every_other_listed(tmp_path: Path) -> None:
-    found = summary(tmp_path, Answering())
+def test_the_best_setting_is_reported_and_all_are_listed(tmp_path: Path) -> None:
+    found = summary(tmp_path, FixedSystem())
     assert found["ods_setting"] == "1"
     assert [row["segments"] for row in found["settings"]] == [1, 4, 360]
     assert [row["covering"] for row in found["settings"]] == pytest.approx([1 / 4, 1, 1 / 90])
 
 
 def test_counts_are_added_up_before_they_are_divided(tmp_path: Path) -> None:
-    images = dataset(tmp_path, classes=True, images=2)
+    images = quarter_dataset(tmp_path, classes=True, images=2)
     save_labels(tmp_path / "labels" / "1.png", np.full(SIZE, 4, np.uint8))
-    run = Run(Answering((QUARTERS,)), images, PROTOCOLS["native"])
+    run = Run(FixedSystem((QUARTERS,)), images, PROTOCOLS["native"])
     found = summarise(run, list(run.results()))
     assert found["accuracy"] == pytest.approx((1 + 1 / 4) / 2)
-    # In the second image three extra segments fall to classes that it does not have.
+    # In the second image three extra segments are matched to absent classes.
     assert found["miou_hungarian"] == pytest.approx(np.mean([1 / 2] * 3 + [1] + [1 / 4]))
     assert found["per_image"]["miou"] == pytest.approx((1 + 1 / 4 / 4) / 2)
 
 
-def test_a_run_goes_on_where_it_was_ended(tmp_path: Path) -> None:
-    def run_out(system: Answering = Answering()) -> None:
-        if len(system.asked) == 2:
+def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
+    def interrupt(system: FixedSystem = FixedSystem()) -> None:
+        if len(system.calls) == 2:
             raise KeyboardInterrupt
 
-    ended = Answering()
-    ended = Answering(asked=ended.asked, hook=lambda: run_out(ended))
-    images, record = dataset(tmp_path), tmp_path / "deep" / "record.jsonl"
+    interrupted = FixedSystem()
+    interrupted = FixedSystem(calls=interrupted.calls, hook=lambda: interrupt(interrupted))
+    images, record = quarter_dataset(tmp_path), tmp_path / "deep" / "record.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        list(Run(ended, images, PROTOCOLS["native"]).results(record))
+        list(Run(interrupted, images, PROTOCOLS["native"]).results(record))
     with record.open("a") as file:
         file.write('{"name": "2", "seco')
-    later = Answering()
+    later = FixedSystem()
     results = list(Run(later, images, PROTOCOLS["native"]).results(record))
     assert [result.name for result in results] == ["0", "1", "2"]
-    assert (len(ended.asked), len(later.asked)) == (2, 1)
+    assert (len(interrupted.calls), len(later.calls)) == (2, 1)
     assert [result.scores for result in results] == [results[0].scores] * 3
     again = list(Run(later, images, PROTOCOLS["native"]).results(record))
     assert again == results
-    assert len(later.asked) == 1
+    assert len(later.calls) == 1
 
 
 def test_the_record_of_another_run_is_refused(tmp_path: Path) -> None:
-    images, record = dataset(tmp_path), tmp_path / "record.jsonl"
-    list(Run(Answering(), images, PROTOCOLS["native"]).results(record))
+    images, record = quarter_dataset(tmp_path), tmp_path / "record.jsonl"
+    list(Run(FixedSystem(), images, PROTOCOLS["native"]).results(record))
     before = record.read_text()
     with pytest.raises(SettingsError, match=r"record.jsonl holds the results of another run: delete it, or choose"):
-        list(Run(Answering(version="2"), images, PROTOCOLS["native"]).results(record))
+        list(Run(FixedSystem(version="2"), images, PROTOCOLS["native"]).results(record))
     assert record.read_text() == before
 
 
@@ -147,23 +108,23 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     record = tmp_path / "notes.txt"
     record.write_text("my notes\n")
     with pytest.raises(SettingsError, match=r"notes.txt holds the results of another run"):
-        list(Run(Answering(), dataset(tmp_path), PROTOCOLS["native"]).results(record))
+        list(Run(FixedSystem(), quarter_dataset(tmp_path), PROTOCOLS["native"]).results(record))
     assert record.read_text() == "my notes\n"
 
 
 def test_counts_and_boundaries_come_back_from_a_record(tmp_path: Path) -> None:
-    images, record = dataset(tmp_path, classes=True), tmp_path / "record.jsonl"
-    run = Run(Answering(), images, PROTOCOLS["native"], frozenset({"1"}))
+    images, record = quarter_dataset(tmp_path, classes=True), tmp_path / "record.jsonl"
+    run = Run(FixedSystem(), images, PROTOCOLS["native"], frozenset({"1"}))
     assert summarise(run, list(run.results(record))) == summarise(run, list(run.results(record)))
 
 
-def test_the_truths_number_of_parts_is_told(tmp_path: Path) -> None:
-    system = Answering()
-    list(Run(system, dataset(tmp_path), PROTOCOLS["native"]).results())
-    assert system.asked == [4] * 3
+def test_systems_get_the_number_of_true_segments(tmp_path: Path) -> None:
+    system = FixedSystem()
+    list(Run(system, quarter_dataset(tmp_path), PROTOCOLS["native"]).results())
+    assert system.calls == [4] * 3
 
 
-def test_a_tree_is_a_candidate_at_its_granularities() -> None:
+def test_a_tree_is_a_system_at_its_granularities() -> None:
     segmenter = Segmenter(load_backbone("classical"), Preset("s", KMeans(clusters=None)))
     system = TreeSystem(segmenter, (Level.AUTO, Segments(2)))
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)

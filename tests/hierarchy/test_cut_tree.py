@@ -4,27 +4,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders.graphs import random_walk
+from tests.builders.trees import LEVELS, ROW, random_tree
 from walkcut.errors import SegmentationError, TreeFileError
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level, Segments, Threshold, Walk
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.segmentation.algorithms.ncut import FixedThreshold, recursive_ncut
-from walkcut.segmentation.algorithms.upsampling import assign_pixels, leaf_score_maps
-
-LEVELS = {Level.COARSE: 1, Level.MEDIUM: 2, Level.FINE: 3}
-# An image of one row; leaves 0-3, of which 0 and 1 join at 0.9, 2 and 3 at 0.5, and all at 0.1.
-ROW = CutTree(
-    np.array([[0, 1, 1, 2, 3]], np.uint16),
-    Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True])),
-    LEVELS,
-    descriptors=np.array([[1, 0], [0, 1], [0, 1], [0.25, 0.75]], np.float16),
-)
-
 
 few = settings(max_examples=20)
 
@@ -32,14 +19,6 @@ few = settings(max_examples=20)
 def test_its_bytes_are_those_of_its_arrays() -> None:
     assert ROW.nbytes == 5 * 2 + 6 * 8 + 3 * 8 + 3 + 4 * 2 * 2
     assert replace(ROW, descriptors=None).nbytes == 5 * 2 + 6 * 8 + 3 * 8 + 3
-
-
-def random_tree(seed: int, *, max_leaves: int = 8) -> CutTree:
-    """A tree of the product's own making."""
-    F = random_walk(30, seed)
-    leaf_of, hierarchy = recursive_ncut(F, rule=FixedThreshold(0.98), max_leaves=max_leaves)
-    scores = leaf_score_maps(F, torch.from_numpy(leaf_of), (5, 6))
-    return build_tree(assign_pixels(scores, (13, 17)), hierarchy, LEVELS)
 
 
 @pytest.mark.parametrize(
@@ -60,22 +39,22 @@ def random_tree(seed: int, *, max_leaves: int = 8) -> CutTree:
     ],
     ids=str,
 )
-def test_a_granularity_picks_its_joints(granularity: Level | Segments | Threshold, labels: list[int]) -> None:
+def test_a_granularity_picks_its_merges(granularity: Level | Segments | Threshold, labels: list[int]) -> None:
     assert ROW.labels(granularity).tolist() == [labels]
-    assert ROW.segments(granularity) == max(labels) + 1
+    assert ROW.segment_count(granularity) == max(labels) + 1
 
 
-def test_a_walk_of_more_steps_makes_cuts_dearer_than_the_dearest_of_the_rule() -> None:
-    # 1 - (1 - 0.1)² = 0.19 < 0.3, the dearest cut; 1 - (1 - 0.3)² = 0.51 is too dear, and so is 1 - (1 - 0.1)⁴ = 0.34.
+def test_a_longer_walk_makes_cuts_more_expensive_than_the_rule_accepts() -> None:
+    # The rule accepts up to 0.3: 1 - (1 - 0.1)² = 0.19, but not 1 - (1 - 0.3)² = 0.51 or 1 - (1 - 0.1)⁴ = 0.34.
     merges, costs = ROW.hierarchy.merges, np.array([0.9, 0.3, 0.1])
     tree = replace(ROW, hierarchy=Hierarchy(merges, costs, np.array([False, True, True])))
-    assert [tree.segments(Walk(steps)) for steps in (1, 2, 3, 4)] == [3, 2, 2, 1]
+    assert [tree.segment_count(Walk(steps)) for steps in (1, 2, 3, 4)] == [3, 2, 2, 1]
 
 
 def test_a_walk_makes_no_cut_that_the_rule_would_not() -> None:
     costs = np.array([0.3, 0.3, 0.3])
     tree = replace(ROW, hierarchy=Hierarchy(ROW.hierarchy.merges, costs, np.array([False, False, True])))
-    assert tree.segments(Walk(1)) == tree.segments(Level.AUTO) == 2
+    assert tree.segment_count(Walk(1)) == tree.segment_count(Level.AUTO) == 2
 
 
 @few
@@ -83,24 +62,23 @@ def test_a_walk_makes_no_cut_that_the_rule_would_not() -> None:
 def test_longer_walks_are_never_finer_and_one_step_is_automatic(seed: int, steps: int) -> None:
     tree = random_tree(seed)
     assert tree.labels(Walk(1)).tolist() == tree.labels(Level.AUTO).tolist()
-    assert tree.segments(Walk(steps + 1)) <= tree.segments(Walk(steps))
+    assert tree.segment_count(Walk(steps + 1)) <= tree.segment_count(Walk(steps))
 
 
-def test_a_segment_looks_like_the_mean_of_its_pixels_not_of_its_leaves() -> None:
-    two = ROW.segment_descriptors(
-        Level.MEDIUM
-    )  # of one and two pixels: means (1/3, 2/3) and (1/8, 7/8), roots of unit length
+def test_descriptors_are_means_over_pixels_not_leaves() -> None:
+    # Leaves of one and two pixels: means (1/3, 2/3) and (1/8, 7/8).
+    two = ROW.segment_descriptors(ROW.segment_of(Level.MEDIUM))
     assert two**2 == pytest.approx(np.array([[1 / 3, 2 / 3], [1 / 8, 7 / 8]]), abs=1e-3)
     assert ROW.segment_descriptors(np.array([0, 0, 1, 1])).tolist() == two.tolist()
     assert ROW.part_descriptors(np.array([[1, 1, 0, 0]]))[0] == pytest.approx([0.5**0.5, 0.5**0.5], abs=1e-3)
 
 
-def test_a_tree_that_no_segmenter_made_has_no_looks() -> None:
-    with pytest.raises(SegmentationError, match="segment the image again"):
-        replace(ROW, descriptors=None).segment_descriptors(Level.AUTO)
+def test_a_tree_without_descriptors_is_refused() -> None:
+    with pytest.raises(SegmentationError, match="no descriptors of its segments: segment the image again"):
+        replace(ROW, descriptors=None).segment_descriptors(ROW.segment_of(Level.AUTO))
 
 
-def test_what_stands_apart_clearly_says_so() -> None:
+def test_distinctness_is_one_less_the_cost() -> None:
     assert ROW.distinctness(Segments(3)).tolist() == pytest.approx([0.9, 0.5, 0.5])
     assert ROW.distinctness(Segments(1)).tolist() == [1]
 
@@ -109,32 +87,35 @@ def test_what_stands_apart_clearly_says_so() -> None:
 @given(st.integers(0, 1000))
 def test_levels_are_nested_pixel_by_pixel(seed: int) -> None:
     tree = random_tree(seed)
-    levels = [tree.labels(Segments(count)) for count in range(1, tree.hierarchy.leaves + 1)]
+    levels = [tree.labels(Segments(count)) for count in range(1, tree.hierarchy.leaf_count + 1)]
     for coarse, fine in pairwise(levels):
         assert len(np.unique(np.stack([coarse, fine]).reshape(2, -1), axis=1).T) == fine.max() + 1 == coarse.max() + 2
 
 
 @few
 @given(st.integers(0, 1000))
-def test_a_threshold_cuts_what_costs_no_more(seed: int) -> None:
+def test_a_threshold_makes_all_cuts_up_to_its_cost(seed: int) -> None:
     tree = random_tree(seed)
     for cost in tree.hierarchy.costs:
-        assert tree.segments(Threshold(float(cost))) == 1 + (tree.hierarchy.costs <= cost).sum()
+        assert tree.segment_count(Threshold(float(cost))) == 1 + (tree.hierarchy.costs <= cost).sum()
 
 
 @few
 @given(st.integers(0, 1000))
-def test_a_stored_tree_answers_as_the_one_it_was(seed: int) -> None:
+def test_a_stored_tree_gives_the_same_segments(seed: int) -> None:
     tree = random_tree(seed)
-    tree = replace(tree, descriptors=np.random.default_rng(seed).random((tree.hierarchy.leaves, 3)).astype(np.float16))
+    tree = replace(
+        tree, descriptors=np.random.default_rng(seed).random((tree.hierarchy.leaf_count, 3)).astype(np.float16)
+    )
     stored = CutTree.from_bytes(tree.to_bytes())
-    assert stored.segment_descriptors(Segments(3)).tolist() == tree.segment_descriptors(Segments(3)).tolist()
+    three = tree.segment_of(Segments(3))
+    assert stored.segment_descriptors(three).tolist() == tree.segment_descriptors(three).tolist()
     for granularity in (Level.AUTO, Level.FINE, Segments(5), Threshold(0.97)):
         assert stored.labels(granularity).tolist() == tree.labels(granularity).tolist()
     assert stored.levels == tree.levels
 
 
-def test_leaves_without_a_pixel_leave_the_tree() -> None:
+def test_leaves_without_a_pixel_are_dropped() -> None:
     tree = build_tree(np.array([[3, 3, 0]]), ROW.hierarchy, LEVELS)
     assert tree.leaves.tolist() == [[0, 0, 1]]
     assert tree.hierarchy.merges.tolist() == [[1, 0]]
@@ -183,12 +164,12 @@ def test_a_tree_that_contradicts_itself_is_refused(damage: dict[str, np.ndarray]
         CutTree.from_bytes(file_of(**(arrays | damage)))
 
 
-def test_damaged_bytes_are_an_error_of_ours_or_do_no_harm() -> None:
+def test_damaged_bytes_are_refused_or_do_no_harm() -> None:
     data = bytearray(random_tree(0).to_bytes())
     refused = 0
-    for place in range(0, len(data), 7):
-        damaged = bytes(data[:place]) + bytes([data[place] ^ 0x5A]) + bytes(data[place + 1 :])
-        for variant in (damaged, bytes(data[:place])):
+    for index in range(0, len(data), 7):
+        damaged = bytes(data[:index]) + bytes([data[index] ^ 0x5A]) + bytes(data[index + 1 :])
+        for variant in (damaged, bytes(data[:index])):
             try:
                 CutTree.from_bytes(variant).labels(Level.AUTO)
             except TreeFileError:
@@ -197,7 +178,7 @@ def test_damaged_bytes_are_an_error_of_ours_or_do_no_harm() -> None:
 
 
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("walkcut.hierarchy.cut_tree._MOST_BYTES", 10)
+    monkeypatch.setattr("walkcut.hierarchy.cut_tree._MAX_BYTES", 10)
     with pytest.raises(TreeFileError, match="unpacks to over"):
         CutTree.from_bytes(ROW.to_bytes())
 

@@ -14,7 +14,7 @@ granularities = st.one_of(
 
 
 @given(granularities)
-def test_the_printed_form_is_read_back(granularity: Granularity) -> None:
+def test_the_printed_form_is_parsed_back(granularity: Granularity) -> None:
     assert parse_granularity(str(granularity)) == granularity
 
 
@@ -31,14 +31,14 @@ def test_the_printed_form_is_read_back(granularity: Granularity) -> None:
         ("K = 3", Walk(3)),
     ],
 )
-def test_what_people_write_is_understood(text: str, granularity: Granularity) -> None:
+def test_written_forms_are_parsed(text: str, granularity: Granularity) -> None:
     assert parse_granularity(text) == granularity
 
 
 @pytest.mark.parametrize(
     "text", ["", "finest", "-3", "1.5", "12 segments", "tau=", "tau", "n=", "k=", "k=2.5", "٣", "1234567"]
 )
-def test_anything_else_is_answered_with_what_is_understood(text: str) -> None:
+def test_the_error_lists_the_accepted_forms(text: str) -> None:
     with pytest.raises(
         GranularityError, match=r"write auto, coarse, medium, fine, a number of segments.* tau=0\.4.* k=3"
     ):
@@ -56,6 +56,6 @@ def test_anything_else_is_answered_with_what_is_understood(text: str) -> None:
         ("k=65", "1 to 64 steps, not 65"),
     ],
 )
-def test_numbers_out_of_range_are_named(text: str, message: str) -> None:
+def test_numbers_out_of_range_are_refused(text: str, message: str) -> None:
     with pytest.raises(GranularityError, match=message):
         parse_granularity(text)

@@ -17,14 +17,14 @@ OPEN = FetchPolicy(allow_private_hosts=True)
 UPLOAD = "/data/upload/1/a.jpg"
 
 
-def fetcher(site: Site, token: str = "", policy: FetchPolicy = FetchPolicy(), sub_path: str = "") -> Fetcher:  # noqa: B008
+def make_fetcher(site: Site, token: str = "", policy: FetchPolicy = FetchPolicy(), sub_path: str = "") -> Fetcher:  # noqa: B008
     return Fetcher(policy, LabelStudioAccess(site.url + sub_path, token))
 
 
-def refused(fetching: Fetcher, reference: object, message: str, task_id: int | None = None) -> None:
-    """Check that a fetch fails with a message that names the reference, and no secret."""
+def refused(fetcher: Fetcher, reference: object, message: str, task_id: int | None = None) -> None:
+    """Check that a fetch fails with a message that quotes the reference and no secret."""
     with pytest.raises(ImageFetchError, match=f"^cannot fetch the image .*{message}") as caught:
-        fetching.fetch(reference, task_id)
+        fetcher.fetch(reference, task_id)
     assert not any(secret in str(caught.value) for secret in (LEGACY, PERSONAL, "signature"))
 
 
@@ -33,7 +33,7 @@ def authorizations(requests: list[Seen]) -> list[str | None]:
 
 
 def for_bearer(token: str) -> Route:
-    """An image for whoever shows this access token."""
+    """Return an image for this access token only."""
 
     def route(handler: BaseHTTPRequestHandler) -> None:
         allowed = handler.headers.get("Authorization") == f"Bearer {token}"
@@ -42,12 +42,12 @@ def for_bearer(token: str) -> Route:
     return route
 
 
-def send(*access_tokens: str) -> Route:
-    """Label Studio's exchange of a personal access token, which gives these in turn."""
-    left = list(access_tokens)
+def exchange(*access_tokens: str) -> Route:
+    """Return these access tokens in turn, as Label Studio does for a personal access token."""
+    tokens = list(access_tokens)
 
     def route(handler: BaseHTTPRequestHandler) -> None:
-        reply(body=json.dumps({"access": left.pop(0)}).encode())(handler)
+        reply(body=json.dumps({"access": tokens.pop(0)}).encode())(handler)
 
     return route
 
@@ -55,7 +55,7 @@ def send(*access_tokens: str) -> Route:
 # References
 
 
-def test_data_url_needs_neither_web_nor_label_studio() -> None:
+def test_a_data_url_needs_neither_web_nor_label_studio() -> None:
     assert Fetcher(FetchPolicy(), None).fetch("data:;base64,aGVsbG8=") == b"hello"
 
 
@@ -71,17 +71,17 @@ def test_data_url_needs_neither_web_nor_label_studio() -> None:
 def test_label_studios_files_are_fetched_with_its_token(site: Site, reference: str, target: str, sub_path: str) -> None:
     expected = sub_path.rstrip("/") + target
     site.routes[expected.partition("?")[0]] = reply(body=b"image")
-    fetching = fetcher(site, LEGACY, sub_path=sub_path)
-    assert fetching.fetch(reference) == b"image"
-    assert fetching.fetch(f"{site.url}{sub_path.rstrip('/')}{reference}") == b"image"
+    fetcher = make_fetcher(site, LEGACY, sub_path=sub_path)
+    assert fetcher.fetch(reference) == b"image"
+    assert fetcher.fetch(f"{site.url}{sub_path.rstrip('/')}{reference}") == b"image"
     assert [request.target for request in site.seen] == [expected] * 2
     assert authorizations(site.seen) == [f"Token {LEGACY}"] * 2
 
 
-def test_local_files_come_from_disk_where_there_is_a_root(site: Site, tmp_path: Path) -> None:
+def test_local_files_come_from_disk_if_there_is_a_root(site: Site, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"image")
     policy = FetchPolicy(local_files_root=tmp_path)
-    assert fetcher(site, LEGACY, policy).fetch("/data/local-files/?d=a.jpg") == b"image"
+    assert make_fetcher(site, LEGACY, policy).fetch("/data/local-files/?d=a.jpg") == b"image"
     assert Fetcher(policy, None).fetch("/data/local-files/?d=a.jpg") == b"image"
     assert not site.seen
 
@@ -90,23 +90,25 @@ def test_cloud_files_are_presigned_and_fetched_without_the_token(site: Site, els
     site.routes["/tasks/7/presign/"] = redirect(f"{elsewhere.url}/b/a.jpg?X-Amz-Signature=signature", 303)
     elsewhere.routes["/b/a.jpg"] = reply(body=b"image")
     policy = FetchPolicy(allowed_hosts=frozenset({f"127.0.0.1:{elsewhere.server_port}"}))
-    assert fetcher(site, LEGACY, policy).fetch("s3://b/a.jpg", 7) == b"image"
+    assert make_fetcher(site, LEGACY, policy).fetch("s3://b/a.jpg", 7) == b"image"
     uri = base64.urlsafe_b64encode(b"s3://b/a.jpg").decode()
     assert site.seen[0].target == f"/tasks/7/presign/?fileuri={uri}"
     assert authorizations(site.seen) == [f"Token {LEGACY}"]
     assert authorizations(elsewhere.seen) == [None]
     elsewhere.routes.clear()
-    refused(fetcher(site, LEGACY, policy), "s3://b/a.jpg", r"s3://b/a.jpg.*/b/a.jpg\?….* answered 404 Not Found", 7)
+    refused(
+        make_fetcher(site, LEGACY, policy), "s3://b/a.jpg", r"s3://b/a.jpg.*/b/a.jpg\?….* answered 404 Not Found", 7
+    )
 
 
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (["/data/upload/1/a.jpg"], "it is a list, no text. Accepted are"),
+        (["/data/upload/1/a.jpg"], "it is a list, not text. Accepted are"),
         (None, "it is a NoneType"),
         (3, "'?3'?: it is a int"),
-        ("", "no reference that walkcut follows. Accepted are"),
-        ("file:///etc/passwd", "no reference"),
+        ("", "does not follow references of this kind. Accepted are"),
+        ("file:///etc/passwd", "does not follow references of this kind"),
         ("http://[::1/a.jpg", "cannot be followed.*Accepted are"),
         ("http://host:port/a.jpg", "cannot be followed"),
         ("http://user:signature@host/a.jpg", "'http://host/a.jpg'.*user names and passwords in URLs are not used"),
@@ -118,19 +120,19 @@ def test_cloud_files_are_presigned_and_fetched_without_the_token(site: Site, els
     ],
 )
 def test_other_references(site: Site, reference: object, message: str) -> None:
-    refused(fetcher(site, LEGACY), reference, message)
+    refused(make_fetcher(site, LEGACY), reference, message)
     assert not site.seen
 
 
 # Redirects
 
 
-def test_redirects_are_followed_and_the_token_stays_at_home(site: Site, elsewhere: Site) -> None:
+def test_redirects_are_followed_without_the_token(site: Site, elsewhere: Site) -> None:
     site.routes["/data/upload/1/a.jpg"] = redirect("/data/b")
     site.routes["/data/b"] = redirect(f"{elsewhere.url}/c")
     elsewhere.routes["/c"] = redirect(f"{elsewhere.url}/d e#part", 307)
     elsewhere.routes["/d%20e"] = reply(body=b"image")
-    assert fetcher(site, LEGACY, OPEN).fetch(UPLOAD) == b"image"
+    assert make_fetcher(site, LEGACY, OPEN).fetch(UPLOAD) == b"image"
     assert authorizations(site.seen) == [f"Token {LEGACY}"] * 2
     assert authorizations(elsewhere.seen) == [None] * 2
 
@@ -138,21 +140,23 @@ def test_redirects_are_followed_and_the_token_stays_at_home(site: Site, elsewher
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://h/a.jpg", "data:,x", "http://[::1"])
 def test_redirects_to_other_schemes_are_refused(site: Site, location: str) -> None:
     site.routes[UPLOAD] = redirect(location)
-    refused(fetcher(site), UPLOAD, "cannot be followed")
+    refused(make_fetcher(site), UPLOAD, "cannot be followed")
 
 
 def test_redirects_to_private_addresses_are_refused(site: Site, elsewhere: Site) -> None:
     site.routes[UPLOAD] = redirect(f"{elsewhere.url}/latest/meta-data")
-    refused(fetcher(site, LEGACY), UPLOAD, f"127.0.0.1:{elsewhere.server_port} is at 127.0.0.1, which is no public")
+    refused(
+        make_fetcher(site, LEGACY), UPLOAD, f"127.0.0.1:{elsewhere.server_port} is at 127.0.0.1, which is no public"
+    )
     assert not elsewhere.seen
 
 
-def test_redirects_come_to_an_end(site: Site) -> None:
+def test_redirects_are_limited(site: Site) -> None:
     site.routes[UPLOAD] = redirect(UPLOAD)
-    refused(fetcher(site), UPLOAD, "more than 5 redirects")
+    refused(make_fetcher(site), UPLOAD, "more than 5 redirects")
     assert len(site.seen) == 6
     site.routes[UPLOAD] = reply(302)
-    refused(fetcher(site), UPLOAD, "answered 302 Found")
+    refused(make_fetcher(site), UPLOAD, "answered 302 Found")
 
 
 # Tokens
@@ -161,30 +165,30 @@ def test_redirects_come_to_an_end(site: Site) -> None:
 def test_a_personal_token_is_exchanged_kept_and_renewed(site: Site) -> None:
     clock = Clock()
     first, second = (jwt(iat=0, exp=300, number=number) for number in (1, 2))
-    site.routes |= {"/ls/api/token/refresh/": send(first, second), "/ls" + UPLOAD: for_bearer(first)}
-    fetching = Fetcher(FetchPolicy(), LabelStudioAccess(f"{site.url}/ls/", PERSONAL), clock=clock)
-    assert [fetching.fetch(UPLOAD) for _ in range(2)] == [b"image"] * 2
+    site.routes |= {"/ls/api/token/refresh/": exchange(first, second), "/ls" + UPLOAD: for_bearer(first)}
+    fetcher = Fetcher(FetchPolicy(), LabelStudioAccess(f"{site.url}/ls/", PERSONAL), clock=clock)
+    assert [fetcher.fetch(UPLOAD) for _ in range(2)] == [b"image"] * 2
     assert [json.loads(seen.body) for seen in site.seen if seen.body] == [{"refresh": PERSONAL}]
     clock.now += 241
     site.routes["/ls" + UPLOAD] = for_bearer(second)
-    assert fetching.fetch(UPLOAD) == b"image"
+    assert fetcher.fetch(UPLOAD) == b"image"
     assert not any(PERSONAL in str(authorization) for authorization in authorizations(site.seen))
 
 
-def test_a_refused_access_token_is_renewed_and_shown_once_more(site: Site) -> None:
-    site.routes |= {"/api/token/refresh/": send("a", "b", "c"), UPLOAD: for_bearer("b")}
-    fetching = fetcher(site, PERSONAL)
-    assert fetching.fetch(UPLOAD) == b"image"
+def test_a_refused_access_token_is_renewed_and_sent_once_more(site: Site) -> None:
+    site.routes |= {"/api/token/refresh/": exchange("a", "b", "c"), UPLOAD: for_bearer("b")}
+    fetcher = make_fetcher(site, PERSONAL)
+    assert fetcher.fetch(UPLOAD) == b"image"
     assert authorizations(site.seen) == [None, "Bearer a", None, "Bearer b"]
     site.routes[UPLOAD] = for_bearer("other")
-    refused(fetching, UPLOAD, "answered 401 Unauthorized to the personal access token.*LABEL_STUDIO_API_KEY")
+    refused(fetcher, UPLOAD, "answered 401 Unauthorized to the personal access token.*LABEL_STUDIO_API_KEY")
     assert authorizations(site.seen[4:]) == ["Bearer b", None, "Bearer c"]
 
 
 def test_threads_share_one_exchange(site: Site) -> None:
-    site.routes |= {"/api/token/refresh/": send("a"), UPLOAD: for_bearer("a")}
+    site.routes |= {"/api/token/refresh/": exchange("a"), UPLOAD: for_bearer("a")}
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(fetcher(site, PERSONAL).fetch, [UPLOAD] * 16)) == [b"image"] * 16
+        assert list(pool.map(make_fetcher(site, PERSONAL).fetch, [UPLOAD] * 16)) == [b"image"] * 16
 
 
 @pytest.mark.parametrize(
@@ -193,7 +197,7 @@ def test_threads_share_one_exchange(site: Site) -> None:
         (reply(401), "token/refresh/' answered 401 Unauthorized to the personal access token.*copied in full"),
         (reply(404), "token/refresh/' answered 404 Not Found"),
         (redirect("/login"), "token/refresh/' answered 302 Found"),
-        (reply(body=b"<html>"), "gave no access token. See that LABEL_STUDIO_URL"),
+        (reply(body=b"<html>"), "gave no access token. Set LABEL_STUDIO_URL"),
         (reply(body=b"[1]"), "gave no access token"),
         (reply(body=b'{"access": "a\\nb"}'), "gave no access token"),
         (reply(body=b'{"access": null}'), "gave no access token"),
@@ -201,7 +205,7 @@ def test_threads_share_one_exchange(site: Site) -> None:
 )
 def test_exchanges_that_fail(site: Site, answer: Route, message: str) -> None:
     site.routes["/api/token/refresh/"] = answer
-    refused(fetcher(site, PERSONAL), UPLOAD, message)
+    refused(make_fetcher(site, PERSONAL), UPLOAD, message)
     assert len(site.seen) == 1
 
 
@@ -211,28 +215,28 @@ def test_exchanges_that_fail(site: Site, answer: Route, message: str) -> None:
         (LEGACY, 401, "401 Unauthorized to the legacy token.*disables legacy tokens by default.*personal access token"),
         (LEGACY, 403, "403 Forbidden to the legacy token, or its user may not see the project"),
         ("", 401, "401 Unauthorized without a token. Set LABEL_STUDIO_API_KEY"),
-        (LEGACY, 404, "404 Not Found.*connect that storage to the project"),
-        (LEGACY, 500, "500 Internal Server Error. Open the address in a browser"),
+        (LEGACY, 404, "404 Not Found.*connect the storage to the project"),
+        (LEGACY, 500, "500 Internal Server Error. Open the URL in a browser"),
         (LEGACY, 599, "599. Open"),
         (LEGACY, 206, "206 Partial Content"),
     ],
 )
-def test_what_label_studio_may_answer(site: Site, token: str, status: int, message: str) -> None:
+def test_refusals_of_label_studio(site: Site, token: str, status: int, message: str) -> None:
     site.routes[UPLOAD] = reply(status)
-    refused(fetcher(site, token), UPLOAD, message)
+    refused(make_fetcher(site, token), UPLOAD, message)
     assert len(site.seen) == 1
 
 
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (403, "403 Forbidden. Make the image public.*token is shown to http://127.0.0.1:[0-9]+ only"),
+        (403, "403 Forbidden. Make the image public.*token is sent to http://127.0.0.1:[0-9]+ only"),
         (404, "404 Not Found. Open"),
     ],
 )
-def test_what_other_hosts_may_answer(site: Site, elsewhere: Site, status: int, message: str) -> None:
+def test_refusals_of_other_hosts(site: Site, elsewhere: Site, status: int, message: str) -> None:
     elsewhere.routes["/a.jpg"] = reply(status)
-    refused(fetcher(site, LEGACY, OPEN), f"{elsewhere.url}/a.jpg", message)
+    refused(make_fetcher(site, LEGACY, OPEN), f"{elsewhere.url}/a.jpg", message)
     assert authorizations(elsewhere.seen) == [None]
 
 
@@ -240,7 +244,7 @@ def test_what_other_hosts_may_answer(site: Site, elsewhere: Site, status: int, m
 
 
 def drip(start: bytes, drop: bytes, stop: threading.Event) -> Route:
-    """An answer that goes on and on, in pieces that each come in time."""
+    """Return an endless answer, in pieces that each arrive in time."""
 
     def route(handler: BaseHTTPRequestHandler) -> None:
         try:
@@ -265,7 +269,7 @@ def drip(start: bytes, drop: bytes, stop: threading.Event) -> Route:
     ],
     ids=["body", "length", "chunked", "headers", "silence"],
 )
-def test_an_answer_that_drips_in_is_cut_off(site: Site, start: bytes, drop: bytes) -> None:
+def test_a_slow_answer_is_cut_off(site: Site, start: bytes, drop: bytes) -> None:
     stop = threading.Event()
     site.routes["/a.jpg"] = drip(start, drop, stop)
     policy = FetchPolicy(timeout=0.2, allow_private_hosts=True)
@@ -284,14 +288,14 @@ def test_images_of_too_many_bytes_are_refused(site: Site, headers: dict[str, str
     stop.set()
 
 
-def test_a_image_ends_with_its_length_even_if_the_connection_does_not(site: Site) -> None:
+def test_an_image_ends_with_its_length_even_if_the_connection_does_not(site: Site) -> None:
     stop = threading.Event()
-    site.routes["/a.jpg"] = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nimage", b"", stop)
+    site.routes["/a.jpg"] = drip(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nimage", b"", stop)
     assert Fetcher(OPEN, None).fetch(f"{site.url}/a.jpg") == b"image"
     stop.set()
 
 
-def test_a_image_of_just_the_limit_is_taken(site: Site) -> None:
+def test_an_image_of_exactly_the_limit_is_accepted(site: Site) -> None:
     site.routes["/a.jpg"] = reply(body=b"x" * 64)
     assert Fetcher(FetchPolicy(max_bytes=64, allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg") == b"x" * 64
 
@@ -299,7 +303,7 @@ def test_a_image_of_just_the_limit_is_taken(site: Site) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (reply(body=b"x", headers={"Content-Length": "2"}), r"broke off \(IncompleteRead\(1 bytes read, 1 more"),
+        (reply(body=b"x", headers={"Content-Length": "2"}), r"broke off \(peer closed .*received 1 bytes, expected 2"),
         (reply(body=b"x", headers={"Content-Encoding": "gzip"}), "compressed .gzip.. Store the image without gzip"),
         (lambda handler: handler.wfile.write(b"nonsense\r\n"), "broke off"),
         (lambda handler: None, "broke off"),

@@ -4,7 +4,7 @@ from walkcut.images import redact
 
 
 @pytest.mark.parametrize(
-    ("reference", "shown"),
+    ("reference", "expected"),
     [
         ("data:image/png;base64," + "A" * 1000, "'data:image/png;base64,…' (1022 characters)"),
         ("https://u:pass@h/a.jpg?X-Amz-Signature=1", "'https://h/a.jpg?…'"),
@@ -18,5 +18,5 @@ from walkcut.images import redact
         (None, "None"),
     ],
 )
-def test_shorten(reference: object, shown: str) -> None:
-    assert redact(reference) == shown
+def test_redact(reference: object, expected: str) -> None:
+    assert redact(reference) == expected

@@ -3,46 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from walkcut.errors import ImageFetchError, SettingsError
+from walkcut.errors import ImageFetchError
 from walkcut.images import FetchPolicy, LabelStudioAccess
-from walkcut.images.policy import Origin, origin
 from walkcut.images.references import label_studio_path, read_data_url, read_local_file, web_address
 
 ROOT_SITE = LabelStudioAccess("http://ls:8080", "secret", aliases=("http://localhost:8080",))
 SUB_SITE = LabelStudioAccess("https://host/label-studio/", aliases=("http://inside/ls",))
 CLOUD = base64.urlsafe_b64encode(b"s3://b/a b?.jpg").decode()
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://Host/x", Origin("http", "host", 80)),
-        ("https://host", Origin("https", "host", 443)),
-        ("https://host:0443/", Origin("https", "host", 443)),
-        ("http://[::1]:8080/x", Origin("http", "::1", 8080)),
-    ],
-)
-def test_origin(url: str, expected: Origin) -> None:
-    assert origin(url) == expected
-
-
-@pytest.mark.parametrize("url", ["ftp://host", "file:///etc/passwd", "http:///x", "http://h:99999", "http://u:p@h", ""])
-def test_what_has_no_origin_is_no_address_of_label_studio(url: str) -> None:
-    with pytest.raises(SettingsError, match=r"is no address of a Label Studio: .*LABEL_STUDIO_URL"):
-        LabelStudioAccess(url)
-    with pytest.raises(SettingsError, match="is no address"):
-        LabelStudioAccess("http://ls", aliases=(url,))
-
-
-@pytest.mark.parametrize("token", ["secret token", "secret\r\nX: y", "secrét"])
-def test_a_token_that_could_break_a_header_is_refused_unnamed(token: str) -> None:
-    with pytest.raises(SettingsError, match="LABEL_STUDIO_API_KEY") as caught:
-        LabelStudioAccess("http://ls", token)
-    assert "secr" not in str(caught.value)
-
-
-def test_the_token_is_not_printed() -> None:
-    assert "secret" not in repr(ROOT_SITE)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +85,9 @@ def test_web_address(reference: str, path: str | None, access: LabelStudioAccess
     ["", " ", "a.jpg", "../a.jpg", "/etc/passwd", "file:///etc/passwd", "ftp://h/a.jpg", "s3s://b/a", "C:\\a"],
 )
 def test_other_references_are_refused(reference: str) -> None:
-    with pytest.raises(ImageFetchError, match=r"no reference that walkcut follows. Accepted are http.*data:.*s3://"):
+    with pytest.raises(
+        ImageFetchError, match=r"does not follow references of this kind. Accepted are http.*data:.*s3://"
+    ):
         web_address(reference, label_studio_path(reference, ROOT_SITE), 7, ROOT_SITE)
 
 
@@ -131,7 +100,7 @@ def test_label_studios_files_need_its_address_and_the_task() -> None:
 
 @pytest.fixture
 def local_files(tmp_path: Path) -> FetchPolicy:
-    """A folder of local files with links that lead out of it, in circles and within."""
+    """A folder of local files with links that lead out of it, in circles and within it."""
     root = tmp_path / "root"
     (root / "my set").mkdir(parents=True)
     (root / "my set" / "ä +.jpg").write_bytes(b"image")
@@ -160,8 +129,8 @@ def test_local_files(local_files: FetchPolicy, name: str) -> None:
         ("circle.jpg", "cannot be read"),
         ("missing.jpg", "cannot be read.*WALKCUT_LOCAL_FILES_ROOT"),
         ("a%00b", "cannot be read"),
-        ("", "is no file"),
-        ("my set", "is no file"),
+        ("", "is not a file"),
+        ("my set", "is not a file"),
         ("large.jpg", "more than 100 bytes"),
     ],
 )

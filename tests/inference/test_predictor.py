@@ -74,7 +74,7 @@ def test_small_regions_and_too_many_are_left_out(tmp_path: Path) -> None:
     tree = make_predictor(tmp_path).get_tree(A, 1)
     everything = regions_at_granularity(tree, Segments(30), project(min_area=0), CONTROL)
     largest = regions_at_granularity(tree, Segments(30), project(min_area=0, max_regions=2), CONTROL)
-    assert len(everything) == tree.segments(Segments(30)) > 2
+    assert len(everything) == tree.segment_count(Segments(30)) > 2
     assert [region.mask.tolist() for region in largest] == [region.mask.tolist() for region in everything[:2]]
     large = regions_at_granularity(tree, Segments(30), project(min_area=0.1), CONTROL)
     assert 0 < len(large) < len(everything)
@@ -159,7 +159,7 @@ def test_stages_are_marked(tmp_path: Path) -> None:
 
     with record_spans(note):
         make_predictor(tmp_path).predict(task(1, A), PROJECT)
-    assert list(dict.fromkeys(seen))[:4] == ["fetch", "wait", "decode", "evidence"]
+    assert list(dict.fromkeys(seen))[:4] == ["fetch", "wait", "decode", "features"]
     assert [seen.count(name) for name in ("fetch", "regions", "encode")] == [1, 4, 4]
 
 
@@ -224,8 +224,8 @@ def test_options_check_themselves() -> None:
 def test_what_was_given_up_for_lack_of_memory_is_told_in_the_info_panel(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Short(CountingBackbone):
-        def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
-            return replace(self.inner.extract(image, parts), degradations=("attention sliced",))
+        def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
+            return replace(self.inner.extract(image, kinds), degradations=("attention sliced",))
 
     for backbone, told in ((Short(), {"text": ["attention sliced"]}), (CountingBackbone(), None)):
         predictions = make_predictor(tmp_path / str(told), backbone).predict(task(1, A), PROJECT)

@@ -7,8 +7,8 @@ from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.interactive.commands import resolve_granularity_commands
 
-JOINTS = np.array([[0, 1], *([row + 29, row + 1] for row in range(1, 29))])
-TREE = CutTree(np.arange(30, dtype=np.uint16)[None], Hierarchy(JOINTS, np.linspace(1, 0, 29), np.zeros(29, bool)), {})
+MERGES = np.array([[0, 1], *([row + 29, row + 1] for row in range(1, 29))])
+TREE = CutTree(np.arange(30, dtype=np.uint16)[None], Hierarchy(MERGES, np.linspace(1, 0, 29), np.zeros(29, bool)), {})
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,10 @@ TREE = CutTree(np.arange(30, dtype=np.uint16)[None], Hierarchy(JOINTS, np.linspa
         (["12", "slip", "finer"], Segments(18)),
     ],
 )
-def test_typed_lines_are_followed_in_order(lines: list[str], granularity: Level | Segments) -> None:
+def test_commands_are_applied_in_order(lines: list[str], granularity: Level | Segments) -> None:
     assert resolve_granularity_commands(lines, TREE, Level.AUTO) == granularity
 
 
-def test_a_last_line_that_means_nothing_is_said_so() -> None:
+def test_an_unknown_last_command_is_refused() -> None:
     with pytest.raises(GranularityError, match=r"'slip'.*12.*tau=0.4"):
         resolve_granularity_commands(["12", "slip"], TREE, Level.AUTO)

@@ -41,8 +41,10 @@ def at(*pixels: int, is_positive: bool = True) -> list[Point]:
 
 def drawn(after: EditState) -> dict[str, str]:
     """Each region's label and pixels, by its id."""
-    shown = after.regions.items()
-    return {name: f"{each.label} {''.join('.#'[int(pixel)] for pixel in each.mask[0])}" for name, each in shown}
+    return {
+        name: f"{region.label} {''.join('.#'[int(pixel)] for pixel in region.mask[0])}"
+        for name, region in after.regions.items()
+    }
 
 
 def test_a_click_selects_the_segment_there() -> None:
@@ -56,34 +58,34 @@ def test_more_clicks_extend_the_selection_and_others_exclude() -> None:
     assert drawn(select(state(), points)) == {"<select p5>": "A ....##.."}
 
 
-def test_a_selection_takes_the_label_that_was_asked_for_or_one_unlike_its_neighbours() -> None:
+def test_a_selection_takes_the_given_label_or_one_unlike_its_neighbours() -> None:
     assert drawn(select(state(), at(0), label="Car")) == {"<select p0>": "Car ####...."}
     beside = region("r", "....####", "A")
     assert drawn(select(state(beside), at(0)))["<select p0>"] == "B ####...."
 
 
-def test_clicks_that_select_nothing_say_so() -> None:
+def test_clicks_that_select_nothing_are_refused() -> None:
     with pytest.raises(GranularityError, match="click without Alt"):
         select(state(), at(3, is_positive=False))
 
 
-def test_finer_cuts_the_region_in_two_and_the_part_under_the_click_keeps_its_name() -> None:
+def test_finer_splits_a_region_and_the_part_at_the_click_keeps_the_id() -> None:
     assert drawn(split_region(state(region("r", "####....")), *at(3))) == {"r": "A ..##....", "<r 0>": "B ##......"}
     assert drawn(split_region(state(region("r", "####....")), *at(0))) == {"r": "A ##......", "<r 2>": "B ..##...."}
 
 
-def test_finer_keeps_a_label_that_says_something() -> None:
+def test_finer_keeps_a_semantic_label() -> None:
     assert drawn(split_region(state(region("r", "####....", "Car")), *at(0))) == {
         "r": "Car ##......",
         "<r 2>": "Car ..##....",
     }
 
 
-def test_finer_cuts_what_an_annotator_has_drawn_within_its_own_border() -> None:
+def test_finer_splits_a_drawn_region_within_its_border() -> None:
     assert drawn(split_region(state(region("r", ".###....")), *at(3))) == {"r": "A ..##....", "<r 1>": "B .#......"}
 
 
-def test_finer_where_there_is_no_region_cuts_the_segment() -> None:
+def test_finer_without_a_region_splits_the_segment() -> None:
     assert drawn(split_region(state(region("r", "......##")), *at(0))) == {
         "r": "A ......##",
         "<segment 0>": "A ##......",
@@ -91,7 +93,7 @@ def test_finer_where_there_is_no_region_cuts_the_segment() -> None:
     }
 
 
-def test_of_regions_on_top_of_each_other_the_uppermost_is_meant() -> None:
+def test_the_topmost_of_overlapping_regions_is_edited() -> None:
     before = state(region("below", "########"), region("above", "####...."))
     assert drawn(split_region(before, *at(0))) == {
         "below": "A ########",
@@ -100,12 +102,12 @@ def test_of_regions_on_top_of_each_other_the_uppermost_is_meant() -> None:
     }
 
 
-def test_finer_leaves_no_splinters() -> None:
+def test_finer_makes_no_part_below_the_minimum_area() -> None:
     with pytest.raises(GranularityError, match="cannot be cut any finer"):
         split_region(state(region("r", "####...."), min_pixels=3), *at(0))
 
 
-def test_coarser_takes_in_what_the_tree_puts_next() -> None:
+def test_coarser_merges_the_region_with_its_parent() -> None:
     before = state(region("r", "##......"), region("s", "..##....", "B"), region("t", "....####"))
     once = merge_with_parent(before, *at(0))
     assert drawn(once) == {"r": "A ####....", "t": "A ....####"}
@@ -119,7 +121,7 @@ def test_coarser_undoes_finer() -> None:
     assert drawn(merge_with_parent(split_region(before, *at(0)), *at(0))) == drawn(before)
 
 
-def test_coarser_leaves_regions_that_mostly_lie_elsewhere_whole() -> None:
+def test_coarser_leaves_regions_that_lie_mostly_outside() -> None:
     before = state(region("r", "##......"), region("t", "...#####"))
     assert drawn(merge_with_parent(before, *at(0))) == {"r": "A ###.....", "t": "A ...#####"}
 
@@ -131,21 +133,21 @@ def test_coarser_works_on_a_region_smaller_than_any_leaf() -> None:
     assert drawn(merge_with_parent(once, *at(7))) == {"r": "A ..######"}
 
 
-def test_coarser_is_not_content_with_a_splinter() -> None:
+def test_coarser_adds_at_least_the_minimum_area() -> None:
     assert drawn(merge_with_parent(state(region("r", "###....."), min_pixels=2), *at(0))) == {"r": "A ########"}
 
 
-def test_merge_makes_one_of_the_regions_clicked_on() -> None:
+def test_merge_joins_the_regions_at_the_clicks() -> None:
     before = state(region("r", "##......"), region("s", "..##....", "Car"), region("t", "....####"))
     assert drawn(merge_regions(before, at(0, 2))) == {"s": "Car ####....", "t": "A ....####"}
     assert drawn(merge_regions(before, at(0, 7))) == {"r": "A ##..####", "s": "Car ..##...."}
 
 
-def test_merge_takes_segments_where_there_are_no_regions() -> None:
+def test_merge_without_a_region_takes_the_segment() -> None:
     assert drawn(merge_regions(state(region("r", "##......")), at(0, 4))) == {"r": "A ##..####"}
 
 
-def test_merge_leaves_out_what_was_clicked_on_with_alt() -> None:
+def test_merge_leaves_out_regions_at_negative_points() -> None:
     before = state(region("r", "##......"), region("s", "..##...."), region("t", "....####"))
     points = [*at(0, 2, 7), *at(2, is_positive=False)]
     assert drawn(merge_regions(before, points)) == {"r": "A ##..####", "s": "A ..##...."}
@@ -166,45 +168,45 @@ def inside(*leaves: int) -> CutTree:
     )
 
 
-def test_a_box_is_segmented_anew() -> None:
+def test_a_box_is_segmented_again() -> None:
     after = resegment_box(state(), (slice(0, 1), slice(2, 6)), inside(0, 0, 1, 1), "box")
     assert drawn(after) == {"<box 2>": "A ..##....", "<box 4>": "B ....##.."}
 
 
-def test_regions_in_the_box_give_way_and_keep_what_lies_beyond() -> None:
-    before = state(region("gone", "..##....", "Car"), region("kept", "....####"))
+def test_regions_in_the_box_are_replaced_and_keep_their_part_outside() -> None:
+    before = state(region("inside", "..##....", "Car"), region("kept", "....####"))
     after = resegment_box(before, (slice(0, 1), slice(2, 6)), inside(0, 0, 1, 2), "box")
     assert drawn(after) == {"<box 2>": "Car ..##....", "<box 4>": "B ....#...", "kept": "A .....###"}
 
 
-def test_what_runs_on_beyond_the_box_stays_with_its_region() -> None:
+def test_a_segment_that_continues_outside_the_box_stays_with_its_region() -> None:
     before = state(region("wide", "########"))
     after = resegment_box(before, (slice(0, 1), slice(2, 6)), inside(0, 1, 1, 2), "box")
     assert drawn(after) == {"wide": "A ###..###", "<box 3>": "B ...##..."}
 
 
-def test_a_box_as_large_as_the_image_has_no_beyond() -> None:
+def test_a_box_as_large_as_the_image_replaces_all_regions() -> None:
     before = state(region("wide", "########"))
     after = resegment_box(before, (slice(0, 1), slice(0, 8)), inside(0, 0, 0, 0, 1, 1, 1, 1), "box")
     assert drawn(after) == {"<box 0>": "B ####....", "<box 4>": "A ....####"}
 
 
-def test_the_image_cut_anew_replaces_what_nobody_touched() -> None:
+def test_segmenting_the_image_again_replaces_unmodified_regions() -> None:
     before = state(region("old", "####...."), region("mine", "....###.", "Car"), region("older", ".......#"))
-    found = [region("", "##......"), region("", "..####.."), region("", "......##", "B")]
-    after = resegment_all(before, found, ["old", "older"], "typed")
+    segmented = [region("", "##......"), region("", "..####.."), region("", "......##", "B")]
+    after = resegment_all(before, segmented, ["old", "older"], "typed")
     assert drawn(after) == {
         "mine": "Car ....###.",
         "old": "A ##......",
         "older": "A ..##....",
         "<typed 0>": "B .......#",
     }
-    assert drawn(resegment_all(state(), found[:2], [], "typed")) == {
+    assert drawn(resegment_all(state(), segmented[:2], [], "typed")) == {
         "<typed 0>": "A ##......",
         "<typed 1>": "A ..####..",
     }
 
 
-def test_more_untouched_regions_than_were_found_go() -> None:
+def test_surplus_unmodified_regions_are_deleted() -> None:
     before = state(region("old", "####...."), region("older", "....####"))
     assert drawn(resegment_all(before, [region("", "########")], ["old", "older"], "typed")) == {"old": "A ########"}

@@ -86,16 +86,16 @@ def together(*contexts: dict[str, Any]) -> dict[str, Any]:
 
 
 def regions(answer: Prediction) -> dict[str, tuple[str, np.ndarray]]:
-    """Label and mask by id of what is drawn anew."""
-    found = [item for item in answer.result if item["type"] == "brushlabels" and not item.get("dynamic")]
-    return {item["id"]: (item["value"]["brushlabels"][0], brush.decode(item["value"]["rle"], SIZE)) for item in found}
+    """Label and mask by id of the regions that are drawn."""
+    drawn = [item for item in answer.result if item["type"] == "brushlabels" and not item.get("dynamic")]
+    return {item["id"]: (item["value"]["brushlabels"][0], brush.decode(item["value"]["rle"], SIZE)) for item in drawn}
 
 
-def gone(answer: Prediction) -> set[str]:
+def deleted(answer: Prediction) -> set[str]:
     return {item["id"] for item in answer.result if item.get("dynamic")}
 
 
-def said(answer: Prediction) -> str:
+def status_text(answer: Prediction) -> str:
     (item,) = [item for item in answer.result if item["type"] == "textarea"]
     assert (item["from_name"], item["to_name"]) == ("status", "image")
     return " | ".join(item["value"]["text"])
@@ -106,7 +106,7 @@ def areas(answer: Prediction) -> list[int]:
     return sorted(int(mask.sum()) for _, mask in regions(answer).values())
 
 
-def about(*sizes: int) -> object:
+def approximately(*sizes: int) -> object:
     return pytest.approx(list(sizes), abs=5)
 
 
@@ -125,10 +125,10 @@ def draft(answer: Prediction, saved: datetime = NOON, *, named: str = "", painte
 # Typing
 
 
-def test_typing_cuts_the_image_and_says_what_came_of_it(interactive: InteractiveSegmenter) -> None:
+def test_a_typed_granularity_segments_the_image_and_is_reported(interactive: InteractiveSegmenter) -> None:
     answer = interactive.answer(task(), PROJECT, typed("3"))
     assert len(regions(answer)) == 3
-    assert said(answer) == "→ 3 segments"
+    assert status_text(answer) == "→ 3 segments"
     assert sum(areas(answer)) == 40 * 60
 
 
@@ -143,18 +143,20 @@ def test_typing_cuts_the_image_and_says_what_came_of_it(interactive: Interactive
         (["4", "nonsense"], "→ no granularity: 'nonsense'; write auto, coarse"),
     ],
 )
-def test_the_status_tells_the_granularity_or_what_is_understood(
+def test_the_status_reports_the_granularity_or_the_valid_commands(
     interactive: InteractiveSegmenter, lines: list[str], status: str
 ) -> None:
-    assert said(interactive.answer(task(), PROJECT, typed(*lines))).startswith(status)
+    assert status_text(interactive.answer(task(), PROJECT, typed(*lines))).startswith(status)
 
 
-def test_segments_too_small_to_show_are_told(interactive: InteractiveSegmenter) -> None:
+def test_segments_too_small_to_show_are_reported(interactive: InteractiveSegmenter) -> None:
     project = replace(PROJECT, options=ProjectOptions(max_regions=2))
-    assert said(interactive.answer(task(), project, typed("3"))) == "→ 3 segments, 2 of them large enough to show"
+    assert (
+        status_text(interactive.answer(task(), project, typed("3"))) == "→ 3 segments, 2 of them large enough to show"
+    )
 
 
-def test_without_a_status_field_the_answer_stands_below_what_was_typed(interactive: InteractiveSegmenter) -> None:
+def test_without_a_status_field_the_message_follows_the_commands(interactive: InteractiveSegmenter) -> None:
     project = replace(PROJECT, controls=(replace(CONTROL, status="granularity"),))
     (item,) = [i for i in interactive.answer(task(), project, typed("3", "4")).result if i["type"] == "textarea"]
     assert (item["from_name"], item["value"]["text"]) == ("granularity", ["3", "4", "→ 4 segments"])
@@ -162,34 +164,34 @@ def test_without_a_status_field_the_answer_stands_below_what_was_typed(interacti
     assert all(item["type"] == "brushlabels" for item in interactive.answer(task(), silent, typed("3")).result)
 
 
-def test_typed_regions_get_names_of_their_own(interactive: InteractiveSegmenter) -> None:
+def test_regions_of_different_granularities_have_different_ids(interactive: InteractiveSegmenter) -> None:
     first = interactive.answer(task(), PROJECT, typed("3"))
     assert not {*regions(first)} & {*regions(interactive.answer(task(), PROJECT, typed("3", "4")))}
     assert not {*regions(first)} & {*regions(interactive.answer(task(), PROJECT, typed("3", "3")))}
     assert regions(first).keys() == regions(interactive.answer(task(), PROJECT, typed("3"))).keys()
 
 
-def test_typing_again_replaces_what_was_accepted_untouched_and_keeps_what_was_named(
+def test_typing_again_replaces_unmodified_regions_and_keeps_modified_ones(
     interactive: InteractiveSegmenter,
 ) -> None:
     four = interactive.answer(task(), PROJECT, typed("4"))
     named, painted, *others = regions(four)
     on_screen = draft(four, named=named, painted=painted)
     two = interactive.answer(task(drafts=[on_screen]), PROJECT, typed("4", "2"))
-    assert {*regions(two), *gone(two)} == {*others}
+    assert {*regions(two), *deleted(two)} == {*others}
     kept = regions(four)[named][1] | regions(four)[painted][1]
     assert not any((mask & kept).any() for _, mask in regions(two).values())
 
 
 @pytest.mark.parametrize("context", [None, "text", {}, {"result": []}, typed(), {"result": [{"type": "choices"}]}])
-def test_calls_that_ask_for_nothing_are_answered_with_nothing(
+def test_calls_without_commands_or_prompts_get_no_suggestions(
     interactive: InteractiveSegmenter, context: object
 ) -> None:
     (answer,) = answer_all(interactive, [task()], PROJECT, context)
     assert answer.as_json() == {"result": [], "score": 0.0, "model_version": "suggestions"}
 
 
-def test_a_image_that_cannot_be_had_is_answered_with_nothing(interactive: InteractiveSegmenter) -> None:
+def test_an_unreadable_image_gets_no_suggestions(interactive: InteractiveSegmenter) -> None:
     (answer,) = answer_all(interactive, [Task(1, {"image": "gone.jpg"})], PROJECT, typed("3"))
     assert answer.result == []
 
@@ -225,8 +227,8 @@ def test_a_click_selects_at_the_granularity_of_the_project(interactive: Interact
     answer = interactive.answer(task(), PROJECT, clicks("Select", (0.1, 0.1)))
     ((label, mask),) = regions(answer).values()
     assert (label, mask[2, 2]) == ("A", True)
-    assert areas(answer) == about(600)
-    assert said(answer) == "→ Select at 4"
+    assert areas(answer) == approximately(600)
+    assert status_text(answer) == "→ Select at 4"
 
 
 def test_a_click_selects_at_the_granularity_typed_last(interactive: InteractiveSegmenter) -> None:
@@ -234,7 +236,7 @@ def test_a_click_selects_at_the_granularity_typed_last(interactive: InteractiveS
     assert areas(interactive.answer(task(), PROJECT, clicks("Select", (0.1, 0.1)))) == [2400]
 
 
-def test_what_was_typed_is_known_from_the_draft_after_a_restart(interactive: InteractiveSegmenter) -> None:
+def test_the_typed_granularity_is_read_from_the_draft_after_a_restart(interactive: InteractiveSegmenter) -> None:
     draft_regions = {"result": typed("1", "nonsense")["result"], "updated_at": NOON.isoformat()}
     assert areas(interactive.answer(task(drafts=[draft_regions]), PROJECT, clicks("Select", (0.1, 0.1)))) == [2400]
 
@@ -243,29 +245,29 @@ def test_more_clicks_extend_one_region_and_others_exclude(interactive: Interacti
     places = (0.1, 0.1), (0.9, 0.1)
     one, two = (interactive.answer(task(), PROJECT, clicks("Select", *places[:count])) for count in (1, 2))
     assert regions(one).keys() == regions(two).keys()
-    assert areas(one) == about(600)
-    assert areas(two) == about(1200)
+    assert areas(one) == approximately(600)
+    assert areas(two) == approximately(1200)
     without = together(clicks("Select", *places), clicks("Select", (0.9, 0.1), start=2, is_positive=False))
-    assert areas(interactive.answer(task(), PROJECT, without)) == about(600)
+    assert areas(interactive.answer(task(), PROJECT, without)) == approximately(600)
 
 
 @pytest.mark.parametrize(("label", "given"), [("Car", "Car"), ("Bus", "A")])
-def test_a_point_under_a_label_of_its_own_selects_that(
+def test_a_point_with_a_semantic_label_selects_a_region_with_it(
     interactive: InteractiveSegmenter, label: str, given: str
 ) -> None:
-    ((found, _),) = regions(interactive.answer(task(), PROJECT, clicks(label, (0.1, 0.1)))).values()
-    assert found == given
+    ((chosen, _),) = regions(interactive.answer(task(), PROJECT, clicks(label, (0.1, 0.1)))).values()
+    assert chosen == given
 
 
-def test_finer_splits_the_region_on_the_screen_under_its_own_name(interactive: InteractiveSegmenter) -> None:
+def test_finer_splits_the_region_on_the_screen_and_keeps_its_id(interactive: InteractiveSegmenter) -> None:
     whole = interactive.answer(task(), PROJECT, typed("1"))
     (name,) = regions(whole)
     answer = interactive.answer(task(drafts=[draft(whole)]), PROJECT, clicks("Finer", (0.1, 0.1)))
     assert name in regions(answer)
-    assert (len(regions(answer)), sum(areas(answer)), gone(answer)) == (2, 2400, set())
+    assert (len(regions(answer)), sum(areas(answer)), deleted(answer)) == (2, 2400, set())
 
 
-def test_clicks_that_come_again_are_not_counted_twice(interactive: InteractiveSegmenter, clock: Clock) -> None:
+def test_clicks_that_are_sent_again_are_not_applied_twice(interactive: InteractiveSegmenter, clock: Clock) -> None:
     interactive.answer(task(), PROJECT, typed("1"))
     once = interactive.answer(task(), PROJECT, clicks("Finer", (0.1, 0.1)))
     clock.now += timedelta(seconds=2)
@@ -274,7 +276,7 @@ def test_clicks_that_come_again_are_not_counted_twice(interactive: InteractiveSe
     assert sum(areas(twice)) == 2400
 
 
-def test_what_was_accepted_is_known_before_the_draft_is_saved(interactive: InteractiveSegmenter, clock: Clock) -> None:
+def test_accepted_suggestions_count_before_the_draft_is_saved(interactive: InteractiveSegmenter, clock: Clock) -> None:
     interactive.answer(task(), PROJECT, typed("1"))
     interactive.answer(task(), PROJECT, clicks("Finer", (0.1, 0.1)))
     clock.now += timedelta(seconds=2)
@@ -282,7 +284,7 @@ def test_what_was_accepted_is_known_before_the_draft_is_saved(interactive: Inter
     assert sum(areas(again)) < 2400  # only the part under the click
 
 
-def test_a_draft_saved_since_counts_for_more(interactive: InteractiveSegmenter, clock: Clock) -> None:
+def test_a_later_draft_precedes_the_last_interaction(interactive: InteractiveSegmenter, clock: Clock) -> None:
     whole = interactive.answer(task(), PROJECT, typed("1"))
     interactive.answer(task(), PROJECT, clicks("Finer", (0.1, 0.1)))  # and rejected
     rejected = draft(whole, NOON + timedelta(seconds=1))
@@ -291,53 +293,53 @@ def test_a_draft_saved_since_counts_for_more(interactive: InteractiveSegmenter, 
 
 
 @pytest.mark.parametrize("passed", [timedelta(minutes=1), timedelta(days=-365)])
-def test_long_after_a_turn_or_before_it_by_the_clock_the_screen_is_what_the_documents_say(
+def test_long_after_an_interaction_or_before_it_by_the_clock_the_documents_count(
     interactive: InteractiveSegmenter, predictor: Predictor, clock: Clock, passed: timedelta
 ) -> None:
     interactive.answer(task(), PROJECT, typed("1"))
     clock.now += passed
-    predictions = [each.as_json() for each in predictor.predict(task(), PROJECT)]
+    predictions = [prediction.as_json() for prediction in predictor.predict(task(), PROJECT)]
     answer = interactive.answer(task(predictions=predictions[::-1]), PROJECT, clicks("Coarser", (0.1, 0.1)))
     default = {region["id"] for region in predictions[-1]["result"]}
-    assert {*regions(answer), *gone(answer)} < default
-    assert (len(regions(answer)), len(gone(answer))) == (1, 1)
+    assert {*regions(answer), *deleted(answer)} < default
+    assert (len(regions(answer)), len(deleted(answer))) == (1, 1)
 
 
-def test_merge_folds_what_was_clicked_on(interactive: InteractiveSegmenter) -> None:
+def test_merge_joins_the_regions_at_the_clicks(interactive: InteractiveSegmenter) -> None:
     four = interactive.answer(task(), PROJECT, typed("4"))
     first = interactive.answer(task(), PROJECT, clicks("Merge", (0.1, 0.1)))
-    assert (regions(first), said(first)) == ({}, "→ Merge: click on another region to merge it with the first")
+    assert (regions(first), status_text(first)) == ({}, "→ Merge: click on another region to merge it with the first")
     both = interactive.answer(task(), PROJECT, clicks("Merge", (0.1, 0.1), (0.9, 0.9)))
-    assert areas(both) == about(1200)
-    assert len(gone(both)) == 1
-    assert {*regions(both), *gone(both)} < {*regions(four)}
+    assert areas(both) == approximately(1200)
+    assert len(deleted(both)) == 1
+    assert {*regions(both), *deleted(both)} < {*regions(four)}
 
 
-def test_what_was_done_stays_done_when_a_click_leads_nowhere(interactive: InteractiveSegmenter) -> None:
+def test_earlier_edits_stay_when_a_later_one_fails(interactive: InteractiveSegmenter) -> None:
     answer = interactive.answer(task(), PROJECT, clicks("Coarser", *[(0.1, 0.1)] * 9))
     assert areas(answer) == [2400]
-    assert said(answer) == "→ Coarser: this region cannot be made any coarser"
+    assert status_text(answer) == "→ Coarser: this region cannot be made any coarser"
 
 
-def test_a_box_is_segmented_by_itself(interactive: InteractiveSegmenter) -> None:
+def test_a_box_is_segmented_as_a_crop(interactive: InteractiveSegmenter) -> None:
     value = {"x": 25, "y": 25, "width": 50, "height": 50, "rectanglelabels": ["Re-segment"]}
     answer = interactive.answer(task(), PROJECT, {"result": [{"id": "b", "type": "rectanglelabels", "value": value}]})
     assert sum(areas(answer)) == 20 * 30
     assert len(regions(answer)) >= 4
-    assert said(answer) == "→ Re-segment at 4"
+    assert status_text(answer) == "→ Re-segment at 4"
 
 
-def test_labels_are_followed_whatever_their_case(interactive: InteractiveSegmenter) -> None:
+def test_prompt_labels_are_case_insensitive(interactive: InteractiveSegmenter) -> None:
     interactive.answer(task(), PROJECT, typed("1"))
     assert len(regions(interactive.answer(task(), PROJECT, clicks("FINER", (0.1, 0.1))))) == 2
 
 
-def test_only_so_many_exchanges_are_remembered(interactive: InteractiveSegmenter) -> None:
+def test_interactions_of_64_images_are_kept(interactive: InteractiveSegmenter) -> None:
     for number in range(70):
         interactive.answer(replace(task(), id=number), PROJECT, typed("1"))
     old, new = (
         areas(interactive.answer(replace(task(), id=number), PROJECT, clicks("Select", (0.1, 0.1))))
         for number in (0, 69)
     )
-    assert old == about(600)
-    assert new == about(2400)
+    assert old == approximately(600)
+    assert new == approximately(2400)

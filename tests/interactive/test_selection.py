@@ -75,34 +75,29 @@ def test_a_region_is_split_where_the_tree_parts_it_first() -> None:
     assert [numbers(part) for part in split(HIERARCHY, leaves(0, 2, 3), AREAS, 1)] == [[0], [2, 3]]
 
 
-def test_splinters_stay_with_the_larger_part() -> None:
+def test_small_parts_stay_with_the_larger_part() -> None:
     assert [numbers(part) for part in split(HIERARCHY, leaves(0, 2, 3), np.array([1, 2, 2, 2]), 2)] == [[2], [0, 3]]
 
 
 @pytest.mark.parametrize("region", [leaves(2), leaves(), leaves(0, 1)])
-def test_what_cannot_be_split_says_so(region: np.ndarray) -> None:
+def test_a_region_without_two_large_parts_cannot_be_split(region: np.ndarray) -> None:
     with pytest.raises(GranularityError, match="cannot be cut any finer"):
         split(HIERARCHY, region, AREAS, 3)
 
 
-def test_a_region_folds_into_the_next_larger_part() -> None:
+def test_a_region_grows_to_the_smallest_enclosing_subtree() -> None:
     assert numbers(enclosing_subtree(HIERARCHY, leaves(0), AREAS, 1)) == [0, 1]
     assert numbers(enclosing_subtree(HIERARCHY, leaves(0, 1), AREAS, 1)) == [0, 1, 2, 3]
     assert numbers(enclosing_subtree(HIERARCHY, leaves(1, 2), AREAS, 1)) == [0, 1, 2, 3]
-    assert numbers(enclosing_subtree(HIERARCHY, leaves(0), AREAS, 3)) == [
-        0,
-        1,
-        2,
-        3,
-    ]  # two pixels more are no more than a splinter
+    assert numbers(enclosing_subtree(HIERARCHY, leaves(0), AREAS, 3)) == [0, 1, 2, 3]  # two pixels are too few
 
 
-def test_the_whole_image_cannot_be_folded() -> None:
+def test_the_whole_image_has_no_enclosing_subtree() -> None:
     with pytest.raises(GranularityError, match="cannot be made any coarser"):
         enclosing_subtree(HIERARCHY, leaves(0, 1, 2, 3), AREAS, 1)
 
 
 @given(st.integers(0, 3))
-def test_folding_undoes_the_split_of_a_part_of_the_tree(leaf: int) -> None:
+def test_the_enclosing_subtree_undoes_a_split(leaf: int) -> None:
     parent = enclosing_subtree(HIERARCHY, leaves(leaf), AREAS, 1)
     assert leaf in [numbers(part)[0] for part in split(HIERARCHY, parent, AREAS, 1)]

@@ -59,9 +59,9 @@ def test_a_project_is_read_with_an_access_token(site: Site, studio: LabelStudioC
         handler, {"title": "Roofs", "label_config": "<é/>", "model_version": "auto-1"}
     )
     assert (studio.title("4"), studio.label_config("4"), studio.chosen_version("4")) == ("Roofs", "<é/>", "auto-1")
-    refresh, *asked = site.seen
+    refresh, *requests = site.seen
     assert json.loads(refresh.body) == {"refresh": PERSONAL}
-    assert [seen.headers["Authorization"] for seen in asked] == [f"Bearer {ACCESS}"] * 3
+    assert [seen.headers["Authorization"] for seen in requests] == [f"Bearer {ACCESS}"] * 3
 
 
 def test_a_legacy_token_is_sent_unchanged(site: Site) -> None:
@@ -108,19 +108,19 @@ def test_versions_that_a_list_leaves_out_are_read_from_the_predictions(
     rows = [{"id": number, "model_version": version} for number, version in enumerate(versions)]
     site.routes["/ls/api/predictions/"] = lambda handler: documents(handler, rows)
     assert studio.versions("4", [1, 2, 3]) == {1: {versions[0]}, 2: set(versions[:9]), 3: set(versions)}
-    asked = [parse_qs(urlsplit(seen.target).query) for seen in site.seen if "/predictions/" in seen.target]
-    assert asked == [{"task": ["3"]}]
+    queries = [parse_qs(urlsplit(seen.target).query) for seen in site.seen if "/predictions/" in seen.target]
+    assert queries == [{"task": ["3"]}]
 
 
 def test_tasks_are_filtered_by_annotations_skips_and_ids(site: Site, studio: LabelStudioClient) -> None:
     nothing = {"tasks": [], "total": 0, "total_annotations": 0, "total_predictions": 0}
     site.routes["/ls/api/tasks/"] = lambda handler: documents(handler, nothing)
-    asked = [
+    listings = [
         studio.tasks_neither_annotated_nor_skipped("4"),
         studio.tasks_neither_annotated_nor_skipped("4", [7, 8]),
         studio.versions("4", {9}).items(),
     ]
-    assert [list(each) for each in asked] == [[]] * 3
+    assert [list(listing) for listing in listings] == [[]] * 3
     filters = [
         {
             (item["filter"], item["operator"]): item["value"]

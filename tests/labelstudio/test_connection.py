@@ -48,7 +48,10 @@ def test_a_refused_exchange_is_named_with_the_remedy(
     site: Site, connection: Connection, status: int, body: bytes, detail: str
 ) -> None:
     site.routes["/ls/api/token/refresh/"] = reply(status, body)
-    with pytest.raises(TokenExchangeError, match=f"answered {status}.* set LABEL_STUDIO_API_KEY to one") as caught:
+    with pytest.raises(
+        TokenExchangeError,
+        match=rf"answered {status} \(.+\) to the personal access token: set LABEL_STUDIO_API_KEY to one",
+    ) as caught:
         connection.request("GET", "/api/projects/")
     assert (caught.value.status, caught.value.detail) == (status, detail)
     assert PERSONAL not in str(caught.value)

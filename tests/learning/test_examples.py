@@ -189,7 +189,7 @@ def test_annotations_of_one_task_are_of_one_image() -> None:
         feedback_of(ROW, [("First", FIRST_THREE)], annotation_id=n, task_id=n // 2) for n in (2, 3, 4)
     )
     sure = [
-        suggest_labels(ROW, ROW.groups(Segments(1)), fit_profile(feedback, "v", LABELS), 0)[0][1]
+        suggest_labels(ROW, ROW.segment_of(Segments(1)), fit_profile(feedback, "v", LABELS), 0)[0][1]
         for feedback in ([once], [once, again], [once, elsewhere])
     ]
     assert sure[0] == pytest.approx(sure[1])
@@ -197,15 +197,15 @@ def test_annotations_of_one_task_are_of_one_image() -> None:
 
 
 def test_without_examples_nothing_is_suggested() -> None:
-    assert suggest_labels(ROW, ROW.groups(Segments(2)), ProjectProfile(), 0.5) == [(None, 0), (None, 0)]
+    assert suggest_labels(ROW, ROW.segment_of(Segments(2)), ProjectProfile(), 0.5) == [(None, 0), (None, 0)]
 
 
 def test_labels_below_the_threshold_are_not_suggested() -> None:
     learned = fit_profile([feedback_of(ROW, [("First", FIRST_THREE)])], "v", LABELS)
-    (sure, confidence), (unsure, low) = suggest_labels(ROW, ROW.groups(Segments(2)), learned, 0.5)
+    (sure, confidence), (unsure, low) = suggest_labels(ROW, ROW.segment_of(Segments(2)), learned, 0.5)
     assert (sure, unsure) == ("First", None)
     assert low < 0.5 < confidence
-    assert suggest_labels(ROW, ROW.groups(Segments(2)), learned, 0.99) == [(None, confidence), (None, low)]
+    assert suggest_labels(ROW, ROW.segment_of(Segments(2)), learned, 0.99) == [(None, confidence), (None, low)]
 
 
 def scene(number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -250,7 +250,7 @@ def test_five_annotated_images_label_the_next_ones(
     assert learned.granularity is not None
     right, wrong, unannotated = [], [], []
     for tree, (_, masks) in zip(trees[5:], images[5:], strict=True):
-        groups = tree.groups(learned.granularity)
+        groups = tree.segment_of(learned.granularity)
         names = np.array([label or "" for label, _ in suggest_labels(tree, groups, learned, 0.5)])[groups[tree.leaves]]
         annotated = np.any([*masks.values()], axis=0)
         truth = np.select([*masks.values()], [*masks], "")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.hierarchy.test_cut_tree import LEVELS, ROW, random_tree
+from tests.builders.trees import LEVELS, ROW, random_tree
 from walkcut.errors import SegmentationError
 from walkcut.evaluation.contingency import contingency_table
 from walkcut.evaluation.metrics import covering
@@ -60,7 +60,7 @@ def test_regions_count_by_their_pixels() -> None:
 
 
 def test_candidates_go_from_coarse_to_fine() -> None:
-    counts = [random_tree(3).segments(granularity) for granularity in CANDIDATE_GRANULARITIES]
+    counts = [random_tree(3).segment_count(granularity) for granularity in CANDIDATE_GRANULARITIES]
     assert counts == sorted(counts)
     assert len(set(map(str, CANDIDATE_GRANULARITIES))) == 24
 

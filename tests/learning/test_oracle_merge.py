@@ -136,7 +136,7 @@ def test_a_longer_border_counts_before_a_larger_area() -> None:
 
 def slow_nearest(segments: np.ndarray, hierarchy: Hierarchy, regions: np.ndarray) -> list[int]:
     """Return the same by the definition, one leaf at a time."""
-    members = [{leaf} for leaf in range(hierarchy.leaves)]
+    members = [{leaf} for leaf in range(hierarchy.leaf_count)]
     result = regions.tolist()
     for a, b in hierarchy.merges:
         for bare, sibling in ((members[a], members[b]), (members[b], members[a])):

@@ -1,5 +1,3 @@
-"""The stand-ins of the tests of images: two web servers."""
-
-from tests.images.conftest import elsewhere, site
+from tests.builders.http_site import elsewhere, site
 
 __all__ = ["elsewhere", "site"]

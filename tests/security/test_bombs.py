@@ -1,4 +1,4 @@
-"""Attacks by small files that unpack to much, or take long: images, data: URLs and tree files."""
+"""Attacks by small files that decode to gigabytes or take minutes: images, data: URLs and tree files."""
 
 import io
 import struct
@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from tests.hierarchy.test_cut_tree import ROW
+from tests.builders.image_files import encode_image
+from tests.builders.trees import ROW
 from walkcut.errors import ImageDecodeError, ImageFetchError, TreeFileError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.images import DecodeLimits, Fetcher, FetchPolicy, decode
@@ -25,19 +26,13 @@ GREY = Image.new("L", (16, 16), 128)
 
 
 def peak(work: Callable[[], object]) -> int:
-    """The most bytes that were held at a time."""
+    """Return the peak of allocated memory in bytes."""
     tracemalloc.start()
     try:
         work()
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-
-
-def file_of(image: Image.Image, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def refused(data: bytes, message: str) -> None:
@@ -49,7 +44,7 @@ def refused(data: bytes, message: str) -> None:
 
 
 def png(*chunks: tuple[bytes, bytes], size: tuple[int, int] = (16, 16)) -> bytes:
-    """A grey PNG with these chunks before its pixels."""
+    """Return a grey PNG with these chunks before its pixels."""
     header = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
     pixels = zlib.compress(b"\0" * 17 * 16)
     parts = ((b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b""))
@@ -77,50 +72,50 @@ def test_a_png_with_text_or_a_profile_of_a_hundred_megabytes(chunk: tuple[bytes,
 
 def test_a_png_with_hundreds_of_texts_of_a_megabyte_each() -> None:
     text = zlib.compress(bytes(MEGABYTE - 1))
-    chunks = [(b"zTXt", b"%d\0\0" % number + text) for number in range(300)]
+    chunks = [(b"zTXt", b"%d\0\0" % index + text) for index in range(300)]
     assert peak(lambda: refused(png(*chunks), "damaged: Too much memory used")) < 150 * MEGABYTE
 
 
 @pytest.mark.parametrize("size", [(65535, 65535), (2**31 - 1, 16), (10_001, 10_000)])
-def test_a_png_that_says_it_is_huge(size: tuple[int, int]) -> None:
+def test_a_png_of_a_huge_declared_size(size: tuple[int, int]) -> None:
     assert peak(lambda: refused(png(size=size), r"pixels, more than 100000000\. Scale it down")) < MEGABYTE
 
 
-def test_a_jpeg_that_says_it_is_huge() -> None:
-    data = bytearray(file_of(GREY, "JPEG"))
+def test_a_jpeg_of_a_huge_declared_size() -> None:
+    data = bytearray(encode_image(GREY, "JPEG"))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = b"\xff\xff\xff\xff"
     refused(bytes(data), "65535 x 65535 = 4294836225 pixels")
 
 
 def test_a_progressive_jpeg_of_a_million_scans() -> None:
-    """Each goes over all pixels again, and takes thirty bytes."""
-    data = file_of(GREY.resize((1000, 1000)), "JPEG", progressive=True)
+    """Each scan passes over all pixels and takes thirty bytes."""
+    data = encode_image(GREY.resize((1000, 1000)), "JPEG", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
     assert decode(data[:-2] + scan * 10 + b"\xff\xd9", LIMITS).shape == (1000, 1000, 3)
     refused(data[:-2] + scan * 1_000_000 + b"\xff\xd9", "a JPEG of 10000[0-9]{2} scans")
 
 
 def test_a_tiff_of_few_pixels_in_huge_tiles() -> None:
-    """libtiff held a tile of 1.8 GB for these 234 bytes."""
-    numbers = {256: 16, 257: 16, 258: 8, 259: 5, 262: 1, 277: 1, 322: 60_000, 323: 30_000, 324: 200, 325: 34}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in numbers.items())
-    data = b"II*\0" + struct.pack("<IH", 8, len(numbers)) + entries + bytes(100)
+    """libtiff allocated a tile of 1.8 GB for these 234 bytes."""
+    tags = {256: 16, 257: 16, 258: 8, 259: 5, 262: 1, 277: 1, 322: 60_000, 323: 30_000, 324: 200, 325: 34}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(100)
     refused(data, "a TIFF of 16 x 16 pixels in tiles of 60000 x 30000")
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of its own limit, and raises at twice as much
+@pytest.mark.filterwarnings("ignore")  # Pillow warns at its own limit and raises at twice that
 @pytest.mark.parametrize("side", [12_000, 65_535])
 def test_a_gif_whose_frame_is_larger_than_its_screen(side: int) -> None:
-    data = bytearray(file_of(GREY, "GIF"))
+    data = bytearray(encode_image(GREY, "GIF"))
     frame = data.index(b",\0\0\0\0")
     struct.pack_into("<HH", data, frame + 5, side, side)
     assert peak(lambda: refused(bytes(data), "damaged|Scale it down")) < MEGABYTE
 
 
 def test_an_animation_of_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = [Image.new("L", (16, 16), number) for number in range(200)]
-    data = file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    frames = [Image.new("L", (16, 16), index) for index in range(200)]
+    data = encode_image(frames[0], "GIF", save_all=True, append_images=frames[1:])
     seek = GifImageFile._seek
 
     def first_only(self: GifImageFile, frame: int, update_image: bool = True) -> None:
@@ -131,8 +126,8 @@ def test_an_animation_of_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decode(data, LIMITS).max() == 0
 
 
-def test_a_tiff_whose_pages_lead_in_a_circle() -> None:
-    data = bytearray(file_of(GREY, "TIFF"))
+def test_a_tiff_whose_pages_form_a_circle() -> None:
+    data = bytearray(encode_image(GREY, "TIFF"))
     (first,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, first)
     struct.pack_into("<I", data, first + 2 + 12 * count, first)
@@ -160,12 +155,12 @@ def test_a_file_of_another_format(start: bytes) -> None:
      "data:;base64," + "%0A" * MEGABYTE, "data:;base64," + "A" * 4 * MEGABYTE],
     ids=["broken escapes", "escapes", "blanks", "escaped blanks", "base64"],
 )  # fmt: skip
-def test_a_data_url_that_takes_far_more_memory_than_its_length(reference: str) -> None:
+def test_a_data_url_takes_memory_in_proportion_to_its_length(reference: str) -> None:
     fetcher = Fetcher(FetchPolicy(), None)
     assert peak(lambda: fetcher.fetch(reference)) < 4 * len(reference) + 12 * MEGABYTE
 
 
-def test_a_data_url_larger_than_a_image_may_be() -> None:
+def test_a_data_url_larger_than_the_limit() -> None:
     fetcher, reference = Fetcher(FetchPolicy(max_bytes=1000), None), "data:," + "%41" * MEGABYTE
     with pytest.raises(ImageFetchError, match="more than 1000 bytes"):
         fetcher.fetch(reference)
@@ -198,7 +193,7 @@ def no_tree(data: bytes, message: str) -> None:
         CutTree.from_bytes(data)
 
 
-def test_a_tree_file_as_such_is_read() -> None:
+def test_the_tree_file_that_the_others_are_made_of_is_read() -> None:
     assert CutTree.from_bytes(archive(unpacked())).size == ROW.size
 
 
@@ -226,7 +221,7 @@ def test_a_tree_file_with_a_shape_that_no_memory_holds() -> None:
 
 
 class Touching:
-    """What makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -243,14 +238,14 @@ def test_a_tree_file_with_a_pickle(tmp_path: Path) -> None:
 
 
 def test_a_tree_file_that_is_another_file_too() -> None:
-    """numpy goes by how a file begins, zip by how it ends."""
+    """numpy looks at the start of a file, zip at its end."""
     no_tree(b"PK\5\6" + npy(np.zeros(3)), "not a cut tree")
     assert CutTree.from_bytes(npy(np.zeros(3)) + ROW.to_bytes()).size == ROW.size
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_tree_file_that_is_packed_otherwise(packing: int) -> None:
-    no_tree(archive(unpacked(), packing), "packed in another way")
+def test_a_tree_file_of_another_compression(packing: int) -> None:
+    no_tree(archive(unpacked(), packing), "its compression is unknown")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -262,14 +257,14 @@ def test_a_tree_file_with_another_member(name: str) -> None:
 
 
 def test_a_tree_file_with_a_hundred_thousand_members() -> None:
-    no_tree(archive({str(number): b"" for number in range(100_000)}, zipfile.ZIP_STORED), "this version")
+    no_tree(archive({str(index): b"" for index in range(100_000)}, zipfile.ZIP_STORED), "this version")
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"joints": np.array([[0, 1], [2, 3], [6, 5]])},
-        {"joints": np.array([[0, 1], [2, 3], [4, 2**63 - 1]])},
+        {"merges": np.array([[0, 1], [2, 3], [6, 5]])},
+        {"merges": np.array([[0, 1], [2, 3], [4, 2**63 - 1]])},
         {"costs": np.array([np.inf, 0.5, np.nan])},
         {"costs": np.array([np.inf, np.inf, 0.1])},
         {"leaves": np.array([[0, 70_000]], np.uint32)},
@@ -277,14 +272,14 @@ def test_a_tree_file_with_a_hundred_thousand_members() -> None:
     ],
     ids=["circle", "overflow", "nan", "inf", "too many leaves", "huge leaf"],
 )
-def test_a_tree_that_is_none(changed: dict[str, np.ndarray]) -> None:
+def test_arrays_that_are_no_tree(changed: dict[str, np.ndarray]) -> None:
     no_tree(archive(unpacked() | {f"{name}.npy": npy(array) for name, array in changed.items()}), "contradict")
 
 
 def test_a_tree_with_more_leaves_than_16_bits_count() -> None:
     rows = 70_000
     chain = np.stack([np.arange(1, rows + 1), np.concatenate([[0], np.arange(rows + 1, 2 * rows)])], axis=1)
-    leaves, looks = np.arange(rows + 1, dtype=np.uint32)[None], np.zeros((rows + 1, 1), np.float16)
-    changed = {"joints": chain, "costs": np.zeros(rows), "cut": np.zeros(rows, bool)}
-    changed |= {"leaves": leaves, "descriptors": looks}
+    leaves, descriptors = np.arange(rows + 1, dtype=np.uint32)[None], np.zeros((rows + 1, 1), np.float16)
+    changed = {"merges": chain, "costs": np.zeros(rows), "is_cut": np.zeros(rows, bool)}
+    changed |= {"leaves": leaves, "descriptors": descriptors}
     no_tree(archive(unpacked() | {f"{name}.npy": npy(array) for name, array in changed.items()}), "contradict")

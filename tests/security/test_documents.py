@@ -38,7 +38,7 @@ def unreadable(text: str, message: str = "is not readable XML") -> None:
 
 
 def test_an_entity_however_small() -> None:
-    """The parser beneath has limits of its own, but they differ by its version."""
+    """The underlying parser limits entities too, but differently in each version."""
     unreadable(config("&a;", '<!DOCTYPE v [<!ENTITY a "b">]>'), "EntitiesForbidden")
 
 
@@ -64,8 +64,8 @@ def test_external_entities(declared: str, tmp_path: Path) -> None:
 
 
 def test_a_config_of_tags_in_tags() -> None:
-    deep = 70_000
-    assert parse_brush_controls("<View>" * deep + config() + "</View>" * deep)[0].to_name == "image"
+    depth = 70_000
+    assert parse_brush_controls("<View>" * depth + config() + "</View>" * depth)[0].to_name == "image"
 
 
 def test_a_config_of_megabytes() -> None:
@@ -73,9 +73,9 @@ def test_a_config_of_megabytes() -> None:
 
 
 def test_a_config_with_thousands_of_controls() -> None:
-    """Each image's text fields are looked up, not searched for among all."""
-    one = '<Image name="{0}" value="$p"/><BrushLabels name="b" toName="{0}"><Label value="A"/></BrushLabels>'
-    many = "".join(f'{one.format(n)}<TextArea name="t{n}" toName="{n}"/>' for n in range(6000))
+    """The text fields of each image are looked up in a table, without a search through all of them."""
+    template = '<Image name="{0}" value="$p"/><BrushLabels name="b" toName="{0}"><Label value="A"/></BrushLabels>'
+    many = "".join(f'{template.format(n)}<TextArea name="t{n}" toName="{n}"/>' for n in range(6000))
     controls = parse_brush_controls(f"<View>{many}</View>")
     assert [control.status for control in controls] == [f"t{n}" for n in range(6000)]
 
@@ -105,7 +105,7 @@ def test_lists_in_lists_in_lists(body: bytes) -> None:
     refused(body, "more than 100 deep|must be a JSON object")
 
 
-def test_what_may_be_nested() -> None:
+def test_nesting_within_the_limit_is_accepted() -> None:
     assert read_object(b'{"a":' + b"[" * 99 + b"]" * 99 + b"}")
     assert read_object(b'{"a": [' + b"[]," * 5000 + b"[]]}")
 
@@ -136,14 +136,14 @@ def test_bodies_that_are_no_json_object(body: bytes) -> None:
         (b'{"__proto__": {"a": 1}, "constructor": 1}', {"__proto__": {"a": 1}, "constructor": 1}),
     ],
 )
-def test_odd_json_objects_are_taken_as_they_are(body: bytes, expected: object) -> None:
+def test_odd_json_objects_are_accepted(body: bytes, expected: object) -> None:
     assert read_object(body) == expected
 
 
-@pytest.mark.parametrize("number", [-1, 1 << 63, 10**400, True, 1.0, "1", None, [1], float("nan")])
-def test_ids_that_no_database_holds(number: object) -> None:
+@pytest.mark.parametrize("value", [-1, 1 << 63, 10**400, True, 1.0, "1", None, [1], float("nan")])
+def test_ids_that_no_database_holds(value: object) -> None:
     with pytest.raises(RequestError, match="needs a number as its id"):
-        parse_id({"id": number, "more": "x" * 10_000})
+        parse_id({"id": value, "more": "x" * 10_000})
 
 
 def test_half_a_character_in_a_name() -> None:
@@ -170,9 +170,9 @@ def test_strokes_that_take_hours() -> None:
 
 
 def test_a_polygon_of_ten_thousand_corners() -> None:
-    """Each corner costs the rows that it crosses, not the whole image."""
-    around = np.linspace(0, 2 * np.pi, 10_000, endpoint=False)
-    corners = np.stack([50 + 50 * np.cos(around), 50 + 50 * np.sin(around)], axis=1).tolist()
+    """Each corner costs time for the rows that it crosses, not for the whole image."""
+    angles = np.linspace(0, 2 * np.pi, 10_000, endpoint=False)
+    corners = np.stack([50 + 50 * np.cos(angles), 50 + 50 * np.sin(angles)], axis=1).tolist()
     drawn = item("polygonlabels", points=corners) | {"original_width": 2000, "original_height": 2000}
     (region,) = annotated_regions([drawn], CONTROL, (2000, 2000), strict=True)
     assert region.mask.mean() == pytest.approx(np.pi / 4, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Attacks on the folder of local files: out of it, and on what is no file."""
+"""Attacks on the folder of local files: paths that leave it, and names of things other than files."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from walkcut.images import Fetcher, FetchPolicy, LabelStudioAccess
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder of local files, beside which lies a secret."""
+    """A folder of local files with a secret beside it."""
     folder = tmp_path / "root"
     (folder / "in" / "deep").mkdir(parents=True)
     (folder / "in" / "a.jpg").write_bytes(b"image")
@@ -50,8 +50,8 @@ def test_paths_that_lead_out(root: Path, query: str) -> None:
      "d=in", "d=.", "d=%0a", "d=~/secret", "d=$HOME", "D=in/a.jpg", "d=" + "a/" * 3000, "d=" + "x" * 300,
      "&".join(["d=in/a.jpg"] * 20)],
 )  # fmt: skip
-def test_paths_that_name_no_file(root: Path, query: str) -> None:
-    refused(root, query, "cannot be read|is no file|cannot be followed")
+def test_paths_of_no_file(root: Path, query: str) -> None:
+    refused(root, query, "cannot be read|is not a file|cannot be followed")
 
 
 @pytest.mark.parametrize("target", ["../secret", "../../secret", "/etc/passwd", "/dev/zero", "/proc/self/environ"])
@@ -66,17 +66,17 @@ def test_a_folder_that_is_a_link(root: Path) -> None:
 
 
 def test_links_in_a_circle(root: Path) -> None:
-    (root / "one").symlink_to(root / "two")
-    (root / "two").symlink_to(root / "one")
-    refused(root, "d=one", "cannot be read")
+    (root / "a").symlink_to(root / "b")
+    (root / "b").symlink_to(root / "a")
+    refused(root, "d=a", "cannot be read")
 
 
-def test_what_would_block_or_never_end(root: Path) -> None:
+def test_a_pipe_that_would_block(root: Path) -> None:
     os.mkfifo(root / "pipe")
-    refused(root, "d=pipe", "is no file")
+    refused(root, "d=pipe", "is not a file")
 
 
-def test_a_file_that_is_larger_than_it_says(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_larger_than_its_reported_size(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "large").write_bytes(bytes(1001))
     monkeypatch.setattr(Path, "stat", lambda *_args, **_more: os.stat_result((0o100644, 0, 0, 1, 0, 0, 0, 0, 0, 0)))
     refused(root, "d=large", "more than 1000 bytes")
@@ -86,7 +86,7 @@ def test_a_file_that_is_larger_than_it_says(root: Path, monkeypatch: pytest.Monk
     "reference", ["file:///etc/passwd", "/etc/passwd", "../secret", "in/a.jpg", "file://localhost/etc/passwd"]
 )
 def test_files_by_another_reference(root: Path, reference: str) -> None:
-    with pytest.raises(ImageFetchError, match="no reference that walkcut follows"):
+    with pytest.raises(ImageFetchError, match="does not follow references of this kind"):
         Fetcher(FetchPolicy(local_files_root=root), None).fetch(reference)
 
 

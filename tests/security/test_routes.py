@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.builders.annotations import masked
 from tests.builders.backend import IMAGE, SETUP, Backend, predict_body, running, text_command
-from tests.security.test_fuzz import ANY, mutated
+from tests.builders.fuzzing import JSON, mutated
 from walkcut.errors import WalkcutError
 from walkcut.inference.factory import trusts_callers
 from walkcut.labelstudio import read_object
@@ -33,17 +33,22 @@ ANNOTATED = {
 POINT = {"id": "p", "type": "keypointlabels", "to_name": "im", "value": {"x": 5, "y": 5, "keypointlabels": ["Finer"]}}
 BOX = {"type": "rectanglelabels", "value": {"x": 5, "y": 5, "width": 50, "height": 50, "rotation": 5}}
 LABELLED = {"id": 3, "label_config": SETUP["schema"]}
-ASKED = predict_body(IMAGE)
-ASKED["tasks"][0] |= {"drafts": [ANNOTATED], "annotations": [ANNOTATED], "predictions": [ANNOTATED]}
+PREDICT_BODY = predict_body(IMAGE)
+PREDICT_BODY["tasks"][0] |= {"drafts": [ANNOTATED], "annotations": [ANNOTATED], "predictions": [ANNOTATED]}
 BODIES: dict[str, list[Any]] = {
     "/setup": [SETUP | {"access_token": "abc", "extra_params": '{"max_regions": 3, "granularity": "fine"}'}],
     "/predict": [
-        ASKED,
-        ASKED | {"params": {"context": text_command("12")}},
-        ASKED | {"params": {"context": {"result": [POINT, BOX]}}},
+        PREDICT_BODY,
+        PREDICT_BODY | {"params": {"context": text_command("12")}},
+        PREDICT_BODY | {"params": {"context": {"result": [POINT, BOX]}}},
     ],
     "/webhook": [
-        {"action": "ANNOTATION_CREATED", "project": LABELLED, "task": ASKED["tasks"][0], "annotation": ANNOTATED},
+        {
+            "action": "ANNOTATION_CREATED",
+            "project": LABELLED,
+            "task": PREDICT_BODY["tasks"][0],
+            "annotation": ANNOTATED,
+        },
         {"action": "ANNOTATIONS_DELETED", "project": 3, "annotations": [{"id": 1}]},
         {"action": "TASKS_DELETED", "project": 3, "tasks": [{"id": 1}]},
     ],
@@ -57,8 +62,8 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
 
 
 @pytest.fixture
-def isolate_failure(tmp_path: Path) -> Iterator[Backend]:
-    """A backend that asks for a password."""
+def protected(tmp_path: Path) -> Iterator[Backend]:
+    """A backend that requires a password."""
     with running(tmp_path, Settings(basic_auth_user="me", basic_auth_pass="geheim")) as backend:
         yield backend
 
@@ -70,15 +75,15 @@ def basic(user: str, password: str) -> dict[str, str]:
 # Without credentials
 
 
-def test_every_route_that_changes_or_reveals_anything_asks_for_credentials(isolate_failure: Backend) -> None:
-    asked = 0
-    for rule in isolate_failure.app.url_map.iter_rules():
+def test_every_route_that_changes_or_reveals_anything_requires_credentials(protected: Backend) -> None:
+    refused = 0
+    for rule in protected.app.url_map.iter_rules():
         for method in rule.methods or ():
-            answer = isolate_failure.client.open(rule.rule, method=method, json={})
+            answer = protected.client.open(rule.rule, method=method, json={})
             assert (answer.status_code == 401) == (rule.endpoint not in OPEN_ENDPOINTS), (rule.rule, method)
-            asked += answer.status_code == 401
-    assert asked >= 10
-    assert isolate_failure.client.get("/nowhere").status_code == 401
+            refused += answer.status_code == 401
+    assert refused >= 10
+    assert protected.client.get("/nowhere").status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -87,10 +92,10 @@ def test_every_route_that_changes_or_reveals_anything_asks_for_credentials(isola
      {"Authorization": "Basic !"}, {"Authorization": "Bearer geheim"}, {"Authorization": "Digest username=me"},
      {"X-Forwarded-User": "me"}, {"X-Original-URL": "/health"}],
 )  # fmt: skip
-def test_wrong_credentials(isolate_failure: Backend, headers: dict[str, str]) -> None:
+def test_wrong_credentials(protected: Backend, headers: dict[str, str]) -> None:
     for path in ("/versions", "/metrics", "/health/../versions", "//versions", "/versions?x=/health"):
-        assert isolate_failure.client.get(path, headers=headers).status_code == 401
-    assert isolate_failure.client.get("/versions", headers=basic("me", "geheim")).status_code == 200
+        assert protected.client.get(path, headers=headers).status_code == 401
+    assert protected.client.get("/versions", headers=basic("me", "geheim")).status_code == 200
 
 
 def test_a_token_is_as_good_as_a_password_and_no_more(tmp_path: Path) -> None:
@@ -107,15 +112,13 @@ def test_a_token_is_as_good_as_a_password_and_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
-def test_pages_in_a_browser_on_the_same_machine(
-    backend: Backend, isolate_failure: Backend, headers: dict[str, str]
-) -> None:
-    """Also where no credentials are asked for, or the browser knows them."""
-    for asked, known in ((backend, {}), (isolate_failure, basic("me", "geheim"))):
+def test_pages_in_a_browser_on_the_same_machine(backend: Backend, protected: Backend, headers: dict[str, str]) -> None:
+    """Also without required credentials, or with those that the browser keeps."""
+    for target, credentials in ((backend, {}), (protected, basic("me", "geheim"))):
         for path in POSTED:
-            answer = asked.client.post(path, data=json.dumps(BODIES[path][0]), headers=headers | known)
+            answer = target.client.post(path, data=json.dumps(BODIES[path][0]), headers=headers | credentials)
             assert answer.status_code == 403
-        assert asked.client.get("/versions", headers=headers | known).status_code == 403
+        assert target.client.get("/versions", headers=headers | credentials).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -127,56 +130,56 @@ def test_pages_in_a_browser_on_the_same_machine(
         (Settings(host="0.0.0.0", basic_auth_user="me"), True),
     ],
 )
-def test_a_label_studio_that_anybody_may_name_is_not_asked(settings: Settings, expected: bool) -> None:
+def test_only_known_callers_may_name_a_label_studio(settings: Settings, expected: bool) -> None:
     assert trusts_callers(settings) == expected
 
 
 # Bodies
 
 
-class Defects(logging.Handler):
-    """What the log tells of defects."""
+class ErrorLog(logging.Handler):
+    """The messages logged as errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.told: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(f"{record.getMessage()} {record.exc_info}")
+        self.messages.append(f"{record.getMessage()} {record.exc_info}")
 
 
 @pytest.fixture
-def defects() -> Iterator[Defects]:
-    found = Defects()
-    logging.getLogger("walkcut").addHandler(found)
-    yield found
-    logging.getLogger("walkcut").removeHandler(found)
+def error_log() -> Iterator[ErrorLog]:
+    handler = ErrorLog()
+    logging.getLogger("walkcut").addHandler(handler)
+    yield handler
+    logging.getLogger("walkcut").removeHandler(handler)
 
 
-def places(document: object, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to each value in a document; of long lists to the first few."""
+def paths(document: object, parent: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path to each value in a document; in long lists, to the first few only."""
     pairs: list[tuple[Any, Any]] = []
     if isinstance(document, dict):
         pairs = list(document.items())
     elif isinstance(document, list):
         pairs = list(enumerate(document[:4]))
-    return [at, *(place for key, inner in pairs for place in places(inner, (*at, key)))]
+    return [parent, *(path for key, inner in pairs for path in paths(inner, (*parent, key)))]
 
 
 @st.composite
 def altered(draw: st.DrawFn, documents: list[Any]) -> bytes:
-    """A document as JSON, one to three of its values replaced by others."""
+    """Draw a document as JSON with one to three of its values replaced."""
     document = copy.deepcopy(draw(st.sampled_from(documents)))
-    for *way, last in draw(st.lists(st.sampled_from(places(document)[1:]), min_size=1, max_size=3)):
-        with suppress(LookupError, TypeError):  # what was there is gone already
-            holder = document
-            for key in way:
-                holder = holder[key]
-            holder[last] = draw(ANY)
+    for *path, last in draw(st.lists(st.sampled_from(paths(document)[1:]), min_size=1, max_size=3)):
+        with suppress(LookupError, TypeError):  # an earlier replacement removed it
+            container = document
+            for key in path:
+                container = container[key]
+            container[last] = draw(JSON)
     return json.dumps(document).encode()
 
 
-def fuzz(backend: Backend, defects: Defects, path: str, profile: settings) -> None:
+def fuzz(backend: Backend, error_log: ErrorLog, path: str, profile: settings) -> None:
     raw = mutated([json.dumps(body).encode() for body in BODIES[path]])
 
     @profile
@@ -185,18 +188,18 @@ def fuzz(backend: Backend, defects: Defects, path: str, profile: settings) -> No
         answer = backend.client.post(path, data=body)
         assert answer.status_code in {200, 400}, answer.text
         assert json.loads(answer.text).keys() <= {"error", "model_version", "results", "status"}
-        assert defects.told == []
+        assert error_log.messages == []
 
     check()
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow and numpy warn of much that is damaged
 @pytest.mark.parametrize("path", POSTED)
-def test_any_body_is_answered(backend: Backend, defects: Defects, path: str) -> None:
-    fuzz(backend, defects, path, settings(max_examples=300, suppress_health_check=list(HealthCheck)))
+def test_any_body_is_answered(backend: Backend, error_log: ErrorLog, path: str) -> None:
+    fuzz(backend, error_log, path, settings(max_examples=300, suppress_health_check=list(HealthCheck)))
 
 
-def fuzz_learning(backend: Backend, profile: settings) -> None:
+def fuzz_feedback(backend: Backend, profile: settings) -> None:
     feedback_worker = FeedbackWorker(backend.predictor, backend.store)
 
     @profile
@@ -210,35 +213,35 @@ def fuzz_learning(backend: Backend, profile: settings) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_any_event_is_learned_from_or_refused(backend: Backend) -> None:
-    fuzz_learning(backend, settings(max_examples=200, suppress_health_check=list(HealthCheck)))
+def test_any_event_is_processed_or_refused(backend: Backend) -> None:
+    fuzz_feedback(backend, settings(max_examples=200, suppress_health_check=list(HealthCheck)))
 
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
-def test_any_event_is_learned_from_or_refused_at_length(backend: Backend) -> None:
-    fuzz_learning(backend, settings(max_examples=10_000, derandomize=False, suppress_health_check=list(HealthCheck)))
+def test_any_event_is_processed_or_refused_at_length(backend: Backend) -> None:
+    fuzz_feedback(backend, settings(max_examples=10_000, derandomize=False, suppress_health_check=list(HealthCheck)))
 
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", POSTED)
-def test_any_body_is_answered_at_length(backend: Backend, defects: Defects, path: str) -> None:
+def test_any_body_is_answered_at_length(backend: Backend, error_log: ErrorLog, path: str) -> None:
     long = settings(max_examples=20_000, derandomize=False, suppress_health_check=list(HealthCheck))
-    fuzz(backend, defects, path, long)
+    fuzz(backend, error_log, path, long)
 
 
 @pytest.mark.parametrize("path", POSTED)
 @pytest.mark.parametrize(
     "body", [b"[" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b'{"tasks":' + b"[" * 200 + b"]" * 200 + b"}"]
 )
-def test_lists_in_lists_in_lists(backend: Backend, defects: Defects, path: str, body: bytes) -> None:
+def test_lists_in_lists_in_lists(backend: Backend, error_log: ErrorLog, path: str, body: bytes) -> None:
     assert backend.client.post(path, data=body).status_code == 400
-    assert defects.told == []
+    assert error_log.messages == []
 
 
 @pytest.mark.parametrize("path", POSTED)
-def test_a_body_larger_than_any_that_label_studio_sends(backend: Backend, path: str) -> None:
-    most = backend.app.config["MAX_CONTENT_LENGTH"]
-    answer = backend.client.post(path, environ_overrides={"CONTENT_LENGTH": str(most + 1)})
+def test_a_body_beyond_the_limit(backend: Backend, path: str) -> None:
+    max_bytes = backend.app.config["MAX_CONTENT_LENGTH"]
+    answer = backend.client.post(path, environ_overrides={"CONTENT_LENGTH": str(max_bytes + 1)})
     assert answer.status_code == 413

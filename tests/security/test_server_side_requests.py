@@ -1,4 +1,4 @@
-"""Attacks by which a reference to an image makes the backend ask where its sender cannot: at private addresses."""
+"""Attacks by image references that make the backend send requests for their author (SSRF), and by web servers."""
 
 import ipaddress
 import logging
@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from tests.builders.http_site import Site, redirect, reply
+from tests.builders.resolver import FixedResolver
 from walkcut.errors import ImageFetchError
 from walkcut.images import Fetcher, FetchPolicy, ImageLoader, LabelStudioAccess
-from walkcut.images.transport import Address, is_metadata, is_public
+from walkcut.images.address_policy import is_metadata, is_public
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 UPLOAD = "/data/upload/1/a.jpg"
@@ -31,50 +32,34 @@ PRIVATE = [
 ]  # fmt: skip
 
 
-class Names:
-    """A resolver that answers with these addresses at the first look-up, with the others later."""
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that connections are attempted to; all of them are refused."""
+    attempted: list[str] = []
 
-    def __init__(self, *addresses: str, later: str = "127.0.0.1") -> None:
-        self.answers = [tuple(map(ipaddress.ip_address, addresses))]
-        self.later = (ipaddress.ip_address(later),)
-
-    def __call__(self, host: str, port: int) -> tuple[Address, ...]:
-        return self.answers.pop() if self.answers else self.later
-
-
-class Connections:
-    """Where connections were made to; none comes about."""
-
-    def __init__(self) -> None:
-        self.made: list[str] = []
-
-    def __call__(self, place: tuple[str, int], timeout: float) -> socket.socket:
-        self.made.append(place[0])
+    def refuse(place: tuple[str, int], timeout: float) -> socket.socket:
+        attempted.append(place[0])
         raise ConnectionRefusedError("refused")
 
-
-@pytest.fixture
-def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
-    found = Connections()
-    monkeypatch.setattr("walkcut.images.transport.socket.create_connection", found)
-    return found
+    monkeypatch.setattr("walkcut.images.transport.socket.create_connection", refuse)
+    return attempted
 
 
 @pytest.mark.parametrize("address", [*PRIVATE, *METADATA])
-def test_a_name_that_leads_to_a_private_address(address: str, connections: Connections) -> None:
+def test_a_name_that_leads_to_a_private_address(address: str, connections: list[str]) -> None:
     assert not is_public(ipaddress.ip_address(address))
     with pytest.raises(ImageFetchError, match=r"evil\.example:80 is at .*WALKCUT_ALLOWED_HOSTS"):
-        Fetcher(FetchPolicy(), None, resolve=Names(address)).fetch("http://evil.example/a.jpg")
-    assert connections.made == []
+        Fetcher(FetchPolicy(), None, resolve=FixedResolver(address)).fetch("http://evil.example/a.jpg")
+    assert connections == []
 
 
 @pytest.mark.parametrize("address", METADATA)
-def test_metadata_where_private_addresses_are_allowed(address: str, connections: Connections) -> None:
+def test_metadata_where_private_addresses_are_allowed(address: str, connections: list[str]) -> None:
     assert is_metadata(ipaddress.ip_address(address))
     policy = FetchPolicy(allow_private_hosts=True)
     with pytest.raises(ImageFetchError, match="where clouds keep their machines' credentials"):
-        Fetcher(policy, None, resolve=Names(address)).fetch("http://evil.example/latest/meta-data/")
-    assert connections.made == []
+        Fetcher(policy, None, resolve=FixedResolver(address)).fetch("http://evil.example/latest/meta-data/")
+    assert connections == []
 
 
 @pytest.mark.parametrize(
@@ -84,40 +69,42 @@ def test_metadata_where_private_addresses_are_allowed(address: str, connections:
      "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:0:0:1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]",
      "169.254.169.254", "0xa9fea9fe", "[::ffff:169.254.169.254]"],
 )  # fmt: skip
-def test_other_spellings_of_private_addresses(host: str, connections: Connections) -> None:
+def test_other_spellings_of_private_addresses(host: str, connections: list[str]) -> None:
     with pytest.raises(ImageFetchError):
         Fetcher(FetchPolicy(), None).fetch(f"http://{host}/a.jpg")
-    assert connections.made == []
+    assert connections == []
 
 
-def test_a_private_address_among_public_ones(connections: Connections) -> None:
+def test_a_private_address_among_public_ones(connections: list[str]) -> None:
     with pytest.raises(ImageFetchError, match=r"is at 10\.0\.0\.1, which is no public address"):
-        Fetcher(FetchPolicy(), None, resolve=Names(PUBLIC, "10.0.0.1")).fetch("http://evil.example/a.jpg")
-    assert connections.made == []
+        Fetcher(FetchPolicy(), None, resolve=FixedResolver(PUBLIC, "10.0.0.1")).fetch("http://evil.example/a.jpg")
+    assert connections == []
 
 
-def test_dns_rebinding(connections: Connections) -> None:
-    """A name that is public when it is checked, and private when it is connected to."""
+def test_dns_rebinding(connections: list[str]) -> None:
+    """A name that is public at the check and private at the connection."""
     with pytest.raises(ImageFetchError, match="cannot be reached"):
-        Fetcher(FetchPolicy(), None, resolve=Names(PUBLIC, later="169.254.169.254")).fetch("http://evil.example/a.jpg")
-    assert connections.made == [PUBLIC]
+        Fetcher(FetchPolicy(), None, resolve=FixedResolver(PUBLIC, later="169.254.169.254")).fetch(
+            "http://evil.example/a.jpg"
+        )
+    assert connections == [PUBLIC]
 
 
 def test_dns_rebinding_between_redirects(site: Site) -> None:
-    """A name that is allowed, as Label Studio's is, leads to a redirect; the same name is private by then."""
-    names = Names("127.0.0.1", later="169.254.169.254")
+    """An allowed name redirects to another one, which has become private in the meantime."""
+    resolver = FixedResolver("127.0.0.1", later="169.254.169.254")
     site.routes["/a.jpg"] = redirect(f"http://other.example:{site.server_port}/b.jpg")
     policy = FetchPolicy(allow_private_hosts=True)
     with pytest.raises(ImageFetchError, match=r"other\.example:\d+ is at 169\.254\.169\.254"):
-        Fetcher(policy, None, resolve=names).fetch(f"http://evil.example:{site.server_port}/a.jpg")
+        Fetcher(policy, None, resolve=resolver).fetch(f"http://evil.example:{site.server_port}/a.jpg")
     assert len(site.seen) == 1
 
 
-def test_a_name_with_thousands_of_addresses(connections: Connections) -> None:
-    addresses = [f"93.184.{number >> 8}.{number & 255}" for number in range(5000)]
+def test_a_name_with_thousands_of_addresses(connections: list[str]) -> None:
+    addresses = [f"93.184.{index >> 8}.{index & 255}" for index in range(5000)]
     with pytest.raises(ImageFetchError, match="cannot be reached"):
-        Fetcher(FetchPolicy(), None, resolve=Names(*addresses)).fetch("http://evil.example/a.jpg")
-    assert len(connections.made) == 8
+        Fetcher(FetchPolicy(), None, resolve=FixedResolver(*addresses)).fetch("http://evil.example/a.jpg")
+    assert len(connections) == 8
 
 
 @pytest.mark.parametrize(
@@ -148,16 +135,16 @@ def test_redirects_from_an_allowed_host(site: Site, location: str, message: str)
 
 
 @pytest.mark.parametrize("reference", ["http://other.example/a.jpg", "https://images.example:8443/a.jpg"])
-def test_hosts_beside_the_list_where_only_listed_ones_are_allowed(reference: str, connections: Connections) -> None:
+def test_unlisted_hosts_if_only_listed_ones_are_allowed(reference: str, connections: list[str]) -> None:
     policy = FetchPolicy(only_allowed_hosts=True, allowed_hosts=frozenset({"images.example:443"}))
     with pytest.raises(ImageFetchError, match=r"not among the hosts that images may come from.*WALKCUT_ALLOWED_HOSTS"):
-        Fetcher(policy, None, resolve=Names(PUBLIC)).fetch(reference)
-    assert connections.made == []
+        Fetcher(policy, None, resolve=FixedResolver(PUBLIC)).fetch(reference)
+    assert connections == []
     with pytest.raises(ImageFetchError, match="cannot be reached"):
-        Fetcher(policy, None, resolve=Names(PUBLIC)).fetch("https://images.example/a.jpg")
+        Fetcher(policy, None, resolve=FixedResolver(PUBLIC)).fetch("https://images.example/a.jpg")
     with pytest.raises(ImageFetchError, match="cannot be reached"):
-        Fetcher(policy, LabelStudioAccess("http://ls.example"), resolve=Names(PUBLIC)).fetch(UPLOAD)
-    assert connections.made == [PUBLIC] * 2
+        Fetcher(policy, LabelStudioAccess("http://ls.example"), resolve=FixedResolver(PUBLIC)).fetch(UPLOAD)
+    assert connections == [PUBLIC] * 2
 
 
 # The token
@@ -169,7 +156,7 @@ def test_hosts_beside_the_list_where_only_listed_ones_are_allowed(reference: str
      "/tasks/7/%2E%2E/../api/users/", "/static/a.jpg", "/DATA/upload/a.jpg"],
 )  # fmt: skip
 def test_a_reference_into_label_studios_api(site: Site, path: str) -> None:
-    """Whoever writes tasks shall not act as the token's user."""
+    """Authors of tasks must not act as the token's user."""
     site.routes[path] = reply(body=b"image")
     Fetcher(FetchPolicy(), LabelStudioAccess(site.url, TOKEN, ("http://alias",))).fetch(f"{site.url}{path}")
     Fetcher(FetchPolicy(), LabelStudioAccess(site.url, TOKEN, ("http://alias",))).fetch(f"http://alias{path}")
@@ -183,7 +170,7 @@ def test_hosts_that_look_like_label_studios(site: Site, host: str) -> None:
         LabelStudioAccess(f"http://ls.example:{site.server_port}", TOKEN),
         FetchPolicy(allow_private_hosts=True),
     )
-    fetcher = Fetcher(policy, access, resolve=Names("127.0.0.1"))
+    fetcher = Fetcher(policy, access, resolve=FixedResolver("127.0.0.1"))
     assert fetcher.fetch(f"http://{host}:{site.server_port}{UPLOAD}") == b"image"
     assert fetcher.fetch(f"http://ls.example:{site.server_port}{UPLOAD}") == b"image"
     assert [seen.headers.get("Authorization") for seen in site.seen] == [None, f"Token {TOKEN}"]
@@ -205,31 +192,31 @@ def test_a_header_smuggled_in_by_a_reference(site: Site) -> None:
     assert [seen.headers["Host"] for seen in site.seen] == [f"127.0.0.1:{site.server_port}"] * 2
 
 
-def test_a_caller_of_set_up_who_wants_the_configured_token(site: Site, elsewhere: Site) -> None:
+def test_the_configured_token_is_not_sent_to_an_address_from_set_up(site: Site, elsewhere: Site) -> None:
     site.routes[UPLOAD] = elsewhere.routes[UPLOAD] = reply(body=b"image")
-    source = ImageLoader(FetchPolicy(), LabelStudioAccess(site.url, TOKEN), trusts_callers=True)
-    source.register_label_studio(elsewhere.url, "")
-    source.fetch(UPLOAD)
-    source.fetch(f"{elsewhere.url}{UPLOAD}")
+    loader = ImageLoader(FetchPolicy(), LabelStudioAccess(site.url, TOKEN), trusts_callers=True)
+    loader.register_label_studio(elsewhere.url, "")
+    loader.fetch(UPLOAD)
+    loader.fetch(f"{elsewhere.url}{UPLOAD}")
     assert len(site.seen) == 2
     assert elsewhere.seen == []
 
 
-def test_an_unknown_caller_of_set_up_who_wants_a_private_address_asked(site: Site) -> None:
-    source = ImageLoader(FetchPolicy(), None)
-    source.register_label_studio(site.url, TOKEN)
+def test_an_unknown_caller_of_set_up_names_a_private_address(site: Site) -> None:
+    loader = ImageLoader(FetchPolicy(), None)
+    loader.register_label_studio(site.url, TOKEN)
     with pytest.raises(ImageFetchError, match="Set LABEL_STUDIO_URL"):
-        source.fetch(UPLOAD)
+        loader.fetch(UPLOAD)
     with pytest.raises(ImageFetchError, match="no public address"):
-        source.fetch(f"{site.url}{UPLOAD}")
+        loader.fetch(f"{site.url}{UPLOAD}")
     assert site.seen == []
 
 
-def test_a_token_at_set_up_that_breaks_its_reader(site: Site) -> None:
-    source = ImageLoader(FetchPolicy(), None, trusts_callers=True)
-    source.register_label_studio(site.url, "a.W1tb" + "W1tb" * 5000 + ".c")  # lists in lists in lists
+def test_a_token_at_set_up_that_breaks_its_parser(site: Site) -> None:
+    loader = ImageLoader(FetchPolicy(), None, trusts_callers=True)
+    loader.register_label_studio(site.url, "a.W1tb" + "W1tb" * 5000 + ".c")  # lists in lists in lists
     site.routes[UPLOAD] = reply(body=b"image")
-    assert source.fetch(UPLOAD) == b"image"
+    assert loader.fetch(UPLOAD) == b"image"
 
 
 # Secrets in messages and logs
@@ -242,37 +229,37 @@ def test_a_token_at_set_up_that_breaks_its_reader(site: Site) -> None:
      "//me:secret@host/a.jpg", "http://me:secret@host/a.jpg", "http://me:secret@ho\u2100st/a.jpg",
      "ftp://me:secret@host/a.jpg", "data:image/png;base64,secret!", "HTTPS://ME:secret@host?x"],
 )  # fmt: skip
-def test_secrets_of_references_are_not_told(reference: str, connections: Connections) -> None:
+def test_secrets_of_references_are_not_in_messages(reference: str, connections: list[str]) -> None:
     with pytest.raises(ImageFetchError) as caught:
-        Fetcher(FetchPolicy(), LabelStudioAccess("http://ls", TOKEN), resolve=Names(PUBLIC)).fetch(reference)
+        Fetcher(FetchPolicy(), LabelStudioAccess("http://ls", TOKEN), resolve=FixedResolver(PUBLIC)).fetch(reference)
     assert "secret" not in str(caught.value)
 
 
 def test_secrets_of_set_up_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for configured in (None, LabelStudioAccess("http://ls", TOKEN)):
-        source = ImageLoader(FetchPolicy(), configured, trusts_callers=True)
+        loader = ImageLoader(FetchPolicy(), configured, trusts_callers=True)
         for hostname in ("http://me:geheim@ls", "http://me:geheim@l\u2100s", "ftp://ls?geheim", "geheim@ls:x"):
-            source.register_label_studio(hostname, "geheim")
-        source.register_label_studio("http://ls", "geheim und blank")
+            loader.register_label_studio(hostname, "geheim")
+        loader.register_label_studio("http://ls", "geheim und blank")
     assert "not used" in caplog.text
     assert "geheim" not in caplog.text
     assert TOKEN not in caplog.text
 
 
 @pytest.mark.parametrize("host", ["ev\x1b[31mil", "ev\x07il", "ev\u202eil", "ev\x00il", "e v\x7fil"])
-def test_a_host_that_writes_to_the_terminal(host: str) -> None:
+def test_a_host_of_control_characters(host: str) -> None:
     with pytest.raises(ImageFetchError) as caught:
         Fetcher(FetchPolicy(), None).fetch(f"http://{host}.example/a.jpg")
     assert str(caught.value).isprintable()
 
 
-# Answers without end
+# Endless responses
 
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """The port of a server that takes connections and says nothing."""
+    """The port of a server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -294,7 +281,7 @@ def test_a_server_that_never_shakes_hands(silent: int) -> None:
     ],
     ids=["many headers", "long header", "long status", "long chunk size", "negative chunk size"],
 )
-def test_answers_that_go_on_before_the_image(site: Site, answer: bytes) -> None:
+def test_overlong_heads_and_broken_chunks(site: Site, answer: bytes) -> None:
     def route(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(answer)
 
@@ -303,7 +290,7 @@ def test_answers_that_go_on_before_the_image(site: Site, answer: bytes) -> None:
         Fetcher(FetchPolicy(allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg")
 
 
-def test_a_server_that_says_go_on_for_ever(site: Site) -> None:
+def test_a_server_that_sends_100_continue_for_ever(site: Site) -> None:
     stop = threading.Event()
 
     def route(handler: BaseHTTPRequestHandler) -> None:
@@ -319,7 +306,16 @@ def test_a_server_that_says_go_on_for_ever(site: Site) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity", "identity, gzip"])
-def test_a_compressed_answer_is_not_unpacked(site: Site, encoding: str) -> None:
+def test_a_compressed_response_is_not_decompressed(site: Site, encoding: str) -> None:
     site.routes["/a.jpg"] = reply(body=b"\x1f\x8b", headers={"Content-Encoding": encoding})
+    with pytest.raises(ImageFetchError, match="sends it compressed"):
+        Fetcher(FetchPolicy(allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg")
+
+
+def test_two_content_encodings_are_not_decompressed(site: Site) -> None:
+    def route(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b")
+
+    site.routes["/a.jpg"] = route
     with pytest.raises(ImageFetchError, match="sends it compressed"):
         Fetcher(FetchPolicy(allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg")

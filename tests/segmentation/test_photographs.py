@@ -1,4 +1,4 @@
-"""What the product promises of real images."""
+"""Properties of segmentations of real images."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ PROJECT = Project((CONTROL,), ProjectOptions())
 
 
 @pytest.mark.parametrize("path", photographs(5), ids=lambda path: path.stem)
-def test_fine_regions_are_many_disjoint_and_no_noise(path: Path) -> None:
+def test_fine_regions_are_many_disjoint_and_not_noisy(path: Path) -> None:
     image = decode(path.read_bytes(), DecodeLimits())
     tree = load_segmenter("classical").segment(image)
     masks = np.stack([region.mask for region in regions_at_granularity(tree, Level.FINE, PROJECT, CONTROL)])
@@ -37,7 +37,7 @@ def test_fine_regions_are_many_disjoint_and_no_noise(path: Path) -> None:
 def test_coarser_levels_have_fewer_regions(path: Path) -> None:
     tree = load_segmenter("classical").segment(decode(path.read_bytes(), DecodeLimits()))
     coarse, medium, fine, auto = (
-        tree.segments(level) for level in (Level.COARSE, Level.MEDIUM, Level.FINE, Level.AUTO)
+        tree.segment_count(level) for level in (Level.COARSE, Level.MEDIUM, Level.FINE, Level.AUTO)
     )
     assert 2 <= coarse <= medium <= fine
     assert 2 <= auto <= fine

@@ -1,40 +1,8 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
-from scipy import ndimage
 
 from walkcut.errors import SegmentationError
-from walkcut.hierarchy.colour_graph import colour_graph
 from walkcut.segmentation.visualization import draw_overlay, outlines
-
-labels = arrays.arrays(np.int64, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3))
-
-
-def connected(values: np.ndarray) -> np.ndarray:
-    """Each connected part of each value as a label of its own, from 0."""
-    parts, count = np.zeros(values.shape, np.int64), 0
-    for value in np.unique(values):
-        found, number = ndimage.label(values == value)
-        parts += np.where(found > 0, found + count - 1, 0)
-        count += number
-    return parts
-
-
-@given(labels)
-def test_six_colours_keep_connected_neighbours_apart(values: np.ndarray) -> None:
-    parts = connected(values)
-    colours = colour_graph(parts, 6)[parts]
-    for one, other, same in (
-        (colours[1:], colours[:-1], parts[1:] == parts[:-1]),
-        (colours[:, 1:], colours[:, :-1], parts[:, 1:] == parts[:, :-1]),
-    ):
-        assert ((one != other) | same).all()
-
-
-def test_one_colour_serves_all_where_there_is_no_other() -> None:
-    assert colour_graph(np.array([[0, 1, 2]]), 1).tolist() == [0, 0, 0]
 
 
 def test_outlines_lie_between_segments() -> None:
@@ -43,7 +11,7 @@ def test_outlines_lie_between_segments() -> None:
     assert not outlines(np.zeros((4, 4), int), width=3).any()
 
 
-def test_the_image_shows_through_and_neighbours_differ() -> None:
+def test_the_image_is_visible_and_neighbours_differ() -> None:
     image = np.full((20, 40, 3), 100, np.uint8)
     halves = np.repeat(np.arange(40)[None] // 20, 20, axis=0)
     overlay = draw_overlay(image, halves)

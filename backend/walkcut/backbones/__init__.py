@@ -1,6 +1,6 @@
-"""What a model, or the image itself, says about which places belong together."""
+"""Backbones: models that extract features from an image, on which methods segment it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from walkcut.backbones.presets import DWC, AttentionConfig
+from walkcut.backbones.configs import DWC, AttentionConfig
 from walkcut.errors import SettingsError
 
-FeatureKind = Literal["maps", "features", "contour"]
+FeatureKind = Literal["attention_maps", "feature_map", "contour"]
 
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """Self-attention at one resolution, averaged over heads and layers.
+    """Self-attention between the patches of one grid (height, width), averaged over heads and layers.
 
-    Row `i` of `weights` says where patch `i` looks; rows sum to one; patches are numbered row by row.
+    Row `i` of `weights` is the attention of patch `i` to all patches, and sums to 1; patches are in reading order.
     """
 
     grid: tuple[int, int]
@@ -27,49 +27,55 @@ class AttentionMap:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What a backbone found; parts that were not asked for are empty or `None`.
+    """Features of one image, on the device that computed them; kinds that were not requested are empty or `None`.
 
-    `features` are comparable between images; `contour` is in [0, 1], high where regions end. `degradations` tell a
-    user what was given up for lack of memory. Tensors lie on the device where they were computed.
+    Attributes:
+        attention_maps: one for each resolution
+        feature_map: a vector for each patch or pixel, comparable across images
+        contour: the strength of contours, in [0, 1]
+        degradations: what was given up for lack of memory, as messages to users
     """
 
-    maps: tuple[AttentionMap, ...] = ()
-    features: Float[Tensor, "c h w"] | None = None
+    attention_maps: tuple[AttentionMap, ...] = ()
+    feature_map: Float[Tensor, "c h w"] | None = None
     contour: Float[Tensor, "y x"] | None = None
     degradations: tuple[str, ...] = ()
 
     def merged_with(self, other: "ImageFeatures") -> "ImageFeatures":
-        """This and the parts that it lacks."""
+        """Return these features, completed by those of the other."""
         return ImageFeatures(
-            self.maps or other.maps,
-            other.features if self.features is None else self.features,
+            self.attention_maps or other.attention_maps,
+            other.feature_map if self.feature_map is None else self.feature_map,
             other.contour if self.contour is None else self.contour,
             tuple(dict.fromkeys((*self.degradations, *other.degradations))),
         )
 
     def to(self, device: torch.device) -> "ImageFeatures":
-        """The same on another device."""
-        features, contour = (part if part is None else part.to(device) for part in (self.features, self.contour))
-        maps = tuple(AttentionMap(level.grid, level.weights.to(device)) for level in self.maps)
-        return ImageFeatures(maps, features, contour, self.degradations)
+        """Return the features on another device."""
+        return replace(
+            self,
+            attention_maps=tuple(AttentionMap(level.grid, level.weights.to(device)) for level in self.attention_maps),
+            feature_map=None if self.feature_map is None else self.feature_map.to(device),
+            contour=None if self.contour is None else self.contour.to(device),
+        )
 
 
 @runtime_checkable
 class Backbone(Protocol):
-    """Anything that turns an image into evidence; `version` changes when its answers do."""
+    """Extracts features from images."""
 
     @property
     def version(self) -> str:
-        """Name and revision, part of the model version."""
+        """Text that changes whenever the features change; part of the model version."""
         ...
 
     @property
     def provides(self) -> frozenset[FeatureKind]:
-        """The parts of evidence that it can give; others stay empty though they are asked for."""
+        """The kinds of features that it can extract."""
         ...
 
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
-        """The evidence's `parts` of an upright sRGB image of any size from 16×16."""
+    def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
+        """Return the features of an upright sRGB image of at least 16×16 pixels; kinds not provided stay empty."""
         ...
 
 
@@ -80,7 +86,7 @@ MODELS = (CLASSICAL, "sd14", "sd15", "sd21", "ssd1b", "sdxl", DINO)
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a model's weights are and how they are held: a folder (else the hub's cache), precision, or random ones."""
+    """Weights of a model: the folder (by default the hub's cache), the precision, and whether to use random ones."""
 
     folder: Path | None = None
     dtype: torch.dtype = torch.float32
@@ -94,31 +100,26 @@ def load_backbone(
     weights: Weights | None = None,
     attention: AttentionConfig | None = None,
 ) -> Backbone:
-    """The backbone of this name: one of `MODELS`, a folder of a diffusion model, or its id on the hub.
+    """Return the backbone of this name: one of `MODELS`, a folder of a diffusion model, or its id on the hub.
 
-    `attention` says how the self-attention of a diffusion model is read, DWC's way by default; the models classical and
-    dino can be read in one way only, and are read in that way. Nothing is downloaded. Raises `SettingsError` for a
-    model that is not there, saying what to fetch.
+    `attention` configures which self-attention of a diffusion model is read, by default as in DWC; the models
+    classical and dino ignore it. Nothing is downloaded. Raises `SettingsError` for a model that is not on this machine,
+    with the command that fetches it.
     """
     weights = weights or Weights()
     if name == CLASSICAL:
         from walkcut.backbones.classical import ClassicalBackbone  # noqa: PLC0415 - models are loaded when chosen
 
         if weights != Weights():
-            raise SettingsError("the model classical has no weights: leave folder, precision and random weights alone")
+            raise SettingsError(
+                "the model classical has no weights: do not set their folder, their precision or random weights"
+            )
         return ClassicalBackbone()
     device = device or torch.device("cpu")
     if name == DINO:
         from walkcut.backbones.dino import load_dino  # noqa: PLC0415
 
-        return load_dino(device=device, dtype=weights.dtype, weights=weights.folder, random_weights=weights.random)
+        return load_dino(weights, device)
     from walkcut.backbones.diffusion import load_diffusion  # noqa: PLC0415 - diffusers takes seconds to import
 
-    return load_diffusion(
-        name,
-        device=device,
-        dtype=weights.dtype,
-        weights=weights.folder,
-        random_weights=weights.random,
-        attention=attention or DWC,
-    )
+    return load_diffusion(name, weights, device, attention or DWC)

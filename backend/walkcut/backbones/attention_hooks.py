@@ -1,6 +1,6 @@
-"""Reads self-attention and features out of a U-Net while it runs, and leaves it as it was.
+"""Forward hooks that capture self-attention and features of a network, removed after the pass.
 
-The hooks sit on the projections to queries and keys, so that they work with every attention processor of diffusers.
+They are placed on the projections to queries and keys, and so work with every attention processor of diffusers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +18,12 @@ from walkcut.errors import SegmentationError
 
 BlockPosition = Literal["encoder", "middle", "decoder"]
 
-_ROWS = 512  # of a map computed at a time: small enough for the caches, and little memory beside the whole map
+_BLOCK_ROWS = 512  # of a map computed at a time: fits the caches, and is small beside the whole map
 
 
 @dataclass(frozen=True, eq=False)
 class Projections:
-    """What a layer's attention is read from: its projections to the queries and keys of all heads."""
+    """Projections of an attention layer to the queries and keys of all heads."""
 
     heads: int
     to_q: nn.Module
@@ -36,16 +36,16 @@ class SelfAttention:
 
     module: nn.Module
     projections: Projections
-    place: BlockPosition
+    position: BlockPosition
     depth: int
 
 
 class _StopForward(Exception):  # noqa: N818 - it ends a pass, and is no error
-    """All that was asked for has been seen: the rest of the pass may be left out."""
+    """Ends a forward pass once everything requested has been captured."""
 
 
 def self_attention_layers(unet: Any) -> tuple[SelfAttention, ...]:
-    """All self-attention layers of a `UNet2DConditionModel`, from its input to its output."""
+    """Return all self-attention layers of a `UNet2DConditionModel`, from input to output."""
     depths = len(unet.down_blocks)
     blocks: list[tuple[Any, BlockPosition, int]] = [
         *((block, "encoder", depth) for depth, block in enumerate(unet.down_blocks)),
@@ -53,8 +53,8 @@ def self_attention_layers(unet: Any) -> tuple[SelfAttention, ...]:
         *((block, "decoder", depths - 1 - index) for index, block in enumerate(unet.up_blocks)),
     ]
     return tuple(
-        SelfAttention(layer, Projections(layer.heads, layer.to_q, layer.to_k), place, depth)
-        for block, place, depth in blocks
+        SelfAttention(layer, Projections(layer.heads, layer.to_q, layer.to_k), position, depth)
+        for block, position, depth in blocks
         for name, layer in block.named_modules()
         if name.endswith(".attn1")
     )
@@ -62,26 +62,28 @@ def self_attention_layers(unet: Any) -> tuple[SelfAttention, ...]:
 
 @contextmanager
 def capture_attention(levels: Mapping[int, Sequence[Projections]]) -> Iterator[dict[int, Float[Tensor, "b n n"]]]:
-    """The self-attention of each level's layers, averaged over heads and layers, of the pass that runs inside.
+    """Capture the self-attention of each level's layers, averaged over heads and layers, in the pass run inside.
 
-    Rows sum to one. The dictionary is complete when the pass has ended, which it does at the last of the layers.
-    Besides the averages, in float32, no more than one head's map is held at any time. Raises `SegmentationError` where
-    layers were not seen.
+    The dictionary is complete after the pass, which is stopped at the last of the layers. Rows sum to 1, in float32;
+    besides the averages only part of one head's map is held at a time. Raises `SegmentationError` where a layer was
+    not called.
     """
     averages: dict[int, Tensor] = {}
     queries: dict[Projections, Tensor] = {}
-    unseen = {layer for layers in levels.values() for layer in layers}
+    missing = {layer for layers in levels.values() for layer in layers}
 
     def take_queries(layer: Projections, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         queries[layer] = output
 
     def take_keys(layer: Projections, level: int, _module: nn.Module, _inputs: object, keys: Tensor) -> None:
-        batch, places, _ = keys.shape
-        total = averages.setdefault(level, keys.new_zeros(batch, places, places, dtype=torch.float32))
-        share = 1 / (layer.heads * len(levels[level]))
-        add_attention(total, split_heads(queries.pop(layer), layer.heads), split_heads(keys, layer.heads), share=share)
-        unseen.remove(layer)
-        if not unseen:
+        batch, patches, _ = keys.shape
+        total = averages.setdefault(level, keys.new_zeros(batch, patches, patches, dtype=torch.float32))
+        weight = 1 / (layer.heads * len(levels[level]))
+        add_attention(
+            total, split_heads(queries.pop(layer), layer.heads), split_heads(keys, layer.heads), weight=weight
+        )
+        missing.remove(layer)
+        if not missing:
             raise _StopForward
 
     handles = [
@@ -95,13 +97,13 @@ def capture_attention(levels: Mapping[int, Sequence[Projections]]) -> Iterator[d
     ]
     with _hooked(handles):
         yield averages
-    if unseen:
-        raise SegmentationError(f"{len(unseen)} layers showed no queries and keys: undo the model's fused projections")
+    if missing:
+        raise SegmentationError(f"{len(missing)} layers gave no queries and keys: undo the model's fused projections")
 
 
 @contextmanager
 def capture_output(module: nn.Module) -> Iterator[list[Tensor]]:
-    """What `module` puts out in the pass that runs inside, and that ends there."""
+    """Capture the output of `module` in the pass run inside, which is stopped there."""
     outputs: list[Tensor] = []
 
     def take(_module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -113,30 +115,30 @@ def capture_output(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def split_heads(projected: Float[Tensor, "b n c"], heads: int) -> Float[Tensor, "h b n d"]:
-    """Queries or keys of all heads side by side, head by head."""
+    """Return queries or keys separated by head."""
     return projected.unflatten(2, (heads, -1)).permute(2, 0, 1, 3)
 
 
 def add_attention(
-    total: Float[Tensor, "b n n"], queries: Float[Tensor, "h b n d"], keys: Float[Tensor, "h b n d"], *, share: float
+    total: Float[Tensor, "b n n"], queries: Float[Tensor, "h b n d"], keys: Float[Tensor, "h b n d"], *, weight: float
 ) -> None:
-    """Adds `share · Σ_heads softmax(Q Kᵀ / √d)` to `total` in place (Vaswani et al. 2017, Eq. 1), in float32."""
+    """Add `weight · Σ_heads softmax(Q Kᵀ / √d)` to `total` in place (Vaswani et al. 2017, Eq. 1), in float32."""
     scale = queries.shape[-1] ** -0.5
     for head_queries, head_keys in zip(queries, keys, strict=True):
         targets = head_keys.float().mT
-        for rows, some_queries in zip(total.split(_ROWS, 1), head_queries.split(_ROWS, 1), strict=True):
-            rows.add_(torch.softmax(some_queries.float() * scale @ targets, dim=-1), alpha=share)
+        for rows, row_queries in zip(total.split(_BLOCK_ROWS, 1), head_queries.split(_BLOCK_ROWS, 1), strict=True):
+            rows.add_(torch.softmax(row_queries.float() * scale @ targets, dim=-1), alpha=weight)
 
 
 def check_finite(values: Tensor, model: str) -> None:
-    """Raises `SegmentationError` where the model's precision did not suffice."""
+    """Raise `SegmentationError` for values that overflowed the model's precision."""
     if not bool(values.isfinite().all()):
-        raise SegmentationError(f"{model} overflowed: choose the precision bfloat16 or float32")
+        raise SegmentationError(f"{model} overflowed: set the precision to bfloat16 or float32")
 
 
 @contextmanager
 def _hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Removes the hooks, however the pass ends."""
+    """Remove the hooks, however the pass ends."""
     try:
         yield
     except _StopForward:

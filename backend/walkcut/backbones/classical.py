@@ -1,8 +1,9 @@
-"""Evidence without learned weights: colour, texture and contours of the image itself."""
+"""Image features without learned weights: colour, texture and contours."""
 
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -14,40 +15,47 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interp
 from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
 from walkcut.telemetry.spans import span
 
-_REVISION = 1  # raise it when the same settings give other evidence
-_LEAST_SIDE = 16
+_Array = TypeVar("_Array", np.ndarray, Tensor)
 
-# Colour codewords: a lattice of this spacing in CIELAB, with lightness shrunk and chroma compressed, since images
-# are mostly greyish. K-means codebooks, of all images or of each, change the covering on BSDS500 by less than 0.01.
+_REVISION = 1  # raise it when the same settings give other features
+_MIN_SIDE = 16  # pixels
+
+# Colour codewords: a lattice of this spacing in CIELAB, with lightness scaled down and chroma compressed, since most
+# colours in images are near grey. K-means codebooks, one for all images or one for each, change the covering on BSDS500
+# by less than 0.01.
 _COLOUR_STEP, _LIGHTNESS, _CHROMA = 18.0, 0.6, 20.0
-_COLOUR_SOFTNESS = 0.3  # of the spacing
+_COLOUR_SOFTNESS = 0.3  # standard deviation of the soft assignment, times the spacing
 
-_FLOOR = 1e-4  # added to each codeword's share, so that χ² never divides by nothing
+_FLOOR = 1e-4  # added to each bin, so that χ² never divides by zero
+
+_TINY = 1e-30  # for two empty bins; normal in single precision
 
 _CUES = 2  # colour and texture
 
 _TEXTURE_SIGMAS = (1.0, 2.0)  # pixels
-_TEXTURE_ORDERS = ((0, 1), (1, 0), (0, 2), (1, 1), (2, 0))  # derivatives along y and x
-_TEXTURE_FLAT = 0.05  # the response that counts as much as no texture at all
+_TEXTURE_ORDERS = ((0, 1), (1, 0), (0, 2), (1, 1), (2, 0))  # of the derivatives along y and x
+_TEXTURE_FLAT = 0.05  # the constant response of the bin for flat areas
 
-_CONTOUR_SIGMAS = (1.5, 3.0, 6.0)  # of 256 pixels on the longest side
+_CONTOUR_SIGMAS = (1.5, 3.0, 6.0)  # pixels of an image with 256 on the longest side
 
 
 @dataclass(frozen=True)
 class ClassicalBackbone:
-    """The backbone that needs no model.
+    """Backbone that needs no model.
 
-    Images are shrunk to `working_side` pixels on the longest side. The walk steps between patches, `patches` on the
-    longest side, at most `reach` patches away, `e` times more rarely for every `contour_scale` by which a contour
-    between them rises above both ends, and for every `histogram_scale` of χ² distance. The map holds `steps` steps,
-    since one step sees no further than its reach, and self-attention sees the whole image.
+    Images are shrunk to `working_side` pixels on the longest side. Its attention map is a random walk between patches,
+    `patches` on the longest side and at most `reach` patches apart: a step is `e` times less likely for every
+    `contour_scale` by which the contour between two patches exceeds that at its ends, and for every `histogram_scale`
+    of χ² distance. The map is that of `steps` steps, to cover the whole image as self-attention does.
 
-    Tried on BSDS500 val and left out, since none raised `merge`'s covering ODS by 0.004 on both the even and the odd
+    Tried on BSDS500 val and not adopted, since none raised `merge`'s covering ODS by 0.004 on both the even and the odd
     images (change on either): contours of 1 (-0.018, -0.005) and of 12 pixels (-0.010, -0.006) besides, strength
     across each border's own direction (-0.011, -0.001), strength smoothed along contours (-0.002, -0.001), contours of
     the walk's eigenvectors (-0.001, -0.005) and their distance between regions (-0.010, -0.002), textures of 4 and 8
     pixels (-0.009, 0.000), and distances of mean colours (-0.006, -0.008).
     """
+
+    provides: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps", "feature_map", "contour"})
 
     working_side: int = 256
     patches: int = 48
@@ -57,36 +65,31 @@ class ClassicalBackbone:
     histogram_scale: float = 0.15
 
     @property
-    def provides(self) -> frozenset[FeatureKind]:
-        """All parts."""
-        return frozenset({"maps", "features", "contour"})
-
-    @property
     def version(self) -> str:
         """Revision and settings."""
         return f"classical-{_REVISION} {self}"
 
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
-        """Contour and features at the working resolution, and one map of a walk.
+    def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
+        """Return contour and feature map at the working resolution, and one attention map.
 
-        The features are soft histograms of colour and of texture; the channels of either sum to one.
+        The feature map holds soft histograms of colour and of texture; the channels of each sum to 1.
         """
-        with span("evidence"):
-            lab = to_lab(_shrunk(image, self.working_side))
-            features = torch.cat([colour_histogram(lab), texture_histogram(lab[0])])
-            if not parts & {"contour", "maps"}:
-                return ImageFeatures(features=features)
-            contour = contour_strength(features)
+        with span("features"):
+            lab = to_lab(_shrink(image, self.working_side))
+            histograms = torch.cat([colour_histogram(lab), texture_histogram(lab[0])])
+            if not kinds & {"contour", "attention_maps"}:
+                return ImageFeatures(feature_map=histograms)
+            contour = contour_strength(histograms)
             return ImageFeatures(
-                maps=(self._walk(features, contour),) if "maps" in parts else (),
-                features=features if "features" in parts else None,
-                contour=contour if "contour" in parts else None,
+                attention_maps=(self._walk(histograms, contour),) if "attention_maps" in kinds else (),
+                feature_map=histograms if "feature_map" in kinds else None,
+                contour=contour if "contour" in kinds else None,
             )
 
-    def _walk(self, features: Float[Tensor, "c h w"], contour: Float[Tensor, "h w"]) -> AttentionMap:
-        """The walk from patch to patch.
+    def _walk(self, histograms: Float[Tensor, "c h w"], contour: Float[Tensor, "h w"]) -> AttentionMap:
+        """Return the random walk between patches.
 
-        A contour counts by how far it rises above its two ends, so that texture does not stop the walk.
+        A contour counts by how far it exceeds both ends of a step, so that texture does not stop the walk.
         """
         scale = min(1.0, self.patches / max(contour.shape))
         height, width = (max(1, round(side * scale)) for side in contour.shape)
@@ -94,13 +97,13 @@ class ClassicalBackbone:
         down, right = offsets(self.reach).T[..., None, None]
         inside = (rows + down < height) & (columns + right >= 0) & (columns + right < width)
         patch = (rows * width + columns).expand_as(inside)[inside]
-        other = patch + (down * width + right).expand_as(inside)[inside]
+        target = patch + (down * width + right).expand_as(inside)[inside]
         ends = adaptive_avg_pool2d(contour[None], (height, width)).flatten()
-        barrier = intervening_contour(contour, (height, width), self.reach)[inside] - (ends[patch] + ends[other]) / 2
-        histograms = adaptive_avg_pool2d(features, (height, width)).flatten(1)
-        distance = chi_square(histograms[:, patch], histograms[:, other])
+        barrier = intervening_contour(contour, (height, width), self.reach)[inside] - (ends[patch] + ends[target]) / 2
+        means = adaptive_avg_pool2d(histograms, (height, width)).flatten(1)
+        distance = chi_square(means[:, patch].T, means[:, target].T)
         weights = torch.eye(height * width, device=contour.device)
-        weights[patch, other] = weights[other, patch] = torch.exp(
+        weights[patch, target] = weights[target, patch] = torch.exp(
             -barrier.clamp_min(0) / self.contour_scale - distance / self.histogram_scale
         )
         one_step = weights / weights.sum(1, keepdim=True)
@@ -108,25 +111,26 @@ class ClassicalBackbone:
 
 
 def to_lab(rgb: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
-    """CIELAB (D65; L from 0 to 100) of sRGB in [0, 1]."""
+    """Convert sRGB in [0, 1] to CIELAB (D65; L from 0 to 100)."""
     lab = rgb2lab(rgb.numpy(force=True), channel_axis=0)
     return torch.from_numpy(np.ascontiguousarray(lab, np.float32)).to(rgb.device)
 
 
 def colour_histogram(lab: Float[Tensor, "3 h w"]) -> Float[Tensor, "k h w"]:
-    """Soft assignment of each pixel to the fixed colour codewords."""
-    points, codewords = _compressed(lab).flatten(1).T, _colour_codewords().to(lab.device)
+    """Return the soft assignment of each pixel to the fixed colour codewords; channels sum to 1."""
+    points, codewords = _compress(lab).flatten(1).T, _colour_codewords().to(lab.device)
     nearness = -torch.cdist(points, codewords).square() / (2 * (_COLOUR_SOFTNESS * _COLOUR_STEP) ** 2)
     return _with_floor(nearness.softmax(1).T.unflatten(1, lab.shape[1:]).contiguous())
 
 
 def texture_histogram(lightness: Float[Tensor, "h w"]) -> Float[Tensor, "k h w"]:
-    """Shares of filters in the local contrast energy of the lightness (0 to 100), and of flatness.
+    """Return the fraction of each filter in the local contrast energy of the lightness (0 to 100); channels sum to 1.
 
-    The filters are derivatives of Gaussians of first and second order; bright and dark phases count apart.
+    The filters are first and second derivatives of Gaussians, bright and dark phases separately; the last channel is
+    for flat areas.
     """
     responses = torch.stack(
-        [filtered(lightness / 100, sigma, orders) for sigma in _TEXTURE_SIGMAS for orders in _TEXTURE_ORDERS]
+        [gaussian_filter(lightness / 100, sigma, orders) for sigma in _TEXTURE_SIGMAS for orders in _TEXTURE_ORDERS]
     )
     flat = torch.full_like(responses[:1], _TEXTURE_FLAT)
     energy = torch.cat([responses.relu(), (-responses).relu(), flat]).square()
@@ -138,9 +142,9 @@ def _with_floor(histogram: Float[Tensor, "k h w"]) -> Float[Tensor, "k h w"]:
 
 
 def contour_strength(features: Float[Tensor, "c h w"]) -> Float[Tensor, "h w"]:
-    """How much the cues' histograms on two sides of a pixel differ, in [0, 1], in the direction where they do most.
+    """Return how much the histograms on both sides of a pixel differ, in [0, 1], in the direction of most difference.
 
-    Scales are added as tensors; the strength is the root of the largest eigenvalue.
+    The tensors of all scales are averaged; the strength is the root of the largest eigenvalue.
     """
     unit = max(features.shape[1:]) / 256
     tensors = [fisher_tensor(features, max(1.0, sigma * unit)) for sigma in _CONTOUR_SIGMAS]
@@ -150,21 +154,21 @@ def contour_strength(features: Float[Tensor, "c h w"]) -> Float[Tensor, "h w"]:
 
 
 def fisher_tensor(histogram: Float[Tensor, "k h w"], sigma: float) -> Float[Tensor, "3 h w"]:
-    """The χ² distances of the two halves of a Gaussian window, for all orientations at once.
+    """Return the χ² distance between the halves of a Gaussian window, for all orientations at once, as a tensor.
 
-    With the window's mean `S` and the difference `D(θ) = X cos θ + Y sin θ` of its halves, which a Gaussian derivative
-    steers (Freeman & Adelson 1991), the distance `½ Σ D² / 2S` is a quadratic form in `(cos θ, sin θ)`: the structure
-    tensor of the histogram in the Fisher information metric. Returns its entries xx, xy and yy.
+    With the window's mean `S` and the difference `D(θ) = X cos θ + Y sin θ` of its halves (steerable derivatives,
+    Freeman & Adelson 1991), the distance `½ Σ D² / 2S` is a quadratic form in `(cos θ, sin θ)`: the structure tensor of
+    the histogram in the Fisher information metric. Its entries are given in the order xx, xy, yy.
     """
-    mean, x, y = (filtered(histogram, sigma, orders) for orders in ((0, 0), (0, 1), (1, 0)))
+    mean, x, y = (gaussian_filter(histogram, sigma, orders) for orders in ((0, 0), (0, 1), (1, 0)))
     weight = 1 / (4 * mean)
     return torch.stack([(x * x * weight).sum(0), (x * y * weight).sum(0), (y * y * weight).sum(0)])
 
 
 def intervening_contour(contour: Float[Tensor, "y x"], grid: tuple[int, int], reach: int) -> Float[Tensor, "o h w"]:
-    """The strongest contour on the straight line from each patch to the one at each of `offsets(reach)`.
+    """Return the strongest contour on the line from each patch to those at `offsets(reach)` (Leung & Malik 1998).
 
-    Leung & Malik 1998. Lines are sampled at half a patch; beyond the border they see the nearest patch.
+    Lines are sampled every half patch; beyond the image's border the nearest patch counts.
     """
     halves = adaptive_max_pool2d(contour[None], (2 * grid[0], 2 * grid[1]))[0]
     along = torch.linspace(0, 2, 2 * reach + 1)[:, None, None]
@@ -175,20 +179,21 @@ def intervening_contour(contour: Float[Tensor, "y x"], grid: tuple[int, int], re
 
 
 def offsets(reach: int) -> Int64[Tensor, "o 2"]:
-    """Steps down and right within `reach`, each pair of opposite ones once."""
+    """Return the steps (down, right) within a distance of `reach`, one of each opposite pair."""
     steps = torch.arange(-reach, reach + 1)
     grid = torch.cartesian_prod(steps, steps)
     later = (grid[:, 0] > 0) | ((grid[:, 0] == 0) & (grid[:, 1] > 0))
     return grid[later & (grid.square().sum(1) <= reach**2)]
 
 
-def chi_square(p: Float[Tensor, "c e"], q: Float[Tensor, "c e"]) -> Float[Tensor, " e"]:
-    """The χ² distance `½ Σ (p - q)² / (p + q)` of histograms, from 0 to 1 for each cue that sums to one."""
-    return ((p - q).square() / (p + q).clamp_min(1e-12)).sum(0) / 2
+def chi_square(p: _Array, q: _Array) -> _Array:
+    """Return the χ² distance `½ Σ (p - q)² / (p + q)` of histograms on the last axis, in [0, 1] if they sum to 1."""
+    distance: _Array = ((p - q) ** 2 / (p + q + _TINY)).sum(-1) / 2
+    return distance
 
 
-def filtered(maps: Float[Tensor, "*c h w"], sigma: float, orders: tuple[int, int]) -> Float[Tensor, "*c h w"]:
-    """Maps under a separable Gaussian window of `sigma` pixels, derived `orders` times along y and x."""
+def gaussian_filter(maps: Float[Tensor, "*c h w"], sigma: float, orders: tuple[int, int]) -> Float[Tensor, "*c h w"]:
+    """Filter maps by a separable Gaussian of `sigma` pixels, or its derivatives of `orders` along y and x."""
     height, width = maps.shape[-2:]
     down, right = window(height, sigma, orders[0]), window(width, sigma, orders[1])
     return down.to(maps) @ maps @ right.to(maps).T
@@ -196,9 +201,9 @@ def filtered(maps: Float[Tensor, "*c h w"], sigma: float, orders: tuple[int, int
 
 @lru_cache(maxsize=64)
 def window(n: int, sigma: float, order: int) -> Float[Tensor, "n n"]:
-    """The matrix that filters `n` values, mirrored at both ends, with a Gaussian or its first or second derivative.
+    """Return the matrix that filters `n` values, mirrored at both ends, by a Gaussian derivative of `order` 0, 1 or 2.
 
-    A step of height one gives one at most under the first derivative; the second has an absolute sum of one.
+    Kernels have an absolute sum of 1, or 2 for the first derivative: then a step of height 1 gives at most 1.
     """
     reach = math.ceil(3 * sigma)
     x = torch.arange(-reach, reach + 1, dtype=torch.float64)
@@ -206,33 +211,33 @@ def window(n: int, sigma: float, order: int) -> Float[Tensor, "n n"]:
     if order == 2:
         kernel -= kernel.mean()
     kernel *= (1, 2, 1)[order] / kernel.abs().sum()
-    place = (torch.arange(n)[:, None] + x.long()) % (2 * n)
-    mirrored = torch.minimum(place, 2 * n - 1 - place)
+    index = (torch.arange(n)[:, None] + x.long()) % (2 * n)
+    mirrored = torch.minimum(index, 2 * n - 1 - index)
     return torch.zeros(n, n, dtype=torch.float64).scatter_add_(1, mirrored, kernel.expand(n, -1)).float()
 
 
-def _shrunk(image: UInt8[Tensor, "y x 3"], side: int) -> Float[Tensor, "3 h w"]:
-    """The image in [0, 1] with at most `side` pixels on the longest side; the shorter keeps 16 of its own."""
+def _shrink(image: UInt8[Tensor, "y x 3"], side: int) -> Float[Tensor, "3 h w"]:
+    """Return the image in [0, 1], at most `side` pixels long; a shorter side is not shrunk below 16 pixels."""
     height, width, _ = image.shape
     scale = min(1.0, side / max(height, width))
-    size = [min(length, max(_LEAST_SIDE, round(length * scale))) for length in (height, width)]
+    size = [min(length, max(_MIN_SIDE, round(length * scale))) for length in (height, width)]
     scaled = image.permute(2, 0, 1)[None].float() / 255
     return interpolate(scaled, size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
-def _compressed(lab: Float[Tensor, "3 *s"]) -> Float[Tensor, "3 *s"]:
-    """CIELAB with lightness shrunk and chroma on a logarithmic scale."""
+def _compress(lab: Float[Tensor, "3 *s"]) -> Float[Tensor, "3 *s"]:
+    """Return CIELAB with lightness scaled down and chroma on a logarithmic scale."""
     chroma = lab[1:].norm(dim=0, keepdim=True).clamp_min(1e-6)
     return torch.cat([_LIGHTNESS * lab[:1], lab[1:] * torch.log1p(chroma / _CHROMA) * _CHROMA / chroma])
 
 
 @cache
 def _colour_codewords() -> Float[Tensor, "k 3"]:
-    """The points of a face-centred cubic lattice that lie in or near the sRGB gamut."""
+    """Return the points of a face-centred cubic lattice in or near the sRGB gamut."""
     steps = torch.arange(-8, 9)
     lattice = torch.cartesian_prod(steps, steps, steps)
     points = lattice[lattice.sum(1) % 2 == 0] * (_COLOUR_STEP / math.sqrt(2)) + torch.tensor([50 * _LIGHTNESS, 0, 0])
     levels = torch.linspace(0, 1, 17)
-    gamut = _compressed(to_lab(torch.cartesian_prod(levels, levels, levels).T[:, None]))[:, 0].T
+    gamut = _compress(to_lab(torch.cartesian_prod(levels, levels, levels).T[:, None]))[:, 0].T
     distances = torch.cdist(points, gamut, compute_mode="donot_use_mm_for_euclid_dist")
     return points[distances.min(1).values < 0.45 * _COLOUR_STEP]

@@ -1,4 +1,4 @@
-"""A diffusion model made ready to look at images: its networks, its noise schedule and the empty prompt."""
+"""Diffusion models: their networks, their noise schedule and the empty prompt."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 
 _CPU = torch.device("cpu")
 _SEED = 0  # of random weights
-_CONTRAST = 3.0  # of a random model's queries and keys: then it is cut about as often as a trained one
-_TOKENS = 77  # of any prompt
+_QUERY_SCALE = 3.0  # of a random model, whose attention is then cut about as often as a trained one's
+_TOKENS = 77  # of every prompt
 DDIM_STEPS = 50
 _NOISE_SETTINGS = (
     "beta_schedule",
@@ -47,7 +47,7 @@ _NOISE_SETTINGS = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the text encoders make of a prompt: a vector per token, and for SDXL one for the whole."""
+    """Text embedding of a prompt: a vector per token, and for SDXL one for the whole prompt."""
 
     tokens: Float[Tensor, "1 t c"]
     pooled: Float[Tensor, "1 d"] | None = None
@@ -55,9 +55,9 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class DiffusionModel:
-    """The networks of a latent diffusion model, for one caller at a time.
+    """Networks of a latent diffusion model, for one caller at a time.
 
-    They belong on `device`, and the U-Net is in `dtype`; the encoder, whose activations overflow in float16, and all
+    They are kept on `device`, the U-Net in `dtype`; the autoencoder, whose activations overflow in float16, and all
     latents are in float32.
     """
 
@@ -71,44 +71,44 @@ class DiffusionModel:
 
     @property
     def patch(self) -> int:
-        """Pixels on a side of what the latent has one place for."""
+        """Side, in pixels, of the square that one cell of the latent covers."""
         return int(2 ** (len(self.autoencoder.config.block_out_channels) - 1))
 
     @property
     def native_side(self) -> int:
-        """Side, in pixels, of the squares that the model was trained on."""
+        """Side, in pixels, of the square images that the model was trained on."""
         return int(self.unet.config.sample_size) * self.patch
 
     @property
     def multiple(self) -> int:
-        """What the sides of an image must be multiples of, so that the grids of all levels fit."""
+        """Number that the sides of an image, in pixels, must be multiples of for the grids of all levels to fit."""
         return int(self.patch * 2 ** (len(self.unet.down_blocks) - 1))
 
     def restore_device(self) -> None:
-        """Puts the networks where they belong, if they are elsewhere."""
-        self._place(self.device, self.dtype)
+        """Move the networks back to their device and precision."""
+        self._move(self.device, self.dtype)
 
     @contextmanager
     def offload_to_cpu(self) -> Iterator[None]:
-        """Holds the networks on the CPU in float32; they stay there where no memory is left for them at home."""
+        """Hold the networks on the CPU in float32; they stay there if their device has no memory left for them."""
         try:
-            self._place(_CPU, torch.float32)
+            self._move(_CPU, torch.float32)
             yield
         finally:
             try:
                 with normalise_oom_errors():
                     self.restore_device()
             except torch.OutOfMemoryError:
-                _log.warning("%s stays on the CPU for now: %s has no memory left for it", self.version, self.device)
-                self._place(_CPU, torch.float32)
+                _log.warning("%s stays on the CPU until %s has memory for it", self.version, self.device)
+                self._move(_CPU, torch.float32)
 
-    def _place(self, device: torch.device, dtype: torch.dtype) -> None:
-        # Not diffusers' own `to`, which warns of layers to be kept in float32, of which there are none.
+    def _move(self, device: torch.device, dtype: torch.dtype) -> None:
+        # Not diffusers' own `to`, which warns about layers to be kept in float32 although there are none.
         nn.Module.to(self.unet, device, dtype)
         nn.Module.to(self.autoencoder, device)
 
     def encode(self, images: Sequence[UInt8[Tensor, "_ _ 3"]], size: tuple[int, int]) -> Float[Tensor, "b 4 h w"]:
-        """The latents of images seen at this height and width: the mean of the encoder's posterior, scaled."""
+        """Return the latents of images resized to `size` (height, width): the scaled mean of the posterior."""
         mean = self.autoencoder.encode(torch.cat([self._pixels(image, size) for image in images])).latent_dist.mean
         return mean * self.autoencoder.config.scaling_factor
 
@@ -117,12 +117,12 @@ class DiffusionModel:
         return interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False) / 127.5 - 1
 
     def predict(self, latents: Float[Tensor, "b 4 h w"], timestep: int) -> Float[Tensor, "b 4 h w"]:
-        """One pass of the U-Net with the empty prompt."""
+        """Run the U-Net once with the empty prompt."""
         count, dtype = len(latents), self.unet.dtype
         conditions = None
         if self.prompt.pooled is not None:
             sides = [side * self.patch for side in latents.shape[2:]]
-            # SDXL is told the size of the original, where it was cropped, and the size wanted.
+            # SDXL takes the original size, the corner of the crop, and the target size.
             time_ids = torch.tensor([[*sides, 0, 0, *sides]], dtype=torch.float32, device=latents.device)
             pooled = self.prompt.pooled.to(latents.device, dtype)
             conditions = {"text_embeds": pooled.expand(count, -1), "time_ids": time_ids.expand(count, -1)}
@@ -131,7 +131,7 @@ class DiffusionModel:
         return output[0].float()
 
     def invert(self, latents: Float[Tensor, "b 4 h w"], timestep: int) -> Float[Tensor, "b 4 h w"]:
-        """The latents after DDIM inversion in steps of 50, up to the last step that is not beyond `timestep`.
+        """Return the latents after DDIM inversion by 50-step DDIM, up to the last of its steps within `timestep`.
 
         Song et al. 2021, Eq. 12, run backwards (Dhariwal & Nichol 2021, appendix F).
         """
@@ -142,21 +142,21 @@ class DiffusionModel:
         return latents
 
     def add_noise(self, latents: Float[Tensor, "b 4 h w"], timestep: int, seed: int) -> Float[Tensor, "b 4 h w"]:
-        """`√ᾱ_t z + √(1 − ᾱ_t) ε` (Ho et al. 2020, Eq. 4) with the same `ε` for all latents of a size."""
-        generator = torch.Generator().manual_seed(seed)  # of the CPU: the same noise on every device
+        """Return `√ᾱ_t z + √(1 − ᾱ_t) ε` (Ho et al. 2020, Eq. 4) with the same `ε` for all latents of a size."""
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise for every device
         noise = torch.randn(1, *latents.shape[1:], generator=generator).to(latents.device)
         kept = float(self.schedule.alphas_cumprod[timestep])
         return kept**0.5 * latents + (1 - kept) ** 0.5 * noise
 
 
 def load_model(name: str, *, weights: Path | None, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
-    """The model of this name (`find_weights` says which there are), without its text encoder.
+    """Return the model of this name (see `find_weights`), without its text encoder.
 
-    Raises `SettingsError` where the weights cannot be had or the device cannot compute in `dtype`.
+    Raises `SettingsError` where the weights are missing or the device cannot compute in `dtype`.
     """
     check_dtype(dtype, device)
     folder = find_weights(name, weights)
-    # Not diffusers' own `to`, which warns of layers to be kept in float32, of which there are none.
+    # Not diffusers' own `to`: see `DiffusionModel._move`.
     unet = nn.Module.to(_load(UNet2DConditionModel, folder, "unet", "diffusion_pytorch_model"), dtype)
     autoencoder = _load(AutoencoderKL, folder, "vae", "diffusion_pytorch_model")
     prompt = _empty_prompt(folder)
@@ -165,10 +165,10 @@ def load_model(name: str, *, weights: Path | None, dtype: torch.dtype, device: t
 
 
 def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
-    """A model with random weights, the same each time: for tests, and to measure speed and memory.
+    """Return a model with random weights, always the same: for tests, and to measure speed and memory.
 
-    Its patches look at patches like themselves, so that there is something to cut.
-    Raises `SettingsError` where the device cannot compute in `dtype`.
+    Its keys equal its queries, so that patches attend to similar ones and there is something to cut. Raises
+    `SettingsError` where the device cannot compute in `dtype`.
     """
     check_dtype(dtype, device)
     with torch.random.fork_rng(devices=[]):
@@ -179,13 +179,13 @@ def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, d
         prompt = Prompt(tokens, _random_pooled(unet))
     for layer in self_attention_layers(unet):
         queries, keys = (part.get_parameter("weight").data for part in (layer.projections.to_q, layer.projections.to_k))
-        keys.copy_(queries.mul_(_CONTRAST))
+        keys.copy_(queries.mul_(_QUERY_SCALE))
     nn.Module.to(unet, dtype)
     return _ready(f"{name}-random", unet, autoencoder, _schedule(architecture.noise), prompt, device)
 
 
 def _random_pooled(unet: UNet2DConditionModel) -> Float[Tensor, "1 d"] | None:
-    """What stands for the whole prompt, where the U-Net wants it beside the six time ids."""
+    """Return a random embedding of the whole prompt, if the U-Net takes one beside the six time ids."""
     if unet.config.addition_embed_type != "text_time":
         return None
     times = 6 * unet.config.addition_time_embed_dim
@@ -200,7 +200,7 @@ def _ready(
     prompt: Prompt,
     device: torch.device,
 ) -> DiffusionModel:
-    """The model on its device, fit for inference alone."""
+    """Return the model on its device, for inference only."""
     autoencoder.decoder = nn.Identity()
     for network in (unet, autoencoder):
         network.to(device).eval().requires_grad_(requires_grad=False)
@@ -210,7 +210,7 @@ def _ready(
 
 
 def _schedule(config: Mapping[str, Any]) -> DDIMInverseScheduler:
-    """The model's noise schedule with timesteps 1, 21 … 981, as DDIM takes 50 steps."""
+    """Return the model's noise schedule with the timesteps 1, 21 … 981 of 50-step DDIM."""
     noise = {name: config[name] for name in _NOISE_SETTINGS if name in config}
     schedule = DDIMInverseScheduler(
         **noise, clip_sample=False, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=1
@@ -220,7 +220,7 @@ def _schedule(config: Mapping[str, Any]) -> DDIMInverseScheduler:
 
 
 def _load(network: Any, folder: Path, part: str, stem: str) -> Any:
-    """A network of diffusers or transformers, complete, from safetensors in `part`; in float32."""
+    """Load a network of diffusers or transformers from safetensors in the subfolder `part`, in float32."""
     file = find_file(folder, part, stem)
     try:
         loaded, report = network.from_pretrained(
@@ -240,24 +240,24 @@ def _load(network: Any, folder: Path, part: str, stem: str) -> Any:
 
 @torch.no_grad()
 def _empty_prompt(folder: Path) -> Prompt:
-    """What the text encoders make of nothing; they are freed again."""
+    """Return the text encoders' embedding of the empty prompt; the encoders are not kept."""
     if not (folder / "text_encoder_2").is_dir():
-        return Prompt(_encoded(CLIPTextModel, folder, "").last_hidden_state)
-    first = _encoded(CLIPTextModel, folder, "")
-    second = _encoded(CLIPTextModelWithProjection, folder, "_2")
-    # SDXL reads the last layer but one of both (Podell et al. 2023, section 2.1).
+        return Prompt(_encode_empty(CLIPTextModel, folder, "").last_hidden_state)
+    first = _encode_empty(CLIPTextModel, folder, "")
+    second = _encode_empty(CLIPTextModelWithProjection, folder, "_2")
+    # SDXL uses the penultimate layer of both (Podell et al. 2023, section 2.1).
     return Prompt(torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1), second.text_embeds)
 
 
-def _encoded(encoder: Any, folder: Path, which: str) -> Any:
-    """The outputs of a text encoder for the empty prompt."""
-    place = folder / f"tokenizer{which}"
-    # Read first, since transformers has no error of its own for a damaged vocabulary.
-    read_config(place, "", "tokenizer.json" if (place / "tokenizer.json").is_file() else "vocab.json")
+def _encode_empty(encoder: Any, folder: Path, suffix: str) -> Any:
+    """Return the outputs of a text encoder for the empty prompt."""
+    tokenizer_dir = folder / f"tokenizer{suffix}"
+    # Read first, since transformers raises no error of its own for a damaged vocabulary.
+    read_config(tokenizer_dir, "", "tokenizer.json" if (tokenizer_dir / "tokenizer.json").is_file() else "vocab.json")
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(place, local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{place} cannot be read: fetch it again") from error
-    network = _load(encoder, folder, f"text_encoder{which}", "model").eval()
+        raise SettingsError(f"{tokenizer_dir} cannot be read: fetch it again") from error
+    network = _load(encoder, folder, f"text_encoder{suffix}", "model").eval()
     tokens = tokenizer("", padding="max_length", max_length=_TOKENS, truncation=True, return_tensors="pt")
     return network(tokens.input_ids, output_hidden_states=True)

@@ -1,9 +1,8 @@
-"""Evidence from DINO, a vision transformer trained by self-distillation (Caron et al. 2021): DiffSeg's row DinoSeg."""
+"""Features of DINO, a vision transformer trained by self-distillation (Caron et al. 2021; DinoSeg in DiffSeg)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,13 +11,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import ViTConfig, ViTModel
 
-from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
+from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import Projections, capture_attention, capture_output, check_finite
 from walkcut.backbones.weights import check_dtype, find_folder, fingerprint, how_to_fetch, working_size
 from walkcut.errors import SettingsError
 from walkcut.telemetry.spans import span
 
-_REVISION = 1  # raise it when the same settings give other evidence
+_REVISION = 1  # raise it when the same settings give other features
 _SEED = 0  # of random weights
 _REPOSITORY, _FILES = "facebook/dino-vits8", ("config.json", "model.safetensors")
 _VITS8: Mapping[str, Any] = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "patch_size": 8}
@@ -31,8 +30,11 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class DinoBackbone:
     """Self-attention between patches, averaged over heads and the last `layers`, and the keys of the last layer.
 
-    Keys are the features of TokenCut and MaskCut. Images are run at about `side`² pixels. There is no contour.
+    The keys are the feature map, as in TokenCut and MaskCut. Images are resized to about `side`² pixels. There is no
+    contour.
     """
+
+    provides: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps", "feature_map"})
 
     network: ViTModel
     weights: str
@@ -40,36 +42,31 @@ class DinoBackbone:
     layers: int = 1
 
     @property
-    def provides(self) -> frozenset[FeatureKind]:
-        """Maps and features."""
-        return frozenset({"maps", "features"})
-
-    @property
     def version(self) -> str:
         """Revision, weights, precision and settings."""
         return f"dino-{_REVISION} {self.weights} {self.network.dtype} side={self.side} layers={self.layers}"
 
     @torch.no_grad()
-    def extract(self, image: UInt8[Tensor, "y x 3"], parts: frozenset[FeatureKind]) -> ImageFeatures:
-        """One map, and features of the same grid."""
-        pixels, patch = self._prepared(image), self.network.config.patch_size
+    def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
+        """Return one attention map, and a feature map on the same grid."""
+        pixels, patch = self._preprocess(image), self.network.config.patch_size
         grid = pixels.shape[2] // patch, pixels.shape[3] // patch
         maps: tuple[AttentionMap, ...] = ()
-        features = None
-        if "maps" in parts:
+        feature_map = None
+        if "attention_maps" in kinds:
             with span("model"), capture_attention({0: self._projections()[-self.layers :]}) as averages:
                 self.network(pixels, interpolate_pos_encoding=True)
             check_finite(averages[0], self.version)
             maps = (AttentionMap(grid, between_patches(averages[0][0])),)
-        if "features" in parts:
+        if "feature_map" in kinds:
             with span("model"), capture_output(self._projections()[-1].to_k) as keys:
                 self.network(pixels, interpolate_pos_encoding=True)
-            features = keys[0][0, 1:].float().mT.unflatten(1, grid)
-            check_finite(features, self.version)
-        return ImageFeatures(maps=maps, features=features)
+            feature_map = keys[0][0, 1:].float().mT.unflatten(1, grid)
+            check_finite(feature_map, self.version)
+        return ImageFeatures(attention_maps=maps, feature_map=feature_map)
 
-    def _prepared(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "1 3 h w"]:
-        """The image as the network was trained on."""
+    def _preprocess(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "1 3 h w"]:
+        """Return the image resized and normalised as in training."""
         size = working_size((image.shape[0], image.shape[1]), self.side, self.network.config.patch_size)
         pixels = image.to(self.network.device).permute(2, 0, 1)[None] / 255
         pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -77,7 +74,7 @@ class DinoBackbone:
         return ((pixels - mean) / deviation).to(self.network.dtype)
 
     def _projections(self) -> list[Projections]:
-        """Those of all layers, from the first to the last, whatever the release of transformers calls them."""
+        """Return the projections of all layers in order, by the names of any release of transformers."""
         named = [(name.rsplit(".", 1)[-1], module) for name, module in self.network.named_modules()]
         queries = [module for name, module in named if name in {"query", "q_proj"}]
         keys = [module for name, module in named if name in {"key", "k_proj"}]
@@ -86,23 +83,17 @@ class DinoBackbone:
 
 
 def between_patches(attention: Float[Tensor, "m m"]) -> Float[Tensor, "n n"]:
-    """The attention without the first token, which is no patch; a patch that looks at that one alone looks anywhere."""
+    """Return the attention between patches, without the first token; rows with no attention to patches are uniform."""
     weights = attention[1:, 1:].clamp_min(torch.finfo(attention.dtype).tiny)
     return weights / weights.sum(1, keepdim=True)
 
 
-def load_dino(
-    *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    weights: Path | None = None,
-    random_weights: bool = False,
-) -> DinoBackbone:
-    """DINO's ViT-S/8, from the folder `dino` in `weights` or from the hub's cache. Raises `SettingsError`."""
-    if random_weights:
-        return random_dino(device=device, dtype=dtype)
-    check_dtype(dtype, device)
-    folder = find_folder("dino", _REPOSITORY, _FILES, weights)
+def load_dino(weights: Weights, device: torch.device) -> DinoBackbone:
+    """Load DINO's ViT-S/8 from the folder `dino` of the weights or the hub's cache. Raises `SettingsError`."""
+    if weights.random:
+        return random_dino(device=device, dtype=weights.dtype)
+    check_dtype(weights.dtype, device)
+    folder = find_folder("dino", _REPOSITORY, _FILES, weights.folder)
     missing = [file for file in _FILES if not (folder / file).is_file()]
     if missing:
         raise SettingsError(f"{folder} lacks {', '.join(missing)}: {how_to_fetch(_REPOSITORY, missing, folder)}")
@@ -114,13 +105,13 @@ def load_dino(
         raise SettingsError(f"{folder} cannot be read: fetch it again") from error
     if report["missing_keys"]:
         raise SettingsError(f"{folder} lacks {min(report['missing_keys'])}: fetch it again")
-    return _ready(network, f"vits8-{fingerprint(folder, ('',))}", device, dtype)
+    return _ready(network, f"vits8-{fingerprint(folder, ('',))}", device, weights.dtype)
 
 
 def random_dino(
     *, device: torch.device, dtype: torch.dtype = torch.float32, architecture: Mapping[str, Any] = _VITS8
 ) -> DinoBackbone:
-    """The true architecture, or another, with random weights, the same each time."""
+    """Return a network with random weights, always the same, by default of DINO's architecture."""
     check_dtype(dtype, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)

@@ -1,4 +1,4 @@
-"""What is given up, one thing after another, where memory runs out; and what was given up is told."""
+"""Fallback plans for passes that run out of memory, and messages about what they give up."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +16,13 @@ from walkcut.errors import SegmentationError
 
 _log = logging.getLogger(__name__)
 
-_SCALES = (3 / 4, 1 / 2)  # of both sides, where an image must be seen smaller
-_SIGNS = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")  # in the errors of Apple's devices, CPUs and cuBLAS
+_SCALES = (3 / 4, 1 / 2)  # of both sides, for smaller images
+_OOM_MESSAGES = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")  # of Apple's devices, CPUs and cuBLAS
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """How an image is seen: at which height and width, with attention head by head or at once, and where."""
+    """How to run a pass: image size (height, width), attention sliced by head or not, and on the CPU or not."""
 
     size: tuple[int, int]
     sliced: bool = False
@@ -30,84 +30,83 @@ class ExecutionPlan:
 
 
 Images = Sequence[UInt8[Tensor, "_ _ 3"]]
-Findings = tuple[ImageFeatures, ...]
-Attempt = Callable[[Images, ExecutionPlan], Findings]
+Run = Callable[[Images, ExecutionPlan], tuple[ImageFeatures, ...]]
 
 
 def fallback_plans(size: tuple[int, int], multiple: int, device: torch.device) -> tuple[ExecutionPlan, ...]:
-    """The efforts for one image, from the best to the last: as it should be, sliced, smaller, on the CPU.
+    """Return the plans for one image in the order to try them: as configured, sliced, smaller, on the CPU.
 
-    Sides stay multiples of `multiple`; on the CPU, images are seen at their full size again, in float32.
+    Sides stay multiples of `multiple`, in pixels. On the CPU, images have their full size again, in float32.
     """
 
     def scaled(scale: float) -> tuple[int, int]:
         height, width = (max(multiple, round(side * scale / multiple) * multiple) for side in size)
         return height, width
 
-    sizes = dict.fromkeys([size, *map(scaled, _SCALES)])  # each once
-    offload_to_cpu = () if device.type == "cpu" else (ExecutionPlan(size, offload_to_cpu=True),)
-    return (ExecutionPlan(size), *(ExecutionPlan(each, sliced=True) for each in sizes), *offload_to_cpu)
+    sizes = dict.fromkeys([size, *map(scaled, _SCALES)])  # without duplicates
+    on_cpu = () if device.type == "cpu" else (ExecutionPlan(size, offload_to_cpu=True),)
+    return (ExecutionPlan(size), *(ExecutionPlan(smaller, sliced=True) for smaller in sizes), *on_cpu)
 
 
-def degradations(effort: ExecutionPlan, size: tuple[int, int], batch: int, whole: int) -> tuple[str, ...]:
-    """What is given up of images to be seen at `size` in a batch of `whole`, in a user's words, as width×height."""
-    told = {
-        f"run {batch} at a time instead of {whole}": batch != whole,
-        "attention sliced": effort.sliced,
-        f"seen at {_words(effort.size)} instead of {_words(size)}": effort.size != size,
-        "computed on the CPU": effort.offload_to_cpu,
+def degradations(plan: ExecutionPlan, size: tuple[int, int], batch: int, full_batch: int) -> tuple[str, ...]:
+    """Return messages about what a plan gives up, for images of `size` in a batch of `full_batch`."""
+    messages = {
+        f"run {batch} at a time instead of {full_batch}": batch != full_batch,
+        "attention sliced": plan.sliced,
+        f"shrunk to {_format_size(plan.size)} instead of {_format_size(size)}": plan.size != size,
+        "computed on the CPU": plan.offload_to_cpu,
     }
-    return tuple(words for words, given_up in told.items() if given_up)
+    return tuple(message for message, applies in messages.items() if applies)
 
 
 def run_with_oom_fallback(
-    run: Attempt, images: Images, efforts: Sequence[ExecutionPlan], device: torch.device
-) -> Findings:
-    """The evidence of images from passes that they share, by the first of the `efforts` that memory suffices for.
+    run: Run, images: Images, plans: Sequence[ExecutionPlan], device: torch.device
+) -> tuple[ImageFeatures, ...]:
+    """Run the images in one batch by the first of the `plans` that fits the memory.
 
-    A batch is halved as often as needed, and only single images are seen with less effort. Each step is logged, and
-    what was given up is told in `ImageFeatures.degradations`. Raises `SegmentationError` where the last effort is too much.
+    A batch is first halved as often as needed; later plans are for single images. Each step is logged, and noted in
+    `ImageFeatures.degradations`. Raises `SegmentationError` where the last plan fails too.
     """
-    size, whole = efforts[0].size, len(images)
+    size, full_batch = plans[0].size, len(images)
 
-    def seen(images: Images, efforts: Sequence[ExecutionPlan]) -> Findings:
-        effort, *less = efforts
+    def attempt(images: Images, plans: Sequence[ExecutionPlan]) -> tuple[ImageFeatures, ...]:
+        plan, *remaining = plans
         half = (len(images) + 1) // 2
         try:
             with normalise_oom_errors():
-                told = degradations(effort, size, len(images), whole)
-                return tuple(replace(found, degradations=told) for found in run(images, effort))
+                messages = degradations(plan, size, len(images), full_batch)
+                return tuple(replace(features, degradations=messages) for features in run(images, plan))
         except torch.OutOfMemoryError as error:
-            if len(images) == 1 and not less:
+            if len(images) == 1 and not remaining:
                 raise SegmentationError(
-                    f"{device} has too little memory for this model, even with all given up that can be: "
+                    f"{device} has too little memory for this model, even after all fallbacks: "
                     "choose a smaller model, half precision, or another device"
                 ) from error
-            told = degradations(effort if len(images) > 1 else less[0], size, half, whole)
-            _log.warning("out of memory on %s: trying again, %s", device, ", ".join(told))
-        # Not within `except`, where the error still holds the tensors of the pass.
-        _free(device)
+            messages = degradations(plan if len(images) > 1 else remaining[0], size, half, full_batch)
+            _log.warning("out of memory on %s: trying again, %s", device, ", ".join(messages))
+        # Outside `except`, where the error would still hold the tensors of the pass.
+        _empty_cache(device)
         if len(images) > 1:
-            return (*seen(images[:half], efforts), *seen(images[half:], efforts))
-        return seen(images, less)
+            return (*attempt(images[:half], plans), *attempt(images[half:], plans))
+        return attempt(images, remaining)
 
-    return seen(images, efforts)
+    return attempt(images, plans)
 
 
 @contextmanager
 def normalise_oom_errors() -> Iterator[None]:
-    """Raises `torch.OutOfMemoryError` on every device where memory runs out, as CUDA does."""
+    """Raise `torch.OutOfMemoryError` whenever memory runs out, on every device, as CUDA does."""
     try:
         yield
     except RuntimeError as error:
-        if any(sign in str(error) for sign in _SIGNS):
+        if any(message in str(error) for message in _OOM_MESSAGES):
             raise torch.OutOfMemoryError(str(error)) from error
         raise
 
 
 @contextmanager
 def sliced_attention(unet: Any) -> Iterator[None]:
-    """Runs the attention of a U-Net head by head; afterwards it has the processors that it had."""
+    """Compute the attention of a U-Net head by head, and restore its processors afterwards."""
     before = dict(unet.attn_processors)
     try:
         unet.set_attn_processor(SlicedAttnProcessor(slice_size=1))
@@ -116,11 +115,11 @@ def sliced_attention(unet: Any) -> Iterator[None]:
         unet.set_attn_processor(before)
 
 
-def _words(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[1]}×{size[0]}"
 
 
-def _free(device: torch.device) -> None:
-    """Gives back what PyTorch keeps for later, so that pieces of other sizes find room."""
+def _empty_cache(device: torch.device) -> None:
+    """Release the memory that PyTorch caches, for tensors of other sizes."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,6 +1,6 @@
-"""Which models there are, what they are made of, where their weights lie, and at which size they see an image.
+"""Architectures, weight files and working sizes of the models.
 
-Nothing is ever downloaded: what is missing is named, with the command that fetches it.
+Nothing is downloaded: an error names the missing files, with the command that fetches them.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from walkcut.backbones import DINO, MODELS
 from walkcut.errors import SettingsError
 
-# Settings of diffusers' classes, as far as they differ from the defaults there.
+# Settings of diffusers' classes that differ from the defaults.
 _AUTOENCODER: Mapping[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
@@ -57,7 +57,7 @@ _SSD1B: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a family's networks and its noise schedule are made of, and the repository of its weights."""
+    """Settings of a model's networks and noise schedule, and the repository of its weights."""
 
     repository: str
     unet: Mapping[str, Any]
@@ -84,21 +84,21 @@ _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 
 def working_size(size: tuple[int, int], native_side: int, multiple: int) -> tuple[int, int]:
-    """Height and width to run an image at: of its own aspect and about the native area, multiples of `multiple`.
+    """Return height and width to resize an image to: its aspect, the area `native_side`², multiples of `multiple`.
 
-    No side is beyond what leaves one `multiple` for the other, so that the area stays bounded for any strip.
+    A side is at most `native_side² / multiple`, which bounds the area of thin images.
     """
-    most = native_side**2 // multiple
+    max_side = native_side**2 // multiple
     aspect = (size[0] / size[1]) ** 0.5
     height, width = (
-        min(most, max(multiple, round(side / multiple) * multiple))
+        min(max_side, max(multiple, round(side / multiple) * multiple))
         for side in (native_side * aspect, native_side / aspect)
     )
     return height, width
 
 
 def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
-    """Raises `SettingsError` where the device cannot compute in this precision."""
+    """Raise `SettingsError` where the device cannot compute in this precision."""
     try:
         ones = torch.ones(1, 1, 3, 3, device=device).to(dtype)
         torch.nn.functional.conv2d(ones, ones)
@@ -108,24 +108,24 @@ def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
 
 
 def find_architecture(name: str) -> Architecture:
-    """The family of this name. Raises `SettingsError` for one that is not built in."""
+    """Return the architecture of a named model. Raises `SettingsError` for an unknown name."""
     if name not in ARCHITECTURES:
         raise SettingsError(
-            f"no model {name!r} to fill with random weights: choose one of {', '.join([*ARCHITECTURES, DINO])}"
+            f"no architecture {name!r} for random weights: choose one of {', '.join([*ARCHITECTURES, DINO])}"
         )
     return ARCHITECTURES[name]
 
 
 def find_weights(name: str, weights: Path | None = None) -> Path:
-    """The diffusers folder of a model: a family, a folder, or an id `owner/name` on the hub.
+    """Return the diffusers folder of a model: a name in `ARCHITECTURES`, a folder, or an id `owner/name` on the hub.
 
-    Families are looked for in `weights`, under their name, and then, as ids are, in the hub's cache on this machine.
-    Raises `SettingsError` that says what to fetch where nothing is found, and where what is found cannot be used.
+    Named models are searched in `weights` and then, like ids, in the hub's cache on this machine. Raises
+    `SettingsError` with the command that fetches a missing model, and for files that cannot be used.
     """
     if name in ARCHITECTURES:
-        known = ARCHITECTURES[name]
-        files = _needed_files(xl="addition_embed_type" in known.unet)
-        return _checked(find_folder(name, known.repository, files, weights), name)
+        architecture = ARCHITECTURES[name]
+        files = _required_files(is_xl="addition_embed_type" in architecture.unet)
+        return _checked(find_folder(name, architecture.repository, files, weights), name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _checked(folder, name)
@@ -137,25 +137,25 @@ def find_weights(name: str, weights: Path | None = None) -> Path:
 
 
 def find_file(folder: Path, part: str, stem: str) -> Path | None:
-    """The safetensors of one part of a model, of its full precision where there are several."""
+    """Return the safetensors file of one part of a model, in full precision where there are several, or `None`."""
     names = (f"{stem}.safetensors", f"{stem}.safetensors.index.json", f"{stem}.fp16.safetensors")
     return next((folder / part / name for name in names if (folder / part / name).is_file()), None)
 
 
 def fingerprint(folder: Path, parts: Sequence[str] = _NETWORKS) -> str:
-    """Eight hexadecimal digits that change with the weights: from sizes, beginnings and ends of their files."""
-    digest, edge = hashlib.sha256(), 1 << 20
+    """Return eight hexadecimal digits of a hash over the sizes, first and last MiB of the weight files."""
+    digest, chunk = hashlib.sha256(), 1 << 20
     for path in sorted(path for part in parts for path in (folder / part).glob("*.safetensors")):
         with path.open("rb") as file:
             digest.update(f"{path.relative_to(folder)} {path.stat().st_size}".encode())
-            digest.update(file.read(edge))
-            file.seek(max(0, path.stat().st_size - edge))
-            digest.update(file.read(edge))
+            digest.update(file.read(chunk))
+            file.seek(max(0, path.stat().st_size - chunk))
+            digest.update(file.read(chunk))
     return digest.hexdigest()[:8]
 
 
 def read_config(folder: Path, part: str, file: str) -> dict[str, Any]:
-    """A JSON file of a model. Raises `SettingsError` where it is none."""
+    """Read a JSON file of a model. Raises `SettingsError` if it cannot be read."""
     path = folder / part / file
     try:
         return dict(json.loads(path.read_text()))
@@ -164,29 +164,31 @@ def read_config(folder: Path, part: str, file: str) -> dict[str, Any]:
 
 
 def find_folder(name: str, repository: str, files: Sequence[str], weights: Path | None) -> Path:
-    """The folder `name` in `weights`, or else the repository's in the hub's cache on this machine.
+    """Return the folder `name` in `weights`, or else the repository's in the hub's cache on this machine.
 
-    Raises `SettingsError` with the command that fetches the `files`, or all where none are given, if it is in neither.
+    Raises `SettingsError` if neither exists, with the command that fetches the `files`, all by default.
     """
     if weights and (weights / name).is_dir():
         return weights / name
     try:
         return Path(snapshot_download(repository, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
-        place = weights / name if weights else None
+        folder = weights / name if weights else None
         raise SettingsError(
-            f"the weights of {name} are not on this machine: {how_to_fetch(repository, files, place)}"
+            f"the weights of {name} are not on this machine: {how_to_fetch(repository, files, folder)}"
         ) from error
 
 
 def _checked(folder: Path, name: str) -> Path:
-    """The folder, where it holds a model that can be read."""
+    """Return the folder. Raises `SettingsError` if it holds no complete model of the right family."""
     if not (folder / "model_index.json").is_file():
-        raise SettingsError(f"{folder} is no diffusers folder: it has no model_index.json. Convert the model first")
+        raise SettingsError(
+            f"{folder} is no diffusers folder, it has no model_index.json: convert the model to diffusers' format"
+        )
     pipeline = read_config(folder, "", "model_index.json").get("_class_name")
     if pipeline not in _PIPELINES:
-        raise SettingsError(f"{folder} holds a {pipeline}: walkcut reads {' and '.join(_PIPELINES)}")
-    missing = [file for file in _needed_files(xl=pipeline == _PIPELINES[1]) if not _is_there(folder, file)]
+        raise SettingsError(f"{folder} holds a {pipeline}: choose a model of {' or '.join(_PIPELINES)}")
+    missing = [file for file in _required_files(is_xl=pipeline == _PIPELINES[1]) if not _exists(folder, file)]
     if missing:
         raise SettingsError(
             f"{folder} lacks {', '.join(missing)}{_unsafe_files(folder)}: {_how_to_complete(folder, name, missing)}"
@@ -197,45 +199,45 @@ def _checked(folder: Path, name: str) -> Path:
 
 
 def _check_family(folder: Path, name: str) -> None:
-    found, expected = (_marks(unet) for unet in (read_config(folder, "unet", "config.json"), ARCHITECTURES[name].unet))
-    if found != expected:
-        likely = [other for other in ARCHITECTURES if _marks(ARCHITECTURES[other].unet) == found]
+    traits = _family_traits(read_config(folder, "unet", "config.json"))
+    if traits != _family_traits(ARCHITECTURES[name].unet):
+        likely = [family for family in ARCHITECTURES if _family_traits(ARCHITECTURES[family].unet) == traits]
         raise SettingsError(
             f"{folder} holds no {name} but {' or '.join(likely) or 'another model'}: "
-            "put it where its name says, or choose the folder itself as model"
+            "rename the folder to its model, or choose the folder itself as model"
         )
 
 
-def _marks(unet: Mapping[str, Any]) -> tuple[object, ...]:
-    """What tells the families apart in the settings of their U-Nets."""
+def _family_traits(unet: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the settings of a U-Net that differ between families."""
     asymmetric = unet.get("reverse_transformer_layers_per_block") is not None
     return unet.get("cross_attention_dim"), unet.get("addition_embed_type"), asymmetric
 
 
-def _needed_files(*, xl: bool) -> list[str]:
-    """What walkcut reads of a model's repository; models such as SDXL have two text encoders."""
-    texts = ("", "_2") if xl else ("",)
+def _required_files(*, is_xl: bool) -> list[str]:
+    """Return the files of a model's repository that are read; models such as SDXL have two text encoders."""
+    suffixes = ("", "_2") if is_xl else ("",)
     parts = [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")]
-    parts += [(f"text_encoder{text}", "model") for text in texts]
+    parts += [(f"text_encoder{suffix}", "model") for suffix in suffixes]
     return [
         "model_index.json",
         "scheduler/scheduler_config.json",
-        *(f"tokenizer{text}/{file}" for text in texts for file in _TOKENIZER),
+        *(f"tokenizer{suffix}/{file}" for suffix in suffixes for file in _TOKENIZER),
         *(file for part, stem in parts for file in (f"{part}/config.json", f"{part}/{stem}.safetensors")),
     ]
 
 
-def _is_there(folder: Path, wanted: str) -> bool:
-    path = Path(wanted)
+def _exists(folder: Path, file: str) -> bool:
+    path = Path(file)
     if path.suffix == ".safetensors":
         return find_file(folder, str(path.parent), path.stem) is not None
     if path.name in _TOKENIZER and (folder / path.parent / "tokenizer.json").is_file():
-        return True  # which holds all of them
+        return True  # it holds all of them
     return (folder / path).is_file()
 
 
 def _unsafe_files(folder: Path) -> str:
-    """A remark on files that could run code when they are read."""
+    """Return a note on files of formats that can run code when read, if there are any."""
     unsafe = sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in {".bin", ".ckpt", ".pt", ".pth"}
     )
@@ -244,13 +246,13 @@ def _unsafe_files(folder: Path) -> str:
 
 def _how_to_complete(folder: Path, name: str, missing: Sequence[str]) -> str:
     if Path(name).expanduser().is_dir():
-        return "bring them from where the model came from"
+        return "copy them from the source of the model"
     repository = ARCHITECTURES[name].repository if name in ARCHITECTURES else name
     return how_to_fetch(repository, missing, None if folder.parent.name == "snapshots" else folder)
 
 
-def how_to_fetch(repository: str, files: Sequence[str], place: Path | None) -> str:
-    """The command that fetches the files to a folder, or to the hub's cache."""
-    command = " ".join(["hf download", repository, *files, *(["--local-dir", str(place)] if place else [])])
-    brought = f"{place} here" if place else "the hub's cache here, or use --local-dir and choose that folder as model"
-    return f"where there is a network, run `{command}`, and bring {brought}"
+def how_to_fetch(repository: str, files: Sequence[str], folder: Path | None) -> str:
+    """Return instructions to fetch the files to a folder, or to the hub's cache."""
+    command = " ".join(["hf download", repository, *files, *(["--local-dir", str(folder)] if folder else [])])
+    target = f"{folder}" if folder else "the hub's cache, or add --local-dir and choose that folder as model"
+    return f"run `{command}`; without a network here, run it on another machine and copy the result to {target}"

@@ -22,9 +22,13 @@ from walkcut.settings import read_settings
 @model_option
 @method_option
 @random_weights_option
-@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Else a made image.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of which the fastest counts.")
-@click.option("--reference/--no-reference", default=True, help="Compare with the papers' own way, which takes minutes.")
+@click.option(
+    "--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The image.  [a synthetic one]"
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; the fastest counts.")
+@click.option(
+    "--reference/--no-reference", default=True, help="Compare with the papers' algorithm, which takes minutes."
+)
 def benchmark(
     model: str | None,
     method: str | None,
@@ -33,7 +37,7 @@ def benchmark(
     rounds: int,
     reference: bool,  # noqa: FBT001
 ) -> None:
-    """Measure time and peak memory of each stage, and the ratio to the papers' own way of doing the same."""
+    """Measure time and peak memory of each stage, and the speed-up over the papers' own algorithm."""
     settings = with_overrides(read_settings(), model=model, method=method)
     segmenter = make_segmenter(settings, random_weights=random_weights)
     data = synthetic_image() if image is None else image.read_bytes()
@@ -44,22 +48,23 @@ def benchmark(
 
 
 def stage_table(costs: dict[str, StageCost]) -> str:
-    """The stages with their times and peaks, and what share the model's own passes have."""
+    """Return a table of the stages with their times and peaks, and their ratio to the model's passes."""
     rows = [f"{name:12}{cost.seconds * 1000:10.1f} ms{_mebibytes(cost.peak)}" for name, cost in costs.items()]
     model = sum(cost.seconds for name, cost in costs.items() if name in MODEL_STAGES)
     rest = sum(cost.seconds for cost in costs.values()) - model
-    rows.append(f"{'all':12}{(model + rest) * 1000:10.1f} ms")
+    rows.append(f"{'total':12}{(model + rest) * 1000:10.1f} ms")
     if model:
-        rows.append(f"all but the model's passes: {rest / model:.0%} of them")
+        rows.append(f"without the model's passes: {rest / model:.0%} of their time")
     return "\n".join(rows)
 
 
-def comparison_line(found: Comparison) -> str:
-    """Ours beside the papers' own way."""
-    alike = "the same labels" if found.agreement == 1 else f"{found.agreement:.2%} of pixels labelled alike"
+def comparison_line(comparison: Comparison) -> str:
+    """Return the comparison with the papers' algorithm in a line."""
+    agreement = "the same labels" if comparison.agreement == 1 else f"{comparison.agreement:.2%} of pixels equal"
     return (
-        f"after the model's passes, as published: {found.ours:.2f} s, the papers' own way {found.plain:.2f} s: "
-        f"{found.ratio:.1f} times faster; {found.segments} segments, {alike}"
+        f"published form after the model's passes: {comparison.seconds:.2f} s, the papers' algorithm "
+        f"{comparison.reference_seconds:.2f} s: {comparison.speedup:.1f} times faster; "
+        f"{comparison.segments} segments, {agreement}"
     )
 
 

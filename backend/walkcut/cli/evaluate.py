@@ -3,21 +3,23 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from tqdm import tqdm
 
 from walkcut.cli.options import method_option, model_option, random_weights_option
-from walkcut.evaluation.classical_baselines import PEERS
+from walkcut.errors import require_extra
+from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
 from walkcut.evaluation.interactive import feedback_scores, summarise_feedback
-from walkcut.evaluation.paper_results import Published, published_rows
-from walkcut.evaluation.protocols import PROTOCOLS
+from walkcut.evaluation.paper_results import PaperResult, paper_results
+from walkcut.evaluation.protocols import PROTOCOLS, Protocol
 from walkcut.evaluation.report import Outcome, report_page
 from walkcut.evaluation.runner import Run
 from walkcut.evaluation.summary import at_segments, summarise
@@ -33,19 +35,23 @@ _TAUS = tuple(round(0.04 * step, 2) for step in range(1, 25))
 LADDER: tuple[Granularity, ...] = (*map(Threshold, _TAUS), *map(Segments, _COUNTS), *Level)
 _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
 
+T = TypeVar("T")
+
 
 @click.command()
-@click.option("--dataset", required=True, type=click.Choice(tuple(DATASETS)), help="Which data set it is.")
-@click.option("--root", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder it lies in.")
-@click.option("--split", default="val", show_default=True, help="Which part of it.")
-@click.option("--half", type=click.Choice(("even", "odd")), help="Every other image alone.")
-@click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), help="Whose rules.  [native for partitions, else dwc]")
+@click.option("--dataset", required=True, type=click.Choice(tuple(DATASETS)), help="The data set.")
+@click.option(
+    "--root", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder that holds it."
+)
+@click.option("--split", default="val", show_default=True, help="The part of the data set.")
+@click.option("--half", type=click.Choice(("even", "odd")), help="Only every other image.")
+@click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), help="The rules.  [native for partitions, else dwc]")
 @model_option
 @method_option
 @random_weights_option
-@click.option("--peers/--no-peers", help="Classical segmenters and the papers' baselines as well.")
-@click.option("--feedback", is_flag=True, help="What an annotator's masks and clicks bring (walkcut merge) as well.")
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")
+@click.option("--peers/--no-peers", help="Also score classical segmenters and the papers' baselines.")
+@click.option("--feedback", is_flag=True, help="Also score an annotator's masks and clicks (walkcut merge).")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML file with plots and images.")
 def evaluate(
     dataset: str,
@@ -58,105 +64,116 @@ def evaluate(
     random_weights: bool,  # noqa: FBT001 - the command line's switches
     peers: bool,  # noqa: FBT001
     feedback: bool,  # noqa: FBT001
-    out: Path | None,
+    json_path: Path | None,
     report: Path | None,
 ) -> None:
-    """Score segmentations against what people said.
+    """Score segmentations against human ground truth.
 
-    Data sets of partitions, such as BSDS500, are scored at many granularities; those with classes at the method's own.
-    With --json FILE each image's scores go to FILE.NAME.jsonl at once, and a run that was ended goes on from there.
+    Data sets of partitions, such as BSDS500, are scored at many granularities; those with classes at level auto. With
+    --json FILE each image's scores are appended to FILE.NAME.jsonl, from which an interrupted run resumes. --peers and
+    --report need the extra: pip install 'walkcut[evaluation]'.
     """
-    images = _half(read_dataset(dataset, root, split), half)
-    rules = PROTOCOLS[protocol or ("native" if images.partitions else "dwc")]
+    _check_extra(*(["sklearn"] if peers else []), *(["jinja2", "matplotlib"] if report else []))
+    examples = _half(read_dataset(dataset, root, split), half)
+    rules = PROTOCOLS[protocol or ("native" if examples.partitions else "dwc")]
     settings = with_overrides(read_settings(), model=model, method=method)
     segmenter = make_segmenter(settings, random_weights=random_weights)
-    granularities = LADDER if images.partitions else (Level.AUTO,)
-    taught = _feedback(images, segmenter) if feedback else {}
-    others = [*PEERS.values(), *baseline_systems(segmenter)] if peers else []
-    outcomes: list[Outcome] = []
-    for system in (TreeSystem(segmenter, granularities), *others):
-        run = Run(system, images, rules, _boundary_settings(system) if images.partitions else frozenset())
-        outcomes.append(_carry_out(run, out))
-        click.echo(_line(outcomes[-1].summary))
-        if len(outcomes) > 1:
-            click.echo(_comparison(outcomes[0].summary, outcomes[-1].summary))
-    published = published_rows(segmenter.preset.name, settings.model, dataset)
-    for row in published:
+    feedback_summary = _score_feedback(examples, segmenter) if feedback else {}
+    outcomes = _score_systems(_systems(segmenter, examples, peers=peers), examples, rules, json_path)
+    papers = paper_results(segmenter.preset.name, settings.model, dataset)
+    for row in papers:
         click.echo(
             f"{row.source}: mean IoU {row.miou}, accuracy {row.accuracy}, F1 {row.f1} ({row.averaging}, in percent)"
         )
-    if out is not None:
-        out.write_text(json.dumps(_document(outcomes, published) | taught, indent=2) + "\n")
+    if json_path is not None:
+        json_path.write_text(json.dumps(_document(outcomes, papers) | feedback_summary, indent=2) + "\n")
     if report is not None:
         facts = {
             "Program": f"walkcut {version('walkcut')}",
             "Model": settings.model,
             "Method": describe(segmenter.preset),
-            "Command": shlex.join(["walkcut", *sys.argv[1:]]),  # fit to be typed again
+            "Command": shlex.join(["walkcut", *sys.argv[1:]]),
         }
-        report.write_text(report_page(outcomes, published, facts), encoding="utf-8")
+        report.write_text(report_page(outcomes, papers, facts), encoding="utf-8")
 
 
-def _document(outcomes: Sequence[Outcome], published: Sequence[Published]) -> dict[str, Any]:
-    """The first outcome's summary, the papers' figures for it, and its peers' summaries where there are any."""
-    first, *others = (outcome.summary for outcome in outcomes)
-    peers = {"peers": others} if others else {}
-    return {**first, "published": [asdict(row) for row in published], **peers}
+def _check_extra(*modules: str) -> None:
+    """Raise `SettingsError` before any work if a module of the extra is missing."""
+    with require_extra("evaluation"):
+        for module in modules:
+            import_module(module)
+
+
+def _systems(segmenter: Segmenter, dataset: Dataset, *, peers: bool) -> list[System]:
+    """Return the segmenter, and with `peers` all baselines."""
+    baselines = [*CLASSICAL_BASELINES.values(), *baseline_systems(segmenter)] if peers else []
+    return [TreeSystem(segmenter, LADDER if dataset.partitions else (Level.AUTO,)), *baselines]
+
+
+def _score_systems(
+    systems: Sequence[System], dataset: Dataset, protocol: Protocol, json_path: Path | None
+) -> list[Outcome]:
+    """Score all systems and print a line for each, and one that compares it with the first."""
+    outcomes: list[Outcome] = []
+    for system in systems:
+        run = Run(system, dataset, protocol, _boundary_settings(system) if dataset.partitions else frozenset())
+        record = None if json_path is None else json_path.with_name(f"{json_path.name}.{system.name}.jsonl")
+        results = tuple(_progress(run.results(record), system.name, dataset))
+        outcomes.append(Outcome(run, results, summarise(run, results)))
+        click.echo(_line(outcomes[-1].summary))
+        if len(outcomes) > 1:
+            click.echo(_comparison(outcomes[0].summary, outcomes[-1].summary))
+    return outcomes
+
+
+def _document(outcomes: Sequence[Outcome], papers: Sequence[PaperResult]) -> dict[str, Any]:
+    """Return the first outcome's summary with the papers' results, and the baselines' summaries if there are any."""
+    first, *baselines = (outcome.summary for outcome in outcomes)
+    rows = {"paper_results": [asdict(row) for row in papers]}
+    return {**first, **rows, **({"baselines": baselines} if baselines else {})}
 
 
 def _boundary_settings(system: System) -> frozenset[str]:
-    """Settings enough for the best boundary F, which takes long: some of a tree's thresholds, all of a peer's."""
+    """Return the settings at which boundaries are scored, which takes long: some thresholds, or else all settings."""
     return _BOUNDARY_SETTINGS & {*system.settings} or frozenset(system.settings)
 
 
 def _half(dataset: Dataset, half: str | None) -> Dataset:
-    """Every other image, in the order of their names."""
+    """Return the data set with every other image, in the order of their names."""
     if half is None:
         return dataset
     first = ("even", "odd").index(half)
     return replace(dataset, split=f"{dataset.split}-{half}", examples=dataset.examples[first::2])
 
 
-def _carry_out(run: Run, out: Path | None) -> Outcome:
-    """A run, with its progress on standard error."""
-    record = None if out is None else out.with_name(f"{out.name}.{run.system.name}.jsonl")
-    progress = tqdm(
-        run.results(record),
-        desc=run.system.name,
-        total=len(run.dataset.examples),
-        unit="image",
-        disable=not sys.stderr.isatty(),
-    )
-    results = tuple(progress)
-    return Outcome(run, results, summarise(run, results))
-
-
-def _feedback(dataset: Dataset, segmenter: Segmenter) -> dict[str, Any]:
-    """What feedback brings, for JSON and in a line for each kind of segments."""
-    images = feedback_scores(dataset, segmenter)
+def _progress(images: Iterable[T], name: str, dataset: Dataset) -> Iterator[T]:
+    """Show the progress on standard error if that is a terminal."""
     total = len(dataset.examples)
-    summary = summarise_feedback(
-        [*tqdm(images, desc="feedback", total=total, unit="image", disable=not sys.stderr.isatty())]
-    )
+    return iter(tqdm(images, desc=name, total=total, unit="image", disable=not sys.stderr.isatty()))
+
+
+def _score_feedback(dataset: Dataset, segmenter: Segmenter) -> dict[str, Any]:
+    """Return the scores of feedback for JSON, and print a line for each kind of segments."""
+    summary = summarise_feedback([*_progress(feedback_scores(dataset, segmenter), "feedback", dataset)])
     for name, row in summary.items():
-        curve = "  ".join(f"{score:.3f} after {n}" for n, score in row["miou_clicks"].items())
+        curve = ", ".join(f"{iou:.3f} after {n}" for n, iou in row["miou_clicks"].items())
         click.echo(
-            f"feedback {name:7} mean IoU {row['miou_masks']:.3f} by masks  {curve} clicks  80 % of the former after "
-            f"{row['clicks_mean']:.1f} (median {row['clicks_median']:g}, not reached by {row['capped']} "
-            f"of {row['annotations']})"
+            f"feedback {name:7} mean IoU {row['miou_full_masks']:.3f} with full masks; {curve} clicks; "
+            f"80 % of full masks after {row['clicks_mean']:.1f} clicks (median {row['clicks_median']:g}, "
+            f"not reached by {row['unreached']} of {row['annotations']})"
         )
     return {"feedback": summary}
 
 
 def _line(summary: Mapping[str, Any]) -> str:
-    """The main scores in a line."""
+    """Return the main scores in a line."""
     names = ("covering_ods", "covering_ois", "miou_hungarian", "miou_oracle", "accuracy", "f1", "seconds_per_image")
     scores = "  ".join(f"{name} {summary[name]:.3f}" for name in names)
-    return f"{summary['candidate']:14} {scores}  at {summary['ods_setting']}"
+    return f"{summary['system']:14} {scores}  at {summary['ods_setting']}"
 
 
-def _comparison(ours: Mapping[str, Any], peer: Mapping[str, Any]) -> str:
-    """What the first candidate scores with as many segments as a peer has at its best setting, in a line."""
-    segments = next(row["segments"] for row in peer["settings"] if row["setting"] == peer["ods_setting"])
-    scores = "  ".join(f"{measure} {value:.3f}" for measure, value in at_segments(ours, segments).items())
-    return f"{'':14} {ours['candidate']} with its {segments:.1f} segments: {scores}"
+def _comparison(first: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
+    """Return the first system's scores at the number of segments of a baseline's best setting, in a line."""
+    segments = next(row["segments"] for row in baseline["settings"] if row["setting"] == baseline["ods_setting"])
+    scores = "  ".join(f"{measure} {value:.3f}" for measure, value in at_segments(first, segments).items())
+    return f"{'':14} {first['system']} at the same {segments:.1f} segments: {scores}"

@@ -33,7 +33,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
     "--annotation",
     required=True,
     type=click.Path(path_type=Path),
-    help="Label PNG whose numbers are regions, 0 for none, or a JSON export of Label Studio.",
+    help="Label PNG of regions, 0 for none, or a JSON export of Label Studio.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="16-bit PNG to write.")
 @click.option(
@@ -41,17 +41,17 @@ _PNG = b"\x89PNG\r\n\x1a\n"
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="The share of a segment that a region must cover to take it.",
+    help="The fraction of a segment that a region must cover to take it.",
 )
-@click.option("--keep-unannotated", is_flag=True, help="Leave segments that nobody annotated at 0.")
+@click.option("--keep-unannotated", is_flag=True, help="Leave segments without annotation at 0.")
 @click.option(
     "--granularity",
     type=GranularityType(),
-    help="Fold the segments of this granularity.  [the tree's leaves, best on BSDS500 by masks and by clicks]",
+    help="Merge the segments of this granularity.  [the tree's leaves, best on BSDS500 by masks and by clicks]",
 )
-@click.option("--task", type=int, help="Of an export with several tasks the one with this id.")
-@click.option("--annotation-id", type=int, help="Of a task's annotations this one.  [the newest not cancelled]")
-@click.option("--image", help="Of a task with several images the one with this name (toName).")
+@click.option("--task", type=int, help="The id of the task, in an export of several.")
+@click.option("--annotation-id", type=int, help="The id of the annotation.  [the task's newest that is not cancelled]")
+@click.option("--image", help="The name (toName) of the image, in a task with several.")
 def merge(
     tree: Path,
     annotation: Path,
@@ -63,11 +63,11 @@ def merge(
     annotation_id: int | None,
     image: str | None,
 ) -> None:
-    """Fold the segments of TREE (from `walkcut segment --tree`) into the regions of an annotation.
+    """Merge the segments of TREE (from `walkcut segment --tree`) into the regions of an annotation.
 
     The annotation may be full masks or a few strokes and clicks. Each segment goes to the region with which it overlaps
-    most, and one that no region touches to the region nearest to it by the tree. Regions keep their numbers; those of
-    an export are numbered from 1. A line of JSON on standard output says what was done.
+    most; a segment that no region touches goes to the nearest region in the tree. Regions keep their labels; those of
+    an export are numbered from 1. The result is reported as a line of JSON on standard output.
     """
     cut = _read_tree(tree)
     if _read_bytes(annotation).startswith(_PNG):
@@ -89,8 +89,7 @@ def merge(
         "regions": len(np.unique(answer[answer > 0])),
     }
     if regions:
-        named = enumerate(regions, 1)
-        line["numbers"] = [{"number": number, "id": each.id, "label": each.label} for number, each in named]
+        line["numbers"] = [{"number": n, "id": region.id, "label": region.label} for n, region in enumerate(regions, 1)]
     click.echo(json.dumps(line))
 
 
@@ -106,7 +105,7 @@ def _read_json(path: Path) -> object:
         return json.loads(_read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise SettingsError(
-            f"{path} is neither a PNG nor JSON ({error}): give a label PNG, or what Label Studio exports as JSON"
+            f"{path} is neither a PNG nor JSON ({error}): pass a label PNG, or a JSON export of Label Studio"
         ) from error
 
 
@@ -114,11 +113,11 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}; give the path of a file that you may read") from error
+        raise SettingsError(f"{path}: {error.strerror}; pass the path of a readable file") from error
 
 
 def _one_image(result: Sequence[object], image: str | None) -> str | None:
-    """The name of the image that is meant. Raises `SettingsError` where that is not clear, or has no regions."""
+    """Return the name of the annotated image. Raises `SettingsError` if there is none, or several to choose from."""
     names = annotated_image_names(result)
     if not names:
         raise SettingsError("the annotation holds no regions: draw brush strokes, shapes or key points with a label")

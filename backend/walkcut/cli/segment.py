@@ -29,7 +29,7 @@ from walkcut.settings import read_settings
 @method_option
 @model_option
 @random_weights_option
-@click.option("--tree", is_flag=True, help="Store the cut tree as well, as STEM.tree.npz.")
+@click.option("--tree", is_flag=True, help="Also write the cut tree, as STEM.tree.npz.")
 def segment(
     images: Sequence[Path],
     out: Path,
@@ -39,13 +39,13 @@ def segment(
     random_weights: bool,  # noqa: FBT001 - the command line's switches
     tree: bool,  # noqa: FBT001
 ) -> None:
-    """Segment images: a 16-bit label PNG and an overlay each, and a line of JSON on standard output.
+    """Segment images: for each a 16-bit label PNG, an overlay, and a line of JSON on standard output.
 
-    Segments are numbered from 1. An image that cannot be read is named on standard error, the others are done, and
-    the exit status is 1.
+    Segments are numbered from 1. Images that cannot be segmented are reported on standard error; the exit status is
+    then 1.
     """
     settings = with_overrides(read_settings(), model=model, method=method)
-    wanted = settings.granularity if granularity is None else granularity
+    granularity = settings.granularity if granularity is None else granularity
     segmenter = make_segmenter(settings, random_weights=random_weights)
     out.mkdir(parents=True, exist_ok=True)
     failed = 0
@@ -53,7 +53,7 @@ def segment(
     for path in tqdm(images, unit="image", disable=not sys.stderr.isatty()):
         try:
             _claim(path, done)
-            _segment_one(path, out, segmenter, wanted, DecodeLimits(settings.max_pixels), keep_tree=tree)
+            _segment_one(path, out, segmenter, granularity, DecodeLimits(settings.max_pixels), keep_tree=tree)
         except (WalkcutError, OSError) as error:
             failed += 1
             reason = error.strerror if isinstance(error, OSError) else error
@@ -62,7 +62,7 @@ def segment(
 
 
 def _claim(path: Path, done: dict[str, Path]) -> None:
-    """Results bear the image's stem: two images of one stem would overwrite each other's."""
+    """Raise `SettingsError` for a second image of the same stem, whose results would overwrite the first's."""
     first = done.setdefault(path.stem, path)
     if first is not path:
         raise SettingsError(f"its results would overwrite those of {first}: use another --out for one of them")
@@ -71,7 +71,7 @@ def _claim(path: Path, done: dict[str, Path]) -> None:
 def _segment_one(
     path: Path, out: Path, segmenter: Segmenter, granularity: Granularity, limits: DecodeLimits, *, keep_tree: bool
 ) -> None:
-    """Segment one image and write what was asked for."""
+    """Segment one image, write its results and print its line."""
     begin = time.perf_counter()
     image = decode(path.read_bytes(), limits)
     tree = segmenter.segment(image)
@@ -82,7 +82,7 @@ def _segment_one(
         (out / f"{path.stem}.tree.npz").write_bytes(tree.to_bytes())
     line: dict[str, Any] = {
         "image": str(path),
-        "segments": tree.segments(granularity),
+        "segments": tree.segment_count(granularity),
         "granularity": str(granularity),
         "seconds": round(time.perf_counter() - begin, 3),
     }

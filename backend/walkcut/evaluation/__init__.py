@@ -1,6 +1,6 @@
-"""Segmentations against human truth: overlap tables, the scores made of them, data sets and published protocols."""
+"""Evaluation against human ground truth: metrics, data sets, the papers' protocols, baselines and the report."""
 
-from walkcut.evaluation.boundaries import BoundaryCounts, boundaries, boundary_counts, boundary_scales
+from walkcut.evaluation.boundaries import BoundaryCounts, boundaries, boundary_counts, boundary_ods_ois
 from walkcut.evaluation.contingency import coarsened, contingency_table
 from walkcut.evaluation.metrics import (
     Counts,
@@ -26,7 +26,7 @@ __all__ = [
     "background_groups",
     "boundaries",
     "boundary_counts",
-    "boundary_scales",
+    "boundary_ods_ois",
     "coarsened",
     "contingency_table",
     "covering",

@@ -1,4 +1,4 @@
-"""What each stage of the work costs, and how the fast forms compare with the papers' own."""
+"""Time and memory of each stage, and the speed-up over the papers' own algorithms."""
 
 import io
 import platform
@@ -11,9 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from PIL import Image
-from torch import Tensor
 
 from walkcut.evaluation.reference import reference_labels
 from walkcut.hierarchy.granularity import Level
@@ -27,14 +25,14 @@ from walkcut.telemetry.spans import record_spans, span, timed
 STAGES = ("decode", "VAE", "U-Net", "model", "aggregate", "walk", "affinity", "cut", "assign", "refine", "encode")
 MODEL_STAGES = frozenset({"VAE", "U-Net", "model"})
 
-_CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 sets the peak of the resident memory back (Linux)
+_CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 resets the peak of the resident memory (Linux)
 _STATUS = Path("/proc/self/status")
 _THRESHOLDS = 100
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """Seconds, the least of all rounds, and the peak memory in bytes; of the process, or allocated on the GPU."""
+    """Seconds, the minimum of all rounds, and the peak memory in bytes, of the process or on the GPU."""
 
     seconds: float
     peak: int | None
@@ -42,22 +40,22 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Our way after the model's passes beside the papers' own: seconds each, and the share of pixels labelled alike."""
+    """Seconds after the model's passes, of walkcut and of the papers' algorithm, and the fraction of equal pixels."""
 
-    ours: float
-    plain: float
+    seconds: float
+    reference_seconds: float
     agreement: float
     segments: int
 
     @property
-    def ratio(self) -> float:
-        """How many times faster ours is."""
-        return self.plain / self.ours
+    def speedup(self) -> float:
+        """How many times faster walkcut is."""
+        return self.reference_seconds / self.seconds
 
 
 @dataclass
 class Meter:
-    """An observer of stages that adds up what each costs within a round."""
+    """An observer of stages that sums what each costs within a round."""
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
@@ -67,7 +65,7 @@ class Meter:
     def __call__(self, name: str) -> Iterator[None]:
         """Measure a stage."""
         self._wait()
-        _forget_peak(self.device)
+        _reset_peak(self.device)
         with timed(name, self._add):
             yield
             self._wait()
@@ -83,7 +81,7 @@ class Meter:
 
 
 def measure_stages(segmenter: Segmenter, data: bytes, *, rounds: int) -> dict[str, StageCost]:
-    """What each stage of the way from an image's file to its brush masks costs, after one round to warm up."""
+    """Measure each stage from an image's file to its brush masks, after one round to warm up."""
     meters = []
     for _ in range(rounds + 1):
         meters.append(Meter(segmenter.device))
@@ -93,7 +91,7 @@ def measure_stages(segmenter: Segmenter, data: bytes, *, rounds: int) -> dict[st
             tree = segmenter.segment(image)
             with span("encode"):
                 labels = tree.labels(Level.AUTO)
-                for segment in range(tree.segments(Level.AUTO)):
+                for segment in range(tree.segment_count(Level.AUTO)):
                     brush.encode(labels == segment)
     counted = meters[1:]
     return {
@@ -104,21 +102,23 @@ def measure_stages(segmenter: Segmenter, data: bytes, *, rounds: int) -> dict[st
 
 
 def compare_with_reference(segmenter: Segmenter, data: bytes) -> Comparison:
-    """The method's published form in our way and in the papers' own, on the same evidence."""
+    """Compare the method's published form with the papers' algorithm, on the same image features."""
     segmenter = published_form(segmenter)
     image = decode(data, DecodeLimits())
     pixels = torch.tensor(image, device=segmenter.device)
-    image_features = segmenter.backbone.extract(pixels, segmenter.preset.method.requires)
+    features = segmenter.backbone.extract(pixels, segmenter.preset.method.requires)
     begin = time.perf_counter()
-    ours = segmenter.preset.method.build_tree(image_features, pixels).labels(Level.AUTO).astype(np.int64)
+    labels = segmenter.preset.method.build_tree(features, pixels).labels(Level.AUTO).astype(np.int64)
     middle = time.perf_counter()
-    plain = _numbers(reference_labels(segmenter.preset.method, image_features, (image.shape[0], image.shape[1])))
+    paper_labels = reference_labels(segmenter.preset.method, features, (image.shape[0], image.shape[1]))
+    reference = renumber(paper_labels.cpu().numpy())
     end = time.perf_counter()
-    return Comparison(middle - begin, end - middle, float((renumber(ours) == plain).mean()), int(ours.max()) + 1)
+    agreement = float((renumber(labels) == reference).mean())
+    return Comparison(middle - begin, end - middle, agreement, int(labels.max()) + 1)
 
 
 def published_form(segmenter: Segmenter) -> Segmenter:
-    """The same, cut no further than the method's own rule says and at evenly spaced thresholds, as in the papers."""
+    """Return the segmenter as published: cut only by the method's rule, at evenly spaced thresholds, without PAMR."""
     method = segmenter.preset.method
     if isinstance(method, NCut | DiffCut):
         method = replace(method, max_leaves=None, thresholds=_THRESHOLDS)
@@ -126,20 +126,20 @@ def published_form(segmenter: Segmenter) -> Segmenter:
 
 
 def synthetic_image(height: int = 480, width: int = 640, patches: int = 14) -> bytes:
-    """A PNG of coloured patches with soft shading and grain, the same each time."""
-    draw = np.random.default_rng(0)
+    """Return a PNG of coloured patches with soft shading and grain, the same each time."""
+    rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
-    centres = draw.uniform((0, 0), (height, width), (patches, 2))
+    centres = rng.uniform((0, 0), (height, width), (patches, 2))
     nearest = ((y[..., None] - centres[:, 0]) ** 2 + (x[..., None] - centres[:, 1]) ** 2).argmin(-1)
     shade = 20 * np.sin(x / 90 + y / 60)[..., None]
-    pixels = draw.uniform(30, 220, (patches, 3))[nearest] + shade + draw.normal(0, 8, (height, width, 3))
+    pixels = rng.uniform(30, 220, (patches, 3))[nearest] + shade + rng.normal(0, 8, (height, width, 3))
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes held since the peak was forgotten, where the system tells."""
+    """Return the peak in bytes since the last reset; `None` where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if not sys.platform.startswith("linux"):
@@ -149,19 +149,14 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def hardware(device: torch.device) -> str:
-    """The device in words."""
+    """Return the device's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def _forget_peak(device: torch.device) -> None:
+def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform.startswith("linux"):
         _CLEAR_REFS.write_text("5")
-
-
-def _numbers(labels: Int64[Tensor, "y x"]) -> Int64[np.ndarray, "y x"]:
-    """Labels numbered by first pixel."""
-    return renumber(labels.cpu().numpy())

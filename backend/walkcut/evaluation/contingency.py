@@ -1,4 +1,4 @@
-"""How two label images of one image overlap: the table that every region score is made of."""
+"""Contingency tables of two label images, from which every region score is computed."""
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -13,12 +13,12 @@ def contingency_table(
     classes: int | None = None,
     ignore: int | None = None,
 ) -> Int64[np.ndarray, "t s"]:
-    """The number of pixels that each truth label (row) shares with each segment (column).
+    """Count the pixels that each truth label (row) shares with each segment (column).
 
     Rows are the labels `0 … classes - 1`, by default up to the largest; columns the segments `0 …` up to the largest.
     Pixels whose truth is `ignore` are left out; their segments keep their columns. Labels without pixels are rows and
-    columns of zeros, which only matching takes notice of. Raises `SegmentationError` for images of two sizes, for
-    negative labels and for labels beyond `classes`.
+    columns of zeros, which only matching notices. Raises `SegmentationError` if the sizes differ, a label is negative,
+    or a truth label is not below `classes`.
     """
     if truth.shape != segments.shape:
         raise SegmentationError(
@@ -37,19 +37,19 @@ def contingency_table(
 
 
 def coarsened(table: Int64[np.ndarray, "t s"], groups: Integer[np.ndarray, " s"]) -> Int64[np.ndarray, "t g"]:
-    """The table of coarser segments, where segment `i` becomes part of segment `groups[i]`.
+    """Return the table after segment `i` became part of segment `groups[i]`.
 
-    A tree's levels need one table, that of its leaves: `coarsened(table, tree.groups(granularity))`.
+    All levels of a tree need only the table of its leaves: `coarsened(table, tree.segment_of(granularity))`.
     """
     coarse = np.zeros((len(table), int(groups.max()) + 1), np.int64)
     np.add.at(coarse.T, groups, table.T)
     return coarse
 
 
-def _label_count(labels: Int64[np.ndarray, " n"], whose: str) -> int:
-    """One more than the largest label, and at least 1."""
+def _label_count(labels: Int64[np.ndarray, " n"], source: str) -> int:
+    """Return one more than the largest label, and at least 1."""
     if labels.min(initial=0) < 0:
         raise SegmentationError(
-            f"label {labels.min()} in the {whose}: labels start at 0; ignore the truth's void label"
+            f"label {labels.min()} in the {source}: labels start at 0; ignore the truth's void label"
         )
     return int(labels.max(initial=0)) + 1

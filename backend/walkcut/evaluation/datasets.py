@@ -1,19 +1,19 @@
-"""Data sets in the folders in which their makers give them out, and any folder of images and label images.
+"""Data sets in the folders of their publishers, and any folder of images and label images.
 
-What the numbers in a label image mean stands in `data/NAME.csv`, one row for each: the number, its own name, and the
-class under which it is scored (none: ignored). Classes are counted in the order of their first rows, a background
-last: that is DiffCut's order, and the order decides ties of the matching. Sources:
+`data/NAME.csv` lists the labels in a data set's label images, one in each row: the number, its name, and the class
+under which it is scored (none: ignored). Classes are numbered in the order of their first rows, a background last:
+that is DiffCut's order, which decides ties of the matching. Sources:
 
 * coco-stuff-27: the 182 labels of COCO-Stuff (Caesar et al. 2018, labels.md; its PNGs hold the number less 1) under
   the 27 superclasses of its hierarchy, 12 of things and 15 of stuff, in the order of IIC's (Ji et al. 2019) curated
-  set. The papers speak of 2174 images; the list that DiffSeg's and DiffCut's authors give out names 2175.
-* coco-object: the 80 things of the same PNGs; stuff and unlabelled pixels are background. DiffCut takes the same list.
+  set. The papers name 2174 images; the list published by DiffSeg's and DiffCut's authors has 2175.
+* coco-object: the 80 things of the same PNGs; stuff and unlabelled pixels are background. DiffCut uses the same list.
 * cityscapes-27: labels 7 to 33 of Cityscapes' labelIds (Cordts et al. 2016, labels.py); 0 to 6 are void.
 * ade20k-150: the SceneParsing benchmark (Zhou et al. 2017). 0, "other", is ignored, which leaves the 150 classes of
   DiffCut's paper. Its program reads these files without that shift: 0 is scored as a class, and 150 (flag) ignored.
 * voc: PASCAL VOC 2012 (Everingham et al. 2015); 255 is the void around objects.
-* context: the 59 frequent classes of PASCAL Context (Mottaghi et al. 2014); whatever else, 0, is background.
-* bsds500: Arbeláez et al. 2011; each image was cut into parts by several people, and parts have no classes.
+* context: the 59 frequent classes of PASCAL Context (Mottaghi et al. 2014); all else, 0, is background.
+* bsds500: Arbeláez et al. 2011; each image was segmented by several people; segments have no classes.
 """
 
 import csv
@@ -45,24 +45,24 @@ class Example:
     truths: tuple[Truth, ...]
 
     def read(self) -> tuple[UInt8[np.ndarray, "y x 3"], tuple[Int64[np.ndarray, "y x"], ...]]:
-        """The image and every truth, all of one size. Raises `ImageDecodeError` where a file does not allow it."""
+        """Return the image and all truths. Raises `ImageDecodeError` for a file that cannot be read, or of another size."""
         image = decode(self.image.read_bytes(), DecodeLimits())
         truths = tuple(truth.read() for truth in self.truths)
         for truth, labels in zip(self.truths, truths, strict=True):
             if labels.shape != image.shape[:2]:
                 raise ImageDecodeError(
                     f"{truth.path} has {labels.shape[1]} x {labels.shape[0]} pixels, but its image {self.image} has "
-                    f"{image.shape[1]} x {image.shape[0]}. Put the truth of this very image there, in its size."
+                    f"{image.shape[1]} x {image.shape[0]}: put the truth of this image there, in its size"
                 )
         return image, truths
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with ground truth, and what the truth's labels mean.
+    """Images with ground truth, and the meaning of its labels.
 
     `classes` are the names of labels 0, 1, …, and `ignore` is the label of pixels that are not scored. Without classes
-    truths are partitions, whose labels only tell parts from each other, and an image may have several.
+    truths are partitions, whose labels only separate parts, and an image may have several.
     """
 
     name: str
@@ -78,16 +78,16 @@ class Dataset:
 
     @property
     def background(self) -> int | None:
-        """The label of whatever is of none of the other classes, if the data set has one."""
+        """The label of the background class, if the data set has one."""
         return self.classes.index(_BACKGROUND) if _BACKGROUND in self.classes else None
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a data set's files lie below its home, one of `root_candidates` below the user's folder, and where to get them.
+    """Paths of a data set's files below its root, one of `root_candidates` below the user's folder, and their source.
 
-    `{name}` stands for an image's name and `{split}` for what the data set calls the split. The names are those in
-    the file `names`, or else of all images that are there.
+    `{name}` stands for an image's name and `{split}` for the data set's own name of the split. The image names are
+    those in the file `names`, or else those of all images.
     """
 
     source: str
@@ -157,36 +157,36 @@ DATASETS: Final = (*_LAYOUTS, _FOLDER)
 def read_dataset(name: str, root: Path, split: str = "val") -> Dataset:
     """Find the images and truths of a data set (one of `DATASETS`) in the folder `root`; pixels are read later.
 
-    The data set "folder" is one of your own:
+    The data set "folder" is the user's own:
 
-    * images: `images/SPLIT/STEM.jpg` (or PNG, …), or `images/STEM.jpg` where there are no splits
+    * images: `images/SPLIT/STEM.jpg` (or PNG, …), or `images/STEM.jpg` without splits
     * truths: `labels/SPLIT/STEM.png` or `labels/STEM.png` likewise
-    * `classes.txt`, if labels are classes: number n of a label image is the class in line n + 1, and 255 (65535 if
-      there are more classes) is ignored. A class called "background" is one.
-    * Without that file labels are partitions, and there may be several people's: `STEM.1.png`, `STEM.2.png`, …
+    * `classes.txt`, if labels are classes: label n is the class in line n + 1, and 255 (65535 if there are more
+      classes) is ignored. A class named "background" is the background.
+    * Without that file labels are partitions, one or several for each image: `STEM.1.png`, `STEM.2.png`, …
 
     Raises:
-        SettingsError: no such data set or split, or files that are not there; it says what to place where.
-        ImageDecodeError: a `.mat` file that is damaged.
+        SettingsError: for an unknown data set or split, or missing files; the message says which to put where.
+        ImageDecodeError: for a damaged `.mat` file.
     """
     if name == _FOLDER:
         return _read_folder(root, split)
     if name not in _LAYOUTS:
-        raise SettingsError(f"there is no data set {name!r}. Choose one of {', '.join(DATASETS)}.")
+        raise SettingsError(f"there is no data set {name!r}: choose one of {', '.join(DATASETS)}")
     layout = _LAYOUTS[name]
     if split not in layout.splits:
-        raise SettingsError(f"{name} has no truth for a split {split!r}. Choose one of {', '.join(layout.splits)}.")
-    found = _find(name, layout, root, layout.splits[split])
+        raise SettingsError(f"{name} has no truth for a split {split!r}: choose one of {', '.join(layout.splits)}")
+    paths = _find(name, layout, root, layout.splits[split])
     if layout.truth.endswith(".mat"):
-        examples = tuple(Example(stem, image, human_segmentations(truth)) for stem, image, truth in found)
+        examples = tuple(Example(stem, image, human_segmentations(truth)) for stem, image, truth in paths)
         return Dataset(name, split, examples)
-    classes, meaning = _read_meaning(name)
-    examples = tuple(Example(stem, image, (LabelImage(truth, meaning),)) for stem, image, truth in found)
+    classes, class_of = _read_classes(name)
+    examples = tuple(Example(stem, image, (LabelImage(truth, class_of),)) for stem, image, truth in paths)
     return Dataset(name, split, examples, classes)
 
 
-def _read_meaning(name: str) -> tuple[tuple[str, ...], dict[int, int]]:
-    """The classes of a data set, and the class of each number in its label images."""
+def _read_classes(name: str) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Return the classes of a data set, and the class of each label in its label images."""
     text = (files("walkcut.evaluation") / "data" / f"{name}.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     classes = tuple(dict.fromkeys(row["class"] for row in rows if row["class"]))
@@ -194,87 +194,89 @@ def _read_meaning(name: str) -> tuple[tuple[str, ...], dict[int, int]]:
 
 
 def _find(name: str, layout: _Layout, root: Path, split: str) -> list[tuple[str, Path, Path]]:
-    """Name, image and truth of each example."""
-    home = _find_root(name, layout, root, split)
-    found = [
+    """Return name, image and truth of each example."""
+    root = _find_root(name, layout, root, split)
+    paths = [
         (
             PurePosixPath(stem).name,
-            home / layout.image.format(name=stem, split=split),
-            home / layout.truth.format(name=stem, split=split),
+            root / layout.image.format(name=stem, split=split),
+            root / layout.truth.format(name=stem, split=split),
         )
-        for stem in _names(layout, home, split)
+        for stem in _names(layout, root, split)
     ]
-    missing = [str(path) for _, image, truth in found for path in (image, truth) if not path.is_file()]
-    if missing or not found:
-        what = f"{len(missing)} files: {_some(missing)}" if missing else "all images"
-        raise SettingsError(f"{home} lacks {what}. Each image of {name} needs its truth: both are at {layout.source}.")
-    return found
+    missing = [str(path) for _, image, truth in paths for path in (image, truth) if not path.is_file()]
+    if missing or not paths:
+        files_missing = f"{len(missing)} files: {_some(missing)}" if missing else "all images"
+        raise SettingsError(
+            f"{root} lacks {files_missing}; get the images of {name} and their truths from {layout.source}"
+        )
+    return paths
 
 
 def _find_root(name: str, layout: _Layout, root: Path, split: str) -> Path:
-    """The first of the layout's homes that holds what tells the images' names."""
-    sign = (layout.names or layout.image.partition("{name}")[0]).format(split=split)
-    for home in layout.root_candidates:
-        if (root / home / sign).exists():
-            return root / home
-    wanted = [path.format(split=split, name="NAME") for path in (layout.names, layout.image, layout.truth) if path]
-    raise SettingsError(f"{root} does not hold {name}. Place there {', '.join(wanted)}, from {layout.source}.")
+    """Return the first of the root candidates that holds the list of image names, or the images."""
+    marker = (layout.names or layout.image.partition("{name}")[0]).format(split=split)
+    for candidate in layout.root_candidates:
+        if (root / candidate / marker).exists():
+            return root / candidate
+    required = [path.format(split=split, name="NAME") for path in (layout.names, layout.image, layout.truth) if path]
+    raise SettingsError(f"{root} does not hold {name}: put {', '.join(required)} there, from {layout.source}")
 
 
-def _names(layout: _Layout, home: Path, split: str) -> list[str]:
-    """The names of all images: from the list, in its order, or sorted."""
+def _names(layout: _Layout, root: Path, split: str) -> list[str]:
+    """Return the names of all images: from the list, in its order, or else sorted."""
     if layout.names:
-        return (home / layout.names.format(split=split)).read_text(encoding="utf-8").split()
+        return (root / layout.names.format(split=split)).read_text(encoding="utf-8").split()
     before, after = layout.image.format(name="*", split=split).split("*")
-    images = home.glob(before + layout.wildcard + after)
-    return sorted(path.relative_to(home).as_posix()[len(before) : -len(after)] for path in images)
+    images = root.glob(before + layout.wildcard + after)
+    return sorted(path.relative_to(root).as_posix()[len(before) : -len(after)] for path in images)
 
 
 def _read_folder(root: Path, split: str) -> Dataset:
-    """A folder of one's own, see `read_dataset`."""
+    """Read the user's own folder, see `read_dataset`."""
     part = split if (root / "images" / split).is_dir() else ""
-    image_folder, labels, listed = root / "images" / part, root / "labels" / part, root / "classes.txt"
-    classes = tuple(listed.read_text(encoding="utf-8").splitlines()) if listed.exists() else ()
+    image_folder, labels, class_list = root / "images" / part, root / "labels" / part, root / "classes.txt"
+    classes = tuple(class_list.read_text(encoding="utf-8").splitlines()) if class_list.exists() else ()
     image_paths = [path for path in sorted(image_folder.glob("*")) if path.suffix.lower() in _IMAGES]
     truths = [_label_paths(labels, image.stem) for image in image_paths]
     _check_images(image_folder, labels, image_paths)
     _check_truths(labels, dict(zip(image_paths, truths, strict=True)), several=not classes)
-    meaning = {**{label: label for label in range(len(classes))}, 255 if len(classes) <= 255 else 65535: IGNORE}
+    class_of = {**{label: label for label in range(len(classes))}, 255 if len(classes) <= 255 else 65535: IGNORE}
     examples = tuple(
-        Example(image.stem, image, tuple(LabelImage(path, meaning if classes else None) for path in paths))
+        Example(image.stem, image, tuple(LabelImage(path, class_of if classes else None) for path in paths))
         for image, paths in zip(image_paths, truths, strict=True)
     )
     return Dataset(_FOLDER, split, examples, classes)
 
 
 def _label_paths(labels: Path, stem: str) -> tuple[Path, ...]:
-    """The label images of one image: one, or those of several people."""
-    alone = labels / f"{stem}.png"
-    return (alone,) if alone.is_file() else tuple(sorted(labels.glob(f"{escape(stem)}.*.png")))
+    """Return the label images of one image: one, or those of several people."""
+    single = labels / f"{stem}.png"
+    return (single,) if single.is_file() else tuple(sorted(labels.glob(f"{escape(stem)}.*.png")))
 
 
 def _check_images(image_folder: Path, labels: Path, image_paths: Sequence[Path]) -> None:
     if not image_paths:
-        raise SettingsError(f"{image_folder} holds no images. Place there STEM.jpg (or PNG, …), and {labels}/STEM.png.")
-    twins = [stem for stem, count in Counter(image.stem for image in image_paths).items() if count > 1]
-    if twins:
+        raise SettingsError(f"{image_folder} holds no images: put STEM.jpg (or PNG, …) there, and {labels}/STEM.png")
+    duplicates = [stem for stem, count in Counter(image.stem for image in image_paths).items() if count > 1]
+    if duplicates:
         raise SettingsError(
-            f"{image_folder} holds several images of one stem: {_some(twins)}. Rename all but one of each."
+            f"{image_folder} holds several images of one stem: {_some(duplicates)}; rename all but one of each"
         )
 
 
 def _check_truths(labels: Path, truths: Mapping[Path, Sequence[Path]], *, several: bool) -> None:
-    bare = [image.name for image, paths in truths.items() if not paths]
-    if bare:
+    unlabelled = [image.name for image, paths in truths.items() if not paths]
+    if unlabelled:
         raise SettingsError(
-            f"{labels} holds no truth for {len(bare)} images: {_some(bare)}. Place there STEM.png for each, or "
-            "STEM.1.png, STEM.2.png, … by several people."
+            f"{labels} holds no truth for {len(unlabelled)} images: {_some(unlabelled)}; put STEM.png there for each, or "
+            "STEM.1.png, STEM.2.png, … by several people"
         )
-    shared = [image.name for image, paths in truths.items() if len(paths) > 1]
-    if shared and not several:
+    multiple = [image.name for image, paths in truths.items() if len(paths) > 1]
+    if multiple and not several:
         raise SettingsError(
-            f"{labels} holds several truths for {_some(shared)}, but classes.txt makes their labels classes. Keep one "
-            "STEM.png for each image, or remove classes.txt."
+            f"{labels} holds several truths for {_some(multiple)}, but classes.txt makes their labels classes: keep one "
+            "STEM.png for each image, or remove classes.txt"
         )
 
 

@@ -1,4 +1,4 @@
-"""Images for a report: what a candidate made of them beside what a person did, and from coarse to fine."""
+"""Figures of a report: images with their segmentations and ground truth, and from coarse to fine."""
 
 import base64
 import io
@@ -18,25 +18,25 @@ from walkcut.segmentation.visualization import draw_overlay
 
 _SIDE = 400  # pixels of a figure's longer side
 _QUALITY = 80  # of its JPEG
-_SHADE = 4  # by which pixels that are not scored are darker
-_EACH = 3  # images of a rank
-_STEPS = 6  # of a granularity ladder
+_SHADE = 4  # divides the colours of pixels that are not scored
+_MAX_PER_RANK = 3  # images
+_MAX_STEPS = 6  # of a granularity ladder
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn image as a data URL, and what stands below it."""
+    """An image as a data URL, and its caption."""
 
     url: str
     caption: str
 
 
 @dataclass(frozen=True)
-class Panel:
-    """An image, how it ranks, its scores at the setting of the panel, and its figures.
+class ImageFigures:
+    """An image's rank, its score at the reported setting, and its figures.
 
     `figures` are the image, the prediction, the oracle-merged prediction and the first truth; `ladder` is the
-    prediction from coarse to fine, empty for a candidate with one setting.
+    prediction from coarse to fine, empty for a system with one setting.
     """
 
     rank: str
@@ -47,57 +47,61 @@ class Panel:
     ladder: tuple[Figure, ...]
 
 
-def panels(run: Run, results: Sequence[ImageResult], setting: str) -> list[Panel]:
-    """The images of best, median and worst covering at a setting, segmented once more; all of `results` in order."""
+def image_figures(run: Run, results: Sequence[ImageResult], setting: str) -> list[ImageFigures]:
+    """Segment and draw the images of best, median and worst covering at a setting.
+
+    `results` are those of all images, in the data set's order.
+    """
     column = run.system.settings.index(setting)
     ranks = ranked(np.array([result.scores[column].covering for result in results]))
-    return [_panel(run, run.dataset.examples[at], results[at], column, rank) for rank, at in ranks]
+    return [_draw(run, run.dataset.examples[index], results[index], column, rank) for rank, index in ranks]
 
 
 def ranked(covering: Real[np.ndarray, " i"]) -> list[tuple[str, int]]:
-    """Rank and index of the best, the median and the worst images, from the best to the worst and none twice."""
+    """Return rank and index of the best, the median and the worst images, from best to worst and none twice."""
     order = np.argsort(-covering, kind="stable")
-    each = int(np.clip(len(order) // 3, 1, _EACH))
-    # Of one or two images, a later rank takes an earlier one's.
-    ranks = {(len(order) - each) // 2: "median", 0: "best", len(order) - each: "worst"}
-    return [(rank, int(at)) for start, rank in sorted(ranks.items()) for at in order[start : start + each]]
+    count = int(np.clip(len(order) // 3, 1, _MAX_PER_RANK))
+    # With one or two images, a later rank replaces an earlier one of the same start.
+    ranks = {(len(order) - count) // 2: "median", 0: "best", len(order) - count: "worst"}
+    return [(rank, int(index)) for start, rank in sorted(ranks.items()) for index in order[start : start + count]]
 
 
 def ladder_columns(segments: Sequence[int]) -> list[int]:
-    """Columns of at most six settings, from few segments to many by about equal factors.
+    """Return the columns of at most six settings, from few segments to many by about equal factors.
 
-    One segment is no step, unless there is nothing else.
+    A setting with one segment is left out, unless all have one.
     """
     logarithms = np.log([max(count, 1) for count in segments])
-    least = logarithms[logarithms > 0].min(initial=logarithms.max())
-    wanted = np.linspace(least, logarithms.max(), _STEPS)
-    nearest = np.abs(logarithms - wanted[:, None]).argmin(axis=1)
+    minimum = logarithms[logarithms > 0].min(initial=logarithms.max())
+    steps = np.linspace(minimum, logarithms.max(), _MAX_STEPS)
+    nearest = np.abs(logarithms - steps[:, None]).argmin(axis=1)
     return list(dict.fromkeys(nearest.tolist()))
 
 
-def _panel(run: Run, example: Example, result: ImageResult, column: int, rank: str) -> Panel:
+def _draw(run: Run, example: Example, result: ImageResult, column: int, rank: str) -> ImageFigures:
     image, truths = example.read()
-    view, truth = run.protocol.view(image), run.protocol.truth(truths[0])
-    answers = [run.protocol.scored(labels) for labels in run.segment(view, truth)]
-    merged = oracle_merged_labels(run, answers[column], truth)
-    thumbnail = Image.fromarray(view)
+    crop, truth = run.protocol.crop_image(image), run.protocol.crop_truth(truths[0])
+    predictions = [run.protocol.resize_labels(labels) for labels in run.segment(crop, truth)]
+    prediction = predictions[column]
+    merged = oracle_merged_labels(run, prediction, truth)
+    thumbnail = Image.fromarray(crop)
     thumbnail.thumbnail((_SIDE, _SIDE))
-    seen = np.asarray(thumbnail)
+    pixels = np.asarray(thumbnail)
     figures = (
-        Figure(_jpeg(seen), "image"),
-        Figure(_drawn(seen, answers[column]), f"prediction: {_counted(answers[column])}"),
-        Figure(_drawn(seen, merged), f"oracle-merged: {_counted(merged)}"),
-        Figure(_drawn(seen, truth, ignore=run.dataset.ignore), _truth_caption(run, truth, len(truths))),
+        Figure(_jpeg(pixels), "image"),
+        Figure(_overlay(pixels, prediction), f"prediction: {_count_segments(prediction)}"),
+        Figure(_overlay(pixels, merged), f"oracle-merged: {_count_segments(merged)}"),
+        Figure(_overlay(pixels, truth, ignore=run.dataset.ignore), _truth_caption(run, truth, len(truths))),
     )
-    steps = ladder_columns([score.segments for score in result.scores]) if len(answers) > 1 else []
-    ladder = tuple(Figure(_drawn(seen, answers[step]), _step_caption(run, result, step)) for step in steps)
-    return Panel(rank, example.name, result.seconds, result.scores[column], figures, ladder)
+    steps = ladder_columns([score.segments for score in result.scores]) if len(predictions) > 1 else []
+    ladder = tuple(Figure(_overlay(pixels, predictions[step]), _step_caption(run, result, step)) for step in steps)
+    return ImageFigures(rank, example.name, result.seconds, result.scores[column], figures, ladder)
 
 
 def oracle_merged_labels(
     run: Run, labels: Integer[np.ndarray, "y x"], truth: Integer[np.ndarray, "y x"]
 ) -> Integer[np.ndarray, "y x"]:
-    """Each pixel's primary class: the segments after `metrics.oracle_merged`, and the protocol's background merge."""
+    """Return each pixel's primary class, after the protocol's background merge: as `metrics.oracle_merged` merges."""
     protocol, background = run.protocol, run.dataset.background
     table = replace(protocol, merges_background=False).table(truth, labels, run.dataset)
     if background is not None and protocol.merges_background:
@@ -106,17 +110,19 @@ def oracle_merged_labels(
     return primary_classes(table)[labels]
 
 
-def _drawn(image: UInt8[np.ndarray, "y x 3"], labels: Integer[np.ndarray, "h w"], *, ignore: int | None = None) -> str:
-    """Labels of any size over the image, which is dark where they are to be ignored."""
+def _overlay(
+    image: UInt8[np.ndarray, "y x 3"], labels: Integer[np.ndarray, "h w"], *, ignore: int | None = None
+) -> str:
+    """Draw labels of any size over the image, darkened where they are `ignore`."""
     height, width = image.shape[:2]
     scaled = np.asarray(Image.fromarray(labels.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST))
-    drawn = draw_overlay(image, np.unique(scaled, return_inverse=True)[1].reshape(scaled.shape))
-    drawn[scaled == ignore] = image[scaled == ignore] // _SHADE
-    return _jpeg(drawn)
+    overlay = draw_overlay(image, np.unique(scaled, return_inverse=True)[1].reshape(scaled.shape))
+    overlay[scaled == ignore] = image[scaled == ignore] // _SHADE
+    return _jpeg(overlay)
 
 
 def _jpeg(pixels: UInt8[np.ndarray, "y x 3"]) -> str:
-    """An image as a data URL."""
+    """Encode an image as a data URL."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
@@ -124,7 +130,7 @@ def _jpeg(pixels: UInt8[np.ndarray, "y x 3"]) -> str:
 
 def _truth_caption(run: Run, truth: Integer[np.ndarray, "y x"], people: int) -> str:
     if run.dataset.partitions:
-        return f"truth, first of {people}: {_counted(truth)}"
+        return f"truth, first of {people}: {_count_segments(truth)}"
     present = np.setdiff1d(truth, run.dataset.ignore)
     ignored = "; dark: not scored" if (truth == run.dataset.ignore).any() else ""
     return f"truth: {', '.join(run.dataset.classes[label] for label in present)}{ignored}"
@@ -136,7 +142,7 @@ def _step_caption(run: Run, result: ImageResult, column: int) -> str:
     return f"{_segments(score.segments)}{at}, covering {score.covering:.2f}"
 
 
-def _counted(labels: Integer[np.ndarray, "y x"]) -> str:
+def _count_segments(labels: Integer[np.ndarray, "y x"]) -> str:
     return _segments(len(np.unique(labels)))
 
 

@@ -1,4 +1,4 @@
-"""What feedback is worth: the ground truth plays the annotator, by full masks and click by click."""
+"""The value of feedback: the ground truth simulates an annotator, by full masks and click by click."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,68 +18,72 @@ from walkcut.learning.oracle_merge import oracle_merge, oracle_merge_tree, tree_
 from walkcut.segmentation.segmenter import Segmenter
 
 GRANULARITIES: Final[dict[str, Granularity | None]] = {"leaves": None, "fine": Level.FINE}
-_REPORTED: Final = (1, 3, 5, 10)  # clicks
-_MOST_CLICKS: Final = 50
-_GOAL: Final = 0.8  # of the score by full masks
+_REPORTED_CLICKS: Final = (1, 3, 5, 10)
+_MAX_CLICKS: Final = 50
+_GOAL: Final = 0.8  # of the score with full masks
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What one annotation of one image brings: mean IoU over its `regions` by full masks, and after each click.
+    """Mean IoU over the regions of one annotation: with full masks, and after each click.
 
-    Clicking ends when the goal, 80 % of the score by full masks, is reached and ten clicks are done, at the latest
-    after 50; or when there is nothing left to click on.
+    Clicking ends once the goal, 80 % of the score with full masks, is reached and ten clicks are done; after 50
+    clicks; or when no wrong area is left to click.
     """
 
     regions: int
-    masks: float
-    clicks: tuple[float, ...]
+    iou_full_masks: float
+    iou_clicks: tuple[float, ...]
 
     @property
     def clicks_to_goal(self) -> int | None:
-        """How many clicks the goal takes, if it was reached."""
-        return next((n for n, score in enumerate(self.clicks, 1) if score >= _GOAL * self.masks), None)
+        """The number of clicks that reach the goal; `None` if they never do."""
+        return next((n for n, iou in enumerate(self.iou_clicks, 1) if iou >= _GOAL * self.iou_full_masks), None)
 
 
 def feedback(tree: CutTree, truth: Int64[np.ndarray, "y x"], granularity: Granularity | None = None) -> Feedback:
-    """The scores of an annotator who wants the regions of a `truth`, numbered from 1, as segments fold into them.
+    """Score an annotator who merges segments into the regions of `truth`, numbered from 1.
 
-    The segments are the tree's leaves, or those at a granularity; the answer to clicks is `oracle_merge_tree`'s.
+    The segments are the tree's leaves, or those at a granularity; clicks are answered by `oracle_merge_tree`.
     """
     segments, _ = tree_segments(tree, granularity)
-    masks = region_iou(truth, oracle_merge(segments, truth))
+    full = region_iou(truth, oracle_merge(segments, truth))
     scores: list[float] = []
     for answer in _answers(tree, segments, truth, granularity):
         scores.append(region_iou(truth, answer))
-        if len(scores) >= max(_REPORTED) and max(scores) >= _GOAL * masks:
+        if len(scores) >= max(_REPORTED_CLICKS) and max(scores) >= _GOAL * full:
             break
-    return Feedback(len(np.unique(truth)), masks, tuple(scores))
+    return Feedback(len(np.unique(truth)), full, tuple(scores))
 
 
 def _answers(
     tree: CutTree, segments: Int64[np.ndarray, "y x"], truth: Int64[np.ndarray, "y x"], granularity: Granularity | None
 ) -> Iterator[Integer[np.ndarray, "y x"]]:
-    """The answer after each click of an annotator.
+    """Yield the regions after each click.
 
-    The first click lies in the truth's largest region, each other in the largest connected area that is wrong, always
-    at the most interior point. Where the segment was clicked for the same region before, nobody clicks again.
+    The first click lies in the truth's largest region, each later one in the largest connected wrong area, always at
+    its most interior point. No segment is clicked twice for the same region.
     """
-    given = np.zeros_like(truth)
+    annotation = np.zeros_like(truth)
     wrong = truth == np.bincount(truth.ravel()).argmax()
-    told = np.zeros((int(segments.max()) + 1, int(truth.max()) + 1), np.bool_)  # segments, regions
-    for _ in range(_MOST_CLICKS):
+    clicked = np.zeros((int(segments.max()) + 1, int(truth.max()) + 1), np.bool_)  # segments, regions
+    for _ in range(_MAX_CLICKS):
         if not wrong.any():
             return
         click = interior_point(wrong)
-        given[click] = truth[click]
-        told[segments[click], truth[click]] = True
-        answer = oracle_merge_tree(tree, given, granularity=granularity)
+        annotation[click] = truth[click]
+        clicked[segments[click], truth[click]] = True
+        answer = oracle_merge_tree(tree, annotation, granularity=granularity)
         yield answer
-        wrong = (answer != truth) & ~told[segments, truth]
+        wrong = (answer != truth) & ~clicked[segments, truth]
 
 
 def interior_point(area: Bool[np.ndarray, "y x"]) -> tuple[int, int]:
-    """Row and column of the pixel farthest from the border of the largest connected part; the first of several."""
+    """Return row and column of the pixel farthest from the border of the largest connected part; the first of several.
+
+    >>> interior_point(np.pad(np.ones((3, 3), bool), 1))
+    (2, 2)
+    """
     parts, _ = label(area)
     largest = int(np.bincount(parts[area]).argmax())
     box = find_objects(parts, largest)[largest - 1]
@@ -89,18 +93,18 @@ def interior_point(area: Bool[np.ndarray, "y x"]) -> tuple[int, int]:
 
 
 def region_iou(truth: Int64[np.ndarray, "y x"], answer: Integer[np.ndarray, "y x"]) -> float:
-    """The mean over the truth's regions of the IoU with what the answer gives their number; 0 for one without any."""
+    """Return the mean IoU of the truth's regions with the answer's of the same number; a missing one counts as 0."""
     table = contingency_table(truth, answer)
     table = np.pad(table, ((0, 0), (0, max(0, len(table) - table.shape[1]))))
     regions = np.flatnonzero(table.any(axis=1))
-    right, given, wanted = table[regions, regions], table.sum(axis=0)[regions], table.sum(axis=1)[regions]
-    return Counts(right, given - right, wanted - right).mean_iou
+    tp, predicted, true = table[regions, regions], table.sum(axis=0)[regions], table.sum(axis=1)[regions]
+    return Counts(tp, predicted - tp, true - tp).mean_iou
 
 
 def feedback_scores(dataset: Dataset, segmenter: Segmenter) -> Iterator[dict[str, list[Feedback]]]:
-    """For each image, in its own size, and each of `GRANULARITIES` what each of the image's annotations brings.
+    """Yield for each image, in its own size, the feedback of each annotation at each of `GRANULARITIES`.
 
-    Raises `SettingsError` for a data set with classes, whose truths are no annotations of single regions.
+    Raises `SettingsError` for a data set with classes, whose truths do not separate regions.
     """
     if not dataset.partitions:
         raise SettingsError(
@@ -116,22 +120,23 @@ def feedback_scores(dataset: Dataset, segmenter: Segmenter) -> Iterator[dict[str
 
 
 def summarise_feedback(images: Sequence[dict[str, list[Feedback]]]) -> dict[str, Any]:
-    """For each granularity the means over all annotations, ready for JSON.
+    """Return the means over all annotations for each granularity, ready for JSON.
 
-    `regions` is how many an annotation has. One whose goal was not reached counts with 50 clicks, and in `capped`.
+    An annotation whose goal was not reached counts with 50 clicks, and in `unreached`.
     """
-    return {name: _summary([one for image in images for one in image[name]]) for name in images[0]}
+    return {name: _summary([feedback for image in images for feedback in image[name]]) for name in images[0]}
 
 
 def _summary(annotations: Sequence[Feedback]) -> dict[str, Any]:
-    goals = [one.clicks_to_goal for one in annotations]
-    counted = [_MOST_CLICKS if goal is None else goal for goal in goals]
+    goals = [feedback.clicks_to_goal for feedback in annotations]
+    clicks = [_MAX_CLICKS if goal is None else goal for goal in goals]
+    curves = [feedback.iou_clicks for feedback in annotations]
     return {
         "annotations": len(annotations),
-        "regions": float(np.mean([one.regions for one in annotations])),
-        "miou_masks": float(np.mean([one.masks for one in annotations])),
-        "miou_clicks": {n: float(np.mean([one.clicks[:n][-1] for one in annotations])) for n in _REPORTED},
-        "clicks_mean": float(np.mean(counted)),
-        "clicks_median": float(np.median(counted)),
-        "capped": goals.count(None),
+        "regions": float(np.mean([feedback.regions for feedback in annotations])),
+        "miou_full_masks": float(np.mean([feedback.iou_full_masks for feedback in annotations])),
+        "miou_clicks": {n: float(np.mean([curve[:n][-1] for curve in curves])) for n in _REPORTED_CLICKS},
+        "clicks_mean": float(np.mean(clicks)),
+        "clicks_median": float(np.median(clicks)),
+        "unreached": goals.count(None),
     }

@@ -1,6 +1,6 @@
 """Region scores, all from contingency tables: truth labels by segments, in pixels.
 
-A table without pixels holds nothing to be wrong about: it scores as a perfect one.
+A table without pixels scores as a perfect one.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from walkcut.evaluation.contingency import coarsened
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels of each class that are right (`tp`), wrongly given to it (`fp`) or missed (`fn`).
+    """True positive, false positive and false negative pixels of each class.
 
-    The papers' averages (DWC supplement A) are two orders of the same steps. Globally averaged: add the counts of all
-    images, then take a score. Per-image averaged: take each image's score, then their mean.
+    The papers' averages (DWC supplement A): a global average is a score of the summed counts of all images, a
+    per-image average is the mean of each image's score.
     """
 
     tp: Int64[np.ndarray, " t"]
@@ -27,29 +27,29 @@ class Counts:
 
     @classmethod
     def zeros(cls, classes: int) -> "Counts":
-        """The counts of no image: where a sum starts."""
-        nothing = np.zeros(classes, np.int64)
-        return cls(nothing, nothing, nothing)
+        """Return the counts of no image, the start of a sum."""
+        zeros = np.zeros(classes, np.int64)
+        return cls(zeros, zeros, zeros)
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
 
     @property
     def pixels(self) -> int:
-        """How many pixels were scored."""
+        """The number of scored pixels."""
         return int((self.tp + self.fn).sum())
 
     @property
     def accuracy(self) -> float:
-        """The share of the scored pixels that are right."""
+        """The fraction of the scored pixels that are right."""
         return float(self.tp.sum()) / self.pixels if self.pixels else 1.0
 
     @property
     def f1(self) -> float:
-        """Mean of `2 tp / (2 tp + fp + fn)` over the classes present in the truth; one that is missed counts as 0.
+        """Mean of `2 tp / (2 tp + fp + fn)` over the classes in the truth; a missed one counts as 0.
 
-        No published program shows the rule. DWC's per-image F1 is so far above its mean IoU (73.3 against 38.0,
-        supplement T6; over the same classes it could be 55.1 at most) that it cannot count absent classes.
+        No published program shows the rule. DWC's per-image F1 is 73.3 at a mean IoU of 38.0 (supplement, table 6);
+        over the same classes it could be at most 55.1, so it does not count absent classes.
         """
         return _mean_of_ratios(2 * self.tp, 2 * self.tp + self.fp + self.fn, self.tp + self.fn > 0)
 
@@ -57,7 +57,7 @@ class Counts:
     def mean_iou(self) -> float:
         """Mean of `tp / (tp + fp + fn)` over the classes in the truth or the prediction.
 
-        As in DiffSeg's and DiffCut's programs: a class that is absent, but was given a segment, counts as 0.
+        As in DiffSeg's and DiffCut's programs an absent class with a segment counts as 0.
         """
         union = self.tp + self.fp + self.fn
         return _mean_of_ratios(self.tp, union, union > 0)
@@ -70,24 +70,24 @@ def _mean_of_ratios(
 
 
 def matched_segments(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, " t"]:
-    """For each class its own segment: the one-to-one matching of largest total overlap (Hungarian method).
+    """Return the segment of each class by the one-to-one matching of largest total overlap (Hungarian method).
 
-    Fewer segments than classes are filled up with empty ones, numbered on from `s`. Which extra segment falls to which
-    absent class is a tie that the solver breaks; as in DiffSeg's and DiffCut's programs it is SciPy's, on the overlaps
-    in pixels, with a row for every class in their order and no fewer columns than rows.
+    If there are fewer segments than classes, empty ones are added, numbered on from `s`. The solver decides which extra
+    segment is matched to which absent class; as in DiffSeg's and DiffCut's programs it is SciPy's, on the overlaps in
+    pixels, with a row for every class in their order and no fewer columns than rows.
     """
     classes, segments = table.shape
-    filled = np.pad(table, ((0, 0), (0, max(0, classes - segments))))
-    _, matched = linear_sum_assignment(filled, maximize=True)
+    padded = np.pad(table, ((0, 0), (0, max(0, classes - segments))))
+    _, matched = linear_sum_assignment(padded, maximize=True)
     return matched.astype(np.int64)
 
 
 def matched_counts(table: Int64[np.ndarray, "t s"]) -> Counts:
-    """One image's counts under `matched_segments`, as DiffSeg's and DiffCut's programs take them.
+    """Return one image's counts under `matched_segments`, as in DiffSeg's and DiffCut's programs.
 
     A pixel outside its class's segment is that class's `fn`; a pixel of another class in a class's segment is that
-    class's `fp`. Extra segments match absent classes and so become their `fp`; only those beyond the number of classes
-    stay unmatched and are nobody's `fp` (DiffSeg section 4: "considered false negatives").
+    class's `fp`. Extra segments match absent classes and become their `fp`; only segments beyond the number of classes
+    stay unmatched and count as `fn` alone (DiffSeg section 4: "considered false negatives").
     """
     classes, segments = table.shape
     matched = matched_segments(table)
@@ -99,23 +99,23 @@ def matched_counts(table: Int64[np.ndarray, "t s"]) -> Counts:
 
 
 def primary_classes(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, " s"]:
-    """For each segment the class with which it overlaps most; the first of several, 0 for an empty segment."""
+    """Return the class with which each segment overlaps most: the first of several, 0 for an empty segment."""
     return table.argmax(axis=0)
 
 
 def oracle_merged(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, "t t"]:
-    """The table after all segments of one primary class become one, column `i` for class `i` (DWC supplement A).
+    """Return the table after all segments of each primary class became one, column `i` for class `i`.
 
-    `matched_counts` of it gives the oracle-merged scores; no merge of these segments is more accurate.
+    `matched_counts` of it gives the oracle-merged scores of DWC supplement A; no merge of the segments is more accurate.
     """
     return table @ np.eye(len(table), dtype=np.int64)[primary_classes(table)]
 
 
 def background_groups(table: Int64[np.ndarray, "t s"], background: int = 0) -> Int64[np.ndarray, " s"]:
-    """For each segment where DiffCut's many-to-one background (supplement H, program) puts it.
+    """Return each segment's group under DiffCut's many-to-one background (supplement H, program).
 
-    Foreground classes are matched first, without the background's pixels. The segments of classes that are in the
-    image stay; all others, extra segments on an object among them, become one new segment, numbered `s`.
+    Foreground classes are matched first, without the background's pixels. The segments of classes in the image stay;
+    all others, even extra segments on an object, become one new segment, numbered `s`.
     """
     foreground = np.delete(table, background, axis=0)
     present = foreground.any(axis=1)
@@ -125,16 +125,16 @@ def background_groups(table: Int64[np.ndarray, "t s"], background: int = 0) -> I
 
 
 def merge_background(table: Int64[np.ndarray, "t s"], background: int = 0) -> Int64[np.ndarray, "t g"]:
-    """The table after DiffCut's many-to-one background, see `background_groups`: VOC, Context and COCO-Object."""
+    """Return the table after DiffCut's many-to-one background, see `background_groups`: VOC, Context, COCO-Object."""
     return coarsened(table, background_groups(table, background))
 
 
 def covering(table: Int64[np.ndarray, "t s"]) -> float:
-    """Covering of the truth by the segments, in [0, 1]: Arbeláez et al. 2011, section 2.3.3.
+    """Return the covering of the truth by the segments, in [0, 1]: Arbeláez et al. 2011, section 2.3.3.
 
     Each truth region's best intersection over union with a segment, averaged with its pixels as weight.
     """
-    true, predicted, pixels = _margins(table)
+    true, predicted, pixels = _totals(table)
     if not pixels:
         return 1.0
     union = true[:, None] + predicted - table
@@ -142,11 +142,11 @@ def covering(table: Int64[np.ndarray, "t s"]) -> float:
 
 
 def variation_of_information(table: Int64[np.ndarray, "t s"]) -> float:
-    """H(truth | segments) + H(segments | truth) in bits, 0 for the same partition: Arbeláez et al. 2011, section 2.3.1.
+    """Return H(truth | segments) + H(segments | truth), 0 for equal partitions: Arbeláez et al. 2011, section 2.3.1.
 
-    Bits, as in scikit-image and in BSDS's published numbers. Each overlap adds to both entropies at once.
+    In bits, as in scikit-image and in BSDS's published numbers.
     """
-    true, predicted, pixels = _margins(table)
+    true, predicted, pixels = _totals(table)
     rows, columns = table.nonzero()
     shared = table[rows, columns]
     bits = np.log2(true[rows] / shared) + np.log2(predicted[columns] / shared)
@@ -154,41 +154,41 @@ def variation_of_information(table: Int64[np.ndarray, "t s"]) -> float:
 
 
 def rand_index(table: Int64[np.ndarray, "t s"]) -> float:
-    """The share of pixel pairs that both partitions join or both part, in [0, 1]: Rand 1971.
+    """Return the fraction of pixel pairs that both partitions join or both separate, in [0, 1]: Rand 1971.
 
     The probabilistic Rand index of several human truths is the mean of their Rand indices (Arbeláez et al. 2011,
     section 2.3.2).
     """
-    both, true, predicted, every = _joined_pairs(table)
-    return (every - true - predicted + 2 * both) / every if every else 1.0
+    both, true, predicted, total = _pair_counts(table)
+    return (total - true - predicted + 2 * both) / total if total else 1.0
 
 
 def adjusted_rand_index(table: Int64[np.ndarray, "t s"]) -> float:
-    """The Rand index less its chance value, at most 1 and 0 by chance: Hubert & Arabie 1985.
+    """Return the Rand index corrected for chance, at most 1 and 0 by chance: Hubert & Arabie 1985.
 
-    1 where chance decides everything: both partitions of one segment, or both of single pixels.
+    1 if both partitions are one segment, or both are single pixels.
     """
-    both, true, predicted, every = _joined_pairs(table)
-    chance = true * predicted / every if every else 0.0
-    most = (true + predicted) / 2
-    return (both - chance) / (most - chance) if most != chance else 1.0
+    both, true, predicted, total = _pair_counts(table)
+    chance = true * predicted / total if total else 0.0
+    maximum = (true + predicted) / 2
+    return (both - chance) / (maximum - chance) if maximum != chance else 1.0
 
 
-def _margins(table: Int64[np.ndarray, "t s"]) -> tuple[Int64[np.ndarray, " t"], Int64[np.ndarray, " s"], int]:
-    """The pixels of each truth label, of each segment, and of the image."""
+def _totals(table: Int64[np.ndarray, "t s"]) -> tuple[Int64[np.ndarray, " t"], Int64[np.ndarray, " s"], int]:
+    """Return the pixels of each truth label, of each segment, and of the image."""
     return table.sum(axis=1), table.sum(axis=0), int(table.sum())
 
 
-def _joined_pairs(table: Int64[np.ndarray, "t s"]) -> tuple[int, int, int, int]:
-    """How many pixel pairs are joined by both partitions, by the truth, by the segments, and how many there are."""
-    true, predicted, pixels = _margins(table)
+def _pair_counts(table: Int64[np.ndarray, "t s"]) -> tuple[int, int, int, int]:
+    """Count the pixel pairs joined by both partitions, by the truth, by the segments, and all pairs."""
+    true, predicted, pixels = _totals(table)
     both, by_true, by_predicted = (int((n * (n - 1) // 2).sum()) for n in (table, true, predicted))
     return both, by_true, by_predicted, pixels * (pixels - 1) // 2
 
 
 @dataclass(frozen=True)
 class OdsOis:
-    """The best score with one granularity for all images (ODS) and with each image's own (OIS).
+    """The best score with one granularity for all images (ODS) and with the best one for each image (OIS).
 
     `granularity` is the column of the ODS; the first of several.
     """
@@ -199,11 +199,11 @@ class OdsOis:
 
 
 def ods_ois(scores: Real[np.ndarray, "i g"], weights: Real[np.ndarray, " i"] | None = None) -> OdsOis:
-    """ODS and OIS of scores of images (rows) at granularities (columns): Arbeláez et al. 2011.
+    """Return ODS and OIS of scores of images (rows) at granularities (columns): Arbeláez et al. 2011.
 
-    A score is its mean over an image's human truths. BSDS's program pools covering over images and humans: give
-    the number of pixels times humans as `weights`; the Rand index and variation of information it averages with equal
-    ones. For a distance pass its negative. Raises `SegmentationError` where there is nothing to score.
+    A score is the mean over an image's human truths. BSDS's program pools covering over images and humans: pass the
+    number of pixels times humans as `weights`; it averages the Rand index and variation of information equally. Pass
+    the negative of a distance. Raises `SegmentationError` if there is nothing to score.
     """
     check_scorable(*scores.shape)
     means = np.average(scores, axis=0, weights=weights)

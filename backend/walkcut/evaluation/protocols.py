@@ -1,4 +1,4 @@
-"""The papers' ways to show images to a method and to score its answer, and the plain way.
+"""The papers' evaluation protocols: what a method sees of an image, and how its labels are scored.
 
 Facts about DiffSeg and DiffCut are those of the authors' programs (google/diffseg: `data/*/`, `diffseg/utils.py`;
 PaulCouairon/DiffCut: `dataloader/iterator.py`, `eval_diffcut.py`). In all protocols segments are matched to classes
@@ -21,77 +21,77 @@ from walkcut.evaluation.metrics import merge_background
 
 
 @dataclass(frozen=True)
-class Square:
-    """A centred square of an image, scaled.
+class CenterCrop:
+    """A centred square of an image, scaled. All lengths are in pixels.
 
-    Its side is `trim` pixels less than the image's shorter side; the method sees it with a side of `seen` pixels,
-    and the answer is scored with a side of `scored` pixels. Half of an odd margin is rounded down, or, `to_even`, to
-    the even number, as in torchvision's CenterCrop.
+    Its side is the image's shorter side less `margin`; the method sees it with a side of `input_size`, and its labels
+    are scored with a side of `score_size`. Half of an odd rest is rounded down, or, `to_even`, to the even number, as
+    in torchvision's CenterCrop.
     """
 
-    seen: int
-    scored: int
-    trim: int = 0
+    input_size: int
+    score_size: int
+    margin: int = 0
     to_even: bool = False
 
-    def cut(self, pixels: Shaped[np.ndarray, "y x *c"]) -> Shaped[np.ndarray, "s s *c"]:
-        """The square of an image or a truth, not yet scaled."""
+    def crop(self, pixels: Shaped[np.ndarray, "y x *c"]) -> Shaped[np.ndarray, "s s *c"]:
+        """Return the square of an image or a truth, not yet scaled."""
         height, width = pixels.shape[:2]
-        side = min(height, width) - self.trim
+        side = min(height, width) - self.margin
         top, left = (round(rest / 2) if self.to_even else rest // 2 for rest in (height - side, width - side))
         return pixels[top : top + side, left : left + side]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a method sees of an image, and how its answer becomes a table of overlaps with the truth.
+    """The rules of a paper: crop, sizes, and the table of overlaps that is scored.
 
-    Without a `square` it is the whole image in its own size. `merges_background`: where a data set has a background
-    class, whatever segments match no other class of the image become one before scoring: the truth helps (DiffCut
-    supplement H). `void_is_background`: there, ignored pixels are scored as background.
+    Without a `center_crop` a method sees the whole image in its own size. `merges_background`: in a data set with a
+    background class, all segments that match no other class of the image become one before scoring, which takes the
+    truth's help (DiffCut supplement H). `void_is_background`: there, ignored pixels are scored as background.
     """
 
     name: str
-    square: Square | None
+    center_crop: CenterCrop | None
     merges_background: bool = True
     void_is_background: bool = False
 
-    def view(self, image: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """The image that the method is given.
+    def crop_image(self, image: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """Return the image that the method segments.
 
-        Scaled bilinearly between pixel centres and without smoothing, as in both programs, however much it shrinks.
-        They go on with fractions; here colours are rounded to whole numbers.
+        Scaled bilinearly between pixel centres without antialiasing, as in both programs. They go on with fractions;
+        here colours are rounded to integers.
         """
-        if self.square is None:
+        if self.center_crop is None:
             return image
-        colours = torch.from_numpy(np.ascontiguousarray(self.square.cut(image))).permute(2, 0, 1)[None]
-        side = (self.square.seen, self.square.seen)
+        colours = torch.from_numpy(np.ascontiguousarray(self.center_crop.crop(image))).permute(2, 0, 1)[None]
+        side = (self.center_crop.input_size, self.center_crop.input_size)
         scaled = interpolate(colours.float(), side, mode="bilinear", align_corners=False, antialias=False)
         return scaled[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
 
-    def truth(self, truth: Int64[np.ndarray, "y x"]) -> Int64[np.ndarray, "h w"]:
-        """The truth as it is scored.
+    def crop_truth(self, truth: Int64[np.ndarray, "y x"]) -> Int64[np.ndarray, "h w"]:
+        """Return the truth as it is scored.
 
-        Scaled to the view by the pixel whose centre is nearest; from there to a smaller scored size, as DiffCut's
-        program does, by the first pixel of each block and not by the middle one.
+        Scaled to the input size by the pixel of the nearest centre; from there to a smaller score size, as in DiffCut's
+        program, by the first pixel of each block instead of the middle one.
         """
-        if self.square is None:
+        if self.center_crop is None:
             return truth
-        seen = _nearest(self.square.cut(truth), self.square.seen)
-        first = np.arange(self.square.scored) * self.square.seen // self.square.scored
-        return seen[np.ix_(first, first)]
+        input_size, score_size = self.center_crop.input_size, self.center_crop.score_size
+        first = np.arange(score_size) * input_size // score_size
+        return _nearest(self.center_crop.crop(truth), input_size)[np.ix_(first, first)]
 
-    def scored(self, labels: Integer[np.ndarray, "y x"]) -> Integer[np.ndarray, "h w"]:
-        """The method's labels of the view, of whatever size, as they are scored: by the pixel of the nearest centre.
+    def resize_labels(self, labels: Integer[np.ndarray, "y x"]) -> Integer[np.ndarray, "h w"]:
+        """Return the method's labels, of any size, at the size at which they are scored: by the nearest centre.
 
-        DiffCut's program does not come here: it assigns features that were scaled to the scored size.
+        DiffCut's program does this with features, before it assigns them.
         """
-        return labels if self.square is None else _nearest(labels, self.square.scored)
+        return labels if self.center_crop is None else _nearest(labels, self.center_crop.score_size)
 
     def table(
         self, truth: Int64[np.ndarray, "y x"], labels: Integer[np.ndarray, "y x"], dataset: Dataset
     ) -> Int64[np.ndarray, "t s"]:
-        """The overlaps of what `truth` and `scored` gave: a row for each class, or for each part of a partition."""
+        """Return the overlaps of `crop_truth` and `resize_labels`: a row for each class, or each part of a partition."""
         if dataset.partitions:
             parts = np.unique(truth, return_inverse=True)[1].reshape(truth.shape)
             return contingency_table(parts, labels)
@@ -105,25 +105,26 @@ class Protocol:
 
 
 def _nearest(labels: Integer[np.ndarray, "y x"], side: int) -> Integer[np.ndarray, "h w"]:
-    """The pixel at floor((i + 1/2) · old / new), exactly: half-pixel centres, "nearest-exact" in PyTorch."""
+    """Scale by the pixel at floor((i + 1/2) · old / new), exactly: "nearest-exact" in PyTorch."""
     rows, columns = ((2 * np.arange(side) + 1) * old // (2 * side) for old in labels.shape)
     return labels[np.ix_(rows, columns)]
 
 
-_DIFFSEG: Final = Square(seen=512, scored=512)
+_DIFFSEG: Final = CenterCrop(input_size=512, score_size=512)
 PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType(
     {
         protocol.name: protocol
         for protocol in (
             # The paper names neither crop nor size: it follows DiffSeg in data and scores, upsamples to 512 x 512
-            # (section 3.6), and sets its numbers beside DiffSeg's. So DiffSeg's rules are taken.
+            # (section 3.6), and compares its numbers with DiffSeg's. So DiffSeg's rules are used.
             Protocol("dwc", _DIFFSEG),
-            # DiffSeg was not scored on data with a background by its authors, but by DiffCut's with their merge.
+            # Not the authors but DiffCut's scored DiffSeg on data with a background, with their merge.
             Protocol("diffseg", _DIFFSEG),
-            # Its program merges the background before PAMR, and takes VOC's void for background.
-            Protocol("diffcut", Square(seen=1024, scored=128, trim=1, to_even=True), void_is_background=True),
+            # Its program merges the background before PAMR, and counts VOC's void as background.
+            Protocol("diffcut", CenterCrop(input_size=1024, score_size=128, margin=1, to_even=True),
+                     void_is_background=True),
             # Every image in its own size, and no help from the truth.
-            Protocol("native", square=None, merges_background=False),
+            Protocol("native", center_crop=None, merges_background=False),
         )
     }
-)
+)  # fmt: skip

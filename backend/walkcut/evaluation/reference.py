@@ -1,6 +1,6 @@
-"""The methods word for word as the papers tell them: the slow truth that the fast forms are held against.
+"""The methods as the papers describe them: slow references that the fast forms are tested against.
 
-Full eigendecompositions, every threshold by itself, features of all pixels, divergences pair by pair.
+Full eigendecompositions, one threshold after the other, features of all pixels, divergences pair by pair.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,24 @@ from walkcut.segmentation.methods.flat import DiffSeg
 from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.methods.inputs import patch_features
 
-_CHANNELS = 256  # of all pixels' features held at a time, so that any machine has the memory
-_THRESHOLDS = 100  # where the papers name no number
+_CHANNELS = 256  # of all pixels' features at a time, which limits the memory
+_THRESHOLDS = 100  # unless the papers name a number
 
 
-def reference_labels(method: Method, image_features: ImageFeatures, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
-    """The segment of each pixel by the method's published form, cut as far as its rule says.
+def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+    """Return the segment of each pixel by the method's published form, cut as far as its rule allows.
 
-    Raises `TypeError` for methods that no paper tells: there are `NCut` on an affinity, `DiffCut` and `DiffSeg`.
+    Raises `TypeError` for methods without a published form; `NCut` on an affinity, `DiffCut` and `DiffSeg` have one.
     """
     match method:
         case NCut(affinity=("dot" | "cosine") as affinity, walk_steps=steps, rule=rule, thresholds=thresholds):
-            P, grid = reference_aggregate(image_features)
+            P, grid = reference_aggregate(features)
             F = _repeated_product(P, steps)
             unit = normalize(F, dim=1) if affinity == "cosine" else F
             segments = reference_partition(unit @ unit.T, rule, thresholds or _THRESHOLDS)
             return reference_assignment(F, segments, grid, size, normalised=True)
         case DiffCut(rule=rule, exponent=exponent, thresholds=thresholds):
-            unit = normalize(patch_features(image_features), dim=2)
+            unit = normalize(patch_features(features), dim=2)
             F, grid = unit.flatten(0, 1), (unit.shape[0], unit.shape[1])
             cosine = F @ F.T
             A = ((cosine - cosine.min()) / (cosine.max() - cosine.min())) ** exponent
@@ -44,21 +44,21 @@ def reference_labels(method: Method, image_features: ImageFeatures, size: tuple[
                 F, reference_partition(A, rule, thresholds or _THRESHOLDS), grid, size, normalised=False
             )
         case DiffSeg(refine=False):
-            P, grid = reference_aggregate(image_features)
+            P, grid = reference_aggregate(features)
             proposals = reference_merging(P, anchor_points(grid, method.anchors), method)
             return interpolate(proposals.unflatten(1, grid)[None], size=size, mode="bilinear", align_corners=False)[
                 0
             ].argmax(0)
         case _:
-            raise TypeError(f"no paper tells {method}")
+            raise TypeError(f"{method} has no published form: compare NCut on an affinity, DiffCut or DiffSeg")
 
 
-def reference_aggregate(image_features: ImageFeatures) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
-    """The four-dimensional tensors of all levels on the finest grid, weighted by their sides (DiffSeg Eq. 2-3)."""
-    grid = max((level.grid for level in image_features.maps), key=lambda sides: sides[0] * sides[1])
-    sides = [(height * width) ** 0.5 for height, width in (level.grid for level in image_features.maps)]
-    total = torch.zeros(*grid, *grid, device=image_features.maps[0].weights.device)
-    for side, level in zip(sides, image_features.maps, strict=True):
+def reference_aggregate(features: ImageFeatures) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
+    """Return the mean of all levels' maps on the finest grid, weighted by their sides (DiffSeg Eq. 2-3)."""
+    grid = max((level.grid for level in features.attention_maps), key=lambda sides: sides[0] * sides[1])
+    sides = [(height * width) ** 0.5 for height, width in (level.grid for level in features.attention_maps)]
+    total = torch.zeros(*grid, *grid, device=features.attention_maps[0].weights.device)
+    for side, level in zip(sides, features.attention_maps, strict=True):
         height, width = level.grid
         S = level.weights.reshape(height, width, height, width)
         targets = interpolate(S.flatten(0, 1)[:, None], size=grid, mode="bilinear", align_corners=False)
@@ -69,7 +69,7 @@ def reference_aggregate(image_features: ImageFeatures) -> tuple[Float[Tensor, "n
 
 
 def reference_partition(A: Float[Tensor, "n n"], rule: StoppingRule, thresholds: int) -> list[Int64[Tensor, " _"]]:
-    """The nodes of each segment: bisection by the second eigenvector, again and again, until the rule stops it."""
+    """Return the nodes of each segment: repeated bisection by the second eigenvector until the rule stops it."""
     parts, segments = [torch.arange(len(A), device=A.device)], []
     while parts:
         part = parts.pop()
@@ -82,7 +82,7 @@ def reference_partition(A: Float[Tensor, "n n"], rule: StoppingRule, thresholds:
 
 
 def _best_cut(A: Float[Tensor, "n n"], thresholds: int) -> Cut | None:
-    """The cheapest of the cuts of the second generalised eigenvector of `(D − A) x = λ D x` at so many thresholds."""
+    """Return the cheapest cut of the second generalised eigenvector of `(D − A) x = λ D x` at evenly spaced thresholds."""
     scale = A.sum(1).rsqrt()
     laplacian = torch.eye(len(A), device=A.device) - scale[:, None] * A * scale
     vector = scale * torch.linalg.eigh(laplacian).eigenvectors[:, 1]
@@ -109,26 +109,26 @@ def reference_assignment(
     *,
     normalised: bool,
 ) -> Int64[Tensor, "y x"]:
-    """Each pixel's most similar segment, by the upsampled features of all pixels (DWC 3.6, DiffCut 3.3)."""
+    """Return each pixel's most similar segment, by the upsampled features of all pixels (DWC 3.6, DiffCut 3.3)."""
     means = torch.stack([F[part].mean(0) for part in segments])
     means = normalize(means, dim=1) if normalised else means
     products = torch.zeros(len(means), *size, device=F.device)
     norms = torch.zeros(size, device=F.device)
     maps = F.T.unflatten(1, grid)
-    for channels, own in zip(maps.split(_CHANNELS), means.T.split(_CHANNELS), strict=True):
+    for channels, mean in zip(maps.split(_CHANNELS), means.T.split(_CHANNELS), strict=True):
         pixels = interpolate(channels[None], size=size, mode="bilinear", align_corners=False)[0]
-        products += (own.T @ pixels.flatten(1)).unflatten(1, size)
+        products += (mean.T @ pixels.flatten(1)).unflatten(1, size)
         norms += pixels.square().sum(0)
     return (products / norms.sqrt()).argmax(0)
 
 
 def reference_merging(P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], settings: DiffSeg) -> Float[Tensor, "k n"]:
-    """The object proposals: anchors take in all maps like them, then each other, pair by pair (DiffSeg 3.2)."""
+    """Return the object proposals: anchors merge with similar maps, then with each other, one by one (DiffSeg 3.2)."""
     proposals = torch.stack([P[reference_divergence(P[point], P) < settings.threshold].mean(0) for point in points])
     for _ in range(settings.rounds - 1):
         free, merged = torch.ones(len(proposals), dtype=torch.bool), []
-        for number, proposal in enumerate(proposals):
-            if free[number]:
+        for index, proposal in enumerate(proposals):
+            if free[index]:
                 near = reference_divergence(proposal, proposals) < settings.threshold
                 merged.append(proposals[near].mean(0))
                 free &= ~near.cpu()
@@ -137,13 +137,13 @@ def reference_merging(P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], sett
 
 
 def reference_divergence(p: Float[Tensor, " n"], Q: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    """`½ (KL(p‖q) + KL(q‖p))` of one map and each of the others (DiffSeg Eq. 5)."""
+    """Return `½ (KL(p‖q) + KL(q‖p))` of the map `p` and each map `q` in `Q` (DiffSeg Eq. 5)."""
     ratio = p.log() - Q.log()
     return ((p * ratio).sum(1) - (Q * ratio).sum(1)) / 2
 
 
 def _repeated_product(P: Float[Tensor, "n n"], steps: int) -> Float[Tensor, "n n"]:
-    """`P · P · … · P`."""
+    """Return the `steps`-th power of `P`, factor by factor."""
     product = P
     for _ in range(steps - 1):
         product = product @ P

@@ -1,4 +1,4 @@
-"""A run: every image of a data set segmented by a candidate and scored, with a file that a later run goes on with."""
+"""Evaluation runs: each image of a data set segmented and scored, with a file from which a later run resumes."""
 
 import json
 import time
@@ -18,14 +18,14 @@ from walkcut.evaluation.protocols import Protocol
 from walkcut.evaluation.scoring import Score, score
 from walkcut.evaluation.systems import System
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """An image's scores at each of the candidate's settings, and what it took.
+    """An image's scores at each of the system's settings, and the seconds for segmenting it.
 
-    `weight` is the number of pixels times that of truths, by which BSDS's program pools images.
+    `weight` is the number of pixels times the number of truths, by which BSDS's program pools images.
     """
 
     name: str
@@ -34,20 +34,20 @@ class ImageResult:
     scores: tuple[Score, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As numbers and lists."""
-        scores = [each.to_json() for each in self.scores]
+        """Return the result as numbers and lists."""
+        scores = [score.to_json() for score in self.scores]
         return {"name": self.name, "seconds": self.seconds, "weight": self.weight, "scores": scores}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "ImageResult":
-        """What `to_json` gave."""
-        scores = tuple(Score.from_json(each) for each in document["scores"])
+        """Return the result from what `to_json` returned."""
+        scores = tuple(Score.from_json(score) for score in document["scores"])
         return cls(document["name"], document["seconds"], document["weight"], scores)
 
 
 @dataclass(frozen=True)
 class Run:
-    """Which candidate is scored on what, and how; at `boundary_settings` boundaries too, which takes the longest."""
+    """A system on a data set under a protocol; boundaries, which take longest, only at `boundary_settings`."""
 
     system: System
     dataset: Dataset
@@ -56,10 +56,10 @@ class Run:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """All that changes the results."""
+        """Everything that changes the results."""
         return {
             "format": _FORMAT,
-            "candidate": self.system.name,
+            "system": self.system.name,
             "version": self.system.version,
             "settings": list(self.system.settings),
             "dataset": self.dataset.name,
@@ -69,9 +69,9 @@ class Run:
         }
 
     def results(self, record: Path | None = None) -> Iterator[ImageResult]:
-        """Each image's result, in the data set's order; those in the file `record` are taken from it, others added.
+        """Yield each image's result, in the data set's order: from the file `record`, or scored and appended to it.
 
-        Raises `SettingsError` where the file is of another run.
+        Raises `SettingsError` if the file belongs to another run.
         """
         known = {} if record is None else self._recorded(record)
         for example in self.dataset.examples:
@@ -83,33 +83,33 @@ class Run:
             yield known.get(example.name) or result
 
     def segment(
-        self, view: UInt8[np.ndarray, "y x 3"], truth: Int64[np.ndarray, "h w"]
+        self, crop: UInt8[np.ndarray, "y x 3"], truth: Int64[np.ndarray, "h w"]
     ) -> Sequence[Integer[np.ndarray, "_ _"]]:
-        """The candidate's answers for a view, at each of its settings."""
-        return self.system.segment(view, max(1, len(np.setdiff1d(truth, self.dataset.ignore))))
+        """Return the system's labels of a cropped image, at each of its settings."""
+        return self.system.segment(crop, max(1, len(np.setdiff1d(truth, self.dataset.ignore))))
 
     def _score(self, example: Example) -> ImageResult:
         image, truths = example.read()
-        view = self.protocol.view(image)
-        seen = [self.protocol.truth(truth) for truth in truths]
+        crop = self.protocol.crop_image(image)
+        truths = tuple(self.protocol.crop_truth(truth) for truth in truths)
         begin = time.perf_counter()
-        answers = self.segment(view, seen[0])
+        answers = self.segment(crop, truths[0])
         seconds = time.perf_counter() - begin
-        drawn = [boundaries(truth) for truth in seen] if self.boundary_settings else []
+        human = [boundaries(truth) for truth in truths] if self.boundary_settings else []
         scores = tuple(
-            score(labels, seen, self.dataset, self.protocol, drawn if setting in self.boundary_settings else ())
+            score(labels, truths, self.dataset, self.protocol, human if setting in self.boundary_settings else ())
             for setting, labels in zip(self.system.settings, answers, strict=True)
         )
-        return ImageResult(example.name, seconds, int(np.sum([truth.size for truth in seen])), scores)
+        return ImageResult(example.name, seconds, int(np.sum([truth.size for truth in truths])), scores)
 
     def _recorded(self, record: Path) -> dict[str, ImageResult]:
-        """The results that the file holds already; a line that was cut off by the end of its run is forgotten."""
+        """Return the results in the file, less a last line that is incomplete."""
         if not record.exists() or not record.stat().st_size:
             record.parent.mkdir(parents=True, exist_ok=True)
             record.write_text(json.dumps(self.fingerprint) + "\n")
             return {}
         header, *lines = record.read_text().splitlines(keepends=True)
-        if _read(header) != self.fingerprint:
+        if _parse(header) != self.fingerprint:
             raise SettingsError(f"{record} holds the results of another run: delete it, or choose another file")
         if lines and not lines[-1].endswith("\n"):
             record.write_text(header + "".join(lines[:-1]))
@@ -118,8 +118,8 @@ class Run:
         return {result.name: result for result in results}
 
 
-def _read(line: str) -> object:
-    """The JSON of a line; nothing for what is none."""
+def _parse(line: str) -> object:
+    """Return the JSON of a line; `None` if it is not JSON, which matches no fingerprint."""
     with suppress(ValueError):
         return json.loads(line)
     return None

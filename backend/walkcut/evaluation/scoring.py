@@ -1,4 +1,4 @@
-"""One segmentation of one image against all that people said of it."""
+"""Scores of one segmentation of one image against all its truths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,11 +24,11 @@ MEASURES = ("covering", "variation", "rand", "accuracy", "f1", "miou", "accuracy
 
 @dataclass(frozen=True)
 class Score:
-    """All measures of a segmentation; each is the mean over an image's truths.
+    """The measures of a segmentation, each the mean over an image's truths.
 
-    `accuracy`, `f1` and `miou` are those of the image by itself, under one-to-one matching, and with `_oracle` after
-    segments of one class were merged. `counts` and `counts_oracle` are there where the data set has classes, so that
-    they can be added over images, and `boundary` where it was asked for.
+    `accuracy`, `f1` and `miou` are per image, under one-to-one matching; with `_oracle`, after the segments of each
+    class were merged. `counts` and `counts_oracle`, to be summed over images, are set for data sets with classes, and
+    `boundary` where boundaries were compared.
     """
 
     segments: int
@@ -46,12 +46,12 @@ class Score:
     boundary: BoundaryCounts | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As numbers and lists."""
+        """Return the score as numbers and lists."""
         return asdict(self, dict_factory=_without_arrays)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Score":
-        """What `to_json` gave."""
+        """Return the score from what `to_json` returned."""
         counts, merged = (_counts(document[name]) for name in ("counts", "counts_oracle"))
         boundary = None if document["boundary"] is None else BoundaryCounts(**document["boundary"])
         numbers = {name: document[name] for name in ("segments", *MEASURES)}
@@ -65,11 +65,11 @@ def score(
     protocol: Protocol,
     human_boundaries: Sequence[Bool[np.ndarray, "h w"]] = (),
 ) -> Score:
-    """The measures of the labels of a view against truths, each as `protocol.truth` gives them.
+    """Score the labels of a cropped image against truths from `protocol.crop_truth`.
 
-    With `human_boundaries`, the truths', those of the labels are compared too.
+    Boundaries are compared with `human_boundaries`, those of the truths, if given.
     """
-    labels = protocol.scored(labels)
+    labels = protocol.resize_labels(labels)
     tables = [protocol.table(truth, labels, dataset) for truth in truths]
     matched = [matched_counts(table) for table in tables]
     merged = [matched_counts(oracle_merged(table)) for table in tables]

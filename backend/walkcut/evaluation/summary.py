@@ -1,11 +1,11 @@
-"""What a run comes to: one number per measure and setting, and the best setting for all images and for each."""
+"""Summary of a run: each measure at each setting, the best setting for all images, and the best for each image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from walkcut.evaluation.boundaries import boundary_scales
+from walkcut.evaluation.boundaries import boundary_ods_ois
 from walkcut.evaluation.metrics import Counts, OdsOis, ods_ois
 from walkcut.evaluation.runner import ImageResult, Run
 from walkcut.evaluation.scoring import MEASURES
@@ -14,12 +14,12 @@ _SUMMED = ("accuracy", "f1", "mean_iou")
 
 
 def summarise(run: Run, results: Sequence[ImageResult]) -> dict[str, Any]:
-    """The scores of a run, ready for JSON.
+    """Return the scores of a run, ready for JSON.
 
-    Covering is pooled over images and people as BSDS's program does, all else is averaged over images. `accuracy`,
-    `f1`, `miou_hungarian` and `miou_oracle` are those at the setting of the best covering: accumulated over images
-    where the data set has classes, as in the papers' main tables, and averaged where it has none; `per_image` and
-    `settings` hold the averages, `settings` those of every setting.
+    Covering is pooled over images and people as in BSDS's program; all other measures are averaged over images.
+    `accuracy`, `f1`, `miou_hungarian` and `miou_oracle` are those at the setting of the best covering: accumulated over
+    images if the data set has classes, as in the papers' main tables, else averaged. `per_image` holds the averages at
+    that setting, `settings` those at every setting.
     """
     weights = np.array([result.weight for result in results], np.float64)
     covering = ods_ois(_matrix(results, "covering"), weights)
@@ -46,10 +46,10 @@ def summarise(run: Run, results: Sequence[ImageResult]) -> dict[str, Any]:
 
 
 def at_segments(summary: Mapping[str, Any], segments: float) -> dict[str, float]:
-    """Each measure where a candidate's settings give so many segments on average, between settings by interpolation.
+    """Return each measure at an average number of segments, interpolated between a system's settings.
 
-    Thresholds are taken where there are any, since numbers of segments are another way through the same trees; beyond
-    the finest and the coarsest setting it is these that count.
+    Only thresholds are used if there are any, since numbers of segments are another path through the same trees.
+    Beyond the finest or coarsest setting its values are returned.
     """
     rows = [row for row in summary["settings"] if row["setting"].startswith("tau=")] or summary["settings"]
     rows = sorted(rows, key=lambda row: row["segments"])
@@ -61,7 +61,7 @@ def at_segments(summary: Mapping[str, Any], segments: float) -> dict[str, float]
 
 
 def _setting(results: Sequence[ImageResult], column: int, name: str, weights: np.ndarray) -> dict[str, Any]:
-    """The averages over images at one setting."""
+    """Return the averages over images at one setting."""
     scores = [result.scores[column] for result in results]
     row: dict[str, Any] = {"setting": name, "segments": float(np.mean([score.segments for score in scores]))}
     row |= {measure: float(np.mean([getattr(score, measure) for score in scores])) for measure in MEASURES}
@@ -70,13 +70,13 @@ def _setting(results: Sequence[ImageResult], column: int, name: str, weights: np
 
 
 def _totals(results: Sequence[ImageResult], best: OdsOis) -> dict[str, float]:
-    """Accuracy, F1 and mean IoU at the best setting: accumulated where there are classes, averaged where not."""
+    """Return accuracy, F1 and mean IoU at the best setting: accumulated if there are classes, else averaged."""
     scores = [result.scores[best.granularity] for result in results]
     matched = [score.counts for score in scores if score.counts is not None]
     merged = [score.counts_oracle for score in scores if score.counts_oracle is not None]
     if matched:
-        one, two = (sum(counts, Counts.zeros(len(counts[0].tp))) for counts in (matched, merged))
-        values = [*(getattr(one, name) for name in _SUMMED), *(getattr(two, name) for name in _SUMMED)]
+        sums = [sum(counts, Counts.zeros(len(counts[0].tp))) for counts in (matched, merged)]
+        values = [getattr(counts, name) for counts in sums for name in _SUMMED]
     else:
         names = ("accuracy", "f1", "miou", "accuracy_oracle", "f1_oracle", "miou_oracle")
         values = [float(np.mean([getattr(score, name) for score in scores])) for name in names]
@@ -90,14 +90,14 @@ def _totals(results: Sequence[ImageResult], best: OdsOis) -> dict[str, float]:
 
 
 def _boundary(results: Sequence[ImageResult]) -> dict[str, float]:
-    """The boundaries' F, best for all and for each image, where it was measured."""
+    """Return ODS and OIS of the boundary F, if it was measured."""
     counts = [[score.boundary for score in result.scores if score.boundary is not None] for result in results]
     if not counts[0]:
         return {}
-    found = boundary_scales(counts)
-    return {"boundary_f_ods": found.ods, "boundary_f_ois": found.ois}
+    boundary = boundary_ods_ois(counts)
+    return {"boundary_f_ods": boundary.ods, "boundary_f_ois": boundary.ois}
 
 
 def _matrix(results: Sequence[ImageResult], measure: str) -> np.ndarray:
-    """The measure of each image (rows) at each setting (columns)."""
+    """Return the measure of each image (rows) at each setting (columns)."""
     return np.array([[getattr(score, measure) for score in result.scores] for result in results])

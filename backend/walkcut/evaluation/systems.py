@@ -1,4 +1,4 @@
-"""Whatever is evaluated: it segments an image once for each of its settings."""
+"""Systems under evaluation: each segments an image once for each of its settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,27 +15,27 @@ from walkcut.segmentation.segmenter import Segmenter
 
 @runtime_checkable
 class System(Protocol):
-    """A way to segment images, with one or more settings of how fine it is."""
+    """A way to segment images, at one or more settings, for example granularities."""
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """The name in tables."""
         ...
 
     @property
     def version(self) -> str:
-        """What changes when its answers do."""
+        """Changes whenever the labels do."""
         ...
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The names of its settings."""
+        """The names of the settings."""
         ...
 
-    def segment(self, image: UInt8[np.ndarray, "y x 3"], requires: int) -> Sequence[Integer[np.ndarray, "y x"]]:
-        """The segment of each pixel, from 0 without gaps, at each of the settings.
+    def segment(self, image: UInt8[np.ndarray, "y x 3"], true_segments: int) -> Sequence[Integer[np.ndarray, "y x"]]:
+        """Return the segment of each pixel, from 0 without gaps, at each of the settings.
 
-        `requires` is how many parts the truth has: for what the papers let know it, and for nobody else.
+        `true_segments` is the number of segments in the truth, for the baselines that the papers give it.
         """
         ...
 
@@ -45,7 +45,7 @@ BASELINES = ("diffseg", "diffseg-table1-kmeans-c", "diffseg-table1-dbscan", "tok
 
 @dataclass(frozen=True)
 class TreeSystem:
-    """walkcut itself: one tree, cut at several granularities."""
+    """A segmenter whose cut tree is read at several granularities."""
 
     segmenter: Segmenter
     granularities: tuple[Granularity, ...]
@@ -57,7 +57,7 @@ class TreeSystem:
 
     @property
     def version(self) -> str:
-        """The segmenter's."""
+        """The segmenter's version."""
         return self.segmenter.version
 
     @property
@@ -65,21 +65,21 @@ class TreeSystem:
         """The granularities."""
         return tuple(str(granularity) for granularity in self.granularities)
 
-    def segment(self, image: UInt8[np.ndarray, "y x 3"], requires: int) -> Sequence[Integer[np.ndarray, "y x"]]:
+    def segment(self, image: UInt8[np.ndarray, "y x 3"], true_segments: int) -> Sequence[Integer[np.ndarray, "y x"]]:
         """See `System`."""
-        tree = self._informed(requires).segment(image)
+        tree = self._with_clusters(true_segments).segment(image)
         return [tree.labels(granularity) for granularity in self.granularities]
 
-    def _informed(self, requires: int) -> Segmenter:
-        """The segmenter; K-means without a number of clusters of its own takes the truth's (DiffSeg's K-Means-S)."""
+    def _with_clusters(self, true_segments: int) -> Segmenter:
+        """Return the segmenter, with the truth's number of clusters for DiffSeg's K-Means-S."""
         preset = self.segmenter.preset
         if preset.method != KMeans(clusters=None):
             return self.segmenter
-        return replace(self.segmenter, preset=replace(preset, method=KMeans(requires)))
+        return replace(self.segmenter, preset=replace(preset, method=KMeans(true_segments)))
 
 
 def baseline_systems(segmenter: Segmenter) -> tuple[TreeSystem, ...]:
-    """The papers' baselines on the same model, as far as it gives what they need, each with its own answer."""
+    """Return the papers' baselines on the segmenter's model, those that it has the features for, at level auto."""
     presets = [find_preset(name) for name in BASELINES]
     return tuple(
         TreeSystem(replace(segmenter, preset=preset), (Level.AUTO,))

@@ -1,4 +1,4 @@
-"""The cut tree: every granularity of one image, ready to be asked."""
+"""The cut tree of one image: its segments at every granularity."""
 
 import io
 import zipfile
@@ -18,21 +18,10 @@ from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshol
 from walkcut.hierarchy.hierarchy import Hierarchy, renumber
 
 _FORMAT = 4
-_MOST_BYTES = 1 << 30  # of an unpacked tree file: no honest one comes near
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    ValueError,
-    KeyError,
-    OSError,
-    EOFError,
-    RuntimeError,  # encrypted or of an unknown method
-    MemoryError,  # a shape that no memory holds
-    OverflowError,  # nor any number
-    TypeError,
-)
-_NAMED = (Level.COARSE, Level.MEDIUM, Level.FINE)
-_ARRAYS = {
+_MAX_BYTES = 1 << 30  # of an unpacked tree file
+_MAX_LEAVES = 1 << 16
+_NAMED_LEVELS = (Level.COARSE, Level.MEDIUM, Level.FINE)
+_ARRAYS = {  # kind of dtype and number of dimensions
     "format": ("i", 0),
     "leaves": ("u", 2),
     "merges": ("i", 2),
@@ -41,23 +30,31 @@ _ARRAYS = {
     "levels": ("i", 1),
     "degradations": ("U", 1),
 }
-_DESCRIPTOR_ARRAYS = {"descriptors": ("f", 2)}
-_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_MOST_LEAVES = 1 << 16
-_OF_ANOTHER_VERSION = "not a cut tree of this version of walkcut: segment the image again"
-_KINDS = (_ARRAYS, _ARRAYS | _DESCRIPTOR_ARRAYS)
+_LAYOUTS = (_ARRAYS, _ARRAYS | {"descriptors": ("f", 2)})
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_WRONG_VERSION = "not a cut tree of this version of walkcut: segment the image again"
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError)  # the last: encrypted
+_ARRAY_ERRORS = (TypeError, ValueError, MemoryError, OverflowError)  # the last two: shapes too large
 
 
 @dataclass(frozen=True)
 class CutTree:
-    """Every granularity of one image.
+    """The segments of one image at every granularity.
 
     Attributes:
-        leaves: the leaf of each pixel, at the image's own size, numbered by first pixel
+        leaves: the leaf of each pixel, at the image's full size, numbered by first pixel
         hierarchy: how the leaves merge
         levels: the number of segments at coarse, medium and fine
-        degradations: what was given up for lack of memory, in words for the annotator
-        descriptors: the mean features of the leaves, from which `segment_descriptors` makes those of segments
+        degradations: what was given up for lack of memory, as messages to users
+        descriptors: the mean features of each leaf, from which `segment_descriptors` are computed
+
+    >>> hierarchy = Hierarchy(np.array([[1, 2], [0, 3]]), np.array([0.8, 0.3]), np.array([False, True]))
+    >>> levels = {Level.COARSE: 1, Level.MEDIUM: 2, Level.FINE: 3}
+    >>> tree = CutTree(np.array([[0, 0, 1, 2]], np.uint16), hierarchy, levels)
+    >>> tree.labels(Level.AUTO).tolist()
+    [[0, 0, 1, 1]]
+    >>> tree.segment_count(Threshold(0.9))
+    3
     """
 
     leaves: UInt16[np.ndarray, "y x"]
@@ -68,13 +65,13 @@ class CutTree:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the image."""
+        """Height and width of the image, in pixels."""
         height, width = self.leaves.shape
         return height, width
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all its arrays but `areas`, a number for each leaf."""
+        """Size of its arrays in bytes, without the cached `areas`."""
         hierarchy = self.hierarchy
         arrays = [self.leaves, hierarchy.merges, hierarchy.costs, hierarchy.is_cut]
         arrays += [] if self.descriptors is None else [self.descriptors]
@@ -82,71 +79,70 @@ class CutTree:
 
     @cached_property
     def areas(self) -> Int64[np.ndarray, " k"]:
-        """The pixels of each leaf."""
-        return np.bincount(self.leaves.ravel(), minlength=self.hierarchy.leaves)
+        """The number of pixels of each leaf."""
+        return np.bincount(self.leaves.ravel(), minlength=self.hierarchy.leaf_count)
 
     def labels(self, granularity: Granularity) -> UInt16[np.ndarray, "y x"]:
-        """The segment of each pixel, numbered from 0 by first pixel.
+        """Return the segment of each pixel, numbered from 0 by first pixel.
 
-        Levels are nested pixel by pixel: a segment is a union of leaves, so that splitting one never moves another's
-        border. More segments than there are leaves give the leaves.
+        Levels are nested pixel by pixel: segments are unions of leaves. At most there are as many as leaves.
         """
-        return self.groups(granularity).astype(np.uint16)[self.leaves]
+        return self.segment_of(granularity).astype(np.uint16)[self.leaves]
 
-    def groups(self, granularity: Granularity) -> Int64[np.ndarray, " k"]:
-        """The segment of each leaf."""
-        return renumber(self.hierarchy.cluster_of(self._joined(granularity)))
+    def segment_of(self, granularity: Granularity) -> Int64[np.ndarray, " k"]:
+        """Return the segment of each leaf, numbered as in `labels`."""
+        return renumber(self.hierarchy.cluster_of(self._merged(granularity)))
+
+    def segment_count(self, granularity: Granularity) -> int:
+        """Return the number of segments."""
+        return self.hierarchy.leaf_count - int(self._merged(granularity).sum())
 
     def distinctness(self, granularity: Granularity) -> Float64[np.ndarray, " s"]:
-        """For each segment how clearly it stands apart, in [0, 1]: one less the cost of cutting it from its sibling."""
-        cluster_of = self.hierarchy.cluster_of(self._joined(granularity))
+        """Return how clearly each segment differs from its sibling, in [0, 1]: 1 less the cost of the cut."""
+        cluster_of = self.hierarchy.cluster_of(self._merged(granularity))
         _, first = np.unique(cluster_of, return_index=True)
         return 1 - self.hierarchy.merge_costs()[cluster_of[np.sort(first)]].clip(0, 1)
 
-    def segments(self, granularity: Granularity) -> int:
-        """The number of segments at this granularity."""
-        return self.hierarchy.leaves - int(self._joined(granularity).sum())
-
-    def segment_descriptors(self, segments: Granularity | Int64[np.ndarray, " k"]) -> Float32[np.ndarray, "s c"]:
-        """How the segments look, at a granularity or as `groups` of leaves; see `part_descriptors`."""
-        groups = segments if isinstance(segments, np.ndarray) else self.groups(segments)
-        return self.part_descriptors((groups == np.arange(int(groups.max()) + 1)[:, None]) * self.areas)
+    def segment_descriptors(self, segment_of: Int64[np.ndarray, " k"]) -> Float32[np.ndarray, "s c"]:
+        """Return the descriptors of segments `0 … s - 1`, given each leaf's segment; see `part_descriptors`."""
+        return self.part_descriptors((segment_of == np.arange(int(segment_of.max()) + 1)[:, None]) * self.areas)
 
     def part_descriptors(self, areas: Int64[np.ndarray, "s k"]) -> Float32[np.ndarray, "s c"]:
-        """How parts of the image look that hold so many pixels of each leaf: unit vectors.
+        """Return unit-length descriptors of parts of the image, given their area in each leaf, in pixels.
 
-        Comparable by Euclidean distance, also between trees of one segmenter version. Raises `SegmentationError` for
-        trees without descriptors, which no segmenter made.
+        Compare them by Euclidean distance, also across trees of one segmenter version. Raises `SegmentationError` for
+        a tree without descriptors.
         """
         if self.descriptors is None:
-            raise SegmentationError("this tree does not say how its segments look: segment the image again")
+            raise SegmentationError("this tree has no descriptors of its segments: segment the image again")
         return union_descriptors(self.descriptors, areas)
 
-    def _joined(self, granularity: Granularity) -> Bool[np.ndarray, " j"]:
-        """Which joints are carried out at this granularity."""
+    def _merged(self, granularity: Granularity) -> Bool[np.ndarray, " m"]:
+        """Return the rows of the hierarchy that are merged at this granularity."""
+        costs, is_cut = self.hierarchy.costs, self.hierarchy.is_cut
         match granularity:
             case Level.AUTO:
-                return ~self.hierarchy.is_cut
+                return ~is_cut
             case Threshold(tau):
-                return self.hierarchy.costs > tau
+                return costs > tau
             case Walk(steps):
-                kept = walk_eigenvalues(self.hierarchy.costs, 1)[self.hierarchy.is_cut].min(initial=1)
-                return ~self.hierarchy.is_cut | (walk_eigenvalues(self.hierarchy.costs, steps) < kept)
+                accepted = walk_eigenvalues(costs, 1)[is_cut].min(initial=1)
+                return ~is_cut | (walk_eigenvalues(costs, steps) < accepted)
             case Segments(count):
-                wanted = count
+                pass
             case level:
-                wanted = self.levels[level]
-        return np.arange(self.hierarchy.leaves - 1) < self.hierarchy.leaves - wanted
+                count = self.levels[level]
+        return np.arange(len(costs)) < self.hierarchy.leaf_count - count
 
     def to_bytes(self) -> bytes:
-        """The tree as a compressed `.npz` file, without pickled objects."""
+        """Return the tree as a compressed `.npz` file without pickled objects."""
         arrays: dict[str, NDArray[Any]] = {
             "format": np.array(_FORMAT),
             "leaves": self.leaves,
             "merges": self.hierarchy.merges,
             "costs": self.hierarchy.costs,
             "is_cut": self.hierarchy.is_cut,
-            "levels": np.array([self.levels[level] for level in _NAMED]),
+            "levels": np.array([self.levels[level] for level in _NAMED_LEVELS]),
             "degradations": np.array(self.degradations, np.str_),
         }
         if self.descriptors is not None:
@@ -157,33 +153,29 @@ class CutTree:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "CutTree":
-        """Read what `to_bytes` wrote. Raises `TreeFileError` for anything else, without running anything in it."""
+        """Read what `to_bytes` wrote. Raises `TreeFileError` for anything else, and never runs code from the file."""
         arrays = _read_arrays(data)
-        _check(arrays)
+        _check_consistency(arrays)
         hierarchy = Hierarchy(arrays["merges"].astype(np.int64), arrays["costs"].astype(np.float64), arrays["is_cut"])
-        levels = dict(zip(_NAMED, arrays["levels"].tolist(), strict=True))
+        levels = dict(zip(_NAMED_LEVELS, arrays["levels"].tolist(), strict=True))
         degradations = tuple(arrays["degradations"].tolist())
         descriptors = arrays["descriptors"].astype(np.float16) if "descriptors" in arrays else None
         return cls(arrays["leaves"].astype(np.uint16), hierarchy, levels, degradations, descriptors)
 
 
-def walk_eigenvalues(costs: Float64[np.ndarray, " j"], steps: int) -> Float64[np.ndarray, " j"]:
-    """The largest second eigenvalues that walks of `steps` steps may have where one step's cuts cost so much.
+def walk_eigenvalues(costs: Float64[np.ndarray, " m"], steps: int) -> Float64[np.ndarray, " m"]:
+    """Estimate the second eigenvalues after a walk of `steps` steps by `(1 - cost)^steps`, given the costs of one step.
 
-    `P^k` has the eigenvectors of `P` and its eigenvalues to the k-th power (DWC 3.2), and a cut costs at least one
-    less its graph's second eigenvalue (Shi & Malik 2000): hence `(1 - cost)^steps`, a cost of `1 - (1 - cost)^steps`.
-    This is the bound, taken for the cost, and no new decomposition: on 12 images of BSDS500 val it leaves 8.4, 3.3
-    and 2.0 segments on average at 1, 2 and 3 steps, where cutting the walk itself anew leaves 8.4, 5.3 and 3.8.
+    `P^k` has the eigenvectors of `P` and its eigenvalues to the k-th power (DWC 3.2), and a cut costs at least
+    1 less the second eigenvalue of its graph (Shi & Malik 2000); the estimate takes this bound for the cost.
+    On 12 images of BSDS500 val this leaves 8.4, 3.3 and 2.0 segments on average at 1, 2 and 3 steps; decomposing the
+    longer walk instead leaves 8.4, 5.3 and 3.8.
     """
     return (1 - costs).clip(0) ** steps
 
 
-def build_tree(
-    leaves: Shaped[np.ndarray, "y x"],
-    hierarchy: Hierarchy,
-    levels: Mapping[Level, int],
-) -> CutTree:
-    """The tree of an image whose pixels were assigned to `leaves`; leaves without a pixel are left out."""
+def build_tree(leaves: Shaped[np.ndarray, "y x"], hierarchy: Hierarchy, levels: Mapping[Level, int]) -> CutTree:
+    """Return the tree of an image, given the leaf of each pixel; leaves without a pixel are dropped."""
     present, first, inverse = np.unique(leaves, return_index=True, return_inverse=True)
     kept = present[np.argsort(first)].astype(np.int64)
     rank = np.empty(len(kept), np.uint16)
@@ -192,28 +184,28 @@ def build_tree(
 
 
 def _read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of a tree file, each of its kind and number of dimensions."""
+    """Return the arrays of a tree file, with dtypes and dimensions checked."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            arrays = {name: _read_array(archive, name) for name in _names(archive)}
-    except _UNREADABLE as error:
+            arrays = {name: _read_array(archive, name) for name in _array_names(archive)}
+    except (*_ARCHIVE_ERRORS, *_ARRAY_ERRORS) as error:
         raise TreeFileError(f"not a cut tree, or a damaged one ({error}): segment the image again") from error
     kinds = {name: (array.dtype.kind, array.ndim) for name, array in arrays.items()}
-    if kinds not in _KINDS or int(arrays["format"]) != _FORMAT:
-        raise TreeFileError(_OF_ANOTHER_VERSION)
+    if kinds not in _LAYOUTS or int(arrays["format"]) != _FORMAT:
+        raise TreeFileError(_WRONG_VERSION)
     return arrays
 
 
-def _names(archive: zipfile.ZipFile) -> list[str]:
-    """The names of an archive's arrays, if they are those of a tree file, packed as it is, and not too large."""
+def _array_names(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the arrays in an archive of the right layout, compression and size."""
     entries = archive.infolist()
-    if sum(entry.file_size for entry in entries) > _MOST_BYTES:
-        raise TreeFileError("not a cut tree: it unpacks to over 1 GiB")
+    if sum(entry.file_size for entry in entries) > _MAX_BYTES:
+        raise TreeFileError("not a cut tree: it unpacks to over 1 GiB. Segment the image again")
     names = [entry.filename.removesuffix(".npy") for entry in entries]
-    if not any(sorted(names) == sorted(kind) for kind in _KINDS):
-        raise TreeFileError(_OF_ANOTHER_VERSION)
-    if any(entry.compress_type not in _PACKINGS for entry in entries):
-        raise TreeFileError("not a cut tree: it is packed in another way. Segment the image again")
+    if not any(sorted(names) == sorted(layout) for layout in _LAYOUTS):
+        raise TreeFileError(_WRONG_VERSION)
+    if any(entry.compress_type not in _COMPRESSIONS for entry in entries):
+        raise TreeFileError("not a cut tree: its compression is unknown. Segment the image again")
     return names
 
 
@@ -223,13 +215,13 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         return array
 
 
-def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Whether the numbers of a tree file belong together."""
+def _check_consistency(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `TreeFileError` where the arrays of a tree file contradict each other."""
     leaves, merges, costs = arrays["leaves"], arrays["merges"], arrays["costs"]
     rows, count = len(merges), len(merges) + 1
-    sound = (
+    is_consistent = (
         merges.shape == (rows, 2)
-        and rows < _MOST_LEAVES
+        and rows < _MAX_LEAVES
         and costs.shape == arrays["is_cut"].shape == (rows,)
         and sorted(merges.ravel().tolist()) == list(range(2 * rows))
         and bool((merges.max(1, initial=0) < np.arange(rows) + count).all())
@@ -237,10 +229,10 @@ def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
         and bool((np.diff(costs) <= 0).all())
         and leaves.size > 0
         and int(leaves.max()) == count - 1
-        and arrays["levels"].shape == (len(_NAMED),)
+        and arrays["levels"].shape == (len(_NAMED_LEVELS),)
         and bool((arrays["levels"] >= 1).all())
     )
-    if sound and "descriptors" in arrays:
-        sound = len(arrays["descriptors"]) == count and bool(np.isfinite(arrays["descriptors"]).all())
-    if not sound:
-        raise TreeFileError("a damaged cut tree, its parts contradict each other: segment the image again")
+    if is_consistent and "descriptors" in arrays:
+        is_consistent = len(arrays["descriptors"]) == count and bool(np.isfinite(arrays["descriptors"]).all())
+    if not is_consistent:
+        raise TreeFileError("a damaged cut tree: its arrays contradict each other. Segment the image again")

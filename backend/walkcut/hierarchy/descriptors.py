@@ -1,4 +1,4 @@
-"""How segments look: mean features of leaves, and descriptors of any union of them."""
+"""Descriptors of segments: mean features of leaves, and of any union of leaves."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Float32, Int64, Real, UInt16
@@ -6,15 +6,15 @@ from scipy.sparse import coo_array
 
 
 def leaf_means(leaves: UInt16[np.ndarray, "y x"], features: Float[np.ndarray, "c h w"]) -> Float16[np.ndarray, "k c"]:
-    """Each leaf's mean of the features, up to one factor for the whole image, so that half precision holds them.
+    """Return the mean features of each leaf, scaled by one factor per image to fit half precision.
 
-    The features' grid may be of another size: each of its cells belongs to the leaf at its middle; a leaf at no cell's
-    middle has the cell in which its own middle pixel lies.
+    The grid of the features may differ from the image's size: a cell belongs to the leaf at its centre, and a leaf at
+    no cell's centre takes the cell that contains its middle pixel.
     """
     height, width = features.shape[1:]
-    cell_leaves = leaves[np.ix_(_middles(leaves.shape[0], height), _middles(leaves.shape[1], width))].ravel()
+    cell_leaves = leaves[np.ix_(_centres(leaves.shape[0], height), _centres(leaves.shape[1], width))].ravel()
     missing = np.setdiff1d(np.arange(int(leaves.max()) + 1), cell_leaves)
-    cells = [*range(height * width), *(_cell(leaves == leaf, (height, width)) for leaf in missing)]
+    cells = [*range(height * width), *(_middle_cell(leaves == leaf, (height, width)) for leaf in missing)]
     entries = np.ones(len(cells)), (np.concatenate([cell_leaves, missing]), cells)
     member = coo_array(entries, dtype=np.float32).tocsr()
     means = (member @ features.reshape(len(features), -1).T) / member.sum(1)[:, None]
@@ -22,25 +22,25 @@ def leaf_means(leaves: UInt16[np.ndarray, "y x"], features: Float[np.ndarray, "c
 
 
 def union_descriptors(means: Float16[np.ndarray, "k c"], areas: Real[np.ndarray, "s k"]) -> Float32[np.ndarray, "s c"]:
-    """Descriptors of unions of leaves, of unit length; `areas[s]` says how much of each leaf is in union `s`.
+    """Return unit-length descriptors of unions of leaves; `areas[s]` is the area of each leaf in union `s`.
 
-    The mean of a union is the weighted mean of its leaves' means. Signed square roots of it, at unit length, are what
-    descriptors are compared by (power normalisation, Perronnin et al. 2010, section 3.1): of histograms these are the
-    coordinates of the Hellinger distance, and of other features they keep a few large channels from deciding alone.
+    The mean of a union is the area-weighted mean of its leaves' means. A descriptor is its signed square root,
+    normalised (power normalisation, Perronnin et al. 2010, section 3.1): for histograms that gives the Hellinger
+    distance, and for other features it keeps a few large channels from dominating.
     """
-    sums = areas.astype(np.float64) @ means.astype(np.float64)  # the root of a multiple is one of the root
+    sums = areas.astype(np.float64) @ means.astype(np.float64)  # not divided by the area: the length is normalised
     roots = np.sign(sums) * np.sqrt(np.abs(sums))
     lengths = np.linalg.norm(roots, axis=1, keepdims=True)
     return (roots / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
 
 
-def _middles(pixels: int, cells: int) -> Int64[np.ndarray, " c"]:
-    """The pixel in the middle of each cell, along one side of an image."""
+def _centres(pixels: int, cells: int) -> Int64[np.ndarray, " c"]:
+    """Return the pixel at the centre of each of `cells` cells along a side of `pixels` pixels."""
     return (2 * np.arange(cells) + 1) * pixels // (2 * cells)
 
 
-def _cell(mask: Bool[np.ndarray, "y x"], grid: tuple[int, int]) -> int:
-    """The cell in which the middle one of the mask's pixels lies."""
+def _middle_cell(mask: Bool[np.ndarray, "y x"], grid: tuple[int, int]) -> int:
+    """Return the cell that contains the mask's middle pixel in reading order."""
     pixels = np.argwhere(mask)
     row, column = pixels[len(pixels) // 2] * grid // mask.shape
     return int(row * grid[1] + column)

@@ -1,4 +1,4 @@
-"""How fine a segmentation is wished: one value, one parser, one printed form."""
+"""Granularities: how fine a segmentation is, as one value with one parser and one printed form."""
 
 import math
 import re
@@ -8,13 +8,13 @@ from enum import Enum
 from walkcut.errors import GranularityError
 
 _COUNT = re.compile(r"(?:n\s*=\s*)?([0-9]{1,6})")
-_THRESHOLD = re.compile(r"(?:tau|τ)\s*=\s*([0-9.eE+-]{1,20})")
+_THRESHOLD = re.compile(r"(?:tau|τ)\s*=\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)")
 _WALK = re.compile(r"k\s*=\s*([0-9]{1,6})")
-_MOST_STEPS = 64
+_MAX_STEPS = 64
 
 
 class Level(Enum):
-    """A named granularity: `AUTO` is where the method's own rule stops, the others are finer from left to right."""
+    """Named granularity: `AUTO` is the method's own answer; `COARSE`, `MEDIUM` and `FINE` are increasingly fine."""
 
     AUTO = "auto"
     COARSE = "coarse"
@@ -27,7 +27,7 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Segments:
-    """A number of segments, at least one."""
+    """A number of segments, at least 1."""
 
     count: int
 
@@ -41,7 +41,7 @@ class Segments:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Every cut that costs at most `tau`: an NCut cost in [0, 2], or in merged trees a cost in [0, 1]."""
+    """All cuts that cost at most `tau`: an NCut cost in [0, 2], or in merged trees a cost in [0, 1]."""
 
     tau: float
 
@@ -55,16 +55,16 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Walk:
-    """Where the method's own rule would stop after a walk of 1 to 64 `steps`; one step is `auto`, more are coarser.
+    """The method's own answer for a random walk of 1 to 64 `steps`; one step is `auto`, more steps are coarser.
 
-    A bound on what cuts would cost then, and no new decomposition: see `tree.walk_eigenvalues`.
+    Costs are estimated, not computed again: see `cut_tree.walk_eigenvalues`.
     """
 
     steps: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= _MOST_STEPS:
-            raise GranularityError(f"a walk takes 1 to {_MOST_STEPS} steps, not {self.steps}: write for example k=3")
+        if not 1 <= self.steps <= _MAX_STEPS:
+            raise GranularityError(f"a walk takes 1 to {_MAX_STEPS} steps, not {self.steps}: write for example k=3")
 
     def __str__(self) -> str:
         return f"k={self.steps}"
@@ -74,10 +74,14 @@ Granularity = Level | Segments | Threshold | Walk
 
 
 def parse_granularity(text: str) -> Granularity:
-    """Read `auto`, `coarse`, `medium`, `fine`, a number of segments (`12`, `n=12`), a threshold (`tau=0.4`) or walk
-    steps (`k=3`).
+    """Parse `auto`, `coarse`, `medium`, `fine`, a number of segments, a threshold, or walk steps.
 
-    Upper case and surrounding blanks do not matter. Raises `GranularityError` for anything else.
+    Case and surrounding blanks are ignored. Raises `GranularityError` for anything else.
+
+    >>> parse_granularity("12"), parse_granularity(" n = 12 ")
+    (Segments(count=12), Segments(count=12))
+    >>> [str(parse_granularity(text)) for text in ("Fine", "tau=.4", "k=3")]
+    ['fine', 'tau=0.4', 'k=3']
     """
     word = text.strip().lower()
     if word in {level.value for level in Level}:
@@ -85,17 +89,10 @@ def parse_granularity(text: str) -> Granularity:
     if match := _COUNT.fullmatch(word):
         return Segments(int(match[1]))
     if match := _THRESHOLD.fullmatch(word):
-        return Threshold(_number(match[1]))
+        return Threshold(float(match[1]))
     if match := _WALK.fullmatch(word):
         return Walk(int(match[1]))
     raise GranularityError(
         f"no granularity: {text[:40]!r}; write auto, coarse, medium, fine, a number of segments such as 12, "
         "a threshold such as tau=0.4, or walk steps such as k=3"
     )
-
-
-def _number(digits: str) -> float:
-    try:
-        return float(digits)
-    except ValueError:
-        raise GranularityError(f"no threshold: {digits!r}; write for example tau=0.4") from None

@@ -1,4 +1,4 @@
-"""How the leaves of one image join, from the finest partition to the whole."""
+"""Hierarchies: how the leaves of one image merge, from the finest partition to the whole image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,123 +9,123 @@ from jaxtyping import Bool, Float64, Int64
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """A binary tree over `k` leaves by its `j = k - 1` joints, finest first.
+    """Binary tree over `k` leaves, as its `m = k - 1` merges in order, finest first; it has `n = k + m` nodes.
 
-    Row `i` of `merges` names the two nodes that join into node `k + i`; leaves are `0 … k - 1`.
-    `costs[i]` is the cost of cutting node `k + i` in two again (low: its halves lie far apart); costs never rise
-    along the rows, so that every prefix of rows is a level and levels are nested.
-    `is_cut[i]` tells whether the method's own rule cuts node `k + i` (true only where it cuts all nodes above).
+    Leaves are the nodes `0 … k - 1`, and row `i` of `merges` names the two nodes that merge into node `k + i`.
+    `costs[i]` is the cost of cutting node `k + i` in two again, low where its halves differ clearly; costs never rise
+    along the rows, so every prefix of rows is a level and levels are nested.
+    `is_cut[i]` says whether the method's own rule cuts node `k + i`, which implies that it cuts all nodes above.
     """
 
-    merges: Int64[np.ndarray, "j 2"]
-    costs: Float64[np.ndarray, " j"]
-    is_cut: Bool[np.ndarray, " j"]
+    merges: Int64[np.ndarray, "m 2"]
+    costs: Float64[np.ndarray, " m"]
+    is_cut: Bool[np.ndarray, " m"]
 
     @property
-    def leaves(self) -> int:
-        """The number of leaves, at least one."""
+    def leaf_count(self) -> int:
+        """The number of leaves, at least 1."""
         return len(self.merges) + 1
 
-    def cluster_of(self, joined: Bool[np.ndarray, " j"]) -> Int64[np.ndarray, " k"]:
-        """For each leaf the node that it ends up in when the `joined` rows are carried out.
+    def cluster_of(self, merged: Bool[np.ndarray, " m"]) -> Int64[np.ndarray, " k"]:
+        """Return for each leaf the node that it belongs to after the `merged` rows.
 
-        Whoever joins a node joins all below it: `joined` must hold for the rows under a joined row as well.
+        Where a row is merged, all rows below it must be merged too.
         """
-        top = np.arange(2 * self.leaves - 1)
-        for row in reversed(range(len(joined))):
-            if joined[row]:
-                top[self.merges[row]] = top[self.leaves + row]
-        return top[: self.leaves]
+        cluster = np.arange(2 * self.leaf_count - 1)
+        for row in reversed(range(len(merged))):
+            if merged[row]:
+                cluster[self.merges[row]] = cluster[self.leaf_count + row]
+        return cluster[: self.leaf_count]
 
     def leaves_under(self, node: int) -> Bool[np.ndarray, " k"]:
-        """Which leaves a node is made of."""
-        inside = np.zeros(2 * self.leaves - 1, np.bool_)
+        """Return which leaves belong to a node."""
+        inside = np.zeros(2 * self.leaf_count - 1, np.bool_)
         inside[node] = True
-        for row in reversed(range(node - self.leaves + 1)):
-            inside[self.merges[row]] |= inside[self.leaves + row]
-        return inside[: self.leaves]
+        for row in reversed(range(node - self.leaf_count + 1)):
+            inside[self.merges[row]] |= inside[self.leaf_count + row]
+        return inside[: self.leaf_count]
 
     def subtree_sums(self, amounts: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " n"]:
-        """The sum of the leaves' amounts for each node."""
-        sums = np.concatenate([amounts, np.zeros(self.leaves - 1, np.int64)])
+        """Return for each node the sum of its leaves' amounts."""
+        sums = np.concatenate([amounts, np.zeros(self.leaf_count - 1, np.int64)])
         for row, pair in enumerate(self.merges):
-            sums[self.leaves + row] = sums[pair].sum()
+            sums[self.leaf_count + row] = sums[pair].sum()
         return sums
 
     def parents(self) -> Int64[np.ndarray, " n"]:
-        """The node above each node; the whole is above itself."""
-        above = np.arange(2 * self.leaves - 1)
-        above[self.merges] = self.leaves + np.arange(self.leaves - 1)[:, None]
-        return above
+        """Return each node's parent; the root is its own."""
+        parent = np.arange(2 * self.leaf_count - 1)
+        parent[self.merges] = self.leaf_count + np.arange(self.leaf_count - 1)[:, None]
+        return parent
 
     def merge_costs(self) -> Float64[np.ndarray, " n"]:
-        """For each node what it costs to cut it from its sibling; nothing for the whole."""
-        costs = np.zeros(2 * self.leaves - 1)
+        """Return for each node the cost of cutting it from its sibling; 0 for the root."""
+        costs = np.zeros(2 * self.leaf_count - 1)
         costs[self.merges] = self.costs[:, None]
         return costs
 
-    def coarsened(self, most: int) -> tuple[Int64[np.ndarray, " k"], "Hierarchy"]:
-        """The finest joints carried out until `most` leaves are left: each leaf's new leaf, and their hierarchy."""
-        done = max(0, self.leaves - most)
-        cluster_of = self.cluster_of(np.arange(self.leaves - 1) < done)
+    def coarsened(self, max_leaves: int) -> tuple[Int64[np.ndarray, " k"], "Hierarchy"]:
+        """Merge the finest rows until `max_leaves` are left; return each leaf's new leaf, and their hierarchy."""
+        done = max(0, self.leaf_count - max_leaves)
+        cluster_of = self.cluster_of(np.arange(self.leaf_count - 1) < done)
         leaf_of = renumber(cluster_of)
-        number = np.full(2 * self.leaves - 1, -1)
-        number[cluster_of] = leaf_of
-        number[self.leaves + done :] = self.leaves - done + np.arange(self.leaves - 1 - done)
-        return leaf_of, Hierarchy(number[self.merges[done:]], self.costs[done:], self.is_cut[done:])
+        new_node = np.full(2 * self.leaf_count - 1, -1)
+        new_node[cluster_of] = leaf_of
+        new_node[self.leaf_count + done :] = self.leaf_count - done + np.arange(self.leaf_count - 1 - done)
+        return leaf_of, Hierarchy(new_node[self.merges[done:]], self.costs[done:], self.is_cut[done:])
 
-    def pruned(self, kept: Int64[np.ndarray, " m"]) -> "Hierarchy":
-        """The hierarchy of the leaves `kept` alone, which become leaves `0, 1, …` in the order given."""
-        node = np.full(2 * self.leaves - 1, -1)
-        node[kept] = np.arange(len(kept))
+    def pruned(self, kept: Int64[np.ndarray, " l"]) -> "Hierarchy":
+        """Return the hierarchy of the leaves `kept` alone, renumbered `0, 1, …` in the order given."""
+        new_node = np.full(2 * self.leaf_count - 1, -1)
+        new_node[kept] = np.arange(len(kept))
         rows: list[int] = []
         for row, (left, right) in enumerate(self.merges):
-            if node[left] >= 0 and node[right] >= 0:
-                node[self.leaves + row] = len(kept) + len(rows)
+            if new_node[left] >= 0 and new_node[right] >= 0:
+                new_node[self.leaf_count + row] = len(kept) + len(rows)
                 rows.append(row)
             else:
-                node[self.leaves + row] = max(node[left], node[right])
-        return Hierarchy(node[self.merges[rows]].reshape(-1, 2), self.costs[rows], self.is_cut[rows])
+                new_node[self.leaf_count + row] = max(new_node[left], new_node[right])
+        return Hierarchy(new_node[self.merges[rows]].reshape(-1, 2), self.costs[rows], self.is_cut[rows])
 
 
 @dataclass(frozen=True)
 class Split:
-    """One cut of a top-down recursion: node ids in the order of making, the whole being node 0."""
+    """One cut of a top-down recursion: `node` into `halves`; nodes are numbered as they are made, the root being 0."""
 
     node: int
     halves: tuple[int, int]
     cost: float
-    wanted: bool
+    is_accepted: bool
 
 
 def from_splits(splits: Sequence[Split], leaves: Sequence[int]) -> Hierarchy:
-    """The hierarchy of a recursion whose `splits` name nodes and whose final nodes are `leaves`, in their new order.
+    """Return the hierarchy of a recursion; `leaves` lists the nodes that were not split, in the order to number them.
 
-    Costs are made monotone (a node costs at least what the nodes above it cost), and `is_cut` holds where a split and
-    all splits above it were wanted by the stopping rule.
+    Costs are made monotone: a node costs at least as much as the nodes above it. `is_cut` holds where the stopping
+    rule accepted a split and all splits above it.
     """
-    cost, wanted = {0: 0.0}, {0: True}
+    cost, accepted = {0: 0.0}, {0: True}
     for split in splits:
         cost[split.node] = max(cost[split.node], split.cost)
-        wanted[split.node] &= split.wanted
+        accepted[split.node] &= split.is_accepted
         for half in split.halves:
-            cost[half], wanted[half] = cost[split.node], wanted[split.node]
+            cost[half], accepted[half] = cost[split.node], accepted[split.node]
     ordered = sorted(enumerate(splits), key=lambda item: (cost[item[1].node], item[0]), reverse=True)
-    number = {node: leaf for leaf, node in enumerate(leaves)}
+    new_node = {node: leaf for leaf, node in enumerate(leaves)}
     merges = []
     for _, split in ordered:
-        merges.append(sorted(number[half] for half in split.halves))
-        number[split.node] = len(leaves) + len(merges) - 1
+        merges.append(sorted(new_node[half] for half in split.halves))
+        new_node[split.node] = len(leaves) + len(merges) - 1
     nodes = [split.node for _, split in ordered]
     return Hierarchy(
         np.array(merges, np.int64).reshape(-1, 2),
         np.array([cost[node] for node in nodes], np.float64),
-        np.array([wanted[node] for node in nodes], np.bool_),
+        np.array([accepted[node] for node in nodes], np.bool_),
     )
 
 
 def renumber(labels: Int64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
-    """The same partition with labels `0, 1, …` in the order of first appearance."""
+    """Return the same partition with labels `0, 1, …` in order of first appearance."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))

@@ -1,4 +1,4 @@
-"""Images: from a reference in task data to bytes (`Fetcher`), and from bytes to an upright RGB array (`decode`)."""
+"""Images: reference in task data -> bytes (`ImageLoader`) -> upright RGB array (`decode`)."""
 
 from walkcut.images.decode import DecodeLimits, decode
 from walkcut.images.fetch import Fetcher

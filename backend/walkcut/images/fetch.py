@@ -1,7 +1,6 @@
-"""Reference -> bytes: from the task itself, from disk, from Label Studio or from the web."""
+"""Image references -> bytes: from the reference itself, from disk, from Label Studio or from the web."""
 
 import http
-import http.client
 import ssl
 import time
 from collections.abc import Callable
@@ -9,15 +8,19 @@ from functools import partial
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
+import httpcore
+
 from walkcut.errors import ImageFetchError, TokenExchangeError
 from walkcut.images import references
-from walkcut.images.policy import FetchPolicy, LabelStudioAccess, origin, redacted_reason
+from walkcut.images.address_policy import AddressPolicy, Resolver, resolve_host
+from walkcut.images.policy import FetchPolicy, LabelStudioAccess, parse_origin, redacted_reason
 from walkcut.images.redact import redact
 from walkcut.images.tokens import TokenAuth, exchange_token
-from walkcut.images.transport import Deadline, Request, Resolver, Response, Transport, resolve_host
+from walkcut.images.transport import Deadline, Request, Response, Transport
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _UNAUTHORISED: Final = (401, 403)
+_REASON_PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
 _TOKEN_REMEDY: Final = {
     "": "Set LABEL_STUDIO_API_KEY to a personal access token of Label Studio.",
     "legacy token": (
@@ -26,7 +29,7 @@ _TOKEN_REMEDY: Final = {
     ),
     "personal access token": (
         "Set LABEL_STUDIO_API_KEY to a personal access token that is neither expired nor revoked, copied in full: "
-        "three parts with dots between, shown only once, when it is made."
+        "three parts with dots between. Label Studio shows it only once, when it is created."
     ),
 }
 
@@ -34,8 +37,8 @@ _TOKEN_REMEDY: Final = {
 class Fetcher:
     """Fetches images by reference within a policy; safe to share between threads.
 
-    Label Studio's token goes to its own scheme, host and port only, and there for files only. Redirects are followed by
-    hand, each held to the same rules as the reference itself. `clock` and `resolve` are for tests.
+    Label Studio's token is sent to its own scheme, host and port only, and there for files only. Every redirect is
+    checked by the same rules as the reference itself. `clock` and `resolve` are for tests.
     """
 
     def __init__(
@@ -49,17 +52,17 @@ class Fetcher:
         self._policy = policy
         self._access = access
         self._clock = clock
-        self._home = origin(access.url) if access else None
-        self._transport = Transport(policy, trusted=self._home, resolve=resolve)
-        self._authorization: TokenAuth | None = None
+        self._label_studio = parse_origin(access.url) if access else None
+        self._transport = Transport(policy, AddressPolicy(policy, self._label_studio, resolve))
+        self._auth: TokenAuth | None = None
         if access and access.token:
-            self._authorization = TokenAuth(access.token, partial(exchange_token, access, self._transport.send), clock)
+            self._auth = TokenAuth(access.token, partial(exchange_token, access, self._transport.send), clock)
 
     def fetch(self, reference: object, task_id: int | None = None) -> bytes:
         """Fetch the bytes that a value of task data refers to; files of cloud storages need the task's id.
 
         Raises:
-            ImageFetchError: the reference is of no accepted kind, may not be followed, or leads to no image.
+            ImageFetchError: the reference is of no accepted kind, is not allowed, or leads to no image.
         """
         try:
             return self._fetch(reference, task_id)
@@ -73,7 +76,7 @@ class Fetcher:
 
     def _fetch(self, reference: object, task_id: int | None) -> bytes:
         if not isinstance(reference, str):
-            raise ImageFetchError(f"it is a {type(reference).__name__}, no text. {references.ACCEPTED}")
+            raise ImageFetchError(f"it is a {type(reference).__name__}, not text. {references.ACCEPTED}")
         data = references.read_data_url(reference, self._policy)
         if data is not None:
             return data
@@ -86,16 +89,16 @@ class Fetcher:
     def _download(self, url: str) -> bytes:
         deadline = Deadline(self._policy.timeout, self._clock)
         for _ in range(self._policy.max_redirects + 1):
-            answer = self._ask(url, deadline)
-            if answer.status == http.HTTPStatus.OK:
-                return answer.body
-            if answer.status not in _REDIRECTS or not answer.location:
-                raise self._refusal(url, answer)
-            url = urljoin(url, answer.location)
-        raise ImageFetchError(f"more than {self._policy.max_redirects} redirects, at last to {redact(url)}.")
+            response = self._request(url, deadline)
+            if response.status == http.HTTPStatus.OK:
+                return response.body
+            if response.status not in _REDIRECTS or not response.location:
+                raise self._refusal(url, response)
+            url = urljoin(url, response.location)
+        raise ImageFetchError(f"more than {self._policy.max_redirects} redirects, the last one to {redact(url)}.")
 
-    def _ask(self, url: str, deadline: Deadline) -> Response:
-        """Do as `_get`, with a message for whatever the network can do."""
+    def _request(self, url: str, deadline: Deadline) -> Response:
+        """Request a URL as `_get` does, with a message for each failure of the network."""
         host = urlsplit(url).netloc.rpartition("@")[2]
         try:
             return self._get(url, deadline)
@@ -104,52 +107,53 @@ class Fetcher:
         except TimeoutError as error:
             raise ImageFetchError(
                 f"{host} took longer than {self._policy.connect_timeout:g} s to connect to or "
-                f"{self._policy.timeout:g} s in all. See why, or raise WALKCUT_FETCH_TIMEOUT."
+                f"{self._policy.timeout:g} s in all. Find out why, or raise WALKCUT_FETCH_TIMEOUT."
             ) from error
         except ssl.SSLCertVerificationError as error:
             raise ImageFetchError(
                 f"the certificate of {host} is not trusted ({error.verify_message}). "
-                "Name the PEM file of its authority in WALKCUT_CA_BUNDLE."
+                "Set WALKCUT_CA_BUNDLE to the PEM file of its authority."
             ) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, httpcore.ProtocolError) as error:
             raise ImageFetchError(
-                f"{host} cannot be reached or broke off ({str(error) or type(error).__name__}). See that it is up and "
-                "can be reached from where walkcut runs: inside a container, localhost is the container."
+                f"{host} cannot be reached or broke off ({str(error) or type(error).__name__}). Check that it is up "
+                "and reachable from where walkcut runs: inside a container, localhost is the container."
             ) from error
 
     def _get(self, url: str, deadline: Deadline) -> Response:
-        """Ask for a URL: for files of Label Studio with its token, which is renewed once if refused."""
-        if self._authorization is None or self._access is None or not self._access.serves_files_at(url):
+        """Request a URL: with the token for files of Label Studio, and once more with a new one if it is refused."""
+        if self._auth is None or self._access is None or not self._access.serves_files_at(url):
             return self._transport.send(Request(url), deadline)
-        header = self._authorization.header(deadline)
-        answer = self._transport.send(Request(url, {"Authorization": header}), deadline)
-        if answer.status != http.HTTPStatus.UNAUTHORIZED:
-            return answer
-        renewed = self._authorization.header(deadline, refused=header)
+        header = self._auth.header(deadline)
+        response = self._transport.send(Request(url, {"Authorization": header}), deadline)
+        if response.status != http.HTTPStatus.UNAUTHORIZED:
+            return response
+        renewed = self._auth.header(deadline, refused=header)
         if renewed == header:
-            return answer
+            return response
         return self._transport.send(Request(url, {"Authorization": renewed}), deadline)
 
     def _exchange_failure(self, error: TokenExchangeError) -> ImageFetchError:
-        """Say why a personal access token was not exchanged, and what can be done."""
+        """Return an error with the reason why a personal access token was not exchanged, and a remedy."""
         if error.status == http.HTTPStatus.OK:
             return ImageFetchError(
-                f"{redact(error.url)} gave no access token. See that LABEL_STUDIO_URL is a Label Studio's."
+                f"{redact(error.url)} gave no access token. Set LABEL_STUDIO_URL to a Label Studio's URL."
             )
         return self._refusal(error.url, Response(error.status, None, b""))
 
-    def _refusal(self, url: str, answer: Response) -> ImageFetchError:
-        """Say what a server answered instead of an image, and what can be done."""
-        said = f"{redact(url)} answered {answer.status} {http.client.responses.get(answer.status, '')}".rstrip()
-        if answer.status in _UNAUTHORISED and origin(url) == self._home:
-            kind = self._authorization.kind if self._authorization else ""
-            to_whom = f" to the {kind}, or its user may not see the project" if kind else " without a token"
-            return ImageFetchError(f"{said}{to_whom}. {_TOKEN_REMEDY[kind]}")
-        if answer.status in _UNAUTHORISED:
-            secret = f" Label Studio's token is shown to {self._access.url} only." if self._access else ""
-            return ImageFetchError(f"{said}. Make the image public, or sign its address anew.{secret}")
-        if answer.status == http.HTTPStatus.NOT_FOUND and origin(url) == self._home:
+    def _refusal(self, url: str, response: Response) -> ImageFetchError:
+        """Return an error with the server's status and a remedy."""
+        answered = f"{redact(url)} answered {response.status} {_REASON_PHRASES.get(response.status, '')}".rstrip()
+        is_label_studio = parse_origin(url) == self._label_studio
+        if response.status in _UNAUTHORISED and is_label_studio:
+            kind = self._auth.kind if self._auth else ""
+            credentials = f" to the {kind}, or its user may not see the project" if kind else " without a token"
+            return ImageFetchError(f"{answered}{credentials}. {_TOKEN_REMEDY[kind]}")
+        if response.status in _UNAUTHORISED:
+            reason = f" Label Studio's token is sent to {self._access.url} only." if self._access else ""
+            return ImageFetchError(f"{answered}. Make the image public, or sign its URL again.{reason}")
+        if response.status == http.HTTPStatus.NOT_FOUND and is_label_studio:
             return ImageFetchError(
-                f"{said}. For files of a local or cloud storage, connect that storage to the project in Label Studio."
+                f"{answered}. For files of local or cloud storages, connect the storage to the project in Label Studio."
             )
-        return ImageFetchError(f"{said}. Open the address in a browser, or see that server's log.")
+        return ImageFetchError(f"{answered}. Open the URL in a browser, or look into that server's log.")

@@ -1,4 +1,4 @@
-"""Where images come from: the Label Studio of the settings, or else the one that introduces itself."""
+"""Images from the configured Label Studio, or from the one that registers itself at set-up."""
 
 import logging
 import threading
@@ -11,31 +11,31 @@ log = logging.getLogger(__name__)
 
 
 class ImageLoader:
-    """Fetches images with the access that was configured, or, without any, with the one that Label Studio offers.
+    """Fetches images with the configured access to Label Studio, or else with the one that it registers.
 
-    A configured token is never shown to an address that came from a request. Without configuration such an address is
-    taken, with its own token, only where `trusts_callers`: it may be private, and anybody could send it.
+    A configured token is never sent to an address from a request. Without configuration, such an address is used, with
+    the token that came with it, only if `trusts_callers`: it may be private, and anybody could have sent it.
     """
 
     def __init__(
         self, policy: FetchPolicy, configured: LabelStudioAccess | None, *, trusts_callers: bool = False
     ) -> None:
-        self._policy, self._configured, self._knows_callers = policy, configured, trusts_callers
+        self._policy, self._configured, self._trusts_callers = policy, configured, trusts_callers
         self._access, self._fetcher = configured, Fetcher(policy, configured)
         self._lock = threading.Lock()
 
     def fetch(self, reference: object, task_id: int | None = None) -> bytes:
-        """As `Fetcher.fetch`."""
+        """Fetch an image as `Fetcher.fetch` does."""
         return self._fetcher.fetch(reference, task_id)
 
     def register_label_studio(self, hostname: str, token: str) -> None:
-        """Take note of the address and the token that Label Studio sends at set-up.
+        """Take over the address and the token that Label Studio sends at set-up.
 
-        A configured Label Studio gains the address as an alias; without one both are used as they are. What is no
-        address is left alone, as is one from callers that nobody knows.
+        A configured Label Studio gains the address as an alias; without one, both are used as they are. Values that
+        are no address, and those of untrusted callers, are logged and ignored.
         """
         try:
-            access = self._offered(hostname, token)
+            access = self._registered(hostname, token)
         except SettingsError as error:
             log.info("Label Studio's own address was not used: %s", error)
             return
@@ -43,10 +43,9 @@ class ImageLoader:
             if access != self._access:
                 self._access, self._fetcher = access, Fetcher(self._policy, access)
 
-    def _offered(self, hostname: str, token: str) -> LabelStudioAccess:
-        """The access that comes of an introduction. Raises `SettingsError` where none does."""
+    def _registered(self, hostname: str, token: str) -> LabelStudioAccess:
         if self._configured is not None:
             return LabelStudioAccess(self._configured.url, self._configured.token, (hostname,))
-        if not self._knows_callers:
+        if not self._trusts_callers:
             raise SettingsError("anybody may have sent it. Set LABEL_STUDIO_URL, or a password or token for callers.")
         return LabelStudioAccess(hostname, token)

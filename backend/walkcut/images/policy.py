@@ -1,31 +1,31 @@
-"""Where images may be fetched from, at what cost, and how Label Studio is reached: plain values."""
+"""Limits of a fetch, the hosts that images may come from, and the access to Label Studio."""
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from walkcut.errors import ImageFetchError, SettingsError
 from walkcut.images.redact import redact
 
-_PORTS = {"http": 80, "https": 443}
-_FILES = ("/data/", "/storage-data/", "/tasks/", "/projects/")  # where Label Studio gives files
+_PORTS: Final = {"http": 80, "https": 443}
+_FILE_PATHS: Final = ("/data/", "/storage-data/", "/tasks/", "/projects/")  # where Label Studio serves files
 
 
 class Origin(NamedTuple):
-    """What tells one web server from another (RFC 6454): a token for one is shown to no other."""
+    """Scheme, host and port of a web server (RFC 6454): a token for one origin is sent to no other."""
 
     scheme: str
     host: str
     port: int
 
 
-def origin(url: str) -> Origin:
-    """Scheme, host and port of an http(s) URL.
+def parse_origin(url: str) -> Origin:
+    """Return scheme, host and port of an http(s) URL.
 
     Raises:
-        ValueError: another scheme, no host or none that can be shown, a port out of range, or a user name or password.
+        ValueError: another scheme, no host or an unprintable one, a port out of range, or a user name or password.
     """
     parts = urlsplit(url)
     if parts.scheme not in _PORTS:
@@ -35,12 +35,12 @@ def origin(url: str) -> Origin:
     if not parts.hostname:
         raise ValueError("it names no host")
     if not parts.hostname.isprintable():
-        raise ValueError("its host has characters that no host has")
+        raise ValueError("its host has unprintable characters")
     return Origin(parts.scheme, parts.hostname, _PORTS[parts.scheme] if parts.port is None else parts.port)
 
 
 def redacted_reason(error: ValueError) -> str:
-    """Why a URL cannot be read, for a message: Python's own reasons quote user name and password."""
+    """Return why a URL cannot be parsed, without the user name and password that Python's own messages quote."""
     return str(error).rpartition("@")[2]
 
 
@@ -48,10 +48,10 @@ def redacted_reason(error: ValueError) -> str:
 class FetchPolicy:
     """Limits of one fetch, and the hosts that images may come from.
 
-    Addresses that are not public are refused, save those of Label Studio and of `allowed_hosts` (host or host:port),
-    unless `allow_private_hosts`; with `only_allowed_hosts` all other hosts are refused. Local files are read from disk
-    below `local_files_root`, from Label Studio where it is None. `ca_bundle` is a PEM file of trusted certificates
-    (None: those of certifi). Times are in seconds; to look up a name takes what the system's resolver takes.
+    Private addresses are refused, except those of Label Studio and of `allowed_hosts` (host or host:port), unless
+    `allow_private_hosts`; with `only_allowed_hosts` all other hosts are refused. Local files are read from disk below
+    `local_files_root`, or from Label Studio if it is None. `ca_bundle` is a PEM file of trusted certificates (None:
+    those of certifi). Times are in seconds and do not include the system's resolver.
     """
 
     max_bytes: int = 100_000_000
@@ -64,13 +64,13 @@ class FetchPolicy:
     local_files_root: Path | None = None
     ca_bundle: Path | None = None
 
-    def names(self, place: Origin) -> bool:
-        """Whether a place is one of the `allowed_hosts`."""
+    def allows(self, origin: Origin) -> bool:
+        """Tell whether an origin is one of the `allowed_hosts`."""
         allowed = {host.lower() for host in self.allowed_hosts}
-        return place.host in allowed or f"{place.host}:{place.port}" in allowed
+        return origin.host in allowed or f"{origin.host}:{origin.port}" in allowed
 
     def check_bytes(self, count: int) -> None:
-        """Raise `ImageFetchError` where an image has more bytes than it may have."""
+        """Raise `ImageFetchError` if an image has more than `max_bytes`."""
         if count > self.max_bytes:
             raise ImageFetchError(
                 f"it has more than {self.max_bytes} bytes. Scale it down, or raise WALKCUT_MAX_BYTES."
@@ -79,10 +79,10 @@ class FetchPolicy:
 
 @dataclass(frozen=True)
 class LabelStudioAccess:
-    """Where Label Studio is and the token to show there, legacy or personal access token; "" for none.
+    """Label Studio's address, and its legacy or personal access token ("" for none).
 
-    `url` may have a sub-path. `aliases` are further URLs that task data may hold for the same Label Studio, such as
-    the `hostname` that it sends to /setup; they are never asked themselves.
+    `url` may have a sub-path. `aliases` are other URLs of the same Label Studio in task data, such as the `hostname`
+    that it sends to /setup; no request is sent to them.
     """
 
     url: str
@@ -90,10 +90,11 @@ class LabelStudioAccess:
     aliases: tuple[str, ...] = ()
 
     def serves_files_at(self, url: str) -> bool:
-        """Whether Label Studio gives files at a URL: what else it does for its token, no task may make walkcut ask."""
+        """Tell whether Label Studio serves files at a URL: a task must not send the token to the rest of its API."""
         base, path = urlsplit(self.url).path.rstrip("/"), unquote(urlsplit(url).path)
         below = path.removeprefix(base) if path.startswith(base) else ""
-        return origin(url) == origin(self.url) and below.startswith(_FILES) and ".." not in path.split("/")
+        is_same_server = parse_origin(url) == parse_origin(self.url)
+        return is_same_server and below.startswith(_FILE_PATHS) and ".." not in path.split("/")
 
     def __post_init__(self) -> None:
         for url in (self.url, *self.aliases):
@@ -107,7 +108,7 @@ class LabelStudioAccess:
 
 def _check_label_studio_url(url: str) -> None:
     try:
-        origin(url)
+        parse_origin(url)
     except ValueError as error:
         raise SettingsError(
             f"{redact(url)} is no address of a Label Studio: {redacted_reason(error)}. "
@@ -116,5 +117,5 @@ def _check_label_studio_url(url: str) -> None:
 
 
 def is_token(text: str) -> bool:
-    """Tell whether a text can stand in an Authorization header, and not end it."""
+    """Tell whether a text can stand in an Authorization header without ending it."""
     return re.fullmatch(r"[!-~]+", text) is not None

@@ -1,4 +1,4 @@
-"""Label Studio's two kinds of token, and the header that each needs."""
+"""Authorization headers for Label Studio's legacy tokens and personal access tokens."""
 
 import base64
 import http
@@ -18,10 +18,10 @@ _MAX_DETAIL: Final = 200  # characters of a refusal that a message quotes
 
 
 class TokenAuth:
-    """The Authorization header for one token: as it is if legacy, exchanged for short-lived ones if personal.
+    """The Authorization header for one token: a legacy token as it is, a personal one exchanged for access tokens.
 
-    `exchange` turns a personal access token into an access token before the deadline. Safe to share between threads:
-    one exchanges, the others wait for what it gets.
+    `exchange` turns a personal access token into a short-lived access token before the deadline. Safe to share between
+    threads: one exchanges, the others wait for its result.
     """
 
     def __init__(self, token: str, exchange: Callable[[Deadline], str], clock: Callable[[], float]) -> None:
@@ -31,16 +31,16 @@ class TokenAuth:
         self._lock = threading.Lock()
         self._header = ""
         self._renew_at = float("-inf")
-        # A copy of a personal access token may lack its signature (Label Studio's list of tokens does): still one.
+        # Label Studio's list of tokens shows personal access tokens without their signature: copies may lack it.
         self._is_personal = jwt_claims(token).get("token_type") == "refresh"
 
     @property
     def kind(self) -> str:
-        """What to call the token in a message."""
+        """The token's kind, for messages."""
         return "personal access token" if self._is_personal else "legacy token"
 
     def header(self, deadline: Deadline, *, refused: str = "") -> str:
-        """The header's value, renewed where it is about to expire or is the one that Label Studio `refused`.
+        """Return the header's value, renewed if it is about to expire or is the one that Label Studio `refused`.
 
         Raises:
             TokenExchangeError: the token could not be exchanged.
@@ -78,7 +78,7 @@ def exchange_token(access: LabelStudioAccess, send: Callable[[Request, Deadline]
 
 
 def jwt_claims(token: str) -> dict[str, object]:
-    """What a JSON Web Token (RFC 7519) says, unverified: that is Label Studio's part. Empty for other texts."""
+    """Return the claims of a JSON Web Token (RFC 7519) without verifying them; empty for other texts."""
     _, _, rest = token.partition(".")
     payload = rest.partition(".")[0]
     try:
@@ -97,10 +97,10 @@ def _json_object(text: bytes) -> dict[str, object]:
 
 
 def _lifetime(access: str) -> float:
-    """Seconds that an access token lives by its own account, which needs no common clock with Label Studio."""
+    """Return an access token's lifetime in seconds by its own claims: Label Studio's clock may differ."""
     claims = jwt_claims(access)
     issued, expires = claims.get("iat"), claims.get("exp")
-    times = [each for each in (issued, expires) if isinstance(each, int | float) and abs(each) < _FAR]
+    times = [time for time in (issued, expires) if isinstance(time, int | float) and abs(time) < _FAR]
     if len(times) == 2 and times[1] > times[0]:
         return float(times[1] - times[0])
     return _DEFAULT_LIFETIME

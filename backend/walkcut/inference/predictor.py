@@ -107,7 +107,7 @@ def regions_at_granularity(
     segments get generic labels that differ between neighbours where there are enough of them; their score is their
     distinctness.
     """
-    groups, options = tree.groups(granularity), project.options
+    groups, options = tree.segment_of(granularity), project.options
     labels = groups.astype(np.uint16)[tree.leaves]
     areas = np.bincount(groups, tree.areas)
     colours, scores = colour_graph(labels, len(control.generic_labels)), tree.distinctness(granularity)

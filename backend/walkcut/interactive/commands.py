@@ -22,10 +22,10 @@ def resolve_granularity_commands(commands: Sequence[str], tree: CutTree, default
 
 
 def _apply_command(command: str, tree: CutTree, current: Granularity) -> Granularity:
-    count = tree.segments(current)
+    count = tree.segment_count(current)
     match command.strip().lower():
         case "finer":
-            return Segments(min(max(round(count * 3 / 2), count + 1), tree.hierarchy.leaves))
+            return Segments(min(max(round(count * 3 / 2), count + 1), tree.hierarchy.leaf_count))
         case "coarser":
             return Segments(max(min(round(count * 2 / 3), count - 1), 1))
         case _:

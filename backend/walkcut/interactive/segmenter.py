@@ -166,7 +166,7 @@ def _diff(before: Regions, state: EditState, control: BrushControl) -> Results:
 
 def _describe(granularity: Granularity, tree: CutTree, visible: int) -> str:
     """Return the granularity, its number of segments, and how many are large enough to be `visible`."""
-    count = tree.segments(granularity)
+    count = tree.segment_count(granularity)
     segments = f"{count} segment{'s' * (count != 1)}"
     text = segments if str(count) == str(granularity) else f"{granularity}: {segments}"
     return text if visible == count else f"{text}, {visible} of them large enough to show"

@@ -15,13 +15,13 @@ Leaves = Bool[np.ndarray, " k"]
 
 def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:
     """Return the leaves with at least half of their pixels in a mask."""
-    inside = np.bincount(tree.leaves[mask], minlength=tree.hierarchy.leaves)
+    inside = np.bincount(tree.leaves[mask], minlength=tree.hierarchy.leaf_count)
     return (inside > 0) & (2 * inside >= tree.areas)
 
 
 def segment_at(tree: CutTree, granularity: Granularity, leaf: int) -> Leaves:
     """Return the leaves of the segment that holds a leaf at this granularity."""
-    groups = tree.groups(granularity)
+    groups = tree.segment_of(granularity)
     return groups == groups[leaf]
 
 
@@ -31,7 +31,7 @@ def select_leaves(tree: CutTree, granularity: Granularity, positive: Sequence[in
     Of a segment that holds both, the largest subtrees with a positive and no negative leaf are taken. A leaf that is
     both counts as negative.
     """
-    parents, groups = tree.hierarchy.parents(), tree.groups(granularity)
+    parents, groups = tree.hierarchy.parents(), tree.segment_of(granularity)
     excluded = tree.hierarchy.subtree_sums(np.bincount(np.array(negative, np.int64), minlength=len(groups)))
     selected = np.zeros(len(groups), np.bool_)
     for leaf in positive:
@@ -53,9 +53,11 @@ def split(
     while True:
         sizes = hierarchy.subtree_sums(areas * core)
         node = int(np.argmax(sizes == sizes[-1]))  # the lowest that holds the whole core
-        if node < hierarchy.leaves:
+        if node < hierarchy.leaf_count:
             raise GranularityError("this place cannot be cut any finer")
-        smaller, larger = sorted(hierarchy.merges[node - hierarchy.leaves].tolist(), key=lambda half: int(sizes[half]))
+        smaller, larger = sorted(
+            hierarchy.merges[node - hierarchy.leaf_count].tolist(), key=lambda half: int(sizes[half])
+        )
         if sizes[smaller] >= min_pixels:
             part = region & hierarchy.leaves_under(smaller)
             return part, region & ~part

@@ -61,10 +61,8 @@ class LabelStudioClient:
             raise LabelStudioError(
                 f"the token for Label Studio at {access.url} {problem}: {_REMEDIES[HTTPStatus.UNAUTHORIZED]}"
             )
-        self._connection, self._import_timeout = (
-            Connection(access, timeout=timeout, ca_bundle=ca_bundle),
-            import_timeout,
-        )
+        self._connection = Connection(access, timeout=timeout, ca_bundle=ca_bundle)
+        self._import_timeout = import_timeout
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((httpx.ConnectError, httpx.RemoteProtocolError))
             | tenacity.retry_if_result(_is_transient),
@@ -174,13 +172,15 @@ class LabelStudioClient:
                 "resolve_uri": "false",
             }
             with self._translate_errors(f"list the tasks of project {project}"):
-                tasks = self._get("/api/tasks/", params)["tasks"]
+                tasks = [
+                    ({"id": task["id"], "data": task["data"]}, task.get("predictions_model_versions") or "")
+                    for task in self._get("/api/tasks/", params)["tasks"]
+                ]
             if not tasks:
                 return
-            for task in tasks:
-                versions = self._versions(task["id"], task.get("predictions_model_versions") or "")
-                yield {"id": task["id"], "data": task["data"]}, versions
-            last_id = tasks[-1]["id"]
+            for task, listed in tasks:
+                yield task, self._versions(task["id"], listed)
+            last_id = tasks[-1][0]["id"]
 
     def _versions(self, task_id: int, listed: str) -> frozenset[str]:
         """Return the versions that a list of tasks names, or those of all predictions where the list is cut off."""

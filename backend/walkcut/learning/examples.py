@@ -211,7 +211,7 @@ def _region_descriptors(
 
     First the whole region's, then those of its parts, if there are several: the largest overlaps with medium segments.
     """
-    groups = tree.groups(Level.MEDIUM)
+    groups = tree.segment_of(Level.MEDIUM)
     pixels = np.bincount(groups, overlap)
     whole = pixels.sum()
     parts = [part for part in np.argsort(-pixels, kind="stable")[:_MAX_PARTS] if pixels[part] >= _MIN_PART * whole]

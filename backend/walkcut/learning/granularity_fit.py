@@ -23,7 +23,7 @@ def leaf_overlaps(tree: CutTree, masks: Sequence[Bool[np.ndarray, "y x"]]) -> In
             raise SegmentationError(
                 f"a mask of {mask.shape} does not fit an image of {tree.size}: scale it with nearest neighbours"
             )
-    leaves = tree.hierarchy.leaves
+    leaves = tree.hierarchy.leaf_count
     rows = [np.bincount(tree.leaves[mask], minlength=leaves) for mask in masks]
     return np.array(rows, np.int64).reshape(-1, leaves)
 
@@ -46,7 +46,7 @@ def covering_scores(
         raise SegmentationError("no pixel is annotated, so that no granularity fits best: annotate a region")
     return np.array(
         [
-            _covering(*_segment_sums(overlaps, tree.areas, tree.groups(granularity)), regions)
+            _covering(*_segment_sums(overlaps, tree.areas, tree.segment_of(granularity)), regions)
             for granularity in granularities
         ]
     )

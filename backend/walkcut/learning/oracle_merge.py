@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int64, Integer, UInt16
 
 from walkcut.errors import SegmentationError
+from walkcut.hierarchy.adjacency import label_adjacency
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.hierarchy.hierarchy import Hierarchy
@@ -51,7 +52,7 @@ def oracle_merge_tree(
 
 def tree_segments(tree: CutTree, granularity: Granularity | None) -> tuple[Int64[np.ndarray, "y x"], Hierarchy]:
     """Return the segments of a tree at a granularity, or its leaves, and the hierarchy over them."""
-    groups = np.arange(tree.hierarchy.leaves) if granularity is None else tree.groups(granularity)
+    groups = np.arange(tree.hierarchy.leaf_count) if granularity is None else tree.segment_of(granularity)
     _, representatives = np.unique(groups, return_index=True)
     return groups[tree.leaves], tree.hierarchy.pruned(representatives)
 
@@ -89,12 +90,12 @@ def propagate_regions(
     """
     numbers, rank = np.unique(regions, return_inverse=True)
     begin, end = _spans(hierarchy)
-    position = begin[: hierarchy.leaves]
+    position = begin[: hierarchy.leaf_count]
     order = np.argsort(position)
-    region, areas = rank[order], np.bincount(segments.ravel(), minlength=hierarchy.leaves)[order]
-    borders = _Borders.between_segments(position[segments], hierarchy.leaves)
+    region, areas = rank[order], np.bincount(segments.ravel(), minlength=hierarchy.leaf_count)[order]
+    borders = _Borders.between_segments(position[segments], hierarchy.leaf_count)
     known = np.pad(regions > 0, (0, len(hierarchy.merges)))
-    for node, (a, b) in enumerate(hierarchy.merges, hierarchy.leaves):
+    for node, (a, b) in enumerate(hierarchy.merges, hierarchy.leaf_count):
         known[node] = known[a] | known[b]
         if known[a] != known[b]:
             bare, sibling = (slice(begin[n], end[n]) for n in ((b, a) if known[a] else (a, b)))
@@ -115,12 +116,11 @@ class _Borders:
     @classmethod
     def between_segments(cls, segments: Int64[np.ndarray, "y x"], count: int) -> "_Borders":
         """Return the borders between `count` segments, in both directions."""
-        below, above, right, left = segments[1:], segments[:-1], segments[:, 1:], segments[:, :-1]
-        sides = [(below, above), (above, below), (right, left), (left, right)]
-        codes = np.concatenate([(a * count + b)[a != b] for a, b in sides])
-        pairs, lengths = np.unique(codes, return_counts=True)
-        first, second = np.divmod(pairs, count)
-        return cls(np.searchsorted(first, np.arange(count + 1)), second, lengths)
+        adjacency = label_adjacency(segments)
+        pairs = np.concatenate([adjacency.pairs, adjacency.pairs[:, ::-1]])
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        first, second = pairs[order].T
+        return cls(np.searchsorted(first, np.arange(count + 1)), second, np.tile(adjacency.lengths, 2)[order])
 
     def between(self, first: slice, second: slice) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
         """Return the segments of the second range that border on the first, once per border, and the lengths."""
@@ -131,9 +131,9 @@ class _Borders:
 
 def _spans(hierarchy: Hierarchy) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Return for each node where its leaves begin and end in the tree's order of leaves."""
-    size = hierarchy.subtree_sums(np.ones(hierarchy.leaves, np.int64))
+    size = hierarchy.subtree_sums(np.ones(hierarchy.leaf_count, np.int64))
     begin = np.zeros_like(size)
-    for node, (a, b) in reversed([*enumerate(hierarchy.merges, hierarchy.leaves)]):
+    for node, (a, b) in reversed([*enumerate(hierarchy.merges, hierarchy.leaf_count)]):
         begin[a], begin[b] = begin[node], begin[node] + size[a]
     return begin, begin + size
 

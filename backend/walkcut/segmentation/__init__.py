@@ -1,4 +1,4 @@
-"""Pure segmentation: tensors in, tensors and cut trees out; no path, no request, no environment."""
+"""Segmentation: from an image by way of its features to its cut tree, and the papers' algorithms as functions."""
 
 from walkcut.segmentation.algorithms.autosc import autosc
 from walkcut.segmentation.algorithms.diffcut import diffcut

@@ -1,9 +1,9 @@
-"""Presets: methods with their settings, by name."""
+"""Presets: methods and their settings, by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from walkcut.backbones.presets import DIFFSEG, DWC, AttentionConfig
+from walkcut.backbones.configs import DIFFSEG, DWC, AttentionConfig
 from walkcut.errors import SettingsError
 from walkcut.segmentation.algorithms.ncut import Affinity, FixedThreshold, ManC, ScaledMinCut, StoppingRule
 from walkcut.segmentation.methods import Method
@@ -13,7 +13,7 @@ from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut, NCut
 
 @dataclass(frozen=True)
 class Pamr:
-    """How the borders are refined afterwards; see `segmentation.pamr`."""
+    """Settings of the refinement of borders; see `segmentation.pamr`."""
 
     iterations: int = 10
     dilations: tuple[int, ...] = (1, 2, 4, 8)
@@ -21,9 +21,11 @@ class Pamr:
 
 @dataclass(frozen=True)
 class Preset:
-    """A method with its settings; how a diffusion model is read for it, and whether borders are refined by PAMR.
+    """A method with its settings.
 
-    Without `attention` a model is read in its own way.
+    Attributes:
+        attention: which self-attention of a diffusion model is read, by default `DWC`
+        pamr: how borders are refined afterwards, by default not at all
     """
 
     name: str
@@ -32,7 +34,7 @@ class Preset:
     pamr: Pamr | None = None
 
 
-# What annotators are served with. Trees go on past the method's own answer, so that they hold finer levels too.
+# For annotators: trees go beyond the method's own answer, and so have finer levels too.
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -44,7 +46,7 @@ PRESETS: Mapping[str, Preset] = {
     )
 }
 
-_INVERTED = replace(DWC, ddim_inversion=True)  # DWC 3.1
+_DWC_INVERTED = replace(DWC, ddim_inversion=True)  # DWC 3.1
 _ALL = (8, 16, 32, 64)
 _LEVELS = (_ALL, (16, 32, 64), (32, 64), (64,))
 _STEPS = {step: 981 - 20 * step for step in (25, 30, 35, 40, 45)}  # of DDIM's 50: their timesteps
@@ -53,13 +55,13 @@ _STEPS = {step: 981 - 20 * step for step in (25, 30, 35, 40, 45)}  # of DDIM's 5
 def _dwc(
     row: str, rule: StoppingRule, *, levels: tuple[int, ...] = _ALL, affinity: Affinity = "dot", walk_steps: int = 1
 ) -> Preset:
-    """A row of DWC's tables, cut as far as the rule says."""
+    """Return a row of DWC's tables, cut where the rule stops."""
     method = NCut(affinity, walk_steps, rule, max_leaves=None)
-    return Preset(f"dwc-{row}", method, replace(_INVERTED, levels=levels))
+    return Preset(f"dwc-{row}", method, replace(_DWC_INVERTED, levels=levels))
 
 
 def _diffcut(row: str, threshold: float, exponent: float = 10, pamr: Pamr | None = None) -> Preset:
-    """A row of the tables about DiffCut, cut as far as the threshold says."""
+    """Return a row of the tables about DiffCut, cut where the threshold stops."""
     return Preset(row, DiffCut(FixedThreshold(threshold), exponent, max_leaves=None), pamr=pamr)
 
 
@@ -69,7 +71,7 @@ def _name(levels: tuple[int, ...]) -> str:
 
 _BEST = _dwc("table3-manc-16-32-64", ManC(), levels=(16, 32, 64))
 
-# The rows of the papers' tables, as far as the papers tell them. Tables of DWC take DDIM inversion, as its section 3.1.
+# Rows of the papers' tables whose settings the papers give. DWC's use DDIM inversion, as in its section 3.1.
 PAPER_PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -88,7 +90,7 @@ PAPER_PRESETS: Mapping[str, Preset] = {
         _diffcut("dwc-table5-diffcut-sd14-pamr", 0.2, pamr=Pamr()),
         _diffcut("dwc-table5-diffcut-ssd1b", 0.5),
         *(
-            replace(_BEST, name=f"dwc-table7-step-{step}", attention=replace(_INVERTED, timestep=timestep))
+            replace(_BEST, name=f"dwc-table7-step-{step}", attention=replace(_DWC_INVERTED, timestep=timestep))
             for step, timestep in _STEPS.items()
         ),
         replace(_BEST, name="dwc-table7-no-inversion", attention=DWC),
@@ -111,23 +113,23 @@ PAPER_PRESETS: Mapping[str, Preset] = {
 
 
 def describe(preset: Preset) -> str:
-    """A preset's settings in one line."""
-    reading = preset.attention
+    """Return the settings of a preset in one line."""
+    attention = preset.attention
     parts = [str(preset.method)]
-    if reading is not None:
-        levels = " ".join(map(str, reading.levels))
-        ddim_inversion = ", DDIM inversion" if reading.ddim_inversion else ""
-        parts.append(f"{reading.layers} layers at levels {levels}, timestep {reading.timestep}{ddim_inversion}")
+    if attention is not None:
+        levels = " ".join(map(str, attention.levels))
+        inversion = ", DDIM inversion" if attention.ddim_inversion else ""
+        parts.append(f"{attention.layers} layers at levels {levels}, timestep {attention.timestep}{inversion}")
     if preset.pamr is not None:
         parts.append("PAMR")
     return "; ".join(parts)
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of this name. Raises `SettingsError` for one that there is none of."""
-    found = PRESETS.get(name) or PAPER_PRESETS.get(name)
-    if found is None:
+    """Return the preset of this name. Raises `SettingsError` for an unknown name."""
+    preset = PRESETS.get(name) or PAPER_PRESETS.get(name)
+    if preset is None:
         raise SettingsError(
-            f"no method {name!r}: choose one of {', '.join(PRESETS)}, or of those that `walkcut presets` lists"
+            f"no method {name!r}: choose one of {', '.join(PRESETS)}, or another that `walkcut presets` lists"
         )
-    return found
+    return preset

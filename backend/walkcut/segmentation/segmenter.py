@@ -1,4 +1,4 @@
-"""An image in, its cut tree out."""
+"""Segmenters: from an image to its cut tree."""
 
 import hashlib
 import logging
@@ -18,16 +18,16 @@ from walkcut.segmentation.algorithms.pamr import refine_labels
 from walkcut.segmentation.presets import PRESETS, Pamr, Preset, find_preset
 from walkcut.telemetry.spans import span
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 REVISION = 3  # raise it when the same preset gives other trees
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A backbone and a preset, on a device: the whole way from image to cut tree.
+    """A backbone and a preset, on a device.
 
-    Raises `SettingsError` for a method that needs what the model does not offer.
+    Raises `SettingsError` for a method that needs features which the model does not provide.
     """
 
     backbone: Backbone
@@ -36,82 +36,87 @@ class Segmenter:
 
     def __post_init__(self) -> None:
         if lacking := self.preset.method.requires - self.backbone.provides:
+            kinds = " and ".join(sorted(lacking)).replace("_", " ")
             fitting = [name for name, preset in PRESETS.items() if preset.method.requires <= self.backbone.provides]
             raise SettingsError(
-                f"the method {self.preset.name} needs {' and '.join(sorted(lacking))}, which this model does not give: "
+                f"the method {self.preset.name} needs {kinds}, which this model does not provide: "
                 f"choose one of {', '.join(fitting)}, or the model classical"
             )
 
     @property
     def version(self) -> str:
-        """Eight hexadecimal digits that change with anything that changes trees."""
-        models = f"{self.backbone.version} {self._describer.version}"
+        """Eight hexadecimal digits that change with everything that changes trees."""
+        models = f"{self.backbone.version} {self._descriptor_backbone.version}"
         identity = f"{REVISION} {models} {replace(self.preset, name='')}"
         return hashlib.sha256(identity.encode()).hexdigest()[:8]
 
     def segment(self, image: UInt8[np.ndarray, "y x 3"]) -> CutTree:
-        """The cut tree of an upright sRGB image."""
+        """Return the cut tree of an upright sRGB image of at least 16×16 pixels."""
         pixels = torch.tensor(image, device=self.device)
-        image_features = self._image_features(pixels)
-        tree = self._cut_somewhere(image_features, pixels)
-        if image_features.features is None:
+        features = self._extract(pixels)
+        tree = self._cut_or_move_to_cpu(features, pixels)
+        if features.feature_map is None:
             return tree
-        features = image_features.features.float().numpy(force=True)
-        return replace(tree, descriptors=leaf_means(tree.leaves, features))
+        return replace(tree, descriptors=leaf_means(tree.leaves, features.feature_map.float().numpy(force=True)))
 
     def check_device(self) -> None:
-        """Raise `RuntimeError` if the device is broken: after a fault of CUDA all its work fails until the process ends."""
+        """Raise `RuntimeError` if CUDA is broken: after a fault all its work fails until the process ends."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     @property
-    def _describer(self) -> Backbone:
-        """Whose features say how segments look: the model's, where the method needs them anyway."""
-        return self.backbone if "features" in self.preset.method.requires else ClassicalBackbone()
+    def _descriptor_backbone(self) -> Backbone:
+        """The backbone whose feature map describes segments: the model itself if the method needs one anyway."""
+        return self.backbone if "feature_map" in self.preset.method.requires else ClassicalBackbone()
 
-    def _image_features(self, image: UInt8[Tensor, "y x 3"]) -> ImageFeatures:
-        """What the method needs, and features to describe segments by."""
+    def _extract(self, image: UInt8[Tensor, "y x 3"]) -> ImageFeatures:
+        """Return the features that the method needs, and a feature map to describe segments."""
         requires = self.preset.method.requires
-        if self._describer == self.backbone:
-            return self.backbone.extract(image, requires | {"features"})
-        features = self._describer.extract(image.cpu(), frozenset({"features"}))
-        return self.backbone.extract(image, requires).merged_with(features)
+        if self._descriptor_backbone == self.backbone:
+            return self.backbone.extract(image, requires | {"feature_map"})
+        described = self._descriptor_backbone.extract(image.cpu(), frozenset({"feature_map"}))
+        return self.backbone.extract(image, requires).merged_with(described)
 
-    def _cut_somewhere(self, image_features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
-        """The cut tree, on the CPU where memory is too short elsewhere."""
+    def _cut_or_move_to_cpu(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
+        """Return the cut tree, computed on the CPU if the device runs out of memory."""
         try:
-            return replace(self._cut(image_features, image), degradations=image_features.degradations)
+            return replace(self._cut(features, image), degradations=features.degradations)
         except torch.OutOfMemoryError:
-            log.warning("out of memory on %s: cutting on the CPU", self.device)
-        # Not within `except`, where the error still holds the tensors of the attempt.
-        tree = self._cut(image_features.to(torch.device("cpu")), image.cpu())
-        return replace(tree, degradations=(*image_features.degradations, "cut on the CPU"))
+            _log.warning("out of memory on %s: cutting on the CPU", self.device)
+        # Outside `except`, where the error would still hold the tensors of the attempt.
+        tree = self._cut(features.to(torch.device("cpu")), image.cpu())
+        return replace(tree, degradations=(*features.degradations, "cut on the CPU"))
 
-    def _cut(self, image_features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
-        """The cut tree of this evidence."""
-        tree = self.preset.method.build_tree(image_features, image)
+    def _cut(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
+        tree = self.preset.method.build_tree(features, image)
         return tree if self.preset.pamr is None else refine_tree(tree, image, self.preset.pamr)
 
 
 def load_segmenter(
     model: str, method: str = "", *, device: torch.device | None = None, weights: Weights | None = None
 ) -> Segmenter:
-    """The segmenter of a model and the name of a preset; without one, the best of those that the model can serve.
+    """Return the segmenter of a model and a preset, by default the best one for the model.
 
-    Raises `SettingsError` for a model or a preset that cannot be had, or that do not fit.
+    `model` is as for `load_backbone`. Raises `SettingsError` for an unknown model or preset, for missing weights, and
+    for a preset that does not fit the model.
+
+    >>> from walkcut import parse_granularity
+    >>> image = np.zeros((32, 48, 3), np.uint8)
+    >>> image[:, 24:] = 255
+    >>> tree = load_segmenter("classical").segment(image)
+    >>> tree.labels(parse_granularity("2"))[16, [0, 23, 24, 47]].tolist()
+    [0, 0, 1, 1]
     """
     device = device or torch.device("cpu")
-    if method:
-        preset = find_preset(method)
-        return Segmenter(
-            load_backbone(model, device=device, weights=weights, attention=preset.attention), preset, device
-        )
-    backbone = load_backbone(model, device=device, weights=weights)
-    return Segmenter(backbone, PRESETS["merge" if "contour" in backbone.provides else "ncut"], device)
+    preset = find_preset(method) if method else None
+    attention = preset.attention if preset else None
+    backbone = load_backbone(model, device=device, weights=weights, attention=attention)
+    default = PRESETS["merge" if "contour" in backbone.provides else "ncut"]
+    return Segmenter(backbone, preset or default, device)
 
 
 def refine_tree(tree: CutTree, image: UInt8[Tensor, "y x 3"], settings: Pamr) -> CutTree:
-    """The tree with its leaves' borders refined by PAMR; leaves that lose all their pixels are left out."""
+    """Return the tree with borders of leaves refined by PAMR; leaves that lose all their pixels are dropped."""
     leaves = torch.from_numpy(tree.leaves.astype(np.int64)).to(image.device)
     channels = image.permute(2, 0, 1) / 255
     with span("refine"):

@@ -1,13 +1,13 @@
-"""A segmentation drawn over its image, neighbours in different colours."""
+"""Overlays: a segmentation drawn over its image, neighbours in different colours."""
 
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, Integer, UInt8
 from scipy.ndimage import grey_dilation, grey_erosion
 
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.colour_graph import colour_graph
 
-# Easy to tell apart, for the colour-blind as well (after Tol's and Okabe & Ito's sets).
+# Distinct, also for the colour-blind (from Tol's and Okabe & Ito's sets).
 _PALETTE = np.array(
     [
         [68, 119, 170],
@@ -21,21 +21,21 @@ _PALETTE = np.array(
     ],
     np.float32,
 )
-_STRENGTH = 0.45  # of the colour against the image
-_THIN = 400  # pixels of the shorter side for each pixel of an outline's half width
+_OPACITY = 0.45  # of the colours
+_PIXELS_PER_WIDTH = 400  # of the shorter side, for each pixel of an outline's half width
 
 
-def draw_overlay(image: UInt8[np.ndarray, "y x 3"], labels: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "y x 3"]:
-    """The image tinted by segment, with white outlines; raises `SegmentationError` where sizes differ."""
+def draw_overlay(image: UInt8[np.ndarray, "y x 3"], labels: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "y x 3"]:
+    """Return the image tinted by segment, with white outlines. Raises `SegmentationError` where sizes differ."""
     if image.shape[:2] != labels.shape:
         raise SegmentationError(f"labels of {labels.shape} do not fit an image of {image.shape[:2]}")
     colours = _PALETTE[colour_graph(labels, len(_PALETTE))]
-    tinted = image * np.float32(1 - _STRENGTH) + colours[labels] * np.float32(_STRENGTH)
-    tinted[outlines(labels, width=max(1, round(min(labels.shape) / _THIN)))] = 255
+    tinted = image * np.float32(1 - _OPACITY) + colours[labels] * np.float32(_OPACITY)
+    tinted[outlines(labels, width=max(1, round(min(labels.shape) / _PIXELS_PER_WIDTH)))] = 255
     return tinted.astype(np.uint8)
 
 
-def outlines(labels: Shaped[np.ndarray, "y x"], *, width: int) -> Bool[np.ndarray, "y x"]:
-    """The pixels with another segment at most `width` pixels away along both axes."""
+def outlines(labels: Integer[np.ndarray, "y x"], *, width: int) -> Bool[np.ndarray, "y x"]:
+    """Return the pixels with another segment at most `width` pixels away along both axes."""
     window = (2 * width + 1, 2 * width + 1)
     return np.asarray(grey_dilation(labels, window, mode="nearest") != grey_erosion(labels, window, mode="nearest"))

@@ -14,7 +14,7 @@ from walkcut.segmentation.algorithms.autosc import autosc, cluster_qr, eigengap,
 
 
 def columns(parts: int, noise: float, seed: int = 0) -> Tensor:
-    """Features (12, 12, 8) of so many upright strips that differ in direction."""
+    """Features (12, 12, 8) of `parts` vertical strips that differ in direction."""
     part = torch.arange(12) * parts // 12
     speckle = torch.randn(12, 12, 8, generator=torch.Generator().manual_seed(seed))
     return one_hot(part, 8).expand(12, 12, 8) + noise * speckle
@@ -22,12 +22,12 @@ def columns(parts: int, noise: float, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("parts", [2, 3, 4, 6])
 @pytest.mark.parametrize("noise", [0.0, 0.05])
-def test_as_many_parts_as_there_are_are_found(parts: int, noise: float) -> None:
+def test_the_number_of_parts_is_found(parts: int, noise: float) -> None:
     labels = autosc(columns(parts, noise), size=(24, 24)).numpy()
     np.testing.assert_array_equal(renumber(labels), np.tile(np.arange(24) * parts // 24, (24, 1)))
 
 
-def test_the_exponent_with_the_largest_gap_is_taken_with_its_own_eigenvectors() -> None:
+def test_the_exponent_with_the_largest_gap_is_used() -> None:
     # The noise hides the parts from exponent 1.
     features = columns(3, 0.25)
     best = autosc(features, exponents=[10], size=(12, 12))
@@ -38,7 +38,7 @@ def test_the_exponent_with_the_largest_gap_is_taken_with_its_own_eigenvectors() 
 
 
 @pytest.mark.parametrize("slant", [0.0, 0.05])
-def test_a_patch_with_next_to_no_affinity_disturbs_nobody(slant: float) -> None:
+def test_a_patch_with_almost_no_affinity_does_no_harm(slant: float) -> None:
     features = columns(2, 0.05).abs()
     features[:, 6:, 0] -= slant + 0.1
     features[5, 2] = 0
@@ -47,14 +47,14 @@ def test_a_patch_with_next_to_no_affinity_disturbs_nobody(slant: float) -> None:
     assert renumber(labels.numpy()).tolist() == [[0] * 6 + [1] * 6] * 12
 
 
-def test_no_more_clusters_than_the_most() -> None:
-    assert len(autosc(columns(6, 0.05), most=3, size=(12, 12)).unique()) <= 3
-    assert len(autosc(columns(3, 0.05), most=3, size=(12, 12)).unique()) == 3
+def test_the_number_of_clusters_is_limited() -> None:
+    assert len(autosc(columns(6, 0.05), max_clusters=3, size=(12, 12)).unique()) <= 3
+    assert len(autosc(columns(3, 0.05), max_clusters=3, size=(12, 12)).unique()) == 3
 
 
 @pytest.mark.parametrize("features", [torch.ones(3, 4, 5), torch.zeros(3, 4, 5), torch.ones(1, 1, 5)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_patches_that_are_all_alike_are_one_segment(features: Tensor, dtype: torch.dtype) -> None:
+def test_equal_patches_are_one_segment(features: Tensor, dtype: torch.dtype) -> None:
     labels = autosc(features.to(dtype), size=(7, 5))
     assert labels.dtype == torch.int64
     assert labels.tolist() == [[0] * 5] * 7
@@ -89,9 +89,9 @@ def test_eigenpairs_are_the_smallest_of_the_generalised_problem() -> None:
     ],
 )
 def test_the_eigengap_by_hand(values: list[float], gap: float, clusters: int) -> None:
-    largest, found = eigengap(np.array(values))
+    largest, count = eigengap(np.array(values))
     assert largest == pytest.approx(gap, abs=0.01)
-    assert found == clusters
+    assert count == clusters
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 1000))
@@ -106,10 +106,10 @@ def test_a_row_that_points_the_other_way_is_of_the_same_cluster() -> None:
     assert renumber(cluster_qr(np.array([[1.0, 0.0], [-0.9, 0.1], [0.0, 1.0]]))).tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize(("exponents", "most"), [([], 5), ([1, 5], 0)])
-def test_nothing_to_choose_from_is_refused(exponents: list[float], most: int) -> None:
-    with pytest.raises(SegmentationError, match=f"at least 1 cluster, not .* and {most}"):
-        autosc(torch.ones(2, 2, 3), exponents=exponents, most=most, size=(2, 2))
+@pytest.mark.parametrize(("exponents", "max_clusters"), [([], 5), ([1, 5], 0)])
+def test_nothing_to_choose_from_is_refused(exponents: list[float], max_clusters: int) -> None:
+    with pytest.raises(SegmentationError, match=f"at least 1 cluster, not .* and {max_clusters}"):
+        autosc(torch.ones(2, 2, 3), exponents=exponents, max_clusters=max_clusters, size=(2, 2))
 
 
 def test_features_that_are_not_finite_are_refused() -> None:

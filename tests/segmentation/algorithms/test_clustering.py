@@ -1,3 +1,7 @@
+import sys
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,13 +12,13 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from walkcut.errors import SegmentationError
+from walkcut.errors import SegmentationError, SettingsError
 from walkcut.segmentation.algorithms.clustering import (
     _fiedler_vector,
     dbscan,
     density_clusters,
     kmeans,
-    lloyd,
+    kmeans_clusters,
     maskcut,
     salient_object,
     tokencut,
@@ -27,7 +31,7 @@ seeds = st.integers(0, 1000)
 def painted(image: list[str], noise: float = 0.0) -> Tensor:
     """Features of an image in letters: a direction for each letter, and a little noise that is the same each time."""
     letters = sorted(set("".join(image)))
-    features = torch.tensor([[[float(letter == own) for own in letters] for letter in row] for row in image])
+    features = torch.tensor([[[float(letter == axis) for axis in letters] for letter in row] for row in image])
     return features + noise * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -84,26 +88,32 @@ IMAGE = [
 ]
 
 
-def test_lloyd_by_hand() -> None:
+def test_kmeans_from_given_centres_by_hand() -> None:
     points = torch.tensor([[0.0], [1.0], [9.0], [11.0]])
-    cluster, centres = lloyd(points, torch.tensor([[0.0], [1.0]]))
-    assert cluster.tolist() == [0, 0, 1, 1]
-    assert centres.tolist() == [[0.5], [10.0]]
+    assert kmeans_clusters(points, 2, init=torch.tensor([[0.0], [1.0]])).tolist() == [0, 0, 1, 1]
 
 
-def test_a_cluster_without_points_keeps_its_centre() -> None:
-    cluster, centres = lloyd(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5], [7.0]]))
-    assert cluster.tolist() == [0, 0]
-    assert centres.tolist() == [[0.5], [7.0]]
+def test_a_centre_without_points_moves_to_the_farthest_point() -> None:
+    points = torch.tensor([[0.0], [1.0], [4.0]])
+    assert kmeans_clusters(points, 2, init=torch.tensor([[0.5], [70.0]])).tolist() == [0, 0, 1]
 
 
-@given(st.integers(1, 30), st.integers(1, 5), seeds)
-def test_lloyd_ends_where_each_point_is_nearest_to_its_own_mean(points: int, clusters: int, seed: int) -> None:
+@given(st.integers(5, 30), st.integers(1, 5), seeds)
+def test_kmeans_ends_where_each_point_is_nearest_to_the_mean_of_its_cluster(points: int, k: int, seed: int) -> None:
     X = cloud(points, seed)
-    cluster, centres = lloyd(X, cloud(clusters, seed + 1))
-    torch.testing.assert_close(torch.cdist(X, centres).min(1).values, (X - centres[cluster]).norm(dim=1))
-    for own in cluster.unique():
-        torch.testing.assert_close(centres[own], X[cluster == own].mean(0))
+    cluster = kmeans_clusters(X, k, seed=seed)
+    means = torch.stack([X[cluster == index].mean(0) for index in cluster.unique()])
+    own = (X - means[cluster.unique(return_inverse=True)[1]]).norm(dim=1)
+    torch.testing.assert_close(torch.cdist(X, means).min(1).values, own)
+
+
+@pytest.mark.parametrize("method", [kmeans, partial(dbscan, radius=1.0)])
+def test_without_scikit_learn_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, method: Callable[..., Tensor]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    with pytest.raises(SettingsError, match=r"sklearn.cluster is not installed: pip install 'walkcut\[evaluation\]'"):
+        method(torch.ones(2, 3, 4), size=(2, 3))
 
 
 def test_kmeans_finds_what_differs() -> None:
@@ -112,7 +122,7 @@ def test_kmeans_finds_what_differs() -> None:
 
 
 @given(st.integers(1, 6), seeds)
-def test_kmeans_gives_at_most_the_clusters_asked_for_and_the_same_each_time(clusters: int, seed: int) -> None:
+def test_kmeans_gives_at_most_the_requested_clusters_and_the_same_each_time(clusters: int, seed: int) -> None:
     features = cloud(12, seed).unflatten(0, (3, 4))
     first, second = (kmeans(features, clusters=clusters, size=(6, 9), seed=seed) for _ in range(2))
     assert first.shape == (6, 9)
@@ -141,10 +151,9 @@ def test_density_clusters_are_chains_of_cores(points: int, radius: float, neighb
             fresh = set(near[left.pop()]) & cores - reached
             reached |= fresh
             left += fresh
-        assert {other for other in cores if cluster[other] == cluster[start]} == reached
+        assert {core for core in cores if cluster[core] == cluster[start]} == reached
     for i in set(range(points)) - cores:
-        nearest = min(cores & set(near[i]), key=lambda core: float((X[i] - X[core]).norm()), default=None)
-        assert cluster[i] == (-1 if nearest is None else cluster[nearest])
+        assert cluster[i] in ({cluster[core] for core in cores & set(near[i])} or {-1})
 
 
 def test_distances_far_from_the_origin_are_exact() -> None:
@@ -267,12 +276,12 @@ def test_clusters_that_patches_cannot_make_are_refused(clusters: int) -> None:
 
 @pytest.mark.parametrize("radius", [0.0, -1.0, float("nan")])
 def test_a_radius_of_nothing_is_refused(radius: float) -> None:
-    with pytest.raises(SegmentationError, match=f"radius above 0, not {radius}"):
+    with pytest.raises(SegmentationError, match=f"DBSCAN needs a radius above 0, not {radius}"):
         dbscan(torch.ones(2, 3, 4), radius=radius, size=(2, 3))
 
 
 def test_no_object_is_refused() -> None:
-    with pytest.raises(SegmentationError, match="at least 1 object, not 0"):
+    with pytest.raises(SegmentationError, match="MaskCut needs at least 1 object, not 0"):
         maskcut(torch.ones(2, 3, 4), objects=0, size=(2, 3))
 
 

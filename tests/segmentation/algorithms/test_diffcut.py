@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from tests.builders.graphs import ncut_cost
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.segmentation import diffcut
 from walkcut.segmentation.algorithms.diffcut import _cut, _cut_like_the_authors, power_affinity
-from walkcut.segmentation.algorithms.graph import ncut_cost
 
 
 def scene(seed: int, *, noise: float = 0.3) -> Tensor:
@@ -23,10 +23,9 @@ def scene(seed: int, *, noise: float = 0.3) -> Tensor:
 
 
 def cut_literally(A: Tensor, tau: float, *, drop_zeros: bool = False) -> list[Tensor]:
-    """The paper's recursion with a full decomposition, and every threshold tried by itself; members of each segment.
+    """The members of each segment, by the paper's recursion with a full decomposition and a loop over thresholds.
 
-    `drop_zeros` as in the authors' program: who has a zero stays, below the first cut, where the vector's largest entry
-    is not.
+    With `drop_zeros`, as in the authors' program, nodes with a zero stay on the lower side after the first cut.
     """
 
     def recurse(nodes: Tensor) -> list[Tensor]:
@@ -48,7 +47,7 @@ def cut_literally(A: Tensor, tau: float, *, drop_zeros: bool = False) -> list[Te
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("tau", [0.3, 0.5, 0.9])
 @pytest.mark.parametrize("drop_zeros", [False, True])
-def test_the_fast_form_is_the_papers(seed: int, tau: float, *, drop_zeros: bool) -> None:
+def test_the_fast_form_agrees_with_the_papers(seed: int, tau: float, *, drop_zeros: bool) -> None:
     features = scene(seed)
     unit = normalize(features.flatten(0, 1), dim=1)
     segments = cut_literally(power_affinity(unit, 10), tau, drop_zeros=drop_zeros)
@@ -123,7 +122,7 @@ def test_the_affinity_by_hand() -> None:
     np.testing.assert_allclose(power_affinity(unit, 2), torch.tensor([[1, 0, 0.36], [0, 1, 0.64], [0.36, 0.64, 1]]))
 
 
-def test_features_that_are_all_alike_are_one_segment() -> None:
+def test_equal_features_are_one_segment() -> None:
     assert diffcut(torch.ones(3, 4, 5), size=(4, 4)).tolist() == [[0] * 4] * 4
 
 

@@ -24,7 +24,7 @@ seeds = st.integers(0, 1000)
 
 
 def scene(side: int, seed: int = 0) -> Tensor:
-    """Attention in an image of four objects, one quarter each: patches look at their own quarter, a little at all."""
+    """Attention in an image of four quarters: patches attend to their own quarter, and a little to all."""
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     quarter = (2 * (2 * row // side) + 2 * column // side).flatten()
     speckle = torch.rand(side**2, side**2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -38,28 +38,28 @@ def kl_by_the_paper(p: Tensor, q: Tensor) -> float:
 
 
 def diffseg_by_the_paper(maps: list[Tensor], *, threshold: float, rounds: int, anchors: int, size: int) -> Tensor:
-    """The upsampled proposals as paper and authors' program make them: four dimensions and pairwise divergences."""
+    """The upsampled proposals as in the paper and its program: four dimensions and pairwise divergences."""
     sides = [math.isqrt(len(weights)) for weights in maps]
     side = max(sides)
     A = torch.zeros(side, side, side, side, dtype=torch.float64)
-    for weights, own in zip(maps, sides, strict=True):
-        level = interpolate(weights.reshape(-1, 1, own, own), size=(side, side), mode="bilinear")
-        level = (level / level.sum((2, 3), keepdim=True)).reshape(own, own, side, side)
-        A += level.repeat_interleave(side // own, 0).repeat_interleave(side // own, 1) * own / sum(sides)
+    for weights, n in zip(maps, sides, strict=True):
+        level = interpolate(weights.reshape(-1, 1, n, n), size=(side, side), mode="bilinear")
+        level = (level / level.sum((2, 3), keepdim=True)).reshape(n, n, side, side)
+        A += level.repeat_interleave(side // n, 0).repeat_interleave(side // n, 1) * n / sum(sides)
     step = (side - 1) // (anchors - 1)
     start = (side - 1 - step * (anchors - 1)) // 2
     lattice = [start + step * index for index in range(anchors)]
-    every = A.reshape(-1, side, side)
+    maps_of_all = A.reshape(-1, side, side)
     proposals = []
     for y in lattice:
         for x in lattice:
-            near = [other for other in every if kl_by_the_paper(A[y, x], other) < threshold]
+            near = [row for row in maps_of_all if kl_by_the_paper(A[y, x], row) < threshold]
             proposals.append(torch.stack(near).mean(0))
     for _ in range(rounds - 1):
         merged, taken = [], set[int]()
         for index, proposal in enumerate(proposals):
             if index not in taken:
-                near_at = [i for i, other in enumerate(proposals) if kl_by_the_paper(proposal, other) < threshold]
+                near_at = [i for i, row in enumerate(proposals) if kl_by_the_paper(proposal, row) < threshold]
                 taken |= {index, *near_at}
                 merged.append(torch.stack([proposals[i] for i in near_at]).mean(0))
         proposals = merged
@@ -68,12 +68,12 @@ def diffseg_by_the_paper(maps: list[Tensor], *, threshold: float, rounds: int, a
 
 @settings(max_examples=20)
 @given(seeds, st.sampled_from([0.02, 0.08, 0.2, 0.5]), st.integers(1, 3), st.integers(2, 4))
-def test_matrix_products_answer_as_the_papers_pairs_do(seed: int, threshold: float, rounds: int, anchors: int) -> None:
+def test_matrix_products_agree_with_the_papers_pairs(seed: int, threshold: float, rounds: int, anchors: int) -> None:
     maps = [scene(6, seed), random_walk(9, seed), random_walk(4, seed)]
     fast = diffseg(maps, threshold=threshold, rounds=rounds, anchors=anchors, size=(24, 24))
     slow = diffseg_by_the_paper(maps, threshold=threshold, rounds=rounds, anchors=anchors, size=24)
-    for own in fast.unique():  # one proposal is the strongest in all of it; equal ones are left to rounding
-        behind = (slow.max(0).values - slow)[:, fast == own].amax(1)
+    for segment in fast.unique():  # one proposal is the largest everywhere in it, up to rounding
+        behind = (slow.max(0).values - slow)[:, fast == segment].amax(1)
         assert float(behind.min()) < 1e-9
 
 
@@ -103,7 +103,7 @@ def test_divergences_are_never_computed_in_half_precision(seed: int, dtype: torc
     torch.testing.assert_close(*labels)
 
 
-def test_a_patch_that_looks_nowhere_looks_everywhere_alike() -> None:
+def test_a_row_of_zeros_becomes_uniform() -> None:
     nowhere, everywhere = scene(4), scene(4)
     nowhere[5], everywhere[5] = 0, 1 / 16
     labels = [diffseg([kind], threshold=0.5, size=(8, 8)) for kind in (nowhere, everywhere)]
@@ -145,7 +145,7 @@ def test_one_hot_maps_stay_apart_and_uniform_ones_merge() -> None:
     )
 
 
-def test_a_map_is_always_like_itself() -> None:
+def test_a_map_is_always_similar_to_itself() -> None:
     P = random_walk(64, 0).float()
     torch.testing.assert_close(merge_attention(P, torch.arange(64), threshold=1e-12), P)
 
@@ -223,10 +223,11 @@ def test_refinement_follows_the_merging() -> None:
     torch.testing.assert_close(refined, refine_by_kmeans(P, rough))
 
 
-def test_refinement_drops_a_proposal_that_no_patch_is_nearest_to() -> None:
+def test_refinement_moves_a_proposal_that_no_patch_is_nearest_to() -> None:
     P = scene(4)
     means = refine_by_kmeans(P, torch.cat([P[:1], P[:1], P[15:]]))
-    assert len(means) == 2
+    assert len(means) == 3
+    assert bool(means.isfinite().all())
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, math.nan, math.inf])
@@ -245,8 +246,8 @@ def test_no_anchor_is_refused() -> None:
         diffseg([torch.eye(4)], threshold=1.0, anchors=0, size=(2, 2))
 
 
-def test_maps_that_are_no_square_need_their_grids() -> None:
-    with pytest.raises(SegmentationError, match=r"6 patches is no square grid: pass grids="):
+def test_grids_that_are_not_square_must_be_given() -> None:
+    with pytest.raises(SegmentationError, match=r"6 patches do not form a square grid: pass grids="):
         diffseg([torch.eye(6)], threshold=1.0, size=(2, 2))
 
 
@@ -293,7 +294,7 @@ def test_half_precision_changes_nothing_where_nothing_is_lost() -> None:
 
 
 def test_half_precision_that_loses_all_is_refused() -> None:
-    with pytest.raises(SegmentationError, match=r"all anchors are lost: .* half_precision=False"):
+    with pytest.raises(SegmentationError, match=r"all anchors are lost to half precision: set half_precision=False"):
         diffseg([torch.eye(4)], threshold=1.0, size=(2, 2), half_precision=True)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.builders.graphs import TWO_PAIRS, block_affinity, block_walk, random_walk
+from tests.builders.graphs import TWO_PAIRS, block_affinity, block_walk, ncut_cost, random_walk
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms import graph
 
@@ -22,9 +22,9 @@ def random_affinity(nodes: int, seed: int) -> Tensor:
 
 def test_ncut_of_two_pairs_by_hand() -> None:
     apart = torch.tensor([True, True, False, False])
-    assert graph.ncut_cost(TWO_PAIRS, apart) == pytest.approx(4 / 12 + 4 / 12)
-    assert graph.ncut_cost(TWO_PAIRS, ~apart) == pytest.approx(8 / 12)
-    assert graph.ncut_cost(TWO_PAIRS, torch.tensor([True, False, False, False])) == pytest.approx(6 / 6 + 6 / 18)
+    assert ncut_cost(TWO_PAIRS, apart) == pytest.approx(4 / 12 + 4 / 12)
+    assert ncut_cost(TWO_PAIRS, ~apart) == pytest.approx(8 / 12)
+    assert ncut_cost(TWO_PAIRS, torch.tensor([True, False, False, False])) == pytest.approx(6 / 6 + 6 / 18)
 
 
 def test_the_best_cut_of_two_pairs_by_hand() -> None:
@@ -38,7 +38,7 @@ def test_the_best_cut_of_two_pairs_by_hand() -> None:
 @given(st.integers(2, 9), seeds)
 def test_ncut_is_between_zero_and_two(nodes: int, seed: int) -> None:
     side = torch.arange(nodes) < 1 + seed % (nodes - 1)
-    assert 0 <= graph.ncut_cost(random_affinity(nodes, seed), side) <= 2
+    assert 0 <= ncut_cost(random_affinity(nodes, seed), side) <= 2
 
 
 @given(st.integers(2, 24), seeds)
@@ -46,9 +46,9 @@ def test_the_sweep_finds_what_brute_force_finds(nodes: int, seed: int) -> None:
     A, vector = random_affinity(nodes, seed), random_walk(nodes, seed + 1)[0]
     cut = graph.best_cut(A, vector)
     assert cut is not None
-    by_hand = [graph.ncut_cost(A, vector <= value) for value in vector.sort().values[:-1]]
+    by_hand = [ncut_cost(A, vector <= value) for value in vector.sort().values[:-1]]
     assert cut.ncut == pytest.approx(min(by_hand))
-    assert cut.ncut == pytest.approx(graph.ncut_cost(A, cut.side))
+    assert cut.ncut == pytest.approx(ncut_cost(A, cut.side))
     assert cut.weight == pytest.approx(float(A[cut.side][:, ~cut.side].sum()))
 
 
@@ -58,10 +58,10 @@ def test_evenly_spaced_thresholds_are_those_of_the_papers(nodes: int, seed: int)
     cut = graph.best_cut(A, vector, thresholds=5)
     assert cut is not None
     values = 0.99 * np.linspace(float(vector.min()), float(vector.max()), 5)
-    assert cut.ncut == pytest.approx(min(graph.ncut_cost(A, vector <= value) for value in values))
+    assert cut.ncut == pytest.approx(min(ncut_cost(A, vector <= value) for value in values))
 
 
-def test_equal_nodes_are_not_parted() -> None:
+def test_equal_nodes_are_not_divided() -> None:
     assert graph.best_cut(TWO_PAIRS, torch.ones(4, dtype=torch.float64)) is None
 
 
@@ -95,12 +95,12 @@ def test_the_stationary_distribution_stays_as_it_is() -> None:
     assert float(pi.sum()) == pytest.approx(1)
 
 
-def test_the_flow_of_a_walk_has_the_ncut_of_its_chances_to_leave() -> None:
+def test_the_ncut_of_the_flow_is_the_probability_of_leaving() -> None:
     P = block_walk([6, 3])
     side = torch.arange(9) < 6
     pi = graph.stationary(P, tolerance=1e-14)
     leaving = [float((pi[half, None] * P[half][:, ~half]).sum() / pi[half].sum()) for half in (side, ~side)]
-    assert graph.ncut_cost(graph.walk_affinity(P), side) == pytest.approx(sum(leaving), abs=1e-5)
+    assert ncut_cost(graph.walk_affinity(P), side) == pytest.approx(sum(leaving), abs=1e-5)
 
 
 def test_affinities_by_hand() -> None:

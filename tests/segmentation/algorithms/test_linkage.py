@@ -12,7 +12,7 @@ from walkcut.hierarchy.hierarchy import renumber
 from walkcut.segmentation.algorithms.linkage import average_linkage
 
 
-def test_means_join_by_hand() -> None:
+def test_merges_by_hand() -> None:
     # Directions of 0°, 90°, 20° and 120°; lengths count for nothing.
     angles = torch.tensor([0, 90, 20, 120], dtype=torch.float64).deg2rad()
     means = torch.tensor([[1.0], [5.0], [2.0], [0.1]]) * torch.stack([angles.cos(), angles.sin()], 1)
@@ -30,9 +30,9 @@ def test_linkage_is_average() -> None:
     assert costs[1] == pytest.approx((math.cos(math.radians(60)) + math.cos(math.radians(50))) / 2)
 
 
-def test_one_segment_has_no_joints() -> None:
+def test_one_segment_has_no_merges() -> None:
     hierarchy = average_linkage(torch.ones(1, 3))
-    assert hierarchy.leaves == 1
+    assert hierarchy.leaf_count == 1
     assert hierarchy.merges.shape == (0, 2)
     assert hierarchy.cluster_of(hierarchy.is_cut).tolist() == [0]
 
@@ -44,7 +44,7 @@ def test_opposite_means_cost_nothing_and_equal_ones_cost_one() -> None:
 
 
 @given(st.integers(2, 12), st.integers(1, 4), st.integers(0, 1000))
-def test_the_hierarchy_keeps_its_promises(segments: int, channels: int, seed: int) -> None:
+def test_the_hierarchy_is_valid(segments: int, channels: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     means = torch.randint(-1, 2, (segments, channels), generator=generator).float()  # zeros and ties abound
     hierarchy, again = average_linkage(means), average_linkage(means.clone())

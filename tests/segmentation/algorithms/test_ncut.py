@@ -41,7 +41,7 @@ def test_the_man_c_threshold_by_hand() -> None:
     assert man_c_threshold(no_edges) == 0
 
 
-def test_on_a_dense_graph_the_man_c_threshold_is_the_papers_limit() -> None:
+def test_on_a_complete_graph_the_man_c_threshold_is_the_papers_limit() -> None:
     A = dot_affinity(block_walk(GROUPS))
     cut = best_cut(A, fiedler_vector(A))
     assert cut is not None
@@ -49,7 +49,7 @@ def test_on_a_dense_graph_the_man_c_threshold_is_the_papers_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "scale", "wanted"),
+    ("rule", "scale", "is_accepted"),
     [
         (FixedThreshold(0.67), 1, True),
         (FixedThreshold(0.66), 1, False),
@@ -59,10 +59,10 @@ def test_on_a_dense_graph_the_man_c_threshold_is_the_papers_limit() -> None:
         (ScaledMinCut(), 0.08, False),  # 1/3 against 0.32
     ],
 )
-def test_stopping_rules_by_hand(rule: StoppingRule, scale: float, wanted: bool) -> None:
+def test_stopping_rules_by_hand(rule: StoppingRule, scale: float, is_accepted: bool) -> None:
     cut = best_cut(scale * TWO_PAIRS, fiedler_vector(TWO_PAIRS))
     assert cut is not None
-    assert rule.accepts(cut) is wanted
+    assert rule.accepts(cut) is is_accepted
 
 
 @pytest.mark.parametrize("affinity", ["dot", "cosine", "walk"])
@@ -70,11 +70,11 @@ def test_groups_come_apart_before_anything_else(affinity: Affinity) -> None:
     leaf_of, hierarchy = recursive_ncut(block_walk(GROUPS), affinity=affinity, rule=FixedThreshold(0.6), max_leaves=12)
     automatic = renumber(hierarchy.cluster_of(~hierarchy.is_cut)[leaf_of])
     assert automatic.tolist() == TRUTH.tolist()
-    assert hierarchy.leaves == 12
+    assert hierarchy.leaf_count == 12
     assert (np.diff(hierarchy.costs) <= 0).all()
 
 
-def test_the_walk_begins_anew_within_each_half() -> None:
+def test_the_walk_is_restricted_to_each_half() -> None:
     A = block_affinity([6, 5, 4], within=1.0, between=0.3)
     A[:6, 6:] /= 10
     P = A / A.sum(1, keepdim=True)
@@ -103,12 +103,12 @@ def test_a_permutation_of_nodes_permutes_the_labels(order: list[int]) -> None:
 @given(st.integers(1, 20), st.integers(0, 1000), st.integers(1, 25))
 def test_any_walk_gives_a_tree_within_its_bound(nodes: int, seed: int, max_leaves: int) -> None:
     leaf_of, hierarchy = recursive_ncut(random_walk(nodes, seed), max_leaves=max_leaves)
-    assert hierarchy.leaves <= min(nodes, max_leaves)
-    assert np.unique(leaf_of).tolist() == list(range(hierarchy.leaves))
-    assert list(dict.fromkeys(leaf_of.tolist())) == list(range(hierarchy.leaves))
+    assert hierarchy.leaf_count <= min(nodes, max_leaves)
+    assert np.unique(leaf_of).tolist() == list(range(hierarchy.leaf_count))
+    assert list(dict.fromkeys(leaf_of.tolist())) == list(range(hierarchy.leaf_count))
 
 
-def test_wanted_cuts_come_before_the_bound() -> None:
+def test_accepted_cuts_come_first() -> None:
     _, hierarchy = recursive_ncut(block_walk(GROUPS), rule=FixedThreshold(0.6), max_leaves=3)
     assert hierarchy.is_cut.tolist() == [True, True]
 
@@ -138,19 +138,19 @@ def test_a_tree_without_leaves_is_refused() -> None:
 
 @pytest.mark.parametrize(("nodes", "threads"), [(20, 1), (1501, 3)])
 def test_a_small_graph_is_cut_by_one_thread(nodes: int, threads: int) -> None:
-    seen: list[int] = []
+    thread_counts: list[int] = []
 
     @dataclass(frozen=True)
-    class Watching:
+    class CountingThreads:
         def accepts(self, cut: Cut) -> bool:
-            seen.append(torch.get_num_threads())
+            thread_counts.append(torch.get_num_threads())
             return False
 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        cut_graph(torch.ones(nodes, nodes) + torch.eye(nodes), rule=Watching(), max_leaves=None)
-        assert seen == [threads]
+        cut_graph(torch.ones(nodes, nodes) + torch.eye(nodes), rule=CountingThreads(), max_leaves=None)
+        assert thread_counts == [threads]
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)

@@ -9,29 +9,29 @@ from walkcut.segmentation import pamr
 
 
 def refine_by_hand(image: Tensor, masks: Tensor, dilations: list[int]) -> Tensor:
-    """One iteration, pixel by pixel, as Araslanov & Roth write it (Eq. 4-6)."""
+    """One iteration, pixel by pixel, by the formulas of Araslanov & Roth (Eq. 4-6)."""
     _, height, width = image.shape
     refined = torch.zeros_like(masks)
     for y in range(height):
         for x in range(width):
-            places = [
+            window = [
                 (min(max(y + d * down, 0), height - 1), min(max(x + d * right, 0), width - 1))
                 for d in dilations
                 for down in (-1, 0, 1)
                 for right in (-1, 0, 1)
             ]
-            colours = torch.stack([image[:, row, column] for row, column in places])
+            colours = torch.stack([image[:, row, column] for row, column in window])
             deviation = colours.std(0)
-            others = [place for number, place in enumerate(places) if number % 9 != 4]
-            likeness = torch.stack(
-                [-((image[:, y, x] - image[:, r, c]).abs() / (1e-8 + 0.1 * deviation)).mean() for r, c in others]
+            neighbours = [pixel for index, pixel in enumerate(window) if index % 9 != 4]
+            weights = torch.stack(
+                [-((image[:, y, x] - image[:, r, c]).abs() / (1e-8 + 0.1 * deviation)).mean() for r, c in neighbours]
             ).softmax(0)
-            refined[:, y, x] = sum(w * masks[:, r, c] for w, (r, c) in zip(likeness, others, strict=True))
+            refined[:, y, x] = sum(w * masks[:, r, c] for w, (r, c) in zip(weights, neighbours, strict=True))
     return refined
 
 
 @pytest.mark.parametrize("dilations", [[1], [1, 2], [3]])
-def test_one_iteration_is_what_the_paper_says(dilations: list[int]) -> None:
+def test_one_iteration_is_the_papers(dilations: list[int]) -> None:
     generator = torch.Generator().manual_seed(0)
     image, masks = torch.rand(3, 5, 6, generator=generator), torch.rand(2, 5, 6, generator=generator)
     refined = pamr(image, masks, iterations=1, dilations=dilations)
@@ -46,7 +46,7 @@ def test_iterations_follow_one_another() -> None:
 
 @settings(max_examples=20)
 @given(st.integers(1, 7), st.integers(1, 7), st.integers(0, 100))
-def test_shares_of_a_pixel_still_sum_to_one(height: int, width: int, seed: int) -> None:
+def test_masks_of_a_pixel_still_sum_to_one(height: int, width: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(3, height, width, generator=generator)
     masks = torch.rand(4, height, width, generator=generator).softmax(0)
@@ -62,11 +62,11 @@ def test_a_mask_snaps_to_the_edge_of_the_image() -> None:
     assert refined[8].tolist() == [0] * 8 + [1] * 8
 
 
-def test_smaller_masks_are_brought_to_the_images_size() -> None:
+def test_smaller_masks_are_resized_to_the_image() -> None:
     assert pamr(torch.rand(3, 8, 6), torch.rand(2, 4, 3)).shape == (2, 8, 6)
 
 
 @pytest.mark.parametrize(("iterations", "dilations"), [(0, [1]), (1, []), (1, [0])])
-def test_a_refinement_of_nothing_is_refused(iterations: int, dilations: list[int]) -> None:
-    with pytest.raises(SegmentationError, match="needs 1 iteration and dilations of 1 pixel"):
+def test_settings_without_effect_are_refused(iterations: int, dilations: list[int]) -> None:
+    with pytest.raises(SegmentationError, match="needs at least 1 iteration and dilations of at least 1 pixel"):
         pamr(torch.rand(3, 4, 4), torch.rand(1, 4, 4), iterations=iterations, dilations=dilations)

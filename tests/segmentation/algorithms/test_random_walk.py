@@ -28,30 +28,30 @@ def test_levels_weigh_by_their_side() -> None:
     torch.testing.assert_close(P, torch.full((4, 4), 1 / 12) + torch.eye(4) * 2 / 3)
 
 
-def test_where_a_patch_looks_is_interpolated_and_whence_is_repeated() -> None:
+def test_targets_are_interpolated_and_sources_repeated() -> None:
     P = aggregate([torch.eye(2)], [(1, 2)], (1, 4))
     from_the_left = torch.tensor([1, 0.75, 0.25, 0]) / 2
     torch.testing.assert_close(P, torch.stack([from_the_left] * 2 + [from_the_left.flip(0)] * 2))
 
 
-@given(grids, grids, st.sampled_from(["one-hot", "even", "zero", "tiny", "huge", "half"]))
-def test_extreme_maps_are_distributions(own: tuple[int, int], grid: tuple[int, int], kind: str) -> None:
-    n = own[0] * own[1]
+@given(grids, grids, st.sampled_from(["one-hot", "uniform", "zero", "tiny", "huge", "half"]))
+def test_extreme_maps_are_distributions(map_grid: tuple[int, int], grid: tuple[int, int], kind: str) -> None:
+    n = map_grid[0] * map_grid[1]
     weights = {
         "one-hot": torch.eye(n),
-        "even": torch.full((n, n), 1 / n),
+        "uniform": torch.full((n, n), 1 / n),
         "zero": torch.zeros(n, n),
         "tiny": torch.full((n, n), 1e-45),
         "huge": torch.eye(n) * 3e38,
         "half": torch.full((n, n), 60000, dtype=torch.float16),
     }[kind]
-    P = aggregate([weights, torch.zeros(1, 1)], [own, (1, 1)], grid)
+    P = aggregate([weights, torch.zeros(1, 1)], [map_grid, (1, 1)], grid)
     assert P.dtype == torch.float32
     assert P.min() >= 0
     torch.testing.assert_close(P.sum(1), torch.ones(len(P)))
 
 
-def test_a_patch_that_looks_nowhere_looks_everywhere_alike() -> None:
+def test_a_row_of_zeros_becomes_uniform() -> None:
     weights = torch.tensor([[0.0, 0.0], [0.0, 2.0]])
     torch.testing.assert_close(aggregate([weights], [(1, 2)], (1, 2)), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
     torch.testing.assert_close(aggregate([weights], [(1, 2)], (1, 4))[:2], torch.full((2, 4), 0.25))
@@ -73,7 +73,7 @@ def test_walks_add_up(nodes: int, first: int, second: int, seed: int) -> None:
     torch.testing.assert_close(walk(P, first).sum(1), torch.ones(nodes, dtype=P.dtype))
 
 
-def test_a_walk_of_no_step_is_refused() -> None:
+def test_a_walk_without_a_step_is_refused() -> None:
     with pytest.raises(SegmentationError, match="at least 1 step, not 0"):
         walk(torch.eye(2), 0)
 
@@ -86,6 +86,6 @@ def test_a_walk_of_no_step_is_refused() -> None:
         ([torch.eye(4)], [(2, 2), (1, 1)], "1 attention maps do not fit 2 grids: pass one grid for each map"),
     ],
 )
-def test_maps_that_fit_nothing_are_refused(maps: list[Tensor], grids: list[tuple[int, int]], message: str) -> None:
+def test_maps_that_do_not_fit_are_refused(maps: list[Tensor], grids: list[tuple[int, int]], message: str) -> None:
     with pytest.raises(SegmentationError, match=message):
         aggregate(maps, grids, (2, 2))

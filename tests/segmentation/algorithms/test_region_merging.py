@@ -1,4 +1,4 @@
-"""Leaves of a contour map, and their merging against hand-made cases and a slow truth."""
+"""Leaves of a contour map, and their merging against cases by hand and a slow truth."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from walkcut.backbones.classical import chi_square
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import renumber
-from walkcut.segmentation.algorithms.region_merging import MergeRule, chi_square, merge_leaves, watershed_leaves
+from walkcut.segmentation.algorithms.region_merging import MergeRule, merge_leaves, watershed_leaves
 
 PLAIN = MergeRule(histogram=0, growth=0, smallest=1e-9, scale=1, auto=0.5)
 
@@ -23,7 +24,7 @@ def _random_case(seed: int) -> tuple[Int64[np.ndarray, "y x"], Float[Tensor, "y 
 def _slow_merge(
     leaves: Int64[np.ndarray, "y x"], contour: Float[Tensor, "y x"], features: Float[Tensor, "c y x"], rule: MergeRule
 ) -> list[tuple[set[frozenset[int]], float]]:
-    """All partitions on the way and what made them, every pair measured anew, pixel by pixel."""
+    """All partitions on the way with their separations, measuring every pair again, pixel by pixel."""
     groups = {frozenset({leaf}) for leaf in range(leaves.max() + 1)}
     steps = []
     while len(groups) > 1:
@@ -75,14 +76,14 @@ def test_leaves_are_the_basins_between_ridges() -> None:
     assert leaves[0, [0, 1, 3, 5]].tolist() == [0, 0, 1, 2]
 
 
-def test_a_constant_contour_has_one_leaf_and_nothing_to_join() -> None:
+def test_a_constant_contour_has_one_leaf_and_no_merge() -> None:
     leaves = watershed_leaves(torch.zeros(4, 5))
     hierarchy = merge_leaves(leaves, torch.zeros(4, 5), torch.ones(1, 4, 5))
     assert not leaves.any()
     assert (hierarchy.merges.shape, hierarchy.costs.shape, hierarchy.is_cut.shape) == ((0, 2), (0,), (0,))
 
 
-def test_three_leaves_in_a_row_join_over_the_weaker_border_first() -> None:
+def test_three_leaves_in_a_row_merge_over_the_weaker_border_first() -> None:
     leaves = np.array([[0, 0, 1, 1, 2, 2]])
     contour = torch.tensor([[0, 0.8, 1.0, 0.1, 0.3, 0]])
     hierarchy = merge_leaves(leaves, contour, torch.ones(1, 1, 6), rule=PLAIN)
@@ -91,7 +92,7 @@ def test_three_leaves_in_a_row_join_over_the_weaker_border_first() -> None:
     assert hierarchy.is_cut.tolist() == [False, True]
 
 
-def test_costs_stay_monotone_where_a_joint_comes_nearer_to_a_third() -> None:
+def test_costs_stay_monotone_where_a_union_comes_nearer_to_a_third() -> None:
     """The leaves lie 0.2 apart, but the union of two only 1/6 from the third."""
     leaves = np.array([[0, 1], [2, 2]])
     means = torch.tensor([[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]])
@@ -100,7 +101,7 @@ def test_costs_stay_monotone_where_a_joint_comes_nearer_to_a_third() -> None:
     np.testing.assert_allclose(hierarchy.costs, np.exp([-(0.2**3)] * 2), rtol=1e-6)
 
 
-def test_histograms_keep_regions_apart_that_no_contour_parts() -> None:
+def test_histograms_separate_regions_without_a_contour() -> None:
     leaves = np.array([[0, 1, 2]]).repeat(3, 1)
     features = torch.tensor([[1.0, 1, 1, 0.9, 0.9, 0.9, 0, 0, 0]])[:, None]
     features = torch.cat([features, 1 - features])
@@ -109,7 +110,7 @@ def test_histograms_keep_regions_apart_that_no_contour_parts() -> None:
     assert hierarchy.merges.tolist() == [[0, 1], [2, 3]]
 
 
-def test_a_sliver_joins_before_everything_else() -> None:
+def test_a_sliver_merges_before_everything_else() -> None:
     leaves = np.array([[0] * 8 + [1] + [2] * 8]).repeat(20, 0)
     contour = torch.full((20, 17), 0.2)
     contour[:, 8] = 1
@@ -126,14 +127,14 @@ def test_chi_square_of_disjoint_equal_and_mixed_histograms() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_merging_is_the_slow_truth(seed: int) -> None:
+def test_merging_agrees_with_the_slow_truth(seed: int) -> None:
     leaves, contour, features = _random_case(seed)
     rule = MergeRule()
     hierarchy = merge_leaves(leaves, contour, features, rule=rule)
     truth = _slow_merge(leaves, contour, features, rule)
-    groups = {leaf: frozenset({leaf}) for leaf in range(hierarchy.leaves)}
+    groups = {leaf: frozenset({leaf}) for leaf in range(hierarchy.leaf_count)}
     for row, (left, right) in enumerate(hierarchy.merges.tolist()):
-        groups[hierarchy.leaves + row] = groups.pop(left) | groups.pop(right)
+        groups[hierarchy.leaf_count + row] = groups.pop(left) | groups.pop(right)
         assert set(groups.values()) == truth[row][0]
     separations = np.array([separation for _, separation in truth])
     np.testing.assert_allclose(hierarchy.costs, rule.cost(separations), rtol=1e-5)
@@ -143,15 +144,15 @@ def test_merging_is_the_slow_truth(seed: int) -> None:
 def test_the_numbering_of_the_leaves_does_not_matter(seed: int) -> None:
     leaves, contour, features = _random_case(seed)
     shuffle = np.random.default_rng(seed).permutation(leaves.max() + 1)
-    one, other = merge_leaves(leaves, contour, features), merge_leaves(shuffle[leaves], contour, features)
-    np.testing.assert_allclose(one.costs, other.costs, rtol=1e-9)
-    half = np.arange(one.leaves - 1) < one.leaves // 2
+    first, second = merge_leaves(leaves, contour, features), merge_leaves(shuffle[leaves], contour, features)
+    np.testing.assert_allclose(first.costs, second.costs, rtol=1e-9)
+    half = np.arange(first.leaf_count - 1) < first.leaf_count // 2
     np.testing.assert_array_equal(
-        renumber(one.cluster_of(half)[leaves]), renumber(other.cluster_of(half)[shuffle[leaves]])
+        renumber(first.cluster_of(half)[leaves]), renumber(second.cluster_of(half)[shuffle[leaves]])
     )
 
 
-def test_features_below_nothing_are_refused() -> None:
+def test_negative_features_are_refused() -> None:
     with pytest.raises(SegmentationError, match=r"go down to -1: merging needs histograms"):
         merge_leaves(np.zeros((2, 2), np.int64), torch.zeros(2, 2), -torch.ones(1, 2, 2))
 

@@ -20,20 +20,20 @@ sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
 
 def nearest_mean_by_the_papers(F: Tensor, segments: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """DWC 3.6 to the letter: the features of all patches upsampled, their cosine with each segment's mean."""
+    """DWC 3.6 by the formula: upsample the features of all patches and compare them with each segment's mean."""
     means = torch.stack([F[segments == segment].mean(0) for segment in range(int(segments.max()) + 1)])
     pixels = interpolate(F.T.unflatten(1, grid)[None], size=size, mode="bilinear", align_corners=False)[0]
     return torch.einsum("chw,sc->shw", normalize(pixels, dim=0), normalize(means, dim=1))
 
 
 def assert_nearest(labels: np.ndarray, similarity: Tensor) -> None:
-    """Every pixel has the most similar segment, or one as similar up to rounding."""
+    """Check that every pixel has the most similar segment, up to rounding."""
     chosen = torch.from_numpy(labels.astype(np.int64))
     torch.testing.assert_close(similarity.gather(0, chosen[None])[0], similarity.max(0).values)
 
 
 @given(sizes, sizes, st.integers(0, 1000))
-def test_score_maps_answer_as_the_papers_tensor_does(grid: tuple[int, int], size: tuple[int, int], seed: int) -> None:
+def test_score_maps_agree_with_the_papers_tensor(grid: tuple[int, int], size: tuple[int, int], seed: int) -> None:
     F = random_walk(grid[0] * grid[1], seed)
     leaf_of = torch.arange(len(F)) % 5
     labels = assign_pixels(leaf_score_maps(F, leaf_of, grid), size)
@@ -48,7 +48,7 @@ def test_the_first_of_equal_maps_wins() -> None:
 def test_many_segments_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = leaf_score_maps(random_walk(12, 0), torch.arange(12), (3, 4))
     at_once = assign_pixels(scores, (7, 5))
-    monkeypatch.setattr(upsampling, "_SCORES_AT_ONCE", 70)
+    monkeypatch.setattr(upsampling, "_MAX_SCORES", 70)
     assert assign_pixels(scores, (7, 5)).tolist() == at_once.tolist()
 
 
@@ -61,9 +61,9 @@ def votes_by_hand(labels: np.ndarray, image: np.ndarray, y: int, x: int) -> dict
         for right in (-1, 0, 1):
             row = min(max(round(at_y) + down, 0), labels.shape[0] - 1)
             column = min(max(round(at_x) + right, 0), labels.shape[1] - 1)
-            near = ((row - at_y) ** 2 + (column - at_x) ** 2) / 2
-            like = ((means[row, column] - image[y, x] / 255) ** 2).sum() / (2 * 0.1**2)
-            votes[labels[row, column]] = votes.get(labels[row, column], 0) + float(np.exp(-near - like))
+            distance = ((row - at_y) ** 2 + (column - at_x) ** 2) / 2
+            difference = ((means[row, column] - image[y, x] / 255) ** 2).sum() / (2 * 0.1**2)
+            votes[labels[row, column]] = votes.get(labels[row, column], 0) + float(np.exp(-distance - difference))
     return votes
 
 
@@ -74,36 +74,35 @@ def test_each_pixel_has_the_label_with_the_most_votes(
     random = np.random.default_rng(seed)
     labels = random.integers(0, 4, (height, width))
     image = random.integers(0, 255, (2 * height, 2 * width, 3), dtype=np.uint8)
-    monkeypatch.setattr(upsampling, "remove_small_components", lambda snapped, least: snapped)
-    snapped = joint_bilateral_upsample(labels, torch.from_numpy(image))
+    monkeypatch.setattr(upsampling, "remove_small_components", lambda labels, min_area: labels)
+    upsampled = joint_bilateral_upsample(labels, torch.from_numpy(image))
     for y in range(2 * height):
         for x in range(2 * width):
             votes = votes_by_hand(labels, image, y, x)
-            assert votes[snapped[y, x]] == pytest.approx(max(votes.values()), rel=1e-4)
+            assert votes[upsampled[y, x]] == pytest.approx(max(votes.values()), rel=1e-4)
 
 
-def test_specks_take_the_label_around_them_and_larger_pieces_stay() -> None:
+def test_small_components_take_the_label_around_them() -> None:
     labels = np.array([[0, 0, 0, 1, 1], [0, 2, 0, 1, 0], [0, 0, 0, 1, 0]], np.uint16)
     assert remove_small_components(labels, 2).tolist() == [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0], [0, 0, 0, 1, 0]]
     assert remove_small_components(labels, 1).tolist() == labels.tolist()
     assert remove_small_components(labels, 99).tolist() == labels.tolist()
 
 
-def test_snapping_in_strips_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upsampling_in_strips_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     labels, image = random.integers(0, 4, (5, 6)), torch.from_numpy(random.integers(0, 255, (23, 31, 3), np.uint8))
     at_once = joint_bilateral_upsample(labels, image)
-    monkeypatch.setattr(upsampling, "_VOTES_AT_ONCE", 1000)
+    monkeypatch.setattr(upsampling, "_MAX_VOTES", 1000)
     assert joint_bilateral_upsample(labels, image).tolist() == at_once.tolist()
 
 
 def test_a_border_between_cells_moves_to_the_edge_in_the_image() -> None:
     image = torch.full((8, 32, 3), 200, dtype=torch.uint8)
     image[:, :18] = 40
-    snapped = joint_bilateral_upsample(
-        np.array([[0, 0, 1, 1]]), image
-    )  # cells are 8 pixels wide, the edge lies 2 pixels beyond
-    assert (snapped == (np.arange(32) >= 18)).all()
+    # Cells are 8 pixels wide, and the edge is 2 pixels beyond their border.
+    upsampled = joint_bilateral_upsample(np.array([[0, 0, 1, 1]]), image)
+    assert (upsampled == (np.arange(32) >= 18)).all()
 
 
 def test_without_an_edge_the_nearest_cell_wins() -> None:
@@ -111,6 +110,6 @@ def test_without_an_edge_the_nearest_cell_wins() -> None:
     assert joint_bilateral_upsample(np.array([[0, 0, 1, 1]]), flat).tolist() == [[0] * 6 + [1] * 6] * 6
 
 
-def test_labels_of_the_images_size_stay_as_they_are() -> None:
+def test_labels_of_the_images_size_are_unchanged() -> None:
     labels = np.arange(6).reshape(2, 3)
     assert joint_bilateral_upsample(labels, torch.zeros(2, 3, 3, dtype=torch.uint8)).tolist() == labels.tolist()

@@ -20,12 +20,17 @@ def diffcut(
     size: tuple[int, int],
     drop_zeros: bool = False,
 ) -> Int64[Tensor, "y x"]:
-    """The segment of each pixel of an image of `size` (height, width), numbered from 0 without gaps.
+    """Return the segment of each pixel of an image of `size` (height, width), numbered from 0 without gaps.
 
-    `threshold` is the NCut at which cutting stops, `exponent` sharpens the affinity (Eq. 3), and `thresholds` evenly
-    spaced values are tried for each cut. `drop_zeros`, for comparison with published numbers only, leaves patches with
-    an affinity of exactly zero out of all cuts but the first, as the authors' program does. Raises `SegmentationError`
-    for what cannot be segmented.
+    This is the reference that the paper's program is compared with; segmenters use `methods.hierarchical.DiffCut`.
+    `threshold` is the NCut in [0, 2] at which cutting stops, `exponent` sharpens the affinity (Eq. 3), and
+    `thresholds` evenly spaced values are tried for each cut. `drop_zeros`, for comparison with published numbers only,
+    excludes patches with an affinity of exactly zero from all cuts but the first, as the authors' program does. Raises
+    `SegmentationError` for features that are not finite and an exponent that is not positive.
+
+    >>> features = torch.eye(2)[torch.tensor([[0, 0, 1, 1]])]  # one row of four patches, of two kinds
+    >>> diffcut(features, size=(1, 8)).tolist()
+    [[0, 0, 0, 0, 1, 1, 1, 1]]
     """
     unit = normalised_patches(features)
     A = power_affinity(unit, exponent)
@@ -34,19 +39,19 @@ def diffcut(
 
 
 def normalised_patches(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
-    """The patches' features at length one, in single precision or more. Raises `SegmentationError`."""
+    """Return the patches' features at unit length, in float32 or wider. Raises `SegmentationError` if not finite."""
     if not bool(torch.isfinite(features).all()):
         raise SegmentationError("features must be finite: check the model's precision")
     return normalize(features.flatten(0, 1).to(torch.promote_types(features.dtype, torch.float32)), dim=1)
 
 
 def power_affinity(unit: Float[Tensor, "n c"], exponent: float) -> Float[Tensor, "n n"]:
-    """`W_ij = (cosine, brought to [0, 1] by its extremes)^exponent` of unit features (Eq. 3).
+    """Return the affinity `W_ij = c_ij^exponent` of unit features, `c` being their cosine rescaled to [0, 1] (Eq. 3).
 
-    All ones where all features are alike. Raises `SegmentationError` for an exponent that is not positive.
+    All ones where all cosines are equal. Raises `SegmentationError` for an exponent that is not positive.
     """
     if not exponent > 0:
-        raise SegmentationError(f"the exponent of an affinity is positive, not {exponent}: the paper takes 10")
+        raise SegmentationError(f"the exponent of an affinity must be positive, not {exponent}: the paper uses 10")
     cosine = unit @ unit.T
     low, high = cosine.min(), cosine.max()
     return ((cosine - low) / (high - low)) ** exponent if bool(high > low) else torch.ones_like(cosine)
@@ -55,30 +60,30 @@ def power_affinity(unit: Float[Tensor, "n c"], exponent: float) -> Float[Tensor,
 def assign_concepts(
     unit: Float[Tensor, "n c"], segments: Int64[Tensor, " n"], grid: tuple[int, int], size: tuple[int, int]
 ) -> Int64[Tensor, "y x"]:
-    """For each pixel the segment whose mean of unit features has the largest product with its own upsampled one.
+    """Return for each pixel the segment whose mean unit feature has the largest product with the pixel's (DiffCut 3.3).
 
-    As in the authors' program the mean is not normalised again. Segments are numbered from 0 without gaps, those that
-    win no pixel being left out.
+    As in the authors' program the mean is not normalised again. Segments are numbered from 0 without gaps; those
+    without a pixel are dropped.
     """
     return upsampled_argmax(leaf_score_maps(unit, segments, grid).scores, size).unique(return_inverse=True)[1]
 
 
 def _cut(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:
-    """The segment of each patch, numbered by first patch."""
+    """Return the segment of each patch, numbered by first patch."""
     leaf_of, _ = cut_graph(A, rule=FixedThreshold(threshold), max_leaves=None, thresholds=thresholds)
     return torch.from_numpy(leaf_of).to(A.device)
 
 
 def _cut_like_the_authors(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:
-    """The same, but below the first cut only patches without a zero are cut; others stay on the lower side.
+    """Do the same, but after the first cut divide only patches without a zero; the rest stay on the lower side.
 
-    The Fiedler vector's sign is such that its largest entry is on the upper side.
+    The sign of the Fiedler vector puts its largest entry on the upper side.
     """
-    whole, segments = (A > 0).all(1), torch.zeros(len(A), dtype=torch.int64, device=A.device)
+    is_positive, segments = (A > 0).all(1), torch.zeros(len(A), dtype=torch.int64, device=A.device)
     queue = [torch.arange(len(A), device=A.device)]
     while queue:
         members = queue.pop()
-        kept = members[whole[members]] if bool(segments.any()) else members
+        kept = members[is_positive[members]] if bool(segments.any()) else members
         if len(kept) < 2:
             continue
         part = A[kept[:, None], kept]
@@ -86,5 +91,5 @@ def _cut_like_the_authors(A: Float[Tensor, "n n"], threshold: float, thresholds:
         cut = best_cut(part, vector * vector[vector.abs().argmax()].sign(), thresholds=thresholds)
         if cut is not None and FixedThreshold(threshold).accepts(cut):
             segments[kept[~cut.side]] = segments.max() + 1
-            queue += [members[segments[members] == own] for own in segments[members].unique()]
+            queue += [members[segments[members] == segment] for segment in segments[members].unique()]
     return segments

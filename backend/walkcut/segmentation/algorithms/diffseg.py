@@ -1,9 +1,9 @@
-"""DiffSeg: attention maps merged by divergence until one map is left per object (Tian et al., CVPR 2024).
+"""DiffSeg: attention maps merged by divergence until one map per object is left (Tian et al., CVPR 2024).
 
-The equations are the paper's; what it leaves open follows the authors' published program (google/diffseg), except that
-divergences are computed in single precision and more. Theirs are computed in half precision, where entries below 3e-8
-are zeros; a map with a zero is then unlike every map, itself included, and an anchor there is lost. `half_precision`
-does the same, for comparison with published numbers.
+Equations are the paper's; what it leaves open follows the authors' program (google/diffseg), except that divergences
+are computed in float32 or wider. The program uses float16, where entries below 3e-8 are zeros; a map with a zero then
+differs from every map, itself included, and an anchor there is lost. `half_precision` reproduces this, for comparison
+with published numbers.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,10 @@ from math import isqrt
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from walkcut.errors import SegmentationError
-from walkcut.segmentation.algorithms.clustering import lloyd
+from walkcut.segmentation.algorithms.clustering import kmeans_clusters
 from walkcut.segmentation.algorithms.random_walk import aggregate
 from walkcut.segmentation.algorithms.upsampling import upsampled_argmax
 
@@ -30,14 +31,18 @@ def diffseg(
     refine: bool = False,
     half_precision: bool = False,
 ) -> Int64[Tensor, "y x"]:
-    """The segment of each pixel of an image of `size` (height, width), from attention maps of one or more levels.
+    """Return the segment of each pixel of an image of `size` (height, width), from attention maps at any resolutions.
 
-    Segments are numbered from 0 without gaps. `grids` holds the height and width of each map's grid; without it grids
-    are square. For maps see `aggregate`, for the settings `object_proposals`. Raises `SegmentationError` for what
-    cannot be segmented.
+    This is the reference that the paper's program is compared with; segmenters use `methods.flat.DiffSeg`. Segments
+    are numbered from 0 without gaps. `grids` holds the height and width of each map's grid, square by default. For
+    `maps` see `aggregate`, for the other settings `object_proposals`; both raise `SegmentationError`.
+
+    >>> attention = torch.eye(2).repeat_interleave(2, 0).repeat_interleave(2, 1) / 2  # patches 0 and 1, patches 2 and 3
+    >>> diffseg([attention], grids=[(1, 4)], threshold=1, size=(1, 8)).tolist()
+    [[0, 0, 0, 0, 1, 1, 1, 1]]
     """
-    grids = [_square(weights) for weights in maps] if grids is None else grids
-    # The finest grid; taken side by side it is never coarser than any level, so that no map loses weight.
+    grids = [_square_grid(weights) for weights in maps] if grids is None else grids
+    # The largest height and width: never coarser than any level, so that no map loses weight.
     grid = (max((height for height, _ in grids), default=0), max((width for _, width in grids), default=0))
     proposals = object_proposals(
         aggregate(maps, grids, grid),
@@ -61,11 +66,12 @@ def object_proposals(
     refine: bool = False,
     half_precision: bool = False,
 ) -> Float[Tensor, "k n"]:
-    """A map for each object, from the aggregated attention `P` on `grid` (height, width).
+    """Return one map per object, from the aggregated attention `P` on `grid` (height, width).
 
-    `threshold` is the divergence below which maps merge (the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes, 1 when in
-    doubt), `anchors` their number along each side, `rounds` how often they merge. `refine` adds the authors' K-means.
-    `half_precision` loses maps as the authors' program does: for comparison only.
+    `threshold` is the divergence below which maps merge (the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes, 1 by
+    default), `anchors` the number of anchors along each side, `rounds` the number of merging rounds. `refine` adds the
+    authors' K-means; `half_precision` loses maps as their program does, for comparison only. Raises
+    `SegmentationError` for settings out of range.
     """
     points = anchor_points(grid, anchors)
     proposals = merge_attention(P, points, threshold=threshold, rounds=rounds, half_precision=half_precision)
@@ -73,12 +79,12 @@ def object_proposals(
 
 
 def anchor_points(grid: tuple[int, int], anchors: int) -> Int64[Tensor, " a"]:
-    """Patches of an evenly spaced, centred lattice of `anchors` × `anchors` points, fewer where a side is shorter.
+    """Return the patches of a centred lattice of `anchors` × `anchors` points, fewer where a side is shorter.
 
-    As in the authors' program the spacing is whole: `(side - 1) // (anchors - 1)`.
+    As in the authors' program the spacing is an integer: `(side - 1) // (anchors - 1)`.
     """
     if anchors < 1:
-        raise SegmentationError(f"DiffSeg starts from at least 1 anchor along each side, not {anchors}")
+        raise SegmentationError(f"DiffSeg needs at least 1 anchor along each side, not {anchors}")
     y, x = (_evenly_spaced(side, min(anchors, side)) for side in grid)
     return (y[:, None] * grid[1] + x).flatten()
 
@@ -91,27 +97,27 @@ def merge_attention(
     rounds: int = 3,
     half_precision: bool = False,
 ) -> Float[Tensor, "k n"]:
-    """Object proposals: the maps at the anchor `points` merged with those like them, in so many `rounds` (Sec. 3.2).
+    """Return object proposals: the maps at the anchor `points`, merged with similar maps in `rounds` (Sec. 3.2).
 
-    With `half_precision`, raises `SegmentationError` where all anchors are lost.
+    Raises `SegmentationError` for settings out of range and, with `half_precision`, where all anchors are lost.
     """
     if not 0 < threshold < torch.inf:
-        raise SegmentationError(f"maps merge below a divergence that is finite and above 0, not {threshold}")
+        raise SegmentationError(f"the divergence below which maps merge must be finite and above 0, not {threshold}")
     if rounds < 1:
-        raise SegmentationError(f"DiffSeg merges in at least 1 round, not {rounds}")
-    alike = _similar_in_half_precision if half_precision else _similar
-    proposals = _means(P, alike(P, points, threshold))
+        raise SegmentationError(f"DiffSeg needs at least 1 round, not {rounds}")
+    similar = _similar_in_half_precision if half_precision else _similar
+    proposals = _means(P, similar(P, points, threshold))
     for _ in range(rounds - 1):
-        every = torch.arange(len(proposals))
-        proposals = _means(proposals, _greedy(_similar(proposals, every, threshold)))
+        indices = torch.arange(len(proposals))
+        proposals = _means(proposals, _greedy(_similar(proposals, indices, threshold)))
     return proposals
 
 
 def divergence(P: Float[Tensor, "a n"], Q: Float[Tensor, "b n"]) -> Float[Tensor, "a b"]:
-    """`D(p, q) = ½ (KL(p‖q) + KL(q‖p))` of all rows of `P` and `Q` (Eq. 5).
+    """Return `D(p, q) = ½ (KL(p‖q) + KL(q‖p))` for all rows of `P` and `Q` (Eq. 5).
 
-    `KL(p‖q) = Σ p log p − p · log q`, so two matrix products give all pairs. Zeros count as the smallest normal number
-    in the logarithm: `0 log 0` is 0 as it should be, and maps apart are far apart (about 87) instead of infinitely.
+    `KL(p‖q) = Σ p log p − p · log q`, so two matrix products give all pairs. In the logarithm, zeros are replaced by
+    the smallest normal number: `0 log 0` is 0, and disjoint maps have a divergence of about 87 instead of infinity.
     """
     tiny = torch.finfo(P.dtype).tiny
     log_p, log_q = P.clamp_min(tiny).log(), Q.clamp_min(tiny).log()
@@ -120,34 +126,39 @@ def divergence(P: Float[Tensor, "a n"], Q: Float[Tensor, "b n"]) -> Float[Tensor
 
 
 def refine_by_kmeans(P: Float[Tensor, "n n"], proposals: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-    """The mean maps of the clusters that K-means finds from the proposals: the authors' refinement of borders."""
-    cluster, means = lloyd(P, proposals)
-    return means[cluster.unique()]
+    """Return the mean maps of the K-means clusters that start from the proposals: the authors' refinement of borders.
+
+    Raises `SettingsError` without scikit-learn.
+    """
+    members = one_hot(kmeans_clusters(P, len(proposals), init=proposals), len(proposals)).T.bool()
+    return _means(P, members[members.any(1)])
 
 
 def _similar(P: Float[Tensor, "n m"], points: Int64[Tensor, " a"], threshold: float) -> Bool[Tensor, "a n"]:
-    """Which rows of `P` are less than `threshold` from those at `points`."""
+    """Return which rows of `P` have a divergence below `threshold` from those at `points`."""
     near = divergence(P[points], P) < threshold
-    near[torch.arange(len(points)), points] = True  # rounding must not part a map from itself
+    near[torch.arange(len(points)), points] = True  # despite rounding
     return near
 
 
 def _similar_in_half_precision(
     P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], threshold: float
 ) -> Bool[Tensor, "b n"]:
-    """The same for the anchors that are left where entries are rounded to half precision and a zero parts from all."""
+    """Do the same in float16, where a map with a zero is similar to none; anchors at such maps are dropped."""
     rounded = P.half().to(P)
-    whole = (rounded > 0).all(1)
-    points = points.to(P.device)[whole[points]]
+    is_positive = (rounded > 0).all(1)
+    points = points.to(P.device)[is_positive[points]]
     if len(points) == 0:
-        raise SegmentationError("all anchors are lost: attention this sharp needs half_precision=False")
-    return _similar(rounded, points, threshold) & whole
+        raise SegmentationError(
+            "all anchors are lost to half precision: set half_precision=False for attention as sharp as this"
+        )
+    return _similar(rounded, points, threshold) & is_positive
 
 
 def _greedy(near: Bool[Tensor, "k k"]) -> Bool[Tensor, "m k"]:
-    """The rows of those proposals that start a union: in order, all that no earlier one has taken in.
+    """Return the rows of the proposals that start a union: in order, those that no earlier union contains.
 
-    As in the authors' program one taken in starts none, but it may still count in later unions.
+    As in the authors' program a proposal in one union starts none itself, but may be part of later unions.
     """
     close = near.cpu()
     free, starts = torch.ones(len(close), dtype=torch.bool), []
@@ -159,19 +170,19 @@ def _greedy(near: Bool[Tensor, "k k"]) -> Bool[Tensor, "m k"]:
 
 
 def _means(P: Float[Tensor, "n m"], chosen: Bool[Tensor, "k n"]) -> Float[Tensor, "k m"]:
-    """The mean of the `chosen` rows of `P`."""
+    """Return the means of the `chosen` rows of `P`."""
     return (chosen.to(P) @ P) / chosen.sum(1, keepdim=True)
 
 
-def _square(weights: Float[Tensor, "n n"]) -> tuple[int, int]:
-    """The square grid of a map."""
+def _square_grid(weights: Float[Tensor, "n n"]) -> tuple[int, int]:
+    """Return the square grid of a map. Raises `SegmentationError` for a number of patches that is no square."""
     side = isqrt(len(weights))
     if side * side != len(weights):
-        raise SegmentationError(f"a map of {len(weights)} patches is no square grid: pass grids=[(height, width), ...]")
+        raise SegmentationError(f"{len(weights)} patches do not form a square grid: pass grids=[(height, width), ...]")
     return side, side
 
 
 def _evenly_spaced(side: int, points: int) -> Int64[Tensor, " p"]:
-    """So many points on a side, evenly spaced by a whole step and centred."""
+    """Return `points` indices along a side, centred and evenly spaced by an integer."""
     step = (side - 1) // (points - 1) if points > 1 else 0
     return (side - 1 - step * (points - 1)) // 2 + step * torch.arange(points)

@@ -1,4 +1,4 @@
-"""Methods that give one flat partition: how its segments join into coarser ones."""
+"""Merge orders for flat partitions: average linkage of the segments' mean features."""
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from walkcut.hierarchy.hierarchy import Hierarchy
 
 
 def average_linkage(means: Float[Tensor, "k c"]) -> Hierarchy:
-    """The hierarchy of segments with these mean features: those that lie nearest in cosine join first.
+    """Return the hierarchy of segments with these mean features, by average linkage of their cosines.
 
-    By average linkage of the segments; a joint costs the average cosine between its halves, brought to [0, 1]. All is
-    `cut`, so that the method's own partition is the answer. Raises `SegmentationError` for means that are not finite.
+    A merge costs the average cosine between its halves, clipped to [0, 1]. All merges are cut, so that level auto is
+    the given partition. Raises `SegmentationError` for means that are not finite.
     """
     if not bool(torch.isfinite(means).all()):
         raise SegmentationError("mean features must be finite: check the model's precision")

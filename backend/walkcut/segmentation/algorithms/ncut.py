@@ -1,4 +1,4 @@
-"""Recursive normalised cuts, top-down: stopping rules and the recursion (Shi & Malik; DWC 3.4-3.5)."""
+"""Recursive normalised cuts, top-down: stopping rules and the recursion (Shi & Malik 2000; DWC 3.4-3.5)."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -26,15 +26,15 @@ from walkcut.telemetry.spans import span
 
 Affinity = Literal["dot", "cosine", "walk"]
 _SMALL_GRAPH = 1500  # nodes
-_Proposal = tuple[bool, float, int, Cut]  # unwanted, cost, node, how to cut it
+_Proposal = tuple[bool, float, int, Cut]  # is rejected by the rule, cost, node, cut
 
 
 @runtime_checkable
 class StoppingRule(Protocol):
-    """Whether a proposed cut is carried out."""
+    """Decides whether a proposed cut is made."""
 
     def accepts(self, cut: Cut) -> bool:
-        """True where the recursion goes on."""
+        """Return whether to make the cut."""
         ...
 
 
@@ -45,7 +45,7 @@ class FixedThreshold:
     tau: float
 
     def accepts(self, cut: Cut) -> bool:
-        """NCut is at most `tau`."""
+        """Return whether NCut is at most `tau`."""
         return cut.ncut <= self.tau
 
 
@@ -54,23 +54,23 @@ class ManC:
     """Stop where NCut exceeds the MAN-C threshold of the subgraph (DWC 3.5, first variant)."""
 
     def accepts(self, cut: Cut) -> bool:
-        """NCut is at most `nT / 2m`."""
+        """Return whether NCut is at most `nT / 2m`."""
         return cut.ncut <= man_c_threshold(cut)
 
 
 @dataclass(frozen=True)
 class ScaledMinCut:
-    """Stop where the cut's weight, as a part of all edges' weight, exceeds the threshold (DWC 3.5, second variant)."""
+    """Stop where the weight of the cut over that of all edges exceeds the threshold (DWC 3.5, second variant)."""
 
     def accepts(self, cut: Cut) -> bool:
-        """`cut / T` is at most `nT / 2m`."""
+        """Return whether `cut / T` is at most `nT / 2m`."""
         return cut.weight <= man_c_threshold(cut) * cut.total
 
 
 def man_c_threshold(cut: Cut) -> float:
-    """`nT / 2m` of the graph that was cut: `n` nodes, `m` edges, `T` their weight; `T / (n - 1)` where it is dense.
+    """Return `nT / 2m` of the graph that was cut: `n` nodes, `m` edges, `T` their weight; `T / (n - 1)` if complete.
 
-    `n`, `T` and `m` are those of the subgraph, edges count once and self-edges do not count: the paper leaves it open.
+    The paper leaves open which edges count: here those of the subgraph, once each, without self-edges.
     """
     return cut.nodes * cut.total / (2 * cut.edges) if cut.edges else 0.0
 
@@ -83,9 +83,9 @@ def recursive_ncut(
     max_leaves: int | None = 64,
     thresholds: int | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Cut the patches of a row-stochastic `P` in two, and the halves again (DWC 3.4).
+    """Cut the graph of a row-stochastic `P` recursively (DWC 3.4); see `cut_graph`.
 
-    See `cut_graph` for the rest; `walk` cuts `P` itself instead of a symmetric affinity.
+    The affinity `walk` cuts `P` itself instead of a symmetric affinity made of it.
     """
     if affinity == "walk":
         with span("cut"):
@@ -99,11 +99,12 @@ def recursive_ncut(
 def cut_graph(
     A: Float[Tensor, "n n"], *, rule: StoppingRule, max_leaves: int | None, thresholds: int | None = None
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Cut a graph in two by its Fiedler vector, and the halves again, to a tree of at most `max_leaves`.
+    """Cut a graph in two by its Fiedler vector, then the halves, to a tree of at most `max_leaves` leaves.
 
-    Cutting goes on past the `rule`, cuts that it wants first and cheap ones before dear ones, so that the tree answers
-    every granularity; without `max_leaves` it stops at the rule. Returns each node's leaf, numbered by first node, and
-    the leaves' hierarchy. `thresholds`: as in `best_cut`. Raises `SegmentationError` for fewer than one leaf.
+    Cutting continues past the stopping `rule`, so that the tree has finer levels too: accepted cuts first, and cheap
+    cuts before expensive ones. With `max_leaves=None` it stops at the rule. Returns each node's leaf, numbered by
+    first node, and the hierarchy of the leaves. `thresholds`: see `best_cut`. Raises `SegmentationError` if
+    `max_leaves` is below 1.
     """
     return _recurse(A, _bisect, rule, max_leaves, thresholds)
 
@@ -115,28 +116,28 @@ def _recurse(
     max_leaves: int | None,
     thresholds: int | None,
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """The recursion of `cut_graph`, with any way to cut a graph in two."""
+    """Do what `cut_graph` does, with any function `bisect` that cuts a graph in two."""
     if max_leaves is not None and max_leaves < 1:
-        raise SegmentationError(f"a tree has at least 1 leaf, not {max_leaves}: raise max_leaves")
+        raise SegmentationError(f"a tree has at least 1 leaf, not {max_leaves}: set max_leaves to 1 or more")
     members = [torch.arange(len(graph), device=graph.device)]
     queue: list[_Proposal] = []
     splits: list[Split] = []
     with _threads_for(len(graph)):
         _propose(queue, 0, 0.0, bisect(graph, thresholds), rule)
     while queue and (len(splits) < max_leaves - 1 if max_leaves is not None else not queue[0][0]):
-        unwanted, cost, node, cut = heapq.heappop(queue)
-        splits.append(Split(node, (len(members), len(members) + 1), cut.ncut, not unwanted))
+        is_rejected, cost, node, cut = heapq.heappop(queue)
+        splits.append(Split(node, (len(members), len(members) + 1), cut.ncut, not is_rejected))
         for side in (cut.side, ~cut.side):
             members.append(members[node][side])
             part = members[-1]
             with _threads_for(len(part)):
                 _propose(queue, len(members) - 1, cost, bisect(graph[part[:, None], part], thresholds), rule)
-    return _leaves(members, splits)
+    return _leaf_hierarchy(members, splits)
 
 
 @contextmanager
 def _threads_for(nodes: int) -> Iterator[None]:
-    """One thread for a small graph: more gain nothing by its short steps, and on a busy machine wait for each other."""
+    """Use one thread for a small graph: its steps are too short to gain from more, which wait for each other."""
     threads = torch.get_num_threads()
     if nodes <= _SMALL_GRAPH:
         torch.set_num_threads(1)
@@ -147,33 +148,35 @@ def _threads_for(nodes: int) -> Iterator[None]:
 
 
 def _propose(queue: list[_Proposal], node: int, floor: float, cut: Cut | None, rule: StoppingRule) -> None:
-    """Queue the cut of a node, at no less than the `floor` that the node above cost."""
+    """Queue the cut of a node at a cost of at least `floor`, the cost of its parent."""
     if cut is not None:
         heapq.heappush(queue, (not rule.accepts(cut), max(floor, cut.ncut), node, cut))
 
 
 def _bisect(A: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
-    """The cheapest cut of a subgraph by its own Fiedler vector; `None` for what cannot be parted."""
+    """Return the best cut of a subgraph by its own Fiedler vector; `None` where it cannot be divided."""
     return best_cut(A, fiedler_vector(A), thresholds=thresholds) if len(A) > 1 else None
 
 
 def _bisect_walk(P: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
-    """The cheapest cut of a walk that is kept among these patches (DWC 3.2); `None` for what cannot be parted."""
+    """Return the best cut of a walk restricted to these patches (DWC 3.2); `None` where it cannot be divided."""
     if len(P) < 2:
         return None
-    P = _restart(P)
+    P = _restrict_walk(P)
     return best_cut(walk_affinity(P), walk_vector(P), thresholds=thresholds)
 
 
-def _restart(P: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """A walk that never leaves these patches: rows made to sum to one again; who only ever left stays in place."""
+def _restrict_walk(P: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """Return the walk with rows normalised to sum to 1 again; a patch whose row is all zero stays where it is."""
     stays = P.sum(1, keepdim=True)
-    own = torch.eye(len(P), dtype=P.dtype, device=P.device)
-    return torch.where(stays > 0, P / stays.clamp_min(torch.finfo(P.dtype).tiny), own)
+    identity = torch.eye(len(P), dtype=P.dtype, device=P.device)
+    return torch.where(stays > 0, P / stays.clamp_min(torch.finfo(P.dtype).tiny), identity)
 
 
-def _leaves(members: list[Int64[Tensor, "_"]], splits: list[Split]) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Each patch's leaf, numbered by first patch, and the leaves' hierarchy."""
+def _leaf_hierarchy(
+    members: list[Int64[Tensor, "_"]], splits: list[Split]
+) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
+    """Return each patch's leaf, numbered by first patch, and the hierarchy of the leaves."""
     inner = {split.node for split in splits}
     leaves = sorted((node for node in range(len(members)) if node not in inner), key=lambda node: int(members[node][0]))
     leaf_of = np.empty(len(members[0]), np.int64)

@@ -9,10 +9,10 @@ from torch.nn.functional import interpolate, pad
 
 from walkcut.errors import SegmentationError
 
-_SHARPNESS = 0.1  # of the local standard deviation; the authors' constant
+_SHARPNESS = 0.1  # times the local standard deviation, as in the authors' program
 _EPSILON = 1e-8
-_VALUES_AT_ONCE = 1 << 25  # of masks refined together
-_AROUND = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
+_MAX_VALUES = 1 << 25  # of the masks refined together
+_DIRECTIONS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
 
 
 def pamr(
@@ -22,17 +22,22 @@ def pamr(
     iterations: int = 10,
     dilations: Sequence[int] = (1, 2, 4, 8),
 ) -> Float[Tensor, "k y x"]:
-    """Let each pixel's masks follow those of its neighbours that look like it, `iterations` times.
+    """Replace each pixel's mask values by averages over neighbours of similar colour, `iterations` times.
 
-    The image is in [0, 1]; masks of another size are brought to the image's. Neighbours are the eight at each of the
-    `dilations`, in pixels. No more than one shifted copy of the masks is alive at a time. Raises `SegmentationError`
-    without an iteration or a dilation.
+    Image values are in [0, 1]; masks are resized to the image. Neighbours are the eight at each of the `dilations`,
+    in pixels. Only one shifted copy of the masks is held at a time. Raises `SegmentationError` without an iteration or
+    a dilation.
+
+    >>> image = torch.tensor([0.0, 0, 0, 1, 1, 1]).expand(3, 2, 6)
+    >>> masks = torch.tensor([1.0, 1, 0, 0, 0, 0]).expand(1, 2, 6)  # the border is one pixel off the image's edge
+    >>> (pamr(image, masks, iterations=2, dilations=[1]) > 0.4).int().tolist()
+    [[[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]]]
     """
     if iterations < 1 or not dilations or min(dilations) < 1:
         raise SegmentationError(
-            f"refinement needs 1 iteration and dilations of 1 pixel at least, not {iterations} and {list(dilations)}"
+            f"PAMR needs at least 1 iteration and dilations of at least 1 pixel, not {iterations} and {list(dilations)}"
         )
-    weights = neighbour_weights(image, dilations)
+    weights = _neighbour_weights(image, dilations)
     if masks.shape[1:] != image.shape[1:]:
         masks = interpolate(masks[None], size=image.shape[1:], mode="bilinear", align_corners=True)[0]
     for _ in range(iterations):
@@ -47,22 +52,22 @@ def refine_labels(
     iterations: int = 10,
     dilations: Sequence[int] = (1, 2, 4, 8),
 ) -> Int64[Tensor, "y x"]:
-    """The label whose mask is the strongest at each pixel once PAMR has refined them; ties go to the lower label.
+    """Return the label with the largest refined mask at each pixel, the lower one in ties; see `pamr`.
 
-    Masks are refined independently of each other, few at a time.
+    Masks are refined independently, a few at a time.
     """
     best = torch.full(labels.shape, -torch.inf, device=image.device)
     winner = torch.zeros_like(labels)
-    for numbers in labels.unique().split(max(1, _VALUES_AT_ONCE // labels.numel())):
-        masks = (labels == numbers[:, None, None]).to(image)
-        strength, index = pamr(image, masks, iterations=iterations, dilations=dilations).max(0)
-        winner = torch.where(strength > best, numbers[index], winner)
-        best = torch.maximum(strength, best)
+    for chunk in labels.unique().split(max(1, _MAX_VALUES // labels.numel())):
+        masks = (labels == chunk[:, None, None]).to(image)
+        value, index = pamr(image, masks, iterations=iterations, dilations=dilations).max(0)
+        winner = torch.where(value > best, chunk[index], winner)
+        best = torch.maximum(value, best)
     return winner
 
 
-def neighbour_weights(image: Float[Tensor, "3 y x"], dilations: Sequence[int]) -> Float[Tensor, "p y x"]:
-    """`softmax_p(−mean_c |x_c − x_c(p)| / 0.1 σ_c)` over the neighbours p, with each pixel's local deviation σ."""
+def _neighbour_weights(image: Float[Tensor, "3 y x"], dilations: Sequence[int]) -> Float[Tensor, "p y x"]:
+    """Return `softmax_p(−mean_c |x_c − x_c(p)| / 0.1 σ_c)` over neighbours p, with the local deviation σ (Eq. 4-5)."""
     deviation = _local_deviation(image, dilations)
     differences = [
         -((image - shifted).abs() / (_EPSILON + _SHARPNESS * deviation)).mean(0)
@@ -72,14 +77,14 @@ def neighbour_weights(image: Float[Tensor, "3 y x"], dilations: Sequence[int]) -
 
 
 def _local_deviation(image: Float[Tensor, "c y x"], dilations: Sequence[int]) -> Float[Tensor, "c y x"]:
-    """The standard deviation over the neighbours and, once for each dilation, the pixel itself (unbiased)."""
+    """Return the unbiased standard deviation over the neighbours and, once per dilation, the pixel itself."""
     return torch.stack([*_shifts(image, dilations), *[image] * len(dilations)]).std(0)
 
 
 def _weighted_sum(
     masks: Float[Tensor, "k y x"], weights: Float[Tensor, "p y x"], dilations: Sequence[int]
 ) -> Float[Tensor, "k y x"]:
-    """`Σ_p w(p) m(p)` over the neighbours p."""
+    """Return `Σ_p w(p) m(p)` over neighbours p (Eq. 6)."""
     total = torch.zeros_like(masks)
     for weight, shifted in zip(weights, _shifts(masks, dilations), strict=True):
         total.addcmul_(weight, shifted)
@@ -87,10 +92,10 @@ def _weighted_sum(
 
 
 def _shifts(maps: Float[Tensor, "c y x"], dilations: Sequence[int]) -> Iterator[Float[Tensor, "c y x"]]:
-    """The maps as seen from each neighbour in turn; beyond the border they repeat the last pixel."""
+    """Yield the maps shifted to each neighbour in turn; beyond the border the last pixel is repeated."""
     height, width = maps.shape[1:]
     for dilation in dilations:
         padded = pad(maps, (dilation,) * 4, mode="replicate")
-        for down, right in _AROUND:
+        for down, right in _DIRECTIONS:
             top, left = dilation * (1 + down), dilation * (1 + right)
             yield padded[:, top : top + height, left : left + width]

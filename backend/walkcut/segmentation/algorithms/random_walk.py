@@ -1,4 +1,4 @@
-"""Attention maps read as a random walk between patches."""
+"""Attention maps as a random walk between patches."""
 
 from collections.abc import Sequence
 
@@ -13,31 +13,31 @@ from walkcut.errors import SegmentationError
 def aggregate(
     maps: Sequence[Float[Tensor, "_ _"]], grids: Sequence[tuple[int, int]], grid: tuple[int, int]
 ) -> Float[Tensor, "n n"]:
-    """The transition matrix `P = Σ_r w_r S^(r)` on `grid`, `w_r ∝` side length (DWC 3.1, DiffSeg Eq. 2-3).
+    """Return the transition matrix `P = Σ_r w_r S^(r)` on `grid`, `w_r ∝` side length (DWC 3.1, DiffSeg Eq. 2-3).
 
-    Row `i` of map `r` says how much patch `i` of that map's own grid (height, width) looks at each other one; a patch
-    that looks nowhere looks everywhere alike. Where a patch looks is upsampled bilinearly and normalised, in single
-    precision or more; whence it looks is repeated. Raises `SegmentationError` where maps and grids do not fit, and for
-    entries that are negative or not finite.
+    Row `i` of map `r` is the attention of patch `i` of its grid (height, width) to all patches; a row of zeros counts
+    as uniform. Targets (columns) are upsampled bilinearly and normalised, in float32 or wider; sources (rows) are
+    repeated. Raises `SegmentationError` where maps and grids do not fit, and for entries that are negative or not
+    finite.
     """
     _check(maps, grids)
     sides = torch.tensor([(height * width) ** 0.5 for height, width in grids], dtype=torch.float64)
-    shares = (sides / sides.sum()).tolist()
-    total = shares[0] * _upsample_map(maps[0], grids[0], grid)
-    for share, weights, own in zip(shares[1:], maps[1:], grids[1:], strict=True):
-        total += share * _upsample_map(weights, own, grid)
+    fractions = (sides / sides.sum()).tolist()
+    total = fractions[0] * _upsample_map(maps[0], grids[0], grid)
+    for fraction, weights, map_grid in zip(fractions[1:], maps[1:], grids[1:], strict=True):
+        total += fraction * _upsample_map(weights, map_grid, grid)
     return total
 
 
 def walk(P: Float[Tensor, "n n"], steps: int) -> Float[Tensor, "n n"]:
-    """`P^k` by repeated squaring: the probabilities of `steps` steps (DWC 3.3); more steps, coarser regions."""
+    """Return `P^steps`, the transition matrix of a longer walk (DWC 3.3); more steps give coarser segments."""
     if steps < 1:
         raise SegmentationError(f"a walk takes at least 1 step, not {steps}")
     return torch.linalg.matrix_power(P, steps)
 
 
 def _check(maps: Sequence[Float[Tensor, "_ _"]], grids: Sequence[tuple[int, int]]) -> None:
-    """Whether maps and grids fit each other, and whether entries are weights."""
+    """Raise `SegmentationError` where maps and grids do not fit, or entries are negative or not finite."""
     if len(maps) != len(grids):
         raise SegmentationError(f"{len(maps)} attention maps do not fit {len(grids)} grids: pass one grid for each map")
     if not maps:
@@ -49,31 +49,33 @@ def _check(maps: Sequence[Float[Tensor, "_ _"]], grids: Sequence[tuple[int, int]
             raise SegmentationError("attention must be finite and not negative: check the model's precision")
 
 
-def _upsample_map(weights: Float[Tensor, "m m"], own: tuple[int, int], grid: tuple[int, int]) -> Float[Tensor, "n n"]:
-    """One map on a finer grid: targets bilinear and normalised, sources repeated (DiffSeg Eq. 2)."""
+def _upsample_map(
+    weights: Float[Tensor, "m m"], map_grid: tuple[int, int], grid: tuple[int, int]
+) -> Float[Tensor, "n n"]:
+    """Return a map on a finer grid (DiffSeg Eq. 2)."""
     weights = _distributions(weights.to(_precision(weights)))
-    if own == grid:
+    if map_grid == grid:
         return weights
-    rows = weights.unflatten(1, own)[:, None]
+    rows = weights.unflatten(1, map_grid)[:, None]
     targets = _distributions(interpolate(rows, size=grid, mode="bilinear", align_corners=False).flatten(1))
-    return targets[_sources(own, grid).to(weights.device)]
+    return targets[_sources(map_grid, grid).to(weights.device)]
 
 
 def _distributions(weights: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-    """Rows that sum to one; a row of zeros becomes an even one."""
+    """Return rows normalised to sum to 1; a row of zeros becomes uniform."""
     total = weights.sum(1, keepdim=True)
     return torch.where(total > 0, weights / total, 1 / weights.shape[1])
 
 
 def _precision(weights: Float[Tensor, "_ _"]) -> torch.dtype:
-    """Single precision or more."""
+    """Return the dtype, or float32 if that is wider."""
     return torch.promote_types(weights.dtype, torch.float32)
 
 
-def _sources(own: tuple[int, int], grid: tuple[int, int]) -> Int64[Tensor, " n"]:
-    """For each patch of `grid` the patch of the grid `own` that covers its centre."""
+def _sources(map_grid: tuple[int, int], grid: tuple[int, int]) -> Int64[Tensor, " n"]:
+    """Return for each patch of `grid` the patch of `map_grid` that covers its centre."""
     y, x = (
         ((torch.arange(fine, dtype=torch.float64) + 0.5) * coarse / fine).long()
-        for fine, coarse in zip(grid, own, strict=True)
+        for fine, coarse in zip(grid, map_grid, strict=True)
     )
-    return (y[:, None] * own[1] + x).flatten()
+    return (y[:, None] * map_grid[1] + x).flatten()

@@ -1,4 +1,4 @@
-"""The methods: ways from the evidence of an image to its cut tree."""
+"""Segmentation methods: from image features to a cut tree."""
 
 from typing import Protocol, runtime_checkable
 
@@ -11,13 +11,16 @@ from walkcut.hierarchy.cut_tree import CutTree
 
 @runtime_checkable
 class Method(Protocol):
-    """A way from evidence to a cut tree, with its settings."""
+    """A segmentation method with its settings."""
 
     @property
     def requires(self) -> frozenset[FeatureKind]:
-        """What evidence the method needs."""
+        """The kinds of features that the method needs."""
         ...
 
-    def build_tree(self, image_features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
-        """The cut tree of the image that the evidence is of; its `AUTO` is the method's own answer."""
+    def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
+        """Return the cut tree of an image, given its features; `Level.AUTO` is the method's own answer.
+
+        Raises `SegmentationError` for missing features.
+        """
         ...

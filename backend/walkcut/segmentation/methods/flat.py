@@ -1,6 +1,7 @@
-"""Methods that give one partition: DiffSeg and the papers' clustering. Coarser levels join its segments by their means.
+"""Methods that give one flat partition: DiffSeg and the papers' baselines.
 
-There is nothing finer than the method's own answer: fine is that, medium half as many segments, coarse a quarter.
+Coarser levels merge its segments by their mean features: fine is the partition itself, medium has half as many
+segments, and coarse a quarter.
 """
 
 from abc import ABC, abstractmethod
@@ -27,48 +28,46 @@ Size = tuple[int, int]
 
 
 class _FlatMethod(ABC):
-    """A method that gives each pixel one label."""
+    """A method that labels each pixel by comparing patches."""
 
     @abstractmethod
-    def patches(self, image_features: ImageFeatures) -> Float[Tensor, "h w c"]:
-        """What the patches are compared by."""
+    def _patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
+        """Return the vector of each patch that is compared."""
 
     @abstractmethod
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """The segment of each pixel of an image of `size`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
+        """Return the segment of each pixel of an image of `size` (height, width)."""
 
-    def build_tree(self, image_features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
+    def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        patches = self.patches(image_features)
+        patches = self._patches(features)
         with span("cut"):
-            labels = self.labels(patches, (image.shape[0], image.shape[1]))
+            labels = self._labels(patches, (image.shape[0], image.shape[1]))
         return _flat_tree(labels, patches)
 
 
 class _AttentionMethod(_FlatMethod):
-    """The patches are compared by the rows of the transition matrix."""
+    """A method that compares the rows of the transition matrix."""
 
-    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"maps"})
+    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps"})
 
-    def patches(self, image_features: ImageFeatures) -> Float[Tensor, "h w c"]:
-        """The rows, as a grid."""
-        P, grid = transition_matrix(image_features)
+    def _patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
+        P, grid = transition_matrix(features)
         return P.unflatten(0, grid)
 
 
 class _FeatureMethod(_FlatMethod):
-    """The patches are compared by the model's features."""
+    """A method that compares the model's features."""
 
-    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"features"})
+    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"feature_map"})
 
-    def patches(self, image_features: ImageFeatures) -> Float[Tensor, "h w c"]:
-        """The features, as a grid."""
-        return patch_features(image_features)
+    def _patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
+        return patch_features(features)
 
 
 @dataclass(frozen=True)
 class DiffSeg(_AttentionMethod):
-    """Attention maps merged by divergence; the settings are those of `segmentation.diffseg`."""
+    """Attention maps merged by divergence (Tian et al. 2024); for the settings see `segmentation.diffseg`."""
 
     threshold: float = 1.0
     rounds: int = 3
@@ -76,8 +75,7 @@ class DiffSeg(_AttentionMethod):
     refine: bool = False
     half_precision: bool = False
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         grid = patches.shape[0], patches.shape[1]
         proposals = object_proposals(
             patches.flatten(0, 1),
@@ -93,26 +91,24 @@ class DiffSeg(_AttentionMethod):
 
 @dataclass(frozen=True)
 class KMeans(_AttentionMethod):
-    """K-means (DiffSeg, table 1). Without a number of `clusters`, `walkcut evaluate` tells it the truth's."""
+    """K-means (DiffSeg, table 1); with `clusters=None`, `walkcut evaluate` sets the number of true classes."""
 
     clusters: int | None = 6
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         if self.clusters is None:
-            raise SettingsError("this K-means has no number of clusters: it serves `walkcut evaluate` alone")
+            raise SettingsError("only `walkcut evaluate` sets the number of clusters: choose another method")
         return clustering.kmeans(patches, clusters=self.clusters, size=size)
 
 
 @dataclass(frozen=True)
 class Dbscan(_AttentionMethod):
-    """DBSCAN (DiffSeg, table 1, which does not tell the radius)."""
+    """DBSCAN (DiffSeg, table 1, which does not give the radius)."""
 
     radius: float = 0.05
     neighbours: int = 5
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return clustering.dbscan(patches, radius=self.radius, neighbours=self.neighbours, size=size)
 
 
@@ -122,39 +118,36 @@ class TokenCut(_FeatureMethod):
 
     threshold: float = 0.2
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return clustering.tokencut(patches, threshold=self.threshold, size=size)
 
 
 @dataclass(frozen=True)
 class MaskCut(_FeatureMethod):
-    """Salient objects, one after the other (Wang et al. 2023)."""
+    """At most `objects` salient objects, one after the other (Wang et al. 2023)."""
 
     objects: int = 3
     threshold: float = 0.15
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return clustering.maskcut(patches, objects=self.objects, threshold=self.threshold, size=size)
 
 
 @dataclass(frozen=True)
 class AutoSC(_FeatureMethod):
-    """Spectral clustering with as many clusters as the eigengap tells (DiffCut's variant)."""
+    """Spectral clustering with the number of clusters chosen by the eigengap (DiffCut's variant)."""
 
-    def labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
-        """See `_FlatMethod`."""
+    def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return autosc(patches, size=size)
 
 
 def _flat_tree(labels: Int64[Tensor, "y x"], patches: Float[Tensor, "h w c"]) -> CutTree:
-    """The tree whose leaves are a partition's segments, each with the mean of the patches that its pixels lie in."""
+    """Return the tree over the segments of a partition, merged by the mean of the patches that they cover."""
     segments = labels.unique(return_inverse=True)[1]
     member = one_hot(segments).permute(2, 0, 1).float()
-    shares = adaptive_avg_pool2d(member, (patches.shape[0], patches.shape[1])).flatten(1)
-    means = (shares / shares.sum(1, keepdim=True)).to(patches) @ patches.flatten(0, 1)
+    coverage = adaptive_avg_pool2d(member, (patches.shape[0], patches.shape[1])).flatten(1)
+    means = (coverage / coverage.sum(1, keepdim=True)).to(patches) @ patches.flatten(0, 1)
     hierarchy = average_linkage(means)
-    count = hierarchy.leaves
+    count = hierarchy.leaf_count
     levels = {Level.COARSE: -(-count // 4), Level.MEDIUM: -(-count // 2), Level.FINE: count}
     return build_tree(segments.cpu().numpy(), hierarchy, levels)

@@ -1,4 +1,4 @@
-"""Methods that make a hierarchy of their own: merging, normalised cuts of walks, and of features."""
+"""Methods that give a hierarchy: region merging, and normalised cuts of walks and of features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,16 +27,16 @@ from walkcut.segmentation.algorithms.upsampling import (
 from walkcut.segmentation.methods.inputs import contour_features, patch_features, transition_matrix
 from walkcut.telemetry.spans import span
 
-_MOST_MERGED_LEAVES = 256  # far beyond what anyone asks for; smaller ones are texture
+_MAX_MERGED_LEAVES = 256  # finer regions are texture
 
 
 @dataclass(frozen=True)
 class LevelBound:
-    """A named level: all cuts that cost at most `tau`, but no fewer than `fewest` and no more than `most` segments."""
+    """A named level: all cuts of cost at most `tau`, with the number of segments clamped to these bounds."""
 
     tau: float
-    fewest: int
-    most: int
+    min_segments: int
+    max_segments: int
 
 
 Bounds = Mapping[Level, LevelBound]
@@ -50,7 +50,7 @@ def _bounds(coarse: float, medium: float, fine: float) -> Bounds:
     }
 
 
-# About 4, 10 and 22 segments at the median of BSDS500 val, with the classical backbone.
+# Median on BSDS500 val with the classical backbone: about 4, 10 and 22 segments.
 MERGE_BOUNDS = _bounds(0.27, 0.46, 0.63)
 NCUT_BOUNDS = _bounds(0.2, 0.48, 0.72)
 DIFFCUT_BOUNDS = _bounds(0.16, 0.3, 0.4)
@@ -58,27 +58,27 @@ DIFFCUT_BOUNDS = _bounds(0.16, 0.3, 0.4)
 
 @dataclass(frozen=True)
 class Merge:
-    """The watershed leaves of the contour, joined bottom-up."""
+    """Watershed regions of the contour map, merged bottom-up."""
 
-    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"contour", "features"})
+    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"contour", "feature_map"})
 
-    def build_tree(self, image_features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
+    def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        contour, features = contour_features(image_features)
+        contour, feature_map = contour_features(features)
         with span("cut"):
             leaves = watershed_leaves(contour)
-        return _merged(leaves, contour, features, image)
+        return _merge_tree(leaves, contour, feature_map, image)
 
 
 @dataclass(frozen=True)
 class NCut:
-    """The attention's random walk of `walk_steps` steps, cut top-down (DWC).
+    """Random walk of the attention, `walk_steps` steps long, cut top-down (DWC).
 
-    With `max_leaves` cutting goes on past the stopping `rule`, so that the tree answers finer levels too; without, it
-    ends where the rule says. `thresholds` evenly spaced values are tried for each cut; without, all there are.
+    Cutting continues past the stopping `rule` to `max_leaves`, so that the tree has finer levels too; with `None` it
+    ends where the rule stops. Each cut tries `thresholds` evenly spaced values; with `None`, all.
     """
 
-    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"maps"})
+    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps"})
 
     affinity: Affinity = "dot"
     walk_steps: int = 1
@@ -86,16 +86,16 @@ class NCut:
     max_leaves: int | None = 64
     thresholds: int | None = None
 
-    def build_tree(self, image_features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
+    def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        scores, hierarchy = self.leaves(image_features)
+        scores, hierarchy = self.leaves(features)
         with span("assign"):
             labels = assign_pixels(scores, (image.shape[0], image.shape[1]))
         return build_tree(labels, hierarchy, named_levels(hierarchy, NCUT_BOUNDS))
 
-    def leaves(self, image_features: ImageFeatures) -> tuple[ScoreMaps, Hierarchy]:
-        """The leaves' scores and their hierarchy."""
-        P, grid = transition_matrix(image_features)
+    def leaves(self, features: ImageFeatures) -> tuple[ScoreMaps, Hierarchy]:
+        """Return the score maps of the leaves, and their hierarchy."""
+        P, grid = transition_matrix(features)
         with span("walk"):
             P = walk(P, self.walk_steps)
         leaf_of, hierarchy = recursive_ncut(
@@ -107,65 +107,69 @@ class NCut:
 
 @dataclass(frozen=True)
 class NCutMerge:
-    """The leaves of a walk that was cut top-down, joined bottom-up."""
+    """Leaves of a random walk cut top-down, merged bottom-up."""
 
-    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"contour", "features", "maps"})
+    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"contour", "feature_map", "attention_maps"})
 
     ncut: NCut = field(default_factory=NCut)
 
-    def build_tree(self, image_features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
+    def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        contour, features = contour_features(image_features)
-        scores, _ = self.ncut.leaves(image_features)
+        contour, feature_map = contour_features(features)
+        scores, _ = self.ncut.leaves(features)
         leaves = assign_pixels(scores, (contour.shape[0], contour.shape[1]))
-        return _merged(renumber(leaves.astype(np.int64)), contour, features, image)
+        return _merge_tree(renumber(leaves.astype(np.int64)), contour, feature_map, image)
 
 
 @dataclass(frozen=True)
 class DiffCut:
-    """The features' affinity, sharpened by `exponent`, cut top-down (DiffCut); the rest as for `NCut`."""
+    """Affinity of the features, sharpened by `exponent`, cut top-down (DiffCut); other settings as for `NCut`."""
 
-    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"features"})
+    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"feature_map"})
 
     rule: StoppingRule = field(default_factory=lambda: FixedThreshold(0.5))
     exponent: float = 10
     max_leaves: int | None = 64
     thresholds: int | None = 100
 
-    def build_tree(self, image_features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
+    def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        features = patch_features(image_features)
-        F = normalised_patches(features)
+        patches = patch_features(features)
+        F = normalised_patches(patches)
         with span("affinity"):
             A = power_affinity(F, self.exponent)
         with span("cut"):
             leaf_of, hierarchy = cut_graph(A, rule=self.rule, max_leaves=self.max_leaves, thresholds=self.thresholds)
         with span("assign"):
-            scores = leaf_score_maps(F, torch.from_numpy(leaf_of).to(F.device), (features.shape[0], features.shape[1]))
-            # By the authors' product, in which the means are not normalised again.
+            scores = leaf_score_maps(F, torch.from_numpy(leaf_of).to(F.device), (patches.shape[0], patches.shape[1]))
+            # As in the authors' program the means are not normalised again.
             labels = upsampled_argmax(scores.scores, (image.shape[0], image.shape[1])).cpu().numpy()
         return build_tree(labels, hierarchy, named_levels(hierarchy, DIFFCUT_BOUNDS))
 
 
 def named_levels(hierarchy: Hierarchy, bounds: Bounds) -> dict[Level, int]:
-    """How many segments coarse, medium and fine mean for this image."""
+    """Return the number of segments of each named level for this image."""
     return {
-        level: min(max(1 + int((hierarchy.costs <= bound.tau).sum()), bound.fewest), bound.most, hierarchy.leaves)
+        level: min(
+            max(1 + int((hierarchy.costs <= bound.tau).sum()), bound.min_segments),
+            bound.max_segments,
+            hierarchy.leaf_count,
+        )
         for level, bound in bounds.items()
     }
 
 
-def _merged(
+def _merge_tree(
     leaves: Int64[np.ndarray, "h w"],
     contour: Float[Tensor, "h w"],
-    features: Float[Tensor, "c h w"],
+    feature_map: Float[Tensor, "c h w"],
     image: UInt8[Tensor, "y x 3"],
 ) -> CutTree:
-    """The tree of these leaves joined bottom-up."""
+    """Return the tree of these leaves merged bottom-up."""
     with span("cut"):
-        merged = merge_leaves(leaves, contour, features)
-    distinct = 1 + int((merged.costs < 1).sum())  # what costs 1 to cut differs by rounding alone
-    leaf_of, hierarchy = merged.coarsened(min(distinct, _MOST_MERGED_LEAVES))
+        merged = merge_leaves(leaves, contour, feature_map)
+    distinct = 1 + int((merged.costs < 1).sum())  # regions at a cost of 1 differ by rounding alone
+    leaf_of, hierarchy = merged.coarsened(min(distinct, _MAX_MERGED_LEAVES))
     with span("assign"):
         labels = joint_bilateral_upsample(leaf_of[leaves], image)
     return build_tree(labels, hierarchy, named_levels(hierarchy, MERGE_BOUNDS))

@@ -1,4 +1,4 @@
-"""The evidence as the methods take it, or an error that says what the model lacks."""
+"""Image features in the form that methods take, or an error that names what is missing."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,31 +9,31 @@ from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.random_walk import aggregate
 from walkcut.telemetry.spans import span
 
-_MOST_PATCHES = 64  # along the longest side; features finer than that are averaged before they are cut
+_MAX_PATCHES = 64  # along the longest side; finer feature maps are averaged before they are cut
 
 
-def transition_matrix(image_features: ImageFeatures) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
-    """The transition matrix of all attention maps, and its grid, the finest of theirs."""
-    if not image_features.maps:
+def transition_matrix(features: ImageFeatures) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
+    """Return the transition matrix of all attention maps, and its grid, the finest of theirs."""
+    if not features.attention_maps:
         raise SegmentationError("this model gave no attention maps: choose another method, or another model")
-    grids = [level.grid for level in image_features.maps]
+    grids = [level.grid for level in features.attention_maps]
     grid = max(grids, key=lambda sides: sides[0] * sides[1])
     with span("aggregate"):
-        return aggregate([level.weights for level in image_features.maps], grids, grid), grid
+        return aggregate([level.weights for level in features.attention_maps], grids, grid), grid
 
 
-def patch_features(image_features: ImageFeatures) -> Float[Tensor, "h w c"]:
-    """Each patch's features."""
-    if image_features.features is None:
+def patch_features(features: ImageFeatures) -> Float[Tensor, "h w c"]:
+    """Return the feature map, with at most 64 patches on the longest side."""
+    if features.feature_map is None:
         raise SegmentationError("this model gave no features: choose another method, or another model")
-    _, height, width = image_features.features.shape
-    scale = min(1.0, _MOST_PATCHES / max(height, width))
+    _, height, width = features.feature_map.shape
+    scale = min(1.0, _MAX_PATCHES / max(height, width))
     grid = max(1, round(height * scale)), max(1, round(width * scale))
-    return adaptive_avg_pool2d(image_features.features, grid).permute(1, 2, 0).float()
+    return adaptive_avg_pool2d(features.feature_map, grid).permute(1, 2, 0).float()
 
 
-def contour_features(image_features: ImageFeatures) -> tuple[Float[Tensor, "y x"], Float[Tensor, "c y x"]]:
-    """The contour map and the features of the same size."""
-    if image_features.contour is None or image_features.features is None:
+def contour_features(features: ImageFeatures) -> tuple[Float[Tensor, "y x"], Float[Tensor, "c y x"]]:
+    """Return the contour map, and the feature map of the same size."""
+    if features.contour is None or features.feature_map is None:
         raise SegmentationError("this model gave no contour map: choose another method, or the model classical")
-    return image_features.contour, image_features.features
+    return features.contour, features.feature_map

@@ -1,0 +1,139 @@
+"""Plots of an evaluation: scores against numbers of segments, as SVG in the colours of the report's stylesheet."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from walkcut.errors import require_extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+# Colours of the light page. In the SVG each becomes the stylesheet's variable, which has another value in dark mode.
+_VARIABLES: Final = {
+    "#ffffff": "var(--paper)",
+    "#5c6570": "var(--soft)",
+    "#d9dde2": "var(--rule)",
+    "#0b62a8": "var(--c0)",
+    "#c8500a": "var(--c1)",
+    "#1d7d36": "var(--c2)",
+    "#a3296f": "var(--c3)",
+    "#8a6a00": "var(--c4)",
+    "#44505c": "var(--c5)",
+}
+_PAPER, _SOFT, _RULE, *_SERIES = _VARIABLES
+_SHAPES: Final = (("round", "o", "-"), ("square", "s", "--"))  # the stylesheet's class, marker and line
+_CYCLE: Final = len(_SERIES) * len(_SHAPES)
+_BINS_PER_OCTAVE: Final = 4  # of numbers of segments, for the line through the best settings
+_MAX_NAME: Final = 24  # characters
+_STYLE: Final = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "walkcut",  # the same identifiers each time
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.parse_math": False,
+    "text.color": _SOFT,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": _RULE,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _SOFT,
+    "ytick.labelcolor": _SOFT,
+}
+
+
+@dataclass(frozen=True)
+class SeriesStyle:
+    """The look of a system in plots, and the stylesheet's classes for the same look in the table."""
+
+    colour: str
+    marker: str
+    line: str
+    css: str
+    zorder: float
+
+
+def series_style(index: int) -> SeriesStyle:
+    """Return a system's style: the first twelve differ, then they repeat.
+
+    >>> series_style(7).css
+    'c1 square'
+    """
+    colour = index % len(_SERIES)
+    name, marker, line = _SHAPES[index // len(_SERIES) % len(_SHAPES)]
+    return SeriesStyle(_SERIES[colour], marker, line, f"c{colour} {name}", 3 - index % _CYCLE / _CYCLE)
+
+
+def score_plot(measure: str, summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Return the plot of a measure at all settings of all summaries as an SVG element.
+
+    Raises `SettingsError` without matplotlib.
+    """
+    with require_extra("evaluation"):
+        from matplotlib import rc_context  # noqa: PLC0415 - an extra
+    file = io.StringIO()
+    with rc_context(_STYLE):
+        score_figure(measure, summaries).savefig(
+            file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
+    markup = file.getvalue()
+    for colour, variable in _VARIABLES.items():
+        markup = markup.replace(colour, variable)
+    return markup[markup.index("<svg") :]
+
+
+def score_figure(measure: str, summaries: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Plot a measure against the average number of segments, which has a logarithmic axis."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+    from matplotlib.ticker import LogLocator, NullLocator  # noqa: PLC0415
+
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="segments")
+    lines = [_plot_series(axes, measure, summary, series_style(index)) for index, summary in enumerate(summaries)]
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.tick_params(length=3)
+    names = [_shorten(summary["system"]) for summary in summaries]
+    figure.legend(lines, names, loc="outside lower left", ncols=2, frameon=False, labelcolor="linecolor")
+    return figure
+
+
+def _plot_series(axes: "Axes", measure: str, summary: Mapping[str, Any], style: SeriesStyle) -> "Line2D":
+    """Plot all settings, a line through the best ones, and the setting of the best covering as a hollow marker."""
+    rows = summary["settings"]
+    segments, scores = np.array([(row["segments"], row[measure]) for row in rows], float).T
+    best = [row["setting"] for row in rows].index(summary["ods_setting"])
+    upper = upper_envelope(segments, scores)
+    axes.plot(segments, scores, style.marker, color=style.colour, markersize=2.5, zorder=style.zorder)
+    axes.plot(segments[upper], scores[upper], style.line, color=style.colour, linewidth=1.4, zorder=style.zorder)
+    hollow = {"markersize": 6, "markerfacecolor": _PAPER, "markeredgewidth": 1.5}
+    (line,) = axes.plot(segments[best], scores[best], style.marker, color=style.colour, zorder=style.zorder, **hollow)
+    return line
+
+
+def _shorten(name: str) -> str:
+    """Cut the middle of a long name."""
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME // 2 - 1]}…{name[-_MAX_NAME // 2 :]}"
+
+
+def upper_envelope(segments: np.ndarray, scores: np.ndarray) -> list[int]:
+    """Return the indices of the best score in each bin of numbers of segments, from few to many.
+
+    >>> upper_envelope(np.array([40, 2, 41]), np.array([0.55, 0.3, 0.41]))
+    [1, 0]
+    """
+    bins = np.floor(np.log2(segments) * _BINS_PER_OCTAVE).astype(int)
+    best = {bins[index]: int(index) for index in np.argsort(scores, kind="stable")}
+    return [best[group] for group in sorted(best)]

@@ -1,0 +1,37 @@
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from walkcut.hierarchy.adjacency import label_adjacency
+
+label_maps = arrays.arrays(
+    np.uint16, arrays.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 4)
+)
+
+
+def test_borders_by_hand() -> None:
+    labels = np.array([[0, 0, 2], [1, 1, 2]])
+    adjacency = label_adjacency(labels, np.array([[1.0, 2, 4], [3, 0, 6]]))
+    assert adjacency.pairs.tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert adjacency.lengths.tolist() == [2, 1, 1]
+    assert adjacency.totals.tolist() == [(1 + 3) / 2 + (2 + 0) / 2, (2 + 4) / 2, (0 + 6) / 2]
+
+
+def test_a_single_label_has_no_border() -> None:
+    adjacency = label_adjacency(np.zeros((3, 4), np.int64))
+    assert (adjacency.pairs.shape, adjacency.lengths.shape, adjacency.totals.shape) == ((0, 2), (0,), (0,))
+
+
+@given(label_maps)
+def test_borders_are_those_of_all_pixel_sides(labels: np.ndarray) -> None:
+    sides: Counter[tuple[int, int]] = Counter()
+    for (y, x), label in np.ndenumerate(labels):
+        for neighbour in [*labels[y + 1 : y + 2, x].tolist(), *labels[y, x + 1 : x + 2].tolist()]:
+            if label != neighbour:
+                sides[min(label, neighbour), max(label, neighbour)] += 1
+    adjacency = label_adjacency(labels)
+    assert dict(zip(map(tuple, adjacency.pairs.tolist()), adjacency.lengths.tolist(), strict=True)) == sides
+    assert adjacency.pairs.tolist() == sorted(adjacency.pairs.tolist())
