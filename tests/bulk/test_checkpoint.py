@@ -9,7 +9,7 @@ from tests.builders.bulk import FAILURE, make_result
 from walkcut.bulk import jsonl
 from walkcut.bulk.checkpoint import open_checkpoint, read_entries
 from walkcut.bulk.items import EncodedItem, ItemPrediction
-from walkcut.bulk.run_folder import read_fingerprint, stage_files, staging_dir
+from walkcut.bulk.run_folder import STAGING, read_fingerprint, stage_files
 from walkcut.errors import SettingsError
 
 SETTINGS = {"segmenter": "0", "granularities": ["auto"]}
@@ -66,7 +66,7 @@ def test_a_line_comes_after_its_files(tmp_path: Path) -> None:
 
 
 def test_files_that_were_not_saved_are_deleted(tmp_path: Path) -> None:
-    staged = staging_dir(tmp_path)
+    staged = tmp_path / STAGING
     with open_checkpoint(tmp_path, SETTINGS):
         stage_files(tmp_path, {"a.png": b"A"})
         assert len(list(staged.iterdir())) == 1

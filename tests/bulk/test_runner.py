@@ -14,7 +14,7 @@ from walkcut.bulk.checkpoint import open_checkpoint
 from walkcut.bulk.formats import LabelStudioFormat, PngFormat
 from walkcut.bulk.items import Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.progress import RunStats, notify, serve_metrics
+from walkcut.bulk.progress import RunStats, serve_metrics
 from walkcut.bulk.runner import fingerprint, run, write_report
 from walkcut.bulk.sinks import FolderSink
 from walkcut.bulk.sources.scan import read_sources
@@ -92,7 +92,9 @@ def test_metrics_are_served() -> None:
     outcomes: list[Outcome] = [make_result("a"), FAILURE]
     stats = RunStats()
     with serve_metrics("127.0.0.1", port) as count:
-        assert list(notify(outcomes, [count, stats])) == outcomes
+        for outcome in outcomes:
+            count(outcome)
+            stats(outcome)
         with urlopen(f"http://127.0.0.1:{port}/metrics") as response:
             text = response.read().decode()
         with pytest.raises(

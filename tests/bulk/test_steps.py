@@ -18,8 +18,13 @@ from tests.builders.scenes import data_url, png, quarters
 from walkcut.bulk.formats import LabelStudioFormat
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.steps import serialize_tree
-from walkcut.bulk.workers import ReexportWorker, make_export_worker, make_full_worker
+from walkcut.bulk.workers import (
+    make_export_worker,
+    make_full_worker,
+    make_load_worker,
+    make_reexport_worker,
+    make_segment_worker,
+)
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
@@ -123,9 +128,7 @@ def test_files_that_cannot_be_written_end_the_run(tmp_path: Path) -> None:
 
 def test_steps_may_run_in_several_processes(tmp_path: Path, run_dir: Path) -> None:
     plan, item = make_plan(tree_dir=tmp_path), Item("a", str(write_image(tmp_path / "a.png")))
-    worker = make_full_worker(plan, run_dir, quick_segmenter)
-    segmented = worker.segment(worker.prefetch(item))
-    result = make_export_worker(plan, run_dir).run(serialize_tree(segmented))
+    result = make_export_worker(plan, run_dir)(make_segment_worker(quick_segmenter)(make_load_worker(plan)(item)))
     assert isinstance(result, ItemResult)
     (tree_file,) = tmp_path.glob("*.tree.npz")
     content = tree_file.read_bytes()
@@ -182,7 +185,7 @@ def test_a_tree_is_exported_again_without_its_image(tmp_path: Path, run_dir: Pat
     path = write_image(tmp_path / "a.png")
     first = process(make_plan(tree_dir=tmp_path), Item("a", str(path)), run_dir)
     path.unlink()
-    reexport = ReexportWorker(make_plan(granularities=(Segments(2),), tree_dir=tmp_path), tmp_path, run_dir)
+    reexport = make_reexport_worker(make_plan(granularities=(Segments(2),), tree_dir=tmp_path), tmp_path, run_dir)
     entry = CheckpointEntry(first.item, first.tree, (), {})
     result = reexport.run(reexport.prefetch(entry))
     assert isinstance(result, ItemResult)

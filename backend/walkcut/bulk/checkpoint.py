@@ -14,18 +14,18 @@ from typing import IO, Any
 from walkcut.bulk.items import CheckpointEntry, Format, Item, ItemFailure, ItemResult
 from walkcut.bulk.jsonl import HashSet64, append_line, external_sort, keys, temporary_dir, truncate_partial_line
 from walkcut.bulk.run_folder import (
+    DONE,
     FAILED,
+    STAGING,
+    STATE,
     assembled_files,
     check_fingerprint,
     delete_files,
     delete_run,
-    done_path,
     locked,
     read_fingerprint,
     require_run_or_empty,
     save_assembled_files,
-    staging_dir,
-    state_dir,
 )
 
 
@@ -34,7 +34,7 @@ class Checkpoint:
 
     def __init__(self, output_dir: Path, done_file: IO[bytes], failed_file: IO[bytes]) -> None:
         self._output_dir, self._done_file, self._failed_file = output_dir, done_file, failed_file
-        self._done, self._failed = HashSet64(keys(done_path(output_dir))), HashSet64(keys(output_dir / FAILED))
+        self._done, self._failed = HashSet64(keys(output_dir / DONE)), HashSet64(keys(output_dir / FAILED))
 
     @property
     def done(self) -> int:
@@ -57,7 +57,7 @@ class Checkpoint:
     def save(self, result: ItemResult) -> None:
         """Move an image's files to their final names, then write its line."""
         for name, staged in result.files.items():
-            _move(staging_dir(self._output_dir) / staged, self._output_dir / name)
+            _move(self._output_dir / STAGING / staged, self._output_dir / name)
         line = {**asdict(result.item), "tree": result.tree, "files": list(result.files), "record": result.record}
         append_line(self._done_file, line)
         self._done.add(result.item.key)
@@ -69,9 +69,9 @@ class Checkpoint:
 
     def assemble(self, output_format: Format) -> None:
         """Write the files that describe all finished images, in place of those assembled before."""
-        state = state_dir(self._output_dir)
+        state = self._output_dir / STATE
         with temporary_dir(state / "sorting") as sorting, temporary_dir(state / "assembling") as assembling:
-            lines = external_sort(done_path(self._output_dir), sorting)
+            lines = external_sort(self._output_dir / DONE, sorting)
             output_format.assemble((json.loads(line)["record"] for line in lines), assembling)
             names = [
                 path.relative_to(assembling).as_posix() for path in sorted(assembling.rglob("*")) if path.is_file()
@@ -94,7 +94,7 @@ def open_checkpoint(
     folder with a run of other settings, with other files, or in use by another process.
     """
     require_run_or_empty(output_dir)
-    state_dir(output_dir).mkdir(parents=True, exist_ok=True)
+    (output_dir / STATE).mkdir(parents=True, exist_ok=True)
     failed_path = output_dir / FAILED
     with ExitStack() as stack:
         stack.enter_context(locked(output_dir))
@@ -104,9 +104,9 @@ def open_checkpoint(
         if retry_failed:
             failed_path.unlink(missing_ok=True)
         stack.callback(_delete_if_empty, failed_path)
-        stack.enter_context(temporary_dir(staging_dir(output_dir)))
+        stack.enter_context(temporary_dir(output_dir / STAGING))
         done_file, failed_file = (
-            stack.enter_context(truncate_partial_line(path).open("ab")) for path in (done_path(output_dir), failed_path)
+            stack.enter_context(truncate_partial_line(path).open("ab")) for path in (output_dir / DONE, failed_path)
         )
         yield Checkpoint(output_dir, done_file, failed_file)
 
@@ -117,8 +117,8 @@ def read_entries(output_dir: Path) -> Iterator[CheckpointEntry]:
     Raises `SettingsError` if another process is using the folder.
     """
     read_fingerprint(output_dir)
-    with locked(output_dir), temporary_dir(state_dir(output_dir) / "sorting") as sorting:
-        for line in external_sort(truncate_partial_line(done_path(output_dir)), sorting):
+    with locked(output_dir), temporary_dir(output_dir / STATE / "sorting") as sorting:
+        for line in external_sort(truncate_partial_line(output_dir / DONE), sorting):
             row = json.loads(line)
             item = Item(row["key"], row["reference"], row["data"], row["task"], row["control"])
             yield CheckpointEntry(item, row["tree"], tuple(row["files"]), row["record"])

@@ -54,23 +54,14 @@ class EncodedItem:
 
 @dataclass(frozen=True)
 class ItemResult:
-    """A finished image, on disk.
-
-    Attributes:
-        item: the image
-        files: name of each output file, with the name of its staged file (`stage_files`)
-        record: record for the checkpoint
-        tree: key of its cut tree, empty if trees are not kept
-        tree_bytes: size of the tree's file, 0 if it was not written
-        seconds: time of each stage
-    """
+    """A finished image, on disk."""
 
     item: Item
-    files: Mapping[str, str]
+    files: Mapping[str, str]  # staged files by the names of the output files, see `stage_files`
     record: Mapping[str, Any]
-    tree: str
-    tree_bytes: int
-    seconds: Mapping[str, float]
+    tree: str  # key of its cut tree, empty if trees are not cached
+    tree_bytes: int  # size of the tree's file, 0 if it was not written
+    seconds: Mapping[str, float]  # of each stage
 
 
 @dataclass(frozen=True)
@@ -103,15 +94,12 @@ class Format(Protocol):
     @property
     def name(self) -> str:
         """Name on the command line."""
-        ...
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Encode one image."""
-        ...
 
     def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
         """Write the files that describe all images, from their records in the order of their keys.
 
         Memory does not grow with the number of images. A repeated call replaces the files of the call before.
         """
-        ...

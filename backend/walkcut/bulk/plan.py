@@ -21,29 +21,17 @@ _DEFAULT_CONTROL = BrushControl("brush", "image", "image", ("Region",), labels=(
 
 @dataclass(frozen=True)
 class Plan:
-    """How every image of a run is processed; small, and may be sent to other processes.
-
-    Attributes:
-        project: labels and options
-        granularities: one prediction is made for each, the default last
-        output_format: format of the results
-        segmenter: the segmenter's version
-        method: name of its preset
-        limits: largest images that are decoded
-        policy: where images may be fetched from
-        access: address and token of Label Studio
-        tree_dir: folder of a tree cache that trees are read from and written to
-    """
+    """How every image of a run is processed; small, and may be sent to other processes."""
 
     project: Project
-    granularities: tuple[Granularity, ...]
+    granularities: tuple[Granularity, ...]  # of the predictions, the default last
     output_format: Format
-    segmenter: str
-    method: str
+    segmenter: str  # its version
+    method: str  # the name of its preset
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     policy: FetchPolicy = field(default_factory=FetchPolicy)
     access: LabelStudioAccess | None = None
-    tree_dir: Path | None = None
+    tree_dir: Path | None = None  # of the cache that trees are read from and written to
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -74,16 +62,16 @@ class PlanOptions:
     granularities: Sequence[Granularity] = ()
     tolerance: float = 1.0
 
-    def plan(self, settings: Settings, segmenter: str, method: str, *, use_tree_cache: bool) -> Plan:
-        """Return the plan for images that belong to no project, for a segmenter's version and preset."""
-        controls = parse_brush_controls(self.label_config) if self.label_config else (_DEFAULT_CONTROL,)
-        project = project_from_controls(controls, make_project_options(settings), {})
-        return self.plan_for_project(project, settings, segmenter, method, use_tree_cache=use_tree_cache)
-
-    def plan_for_project(
-        self, project: Project, settings: Settings, segmenter: str, method: str, *, use_tree_cache: bool
+    def plan(
+        self, settings: Settings, segmenter: str, method: str, *, project: Project | None = None, use_tree_cache: bool
     ) -> Plan:
-        """Return the plan for a project. Raises `SettingsError` if its tasks have several images."""
+        """Return the plan for a segmenter's version and preset, with the labels and profile of a project if given.
+
+        Raises `SettingsError` for a labelling config with several images per task.
+        """
+        if project is None:
+            controls = parse_brush_controls(self.label_config) if self.label_config else (_DEFAULT_CONTROL,)
+            project = project_from_controls(controls, make_project_options(settings), {})
         if len(project.controls) > 1:
             images = ", ".join(control.to_name for control in project.controls)
             raise SettingsError(

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter as Sums
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +63,7 @@ def progress_bar(total: Callable[[], int] | None = None, *, before: int = 0) -> 
     were finished by earlier runs.
     """
     if not sys.stderr.isatty():
-        yield _LogLines()
+        yield _log_lines()
         return
     with tqdm(unit="image", smoothing=0.05, initial=before) as bar:
         if total is not None:
@@ -80,26 +80,19 @@ def progress_bar(total: Callable[[], int] | None = None, *, before: int = 0) -> 
         yield update
 
 
-class _LogLines:
-    """Progress as lines of the log."""
+def _log_lines() -> Observer:
+    """Return an observer that logs progress at intervals."""
+    stats, last = RunStats(), time.perf_counter()
 
-    def __init__(self) -> None:
-        self._stats, self._last = RunStats(), time.perf_counter()
-
-    def __call__(self, outcome: Outcome) -> None:
-        self._stats(outcome)
-        now = time.perf_counter()
-        if now - self._last >= _LOG_INTERVAL_S:
-            self._last = now
-            report = self._stats.report()
+    def log_progress(outcome: Outcome) -> None:
+        nonlocal last
+        stats(outcome)
+        if time.perf_counter() - last >= _LOG_INTERVAL_S:
+            last, rate = time.perf_counter(), stats.report()["images_per_second"]
             gpu = "".join(f", {name} {value}" for name, value in gpu_use().items())
-            log.info(
-                "%d done, %d failed, %.2f images/s%s",
-                report["images"],
-                report["failed"],
-                report["images_per_second"],
-                gpu,
-            )
+            log.info("%d done, %d failed, %.2f images/s%s", stats.done, stats.failed, rate, gpu)
+
+    return log_progress
 
 
 def gpu_use() -> dict[str, str]:
@@ -154,12 +147,3 @@ def serve_metrics(host: str, port: int) -> Iterator[Observer]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def notify(outcomes: Iterable[Outcome], observers: Iterable[Observer]) -> Iterator[Outcome]:
-    """Yield the outcomes, and pass each to the observers after it has been handled."""
-    observers = list(observers)
-    for outcome in outcomes:
-        yield outcome
-        for observe in observers:
-            observe(outcome)

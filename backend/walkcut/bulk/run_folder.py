@@ -1,8 +1,4 @@
-"""Files of a run's folder: settings, state, staged and assembled files.
-
-`.walkcut/run.json` holds the run's settings, `.walkcut/done.jsonl` a line for each finished image, `failed.jsonl` one
-for each failed image, and `.walkcut/parts` the files of images that are not in the checkpoint yet.
-"""
+"""Files of a run's folder: settings, state, staged and assembled files."""
 
 import fcntl
 import json
@@ -17,27 +13,16 @@ from walkcut.bulk.jsonl import truncate_partial_line
 from walkcut.errors import SettingsError
 from walkcut.storage import atomic_file
 
-FAILED = "failed.jsonl"
+FAILED = "failed.jsonl"  # a line for each failed image
 REPORT = "report.json"
+STATE = ".walkcut"
+DONE = f"{STATE}/done.jsonl"  # a line for each finished image
+STAGING = f"{STATE}/parts"  # files of images that are not in the checkpoint yet, while that is open
 
-_STATE = ".walkcut"
+_RUN = f"{STATE}/run.json"  # the run's settings
+_ASSEMBLED = f"{STATE}/assembled.json"  # the names of files that describe all images
 _LOCK = "lock"
 _MAX_VALUE_LENGTH = 80  # characters of a setting in a message
-
-
-def state_dir(output_dir: Path) -> Path:
-    """Return the folder of a run's state."""
-    return output_dir / _STATE
-
-
-def done_path(output_dir: Path) -> Path:
-    """Return the file with a line for each finished image."""
-    return state_dir(output_dir) / "done.jsonl"
-
-
-def staging_dir(output_dir: Path) -> Path:
-    """Return the folder into which workers write files; it exists while the run's checkpoint is open."""
-    return state_dir(output_dir) / "parts"
 
 
 def stage_files(output_dir: Path, files: Mapping[str, bytes]) -> dict[str, str]:
@@ -49,7 +34,7 @@ def stage_files(output_dir: Path, files: Mapping[str, bytes]) -> dict[str, str]:
     names = {name: secrets.token_hex(16) for name in files}
     try:
         for name, staged in names.items():
-            (staging_dir(output_dir) / staged).write_bytes(files[name])
+            (output_dir / STAGING / staged).write_bytes(files[name])
     except OSError as error:
         raise SettingsError(
             f"{output_dir} cannot be written to ({error}): free disk space, and make sure that no other run was "
@@ -61,7 +46,7 @@ def stage_files(output_dir: Path, files: Mapping[str, bytes]) -> dict[str, str]:
 @contextmanager
 def locked(output_dir: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder; the system frees the lock however this process ends."""
-    with (state_dir(output_dir) / _LOCK).open("wb") as file:
+    with (output_dir / STATE / _LOCK).open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -73,9 +58,9 @@ def locked(output_dir: Path) -> Iterator[None]:
 
 def require_run_or_empty(output_dir: Path) -> None:
     """Raise `SettingsError` for a folder that holds other files than those of a run."""
-    if not output_dir.exists() or _fingerprint_path(output_dir).exists():
+    if not output_dir.exists() or (output_dir / _RUN).exists():
         return
-    foreign = next((path.name for path in output_dir.iterdir() if path.name != _STATE), None)
+    foreign = next((path.name for path in output_dir.iterdir() if path.name != STATE), None)
     if foreign is not None:
         raise SettingsError(
             f"{output_dir} holds other files, such as {foreign}: choose a new or an empty folder as --out"
@@ -85,14 +70,14 @@ def require_run_or_empty(output_dir: Path) -> None:
 def read_fingerprint(output_dir: Path) -> dict[str, Any]:
     """Return the settings of the run in a folder. Raises `SettingsError` if there is none."""
     try:
-        return dict(json.loads(_fingerprint_path(output_dir).read_bytes()))
+        return dict(json.loads((output_dir / _RUN).read_bytes()))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{output_dir} holds no run of `walkcut prelabel`: give the --out folder of one") from error
 
 
 def check_fingerprint(output_dir: Path, fingerprint: Mapping[str, Any]) -> None:
     """Store a new run's settings. Raises `SettingsError` if the folder holds a run with other settings."""
-    path = _fingerprint_path(output_dir)
+    path = output_dir / _RUN
     if not path.exists():
         with atomic_file(path) as write:
             write(json.dumps(fingerprint, indent=2).encode() + b"\n")
@@ -111,23 +96,23 @@ def check_fingerprint(output_dir: Path, fingerprint: Mapping[str, Any]) -> None:
 
 def assembled_files(output_dir: Path) -> list[str]:
     """Return the names of the files that describe all images."""
-    path = _assembled_path(output_dir)
+    path = output_dir / _ASSEMBLED
     return list(json.loads(path.read_bytes())) if path.exists() else []
 
 
 def save_assembled_files(output_dir: Path, names: Iterable[str]) -> None:
     """Store the names of the files that describe all images."""
-    with atomic_file(_assembled_path(output_dir)) as write:
+    with atomic_file(output_dir / _ASSEMBLED) as write:
         write(json.dumps(sorted(names)).encode())
 
 
 def delete_run(output_dir: Path) -> None:
     """Delete all files of the run in a folder, and no others."""
-    with truncate_partial_line(done_path(output_dir)).open("rb") as lines:
+    with truncate_partial_line(output_dir / DONE).open("rb") as lines:
         for line in lines:
             delete_files(output_dir, json.loads(line)["files"])
     delete_files(output_dir, [*assembled_files(output_dir), FAILED, REPORT])
-    for path in state_dir(output_dir).iterdir():
+    for path in (output_dir / STATE).iterdir():
         if path.name != _LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -139,14 +124,6 @@ def delete_files(output_dir: Path, names: Iterable[str]) -> None:
         for folder in Path(name).parents[:-1]:
             with suppress(OSError):  # it is not empty
                 (output_dir / folder).rmdir()
-
-
-def _fingerprint_path(output_dir: Path) -> Path:
-    return state_dir(output_dir) / "run.json"
-
-
-def _assembled_path(output_dir: Path) -> Path:
-    return state_dir(output_dir) / "assembled.json"
 
 
 def _shortened(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from walkcut.bulk.checkpoint import Checkpoint, open_checkpoint
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.progress import Observer, RunStats, notify, progress_bar, serve_metrics
+from walkcut.bulk.progress import Observer, RunStats, progress_bar, serve_metrics
 from walkcut.bulk.run_folder import REPORT
 from walkcut.bulk.sinks import FolderSink, Sink
 from walkcut.storage import TreeCache, atomic_file
@@ -32,26 +32,15 @@ class RunInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class BulkRun:
-    """A plan, the engine that carries it out, and the folder of its checkpoint.
-
-    Attributes:
-        plan: how images are processed
-        engine: yields an outcome for each job
-        output_dir: folder of the checkpoint and the files
-        label_config: labelling config (XML) that the plan was made for
-        tree_cache: cache that new trees are registered in
-        metrics_address: host and port at which Prometheus metrics are served
-        restart: whether to delete the run in the folder first
-        retry_failed: whether to try failed images again
-    """
+    """A plan, the engine that carries it out, and the folder of its checkpoint."""
 
     plan: Plan
     engine: Engine[Any]
     output_dir: Path
-    label_config: str = ""
-    tree_cache: TreeCache | None = None
-    metrics_address: tuple[str, int] | None = None
-    restart: bool = False
+    label_config: str = ""  # XML that the plan was made for
+    tree_cache: TreeCache | None = None  # in which new trees are registered
+    metrics_address: tuple[str, int] | None = None  # host and port for Prometheus
+    restart: bool = False  # delete the run in the folder first
     retry_failed: bool = False
 
     def execute(
@@ -108,19 +97,16 @@ def run(
     checkpoint: Checkpoint,
     sink: Sink,
     tree_cache: TreeCache | None = None,
-    observers: Iterable[Observer] = (),
+    observers: Sequence[Observer] = (),
 ) -> RunStats:
     """Pass the jobs that the sink has not seen through the engine; an interrupt keeps the finished images."""
     stats = RunStats()
     outcomes = engine(job for job in jobs if not sink.is_done(_key(job)))
     try:
-        for outcome in notify(outcomes, (stats, *observers)):
-            if isinstance(outcome, ItemFailure):
-                checkpoint.fail(outcome)
-                continue
-            if tree_cache is not None and outcome.tree_bytes:
-                tree_cache.register(outcome.tree, outcome.tree_bytes)
-            sink.save(outcome)
+        for outcome in outcomes:
+            _save(outcome, checkpoint, sink, tree_cache)
+            for observe in (stats, *observers):
+                observe(outcome)
     except KeyboardInterrupt:
         sink.flush()
         raise
@@ -129,6 +115,15 @@ def run(
             outcomes.close()  # ends the worker processes
     sink.finalise()
     return stats
+
+
+def _save(outcome: Outcome, checkpoint: Checkpoint, sink: Sink, tree_cache: TreeCache | None) -> None:
+    if isinstance(outcome, ItemFailure):
+        checkpoint.fail(outcome)
+        return
+    if tree_cache is not None and outcome.tree_bytes:
+        tree_cache.register(outcome.tree, outcome.tree_bytes)
+    sink.save(outcome)
 
 
 def write_report(output_dir: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:

@@ -37,19 +37,15 @@ class Sink(Protocol):
 
     def is_done(self, key: str) -> bool:
         """Return whether an image needs no processing: it was taken earlier, or has failed."""
-        ...
 
     def save(self, result: ItemResult) -> None:
         """Take an image, now or in a batch with others."""
-        ...
 
     def flush(self) -> None:
         """Send an incomplete batch."""
-        ...
 
     def finalise(self) -> None:
         """Complete the output, after the last image."""
-        ...
 
 
 class FolderSink:

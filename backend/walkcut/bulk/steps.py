@@ -10,11 +10,11 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from walkcut.bulk.items import Item, ItemFailure, ItemResult, Outcome
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult, Outcome
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.run_folder import stage_files
 from walkcut.bulk.sources.uris import read_image
-from walkcut.errors import TreeFileError, WalkcutError
+from walkcut.errors import ImageError, TreeFileError, WalkcutError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.images import ImageLoader, decode
 from walkcut.storage import image_digest, read_tree, tree_key, write_tree
@@ -31,7 +31,6 @@ class ImageSegmenter(Protocol):
 
     def segment(self, image: UInt8[np.ndarray, "y x 3"], /) -> CutTree:
         """Return the cut tree of an RGB image."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,22 @@ def serialize_tree(image: SegmentedImage | ItemFailure) -> SegmentedImage | Item
     return replace(image, tree=image.tree.to_bytes())
 
 
+def read_segmented(tree_dir: Path, entry: CheckpointEntry) -> SegmentedImage | ItemFailure:
+    """Return a finished image with its tree from a cache."""
+
+    def read(item: Item, seconds: dict[str, float]) -> SegmentedImage:
+        with _stage("read", seconds):
+            tree = read_tree(tree_dir, entry.tree) if entry.tree else None
+            if tree is None:
+                raise ImageError(
+                    "its cut tree is not in the cache: run `walkcut prelabel --trees` again, with WALKCUT_CACHE_BYTES "
+                    "large enough for all trees"
+                )
+        return SegmentedImage(item, entry.tree, tree, seconds, cached=True)
+
+    return _isolate_failure(entry.item, read)
+
+
 class LoadStep:
     """The first step, from an item to an image. Safe to share between threads."""
 
@@ -70,16 +85,16 @@ class LoadStep:
 
     def __call__(self, item: Item | ItemFailure) -> LoadedImage | ItemFailure:
         """Read an image, and decode it unless its tree is cached."""
-        return item if isinstance(item, ItemFailure) else isolate_failure(item, self._load)
+        return item if isinstance(item, ItemFailure) else _isolate_failure(item, self._load)
 
     def _load(self, item: Item, seconds: dict[str, float]) -> LoadedImage:
-        with stage("read", seconds):
+        with _stage("read", seconds):
             data = read_image(item, self._loader, self._plan.policy)
             key = tree_key(image_digest(data), self._plan.segmenter)
             tree = self._cached_tree(key)
         if tree is not None:
             return LoadedImage(item, key, tree, seconds)
-        with stage("decode", seconds):
+        with _stage("decode", seconds):
             return LoadedImage(item, key, decode(data, self._plan.limits), seconds)
 
     def _cached_tree(self, key: str) -> CutTree | None:
@@ -103,12 +118,12 @@ class SegmentStep:
         """Segment an image, unless its tree is cached."""
         if isinstance(image, ItemFailure):
             return image
-        return isolate_failure(image.item, lambda item, seconds: self._segment(item, image, seconds))
+        return _isolate_failure(image.item, lambda item, seconds: self._segment(item, image, seconds))
 
     def _segment(self, item: Item, image: LoadedImage, seconds: dict[str, float]) -> SegmentedImage:
         if isinstance(image.content, CutTree):
             return SegmentedImage(item, image.key, image.content, image.seconds, cached=True)
-        with stage("tree", seconds):
+        with _stage("tree", seconds):
             tree = self._segmenter.segment(image.content)
         return SegmentedImage(item, image.key, tree, {**image.seconds, **seconds})
 
@@ -126,13 +141,13 @@ class ExportStep:
         """Predict, encode and write an image's regions."""
         if isinstance(image, ItemFailure):
             return image
-        return isolate_failure(image.item, lambda item, seconds: self._export(item, image, seconds))
+        return _isolate_failure(image.item, lambda item, seconds: self._export(item, image, seconds))
 
     def _export(self, item: Item, image: SegmentedImage, seconds: dict[str, float]) -> ItemResult:
-        with stage("regions", seconds):
+        with _stage("regions", seconds):
             tree = CutTree.from_bytes(image.tree) if isinstance(image.tree, bytes) else image.tree
             prediction = self._plan.predict(item, tree)
-        with stage("encode", seconds):
+        with _stage("encode", seconds):
             output = self._plan.output_format.encode(prediction)
         with timed("write", seconds.__setitem__):
             files = stage_files(self._output_dir, output.files)
@@ -161,7 +176,7 @@ class _StageError(Exception):
 
 
 @contextmanager
-def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     """Measure a stage, and name it in errors."""
     try:
         with timed(name, seconds.__setitem__):
@@ -174,7 +189,7 @@ def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
         raise _StageError(name, reason) from error
 
 
-def isolate_failure(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | ItemFailure:
+def _isolate_failure(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | ItemFailure:
     """Return the result of a step, or the failure of the image if one of its stages fails."""
     try:
         return step(item, {})

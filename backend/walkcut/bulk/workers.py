@@ -2,23 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.steps import (
-    ExportStep,
-    ImageSegmenter,
-    LoadedImage,
-    LoadStep,
-    SegmentedImage,
-    SegmentStep,
-    isolate_failure,
-    stage,
-)
-from walkcut.errors import ImageError
-from walkcut.storage import read_tree
+from walkcut.bulk.steps import ExportStep, ImageSegmenter, LoadStep, SegmentStep, read_segmented, serialize_tree
 
 
 @runtime_checkable
@@ -27,77 +16,49 @@ class Worker(Protocol):
 
     def prefetch(self, job: Any, /) -> Any:
         """Do the part that waits for disks and networks."""
-        ...
 
     def run(self, prefetched: Any, /) -> Any:
         """Do the rest."""
-        ...
 
 
 @dataclass(frozen=True)
-class FullWorker:
-    """All steps, with a model."""
+class StepWorker:
+    """A worker of two functions."""
 
-    prefetch: LoadStep
-    segment: SegmentStep
-    export: ExportStep
+    prefetch: Callable[[Any], Any]
+    run: Callable[[Any], Any]
 
-    def run(self, image: LoadedImage | ItemFailure) -> Outcome:
-        """Segment and export an image."""
-        return self.export(self.segment(image))
-
-    def __call__(self, item: Item | ItemFailure) -> Outcome:
-        """Do all steps for an image."""
-        return self.run(self.prefetch(item))
+    def __call__(self, job: Any) -> Any:
+        """Do both parts of a job."""
+        return self.run(self.prefetch(job))
 
 
-def make_full_worker(plan: Plan, output_dir: Path, make_segmenter: Callable[[], ImageSegmenter]) -> FullWorker:
+def make_full_worker(plan: Plan, output_dir: Path, make_segmenter: Callable[[], ImageSegmenter]) -> StepWorker:
     """Return a worker for all steps; its model is loaded now."""
-    return FullWorker(LoadStep(plan), SegmentStep(make_segmenter()), ExportStep(plan, output_dir))
+    segment, export = SegmentStep(make_segmenter()), ExportStep(plan, output_dir)
+    return StepWorker(LoadStep(plan), lambda image: export(segment(image)))
 
 
-@dataclass(frozen=True)
-class ExportWorker:
-    """The last step alone, for processes beside the one with the model."""
-
-    export: ExportStep
-
-    def prefetch(self, image: SegmentedImage | ItemFailure) -> SegmentedImage | ItemFailure:
-        """Return the image as it is."""
-        return image
-
-    def run(self, image: SegmentedImage | ItemFailure) -> Outcome:
-        """Export an image."""
-        return self.export(image)
+def make_load_worker(plan: Plan) -> StepWorker:
+    """Return a worker for the first step, for processes beside those with a model."""
+    return StepWorker(LoadStep(plan), _identity)
 
 
-def make_export_worker(plan: Plan, output_dir: Path) -> ExportWorker:
-    """Return a worker for the last step."""
-    return ExportWorker(ExportStep(plan, output_dir))
+def make_segment_worker(make_segmenter: Callable[[], ImageSegmenter]) -> StepWorker:
+    """Return a worker for the second step; its model is loaded now."""
+    segment = SegmentStep(make_segmenter())
+    return StepWorker(_identity, lambda image: serialize_tree(segment(image)))
 
 
-@dataclass(frozen=True)
-class ReexportWorker:
-    """Exports images again from the trees that an earlier run cached in `tree_dir`, without the model."""
+def make_export_worker(plan: Plan, output_dir: Path) -> StepWorker:
+    """Return a worker for the last step, for processes beside those with a model."""
+    return StepWorker(_identity, ExportStep(plan, output_dir))
 
-    plan: Plan
-    tree_dir: Path
-    output_dir: Path
 
-    def prefetch(self, entry: CheckpointEntry) -> SegmentedImage | ItemFailure:
-        """Read the cached tree of an image."""
-        return isolate_failure(entry.item, lambda item, seconds: self._read_tree(item, entry, seconds))
+def make_reexport_worker(plan: Plan, tree_dir: Path, output_dir: Path) -> StepWorker:
+    """Return a worker that exports images again, from the trees that an earlier run cached in `tree_dir`."""
+    return StepWorker(partial(read_segmented, tree_dir), ExportStep(plan, output_dir))
 
-    def run(self, image: SegmentedImage | ItemFailure) -> Outcome:
-        """Export an image."""
-        return ExportStep(self.plan, self.output_dir)(image)
 
-    def _read_tree(self, item: Item, entry: CheckpointEntry, seconds: dict[str, float]) -> SegmentedImage:
-        with stage("read", seconds):
-            tree = read_tree(self.tree_dir, entry.tree) if entry.tree else None
-            if tree is None:
-                raise ImageError(
-                    "its cut tree is not in the cache: run `walkcut prelabel --trees` again, with WALKCUT_CACHE_BYTES "
-                    "large enough for all trees"
-                )
-        return SegmentedImage(item, entry.tree, tree, seconds, cached=True)
+def _identity(value: Any) -> Any:
+    return value

@@ -81,16 +81,13 @@ def re_export(
     is_of_project = fingerprint["format"] == TaskFormat.name
     default_format = LabelStudioFormat.name if is_of_project else fingerprint["format"]
     options = PlanOptions(output_format or default_format, config, granularities, tolerance)
-    if project is not None:
-        learned = _learned_project(settings, str(project), config, segmenter)
-        plan = options.plan_for_project(learned, settings, segmenter, method, use_tree_cache=True)
-    elif config or not is_of_project:
-        plan = options.plan(settings, segmenter, method, use_tree_cache=True)
-    else:
+    if project is None and is_of_project and not config:
         raise SettingsError(
             f"{run_dir} is a run into a Label Studio project: give its id with --project, to use what it has learned, "
             "or its labelling config with --label-config, to export without that"
         )
+    learned = None if project is None else _learned_project(settings, str(project), config, segmenter)
+    plan = options.plan(settings, segmenter, method, project=learned, use_tree_cache=True)
     engine = partial(reexport, plan, output_dir, tree_folder(settings), processes=workers or available_cores())
     run = BulkRun(plan, engine, output_dir, config, restart=restart, retry_failed=retry_failed)
     execute(run, settings, read_entries(run_dir))

@@ -8,7 +8,7 @@ import torch
 from tests.builders.bulk import EchoWorker, done_by_key, make_run_dir, refusing_factory
 from walkcut.bulk.engines.ray_actors import Pool, PoolWorker, Stage, from_table, to_table
 from walkcut.bulk.items import Item, ItemFailure, Outcome
-from walkcut.bulk.run_folder import staging_dir
+from walkcut.bulk.run_folder import STAGING
 from walkcut.bulk.workers import Worker
 from walkcut.errors import SettingsError
 
@@ -28,7 +28,7 @@ class DyingWorker(EchoWorker):
 
 @pytest.fixture
 def notes(tmp_path: Path) -> Path:
-    return staging_dir(make_run_dir(tmp_path))
+    return make_run_dir(tmp_path) / STAGING
 
 
 def worker(

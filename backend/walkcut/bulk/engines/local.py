@@ -18,7 +18,7 @@ from walkcut.bulk.engines.worker_process import PREFETCH, Attempt, Job, WorkerPr
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.steps import ImageSegmenter, LoadStep, SegmentStep, serialize_tree
-from walkcut.bulk.workers import FullWorker, ReexportWorker, Worker, make_export_worker, make_full_worker
+from walkcut.bulk.workers import StepWorker, Worker, make_export_worker, make_full_worker, make_reexport_worker
 from walkcut.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def reexport(
 ) -> Iterator[Outcome]:
     """Export the images of an earlier run again, from their cached trees."""
     multiprocessing.set_forkserver_preload([_WORKERS])
-    return in_processes(partial(ReexportWorker, plan, tree_dir, output_dir), entries, processes=processes)
+    return in_processes(partial(make_reexport_worker, plan, tree_dir, output_dir), entries, processes=processes)
 
 
 def in_processes(make_worker: Callable[[], Worker], jobs: Iterable[Job], *, processes: int) -> Iterator[Outcome]:
@@ -71,11 +71,11 @@ def in_processes(make_worker: Callable[[], Worker], jobs: Iterable[Job], *, proc
     A job whose process dies is tried once more, and then fails. Raises `SettingsError` for a process that dies before
     it is ready, and the errors of `make_worker` and of the workers.
     """
-    queue = _JobQueue(jobs)
+    retries, new = deque[Attempt](), map(Attempt, jobs)
     workers = [WorkerProcess(make_worker) for _ in range(processes)]
     try:
         while True:
-            _dispatch(queue, workers)
+            _dispatch(retries, new, workers)
             if not any(worker.attempts for worker in workers):
                 return
             ready = set(wait([worker.connection for worker in workers]))
@@ -85,40 +85,24 @@ def in_processes(make_worker: Callable[[], Worker], jobs: Iterable[Job], *, proc
                 try:
                     yield from worker.receive()
                 except (EOFError, OSError):
-                    yield from _handle_death(worker, queue)
+                    yield from _handle_death(worker, retries)
                     workers[index] = WorkerProcess(make_worker)
     finally:
         for worker in workers:
             worker.end()
 
 
-class _JobQueue:
-    """Attempts to make next: jobs of processes that died, then new ones."""
-
-    def __init__(self, jobs: Iterable[Job]) -> None:
-        self._retries: deque[Attempt] = deque()
-        self._new = map(Attempt, jobs)
-
-    def next(self) -> Attempt | None:
-        """Return the next attempt, or `None` at the end."""
-        return self._retries.popleft() if self._retries else next(self._new, None)
-
-    def put_back(self, attempt: Attempt) -> None:
-        """Queue a job again."""
-        self._retries.append(attempt)
-
-
-def _dispatch(queue: _JobQueue, workers: Sequence[WorkerProcess]) -> None:
+def _dispatch(retries: deque[Attempt], new: Iterator[Attempt], workers: Sequence[WorkerProcess]) -> None:
     """Send jobs to the workers with the fewest, until each has one to run and `PREFETCH` to prefetch."""
     while len((worker := min(workers, key=lambda worker: len(worker.attempts))).attempts) <= PREFETCH:
-        attempt = queue.next()
+        attempt = retries.popleft() if retries else next(new, None)
         if attempt is None:
             return
         worker.send(attempt)
 
 
-def _handle_death(worker: WorkerProcess, queue: _JobQueue) -> Iterator[ItemFailure]:
-    """Queue the jobs of a dead process again; the first one was running, and fails after its last attempt."""
+def _handle_death(worker: WorkerProcess, retries: deque[Attempt]) -> Iterator[ItemFailure]:
+    """Retry the jobs of a dead process; the first one was running, and fails after its last attempt."""
     worker.end()
     death = f"a process ended (exit code {worker.process.exitcode}; -9: it was killed, perhaps for lack of memory)"
     remedy = "use fewer --workers, or scale large images down"
@@ -126,10 +110,10 @@ def _handle_death(worker: WorkerProcess, queue: _JobQueue) -> Iterator[ItemFailu
         raise SettingsError(f"{death} before it was ready: {remedy}")
     for index, attempt in enumerate(worker.attempts):
         if index:
-            queue.put_back(attempt)
+            retries.append(attempt)
         elif attempt.index < _MAX_ATTEMPTS:
             log.warning("%s: its image is tried once more", death)
-            queue.put_back(Attempt(attempt.job, attempt.index + 1))
+            retries.append(Attempt(attempt.job, attempt.index + 1))
         else:
             item = attempt.job if isinstance(attempt.job, Item | ItemFailure) else attempt.job.item
             yield ItemFailure(item.key, item.reference, "work", f"{death}, {_MAX_ATTEMPTS} times: {remedy}")
@@ -137,7 +121,7 @@ def _handle_death(worker: WorkerProcess, queue: _JobQueue) -> Iterator[ItemFailu
 
 def _make_single_threaded_worker(
     plan: Plan, output_dir: Path, make_segmenter: Callable[[], ImageSegmenter]
-) -> FullWorker:
+) -> StepWorker:
     import torch  # noqa: PLC0415 - only processes with a model load it
 
     torch.set_num_threads(1)

@@ -21,21 +21,13 @@ LOCAL, RAY = "local", "ray"
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Requested engine.
+    """Requested engine, for the model and the device of the settings."""
 
-    Attributes:
-        name: `LOCAL` or `RAY`
-        settings: model and device
-        random_weights: whether to build the model without its weights
-        workers: number of processes; by default one for each core, or as many as the cluster has room for
-        cpus: cores of each process of a cluster with a model on the CPU
-    """
-
-    name: str
+    name: str  # LOCAL or RAY
     settings: Settings
-    random_weights: bool = False
-    workers: int | None = None
-    cpus: int = 1
+    random_weights: bool = False  # build the model without its weights
+    workers: int | None = None  # by default one for each core, or as many as the cluster has room for
+    cpus: int = 1  # cores of each process of a cluster with a model on the CPU
 
     def make_segmenter(self) -> "Segmenter":
         """Return this process's segmenter; for a cluster it gives the version only, as there may be no GPU here."""

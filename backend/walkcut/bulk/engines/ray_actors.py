@@ -42,21 +42,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pool:
-    """Processes of one stage.
-
-    Attributes:
-        index: index of the stage
-        stage: what each process does
-        max_processes: largest number of processes
-        notes_dir: folder in which attempts are noted
-        markers: marker files that each machine must see
-    """
+    """At most `max_processes` processes of the stage with this index."""
 
     index: int
     stage: Stage
     max_processes: int
-    notes_dir: Path
-    markers: Mapping[Path, str]
+    notes_dir: Path  # in which attempts are noted
+    markers: Mapping[Path, str]  # files that each machine must see
 
     def start_worker(self) -> Worker:
         """Make the stage's worker in this process, with a thread for each core."""

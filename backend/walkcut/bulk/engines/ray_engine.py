@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
@@ -16,9 +15,9 @@ from walkcut.bulk.engines.ray_cluster import available_slots, check_versions, co
 from walkcut.bulk.engines.ray_pipeline import Job, run_windows
 from walkcut.bulk.items import Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.run_folder import staging_dir
-from walkcut.bulk.steps import ImageSegmenter, LoadedImage, LoadStep, SegmentedImage, SegmentStep, serialize_tree
-from walkcut.bulk.workers import make_export_worker, make_full_worker
+from walkcut.bulk.run_folder import STAGING
+from walkcut.bulk.steps import ImageSegmenter
+from walkcut.bulk.workers import make_export_worker, make_full_worker, make_load_worker, make_segment_worker
 from walkcut.errors import SettingsError, WalkcutError
 
 log = logging.getLogger(__name__)
@@ -56,8 +55,8 @@ def model_per_gpu(
     """
     plan, output_dir = _absolute(plan, output_dir)
     stages = [
-        Stage(partial(_make_loader, plan), cpus=0.5, is_auxiliary=True),
-        Stage(partial(_make_segmenter_step, make_segmenter), cpus=0, gpus=1),
+        Stage(partial(make_load_worker, plan), cpus=0.5, is_auxiliary=True),
+        Stage(partial(make_segment_worker, make_segmenter), cpus=0, gpus=1),
         Stage(partial(make_export_worker, plan, output_dir), cpus=0.5, is_auxiliary=True),
     ]
     return in_cluster(stages, output_dir, items, tree_dir=plan.tree_dir, processes=processes)
@@ -81,7 +80,7 @@ def in_cluster(
     first = next(jobs, None)
     if first is None:
         return
-    notes_dir = staging_dir(output_dir)
+    notes_dir = output_dir / STAGING
     with connected(), shared_fs_marker(notes_dir, *([] if tree_dir is None else [tree_dir])) as markers:
         try:
             check_versions()
@@ -102,31 +101,6 @@ def in_cluster(
 def _absolute(plan: Plan, output_dir: Path) -> tuple[Plan, Path]:
     """Return the plan and the folder with absolute paths, for processes with another working directory."""
     return replace(plan, tree_dir=None if plan.tree_dir is None else plan.tree_dir.resolve()), output_dir.resolve()
-
-
-@dataclass(frozen=True)
-class _StepWorker:
-    """A worker for a single step."""
-
-    prefetch: Callable[[Any], Any]
-    run: Callable[[Any], Any]
-
-
-def _make_loader(plan: Plan) -> _StepWorker:
-    return _StepWorker(LoadStep(plan), _identity)
-
-
-def _make_segmenter_step(make_segmenter: Callable[[], ImageSegmenter]) -> _StepWorker:
-    segment = SegmentStep(make_segmenter())
-
-    def segment_and_serialize(image: LoadedImage | ItemFailure) -> SegmentedImage | ItemFailure:
-        return serialize_tree(segment(image))
-
-    return _StepWorker(_identity, segment_and_serialize)
-
-
-def _identity(value: Any) -> Any:
-    return value
 
 
 def _max_processes(stage: Stage, stages: Sequence[Stage], processes: int | None) -> int:

@@ -20,13 +20,11 @@ class BinaryFile(Protocol):
 
     def read(self, size: int = -1, /) -> bytes:
         """Read the next bytes."""
-        ...
 
     def __iter__(self) -> Iterator[bytes]: ...
 
     def close(self) -> None:
         """Close the file."""
-        ...
 
 
 def validate_uri(reference: str) -> str:
