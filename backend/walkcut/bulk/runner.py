@@ -105,7 +105,8 @@ def run(
     try:
         for outcome in outcomes:
             _save(outcome, checkpoint, sink, tree_cache)
-            for observe in (stats, *observers):
+            stats(outcome)
+            for observe in observers:
                 observe(outcome)
     except KeyboardInterrupt:
         sink.flush()
