@@ -101,12 +101,12 @@ def run(
 ) -> RunStats:
     """Pass the jobs that the sink has not seen through the engine; an interrupt keeps the finished images."""
     stats = RunStats()
-    notified: list[Observer] = [stats, *observers]
     outcomes = engine(job for job in jobs if not sink.is_done(_key(job)))
     try:
         for outcome in outcomes:
             _save(outcome, checkpoint, sink, tree_cache)
-            for observe in notified:
+            stats(outcome)
+            for observe in observers:
                 observe(outcome)
     except KeyboardInterrupt:
         sink.flush()
