@@ -76,7 +76,7 @@ def test_an_upright_image_comes_out_of_a_turned_one(tmp_path: Path) -> None:
         assert labels.size == (48, 64)
 
 
-def test_an_image_that_cannot_be_read_does_not_stop_the_others(image: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_named_and_the_others_are_segmented(image: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     result = run("segment", tmp_path / "broken.png", tmp_path / "gone.png", image, "--out", tmp_path / "out")
     assert result.exit_code == 1
@@ -132,7 +132,7 @@ def test_a_diffusion_model_is_taken_from_its_folder(image: Path, tmp_path: Path,
         ([], {"WALKCUT_MAX_PIXELS": "few"}, "WALKCUT_MAX_PIXELS='few' cannot be used"),
     ],
 )
-def test_an_error_is_one_line(
+def test_unusable_options_are_one_line(
     image: Path, tmp_path: Path, options: list[str], environment: dict[str, str], message: str
 ) -> None:
     result = run("segment", image, "--out", tmp_path / "out", *options, environment=environment)
@@ -199,7 +199,7 @@ def test_serve_puts_the_backend_together(tmp_path: Path, monkeypatch: pytest.Mon
     assert files(tmp_path / "state") == ["trees", "walkcut.sqlite3"]
 
 
-def test_an_error_of_the_system_is_one_line(image: Path) -> None:
+def test_errors_of_the_system_are_one_line(image: Path) -> None:
     result = run("segment", image, "--out", image / "below")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
@@ -210,4 +210,4 @@ def test_a_token_without_an_address_is_refused(tmp_path: Path) -> None:
     environment = {"WALKCUT_STATE_DIR": str(tmp_path), "LABEL_STUDIO_API_KEY": "abc"}
     result = run("serve", environment=environment)
     assert result.exit_code == 1
-    assert "Error: LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL" in result.stderr
+    assert "Error: LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: set both" in result.stderr

@@ -113,7 +113,7 @@ def test_task_annotation_and_image_can_be_chosen(tree: Path, tmp_path: Path) -> 
     assert [number["id"] for number in line["numbers"]] == ["r4"]
 
 
-def test_what_cannot_be_merged_is_one_line_and_nothing_is_written(tree: Path, tmp_path: Path) -> None:
+def test_errors_are_one_line_and_nothing_is_written(tree: Path, tmp_path: Path) -> None:
     ok, out = export(tmp_path / "ok.json", [region()]), tmp_path / "out" / "out.png"
     (tmp_path / "no.npz").write_bytes(b"no tree")
     (tmp_path / "no.png").write_bytes(b"\x89PNG\r\n\x1a\n")
