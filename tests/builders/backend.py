@@ -22,7 +22,7 @@ from walkcut.inference.tree_service import TreeService
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.serving.app import create_app
-from walkcut.serving.feedback import FeedbackWorker
+from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore, TreeCache
 from walkcut.telemetry.metrics import Metrics

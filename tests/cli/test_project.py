@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 from tests.builders.feedback import CONFIG, HALVES, FakeLabelStudio, annotation, created, task
 from walkcut.cli import main
 from walkcut.inference.factory import make_predictor
-from walkcut.serving.feedback import FeedbackWorker
+from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 

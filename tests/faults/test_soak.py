@@ -17,7 +17,7 @@ from tests.builders.processes import free_port, wait_for
 from tests.builders.scenes import data_url
 from tests.faults.backend import PATIENCE_S, PROJECT, Backend, kill_model, make_image, running, submitted, submitting
 from tests.faults.hosts import dripping, good, half, hosting, label_studio, reset, silent
-from walkcut.learning.examples import AnnotationFeedback
+from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.storage import ProjectStore
 
 pytestmark = pytest.mark.soak

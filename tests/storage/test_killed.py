@@ -16,7 +16,7 @@ import waitress
 from tests.builders.processes import free_port, is_up, wait_for
 from walkcut.inference.predictor import Predictor
 from walkcut.serving.app import create_app
-from walkcut.serving.feedback import FeedbackWorker
+from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 

@@ -9,7 +9,8 @@ import click
 
 from walkcut.errors import RequestError, SettingsError
 from walkcut.labelstudio import parse_brush_controls, semantic_labels
-from walkcut.learning.examples import AnnotationFeedback, AnnotationRef, ProjectProfile, fit_profile
+from walkcut.learning.feedback import AnnotationFeedback, AnnotationRef
+from walkcut.learning.profile import ProjectProfile, fit_profile
 from walkcut.serving.backend import make_backend
 from walkcut.settings import read_settings
 from walkcut.storage import ProjectStore

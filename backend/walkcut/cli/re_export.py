@@ -28,7 +28,8 @@ from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.factory import make_project_options, tree_folder
 from walkcut.inference.project import Project, project_from_controls
 from walkcut.labelstudio import parse_brush_controls, semantic_labels
-from walkcut.learning.examples import AnnotationFeedback, fit_profile
+from walkcut.learning.feedback import AnnotationFeedback
+from walkcut.learning.profile import fit_profile
 from walkcut.settings import Settings, read_settings
 from walkcut.storage import ProjectStore
 

@@ -13,8 +13,8 @@ from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader, LabelStudioAc
 from walkcut.inference.model import InProcessModel, TreeModel
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import ProjectOptions
+from walkcut.inference.supervised_model import SupervisedModel
 from walkcut.inference.tree_service import TreeService
-from walkcut.inference.worker import SupervisedModel
 from walkcut.settings import Settings
 from walkcut.storage import TreeCache
 from walkcut.storage.quarantine import Quarantine

@@ -13,11 +13,12 @@ from walkcut.hierarchy.colour_graph import colour_graph
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import Deadline, ImageLoader
-from walkcut.inference.project import Project, ProjectOptions, model_version, project_from_controls
+from walkcut.inference.model_version import model_version
+from walkcut.inference.project import Project, ProjectOptions, project_from_controls
 from walkcut.inference.queue import Priority
 from walkcut.inference.tree_service import TreeService
 from walkcut.labelstudio import BrushControl, Prediction, Region, Task, parse_brush_controls, prediction
-from walkcut.learning.examples import suggest_labels
+from walkcut.learning.profile import suggest_labels
 from walkcut.storage import Crop, image_digest
 from walkcut.telemetry.failures import record_failure
 from walkcut.telemetry.logs import log_context

@@ -1,6 +1,5 @@
 """A labelling project as predictions need it: its controls, its options, and what its annotators taught."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from walkcut.errors import RequestError, SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity, Level, parse_granularity
 from walkcut.labelstudio import BrushControl
-from walkcut.learning.examples import ProjectProfile
+from walkcut.learning.profile import ProjectProfile
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,6 @@ def project_from_controls(
 ) -> Project:
     """Return a project with nothing learned; the first control's attributes count. Raises as `project_options`."""
     return Project(controls, project_options(default, extra_params, controls[0].options))
-
-
-def model_version(segmenter: str, method: str, project: Project, granularity: Granularity) -> str:
-    """Return the model version of predictions, which changes with every setting that changes them.
-
-    `segmenter` is the segmenter's version, `method` the preset's name.
-    """
-    settings = f"{segmenter} {project.controls} {project.options} {project.profile.digest}"
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
-    return f"{granularity}-walkcut-{method}-{digest}"
 
 
 def _option(values: Mapping[str, Any], name: str, parse: Callable[[str], Any], default: Any) -> Any:

@@ -3,7 +3,7 @@
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, label_map
 from walkcut.labelstudio.config import BrushControl, parse_brush_controls, semantic_labels
-from walkcut.labelstudio.exports import select_annotation
+from walkcut.labelstudio.json_export import select_annotation
 from walkcut.labelstudio.json_input import check_depth, read_object
 from walkcut.labelstudio.predictions import (
     Prediction,

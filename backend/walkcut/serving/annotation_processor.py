@@ -7,8 +7,8 @@ from walkcut.errors import LabelStudioError
 from walkcut.inference.predictor import Predictor
 from walkcut.labelstudio import BrushControl, Region, Submission, annotated_regions, prediction
 from walkcut.labelstudio.client import LabelStudioClient
-from walkcut.learning.examples import AnnotatedImage, extract_feedback
-from walkcut.learning.fold import merge_by_annotation
+from walkcut.learning.annotation_merge import merge_by_annotation
+from walkcut.learning.feedback import AnnotatedImage, extract_feedback
 from walkcut.storage import ProjectStore
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from walkcut.inference.factory import ModelFactory, in_process_model, make_acces
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
 from walkcut.labelstudio.client import LabelStudioClient
-from walkcut.serving.feedback import FeedbackWorker
+from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 from walkcut.telemetry.failures import count_failures

@@ -22,7 +22,7 @@ from label_studio_ml.response import ModelResponse
 from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
-from walkcut.interactive.segmenter import InteractiveSegmenter, answer_all
+from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import read_extra_params, read_task
 from walkcut.labelstudio.project_ids import parse_project_id

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.builders.graphs import TWO_PAIRS, block_affinity, block_walk, random_walk
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import renumber
-from walkcut.segmentation.algorithms.graph import (
+from walkcut.segmentation.algorithms.graph_cut import (
     Cut,
     best_cut,
     dot_affinity,

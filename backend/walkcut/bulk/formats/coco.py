@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from walkcut.bulk.formats import rle
+from walkcut.bulk.formats.files import ArrayFile, file_name, image_name, write_object
 from walkcut.bulk.formats.label_maps import class_index, default_regions, label_map
-from walkcut.bulk.formats.writers import ArrayFile, file_name, image_name, write_object
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 from walkcut.labelstudio import Region

@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from walkcut.bulk.formats.writers import to_json
+from walkcut.bulk.formats.files import to_json
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.labelstudio import BrushControl, Task, prediction
 from walkcut.storage import atomic_file

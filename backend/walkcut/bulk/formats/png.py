@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from walkcut.bulk.formats.files import file_name, image_name, write_lines
 from walkcut.bulk.formats.label_maps import label_map
-from walkcut.bulk.formats.writers import file_name, image_name, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 

@@ -7,9 +7,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
+from walkcut.bulk.formats.files import image_name, write_lines
 from walkcut.bulk.formats.label_maps import label_map
 from walkcut.bulk.formats.polygonize import check_tolerance, polygons
-from walkcut.bulk.formats.writers import image_name, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 
 

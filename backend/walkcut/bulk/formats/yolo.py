@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
+from walkcut.bulk.formats.files import file_name
 from walkcut.bulk.formats.label_maps import class_index, default_regions, label_map
 from walkcut.bulk.formats.polygonize import Points, Polygon, check_tolerance, polygons
-from walkcut.bulk.formats.writers import file_name
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.storage import atomic_file
 

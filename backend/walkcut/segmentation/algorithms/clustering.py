@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from walkcut.errors import SegmentationError, require_extra
-from walkcut.segmentation.algorithms.graph import cosine_affinity, fiedler_vector
+from walkcut.segmentation.algorithms.graph_cut import cosine_affinity, fiedler_vector
 from walkcut.segmentation.algorithms.upsampling import ScoreMaps, assign_pixels, leaf_score_maps
 
 _WEAK_EDGE = 1e-5  # between dissimilar patches, so that the graph stays connected (TokenCut)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from walkcut.errors import SegmentationError
-from walkcut.segmentation.algorithms.graph import best_cut, fiedler_vector
+from walkcut.segmentation.algorithms.graph_cut import best_cut, fiedler_vector
 from walkcut.segmentation.algorithms.ncut import FixedThreshold, cut_graph
 from walkcut.segmentation.algorithms.upsampling import leaf_score_maps, upsampled_argmax
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import Hierarchy, Split, from_splits
-from walkcut.segmentation.algorithms.graph import (
+from walkcut.segmentation.algorithms.graph_cut import (
     Cut,
     best_cut,
     cosine_affinity,

@@ -16,7 +16,7 @@ from walkcut.inference.model import InProcessModel
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project, ProjectOptions
 from walkcut.inference.tree_service import TreeService
-from walkcut.interactive.segmenter import InteractiveSegmenter, answer_all
+from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import BrushControl, Prediction, Task, brush
 from walkcut.segmentation.presets import PRESETS

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from walkcut.learning.examples import AnnotationFeedback, LabelExample, ProjectProfile
-from walkcut.serving.project_cache import ProfileCache
+from walkcut.learning.feedback import AnnotationFeedback, LabelExample
+from walkcut.learning.profile import ProjectProfile
+from walkcut.serving.profile_cache import ProfileCache
 from walkcut.storage import ProjectStore
 
 LABELS = frozenset({"Car", "Sky"})

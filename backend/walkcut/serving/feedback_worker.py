@@ -13,7 +13,7 @@ from walkcut.inference.project import Project
 from walkcut.labelstudio import Submission, parse_ids, parse_timestamp, read_submission, semantic_labels
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.serving.annotation_processor import AnnotationProcessor
-from walkcut.serving.project_cache import ProfileCache
+from walkcut.serving.profile_cache import ProfileCache
 from walkcut.serving.retries import MAX_ATTEMPTS, RetrySchedule
 from walkcut.storage import Event, ProjectStore
 

@@ -20,7 +20,7 @@ from tests.builders.processes import is_running, wait_for
 from walkcut.errors import BusyError, ImageDecodeError, QuarantineError, SegmentationError, SettingsError
 from walkcut.images import DecodeLimits
 from walkcut.inference.model import ImageRequest, InProcessModel
-from walkcut.inference.worker import ModelFailureError, SupervisedModel
+from walkcut.inference.supervised_model import ModelFailureError, SupervisedModel
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
 
@@ -38,7 +38,7 @@ if __name__ == "__main__":
 @pytest.fixture(autouse=True, scope="module")
 def preloaded() -> None:
     """Have processes import once what the tests need."""
-    multiprocessing.set_forkserver_preload(["tests.builders.faulty_backbone", "walkcut.inference.worker"])
+    multiprocessing.set_forkserver_preload(["tests.builders.faulty_backbone", "walkcut.inference.supervised_model"])
 
 
 def worker(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60.0) -> SupervisedModel:

@@ -28,8 +28,8 @@ from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreEr
 from walkcut.hierarchy.granularity import Level
 from walkcut.inference.predictor import Predictor
 from walkcut.labelstudio import Task, brush
-from walkcut.learning.examples import AnnotationFeedback
-from walkcut.serving.feedback import FeedbackWorker, SyncResult
+from walkcut.learning.feedback import AnnotationFeedback
+from walkcut.serving.feedback_worker import FeedbackWorker, SyncResult
 from walkcut.storage import Event, FeedbackRow, ProjectStore
 
 
@@ -140,7 +140,7 @@ def test_an_event_whose_image_cannot_be_fetched_is_tried_again(
     feedback_worker: FeedbackWorker, predictor: Predictor, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
     tree, tries = predictor.get_tree, []
 
     def away(reference: str, task_id: int) -> object:
@@ -167,7 +167,7 @@ def test_an_event_is_tried_for_a_day_and_then_given_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now, day = [0.0], 24 * 3600
-    monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
 
     def away(reference: str, task_id: int) -> object:
         raise ImageFetchError("deleted")
@@ -220,7 +220,7 @@ def test_no_feedback_is_lost_while_the_model_is_busy(
     assert feedback_worker.process_pending() == 0
     away.clear()
     later = time.monotonic() + 60
-    monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: later)
+    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: later)
     assert feedback_worker.process_pending() == 1
     assert len(learned_from(store)) == 1
 
@@ -248,7 +248,7 @@ def test_deleted_feedback_does_not_come_back_with_a_waiting_event(
     feedback_worker.process_pending()
     away.clear()
     now = time.monotonic() + 60
-    monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now)
+    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now)
     assert feedback_worker.process_pending() == 1
     assert [feedback.annotation_id for feedback in learned_from(store)] == [6]
     assert store.pending_ids() == []
@@ -399,7 +399,7 @@ def test_merged_segments_are_offered_once_label_studio_is_back(
         studio.predicted.clear()
     studio.loses_answers = False
     later = time.monotonic() + 60
-    monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: later)
+    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: later)
     assert feedback_worker.process_pending() == 1
     assert len(studio.predicted) == 1
 
@@ -423,7 +423,7 @@ def test_nothing_is_offered_if_all_or_nothing_is_drawn(
 def test_it_runs_until_it_is_stopped(
     feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("walkcut.serving.feedback._IDLE_S", 0.01)
+    monkeypatch.setattr("walkcut.serving.feedback_worker._IDLE_S", 0.01)
     studio.held = [(task(), annotation(1, *HALVES)), (task(2), annotation(2, *HALVES))]
     store.enqueue(created(2, *HALVES, task_id=2))
     stop = threading.Event()
@@ -444,7 +444,7 @@ def test_it_resumes_after_a_failure_of_the_database(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("walkcut.serving.feedback._IDLE_S", 0.01)
+    monkeypatch.setattr("walkcut.serving.feedback_worker._IDLE_S", 0.01)
     caplog.set_level("INFO")
     stop = threading.Event()
     answers: list[Exception | list[int]] = [StoreError("disk is full"), KeyError("a bug"), []]
@@ -491,7 +491,7 @@ def syncs(
             stop.set()
         return stop.is_set()
 
-    monkeypatch.setattr("walkcut.serving.feedback.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
     monkeypatch.setattr(studio, "annotations", annotations)
     monkeypatch.setattr(stop, "wait", wait)
     feedback_worker.run(stop, interval)

@@ -6,7 +6,7 @@ import numpy as np
 
 from walkcut.hierarchy.granularity import Level
 from walkcut.labelstudio import BrushControl, Region, label_map
-from walkcut.learning.examples import AnnotatedImage
+from walkcut.learning.feedback import AnnotatedImage
 from walkcut.learning.oracle_merge import majority_region
 
 _ALL = 0.98  # fraction of the image: an annotation of more leaves nothing to merge

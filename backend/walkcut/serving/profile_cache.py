@@ -5,7 +5,8 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from walkcut.learning.examples import AnnotationFeedback, ProjectProfile, fit_profile
+from walkcut.learning.feedback import AnnotationFeedback
+from walkcut.learning.profile import ProjectProfile, fit_profile
 from walkcut.storage import ProjectStore
 
 _FAST_S = 0.1  # a fit that takes longer is not repeated before _REST times as long have passed

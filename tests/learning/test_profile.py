@@ -13,16 +13,9 @@ from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold, parse_granularity
 from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.labelstudio import BrushControl, Region, Submission, Task
-from walkcut.learning.examples import (
-    AnnotatedImage,
-    AnnotationFeedback,
-    LabelExample,
-    ProjectProfile,
-    extract_feedback,
-    fit_profile,
-    suggest_labels,
-)
+from walkcut.learning.feedback import AnnotatedImage, AnnotationFeedback, LabelExample, extract_feedback
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES
+from walkcut.learning.profile import ProjectProfile, fit_profile, suggest_labels
 from walkcut.segmentation.segmenter import load_segmenter
 from walkcut.storage import FeedbackRow
 
