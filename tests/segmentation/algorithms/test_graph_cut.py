@@ -73,8 +73,6 @@ def test_lanczos_agrees_with_the_full_decomposition(nodes: int) -> None:
     truth = vectors[:, 1] / np.linalg.norm(vectors[:, 1])
     vector = graph_cut.fiedler_vector(A, tolerance=1e-10)
     assert abs(float(vector @ torch.from_numpy(truth))) == pytest.approx(1, abs=1e-8)
-        1, abs=1e-8
-    )
 
 
 def test_single_precision_finds_the_same_vector() -> None:
