@@ -95,10 +95,10 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     assert newest(label_studio, tasks[3])["model_version"] == arrived["model_version"]
 
     # What was learned can be undone, and switched off.
-    assert walkcut("project", "undo", project, "--task", tasks[0]) == "1 undone\n"
+    assert walkcut("project", "undo", project, "--task", tasks[0]) == "1 disabled\n"
     assert not known(walkcut, project)["labels"]
     assert walkcut("project", "sync", project) == "0 learned, 0 forgotten, 0 failed\n"
-    assert walkcut("project", "reset", project) == "1 undone\n"
+    assert walkcut("project", "reset", project) == "1 disabled\n"
     again = label_studio.upload(project, "again.jpg", images.views()[2])
     label_studio.task(again)
     assert newest(label_studio, again)["model_version"] == plain["model_version"]
