@@ -1,4 +1,4 @@
-"""Zero-shot brush pre-annotations for Label Studio, by random walks and normalised cuts.
+"""Zero-shot brush pre-annotations for Label Studio at every granularity, from a tree of image segments.
 
 The names are loaded when they are first used: some of them take seconds, as they load torch.
 """

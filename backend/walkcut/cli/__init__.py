@@ -53,7 +53,9 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="walkcut")
 def main() -> None:
-    """Pre-annotate images with brush masks: attention as a random walk, cut by normalised cuts.
+    """Pre-annotate images with brush masks: a tree of segments for each image, read at any granularity.
+
+    The default model and method merge segments by colour, texture and contours; `walkcut presets` lists the others.
 
     Settings are environment variables; `walkcut settings` lists them.
     """

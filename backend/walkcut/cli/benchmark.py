@@ -22,9 +22,24 @@ from walkcut.settings import read_settings
 @model_option
 @method_option
 @random_weights_option
-@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="[a synthetic image]")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; the fastest counts.")
-@click.option("--reference/--no-reference", default=True, help="Also time the papers' algorithm, which takes minutes.")
+@click.option(
+    "--image",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Image to segment.  [default: a synthetic one of 640×480]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Rounds of measurement; the fastest of each stage counts.",
+)
+@click.option(
+    "--reference/--no-reference",
+    default=True,
+    show_default=True,
+    help="Also time a direct implementation of the papers' algorithm, which takes minutes.",
+)
 def benchmark(
     model: str | None,
     method: str | None,
@@ -33,7 +48,7 @@ def benchmark(
     rounds: int,
     reference: bool,  # noqa: FBT001
 ) -> None:
-    """Measure time and peak memory of each stage, and the speed-up over the papers' own algorithm."""
+    """Measure the time and the peak memory of each stage, and compare with the papers' own algorithm."""
     settings = with_overrides(read_settings(), model=model, method=method)
     segmenter = make_segmenter(settings, random_weights=random_weights)
     data = synthetic_image() if image is None else image.read_bytes()

@@ -23,7 +23,7 @@ granularity_option = click.option(
     "granularities",
     type=GranularityType(),
     multiple=True,
-    help="auto, coarse, medium, fine, 12, tau=0.4 or k=3. The format label-studio allows several, the default last.",
+    help="auto, coarse, medium, fine, 12, tau=0.4 or k=3. May be repeated for label-studio, the default last.",
 )
 tolerance_option = click.option(
     "--tolerance",
@@ -36,14 +36,17 @@ tolerance_option = click.option(
 label_config_option = click.option(
     "--label-config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Labelling config (XML) of the project that the output is for.  [default: one label, Region]",
+    help="Labelling config (XML) of the project that the output is for.  [default: one label, Region; with re-export, "
+    "that of the run in DIR]",
 )
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1),
     help="Number of worker processes.  [default: one per core, or as many as a cluster has room for]",
 )
-restart_option = click.option("--restart", is_flag=True, help="Delete the results of the run in --out and start again.")
+restart_option = click.option(
+    "--restart", is_flag=True, help="Delete the files of the earlier run in this run's folder and start again."
+)
 retry_option = click.option("--retry-failed", is_flag=True, help="Try failed images again.")
 engine_option = click.option(
     "--engine",

@@ -42,13 +42,24 @@ T = TypeVar("T")
 @click.option("--dataset", required=True, type=click.Choice(tuple(DATASETS)), help="The data set.")
 @click.option("--root", required=True, type=click.Path(file_okay=False, path_type=Path), help="The data set's folder.")
 @click.option("--split", default="val", show_default=True, help="The part of the data set.")
-@click.option("--half", type=click.Choice(("even", "odd")), help="Only every other image.")
-@click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), help="The rules.  [native for partitions, else dwc]")
+@click.option(
+    "--half",
+    type=click.Choice(("even", "odd")),
+    help="Score every other image only, from the first (even) or the second (odd) on.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(tuple(PROTOCOLS)),
+    help="How images are cropped, scaled and scored: native keeps their size, the others follow a paper.  "
+    "[default: native for partitions, else dwc]",
+)
 @model_option
 @method_option
 @random_weights_option
 @click.option("--peers/--no-peers", help="Also score classical segmenters and the papers' baselines.")
-@click.option("--feedback", is_flag=True, help="Also score an annotator's masks and clicks (walkcut merge).")
+@click.option(
+    "--feedback", is_flag=True, help="Also score the oracle merge by simulated masks and clicks of an annotator."
+)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML file with plots and images.")
 def evaluate(
@@ -67,7 +78,8 @@ def evaluate(
 ) -> None:
     """Score segmentations against human ground truth.
 
-    Data sets of partitions, such as BSDS500, are scored at many granularities; those with classes at level auto. With
+    Data sets of partitions, such as BSDS500, are scored at many granularities; those with classes at
+    the granularity auto. With
     --json FILE each image's scores are appended to FILE.NAME.jsonl, from which an interrupted run resumes. --peers and
     --report need the extra: pip install 'walkcut[evaluation]'.
     """

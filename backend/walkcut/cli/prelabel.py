@@ -43,7 +43,11 @@ if TYPE_CHECKING:
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option("--project", type=click.IntRange(1), metavar="ID", help="Predict the tasks of this Label Studio project.")
 @click.option(
-    "--out", "output_dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the output and the state."
+    "--out",
+    "output_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the run: output, state and failed.jsonl.  [with --project: prelabel/project-ID/VERSION in "
+    "WALKCUT_STATE_DIR]",
 )
 @click.option(
     "--format",
@@ -110,7 +114,7 @@ def prelabel(
     SOURCE is a folder, a glob pattern, an image, a list of images (JSON, JSON Lines, CSV or Parquet) or a URL in cloud
     storage (s3://, gs://); the output goes to --out. With --project, predictions are added to Label Studio instead, for
     tasks without annotations that lack the current model version, which changes when the project learns. Images that
-    fail are listed in OUT/failed.jsonl; the others are done, and the exit status is 1.
+    fail are listed in failed.jsonl in the folder of the run; the others are done, and the exit status is 1.
     """
     if bool(sources) == (project is not None):
         raise SettingsError("give either sources or --project")

@@ -73,7 +73,7 @@ class FeedbackWorker:
         return self._enabled and self._store.learning(project_id)
 
     def request_sync(self) -> None:
-        """Have the worker sync within a minute, if it syncs at all: an event could not be stored."""
+        """Have the worker sync, if it syncs at all, within two minutes of the database's return: an event was lost."""
         self._sync_requested.set()
 
     def run(self, stop: threading.Event, sync_interval: float) -> None:
@@ -226,11 +226,11 @@ class _SyncSchedule:
         return self._interval > 0 and time.monotonic() >= self._next
 
     def advance(self) -> None:
-        """Have the next sync within a minute."""
+        """Have the next sync a minute from now, unless it is due earlier."""
         self._next = min(self._next, time.monotonic() + _RESYNC_S)
 
     def record(self, *, complete: bool) -> None:
-        """Note that a sync has ended; an incomplete one is repeated within a minute."""
+        """Note that a sync has ended; an incomplete one is repeated after a minute."""
         self._next = time.monotonic() + (self._interval if complete else min(self._interval, _RESYNC_S))
 
 
