@@ -50,7 +50,7 @@ def test_a_refused_exchange_is_named_with_the_remedy(
     site.routes["/ls/api/token/refresh/"] = reply(status, body)
     with pytest.raises(
         TokenExchangeError,
-        match=rf"answered {status} \(.+\) to the personal access token: set LABEL_STUDIO_API_KEY to one",
+        match=rf"answered {status} \(.+\) to the personal access token: set LABEL_STUDIO_API_KEY to a",
     ) as caught:
         connection.request("GET", "/api/projects/")
     assert (caught.value.status, caught.value.detail) == (status, detail)
