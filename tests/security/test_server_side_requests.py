@@ -110,9 +110,9 @@ def test_a_name_with_thousands_of_addresses(connections: list[str]) -> None:
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("http://169.254.169.254/latest/meta-data/", "credentials"),
-        ("//169.254.169.254/latest/meta-data/", "credentials"),
-        ("http://[::ffff:a9fe:a9fe]/", "credentials"),
+        ("http://169.254.169.254/latest/meta-data/", "a cloud metadata address"),
+        ("//169.254.169.254/latest/meta-data/", "a cloud metadata address"),
+        ("http://[::ffff:a9fe:a9fe]/", "a cloud metadata address"),
         ("http://localhost:1/", "which is not public"),
         ("http://2130706433/", "which is not public"),
         ("file:///etc/passwd", "neither http nor https"),
