@@ -4,6 +4,7 @@ import argparse
 import io
 import itertools
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,9 +205,10 @@ def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
             if not missing or time.monotonic() > end:
                 break
             time.sleep(1)
-        events = len(store.events(ANNOTATED))
     finally:
         store.close()
+    with closing(sqlite3.connect(state / "walkcut.sqlite3")) as database:
+        (events,) = database.execute("SELECT count(*) FROM events WHERE project_id = ?", (ANNOTATED,)).fetchone()
     lost = [f"nothing learned from annotation {number}" for number in missing]
     return lost + [f"event {number} is not in the store" for number in range(events, len(submitted))]
 

@@ -10,4 +10,4 @@ def descendants(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         return []
     children = [int(child) for child in listed.split()]
-    return [*children, *(each for child in children for each in descendants(child))]
+    return [*children, *(descendant for child in children for descendant in descendants(child))]

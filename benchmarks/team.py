@@ -130,7 +130,7 @@ def shown(result: list[Json]) -> Shown:
 
 def predicted(predictions: list[Json]) -> dict[str, Shown]:
     """Return what is visible in predictions at the granularities that are always offered."""
-    levels = {each["model_version"].partition("-")[0]: shown(each["result"]) for each in predictions}
+    levels = {prediction["model_version"].partition("-")[0]: shown(prediction["result"]) for prediction in predictions}
     return {level: levels[level] for level in _ALWAYS if level in levels}
 
 

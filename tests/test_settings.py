@@ -61,7 +61,7 @@ def test_variables_are_read_into_their_types(tmp_path: Path, monkeypatch: pytest
         ("WALKCUT_MAX_BODY_MB", "0", "greater than or equal to 1"),
         ("WALKCUT_MIN_AREA", "1", "less than 1"),
         ("WALKCUT_SYNC_INTERVAL", "nan", "greater than or equal to 0"),
-        ("WALKCUT_GRANULARITY", "tiny", "write auto, coarse"),
+        ("WALKCUT_GRANULARITY", "tiny", "use auto, coarse"),
         ("WALKCUT_ALLOW_PRIVATE_HOSTS", "maybe", "write true or false"),
         ("WALKCUT_LOCAL_FILES_ROOT", "/nowhere/at/all", "does not point to a directory"),
         ("WALKCUT_CA_BUNDLE", "/nowhere/at/all", "does not point to a file"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 class Credentials:
     """User name and password, which Label Studio can send, and a bearer token: callers must send one of the two.
 
-    Empty ones are not accepted; without any, every caller is.
+    Empty values are not accepted as credentials. If all are empty, every caller is accepted.
 
     >>> Credentials("me", "secret").accepts("Basic bWU6c2VjcmV0")
     True
@@ -43,7 +43,7 @@ class Credentials:
             case "basic" if self.user or self.password:
                 return _equal(_base64_decoded(sent), f"{self.user}:{self.password}")
             case "bearer" if self.token:
-                return _equal(sent.strip(" ").encode("latin-1", "replace"), self.token)  # WSGI decodes headers so
+                return _equal(sent.strip(" ").encode("latin-1", "replace"), self.token)  # WSGI headers are Latin-1
         return False
 
 

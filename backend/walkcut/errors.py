@@ -9,7 +9,7 @@ A message holds the offending value and the remedy, and may be shown to users.
     │   ├── ImageDecodeError   its bytes cannot be decoded, or exceed the limits
     │   └── QuarantineError    it ended the model's process more than once
     ├── SegmentationError      input that cannot be segmented or merged
-    │   ├── GranularityError   a granularity that cannot be parsed
+    │   ├── GranularityError   a granularity that cannot be parsed, or an edit that is impossible
     │   └── TreeFileError      a file that is no cut tree, or a damaged one
     ├── BrushError             an invalid mask or run-length code
     ├── RequestError           a request that breaks Label Studio's protocol
@@ -23,6 +23,13 @@ A message holds the offending value and the remedy, and may be shown to users.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+BUG = "a bug in walkcut: please report it"
+API_KEY_REMEDY = (
+    "set LABEL_STUDIO_API_KEY to a personal access token that is neither expired nor revoked, copied in full: three "
+    "parts with dots between them"
+)
+_MAX_REASON = 300  # characters
 
 
 class WalkcutError(Exception):
@@ -54,7 +61,7 @@ class SegmentationError(WalkcutError):
 
 
 class GranularityError(SegmentationError):
-    """A granularity that cannot be parsed."""
+    """A granularity that cannot be parsed, or an edit that is impossible."""
 
 
 class TreeFileError(SegmentationError):
@@ -86,8 +93,7 @@ class TokenExchangeError(LabelStudioError):
 
     def __init__(self, url: str, status: int, detail: str) -> None:
         super().__init__(
-            f"{url} answered {status} ({detail or 'without a reason'}) to the personal access token: set "
-            "LABEL_STUDIO_API_KEY to one that is neither expired nor revoked, copied in full"
+            f"{url} answered {status} ({detail or 'without a reason'}) to the personal access token: {API_KEY_REMEDY}"
         )
         self.url, self.status, self.detail = url, status, detail
 
@@ -102,6 +108,11 @@ def unusable_folder(folder: Path, reason: str) -> SettingsError:
         f"{folder} cannot be used to keep state ({reason}): check that there is room and that walkcut may write there, "
         "or set WALKCUT_STATE_DIR to another folder"
     )
+
+
+def format_reason(value: object) -> str:
+    """Return a server's reason for a refusal in one line, for a message; empty for no reason."""
+    return " ".join(str(value or "").split())[:_MAX_REASON]
 
 
 @contextmanager

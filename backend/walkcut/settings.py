@@ -56,7 +56,9 @@ class Settings:
         default_factory=lambda: user_data_path("walkcut"), description="folder for the database and the cut trees"
     )
     database_url: str = Field(
-        default="", repr=False, description="URL of a PostgreSQL or SQLite database; else a file there"
+        default="",
+        repr=False,
+        description="URL of a PostgreSQL or SQLite database; otherwise SQLite in the state folder",
     )
     model: str = Field(default="classical", description="classical, sd14, sd15, sd21, ssd1b, sdxl, dino, or a folder")
     weights_dir: _Directory | None = Field(default=None, description="folder of model weights; else the hub's cache")
@@ -102,7 +104,7 @@ class Settings:
     max_bytes: int = Field(default=100_000_000, ge=1, description="largest image file, in bytes")
     fetch_timeout: float = Field(default=20.0, ge=0.1, description="seconds to fetch an image")
     ca_bundle: _File | None = Field(
-        default=None, description="PEM file of the certificates to trust, instead of the usual"
+        default=None, description="PEM file of the certificates to trust, instead of certifi's"
     )
     log_level: _LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: Literal["text", "json"] = Field(default="text", description="text, or json for a JSON object per line")

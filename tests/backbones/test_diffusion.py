@@ -258,7 +258,7 @@ def test_a_model_is_loaded_from_its_folder(tmp_path: Path) -> None:
 
 
 def test_only_named_models_have_random_weights(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"no architecture '.*' for random weights: choose one of sd14"):
+    with pytest.raises(SettingsError, match=r"unknown architecture '.*' for random weights: choose one of sd14"):
         load_diffusion(str(tmp_path), Weights(random=True), CPU)
 
 

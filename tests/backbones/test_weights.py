@@ -17,7 +17,7 @@ from walkcut.backbones.weights import (
     find_architecture,
     find_file,
     find_weights,
-    fingerprint,
+    weights_digest,
     working_size,
 )
 from walkcut.errors import SettingsError
@@ -84,7 +84,7 @@ def test_missing_weights_are_named_with_the_command_that_fetches_them(tmp_path: 
 
 @pytest.mark.parametrize("name", ["magic", "a/b/c", "/nowhere/model", "owner/spa ce"])
 def test_an_unknown_model_is_refused(name: str) -> None:
-    with pytest.raises(SettingsError, match=r"no model '.*': choose one of .*, sd14, .*, a diffusers folder, or"):
+    with pytest.raises(SettingsError, match=r"unknown model '.*': choose one of .*, sd14, .*, a diffusers folder, or"):
         find_weights(name)
 
 
@@ -135,7 +135,9 @@ def test_files_that_can_run_code_are_not_read(folder: Path) -> None:
 
 def test_a_checkpoint_is_no_diffusers_folder(tmp_path: Path) -> None:
     (tmp_path / "v1-5.ckpt").touch()
-    with pytest.raises(SettingsError, match=r"has no model_index\.json: convert the model"):
+    with pytest.raises(
+        SettingsError, match=r"is not a diffusers folder: it has no model_index\.json; convert the model"
+    ):
         find_weights(str(tmp_path))
 
 
@@ -177,7 +179,7 @@ def test_the_fingerprint_changes_with_the_weights(part: str, changed: int, tmp_p
     prints = set()
     for _ in range(2):
         (tmp_path / part / "model.safetensors").write_bytes(content)
-        prints |= {fingerprint(tmp_path), fingerprint(tmp_path)}
+        prints |= {weights_digest(tmp_path), weights_digest(tmp_path)}
         content[changed] += 1
     assert len(prints) == 2
 
@@ -200,7 +202,9 @@ def test_half_precision_is_refused_where_the_processor_has_no_convolution_for_it
 
 
 def test_only_named_models_have_an_architecture() -> None:
-    with pytest.raises(SettingsError, match=r"no architecture 'a/b' for random weights: choose one of sd14, .*, dino"):
+    with pytest.raises(
+        SettingsError, match=r"unknown architecture 'a/b' for random weights: choose one of sd14, .*, dino"
+    ):
         find_architecture("a/b")
 
 

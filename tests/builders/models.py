@@ -63,7 +63,7 @@ class GatedModel:
     gate: threading.Event = field(default_factory=threading.Event)
     requests: list[ImageRequest] = field(default_factory=list)
     version: str = "v1"
-    method: str = "merge"
+    preset_name: str = "merge"
     unavailable_reason: str = ""
     closed: bool = False
 

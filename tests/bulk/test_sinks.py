@@ -21,7 +21,7 @@ from walkcut.errors import LabelStudioError
 from walkcut.hierarchy.granularity import Level, Segments, Threshold
 from walkcut.inference.model_version import model_version
 from walkcut.inference.project import Project, ProjectOptions
-from walkcut.labelstudio import Region, Task, prediction
+from walkcut.labelstudio import Region, Task, make_prediction
 
 OLD = ("auto-walkcut-merge-01234567", "tau=0.4-walkcut-ncut+merge-89abcdef")
 OTHERS = ("sam-2", "folded-walkcut-7")
@@ -229,7 +229,7 @@ def test_images_of_a_task_are_merged_as_in_the_backend() -> None:
         for control, half in enumerate(halves)
     ]
     merged = merge_predictions([image.record["predictions"] for image in images])
-    assert merged == [prediction(task, list(zip(controls, halves, strict=True)), "v").as_json()]
+    assert merged == [make_prediction(task, list(zip(controls, halves, strict=True)), "v").as_json()]
     assert merge_predictions([[{"result": [], "score": 0, "model_version": "v"}]])[0]["score"] == 0
 
 

@@ -83,7 +83,7 @@ def test_predictions_and_trees_are_those_of_the_backend(tmp_path: Path, run_dir:
         TreeService(InProcessModel(quick_segmenter(), DecodeLimits()), cache), ImageLoader(FetchPolicy(), None), options
     )
     project = predictor.project_from_config(CONFIG, {})
-    plan = replace(plan, project=project, method=quick_segmenter().preset.name)
+    plan = replace(plan, project=project, preset_name=quick_segmenter().preset.name)
     (tmp_path / "bulk_trees").mkdir()
     result = process(plan, Item("a", reference, {"image": reference}), run_dir)
     versions = [predictor.version(project, granularity) for granularity in options.granularities]
@@ -147,7 +147,7 @@ def test_steps_may_run_in_several_processes(tmp_path: Path, run_dir: Path) -> No
         ("memory://nowhere/a.jpg", "read", "cannot be read"),
         ("data:image/png;base64,!!", "read", "base64 is broken"),
         ("http://127.0.0.1:9/a.jpg", "read", "cannot fetch the image"),
-        (data_url(b"rubbish!"), "decode", "are no image that walkcut reads"),
+        (data_url(b"rubbish!"), "decode", "are not in a supported image format"),
     ],
 )
 def test_an_image_that_cannot_be_loaded_is_a_failure(reference: str, stage: str, reason: str) -> None:
@@ -168,13 +168,13 @@ def test_an_internal_error_fails_its_image_only(tmp_path: Path, run_dir: Path) -
     )
     failure = worker(Item("a", str(write_image(tmp_path / "a.png"))))
     assert isinstance(failure, ItemFailure)
-    assert failure.reason == "internal error of walkcut, please report it: TypeError: unexpected"
+    assert failure.reason == "a bug in walkcut: please report it: TypeError: unexpected"
     assert worker(failure) is failure
 
 
 def test_an_image_gets_the_labels_of_its_control(tmp_path: Path, run_dir: Path) -> None:
     project = make_plan().project
-    controls = (*project.controls, replace(project.controls[0], generic_labels=("Other",)))
+    controls = (*project.controls, replace(project.controls[0], neutral_labels=("Other",)))
     plan = replace(make_plan(), project=replace(project, controls=controls))
     for control, label in enumerate(("Region", "Other")):
         result = process(plan, Item("a", str(write_image(tmp_path / "a.png")), control=control), run_dir)

@@ -81,7 +81,7 @@ def test_unreadable_images_are_named_and_the_others_are_segmented(image: Path, t
     result = run("segment", tmp_path / "broken.png", tmp_path / "gone.png", image, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert [line["image"] for line in lines(result)] == [str(image)]
-    assert f"{tmp_path / 'broken.png'}: 8 bytes that begin with b'no image' are no image" in result.stderr
+    assert f"{tmp_path / 'broken.png'}: 8 bytes that begin with b'no image' are not in a supported" in result.stderr
     assert f"{tmp_path / 'gone.png'}: No such file or directory" in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -124,10 +124,10 @@ def test_a_diffusion_model_is_taken_from_its_folder(image: Path, tmp_path: Path,
         (["--model", "dino"], {"HF_HUB_OFFLINE": "1"}, "the weights of dino are not on this machine"),
         (["--model", "sd14"], {"HF_HUB_OFFLINE": "1"}, "the weights of sd14 are not on this machine"),
         ([], {"WALKCUT_DTYPE": "float8"}, "input should be 'float32', 'float16' or 'bfloat16'"),
-        (["--granularity", "tiny"], {}, "write auto, coarse"),
+        (["--granularity", "tiny"], {}, "use auto, coarse"),
         (["--method", "magic"], {}, "magic"),
         (["--model", "magic"], {}, "magic"),
-        ([], {"WALKCUT_METHOD": "magic"}, "no method 'magic'"),
+        ([], {"WALKCUT_METHOD": "magic"}, "unknown method 'magic'"),
         ([], {"WALKCUT_DEVICE": "abacus"}, "WALKCUT_DEVICE='abacus' cannot be used here"),
         ([], {"WALKCUT_MAX_PIXELS": "few"}, "WALKCUT_MAX_PIXELS='few' cannot be used"),
     ],

@@ -58,7 +58,7 @@ def read_stages(file: Path) -> list[list[Instruction]]:
 
 def arguments_of(stage: Sequence[Instruction], name: str) -> list[str]:
     """What all instructions of this name say."""
-    return [each.argument for each in stage if each.name == name]
+    return [instruction.argument for instruction in stage if instruction.name == name]
 
 
 def exec_form(argument: str) -> list[str]:

@@ -125,7 +125,11 @@ def test_the_dashboard_asks_for_metrics_that_there_are(run: Run) -> None:
 def test_all_dependencies_are_pinned_within_their_ranges(package: Distribution) -> None:
     pinned = constraints()
     needed = [Requirement(text) for text in package.requires or []]
-    wanted = [each for each in needed if each.marker is None or each.marker.evaluate({"extra": "postgres"})]
+    wanted = [
+        requirement
+        for requirement in needed
+        if requirement.marker is None or requirement.marker.evaluate({"extra": "postgres"})
+    ]
     assert len(wanted) > 20
     for requirement in wanted:
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
@@ -169,7 +173,7 @@ def test_the_image_sets_what_walkcut_knows_and_no_secret() -> None:
     assert environment["WALKCUT_HOST"] == "0.0.0.0"
     declared = [
         *environment,
-        *(each for stage in (HEAD, WHEEL, PACKAGES, IMAGE) for each in arguments_of(stage, "ARG")),
+        *(argument for stage in (HEAD, WHEEL, PACKAGES, IMAGE) for argument in arguments_of(stage, "ARG")),
     ]
     assert not [name for name in declared if SECRET.search(name.split("=")[0])]
 

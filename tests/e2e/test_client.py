@@ -31,7 +31,7 @@ def test_annotations_and_predictions_of_a_real_label_studio(
     monkeypatch.setattr("walkcut.labelstudio.client._PAGE_SIZE", 2)
     number = label_studio.create_project("Studio", label_config.strip())
     project = str(number)
-    assert (client.title(project), client.label_config(project)) == ("Studio", label_config.strip())
+    assert client.label_config(project) == label_config.strip()
     tasks = label_studio.import_tasks(number, [{"image": f"s3://bucket/{n}.png"} for n in range(5)])
     client.add_predictions(
         project,
@@ -106,7 +106,7 @@ def test_what_a_real_label_studio_refuses_is_named(
     project = str(label_studio.create_project("Refused", label_config))
     (task,) = label_studio.import_tasks(int(project), [{"image": "a.png"}])
     with pytest.raises(LabelStudioError, match=r"cannot read project 999: .* answered 404.*: check that it exists"):
-        client.title("999")
+        client.label_config("999")
     with pytest.raises(LabelStudioError, match=r"cannot read prediction 999999: .* answered 404.*: check that it"):
         client.prediction_version(999999)
     with pytest.raises(LabelStudioError, match=r"imported 0 of 1 predictions .*: check that they fit its labelling"):
@@ -118,4 +118,4 @@ def test_what_a_real_label_studio_refuses_is_named(
             closing(LabelStudioClient(LabelStudioAccess(label_studio.url, token))) as stranger,
             pytest.raises(LabelStudioError, match=r"answered 401 .*, copied in full"),
         ):
-            stranger.title(project)
+            stranger.label_config(project)

@@ -61,7 +61,7 @@ def test_nothing_submitted_is_lost_to_kills(
         backend.wait()
         backend = start()
     annotator.join()
-    held = {each["id"] for task in tasks for each in label_studio.annotations(task)}
+    held = {annotation["id"] for task in tasks for annotation in label_studio.annotations(task)}
     assert len(held) == TASKS
     # Those whose webhook met no backend are found at the next start.
     backend.kill()
@@ -70,7 +70,7 @@ def test_nothing_submitted_is_lost_to_kills(
 
     def learned() -> bool:
         return {
-            each["annotation"] for each in json.loads(run_walkcut(alone, "project", "show", project))["feedback"]
+            entry["annotation"] for entry in json.loads(run_walkcut(alone, "project", "show", project))["feedback"]
         } == held
 
     try:

@@ -69,19 +69,23 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     assert not labels(plain) & {"Sky", "Meadow"}
 
     # Two tasks are annotated: one over the API, one by hand from the tab that is open.
-    coarse = next(each for each in label_studio.predictions(tasks[0]) if each["model_version"].startswith("coarse"))
+    coarse = next(
+        prediction
+        for prediction in label_studio.predictions(tasks[0])
+        if prediction["model_version"].startswith("coarse")
+    )
     label_studio.annotate(tasks[0], named(coarse["result"]))
     editor.open_task(project, tasks[1], n_tabs=4)
     editor.submit()
     learned = wait_for(
         "feedback of two tasks", lambda: (now := known(walkcut, project))["feedback"][1:] and now, LEARN_S
     )
-    assert {each["task"] for each in learned["feedback"]} == set(tasks[:2])
-    taken = {each["task"]: each["source_model_version"] for each in learned["feedback"]}
+    assert {entry["task"] for entry in learned["feedback"]} == set(tasks[:2])
+    taken = {entry["task"]: entry["source_model_version"] for entry in learned["feedback"]}
     assert taken == {tasks[0]: "", tasks[1]: newest(label_studio, tasks[1])["model_version"]}
     assert learned["granularity"].startswith("tau=")
     assert learned["labels"].keys() == {"Sky", "Meadow"}
-    assert [each["task"] for each in learned["labels"]["Sky"]] == [tasks[0]]
+    assert [entry["task"] for entry in learned["labels"]["Sky"]] == [tasks[0]]
 
     # The next task arrives with the learned granularity and with labels; tasks not touched yet on request.
     task = label_studio.upload(project, "next.jpg", images.views()[2])

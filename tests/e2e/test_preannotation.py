@@ -58,7 +58,7 @@ def masks(prediction: dict[str, Any]) -> list[images.Mask]:
 
 
 def ids(some: Sequence[dict[str, Any]]) -> list[int]:
-    return [int(each["id"]) for each in some]
+    return [int(document["id"]) for document in some]
 
 
 def as_set(some: Sequence[images.Mask]) -> set[tuple[tuple[int, ...], bytes]]:

@@ -57,7 +57,7 @@ def project_of_images(label_studio: LabelStudio, title: str, label_config: str, 
 def predictions(label_studio: LabelStudio, project: int) -> dict[str, list[Version]]:
     """Each image's predictions by its name, oldest first, without what depends on the number of its task."""
     found: dict[str, list[Version]] = {}
-    names = {each["id"]: each["data"]["image"].rpartition("-")[2] for each in label_studio.tasks(project)}
+    names = {task["id"]: task["data"]["image"].rpartition("-")[2] for task in label_studio.tasks(project)}
     rows = label_studio.request("GET", "/api/predictions", query={"project": project}).json()
     for row in sorted(rows, key=lambda row: int(row["id"])):
         regions = [{key: value for key, value in region.items() if key != "id"} for region in row["result"]]
@@ -66,7 +66,7 @@ def predictions(label_studio: LabelStudio, project: int) -> dict[str, list[Versi
 
 
 def versions(label_studio: LabelStudio, task: int) -> list[str]:
-    return [each["model_version"] for each in label_studio.predictions(task)]
+    return [prediction["model_version"] for prediction in label_studio.predictions(task)]
 
 
 def count(label_studio: LabelStudio, project: int) -> int:
@@ -98,11 +98,11 @@ def test_a_run_that_is_killed_twice_comes_to_the_same(
 
     found = predictions(label_studio, killed)
     assert len(found) == IMAGES
-    sets = {tuple(version for version, _ in each) for each in found.values()}
+    sets = {tuple(version for version, _ in predictions) for predictions in found.values()}
     assert len(sets) == 1, "the same four versions for each task, each once, the default last"
     assert [version.partition("-")[0] for version in sets.pop()] == ["coarse", "medium", "fine", "auto"]
     assert found == predictions(label_studio, whole)
-    assert len({str(each) for each in found.values()}) == IMAGES, "no two images are alike"
+    assert len({str(predictions) for predictions in found.values()}) == IMAGES, "no two images are alike"
 
 
 def test_earlier_predictions_are_replaced_where_annotators_lose_nothing(
@@ -111,7 +111,7 @@ def test_earlier_predictions_are_replaced_where_annotators_lose_nothing(
     project = project_of_images(label_studio, "Replaced", label_config, 5)
     walkcut = partial(run_walkcut, alone, "prelabel", "--workers", 1, "--project", project)
     walkcut()
-    tasks = [each["id"] for each in label_studio.tasks(project)]
+    tasks = [task["id"] for task in label_studio.tasks(project)]
     old = versions(label_studio, tasks[0])
     taken = {}
     for task, skipped in ((tasks[1], False), (tasks[2], True)):

@@ -23,7 +23,7 @@ def test_typed_granularities_replace_the_suggestions(
     for line, regions, status in (
         ("6", 6, "→ 6 segments"),
         ("finer", 9, "→ 9 segments"),
-        ("nonsense", 0, "→ no granularity: 'nonsense'; write auto"),
+        ("nonsense", 0, "→ unknown granularity 'nonsense': use auto"),
         ("4", 4, "→ 4 segments"),
     ):
         assert editor.type_granularity(line)

@@ -17,6 +17,7 @@ import requests
 from benchmarks.processes import descendants
 from tests.builders.processes import STOP_S, free_port, is_up, wait_for
 from tests.builders.scenes import data_url, png, quarters
+from tests.builders.stored_events import stored_events
 from walkcut.labelstudio import brush
 from walkcut.storage import ProjectStore
 
@@ -103,7 +104,7 @@ class Backend:
 
     def says(self, *words: str, after: int = 0) -> None:
         """Wait until its log holds these words beyond the first `after` characters."""
-        wait_for(f"{words} in {self._log}", lambda: all(each in self.log[after:] for each in words), PATIENCE_S)
+        wait_for(f"{words} in {self._log}", lambda: all(word in self.log[after:] for word in words), PATIENCE_S)
 
     def post(self, path: str, document: Json) -> requests.Response:
         """An answer, whatever its status."""
@@ -130,7 +131,7 @@ class Backend:
         """The annotations whose events are in the store, as far as these have a body, and those that taught."""
         store = ProjectStore(self.state, self._environment.get("WALKCUT_DATABASE_URL", ""))
         try:
-            events = {each.body["annotation"]["id"] for each in store.events(PROJECT) if each.body}
+            events = {event.body["annotation"]["id"] for event in stored_events(store, PROJECT) if event.body}
             return events, {row.annotation_id for row in store.processed(PROJECT)}
         finally:
             store.close()

@@ -86,7 +86,7 @@ def bad_hosts(backend: Backend) -> Iterator[None]:
     answers = {"/silent": silent, "/dripping": dripping, "/half": half, "/reset": reset, "/good": good}
     with hosting(answers) as host:
         results = backend.predict(*(f"{host.url}{path}1.png" for path in answers))
-        assert [len(each) for each in results[:4]] == [0] * 4
+        assert [len(result) for result in results[:4]] == [0] * 4
         yield
 
 

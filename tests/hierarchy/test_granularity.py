@@ -40,7 +40,7 @@ def test_written_forms_are_parsed(text: str, granularity: Granularity) -> None:
 )
 def test_the_error_lists_the_accepted_forms(text: str) -> None:
     with pytest.raises(
-        GranularityError, match=r"write auto, coarse, medium, fine, a number of segments.* tau=0\.4.* k=3"
+        GranularityError, match=r"use auto, coarse, medium, fine, a number of segments.* tau=0\.4.* k=3"
     ):
         parse_granularity(text)
 
@@ -49,7 +49,7 @@ def test_the_error_lists_the_accepted_forms(text: str) -> None:
     ("text", "message"),
     [
         ("0", "at least 1 segment, not 0"),
-        ("tau=-1", "from 0 up, not -1"),
+        ("tau=-1", "must be 0 or more, not -1"),
         ("tau=1e999", "not inf"),
         ("tau=1.2.3", "no"),
         ("k=0", "1 to 64 steps, not 0"),

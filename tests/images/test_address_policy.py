@@ -31,7 +31,7 @@ def test_addresses_that_are_not_public(address: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1"])
 def test_other_spellings_of_loopback_are_resolved_and_refused(host: str) -> None:
     assert LOOPBACK in resolve_host(host, 80)
-    with pytest.raises(ImageFetchError, match=r"127\.0\.0\.1, which is no public address.*WALKCUT_ALLOWED_HOSTS"):
+    with pytest.raises(ImageFetchError, match=r"127\.0\.0\.1, which is not public.*WALKCUT_ALLOWED_HOSTS"):
         Fetcher(FetchPolicy(), None).fetch(f"http://{host}/a.jpg")
 
 
@@ -42,7 +42,7 @@ def test_one_private_address_among_public_ones_is_refused() -> None:
 
 
 def test_ipv6() -> None:
-    with pytest.raises(ImageFetchError, match="::1, which is no public address"):
+    with pytest.raises(ImageFetchError, match="::1, which is not public"):
         Fetcher(FetchPolicy(), None).fetch("http://[::1]:1/a.jpg")
 
 

@@ -20,9 +20,9 @@ def test_origin(url: str, expected: Origin) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://host", "file:///etc/passwd", "http:///x", "http://h:99999", "http://u:p@h", ""])
 def test_urls_without_an_origin_are_no_address_of_label_studio(url: str) -> None:
-    with pytest.raises(SettingsError, match=r"is no address of a Label Studio: .*LABEL_STUDIO_URL"):
+    with pytest.raises(SettingsError, match=r"is not a Label Studio address: .*LABEL_STUDIO_URL"):
         LabelStudioAccess(url)
-    with pytest.raises(SettingsError, match="is no address"):
+    with pytest.raises(SettingsError, match="is not a Label Studio address"):
         LabelStudioAccess("http://ls", aliases=(url,))
 
 

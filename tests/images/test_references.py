@@ -86,7 +86,7 @@ def test_web_address(reference: str, path: str | None, access: LabelStudioAccess
 )
 def test_other_references_are_refused(reference: str) -> None:
     with pytest.raises(
-        ImageFetchError, match=r"does not follow references of this kind. Accepted are http.*data:.*s3://"
+        ImageFetchError, match=r"does not support references of this kind. Accepted are http.*data:.*s3://"
     ):
         web_address(reference, label_studio_path(reference, ROOT_SITE), 7, ROOT_SITE)
 

@@ -39,6 +39,6 @@ def test_freed_memory_goes_back_to_the_system(before: str, after: str) -> None:
 def test_memory_is_given_back_again_and_again_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     times, often = threading.Semaphore(0), 3
     monkeypatch.setattr(malloc, "malloc_trim", times.release)
-    with periodic_malloc_trim(every=0.001):
+    with periodic_malloc_trim(interval=0.001):
         assert all(times.acquire(timeout=30) for _ in range(often))
     assert "memory" not in {thread.name for thread in threading.enumerate()}

@@ -27,7 +27,7 @@ from walkcut.telemetry.metrics import Metrics
 LEFT_BEHIND = """
 import sys, threading
 from pathlib import Path
-from tests.inference import test_worker as tests
+from tests.inference import test_supervised_model as tests
 if __name__ == "__main__":
     worker = tests.worker(Path(sys.argv[1]), seconds=600)
     print(worker.pid, flush=True)
@@ -61,9 +61,9 @@ def test_trees_equal_those_of_the_model_in_process_and_stages_are_measured(tmp_p
     here, metrics = InProcessModel(faulty_backbone.load(tmp_path), DecodeLimits()), Metrics()
     part = ImageRequest("part", request(64, 64).data, (slice(0, 40), slice(10, 50)))
     with working(tmp_path, metrics) as there:
-        assert (there.version, there.method, there.unavailable_reason) == (here.version, here.method, "")
-        for each in (request(GOOD), part):
-            assert there.segment(each) == here.segment(each)
+        assert (there.version, there.preset_name, there.unavailable_reason) == (here.version, here.preset_name, "")
+        for image_request in (request(GOOD), part):
+            assert there.segment(image_request) == here.segment(image_request)
     for stage in ("decode", "features", "cut"):
         assert metrics.registry.get_sample_value("walkcut_stage_seconds_count", {"stage": stage})
 
@@ -111,7 +111,7 @@ def test_an_unusable_image_does_not_end_the_process(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:
         before = there.pid
-        with pytest.raises(ImageDecodeError, match="no image that walkcut reads"):
+        with pytest.raises(ImageDecodeError, match="not in a supported image format"):
             there.segment(ImageRequest("broken", b"no image"))
         with pytest.raises(SegmentationError, match="nothing to see in it"):
             there.segment(request(REFUSED))

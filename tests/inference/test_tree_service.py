@@ -21,7 +21,7 @@ ONE, OTHER = png(quarters(24, 32)), png(quarters(32, 24))
 def test_a_late_tree_is_cached_for_the_next_request(tmp_path: Path) -> None:
     model = GatedModel()
     tree_service = TreeService(model, TreeCache(tmp_path, 1 << 20))
-    with pytest.raises(BusyError, match="is over"):
+    with pytest.raises(BusyError, match="the request timed out"):
         tree_service.get_tree(ONE, None, Priority(deadline=Deadline(SOON)))
     model.gate.set()
     tree = tree_service.get_tree(ONE, None, Priority())
@@ -48,7 +48,7 @@ def test_two_requests_for_one_tree_segment_once(tmp_path: Path) -> None:
 def sources(metrics: Metrics) -> dict[str, float]:
     """Return the number of trees by source."""
     (counter,) = metrics.trees.collect()
-    return {each.labels["source"]: each.value for each in counter.samples if each.name == "walkcut_trees_total"}
+    return {sample.labels["source"]: sample.value for sample in counter.samples if sample.name == "walkcut_trees_total"}
 
 
 def test_trees_are_counted_by_their_source(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from walkcut.storage import TreeCache
 
 SIZE = (40, 60)
 IMAGE = data_url(png(quarters(*SIZE)))
-CONTROL = BrushControl("brush", "image", "image", ("A", "B"), labels=("A", "B", "Car"), status="status")
+CONTROL = BrushControl("brush", "image", "image", ("A", "B"), labels=("A", "B", "Car"), status_field="status")
 PROJECT = Project((CONTROL,), ProjectOptions(Segments(4)))
 NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
 
@@ -140,7 +140,7 @@ def test_a_typed_granularity_segments_the_image_and_is_reported(interactive: Int
         (["tau=0.0001"], "→ tau=0.0001: "),
         (["k=1"], "→ k=1: 4 segments"),
         (["1"], "→ 1 segment"),
-        (["4", "nonsense"], "→ no granularity: 'nonsense'; write auto, coarse"),
+        (["4", "nonsense"], "→ unknown granularity 'nonsense': use auto, coarse"),
     ],
 )
 def test_the_status_reports_the_granularity_or_the_valid_commands(
@@ -151,16 +151,14 @@ def test_the_status_reports_the_granularity_or_the_valid_commands(
 
 def test_segments_too_small_to_show_are_reported(interactive: InteractiveSegmenter) -> None:
     project = replace(PROJECT, options=ProjectOptions(max_regions=2))
-    assert (
-        status_text(interactive.answer(task(), project, typed("3"))) == "→ 3 segments, 2 of them large enough to show"
-    )
+    assert status_text(interactive.answer(task(), project, typed("3"))) == "→ 3 segments, 2 large enough to show"
 
 
 def test_without_a_status_field_the_message_follows_the_commands(interactive: InteractiveSegmenter) -> None:
-    project = replace(PROJECT, controls=(replace(CONTROL, status="granularity"),))
+    project = replace(PROJECT, controls=(replace(CONTROL, status_field="granularity"),))
     (item,) = [i for i in interactive.answer(task(), project, typed("3", "4")).result if i["type"] == "textarea"]
     assert (item["from_name"], item["value"]["text"]) == ("granularity", ["3", "4", "→ 4 segments"])
-    silent = replace(PROJECT, controls=(replace(CONTROL, status=""),))
+    silent = replace(PROJECT, controls=(replace(CONTROL, status_field=""),))
     assert all(item["type"] == "brushlabels" for item in interactive.answer(task(), silent, typed("3")).result)
 
 

@@ -9,7 +9,7 @@ from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.interactive.selection import enclosing_subtree, leaves_within, segment_at, select_leaves, split
+from walkcut.interactive.selection import enclosing_subtree, leaves_within, segment_at, select_leaves, split_leaves
 
 # Leaves 0-3 of two pixels each, side by side; 0 and 1 join into 4, 2 and 3 into 5, these two into 6.
 HIERARCHY = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True]))
@@ -70,19 +70,22 @@ def test_no_selection_holds_what_was_excluded_or_goes_beyond_its_segments(
 
 
 def test_a_region_is_split_where_the_tree_parts_it_first() -> None:
-    assert [numbers(part) for part in split(HIERARCHY, leaves(0, 1, 2, 3), AREAS, 1)] == [[0, 1], [2, 3]]
-    assert [numbers(part) for part in split(HIERARCHY, leaves(2, 3), AREAS, 1)] == [[2], [3]]
-    assert [numbers(part) for part in split(HIERARCHY, leaves(0, 2, 3), AREAS, 1)] == [[0], [2, 3]]
+    assert [numbers(part) for part in split_leaves(HIERARCHY, leaves(0, 1, 2, 3), AREAS, 1)] == [[0, 1], [2, 3]]
+    assert [numbers(part) for part in split_leaves(HIERARCHY, leaves(2, 3), AREAS, 1)] == [[2], [3]]
+    assert [numbers(part) for part in split_leaves(HIERARCHY, leaves(0, 2, 3), AREAS, 1)] == [[0], [2, 3]]
 
 
 def test_small_parts_stay_with_the_larger_part() -> None:
-    assert [numbers(part) for part in split(HIERARCHY, leaves(0, 2, 3), np.array([1, 2, 2, 2]), 2)] == [[2], [0, 3]]
+    assert [numbers(part) for part in split_leaves(HIERARCHY, leaves(0, 2, 3), np.array([1, 2, 2, 2]), 2)] == [
+        [2],
+        [0, 3],
+    ]
 
 
 @pytest.mark.parametrize("region", [leaves(2), leaves(), leaves(0, 1)])
 def test_a_region_without_two_large_parts_cannot_be_split(region: np.ndarray) -> None:
     with pytest.raises(GranularityError, match="cannot be cut any finer"):
-        split(HIERARCHY, region, AREAS, 3)
+        split_leaves(HIERARCHY, region, AREAS, 3)
 
 
 def test_a_region_grows_to_the_smallest_enclosing_subtree() -> None:
@@ -100,4 +103,4 @@ def test_the_whole_image_has_no_enclosing_subtree() -> None:
 @given(st.integers(0, 3))
 def test_the_enclosing_subtree_undoes_a_split(leaf: int) -> None:
     parent = enclosing_subtree(HIERARCHY, leaves(leaf), AREAS, 1)
-    assert leaf in [numbers(part)[0] for part in split(HIERARCHY, parent, AREAS, 1)]
+    assert leaf in [numbers(part)[0] for part in split_leaves(HIERARCHY, parent, AREAS, 1)]

@@ -13,7 +13,7 @@ from walkcut.labelstudio import (
     annotated_image_names,
     annotated_regions,
     brush,
-    label_map,
+    region_numbers,
 )
 
 
@@ -187,10 +187,10 @@ def test_a_rectangle_outside_the_image_is_no_region() -> None:
 def test_small_regions_lie_on_large_ones_and_later_ones_on_earlier_ones() -> None:
     masks = np.zeros((4, 1, 6), bool)
     masks[0, 0, 1:3] = masks[1, 0, :5] = masks[2, 0, 2:4] = True
-    numbers = label_map([Region(mask, "Car") for mask in masks], (1, 6))
+    numbers = region_numbers([Region(mask, "Car") for mask in masks], (1, 6))
     assert (numbers.tolist(), numbers.dtype) == ([[2, 1, 3, 3, 2, 0]], np.uint16)
 
 
 def test_more_regions_than_16_bits_can_number_are_refused() -> None:
     with pytest.raises(RequestError, match="65536 regions are more than 65535: annotate fewer"):
-        label_map([Region(np.ones((1, 1), bool), "Car")] * 65536, (1, 1))
+        region_numbers([Region(np.ones((1, 1), bool), "Car")] * 65536, (1, 1))

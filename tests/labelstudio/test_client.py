@@ -17,8 +17,8 @@ from walkcut.labelstudio.client import LabelStudioClient
 ACCESS = jwt(token_type="access", exp=8_000_000_000)
 JSON_TYPE = {"Content-Type": "application/json"}
 ASK: list[Callable[[LabelStudioClient], object]] = [
-    lambda studio: studio.title("4"),
     lambda studio: studio.label_config("4"),
+    lambda studio: studio.chosen_version("4"),
     lambda studio: studio.prediction_version(4),
     lambda studio: next(studio.annotations("4")),
     lambda studio: next(studio.unannotated_tasks("4")),
@@ -56,12 +56,12 @@ def studio(site: Site) -> Iterator[LabelStudioClient]:
 
 def test_a_project_is_read_with_an_access_token(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/"] = lambda handler: documents(
-        handler, {"title": "Roofs", "label_config": "<é/>", "model_version": "auto-1"}
+        handler, {"label_config": "<é/>", "model_version": "auto-1"}
     )
-    assert (studio.title("4"), studio.label_config("4"), studio.chosen_version("4")) == ("Roofs", "<é/>", "auto-1")
+    assert (studio.label_config("4"), studio.chosen_version("4")) == ("<é/>", "auto-1")
     refresh, *requests = site.seen
     assert json.loads(refresh.body) == {"refresh": PERSONAL}
-    assert [seen.headers["Authorization"] for seen in requests] == [f"Bearer {ACCESS}"] * 3
+    assert [seen.headers["Authorization"] for seen in requests] == [f"Bearer {ACCESS}"] * 2
 
 
 def test_a_legacy_token_is_sent_unchanged(site: Site) -> None:
@@ -228,7 +228,7 @@ def test_an_import_is_not_repeated(site: Site, studio: LabelStudioClient) -> Non
             r"answered 400 \(\['x{298}\): see Label Studio's",
         ),
         (302, "", r"answered 302: set LABEL_STUDIO_URL to the address that it redirects to"),
-        (200, "<html>", r"^cannot .*4: .* sent no document of its API: check that LABEL_STUDIO_URL is the address of"),
+        (200, "<html>", r"^cannot .*4: .* sent an unexpected response: check that LABEL_STUDIO_URL is the address of"),
     ],
 )
 @pytest.mark.parametrize("ask", ASK)
@@ -252,7 +252,7 @@ def test_a_refusal_is_named_with_the_remedy(
 def test_a_token_that_cannot_be_exchanged_is_named_with_the_remedy(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/token/refresh/"] = lambda handler: documents(handler, {"detail": "Token is invalid"}, 401)
     with pytest.raises(LabelStudioError, match=r"answered 401 \(Token is invalid\): .*, copied in full") as caught:
-        studio.title("4")
+        studio.label_config("4")
     assert PERSONAL not in str(caught.value)
 
 
@@ -262,13 +262,13 @@ def test_another_server_is_named_with_the_remedy(site: Site, studio: LabelStudio
         LabelStudioError,
         match=r"cannot read project 4: .* answered 404: check .* that LABEL_STUDIO_URL is the address of a Label",
     ):
-        studio.title("4")
+        studio.label_config("4")
 
 
 def test_json_nested_too_deep_is_refused(site: Site, studio: LabelStudioClient) -> None:
     site.routes["/ls/api/projects/4/"] = reply(200, b"[" * 100_000)
-    with pytest.raises(LabelStudioError, match=r"cannot read project 4: .* sent no document of its API"):
-        studio.title("4")
+    with pytest.raises(LabelStudioError, match=r"cannot read project 4: .* sent an unexpected response"):
+        studio.label_config("4")
 
 
 @pytest.mark.parametrize("token", ["", jwt(token_type="refresh", exp=10**9)])
@@ -281,7 +281,7 @@ def test_an_unreachable_label_studio_is_named_with_the_remedy(delays: list[float
     access = LabelStudioAccess(f"http://127.0.0.1:{free_port()}", PERSONAL)
     expected = r"cannot read project 4: .* cannot be reached \(.*\): check that it is running"
     with closing(LabelStudioClient(access)) as studio, pytest.raises(LabelStudioError, match=expected):
-        studio.title("4")
+        studio.label_config("4")
     assert delays == [1, 2]
 
 
@@ -295,5 +295,5 @@ def test_requests_have_a_timeout(site: Site, studio: LabelStudioClient) -> None:
     with pytest.raises(
         LabelStudioError, match=r"cannot read project 4: .* did not answer within 0\.5 s: check that it is running"
     ):
-        studio.title("4")
+        studio.label_config("4")
     released.set()

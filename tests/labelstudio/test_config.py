@@ -36,13 +36,13 @@ def test_names_and_attributes_come_from_the_label_config() -> None:
 )
 def test_messages_go_to_the_text_field_named_status_or_granularity_or_the_first(fields: str, status: str) -> None:
     (control,) = parse_brush_controls(config(BRUSH + fields))
-    assert control.status == status
+    assert control.status_field == status
 
 
-def test_generic_labels_are_those_marked_neutral() -> None:
+def test_neutral_labels_are_those_marked_neutral() -> None:
     labels = '<Label value="Car"/><Label value="A" neutral="true"/><Label value="B" neutral="true"/>'
     (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
-    assert control.generic_labels == ("A", "B")
+    assert control.neutral_labels == ("A", "B")
     assert semantic_labels([control]) == {"Car"}
 
 

@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 
 from tests.builders.http_site import PERSONAL, Site, jwt, reply, serving
-from walkcut.errors import TokenExchangeError
+from walkcut.errors import API_KEY_REMEDY, TokenExchangeError
 from walkcut.images import LabelStudioAccess
 from walkcut.labelstudio.connection import Connection
 
@@ -50,7 +50,7 @@ def test_a_refused_exchange_is_named_with_the_remedy(
     site.routes["/ls/api/token/refresh/"] = reply(status, body)
     with pytest.raises(
         TokenExchangeError,
-        match=rf"answered {status} \(.+\) to the personal access token: set LABEL_STUDIO_API_KEY to one",
+        match=rf"answered {status} \(.+\) to the personal access token: {API_KEY_REMEDY}",
     ) as caught:
         connection.request("GET", "/api/projects/")
     assert (caught.value.status, caught.value.detail) == (status, detail)

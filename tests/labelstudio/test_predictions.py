@@ -9,9 +9,9 @@ from walkcut.labelstudio import (
     brush,
     brush_region,
     deletion_marker,
-    prediction,
+    make_prediction,
     region_id,
-    status,
+    status_item,
 )
 
 CONTROL = BrushControl("brush", "image", "photo", ("Region",))
@@ -56,7 +56,7 @@ def test_a_deletion_marker_keeps_one_pixel_of_its_region() -> None:
 def test_a_prediction_holds_the_regions_of_every_control() -> None:
     right = BrushControl("right", "r", "photo", ("A",))
     regions = [(CONTROL, [Region(MASK, "Region", 1.0)] * 2), (right, [Region(MASK, "A", 0.25)])]
-    document = prediction(TASK, regions, "v").as_json()
+    document = make_prediction(TASK, regions, "v").as_json()
     assert [region["from_name"] for region in document["result"]] == ["brush", "brush", "right"]
     assert len({region["id"] for region in document["result"]}) == 3
     assert (document["score"], document["model_version"]) == (0.75, "v")
@@ -67,6 +67,6 @@ def test_notes_are_shown_with_their_region() -> None:
 
 
 def test_a_status_is_the_text_of_its_field() -> None:
-    (item,) = status(["3 segments"], replace(CONTROL, status="note"))
+    (item,) = status_item(["3 segments"], replace(CONTROL, status_field="note"))
     assert (item["from_name"], item["to_name"], item["value"]) == ("note", "image", {"text": ["3 segments"]})
-    assert status(["3 segments"], CONTROL) == []
+    assert status_item(["3 segments"], CONTROL) == []

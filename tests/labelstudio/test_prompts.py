@@ -38,7 +38,7 @@ def test_a_click_is_a_point_with_its_label() -> None:
 
 
 def test_several_clicks_come_in_order() -> None:
-    assert [each.id for each in read(point(), point(id="p2"))] == ["p1", "p2"]
+    assert [prompt.id for prompt in read(point(), point(id="p2"))] == ["p1", "p2"]
 
 
 @pytest.mark.parametrize(

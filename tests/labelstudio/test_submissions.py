@@ -11,7 +11,7 @@ ANNOTATION = {"id": 7, "updated_at": "2026-11-20T09:00:00+01:00", "result": [{}]
 def test_a_submission_holds_its_task_and_the_time_in_utc() -> None:
     submission = read_submission({"id": 3, "data": {"image": "a"}}, ANNOTATION | {"was_cancelled": True})
     assert (submission.task.id, submission.task.data) == (3, {"image": "a"})
-    assert (submission.annotation, submission.updated_at) == (7, "2026-11-20T08:00:00+00:00")
+    assert (submission.annotation_id, submission.updated_at) == (7, "2026-11-20T08:00:00+00:00")
     assert (submission.result, submission.parent_prediction, submission.skipped) == ([{}], 5, True)
 
 

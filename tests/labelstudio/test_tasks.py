@@ -20,7 +20,7 @@ def test_a_request_without_tasks_is_refused(body: dict[str, object]) -> None:
 @pytest.mark.parametrize("value", [None, "", "  ", 3, ["a.jpg", "b.jpg"], {"a": 1}])
 def test_a_task_without_an_image_is_refused_with_the_remedy(value: object) -> None:
     with pytest.raises(RequestError, match=r"task 7 has no image: data\.photo is .*; set it to the address of one"):
-        Task(7, {"photo": value}).reference(CONTROL)
+        Task(7, {"photo": value}).image_reference(CONTROL)
 
 
 @pytest.mark.parametrize(

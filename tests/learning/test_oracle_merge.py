@@ -185,8 +185,8 @@ def test_the_result_is_that_of_the_definition(segments: np.ndarray, regions: lis
         (row(0, 70000), row(0, 1), 0, "number 70000 in the segments: numbers"),
         (row(0, 1), row(0, -3), 0, "number -3 in the annotation: numbers"),
         (row(0, 1), row(0, 65536), 0, "number 65536 in the annotation: numbers"),
-        (row(0, 1), row(0, 1), 1.5, "minimal overlap of 1.5 is no fraction: choose one from 0 to 1"),
-        (row(0, 1), row(0, 1), float("nan"), "minimal overlap of nan is no fraction"),
+        (row(0, 1), row(0, 1), 1.5, "minimal overlap of 1.5 is out of range: it must be from 0 to 1"),
+        (row(0, 1), row(0, 1), float("nan"), "minimal overlap of nan is out of range"),
         (row(0, 1), row(0, 0), 0, "nothing is annotated, all numbers are 0: mark each region with at least one pixel"),
     ],
 )

@@ -77,7 +77,7 @@ def test_a_config_with_thousands_of_controls() -> None:
     template = '<Image name="{0}" value="$p"/><BrushLabels name="b" toName="{0}"><Label value="A"/></BrushLabels>'
     many = "".join(f'{template.format(n)}<TextArea name="t{n}" toName="{n}"/>' for n in range(6000))
     controls = parse_brush_controls(f"<View>{many}</View>")
-    assert [control.status for control in controls] == [f"t{n}" for n in range(6000)]
+    assert [control.status_field for control in controls] == [f"t{n}" for n in range(6000)]
 
 
 @pytest.mark.parametrize("text", ["\0", "\ud800", "&#xD800;", "&#0;", "<View>\x1b</View>", "<View", "]]>"])

@@ -27,7 +27,6 @@ from walkcut.labelstudio import (
     annotated_image_names,
     annotated_regions,
     brush,
-    label_map,
     parse_brush_controls,
     read_extra_params,
     read_object,
@@ -35,6 +34,7 @@ from walkcut.labelstudio import (
     read_submission,
     read_tasks,
     region_id,
+    region_numbers,
     select_annotation,
     text_commands,
 )
@@ -94,7 +94,7 @@ def read_body_tasks(body: Mapping[str, Any]) -> None:
     for task in read_tasks(body):
         assert isinstance(task, Task)
         with suppress(RequestError):
-            region_id(task, CONTROL, task.reference(CONTROL))
+            region_id(task, CONTROL, task.image_reference(CONTROL))
 
 
 def read_context(document: object) -> None:
@@ -107,7 +107,7 @@ def read_context(document: object) -> None:
 def read_annotation(result: object) -> None:
     regions = annotated_regions(result, CONTROL, SIZE)
     assert all(region.mask.any() for region in regions)
-    label_map(regions, SIZE)
+    region_numbers(regions, SIZE)
     annotated_image_names(result)
     annotated_regions(result, None, SIZE, strict=True)
 

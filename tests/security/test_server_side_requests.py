@@ -57,7 +57,7 @@ def test_a_name_that_leads_to_a_private_address(address: str, connections: list[
 def test_metadata_where_private_addresses_are_allowed(address: str, connections: list[str]) -> None:
     assert is_metadata(ipaddress.ip_address(address))
     policy = FetchPolicy(allow_private_hosts=True)
-    with pytest.raises(ImageFetchError, match="where clouds keep their machines' credentials"):
+    with pytest.raises(ImageFetchError, match="a cloud metadata address"):
         Fetcher(policy, None, resolve=FixedResolver(address)).fetch("http://evil.example/latest/meta-data/")
     assert connections == []
 
@@ -76,7 +76,7 @@ def test_other_spellings_of_private_addresses(host: str, connections: list[str])
 
 
 def test_a_private_address_among_public_ones(connections: list[str]) -> None:
-    with pytest.raises(ImageFetchError, match=r"is at 10\.0\.0\.1, which is no public address"):
+    with pytest.raises(ImageFetchError, match=r"is at 10\.0\.0\.1, which is not public"):
         Fetcher(FetchPolicy(), None, resolve=FixedResolver(PUBLIC, "10.0.0.1")).fetch("http://evil.example/a.jpg")
     assert connections == []
 
@@ -110,11 +110,11 @@ def test_a_name_with_thousands_of_addresses(connections: list[str]) -> None:
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("http://169.254.169.254/latest/meta-data/", "credentials"),
-        ("//169.254.169.254/latest/meta-data/", "credentials"),
-        ("http://[::ffff:a9fe:a9fe]/", "credentials"),
-        ("http://localhost:1/", "no public address"),
-        ("http://2130706433/", "no public address"),
+        ("http://169.254.169.254/latest/meta-data/", "a cloud metadata address"),
+        ("//169.254.169.254/latest/meta-data/", "a cloud metadata address"),
+        ("http://[::ffff:a9fe:a9fe]/", "a cloud metadata address"),
+        ("http://localhost:1/", "which is not public"),
+        ("http://2130706433/", "which is not public"),
         ("file:///etc/passwd", "neither http nor https"),
         ("ftp://evil.example/", "neither http nor https"),
         ("gopher://127.0.0.1:6379/_FLUSHALL", "neither http nor https"),
@@ -122,7 +122,7 @@ def test_a_name_with_thousands_of_addresses(connections: list[str]) -> None:
         ("http://me:secret@127.0.0.1/", "user names and passwords"),
         ("http://ev\til.example@127.0.0.1/", "user names and passwords"),
         ("/a\r\n b", "404"),
-        ("http://127.0.0.1:99999/", "cannot be followed"),
+        ("http://127.0.0.1:99999/", "the reference is not a valid URL"),
         ("", "answered 302"),
     ],
 )
@@ -207,7 +207,7 @@ def test_an_unknown_caller_of_set_up_names_a_private_address(site: Site) -> None
     loader.register_label_studio(site.url, TOKEN)
     with pytest.raises(ImageFetchError, match="Set LABEL_STUDIO_URL"):
         loader.fetch(UPLOAD)
-    with pytest.raises(ImageFetchError, match="no public address"):
+    with pytest.raises(ImageFetchError, match="which is not public"):
         loader.fetch(f"{site.url}{UPLOAD}")
     assert site.seen == []
 
@@ -266,7 +266,7 @@ def silent() -> Iterator[int]:
 
 def test_a_server_that_never_shakes_hands(silent: int) -> None:
     policy = FetchPolicy(timeout=0.2, allow_private_hosts=True)
-    with pytest.raises(ImageFetchError, match=r"longer than 5 s to connect to or 0\.2 s in all"):
+    with pytest.raises(ImageFetchError, match=r"longer than 5 s to connect to or 0\.2 s in total"):
         Fetcher(policy, None).fetch(f"https://127.0.0.1:{silent}/a.jpg")
 
 
@@ -286,7 +286,7 @@ def test_overlong_heads_and_broken_chunks(site: Site, answer: bytes) -> None:
         handler.wfile.write(answer)
 
     site.routes["/a.jpg"] = route
-    with pytest.raises(ImageFetchError, match=r"broke off|cannot be followed"):
+    with pytest.raises(ImageFetchError, match=r"closed the connection|the reference is not a valid URL"):
         Fetcher(FetchPolicy(allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg")
 
 
@@ -300,7 +300,7 @@ def test_a_server_that_sends_100_continue_for_ever(site: Site) -> None:
 
     site.routes["/a.jpg"] = route
     policy = FetchPolicy(timeout=0.3, allow_private_hosts=True)
-    with pytest.raises(ImageFetchError, match=r"0\.3 s in all"):
+    with pytest.raises(ImageFetchError, match=r"0\.3 s in total"):
         Fetcher(policy, None).fetch(f"{site.url}/a.jpg")
     stop.set()
 
@@ -308,7 +308,7 @@ def test_a_server_that_sends_100_continue_for_ever(site: Site) -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity", "identity, gzip"])
 def test_a_compressed_response_is_not_decompressed(site: Site, encoding: str) -> None:
     site.routes["/a.jpg"] = reply(body=b"\x1f\x8b", headers={"Content-Encoding": encoding})
-    with pytest.raises(ImageFetchError, match="sends it compressed"):
+    with pytest.raises(ImageFetchError, match="the server compressed the response"):
         Fetcher(FetchPolicy(allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg")
 
 
@@ -317,5 +317,5 @@ def test_two_content_encodings_are_not_decompressed(site: Site) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b")
 
     site.routes["/a.jpg"] = route
-    with pytest.raises(ImageFetchError, match="sends it compressed"):
+    with pytest.raises(ImageFetchError, match="the server compressed the response"):
         Fetcher(FetchPolicy(allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg")

@@ -12,7 +12,9 @@ def test_every_preset_is_found_by_its_name(name: str) -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"no method 'magic': choose one of merge, ncut.*`walkcut presets` lists"):
+    with pytest.raises(
+        SettingsError, match=r"unknown method 'magic': choose one of merge, ncut.*`walkcut presets` lists"
+    ):
         find_preset("magic")
 
 

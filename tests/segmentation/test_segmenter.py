@@ -173,5 +173,5 @@ def test_the_cut_moves_to_the_cpu_if_memory_runs_out(caplog: pytest.LogCaptureFi
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(SettingsError, match="no model 'magic': choose one of"):
+    with pytest.raises(SettingsError, match="unknown model 'magic': choose one of"):
         load_backbone("magic")

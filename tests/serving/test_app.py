@@ -23,6 +23,7 @@ from tests.builders.backend import (
 from tests.builders.models import CountingBackbone, GatedModel
 from tests.builders.processes import wait_for
 from tests.builders.scenes import data_url, png, quarters
+from tests.builders.stored_events import stored_events
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 
@@ -83,7 +84,7 @@ def test_settings_of_a_project_change_its_version_and_the_default(backend: Backe
     [
         ({"schema": "<View/>"}, "needs BrushLabels on an Image"),
         ({"schema": None}, 'needs "schema"'),
-        ({"extra_params": {"granularity": "tiny"}}, "write auto, coarse"),
+        ({"extra_params": {"granularity": "tiny"}}, "use auto, coarse"),
     ],
 )
 def test_set_up_refuses_unusable_values_with_the_remedy(
@@ -132,14 +133,14 @@ def test_an_annotator_is_never_answered_with_an_error(backend: Backend) -> None:
 def test_events_are_stored_as_they_come(backend: Backend) -> None:
     for body in ({"action": "ANNOTATION_CREATED", "project": {"id": 3}, "annotation": {"id": 1}}, {"odd": True}):
         assert backend.client.post("/webhook", json=body).status_code == 200
-    (created,) = backend.store.events("3")
+    (created,) = stored_events(backend.store, "3")
     assert (created.action, created.body["annotation"]) == ("ANNOTATION_CREATED", {"id": 1})
 
 
 @pytest.mark.parametrize("action", ["\0\ud800", None, {"a": 1}, "x" * 100])
 def test_odd_events_are_stored_too(backend: Backend, action: object) -> None:
     assert backend.client.post("/webhook", json={"action": action, "project": "x"}).status_code == 200
-    (odd,) = backend.store.events("")
+    (odd,) = stored_events(backend.store, "")
     assert odd.body["action"] == action
 
 
@@ -217,7 +218,7 @@ def test_an_unavailable_database_is_reported_and_counted(
         answer = backend.client.post(path, json=body)
         assert (answer.status_code, answer.json) == (503, expected)
     assert [backend.sample("walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
-    assert "ANNOTATION_UPDATED is lost" in caplog.text
+    assert "ANNOTATION_UPDATED not stored; a sync" in caplog.text
     assert syncs == ["soon"]
     assert "Traceback" not in caplog.text
 

@@ -132,7 +132,7 @@ def test_unusable_events_are_logged_and_done(
 ) -> None:
     store.enqueue(Event("ANNOTATION_CREATED", "3", body))
     assert feedback_worker.process_pending() == 1
-    assert "nothing learned from ANNOTATION_CREATED in project 3" in caplog.text
+    assert "ANNOTATION_CREATED in project 3 not learned from" in caplog.text
     assert learned_from(store) == []
 
 
@@ -179,9 +179,9 @@ def test_an_event_is_tried_for_a_day_and_then_given_up(
         now[0] += 60
     assert store.pending_ids() == []
     assert 0.8 * day < now[0] < 1.2 * day
-    assert [record.message.partition(" from")[0] for record in caplog.records] == [
-        "nothing learned yet",
-        "nothing learned",
+    assert [record.message.partition(": ")[0] for record in caplog.records] == [
+        "ANNOTATION_CREATED in project 3 not learned from; retrying for a day",
+        "ANNOTATION_CREATED in project 3 not learned from",
     ]
 
 
@@ -308,11 +308,11 @@ def test_disabled_feedback_and_learning_switched_off_change_it_back(
     for number in (1, 2):
         feedback_worker.process(created(number, *HALVES, task_id=number))
     processed = feedback_worker.project("3", CONFIG, {})
-    store.set_learning("3", on=False)
+    store.set_learning("3", enabled=False)
     assert feedback_worker.project("3", CONFIG, {}) == plain != processed
     feedback_worker.process(created(3, *HALVES, task_id=3))
     assert len(learned_from(store)) == 2
-    store.set_learning("3", on=True)
+    store.set_learning("3", enabled=True)
     assert feedback_worker.project("3", CONFIG, {}).profile.digest == processed.profile.digest
     store.reset("3")
     assert feedback_worker.project("3", CONFIG, {}) == plain

@@ -128,5 +128,5 @@ def test_unknown_paths_and_bugs_are_answered_as_json_without_a_traceback(
     monkeypatch.setattr(backend.store, "enqueue", None)
     answer = backend.client.post("/webhook", json={})
     assert answer.status_code == 500
-    assert answer.json == {"error": "a bug in walkcut: its log has the details"}
+    assert answer.json == {"error": "a bug in walkcut: please report it; its log has the details"}
     assert backend.sample("walkcut_failures_total", reason="TypeError") == 1

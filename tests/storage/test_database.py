@@ -10,6 +10,7 @@ import sqlalchemy
 
 from tests.builders.postgres import PASSWORD, Postgres
 from tests.builders.processes import free_port, wait_for
+from tests.builders.stored_events import stored_events
 from walkcut.errors import SettingsError, StoreError
 from walkcut.storage import Event, ProjectStore, database
 
@@ -106,11 +107,11 @@ def test_a_database_that_another_program_locks_is_named_and_works_again(tmp_path
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match=r"database sqlite:.*state.sqlite3 cannot be used now \(database is locked\)"):
         store.enqueue(Event("A", "3", {"token": "hush"}))
-    assert store.events("3") == [], "readers do not wait"
+    assert stored_events(store, "3") == [], "readers do not wait"
     other.rollback()
     other.close()
     store.enqueue(Event("B", "3", {}))
-    assert [event.action for event in store.events("3")] == ["B"]
+    assert [event.action for event in stored_events(store, "3")] == ["B"]
     store.close()
 
 
@@ -146,10 +147,10 @@ def test_readers_do_not_wait_for_writers_that_wait_for_a_lock(tmp_path: Path) ->
     with ThreadPoolExecutor(writers) as pool:
         written = [pool.submit(store.enqueue, Event("A", "3", {})) for _ in range(writers)]
         wait_for("all to wait", lambda: store._engine.pool.checkedout() == writers, 30)  # type: ignore[attr-defined]
-        assert store.events("3") == []
+        assert stored_events(store, "3") == []
         other.rollback()
         for future in written:
             future.result()
     other.close()
-    assert len(store.events("3")) == writers
+    assert len(stored_events(store, "3")) == writers
     store.close()

@@ -14,6 +14,7 @@ import requests
 import waitress
 
 from tests.builders.processes import free_port, is_up, wait_for
+from tests.builders.stored_events import stored_events
 from walkcut.inference.predictor import Predictor
 from walkcut.serving.app import create_app
 from walkcut.serving.feedback_worker import FeedbackWorker
@@ -71,7 +72,7 @@ def test_no_acknowledged_event_is_lost(tmp_path: Path, url: str, opened: Callabl
         stop.set()
         for poster in posters:
             poster.join()
-    stored = {event.action: event.body for event in opened().events("7")}
+    stored = {event.action: event.body for event in stored_events(opened(), "7")}
     acknowledged = {f"EVENT {number}" for poster in posters for number in poster.acknowledged}
     assert len(acknowledged) > KILLS
     assert acknowledged <= stored.keys()

@@ -42,7 +42,7 @@ def test_the_latest_revision_is_the_one_that_is_expected() -> None:
 def test_a_database_of_a_later_revision_is_left_alone(opened: Callable[[], ProjectStore]) -> None:
     with connected(opened()) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(SettingsError, match=r"later walkcut \(tables of revision 9999\): install that"):
+    with pytest.raises(SettingsError, match=r"needs a newer walkcut \(its tables have revision 9999\): upgrade"):
         opened()
 
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.builders.postgres import Postgres
+from tests.builders.stored_events import stored_events
 from walkcut.storage import Event, FeedbackRow, ProcessedAnnotation, ProjectStore, project_store
 
 TIMES = [datetime(2026, 11, 20, 8, 38, 56 + half // 2, half % 2 * 500_000, timezone.utc) for half in range(4)]
@@ -33,7 +34,7 @@ def test_events_come_back_in_order_and_outlive_the_process(opened: Callable[[], 
     for event in [*events, Event("C", "4", {"infinite": float("inf")})]:
         first.enqueue(event)
     first.close()
-    assert opened().events("3") == events
+    assert stored_events(opened(), "3") == events
     again = opened()
     assert [again.event(number).action for number in again.pending_ids()] == ["A", "B", "C"]
 
@@ -45,7 +46,7 @@ def test_events_are_pending_until_they_are_done(store: ProjectStore) -> None:
     assert store.event(next_one).body == {"n": 1}
     store.mark_done(oldest)
     assert [store.event(number).body["n"] for number in store.pending_ids()] == [1, 2]
-    assert [event.body for event in store.events("3")] == [{}, {"n": 1}, {"n": 2}], "the body is deleted"
+    assert [event.body for event in stored_events(store, "3")] == [{}, {"n": 1}, {"n": 2}], "the body is deleted"
 
 
 def test_the_setup_is_the_last_one(store: ProjectStore) -> None:
@@ -66,14 +67,14 @@ def test_an_unchanged_setup_writes_nothing(store: ProjectStore, monkeypatch: pyt
 def test_projects_learn_until_that_is_switched_off(store: ProjectStore) -> None:
     assert store.learning("3")
     for on in (False, True, False):
-        store.set_learning("3", on=on)
+        store.set_learning("3", enabled=on)
         store.save_setup("3", f"<{on}/>", {})
         assert store.learning("3") is on
     assert store.learning("4")
 
 
 def test_a_project_whose_learning_was_switched_before_its_setup_has_an_empty_one(store: ProjectStore) -> None:
-    store.set_learning("3", on=False)
+    store.set_learning("3", enabled=False)
     assert (store.label_config("3"), store.extra_params("3"), store.projects()) == ("", {}, ["3"])
 
 
@@ -189,7 +190,7 @@ def test_many_threads_open_and_write_at_once(opened: Callable[[], ProjectStore])
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(24)))
     store = opened()
-    assert sorted(event.body["n"] for event in store.events("1")) == list(range(24))
+    assert sorted(event.body["n"] for event in stored_events(store, "1")) == list(range(24))
     assert len(store.feedback("3")) == 24
 
 
@@ -200,11 +201,11 @@ def test_a_writer_waits_for_another(tmp_path: Path) -> None:
     writer = threading.Thread(target=store.enqueue, args=[Event("A", "1", {})])
     writer.start()
     writer.join(0.3)
-    assert store.events("1") == [], "a reader does not wait"
+    assert stored_events(store, "1") == [], "a reader does not wait"
     other.execute("COMMIT")
     other.close()
     writer.join()
-    assert len(store.events("1")) == 1
+    assert len(stored_events(store, "1")) == 1
     store.close()
 
 
@@ -214,7 +215,7 @@ def test_the_store_goes_on_after_a_restart_of_the_server(postgres: Postgres) -> 
     store.enqueue(Event("A", "1", {"n": 1}))
     postgres.stop()
     postgres.start()
-    assert store.events("1") == [Event("A", "1", {"n": 1})]
+    assert stored_events(store, "1") == [Event("A", "1", {"n": 1})]
     store.enqueue(Event("A", "1", {"n": 2}))
     store.close()
     assert not Path("nowhere").exists()

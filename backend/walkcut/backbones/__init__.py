@@ -33,7 +33,7 @@ class ImageFeatures:
         attention_maps: one for each resolution
         feature_map: a vector for each patch or pixel, comparable across images
         contour: the strength of contours, in [0, 1]
-        degradations: what was given up for lack of memory, as messages to users
+        degradations: quality reductions due to memory, as user messages
     """
 
     attention_maps: tuple[AttentionMap, ...] = ()

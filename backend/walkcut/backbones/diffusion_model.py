@@ -22,8 +22,8 @@ from walkcut.backbones.weights import (
     check_dtype,
     find_file,
     find_weights,
-    fingerprint,
     read_config,
+    weights_digest,
 )
 from walkcut.errors import SettingsError
 
@@ -46,7 +46,7 @@ _NOISE_SETTINGS = (
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptEmbedding:
     """Text embedding of a prompt: a vector per token, and for SDXL one for the whole prompt."""
 
     tokens: Float[Tensor, "1 t c"]
@@ -65,7 +65,7 @@ class DiffusionModel:
     unet: UNet2DConditionModel
     autoencoder: AutoencoderKL
     schedule: DDIMInverseScheduler
-    prompt: Prompt
+    prompt: PromptEmbedding
     device: torch.device
     dtype: torch.dtype
 
@@ -161,7 +161,7 @@ def load_model(name: str, *, weights: Path | None, dtype: torch.dtype, device: t
     autoencoder = _load(AutoencoderKL, folder, "vae", "diffusion_pytorch_model")
     prompt = _empty_prompt(folder)
     schedule = _schedule(read_config(folder, "scheduler", "scheduler_config.json"))
-    return _ready(f"{Path(name).name}-{fingerprint(folder)}", unet, autoencoder, schedule, prompt, device)
+    return _for_inference(f"{Path(name).name}-{weights_digest(folder)}", unet, autoencoder, schedule, prompt, device)
 
 
 def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
@@ -176,12 +176,12 @@ def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, d
         unet = UNet2DConditionModel(**architecture.unet)
         autoencoder = AutoencoderKL(**architecture.autoencoder)
         tokens = torch.randn(1, _TOKENS, unet.config.cross_attention_dim)
-        prompt = Prompt(tokens, _random_pooled(unet))
+        prompt = PromptEmbedding(tokens, _random_pooled(unet))
     for layer in self_attention_layers(unet):
         queries, keys = (part.get_parameter("weight").data for part in (layer.projections.to_q, layer.projections.to_k))
         keys.copy_(queries.mul_(_QUERY_SCALE))
     nn.Module.to(unet, dtype)
-    return _ready(f"{name}-random", unet, autoencoder, _schedule(architecture.noise), prompt, device)
+    return _for_inference(f"{name}-random", unet, autoencoder, _schedule(architecture.noise), prompt, device)
 
 
 def _random_pooled(unet: UNet2DConditionModel) -> Float[Tensor, "1 d"] | None:
@@ -192,12 +192,12 @@ def _random_pooled(unet: UNet2DConditionModel) -> Float[Tensor, "1 d"] | None:
     return torch.randn(1, unet.config.projection_class_embeddings_input_dim - times)
 
 
-def _ready(
+def _for_inference(
     version: str,
     unet: UNet2DConditionModel,
     autoencoder: AutoencoderKL,
     schedule: DDIMInverseScheduler,
-    prompt: Prompt,
+    prompt: PromptEmbedding,
     device: torch.device,
 ) -> DiffusionModel:
     """Return the model on its device, for inference only."""
@@ -205,7 +205,7 @@ def _ready(
     for network in (unet, autoencoder):
         network.to(device).eval().requires_grad_(requires_grad=False)
     pooled = None if prompt.pooled is None else prompt.pooled.to(device)
-    prompt = Prompt(prompt.tokens.to(device), pooled)
+    prompt = PromptEmbedding(prompt.tokens.to(device), pooled)
     return DiffusionModel(version, unet, autoencoder, schedule, prompt, device, unet.dtype)
 
 
@@ -239,14 +239,14 @@ def _load(network: Any, folder: Path, part: str, stem: str) -> Any:
 
 
 @torch.no_grad()
-def _empty_prompt(folder: Path) -> Prompt:
+def _empty_prompt(folder: Path) -> PromptEmbedding:
     """Return the text encoders' embedding of the empty prompt; the encoders are not kept."""
     if not (folder / "text_encoder_2").is_dir():
-        return Prompt(_encode_empty(CLIPTextModel, folder, "").last_hidden_state)
+        return PromptEmbedding(_encode_empty(CLIPTextModel, folder, "").last_hidden_state)
     first = _encode_empty(CLIPTextModel, folder, "")
     second = _encode_empty(CLIPTextModelWithProjection, folder, "_2")
     # SDXL uses the penultimate layer of both (Podell et al. 2023, section 2.1).
-    return Prompt(torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1), second.text_embeds)
+    return PromptEmbedding(torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1), second.text_embeds)
 
 
 def _encode_empty(encoder: Any, folder: Path, suffix: str) -> Any:

@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTModel
 
 from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import Projections, capture_attention, capture_output, check_finite
-from walkcut.backbones.weights import check_dtype, find_folder, fingerprint, how_to_fetch, working_size
+from walkcut.backbones.weights import check_dtype, find_folder, how_to_fetch, weights_digest, working_size
 from walkcut.errors import SettingsError
 from walkcut.telemetry.spans import span
 
@@ -105,7 +105,7 @@ def load_dino(weights: Weights, device: torch.device) -> DinoBackbone:
         raise SettingsError(f"{folder} cannot be read: fetch it again") from error
     if report["missing_keys"]:
         raise SettingsError(f"{folder} lacks {min(report['missing_keys'])}: fetch it again")
-    return _ready(network, f"vits8-{fingerprint(folder, ('',))}", device, weights.dtype)
+    return _for_inference(network, f"vits8-{weights_digest(folder, ('',))}", device, weights.dtype)
 
 
 def random_dino(
@@ -116,8 +116,8 @@ def random_dino(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         network = ViTModel(ViTConfig(**architecture), add_pooling_layer=False)
-    return _ready(network, "random", device, dtype)
+    return _for_inference(network, "random", device, dtype)
 
 
-def _ready(network: ViTModel, weights: str, device: torch.device, dtype: torch.dtype) -> DinoBackbone:
+def _for_inference(network: ViTModel, weights: str, device: torch.device, dtype: torch.dtype) -> DinoBackbone:
     return DinoBackbone(network.to(device, dtype).eval().requires_grad_(requires_grad=False), weights)

@@ -1,4 +1,4 @@
-"""Fallback plans for passes that run out of memory, and messages about what they give up."""
+"""Fallback plans for passes that run out of memory, and messages about their reductions of quality."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ _OOM_MESSAGES = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")  # of A
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """How to run a pass: image size (height, width), attention sliced by head or not, and on the CPU or not."""
+    """A way to run a pass: image size (height, width), attention sliced by head or not, and on the CPU or not."""
 
     size: tuple[int, int]
     sliced: bool = False
@@ -30,7 +30,7 @@ class ExecutionPlan:
 
 
 Images = Sequence[UInt8[Tensor, "_ _ 3"]]
-Run = Callable[[Images, ExecutionPlan], tuple[ImageFeatures, ...]]
+PlanRunner = Callable[[Images, ExecutionPlan], tuple[ImageFeatures, ...]]
 
 
 def fallback_plans(size: tuple[int, int], multiple: int, device: torch.device) -> tuple[ExecutionPlan, ...]:
@@ -49,7 +49,7 @@ def fallback_plans(size: tuple[int, int], multiple: int, device: torch.device) -
 
 
 def degradations(plan: ExecutionPlan, size: tuple[int, int], batch: int, full_batch: int) -> tuple[str, ...]:
-    """Return messages about what a plan gives up, for images of `size` in a batch of `full_batch`."""
+    """Return messages about a plan's quality reductions, for images of `size` in a batch of `full_batch`."""
     messages = {
         f"run {batch} at a time instead of {full_batch}": batch != full_batch,
         "attention sliced": plan.sliced,
@@ -60,7 +60,7 @@ def degradations(plan: ExecutionPlan, size: tuple[int, int], batch: int, full_ba
 
 
 def run_with_oom_fallback(
-    run: Run, images: Images, plans: Sequence[ExecutionPlan], device: torch.device
+    run: PlanRunner, images: Images, plans: Sequence[ExecutionPlan], device: torch.device
 ) -> tuple[ImageFeatures, ...]:
     """Run the images in one batch by the first of the `plans` that fits the memory.
 

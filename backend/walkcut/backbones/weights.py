@@ -111,7 +111,7 @@ def find_architecture(name: str) -> Architecture:
     """Return the architecture of a named model. Raises `SettingsError` for an unknown name."""
     if name not in ARCHITECTURES:
         raise SettingsError(
-            f"no architecture {name!r} for random weights: choose one of {', '.join([*ARCHITECTURES, DINO])}"
+            f"unknown architecture {name!r} for random weights: choose one of {', '.join([*ARCHITECTURES, DINO])}"
         )
     return ARCHITECTURES[name]
 
@@ -131,7 +131,7 @@ def find_weights(name: str, weights: Path | None = None) -> Path:
         return _checked(folder, name)
     if not _HUB_ID.fullmatch(name):
         raise SettingsError(
-            f"no model {name!r}: choose one of {', '.join(MODELS)}, a diffusers folder, or owner/name on the hub"
+            f"unknown model {name!r}: choose one of {', '.join(MODELS)}, a diffusers folder, or owner/name on the hub"
         )
     return _checked(find_folder(name, name, (), None), name)
 
@@ -142,7 +142,7 @@ def find_file(folder: Path, part: str, stem: str) -> Path | None:
     return next((folder / part / name for name in names if (folder / part / name).is_file()), None)
 
 
-def fingerprint(folder: Path, parts: Sequence[str] = _NETWORKS) -> str:
+def weights_digest(folder: Path, parts: Sequence[str] = _NETWORKS) -> str:
     """Return eight hexadecimal digits of a hash over the sizes, first and last MiB of the weight files."""
     digest, chunk = hashlib.sha256(), 1 << 20
     for path in sorted(path for part in parts for path in (folder / part).glob("*.safetensors")):
@@ -183,7 +183,7 @@ def _checked(folder: Path, name: str) -> Path:
     """Return the folder. Raises `SettingsError` if it holds no complete model of the right family."""
     if not (folder / "model_index.json").is_file():
         raise SettingsError(
-            f"{folder} is no diffusers folder, it has no model_index.json: convert the model to diffusers' format"
+            f"{folder} is not a diffusers folder: it has no model_index.json; convert the model to diffusers' format"
         )
     pipeline = read_config(folder, "", "model_index.json").get("_class_name")
     if pipeline not in _PIPELINES:

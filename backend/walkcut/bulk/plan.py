@@ -27,8 +27,8 @@ class Plan:
     project: Project
     granularities: tuple[Granularity, ...]  # of the predictions, the default last
     output_format: Format
-    segmenter: str  # its version
-    method: str  # the name of its preset
+    segmenter_version: str
+    preset_name: str
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     policy: FetchPolicy = field(default_factory=FetchPolicy)
     access: LabelStudioAccess | None = None
@@ -38,7 +38,8 @@ class Plan:
     def versions(self) -> tuple[str, ...]:
         """Model version of each granularity."""
         return tuple(
-            model_version(self.segmenter, self.method, self.project, granularity) for granularity in self.granularities
+            model_version(self.segmenter_version, self.preset_name, self.project, granularity)
+            for granularity in self.granularities
         )
 
     def predict(self, item: Item, tree: CutTree) -> ItemPrediction:
@@ -64,7 +65,13 @@ class PlanOptions:
     tolerance: float = 1.0
 
     def plan(
-        self, settings: Settings, segmenter: str, method: str, *, project: Project | None = None, use_tree_cache: bool
+        self,
+        settings: Settings,
+        segmenter_version: str,
+        preset_name: str,
+        *,
+        project: Project | None = None,
+        use_tree_cache: bool,
     ) -> Plan:
         """Return the plan for a segmenter's version and preset, with the labels and profile of a project if given.
 
@@ -83,7 +90,13 @@ class PlanOptions:
         project = replace(project, options=replace(project.options, granularity=granularities[-1]))
         output_format = make_format(self.output_format, FormatOptions(project.controls[0], self.tolerance))
         return make_plan(
-            settings, project, granularities, output_format, segmenter, method, use_tree_cache=use_tree_cache
+            settings,
+            project,
+            granularities,
+            output_format,
+            segmenter_version,
+            preset_name,
+            use_tree_cache=use_tree_cache,
         )
 
     def _default_granularities(self, project: Project) -> tuple[Granularity, ...]:
@@ -97,8 +110,8 @@ def make_plan(
     project: Project,
     granularities: tuple[Granularity, ...],
     output_format: Format,
-    segmenter: str,
-    method: str,
+    segmenter_version: str,
+    preset_name: str,
     *,
     use_tree_cache: bool,
 ) -> Plan:
@@ -107,8 +120,8 @@ def make_plan(
         project,
         granularities,
         output_format,
-        segmenter,
-        method,
+        segmenter_version,
+        preset_name,
         DecodeLimits(settings.max_pixels),
         make_fetch_policy(settings),
         make_access(settings),

@@ -78,8 +78,8 @@ def fingerprint(plan: Plan, label_config: str = "") -> dict[str, Any]:
     """Return all settings that change the result for an image, as JSON."""
     return {
         "walkcut": version("walkcut"),
-        "segmenter": plan.segmenter,
-        "method": plan.method,
+        "segmenter": plan.segmenter_version,
+        "method": plan.preset_name,
         "granularities": [str(granularity) for granularity in plan.granularities],
         "options": str(plan.project.options),
         "learned": plan.project.profile.digest,

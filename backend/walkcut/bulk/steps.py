@@ -14,7 +14,7 @@ from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult, O
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.run_folder import stage_files
 from walkcut.bulk.sources.uris import read_image
-from walkcut.errors import ImageError, TreeFileError, WalkcutError
+from walkcut.errors import BUG, ImageError, TreeFileError, WalkcutError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.images import ImageLoader, decode
 from walkcut.storage import image_digest, read_tree, tree_key, write_tree
@@ -90,7 +90,7 @@ class LoadStep:
     def _load(self, item: Item, seconds: dict[str, float]) -> LoadedImage:
         with _stage("read", seconds):
             data = read_image(item, self._loader, self._plan.policy)
-            key = tree_key(image_digest(data), self._plan.segmenter)
+            key = tree_key(image_digest(data), self._plan.segmenter_version)
             tree = self._cached_tree(key)
         if tree is not None:
             return LoadedImage(item, key, tree, seconds)
@@ -184,8 +184,8 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     except (WalkcutError, OSError) as error:
         raise _StageError(name, str(error)) from error
     except Exception as error:
-        log.exception("internal error of walkcut, please report it")
-        reason = f"internal error of walkcut, please report it: {type(error).__name__}: {error}"
+        log.exception(BUG)
+        reason = f"{BUG}: {type(error).__name__}: {error}"
         raise _StageError(name, reason) from error
 
 

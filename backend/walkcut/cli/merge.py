@@ -18,7 +18,7 @@ from walkcut.labelstudio import (
     Region,
     annotated_image_names,
     annotated_regions,
-    label_map,
+    region_numbers,
     select_annotation,
 )
 from walkcut.learning.oracle_merge import oracle_merge, oracle_merge_tree, tree_segments
@@ -76,7 +76,7 @@ def merge(
     else:
         result = select_annotation(_read_json(annotation), task_id=task, annotation_id=annotation_id)
         regions = annotated_regions(result, _one_image(result, image), cut.size, strict=True)
-        numbers = label_map(regions, cut.size)
+        numbers = region_numbers(regions, cut.size)
     segments, _ = tree_segments(cut, granularity)
     answer = annotated = oracle_merge(segments, numbers, min_overlap=min_overlap)
     if not keep_unannotated:

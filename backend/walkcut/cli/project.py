@@ -85,7 +85,7 @@ def reset(project_id: int) -> None:
 def learning(project_id: int, switch: str) -> None:
     """Switch learning on or off for a project; while it is off, what was learned is kept but not used."""
     with _open_store() as store:
-        store.set_learning(str(project_id), on=switch == "on")
+        store.set_learning(str(project_id), enabled=switch == "on")
 
 
 @project.command()

@@ -8,7 +8,7 @@ import httpx
 
 from walkcut.doctor.checks import Finding
 from walkcut.doctor.probe import LabelStudioProbe
-from walkcut.errors import LabelStudioError, TokenExchangeError
+from walkcut.errors import API_KEY_REMEDY, LabelStudioError, TokenExchangeError
 from walkcut.images.tokens import jwt_claims
 
 ALLOW_PRIVATE = "start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false"
@@ -16,8 +16,7 @@ ALLOW_PRIVATE = "start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false"
 _MIN_RELEASE, _TESTED_RELEASE = (1, 8), "1.23"
 _MAX_CLOCK_DIFFERENCE_S = 60.0
 _REMEDY = (
-    "create a personal access token in Label Studio (Account & Settings > Personal Access Token), copy all of it, "
-    "three parts with dots between them, and set LABEL_STUDIO_API_KEY to it"
+    f"create a personal access token in Label Studio (Account & Settings > Personal Access Token), and {API_KEY_REMEDY}"
 )
 _DISABLED = "disabled for this organization"  # in Label Studio's reason for refusing a legacy token
 

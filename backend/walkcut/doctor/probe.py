@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from walkcut.errors import LabelStudioError, TokenExchangeError
+from walkcut.errors import LabelStudioError, TokenExchangeError, format_reason
 from walkcut.images import LabelStudioAccess
 from walkcut.labelstudio.connection import Connection
 
@@ -30,9 +30,8 @@ class ApiResponse:
 
     @property
     def detail(self) -> str:
-        """Reason of an error, shortened to 200 characters."""
-        detail = self.document.get("detail") if isinstance(self.document, dict) else None
-        return " ".join(str(detail or "").split())[:200]
+        """Reason of an error, in one line."""
+        return format_reason(self.document.get("detail")) if isinstance(self.document, dict) else ""
 
 
 class LabelStudioProbe:

@@ -52,8 +52,8 @@ def check_config(label_config: str) -> Iterator[Finding]:
 
 
 def _check_text_field(control: BrushControl) -> Finding:
-    if control.status:
-        return Finding("config", "ok", f"walkcut answers annotators in the text field {control.status!r}")
+    if control.status_field:
+        return Finding("config", "ok", f"walkcut answers annotators in the text field {control.status_field!r}")
     message = f"{control.to_name!r} has no text field: annotators can neither type a granularity nor see answers"
     return Finding("config", "warning", message, f"add {_TEXT_FIELD.format(control.to_name)} to the labelling config")
 
@@ -75,7 +75,7 @@ def check_image(
         yield Finding("image", "error", message, remedy)
     for task in map(read_task, tasks):
         for control in controls:
-            reference = task.reference(control)
+            reference = task.image_reference(control)
             data = loader.fetch(reference, task.id)
             height, width, _ = decode(data, limits).shape
             message = f"{redact(reference)} of task {task.id} can be loaded: {width}×{height}, {len(data)} bytes"

@@ -24,6 +24,7 @@ from walkcut.doctor.checks import Finding
 from walkcut.errors import RequestError, SettingsError
 from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio import Task
+from walkcut.labelstudio.config import EXAMPLE_CONFIG
 from walkcut.settings import Settings
 
 _PREDICT_TIMEOUT_S, _OTHER_TIMEOUT_S = 100.0, 1.0  # Label Studio's
@@ -31,10 +32,6 @@ _SLOW_S = 10.0  # an annotator who opens a new task waits this long for its pred
 _REQUEST_TIMEOUT_S = 10.0
 _IMAGE_SIZE = (768, 1024)
 _SERVER, _ADAPTER = "walkcut", "WalkcutModel"  # model_class of walkcut's server, and under label-studio-ml
-_CONFIG = (
-    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
-    '<Label value="Region"/></BrushLabels></View>'
-)
 
 
 @dataclass(frozen=True)
@@ -184,7 +181,7 @@ def latency_finding(seconds: float, timeout: float) -> Finding:
 def _predict_remotely(server: ServerProbe, image: str) -> None:
     """Predict an image over HTTP, outside of any project. Raises `RequestError` without a prediction."""
     tasks = [{"id": 0, "data": {"image": image}}]
-    document = {"tasks": tasks, "project": None, "label_config": _CONFIG, "params": {"context": None}}
+    document = {"tasks": tasks, "project": None, "label_config": EXAMPLE_CONFIG, "params": {"context": None}}
     if not server.post("/predict", document, timeout=_PREDICT_TIMEOUT_S)["results"][0]:
         raise RequestError(f"{server.url} returns no prediction for a test image: see walkcut's log")
 
@@ -194,7 +191,7 @@ def _time_local_prediction(settings: Settings) -> float:
     with TemporaryDirectory() as folder:
         predictor = make_predictor(replace(settings, state_dir=Path(folder)))
         with closing(predictor.tree_service):
-            project, task = predictor.project_from_config(_CONFIG, {}), Task(0, {"image": _random_image()})
+            project, task = predictor.project_from_config(EXAMPLE_CONFIG, {}), Task(0, {"image": _random_image()})
             return _seconds(lambda: predictor.predict(task, project))
 
 

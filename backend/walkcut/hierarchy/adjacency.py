@@ -1,4 +1,4 @@
-"""Which labels of a label map touch, and along how long a border."""
+"""Adjacency of labels in a label map: pairs that touch, and the lengths of their borders."""
 
 from dataclasses import dataclass
 

@@ -45,7 +45,7 @@ class CutTree:
         leaves: the leaf of each pixel, at the image's full size, numbered by first pixel
         hierarchy: how the leaves merge
         levels: the number of segments at coarse, medium and fine
-        degradations: what was given up for lack of memory, as messages to users
+        degradations: quality reductions due to memory, as user messages
         descriptors: the mean features of each leaf, from which `segment_descriptors` are computed
 
     >>> hierarchy = Hierarchy(np.array([[1, 2], [0, 3]]), np.array([0.8, 0.3]), np.array([False, True]))

@@ -47,7 +47,7 @@ class Threshold:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tau < math.inf:
-            raise GranularityError(f"a threshold is a number from 0 up, not {self.tau}: write for example tau=0.4")
+            raise GranularityError(f"a threshold must be 0 or more, not {self.tau}: write for example tau=0.4")
 
     def __str__(self) -> str:
         return f"tau={self.tau:g}"
@@ -93,6 +93,6 @@ def parse_granularity(text: str) -> Granularity:
     if match := _WALK.fullmatch(word):
         return Walk(int(match[1]))
     raise GranularityError(
-        f"no granularity: {text[:40]!r}; write auto, coarse, medium, fine, a number of segments such as 12, "
+        f"unknown granularity {text[:40]!r}: use auto, coarse, medium, fine, a number of segments such as 12, "
         "a threshold such as tau=0.4, or walk steps such as k=3"
     )

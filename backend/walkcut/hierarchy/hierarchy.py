@@ -89,7 +89,7 @@ class Hierarchy:
 
 
 @dataclass(frozen=True)
-class Split:
+class TopDownSplit:
     """One cut of a top-down recursion: `node` into `halves`; nodes are numbered as they are made, the root being 0."""
 
     node: int
@@ -98,7 +98,7 @@ class Split:
     is_accepted: bool
 
 
-def from_splits(splits: Sequence[Split], leaves: Sequence[int]) -> Hierarchy:
+def from_splits(splits: Sequence[TopDownSplit], leaves: Sequence[int]) -> Hierarchy:
     """Return the hierarchy of a recursion; `leaves` lists the nodes that were not split, in the order to number them.
 
     Costs are made monotone: a node costs at least as much as the nodes above it. `is_cut` holds where the stopping
@@ -125,7 +125,7 @@ def from_splits(splits: Sequence[Split], leaves: Sequence[int]) -> Hierarchy:
 
 
 def renumber(labels: Int64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
-    """Return the same partition with labels `0, 1, …` in order of first appearance."""
+    """Return the partition with labels `0, 1, …` in order of first appearance."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))

@@ -38,7 +38,7 @@ def resolve_host(host: str, port: int) -> Sequence[Address]:
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether an address, or the IPv4 address embedded in it, belongs to the public internet."""
+    """Return whether an address, or the IPv4 address embedded in it, belongs to the public internet."""
     address = _embedded_ipv4(address)
     if isinstance(address, ipaddress.IPv6Address):
         return address in _INTERNET and address.is_global
@@ -47,7 +47,7 @@ def is_public(address: Address) -> bool:
 
 
 def is_metadata(address: Address) -> bool:
-    """Tell whether a cloud's metadata service, which hands out credentials, has this address."""
+    """Return whether this is an address of a cloud's metadata service, which hands out credentials."""
     address = _embedded_ipv4(address)
     return any(address in network for network in _METADATA)
 
@@ -91,11 +91,11 @@ class AddressPolicy:
     def _check(self, origin: Origin, address: Address) -> None:
         if is_metadata(address):
             raise ImageFetchError(
-                f"{origin.host}:{origin.port} is at {address}, where clouds keep their machines' credentials. "
-                "If this host serves images all the same, name it in WALKCUT_ALLOWED_HOSTS."
+                f"{origin.host}:{origin.port} is at {address}, a cloud metadata address. "
+                "If this host serves images nevertheless, name it in WALKCUT_ALLOWED_HOSTS."
             )
         if not (self._policy.allow_private_hosts or is_public(address)):
             raise ImageFetchError(
-                f"{origin.host}:{origin.port} is at {address}, which is no public address. To fetch images from this "
+                f"{origin.host}:{origin.port} is at {address}, which is not public. To fetch images from this "
                 "host, name it in WALKCUT_ALLOWED_HOSTS; WALKCUT_ALLOW_PRIVATE_HOSTS=true allows all private hosts."
             )

@@ -124,7 +124,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             return reader(io.BytesIO(data))
     formats = ", ".join(str(reader.format) for reader in _READERS)
     raise ImageDecodeError(
-        f"{len(data)} bytes that begin with {data[:16]!r} are no image that walkcut reads. Convert it to one of "
+        f"{len(data)} bytes that begin with {data[:16]!r} are not in a supported image format. Convert it to one of "
         f"{formats}, and check in a browser that the URL leads to the image itself and not to a page about it."
     )
 

@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
-from walkcut.errors import ImageFetchError, TokenExchangeError
+from walkcut.errors import API_KEY_REMEDY, ImageFetchError, TokenExchangeError
 from walkcut.images import references
 from walkcut.images.address_policy import AddressPolicy, Resolver, resolve_host
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, parse_origin, redacted_reason
@@ -21,17 +21,9 @@ from walkcut.images.transport import Deadline, Request, Response, Transport
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _UNAUTHORISED: Final = (401, 403)
 _REASON_PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
-_TOKEN_REMEDY: Final = {
-    "": "Set LABEL_STUDIO_API_KEY to a personal access token of Label Studio.",
-    "legacy token": (
-        "Label Studio disables legacy tokens by default: set LABEL_STUDIO_API_KEY to a personal access token, or "
-        "enable legacy tokens in the organisation's settings."
-    ),
-    "personal access token": (
-        "Set LABEL_STUDIO_API_KEY to a personal access token that is neither expired nor revoked, copied in full: "
-        "three parts with dots between. Label Studio shows it only once, when it is created."
-    ),
-}
+_LEGACY_REMEDY: Final = (
+    f"{API_KEY_REMEDY}; or enable legacy tokens in the organisation's settings, where they are disabled by default"
+)
 
 
 class Fetcher:
@@ -70,8 +62,8 @@ class Fetcher:
             raise ImageFetchError(f"cannot fetch the image {redact(reference)}: {error}") from error
         except ValueError as error:
             raise ImageFetchError(
-                f"cannot fetch the image {redact(reference)}: it cannot be followed ({redacted_reason(error)}). "
-                f"{references.ACCEPTED}"
+                f"cannot fetch the image {redact(reference)}: the reference is not a valid URL "
+                f"({redacted_reason(error)}). {references.ACCEPTED}"
             ) from error
 
     def _fetch(self, reference: object, task_id: int | None) -> bytes:
@@ -107,7 +99,7 @@ class Fetcher:
         except TimeoutError as error:
             raise ImageFetchError(
                 f"{host} took longer than {self._policy.connect_timeout:g} s to connect to or "
-                f"{self._policy.timeout:g} s in all. Find out why, or raise WALKCUT_FETCH_TIMEOUT."
+                f"{self._policy.timeout:g} s in total: check that server, or raise WALKCUT_FETCH_TIMEOUT."
             ) from error
         except ssl.SSLCertVerificationError as error:
             raise ImageFetchError(
@@ -116,8 +108,8 @@ class Fetcher:
             ) from error
         except (OSError, httpcore.ProtocolError) as error:
             raise ImageFetchError(
-                f"{host} cannot be reached or broke off ({str(error) or type(error).__name__}). Check that it is up "
-                "and reachable from where walkcut runs: inside a container, localhost is the container."
+                f"{host} cannot be reached or closed the connection ({str(error) or type(error).__name__}). Check "
+                "that it is up and reachable from where walkcut runs: inside a container, localhost is the container."
             ) from error
 
     def _get(self, url: str, deadline: Deadline) -> Response:
@@ -148,7 +140,8 @@ class Fetcher:
         if response.status in _UNAUTHORISED and is_label_studio:
             kind = self._auth.kind if self._auth else ""
             credentials = f" to the {kind}, or its user may not see the project" if kind else " without a token"
-            return ImageFetchError(f"{answered}{credentials}. {_TOKEN_REMEDY[kind]}")
+            remedy = _LEGACY_REMEDY if kind == "legacy token" else API_KEY_REMEDY
+            return ImageFetchError(f"{answered}{credentials}: {remedy}.")
         if response.status in _UNAUTHORISED:
             reason = f" Label Studio's token is sent to {self._access.url} only." if self._access else ""
             return ImageFetchError(f"{answered}. Make the image public, or sign its URL again.{reason}")

@@ -47,5 +47,7 @@ class ImageLoader:
         if self._configured is not None:
             return LabelStudioAccess(self._configured.url, self._configured.token, (hostname,))
         if not self._trusts_callers:
-            raise SettingsError("anybody may have sent it. Set LABEL_STUDIO_URL, or a password or token for callers.")
+            raise SettingsError(
+                "the caller is not authenticated. Set LABEL_STUDIO_URL, or a password or token for callers."
+            )
         return LabelStudioAccess(hostname, token)

@@ -65,7 +65,7 @@ class FetchPolicy:
     ca_bundle: Path | None = None
 
     def allows(self, origin: Origin) -> bool:
-        """Tell whether an origin is one of the `allowed_hosts`."""
+        """Return whether an origin is one of the `allowed_hosts`."""
         allowed = {host.lower() for host in self.allowed_hosts}
         return origin.host in allowed or f"{origin.host}:{origin.port}" in allowed
 
@@ -90,7 +90,7 @@ class LabelStudioAccess:
     aliases: tuple[str, ...] = ()
 
     def serves_files_at(self, url: str) -> bool:
-        """Tell whether Label Studio serves files at a URL: a task must not send the token to the rest of its API."""
+        """Return whether Label Studio serves files at a URL: a task must not send the token to the rest of its API."""
         base, path = urlsplit(self.url).path.rstrip("/"), unquote(urlsplit(url).path)
         below = path.removeprefix(base) if path.startswith(base) else ""
         is_same_server = parse_origin(url) == parse_origin(self.url)
@@ -111,11 +111,11 @@ def _check_label_studio_url(url: str) -> None:
         parse_origin(url)
     except ValueError as error:
         raise SettingsError(
-            f"{redact(url)} is no address of a Label Studio: {redacted_reason(error)}. "
+            f"{redact(url)} is not a Label Studio address: {redacted_reason(error)}. "
             "Set LABEL_STUDIO_URL to one like http://label-studio:8080."
         ) from error
 
 
 def is_token(text: str) -> bool:
-    """Tell whether a text can stand in an Authorization header without ending it."""
+    """Return whether a text can be part of an Authorization header without ending it."""
     return re.fullmatch(r"[!-~]+", text) is not None

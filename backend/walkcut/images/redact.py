@@ -29,5 +29,5 @@ def redact(reference: object) -> str:
 
 
 def is_data_url(reference: str) -> bool:
-    """Tell whether a reference holds its image itself (RFC 2397)."""
+    """Return whether a reference holds its image itself (RFC 2397)."""
     return reference[:5].lower() == "data:"

@@ -117,7 +117,7 @@ def web_address(reference: str, path: str | None, task_id: int | None, access: L
     if path is None and scheme in ("http", "https"):
         return reference
     if path is None and scheme not in _CLOUD_SCHEMES:
-        raise ImageFetchError(f"walkcut does not follow references of this kind. {ACCEPTED}")
+        raise ImageFetchError(f"walkcut does not support references of this kind. {ACCEPTED}")
     if access is None:
         raise ImageFetchError("only Label Studio serves it, and its address is not known. Set LABEL_STUDIO_URL.")
     if path is None:

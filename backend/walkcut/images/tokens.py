@@ -7,14 +7,13 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from walkcut.errors import TokenExchangeError
+from walkcut.errors import TokenExchangeError, format_reason
 from walkcut.images.policy import LabelStudioAccess, is_token
 from walkcut.images.transport import Deadline, Request, Response
 
 _DEFAULT_LIFETIME: Final = 300.0  # Label Studio's own, in seconds
-_FAR: Final = 1e12  # seconds since 1970
+_NEVER_EXPIRES: Final = 1e12  # seconds since 1970
 _MARGIN: Final = 60.0
-_MAX_DETAIL: Final = 200  # characters of a refusal that a message quotes
 
 
 class TokenAuth:
@@ -74,7 +73,7 @@ def exchange_token(access: LabelStudioAccess, send: Callable[[Request, Deadline]
     token = document.get("access")
     if response.status == http.HTTPStatus.OK and isinstance(token, str) and is_token(token):
         return token
-    raise TokenExchangeError(url, response.status, " ".join(str(document.get("detail") or "").split())[:_MAX_DETAIL])
+    raise TokenExchangeError(url, response.status, format_reason(document.get("detail")))
 
 
 def jwt_claims(token: str) -> dict[str, object]:
@@ -100,7 +99,7 @@ def _lifetime(access: str) -> float:
     """Return an access token's lifetime in seconds by its own claims: Label Studio's clock may differ."""
     claims = jwt_claims(access)
     issued, expires = claims.get("iat"), claims.get("exp")
-    times = [time for time in (issued, expires) if isinstance(time, int | float) and abs(time) < _FAR]
+    times = [time for time in (issued, expires) if isinstance(time, int | float) and abs(time) < _NEVER_EXPIRES]
     if len(times) == 2 and times[1] > times[0]:
         return float(times[1] - times[0])
     return _DEFAULT_LIFETIME

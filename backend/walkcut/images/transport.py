@@ -106,7 +106,9 @@ class Transport:
     def _body(self, response: httpcore.Response) -> bytes:
         encoding = _header(response, b"content-encoding")
         if encoding not in (None, "identity"):
-            raise ImageFetchError(f"its host sends it compressed ({encoding}). Store the image without {encoding}.")
+            raise ImageFetchError(
+                f"the server compressed the response ({encoding}). Store the image without {encoding}."
+            )
         self._policy.check_bytes(int(_header(response, b"content-length") or 0))
         body = bytearray()
         for chunk in response.iter_stream():
@@ -129,7 +131,7 @@ def _header(response: httpcore.Response, name: bytes) -> str | None:
 
 
 def _check_head(response: httpcore.Response) -> None:
-    """Refuse overlong heads: httpcore limits what it waits for, and not what arrives at once or in many headers."""
+    """Refuse overlong heads: httpcore limits neither the number of headers nor a head that arrives in one piece."""
     size = sum(len(key) + len(value) for key, value in response.headers)
     size += len(response.extensions.get("reason_phrase", b""))
     if len(response.headers) > _MAX_HEADERS or size > _MAX_HEAD_BYTES:

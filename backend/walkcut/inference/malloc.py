@@ -1,4 +1,4 @@
-"""How the C library takes memory from the system, and gives it back."""
+"""Settings of glibc's malloc, and the return of freed memory to the system."""
 
 import ctypes
 import sys
@@ -11,11 +11,10 @@ _LARGE = 256 << 10  # bytes
 
 
 def limit_malloc_arenas() -> None:
-    """Have glibc keep a process of many threads as small as it can, from now on.
+    """Limit glibc to two arenas and allocate large blocks by mmap, so that a process of many threads stays small.
 
-    By itself it takes memory for threads from eight arenas a core, and soon from these even for masks and images;
-    between what is still in use, what was freed is then lost. From now on there are two, and large blocks are by
-    themselves. A model, which works with large blocks all the time, would be half as fast.
+    By default there are eight arenas per core, and freed masks and images stay in them as fragments. Not for the
+    model's process: it allocates large blocks all the time, and would be half as fast.
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library
@@ -25,19 +24,19 @@ def limit_malloc_arenas() -> None:
 
 
 def malloc_trim() -> None:
-    """Give back to the system what was freed until now: after work that takes much, and before a rest."""
+    """Return freed memory to the system; for use after work that needs much memory."""
     if sys.platform == "linux":
         with suppress(AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
-def periodic_malloc_trim(every: float) -> Iterator[None]:
-    """Give back memory `every` so many seconds: for a process that never rests, where small freed blocks add up."""
-    over = threading.Event()
+def periodic_malloc_trim(interval: float) -> Iterator[None]:
+    """Trim every `interval` seconds within the block, in a thread: in a busy process small freed blocks add up."""
+    stop = threading.Event()
 
     def run() -> None:
-        while not over.wait(every):
+        while not stop.wait(interval):
             malloc_trim()
 
     thread = threading.Thread(target=run, name="memory")
@@ -45,5 +44,5 @@ def periodic_malloc_trim(every: float) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        stop.set()
         thread.join()

@@ -32,7 +32,7 @@ class TreeModel(Protocol):
         ...
 
     @property
-    def method(self) -> str:
+    def preset_name(self) -> str:
         """Name of the preset."""
         ...
 
@@ -63,7 +63,7 @@ class InProcessModel:
         return self.segmenter.version
 
     @property
-    def method(self) -> str:
+    def preset_name(self) -> str:
         """Name of the segmenter's preset."""
         return self.segmenter.preset.name
 

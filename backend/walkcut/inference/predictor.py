@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from walkcut.errors import WalkcutError
+from walkcut.errors import BUG, WalkcutError
 from walkcut.hierarchy.colour_graph import colour_graph
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
@@ -17,7 +17,7 @@ from walkcut.inference.model_version import model_version
 from walkcut.inference.project import Project, ProjectOptions, project_from_controls
 from walkcut.inference.queue import Priority
 from walkcut.inference.tree_service import TreeService
-from walkcut.labelstudio import BrushControl, Prediction, Region, Task, parse_brush_controls, prediction
+from walkcut.labelstudio import BrushControl, Prediction, Region, Task, make_prediction, parse_brush_controls
 from walkcut.learning.profile import suggest_labels
 from walkcut.storage import Crop, image_digest
 from walkcut.telemetry.failures import record_failure
@@ -47,7 +47,7 @@ class Predictor:
 
     def version(self, project: Project, granularity: Granularity) -> str:
         """Return the model version of predictions; see `model_version`."""
-        return model_version(self.tree_service.version, self.tree_service.method, project, granularity)
+        return model_version(self.tree_service.version, self.tree_service.preset_name, project, granularity)
 
     @property
     def segmenter_version(self) -> str:
@@ -65,7 +65,7 @@ class Predictor:
     def predict(self, task: Task, project: Project, priority: Priority = _NO_PRIORITY) -> list[Prediction]:
         """Return one prediction per granularity, the default last. Raises `WalkcutError` if an image is missing."""
         trees = [
-            (control, self.get_tree(task.reference(control), task.id, priority=priority))
+            (control, self.get_tree(task.image_reference(control), task.id, priority=priority))
             for control in project.controls
         ]
         predictions = []
@@ -75,7 +75,7 @@ class Predictor:
                     (control, regions_at_granularity(tree, granularity, project, control)) for control, tree in trees
                 ]
             with span("encode"):
-                predictions.append(prediction(task, regions, self.version(project, granularity)))
+                predictions.append(make_prediction(task, regions, self.version(project, granularity)))
         return predictions
 
     def get_tree(
@@ -85,7 +85,7 @@ class Predictor:
         return self.tree_service.get_tree(self._load(reference, task_id), crop, priority)
 
     def tree_for_interactive(self, reference: str, task_id: int, crop: Crop | None = None) -> CutTree:
-        """Return the same for a waiting annotator, without loading an image again that was loaded minutes ago."""
+        """Return the cut tree urgently, for a waiting annotator; an image loaded minutes ago is not loaded again."""
         digest = self._recent_digest(reference, task_id, int(time.monotonic() // _RECENT_S))
         tree = self.tree_service.cached(digest, crop)
         priority = Priority(urgent=True, deadline=Deadline(self._timeout))
@@ -104,14 +104,13 @@ def regions_at_granularity(
 ) -> list[Region]:
     """Return the largest segments that are large enough as disjoint regions, largest first.
 
-    A segment that looks like something that annotators named gets that label, with the confidence as its score. Other
-    segments get generic labels that differ between neighbours where there are enough of them; their score is their
-    distinctness.
+    A segment that resembles a learned label gets it, with the confidence as its score. Other segments get neutral
+    labels that differ between neighbours where there are enough of them; their score is their distinctness.
     """
     groups, options = tree.segment_of(granularity), project.options
     labels = groups.astype(np.uint16)[tree.leaves]
     areas = np.bincount(groups, tree.areas)
-    colours, scores = colour_graph(labels, len(control.generic_labels)), tree.distinctness(granularity)
+    colours, scores = colour_graph(labels, len(control.neutral_labels)), tree.distinctness(granularity)
     learned = suggest_labels(tree, groups, project.profile, options.label_confidence)
     largest = np.argsort(-areas, kind="stable")[: options.max_regions]
     regions = []
@@ -122,7 +121,7 @@ def regions_at_granularity(
             notes = (*notes, f"label learned from annotations, confidence {confidence:.2f}")
             regions.append(Region(mask, label, confidence, notes))
         else:
-            regions.append(Region(mask, control.generic_labels[colours[segment]], float(scores[segment]), notes))
+            regions.append(Region(mask, control.neutral_labels[colours[segment]], float(scores[segment]), notes))
     return regions
 
 
@@ -140,7 +139,7 @@ def predict_all(
 def _predict_in_time(predictor: Predictor, task: Task, project: Project, priority: Priority) -> list[Prediction]:
     """Return a task's predictions, or an empty list."""
     if priority.deadline is not None and priority.deadline.passed:
-        log.warning("task %s was not predicted in time: Label Studio asks for it again", task.id)
+        log.warning("task %s timed out: Label Studio asks for it again", task.id)
         return []
     return isolate_failure(task, partial(predictor.predict, task, project, priority), default=[])
 
@@ -155,5 +154,5 @@ def isolate_failure(task: Task, answer: Callable[[], Answer], *, default: Answer
             log.warning("task %s was not answered: %s", task.id, error)
         except Exception as error:
             record_failure(error)
-            log.exception("task %s was not answered: a bug in walkcut, please report it", task.id)
+            log.exception("task %s was not answered: %s", task.id, BUG)
     return default

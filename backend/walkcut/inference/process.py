@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from walkcut.errors import SettingsError, WalkcutError
+from walkcut.errors import BUG, SettingsError, WalkcutError
 from walkcut.images import DecodeLimits
 from walkcut.inference.malloc import malloc_trim
 from walkcut.inference.model import ImageRequest, InProcessModel
@@ -37,7 +37,7 @@ class ModelInfo:
     """Version and preset of the loaded model."""
 
     version: str
-    method: str
+    preset_name: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ModelProcess:
         try:
             message = self._receive(None)
         except ProcessEndedError as error:
-            raise SettingsError(f"{error} before the model was loaded: see the lines above") from error
+            raise SettingsError(f"{error} before the model was loaded: see the log above") from error
         if isinstance(message, WalkcutError):
             raise message
         log.info("model loaded in process %d", self.pid)
@@ -202,7 +202,7 @@ class _Worker:
         except WalkcutError as error:
             return error
         except Exception as error:
-            log.exception("an image failed: a bug in walkcut, please report it")
+            log.exception("an image failed: %s", BUG)
             segmenter.check_device()
             return InternalFailure(f"{type(error).__name__}: {error}")
         finally:

@@ -1,4 +1,4 @@
-"""A labelling project as predictions need it: its controls, its options, and what its annotators taught."""
+"""A labelling project: its controls, its options, and its learned profile."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,11 +28,13 @@ class ProjectOptions:
 
     def __post_init__(self) -> None:
         if self.max_regions < 1:
-            raise SettingsError(f"max_regions is {self.max_regions}: write a whole number from 1 up")
+            raise SettingsError(f"max_regions is {self.max_regions}: use a whole number of at least 1")
         if not 0 <= self.min_area < 1:
-            raise SettingsError(f"min_area is {self.min_area}: write a fraction of the image from 0 to 1, as 0.001")
+            raise SettingsError(
+                f"min_area is {self.min_area}: write a fraction of the image from 0 to 1, such as 0.001"
+            )
         if not 0 <= self.label_confidence <= 1:
-            raise SettingsError(f"label_confidence is {self.label_confidence}: write a number from 0 to 1, as 0.5")
+            raise SettingsError(f"label_confidence is {self.label_confidence}: write a number from 0 to 1, such as 0.5")
 
     @property
     def granularities(self) -> tuple[Granularity, ...]:

@@ -51,7 +51,7 @@ class PriorityLock:
             try:
                 in_time = self._changed.wait_for(lambda: self._closed or self._is_next(ticket), priority.remaining())
                 if self._closed:
-                    raise BusyError("walkcut is shutting down: try again")
+                    raise shutting_down()
                 if not in_time:
                     raise out_of_time()
                 self._held = True
@@ -75,6 +75,11 @@ class PriorityLock:
         return not self._held and self._waiting[0] == ticket
 
 
+def shutting_down() -> BusyError:
+    """Return the error for requests while walkcut shuts down."""
+    return BusyError("walkcut is shutting down: try again")
+
+
 def out_of_time() -> BusyError:
     """Return the error for a request whose deadline has passed."""
-    return BusyError("the time for this request is over: try again")
+    return BusyError("the request timed out: try again")

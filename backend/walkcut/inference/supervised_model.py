@@ -12,6 +12,7 @@ from walkcut.errors import BusyError, SettingsError
 from walkcut.images import DecodeLimits
 from walkcut.inference.model import ImageRequest
 from walkcut.inference.process import InternalFailure, ModelProcess, ProcessEndedError
+from walkcut.inference.queue import shutting_down
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
 
@@ -57,9 +58,9 @@ class SupervisedModel:
         return self._info.version
 
     @property
-    def method(self) -> str:
+    def preset_name(self) -> str:
         """Name of the segmenter's preset."""
-        return self._info.method
+        return self._info.preset_name
 
     @property
     def pid(self) -> int:
@@ -108,7 +109,7 @@ class SupervisedModel:
         """Log and count the end of the process. Raises `BusyError` if walkcut is shutting down."""
         self._process.end()
         if self._closing:
-            raise _shutting_down() from error
+            raise shutting_down() from error
         log.warning("%s: restarting it", error)
         self._metrics.crashes.labels(error.kind).inc()
 
@@ -124,7 +125,7 @@ class SupervisedModel:
         except (SettingsError, OSError) as error:
             self._process.end()
             if self._closing:
-                raise _shutting_down() from error
+                raise shutting_down() from error
             self._set_unavailable(f"the model cannot be reloaded ({error})", time.monotonic() + _RESTART_PAUSE_S)
             log.warning(self._unavailable_reason)
             raise BusyError(f"{self._unavailable_reason}: try again") from error
@@ -137,11 +138,7 @@ class SupervisedModel:
         if self._closing:
             self._process.kill()
         if self._process.wait_until_loaded() != self._info:
-            raise SettingsError("its files have changed since walkcut started: restart walkcut")
+            raise SettingsError("the model's files have changed since walkcut started: restart walkcut")
 
     def _set_unavailable(self, reason: str, until: float) -> None:
         self._unavailable_reason, self._unavailable_until = reason, until
-
-
-def _shutting_down() -> BusyError:
-    return BusyError("walkcut is shutting down: try again")

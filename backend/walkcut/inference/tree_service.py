@@ -19,7 +19,7 @@ class TreeService:
     def __init__(self, model: TreeModel, cache: TreeCache, metrics: Metrics | None = None) -> None:
         self._model, self._cache, self._lock, self._metrics = model, cache, PriorityLock(), metrics or Metrics()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.version, self.method = model.version, model.method
+        self.version, self.preset_name = model.version, model.preset_name
         for caller, urgent in (("annotators", True), ("others", False)):
             self._metrics.waiting.labels(caller).set_function(partial(self._lock.waiting, urgent=urgent))
 
@@ -66,7 +66,7 @@ class TreeService:
         self._thread.shutdown()
 
     def _segment(self, request: ImageRequest) -> CutTree:
-        """Segment and cache an image, unless an earlier request did so meanwhile."""
+        """Segment and cache an image, unless an earlier request did so in the meantime."""
         try:
             tree = self.cached(request.digest, request.crop)
             return self._save(request, self._model.segment(request)) if tree is None else tree

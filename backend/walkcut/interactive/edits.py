@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments
-from walkcut.interactive.selection import enclosing_subtree, leaves_within, segment_at, select_leaves, split
+from walkcut.interactive.selection import enclosing_subtree, leaves_within, segment_at, select_leaves, split_leaves
 from walkcut.labelstudio import Point, Region
 
 Mask = Bool[np.ndarray, "y x"]
@@ -22,7 +22,7 @@ Regions = Mapping[str, Region]  # by id, bottom to top
 class EditState:
     """An image being edited: its tree, the granularity chosen, and the regions on the screen.
 
-    Edits make no region smaller than `min_pixels`. New regions take the `generic_labels` so that neighbours differ, and
+    Edits make no region smaller than `min_pixels`. New regions take the `neutral_labels` so that neighbours differ, and
     the id that `make_id` derives from a text that names their origin.
     """
 
@@ -30,7 +30,7 @@ class EditState:
     granularity: Granularity
     regions: Regions
     min_pixels: float
-    generic_labels: tuple[str, ...]
+    neutral_labels: tuple[str, ...]
     make_id: Callable[[str], str]
 
     def region_at(self, point: Point) -> Region:
@@ -54,11 +54,11 @@ class EditState:
         return mask
 
     def label_for(self, mask: Mask) -> str:
-        """Return the generic label that the fewest regions within two pixels of a mask have."""
+        """Return the neutral label that the fewest regions within two pixels of a mask have."""
         rows, columns = (_padded_span(np.any(mask, axis=axis)) for axis in (1, 0))
         around = binary_dilation(mask[rows, columns], iterations=2)
         labels = [region.label for region in self.regions.values() if (region.mask[rows, columns] & around).any()]
-        return min(self.generic_labels, key=labels.count)
+        return min(self.neutral_labels, key=labels.count)
 
     def with_regions(self, changed: Sequence[Region], deleted: Sequence[str] = ()) -> "EditState":
         """Return the state with regions added or changed, and others (by id) deleted."""
@@ -89,7 +89,7 @@ def select(state: EditState, points: Sequence[Point], label: str = "") -> EditSt
     negative = [leaf for leaf, point in zip(leaves, points, strict=True) if not point.is_positive]
     selected = select_leaves(state.tree, state.granularity, positive, negative)
     if not selected.any():
-        raise GranularityError("nothing is selected: click without Alt on what you want")
+        raise GranularityError("nothing is selected: click without Alt on a segment")
     region = state.new_region("", selected[state.tree.leaves])
     identity = state.make_id(f"select {points[0].id}")  # the same while further points extend it
     return state.with_regions([replace(region, id=identity, label=label or region.label)])
@@ -98,13 +98,15 @@ def select(state: EditState, points: Sequence[Point], label: str = "") -> EditSt
 def split_region(state: EditState, point: Point) -> EditState:
     """Split the region at a point in two; the part at the point keeps the id."""
     region = state.region_at(point)
-    halves = split(state.tree.hierarchy, leaves_within(state.tree, region.mask), state.tree.areas, state.min_pixels)
+    halves = split_leaves(
+        state.tree.hierarchy, leaves_within(state.tree, region.mask), state.tree.areas, state.min_pixels
+    )
     part = region.mask & halves[0][state.tree.leaves]
     rest = region.mask & ~part
     kept, separated = (part, rest) if part[point.pixel(state.tree.size)] else (rest, part)
     state = state.with_regions([replace(region, mask=kept)])
     new = state.new_region(region.id, separated)
-    label = new.label if region.label in state.generic_labels else region.label
+    label = new.label if region.label in state.neutral_labels else region.label
     return state.with_regions([replace(new, label=label)])
 
 
@@ -127,7 +129,7 @@ def merge_with_parent(state: EditState, point: Point) -> EditState:
 
 
 def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
-    """Merge the regions at positive points, under id and label of the first with a label that is not generic."""
+    """Merge the regions at positive points, under id and label of the first with a label that is not neutral."""
     chosen: dict[str, Region] = {}
     for point in points:
         region = state.region_at(point)
@@ -138,7 +140,7 @@ def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
             chosen.pop(region.id, None)
     if len(chosen) < 2:
         raise GranularityError("click on another region to merge it with the first")
-    labelled = [region for region in chosen.values() if region.label not in state.generic_labels]
+    labelled = [region for region in chosen.values() if region.label not in state.neutral_labels]
     kept = (labelled or list(chosen.values()))[0]
     union = np.any([region.mask for region in chosen.values()], axis=0)
     return state.with_regions([replace(kept, mask=union)], [identity for identity in chosen if identity != kept.id])
@@ -161,7 +163,7 @@ def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTre
         stays = dominant is not None and bool((mask & edge).any() and (dominant.mask & ~box).any())
         if not stays and count(mask) >= state.min_pixels:
             region = state.new_region(source, mask)
-            label = region.label if dominant is None or dominant.label in state.generic_labels else dominant.label
+            label = region.label if dominant is None or dominant.label in state.neutral_labels else dominant.label
             state = _subtract(state, mask).with_regions([replace(region, label=label)])
     return state
 

@@ -34,7 +34,7 @@ from walkcut.labelstudio import (
     deletion_marker,
     read_prompts,
     region_id,
-    status,
+    status_item,
     text_commands,
 )
 
@@ -64,12 +64,12 @@ class InteractiveSegmenter:
 
     def _handle_text(self, task: Task, project: Project, control: BrushControl, commands: Sequence[str]) -> Results:
         """Segment the whole image at the granularity typed, in place of the draft's unmodified regions."""
-        tree = self._predictor.tree_for_interactive(task.reference(control), task.id)
-        typed = [] if control.status == "status" else commands  # a field of its own holds no commands
+        tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id)
+        typed = [] if control.status_field == "status" else commands  # a field that takes commands keeps them
         try:
             granularity = resolve_granularity_commands(commands, tree, project.options.granularity)
         except GranularityError as error:
-            return status([*typed, f"{STATUS_MARK}{error}"], control)
+            return status_item([*typed, f"{STATUS_MARK}{error}"], control)
         before = draft_regions(task, control, tree.size)
         segmented = regions_at_granularity(tree, granularity, project, control)
         state = resegment_all(
@@ -80,13 +80,13 @@ class InteractiveSegmenter:
         )
         self._sessions.save(task, control, granularity, [], before, state.regions)
         message = f"{STATUS_MARK}{_describe(granularity, tree, len(segmented))}"
-        return [*_diff(before, state, control), *status([*typed, message], control)]
+        return [*_diff(before, state, control), *status_item([*typed, message], control)]
 
     def _handle_prompts(
         self, task: Task, project: Project, control: BrushControl, prompts: Sequence[Prompt]
     ) -> Results:
         """Apply the edits of all prompts to the regions on the screen; an edit that fails is skipped and reported."""
-        tree = self._predictor.tree_for_interactive(task.reference(control), task.id)
+        tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id)
         granularity = self._granularity(task, project, control, tree)
         version = self._predictor.version(project, project.options.granularity)
         before = self._sessions.regions(task, control, tree.size, prompts, version)
@@ -99,7 +99,7 @@ class InteractiveSegmenter:
             except GranularityError as error:
                 message = f"{verb}: {error}"
         self._sessions.save(task, control, granularity, prompts, before, state.regions)
-        return [*_diff(before, state, control), *status([f"{STATUS_MARK}{message}"], control)]
+        return [*_diff(before, state, control), *status_item([f"{STATUS_MARK}{message}"], control)]
 
     def _granularity(self, task: Task, project: Project, control: BrushControl, tree: CutTree) -> Granularity:
         """Return the granularity of the session, else of the draft's last valid command, else of the project."""
@@ -124,12 +124,12 @@ class InteractiveSegmenter:
     ) -> EditState:
         min_pixels = max(1.0, project.options.min_area * tree.leaves.size)
         make_id = partial(region_id, task, control)
-        return EditState(tree, granularity, regions, min_pixels, control.generic_labels, make_id)
+        return EditState(tree, granularity, regions, min_pixels, control.neutral_labels, make_id)
 
     def _edits(
         self, task: Task, control: BrushControl, prompts: Sequence[Prompt]
     ) -> Iterator[Callable[[EditState], EditState]]:
-        """Yield the edits of the prompts in order; a label that names no edit is given to what its points select."""
+        """Yield the edits of the prompts in order; points whose label names no edit select a region with that label."""
         for _, group in groupby(prompts, key=lambda prompt: (type(prompt), prompt.label)):
             alike = list(group)
             points = [prompt for prompt in alike if isinstance(prompt, Point)]
@@ -150,7 +150,7 @@ class InteractiveSegmenter:
     def _resegment_box(self, task: Task, control: BrushControl, box: Box, state: EditState) -> EditState:
         """Segment the inside of a box again, by the tree of that crop at full resolution."""
         crop = box.pixels(state.tree.size)
-        crop_tree = self._predictor.tree_for_interactive(task.reference(control), task.id, crop)
+        crop_tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id, crop)
         return resegment_box(state, crop, crop_tree, f"box {crop}")
 
 
@@ -169,7 +169,7 @@ def _describe(granularity: Granularity, tree: CutTree, visible: int) -> str:
     count = tree.segment_count(granularity)
     segments = f"{count} segment{'s' * (count != 1)}"
     text = segments if str(count) == str(granularity) else f"{granularity}: {segments}"
-    return text if visible == count else f"{text}, {visible} of them large enough to show"
+    return text if visible == count else f"{text}, {visible} large enough to show"
 
 
 def answer_all(

@@ -41,7 +41,7 @@ def select_leaves(tree: CutTree, granularity: Granularity, positive: Sequence[in
     return selected
 
 
-def split(
+def split_leaves(
     hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], min_pixels: float
 ) -> tuple[Leaves, Leaves]:
     """Split a region at the topmost merge whose two parts in it have `min_pixels` each; the smaller part first.

@@ -1,4 +1,4 @@
-"""Editing sessions: the regions that annotators see, as far as a backend can tell."""
+"""Editing sessions: the regions on an annotator's screen, as the backend estimates them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,12 +55,13 @@ class SessionStore:
     def regions(
         self, task: Task, control: BrushControl, size: tuple[int, int], prompts: Sequence[Prompt], version: str
     ) -> Regions:
-        """Return the regions that prompts refer to.
+        """Return the regions that prompts refer to, from the first of these sources that applies.
 
-        Prompts come again with each one that is added: as long as one of the last interaction is among them, these are
-        the regions before it. For 15 s after it, unless a draft was saved since, they are the regions after it.
-        Otherwise they come from the draft, else the last changed annotation, else the prediction of this model
-        `version`, with which annotations start.
+        1. Those before the last interaction, if the prompts include one of it: Label Studio sends all prompts again
+           with each new one.
+        2. Those after the last interaction, for 15 s, unless a draft was saved since.
+        3. The draft, else the annotation that was changed last, else the prediction of this model `version`, which
+           annotations start from.
         """
         interaction = self._last(task, control)
         if interaction is not None and interaction.prompt_ids & {prompt.id for prompt in prompts}:
@@ -94,26 +95,26 @@ class SessionStore:
 
 
 def draft_regions(task: Task, control: BrushControl, size: tuple[int, int]) -> Regions:
-    """Return the regions of the annotator's draft, by id; they are on the screen for certain."""
+    """Return the regions of the annotator's draft, by id."""
     return _regions(task.drafts[-1], control, size) if task.drafts else {}
 
 
 def unmodified_region_ids(task: Task, control: BrushControl) -> list[str]:
-    """Return the ids of the draft's regions that are unchanged predictions with a generic label."""
+    """Return the ids of the draft's regions that are unchanged predictions with a neutral label."""
     items = [item for item in (task.drafts[-1]["result"] if task.drafts else []) if isinstance(item, dict)]
     predicted = [
         item for item in items if item.get("origin") == "prediction" and item.get("from_name") == control.from_name
     ]
-    generic_labels = [[label] for label in control.generic_labels]
+    neutral_labels = [[label] for label in control.neutral_labels]
     return [
         str(item.get("id"))
         for item in predicted
-        if isinstance(item.get("value"), dict) and item["value"].get("brushlabels") in generic_labels
+        if isinstance(item.get("value"), dict) and item["value"].get("brushlabels") in neutral_labels
     ]
 
 
 def _key(task: Task, control: BrushControl) -> tuple[int, str]:
-    return task.id, f"{control.to_name} {task.reference(control)}"
+    return task.id, f"{control.to_name} {task.image_reference(control)}"
 
 
 def _regions(document: Mapping[str, Any], control: BrushControl, size: tuple[int, int]) -> Regions:

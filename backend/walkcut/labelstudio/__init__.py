@@ -1,7 +1,7 @@
 """Label Studio: documents as values (labelling config, tasks, prompts, regions), brush codec, and API client."""
 
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, label_map
+from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
 from walkcut.labelstudio.config import BrushControl, parse_brush_controls, semantic_labels
 from walkcut.labelstudio.json_export import select_annotation
 from walkcut.labelstudio.json_input import check_depth, read_object
@@ -9,9 +9,9 @@ from walkcut.labelstudio.predictions import (
     Prediction,
     brush_region,
     deletion_marker,
-    prediction,
+    make_prediction,
     region_id,
-    status,
+    status_item,
 )
 from walkcut.labelstudio.prompts import PROMPTS, STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
 from walkcut.labelstudio.region import Region
@@ -35,12 +35,11 @@ __all__ = [
     "brush_region",
     "check_depth",
     "deletion_marker",
-    "label_map",
+    "make_prediction",
     "parse_brush_controls",
     "parse_id",
     "parse_ids",
     "parse_timestamp",
-    "prediction",
     "read_extra_params",
     "read_object",
     "read_prompts",
@@ -48,8 +47,9 @@ __all__ = [
     "read_task",
     "read_tasks",
     "region_id",
+    "region_numbers",
     "select_annotation",
     "semantic_labels",
-    "status",
+    "status_item",
     "text_commands",
 ]

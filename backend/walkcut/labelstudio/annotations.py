@@ -50,7 +50,7 @@ def annotated_regions(
     return tuple(region for region in regions if region.mask.any())
 
 
-def label_map(regions: Sequence[Region], size: _Size) -> UInt16[np.ndarray, "y x"]:
+def region_numbers(regions: Sequence[Region], size: _Size) -> UInt16[np.ndarray, "y x"]:
     """Return the index of each pixel's region, counted from 1 in the order given, or 0 outside all regions.
 
     Smaller regions lie on top of larger ones, so that no mask hides a stroke or a click; of equal ones the later wins.
@@ -76,7 +76,7 @@ def _region_items(result: object) -> list[dict[str, Any]]:
 
 
 def _is_region(item: object) -> bool:
-    """Whether an item is a positive region with a label that is not a prompt's."""
+    """Return whether an item is a positive region with a label that is not a prompt's."""
     if not isinstance(item, dict) or not isinstance(item.get("value"), dict) or item.get("is_positive") is False:
         return False
     kind, value = item.get("type"), item["value"]
@@ -87,7 +87,7 @@ def _is_region(item: object) -> bool:
 
 
 def _belongs(item: Mapping[str, Any], control: BrushControl | str | None) -> bool:
-    """Whether an item is on this image (by name) or of this control; None accepts all."""
+    """Return whether an item is on this image (by name) or of this control; None accepts all."""
     match control:
         case None:
             return True

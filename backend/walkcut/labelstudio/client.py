@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import tenacity
 
-from walkcut.errors import LabelStudioError, TokenExchangeError
+from walkcut.errors import API_KEY_REMEDY, LabelStudioError, TokenExchangeError, format_reason
 from walkcut.images import LabelStudioAccess
 from walkcut.images.tokens import jwt_claims
 from walkcut.labelstudio.connection import Connection
@@ -23,7 +23,6 @@ Json = dict[str, Any]
 
 _PAGE_SIZE = 100  # tasks, with their id and data only
 _MAX_LISTED = 500  # characters of all versions of a task; Label Studio 1.23 leaves out the rest
-_MAX_DETAIL = 300  # characters of a refusal that a message quotes
 _ATTEMPTS, _MAX_RETRY_DELAY = 3, 60.0  # seconds
 _TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
 _CHECK_URL = "check that LABEL_STUDIO_URL is the address of a Label Studio"
@@ -32,9 +31,7 @@ _CHECK_NETWORK = "check that it is running, and that walkcut's machine can reach
 _REMEDIES = {
     HTTPStatus.OK: _CHECK_URL,
     **dict.fromkeys((301, 302, 307, 308), "set LABEL_STUDIO_URL to the address that it redirects to"),
-    HTTPStatus.UNAUTHORIZED: (
-        "set LABEL_STUDIO_API_KEY to a personal access token, copied in full, that is neither expired nor revoked"
-    ),
+    HTTPStatus.UNAUTHORIZED: API_KEY_REMEDY,
     HTTPStatus.FORBIDDEN: "set LABEL_STUDIO_API_KEY to the token of a user who may see and change the project",
     HTTPStatus.NOT_FOUND: f"check that it exists and that the token's user may see it, and {_CHECK_URL}",
 }
@@ -58,9 +55,7 @@ class LabelStudioClient:
     ) -> None:
         if not access.token or _has_expired(access.token):
             problem = "has expired" if access.token else "is not set"
-            raise LabelStudioError(
-                f"the token for Label Studio at {access.url} {problem}: {_REMEDIES[HTTPStatus.UNAUTHORIZED]}"
-            )
+            raise LabelStudioError(f"the token for Label Studio at {access.url} {problem}: {API_KEY_REMEDY}")
         self._connection = Connection(access, timeout=timeout, ca_bundle=ca_bundle)
         self._import_timeout = import_timeout
         self._retry = tenacity.Retrying(
@@ -74,10 +69,6 @@ class LabelStudioClient:
     def close(self) -> None:
         """Close the connections."""
         self._connection.close()
-
-    def title(self, project: str) -> str:
-        """Return a project's title."""
-        return self._project_field(project, "title")
 
     def label_config(self, project: str) -> str:
         """Return a project's labelling config."""
@@ -156,7 +147,7 @@ class LabelStudioClient:
     def _tasks(self, project: str, *filters: Json) -> Iterator[tuple[Json, frozenset[str]]]:
         """Yield the tasks that all filters accept, with their predictions' model versions.
 
-        Each page starts after the last task of the previous one, so that tasks annotated meanwhile shift no page.
+        Each page starts after the last task of the previous one, so that tasks annotated in the meantime shift no page.
         """
         last_id = 0
         while True:
@@ -191,7 +182,7 @@ class LabelStudioClient:
         return frozenset(filter(None, self.predictions(task_id).values()))
 
     def _get(self, path: str, params: Mapping[str, str | int] | None = None) -> Any:
-        """Return the JSON of a successful response, after up to two retries. Raises what `_translate_errors` knows."""
+        """Return the JSON of a successful response, after up to two retries; use within `_translate_errors`."""
         response: httpx.Response = self._retry(self._connection.request, "GET", path, params=params)
         return response.raise_for_status().json()
 
@@ -213,11 +204,11 @@ class LabelStudioClient:
         except httpx.HTTPError as error:
             raise LabelStudioError(f"{server} cannot be reached ({error}): {_CHECK_NETWORK}") from error
         except (ValueError, LookupError, TypeError, RecursionError) as error:  # the last for JSON nested too deep
-            raise LabelStudioError(f"{server} sent no document of its API: {_CHECK_URL}") from error
+            raise LabelStudioError(f"{server} sent an unexpected response: {_CHECK_URL}") from error
 
 
 def _has_expired(token: str) -> bool:
-    """Whether a token says that it has expired."""
+    """Return whether a token has expired, by its own claims."""
     expires = jwt_claims(token).get("exp")
     return isinstance(expires, int | float) and expires < time.time()
 
@@ -259,4 +250,4 @@ def _detail(response: httpx.Response) -> str:
         return ""
     if not isinstance(document, Mapping):
         return ""
-    return " ".join(str(document.get("validation_errors") or document.get("detail") or "").split())[:_MAX_DETAIL]
+    return format_reason(document.get("validation_errors") or document.get("detail"))

@@ -11,7 +11,7 @@ from defusedxml.ElementTree import fromstring
 from walkcut.errors import LabelConfigError
 
 _MAX_CHARACTERS = 1_000_000
-_EXAMPLE = (
+EXAMPLE_CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
     '<Label value="Region"/></BrushLabels></View>'
 )
@@ -22,17 +22,17 @@ class BrushControl:
     """A brush control and the image that it labels.
 
     `data_key` names the image in a task's data, `options` are the tag's attributes, and `labels` all labels of the
-    control. Pre-annotated regions take the `generic_labels` in turn, so that neighbours differ in colour. `status`
-    names the text field for messages to annotators; it is empty where the config has none.
+    control. Pre-annotated regions take the `neutral_labels` in turn, so that neighbours differ in colour.
+    `status_field` names the text field for messages to annotators; it is empty where the config has none.
     """
 
     from_name: str
     to_name: str
     data_key: str
-    generic_labels: tuple[str, ...]
+    neutral_labels: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
-    status: str = ""
+    status_field: str = ""
 
 
 def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
@@ -48,7 +48,7 @@ def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
         root = fromstring(label_config)
     except (ParseError, DefusedXmlException, ValueError, TypeError) as error:
         raise LabelConfigError(
-            f"the labelling config is not readable XML ({error}): write for example {_EXAMPLE}"
+            f"the labelling config is not readable XML ({error}): write for example {EXAMPLE_CONFIG}"
         ) from error
     image_tags = {image.get("name", ""): image for image in root.iter("Image")}
     texts: defaultdict[str, list[str]] = defaultdict(list)
@@ -58,18 +58,20 @@ def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
     for control in root.iter("BrushLabels"):
         to_name = control.get("toName", "")
         if to_name in image_tags and to_name not in controls:
-            controls[to_name] = _control(control, image_tags[to_name], _status(texts[to_name]))
+            controls[to_name] = _control(control, image_tags[to_name], _status_field(texts[to_name]))
     if not controls:
-        raise LabelConfigError(f"walkcut needs BrushLabels on an Image in the labelling config, for example {_EXAMPLE}")
+        raise LabelConfigError(
+            f"walkcut needs BrushLabels on an Image in the labelling config, for example {EXAMPLE_CONFIG}"
+        )
     return tuple(controls.values())
 
 
 def semantic_labels(controls: Sequence[BrushControl]) -> frozenset[str]:
-    """Return the labels that name what a region shows: all but the generic ones."""
-    return frozenset(label for control in controls for label in control.labels if label not in control.generic_labels)
+    """Return the labels that name kinds of objects: all but the neutral ones."""
+    return frozenset(label for control in controls for label in control.labels if label not in control.neutral_labels)
 
 
-def _control(control: Element, image: Element, status: str) -> BrushControl:
+def _control(control: Element, image: Element, status_field: str) -> BrushControl:
     """Return the brush control of a tag. Raises `LabelConfigError` without an image variable or without labels."""
     value = image.get("value", "")
     if not value.startswith("$") or len(value) < 2:
@@ -81,13 +83,13 @@ def _control(control: Element, image: Element, status: str) -> BrushControl:
     labels.pop("", None)
     if not labels:
         raise LabelConfigError(f'<BrushLabels name={control.get("name", "")!r}> needs a <Label value="Region"/>')
-    generic_labels = tuple(label for label, is_generic in labels.items() if is_generic) or tuple(labels)[:1]
+    neutral_labels = tuple(label for label, is_neutral in labels.items() if is_neutral) or tuple(labels)[:1]
     options = dict(control.attrib)
     return BrushControl(
-        control.get("name", ""), image.get("name", ""), value[1:], generic_labels, options, tuple(labels), status
+        control.get("name", ""), image.get("name", ""), value[1:], neutral_labels, options, tuple(labels), status_field
     )
 
 
-def _status(names: Sequence[str]) -> str:
+def _status_field(names: Sequence[str]) -> str:
     """Return the text field for messages: `status`, else `granularity`, else the first one, else an empty name."""
     return next((name for name in ("status", "granularity") if name in names), names[0] if names else "")

@@ -32,7 +32,7 @@ def select_annotation(document: object, *, task_id: int | None = None, annotatio
 
 
 def _matches(annotation: Mapping[str, Any], annotation_id: int | None) -> bool:
-    """Whether an annotation has this id or, for None, was not cancelled."""
+    """Return whether an annotation has this id or, for None, was not cancelled."""
     return not annotation.get("was_cancelled") if annotation_id is None else annotation.get("id") == annotation_id
 
 

@@ -26,7 +26,7 @@ class Prediction:
         return {"result": self.result, "score": self.score, "model_version": self.model_version}
 
 
-def prediction(
+def make_prediction(
     task: Task, regions_by_control: Sequence[tuple[BrushControl, Sequence[Region]]], model_version: str
 ) -> Prediction:
     """Return a prediction with the regions of each control; its score is their mean score, 0 without regions.
@@ -63,7 +63,7 @@ def brush_region(region: Region, control: BrushControl, identity: str) -> dict[s
 
 def region_id(task: Task, control: BrushControl, source: str) -> str:
     """Return an id that is the same for the same image, control and source, and differs for any other."""
-    return _digest(f"{task.id} {task.reference(control)} {control.from_name} {source}")
+    return _digest(f"{task.id} {task.image_reference(control)} {control.from_name} {source}")
 
 
 def deletion_marker(region: Region, control: BrushControl) -> dict[str, Any]:
@@ -78,17 +78,17 @@ def deletion_marker(region: Region, control: BrushControl) -> dict[str, Any]:
     return brush_region(replace(region, mask=middle), control, region.id) | {"dynamic": True}
 
 
-def status(lines: Sequence[str], control: BrushControl) -> list[dict[str, Any]]:
+def status_item(lines: Sequence[str], control: BrushControl) -> list[dict[str, Any]]:
     """Return an item that sets the control's status text field to these lines; none without such a field.
 
     Label Studio shows the text at once, without waiting for acceptance.
     """
-    if not control.status:
+    if not control.status_field:
         return []
     return [
         {
             "id": _digest(f"status {control.to_name}"),
-            "from_name": control.status,
+            "from_name": control.status_field,
             "to_name": control.to_name,
             "type": "textarea",
             "value": {"text": list(lines)},

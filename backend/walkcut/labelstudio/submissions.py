@@ -21,7 +21,7 @@ class Submission:
     """
 
     task: Task
-    annotation: int
+    annotation_id: int
     updated_at: str
     result: Sequence[Any]
     parent_prediction: int | None = None

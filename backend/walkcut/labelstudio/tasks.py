@@ -23,7 +23,7 @@ class Task:
     annotations: Sequence[Mapping[str, Any]] = ()
     predictions: Sequence[Mapping[str, Any]] = ()
 
-    def reference(self, control: BrushControl) -> str:
+    def image_reference(self, control: BrushControl) -> str:
         """Return the reference to a control's image. Raises `RequestError` where the task's data have none."""
         value = self.data.get(control.data_key)
         if not isinstance(value, str) or not value.strip():

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from walkcut.hierarchy.granularity import Level
-from walkcut.labelstudio import BrushControl, Region, label_map
+from walkcut.labelstudio import BrushControl, Region, region_numbers
 from walkcut.learning.feedback import AnnotatedImage
 from walkcut.learning.oracle_merge import majority_region
 
-_ALL = 0.98  # fraction of the image: an annotation of more leaves nothing to merge
+_FULLY_ANNOTATED_FRACTION = 0.98  # fraction of the image: an annotation of more leaves nothing to merge
 
 
 def merge_by_annotation(images: Sequence[AnnotatedImage], min_area: float) -> list[tuple[BrushControl, list[Region]]]:
@@ -21,15 +21,15 @@ def merge_by_annotation(images: Sequence[AnnotatedImage], min_area: float) -> li
 
 
 def _merge_image(image: AnnotatedImage, min_area: float) -> list[Region]:
-    numbers = label_map(image.regions, image.tree.size)
-    if not numbers.any() or np.count_nonzero(numbers) > _ALL * numbers.size:
+    numbers = region_numbers(image.regions, image.tree.size)
+    if not numbers.any() or np.count_nonzero(numbers) > _FULLY_ANNOTATED_FRACTION * numbers.size:
         return []
     segments = image.tree.labels(Level.FINE).astype(np.int64)
     owners = majority_region(segments, numbers)[segments]
     merged = [Region(owners == number, region.label, 1.0) for number, region in enumerate(image.regions, 1)]
-    generic_labels = image.control.generic_labels
+    neutral_labels = image.control.neutral_labels
     unclaimed = [
-        Region(segments == segment, generic_labels[index % len(generic_labels)], 0.0)
+        Region(segments == segment, neutral_labels[index % len(neutral_labels)], 0.0)
         for index, segment in enumerate(np.unique(segments[owners == 0]))
     ]
     return [

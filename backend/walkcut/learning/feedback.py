@@ -108,7 +108,7 @@ def extract_feedback(
 ) -> AnnotationFeedback:
     """Return the feedback of an annotation of a task's images: all examples, and the mean of the covering scores.
 
-    Regions with generic labels, which name no kind of object, give scores but no examples. Empty regions are ignored.
+    Regions with neutral labels, which name no kind of object, give scores but no examples. Empty regions are ignored.
     Raises `SegmentationError` for masks of another size than the image's and for trees without descriptors.
     """
     scores = [
@@ -119,7 +119,7 @@ def extract_feedback(
     means = np.mean(scores, axis=0).tolist() if scores else []
     return AnnotationFeedback(
         project_id,
-        submission.annotation,
+        submission.annotation_id,
         submission.task.id,
         submission.updated_at,
         segmenter_version,
@@ -131,7 +131,7 @@ def extract_feedback(
 
 def _examples(image: AnnotatedImage) -> Iterator[LabelExample]:
     """Yield the examples of semantic labels in an image."""
-    regions = [region for region in image.regions if region.label not in image.control.generic_labels]
+    regions = [region for region in image.regions if region.label not in image.control.neutral_labels]
     overlaps = leaf_overlaps(image.tree, [region.mask for region in regions])
     for region, overlap in zip(regions, overlaps, strict=True):
         for descriptor, area_fraction in _region_descriptors(image.tree, overlap) if overlap.any() else ():

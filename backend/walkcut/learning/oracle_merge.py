@@ -153,6 +153,6 @@ def _check(segments: Integer[np.ndarray, "y x"], annotation: Integer[np.ndarray,
                 f"number {low if low < 0 else high} in the {name}: numbers go from 0 to {_MAX_NUMBER}, renumber them"
             )
     if not 0 <= min_overlap <= 1:
-        raise SegmentationError(f"a minimal overlap of {min_overlap:g} is no fraction: choose one from 0 to 1")
+        raise SegmentationError(f"a minimal overlap of {min_overlap:g} is out of range: it must be from 0 to 1")
     if not annotation.any():
         raise SegmentationError("nothing is annotated, all numbers are 0: mark each region with at least one pixel")

@@ -16,8 +16,8 @@ from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES
 from walkcut.learning.prototypes import Prototypes, build_prototypes
 
 _MIN_TASKS = 2  # that a granularity is learned from, so that one odd image does not decide
-# A few images are weak evidence: smoothed over its neighbours, the best granularity covers further images of BSDS500
-# better.
+# Weights of a moving average over candidates: with few images, the best smoothed granularity generalises better
+# (measured on BSDS500).
 _SMOOTHING = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
 
 

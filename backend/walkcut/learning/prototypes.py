@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
-# The constants are a compromise on grass, rock and sky in photographs, which lie 0.3 to 0.9 apart within a label.
-_MAX_VOTES = 3  # images that count for a label: more raise the confidence, but not without end
+# Tuned on photographs of grass, rock and sky, where descriptors of one label are 0.3 to 0.9 apart.
+_MAX_VOTES = 3  # images that count for a label, which bounds the confidence
 _UNKNOWN_VOTES = 0.4  # one example alone, even an identical one, gives a confidence of 0.71
 _BANDWIDTH = 0.4  # as a fraction of the distance between labels
 _MIN_BANDWIDTH, _MAX_BANDWIDTH = 0.02, 0.4
@@ -27,11 +27,12 @@ class Prototypes:
     bandwidth: float
 
     def confidences(self, descriptors: Float32[np.ndarray, "s c"]) -> Float64[np.ndarray, "s l"]:
-        """Return the confidence in each label for each segment, in [0, 1]; the rest to 1 is that it is unknown.
+        """Return the confidence in each label for each segment, in [0, 1]; the sum is at most 1.
 
         Nearest neighbours with weights by distance (Dudani 1976), here Gaussian: each image has one vote for a label,
         by its nearest example, and three count. With a label's votes `v`, those of the strongest label `v*` and the
-        `u` of the unknown, a confidence is `v² / Σ v² · v* / (v* + u)`: which label, times whether any.
+        `u` of the unknown, a confidence is `v² / Σ v² · v* / (v* + u)`: which label, times whether any. The remainder
+        to 1 is the confidence that the label is unknown.
         """
         votes = np.exp(-((distances(descriptors, self.descriptors) / self.bandwidth) ** 2) / 2)
         firsts = np.flatnonzero(np.diff(self.labels, prepend=-1) | np.diff(self.images, prepend=-1))

@@ -65,7 +65,7 @@ def _diffcut(row: str, threshold: float, exponent: float = 10, pamr: Pamr | None
     return Preset(row, DiffCut(FixedThreshold(threshold), exponent, max_leaves=None), pamr=pamr)
 
 
-def _name(levels: tuple[int, ...]) -> str:
+def _levels_suffix(levels: tuple[int, ...]) -> str:
     return "-".join(map(str, levels))
 
 
@@ -82,8 +82,8 @@ PAPER_PRESETS: Mapping[str, Preset] = {
         ),
         *(_dwc(f"table2-k{steps}", ScaledMinCut(), walk_steps=steps) for steps in range(1, 6)),
         _dwc("table3-walk", FixedThreshold(0.3), affinity="walk"),
-        *(_dwc(f"table3-manc-{_name(levels)}", ManC(), levels=levels) for levels in _LEVELS),
-        *(_dwc(f"table3-mincut-{_name(levels)}", ScaledMinCut(), levels=levels) for levels in _LEVELS),
+        *(_dwc(f"table3-manc-{_levels_suffix(levels)}", ManC(), levels=levels) for levels in _LEVELS),
+        *(_dwc(f"table3-mincut-{_levels_suffix(levels)}", ScaledMinCut(), levels=levels) for levels in _LEVELS),
         replace(_BEST, name="dwc-table5-dwc"),
         replace(_BEST, name="dwc-table5-dwc-pamr", pamr=Pamr()),
         _diffcut("dwc-table5-diffcut-sd14", 0.2),
@@ -130,6 +130,6 @@ def find_preset(name: str) -> Preset:
     preset = PRESETS.get(name) or PAPER_PRESETS.get(name)
     if preset is None:
         raise SettingsError(
-            f"no method {name!r}: choose one of {', '.join(PRESETS)}, or another that `walkcut presets` lists"
+            f"unknown method {name!r}: choose one of {', '.join(PRESETS)}, or another that `walkcut presets` lists"
         )
     return preset

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from walkcut.errors import LabelStudioError
 from walkcut.inference.predictor import Predictor
-from walkcut.labelstudio import BrushControl, Region, Submission, annotated_regions, prediction
+from walkcut.labelstudio import BrushControl, Region, Submission, annotated_regions, make_prediction
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.learning.annotation_merge import merge_by_annotation
 from walkcut.learning.feedback import AnnotatedImage, extract_feedback
@@ -29,8 +29,8 @@ class AnnotationProcessor:
         config = label_config or self._store.label_config(project_id) or self._label_config(project_id)
         project = self._predictor.project_from_config(config, self._store.extra_params(project_id))
         images = [self._annotated_image(submission, control) for control in project.controls]
-        if not self._store.has_feedback(project_id, submission.annotation):
-            self._pending_offers.add((project_id, submission.annotation))
+        if not self._store.has_feedback(project_id, submission.annotation_id):
+            self._pending_offers.add((project_id, submission.annotation_id))
         feedback = extract_feedback(
             images,
             submission,
@@ -46,7 +46,7 @@ class AnnotationProcessor:
 
     def _annotated_image(self, submission: Submission, control: BrushControl) -> AnnotatedImage:
         task = submission.task
-        tree = self._predictor.get_tree(task.reference(control), task.id)
+        tree = self._predictor.get_tree(task.image_reference(control), task.id)
         return AnnotatedImage(control, tree, annotated_regions(submission.result, control, tree.size))
 
     def _source_model_version(self, submission: Submission) -> str:
@@ -56,18 +56,18 @@ class AnnotationProcessor:
         try:
             return self._client.prediction_version(submission.parent_prediction)
         except LabelStudioError as error:
-            log.info("the prediction that annotation %d started from is unknown: %s", submission.annotation, error)
+            log.info("the prediction that annotation %d started from is unknown: %s", submission.annotation_id, error)
             return ""
 
     def _offer(
         self, project_id: str, submission: Submission, regions: Sequence[tuple[BrushControl, list[Region]]]
     ) -> None:
         """Add merged segments to Label Studio as a prediction, once for each annotation."""
-        offer, task = (project_id, submission.annotation), submission.task
+        offer, task = (project_id, submission.annotation_id), submission.task
         if offer in self._pending_offers and self._client is not None and regions:
-            version = f"folded-walkcut-{submission.annotation}"
+            version = f"folded-walkcut-{submission.annotation_id}"
             # An earlier attempt may have succeeded although its answer was lost.
             if version not in self._client.predictions(task.id).values():
-                document = prediction(task, regions, version).as_json()
+                document = make_prediction(task, regions, version).as_json()
                 self._client.add_predictions(project_id, [{"task": task.id, **document}])
         self._pending_offers.discard(offer)

@@ -136,7 +136,7 @@ def _add_project_routes(
         except StoreError:
             metrics.events.labels("lost").inc()
             feedback_worker.request_sync()
-            log.error("%s is lost, unless a sync with Label Studio finds it", action)  # noqa: TRY400
+            log.error("%s not stored; a sync with Label Studio may recover it", action)  # noqa: TRY400
             raise
         metrics.events.labels("stored").inc()
         return {"status": "stored"}
@@ -150,9 +150,9 @@ def _add_predict_route(
     settings: Settings,
     metrics: Metrics,
 ) -> None:
-    """Add /predict, which leaves some threads free: Label Studio takes a slow /health for a dead backend.
+    """Add /predict, with separate limits of threads for annotators and for batches of tasks.
 
-    Annotators do not wait behind batches of tasks.
+    The limits leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
     """
     interactive = InteractiveSegmenter(predictor, SessionStore())
     threads = {
@@ -167,7 +167,7 @@ def _add_predict_route(
         bind_log_context(tasks=",".join(str(task.id) for task in tasks[:_MAX_LOGGED]))
         caller = "annotator" if context is not None or len(tasks) == 1 else "batch"  # one task: somebody opens it
         if not threads[caller].acquire(blocking=False):
-            log.warning("busy: %d tasks are handed back, Label Studio asks for them again", len(tasks))
+            log.warning("busy: %d tasks returned empty, Label Studio asks for them again", len(tasks))
             metrics.tasks.labels("busy").inc(len(tasks))
             return {"results": [[] if context is None else {"result": []} for _ in tasks]}
         try:

@@ -1,4 +1,4 @@
-"""The backend, put together: everything that answers Label Studio and learns from it."""
+"""The backend: predictor, feedback worker, store and client, made from the settings."""
 
 import threading
 from collections.abc import Iterator

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError, WalkcutError
+from walkcut.errors import BUG, BusyError, ImageFetchError, LabelStudioError, StoreError, WalkcutError
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
 from walkcut.labelstudio import Submission, parse_ids, parse_timestamp, read_submission, semantic_labels
@@ -117,14 +117,14 @@ class FeedbackWorker:
         except (ImageFetchError, LabelStudioError, BusyError) as error:
             attempts = self._retries.postpone(event_id)
             if attempts == 1:
-                log.warning("nothing learned yet from %s, it is tried again for a day: %s", name, error)
+                log.warning("%s not learned from; retrying for a day: %s", name, error)
             if attempts < MAX_ATTEMPTS:
                 return False
-            log.warning("nothing learned from %s: %s", name, error)
+            log.warning("%s not learned from: %s", name, error)
         except WalkcutError as error:
-            log.warning("nothing learned from %s: %s", name, error)
+            log.warning("%s not learned from: %s", name, error)
         except Exception:
-            log.exception("nothing learned from %s: a bug in walkcut, please report it", name)
+            log.exception("%s not learned from: %s", name, BUG)
         self._mark_done(event_id)
         return True
 
@@ -148,7 +148,7 @@ class FeedbackWorker:
     def _learn(self, project_id: str, submission: Submission, label_config: str = "") -> None:
         """Process a submission; a skipped task has no feedback."""
         if submission.skipped:
-            self._delete_annotations(project_id, {submission.annotation})
+            self._delete_annotations(project_id, {submission.annotation_id})
         else:
             self._processor.process(project_id, submission, label_config)
 
@@ -189,13 +189,13 @@ class FeedbackWorker:
         Raises `LabelStudioError` if Label Studio is unavailable, and `BusyError` if nothing can be learned now.
         """
         if self._client is None:
-            raise LabelStudioError("Label Studio cannot be asked: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+            raise LabelStudioError("no access to Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         known = {row.annotation_id: row.updated for row in self._store.processed(project_id)}
         present, learned, failed = set(), 0, 0
         for task, annotation in self._client.annotations(project_id):
             submission = read_submission(task, annotation)
-            present.add(submission.annotation)
-            if known.get(submission.annotation) != parse_timestamp(submission.updated_at):
+            present.add(submission.annotation_id)
+            if known.get(submission.annotation_id) != parse_timestamp(submission.updated_at):
                 if self._try_learn(project_id, submission):
                     learned += 1
                 else:
@@ -211,7 +211,7 @@ class FeedbackWorker:
         except (BusyError, LabelStudioError):
             raise
         except WalkcutError as error:
-            log.warning("nothing learned from annotation %d: %s", submission.annotation, error)
+            log.warning("annotation %d not learned from: %s", submission.annotation_id, error)
             return False
         return True
 

@@ -87,7 +87,7 @@ class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
         )
 
     def fit(self, event: str, data: Mapping[str, Any], **_more: object) -> dict[str, str]:
-        """Store an event, on disk when this returns; it is learned from later, because Label Studio waits only 1 s."""
+        """Store an event on disk, to be learned from later: Label Studio waits only 1 s."""
         body = {"action": event, **data}
         backend().backend.store.enqueue(Event(event, parse_project_id(data.get("project")), body))
         return {"status": "stored"}

@@ -10,7 +10,7 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from walkcut.auth import is_browser_request
-from walkcut.errors import BusyError, WalkcutError
+from walkcut.errors import BUG, BusyError, WalkcutError
 from walkcut.settings import Settings
 from walkcut.telemetry.failures import count_failures, record_failure
 from walkcut.telemetry.logs import log_context
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _STACK, _ID, _BEGIN = "walkcut.stack", "walkcut.id", "walkcut.begin"  # in a request's WSGI environment
-_OPEN = {"health", "ready"}  # without credentials
+_PUBLIC_ENDPOINTS = {"health", "ready"}  # without credentials
 _POLLED = {"health", "ready", "prometheus"}
 
 
@@ -70,7 +70,7 @@ def require_auth(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def authorise() -> tuple[Response, int] | None:
-        if request.endpoint in _OPEN:
+        if request.endpoint in _PUBLIC_ENDPOINTS:
             return None
         if is_browser_request(request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
             return jsonify(error="pages in a browser may not call walkcut"), 403
@@ -113,4 +113,4 @@ def register_error_handlers(app: Flask, settings: Settings) -> None:
     def bug(error: Exception) -> tuple[Response, int]:
         record_failure(error)
         log.error("%s %s failed", request.method, request.path, exc_info=error)
-        return jsonify(error="a bug in walkcut: its log has the details"), 500
+        return jsonify(error=f"{BUG}; its log has the details"), 500

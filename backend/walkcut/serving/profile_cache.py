@@ -9,8 +9,8 @@ from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.learning.profile import ProjectProfile, fit_profile
 from walkcut.storage import ProjectStore
 
-_FAST_S = 0.1  # a fit that takes longer is not repeated before _REST times as long have passed
-_REST = 10
+_FAST_S = 0.1  # a longer fit is repeated at most every _REFIT_FACTOR times its duration
+_REFIT_FACTOR = 10
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class _CachedProfile:
 class ProfileCache:
     """The profile of each project, for one version of the segmenter; safe to share between threads.
 
-    Fitting thousands of annotations takes a while: one thread at a time does it, and not all the time; until it is
-    done, the others use the previous profile.
+    Fitting thousands of annotations takes a while: one thread at a time fits, at most every 10 times the duration of
+    the last fit, and the others use the previous profile.
     """
 
     def __init__(self, store: ProjectStore, segmenter_version: str) -> None:
@@ -53,4 +53,4 @@ class ProfileCache:
         feedback = map(AnnotationFeedback.from_json, self._store.feedback(project_id))
         profile = fit_profile(feedback, self._segmenter_version, labels)
         seconds = time.monotonic() - begin
-        return _CachedProfile(labels, revision, profile, begin + (_REST * seconds if seconds > _FAST_S else 0))
+        return _CachedProfile(labels, revision, profile, begin + (_REFIT_FACTOR * seconds if seconds > _FAST_S else 0))

@@ -77,16 +77,13 @@ class ProjectStore:
 
     def event(self, event_id: int) -> Event:
         """Return an event by its id."""
-        (event,) = self._events(EVENTS.c.id == event_id)
-        return event
+        columns = EVENTS.c.action, EVENTS.c.project_id, EVENTS.c.body
+        (row,) = self._rows(sa.select(*columns).where(EVENTS.c.id == event_id))
+        return Event(*row)
 
     def mark_done(self, event_id: int) -> None:
         """Mark an event as done, and delete its body, which often takes megabytes."""
         self._execute(EVENTS.update().where(EVENTS.c.id == event_id).values(done=True, body={}))
-
-    def events(self, project_id: str) -> list[Event]:
-        """Return a project's events in the order of arrival; the body of a done one is empty."""
-        return self._events(EVENTS.c.project_id == project_id)
 
     def save_setup(self, project_id: str, label_config: str, extra_params: dict[str, Any]) -> None:
         """Save a set-up; nothing is written if it is unchanged, as most of Label Studio's frequent calls are."""
@@ -106,9 +103,9 @@ class ProjectStore:
         """Return whether the project learns from annotations, as it does unless that was switched off."""
         return self._project(project_id, "learning", default=True)
 
-    def set_learning(self, project_id: str, *, on: bool) -> None:
+    def set_learning(self, project_id: str, *, enabled: bool) -> None:
         """Switch learning on or off for a project."""
-        self._save_project(project_id, {"learning": on})
+        self._save_project(project_id, {"learning": enabled})
 
     def projects(self) -> list[str]:
         """Return the ids of all projects that were set up."""
@@ -197,10 +194,6 @@ class ProjectStore:
         """Execute a statement, and return the number of its rows."""
         with transaction(self._engine) as connection:
             return connection.execute(statement).rowcount
-
-    def _events(self, condition: sa.ColumnElement[bool]) -> list[Event]:
-        query = sa.select(EVENTS.c.action, EVENTS.c.project_id, EVENTS.c.body).where(condition).order_by(EVENTS.c.id)
-        return [Event(*row) for row in self._rows(query)]
 
     def _project(self, project_id: str, column: str, *, default: Any) -> Any:
         values = self._column(sa.select(PROJECTS.c[column]).where(PROJECTS.c.project_id == project_id))

@@ -23,9 +23,9 @@ class Quarantine:
     def __init__(self, folder: Path, *, max_files: int = _MAX_FILES) -> None:
         self._folder, self._max_files = folder, max_files
 
-    def check(self, digest: str, segmenter: str) -> None:
+    def check(self, digest: str, segmenter_version: str) -> None:
         """Raise `QuarantineError` if an image is in quarantine."""
-        path = self._path(digest, segmenter)
+        path = self._path(digest, segmenter_version)
         try:
             reason = str(json.loads(path.read_bytes())["reason"])
         except FileNotFoundError:
@@ -34,9 +34,9 @@ class Quarantine:
             reason = "the model's process ended"
         raise _refusal(reason, path)
 
-    def add(self, digest: str, segmenter: str, reason: str) -> QuarantineError:
+    def add(self, digest: str, segmenter_version: str, reason: str) -> QuarantineError:
         """Put an image into quarantine, and return the error to raise for it. A full disk is logged, not raised."""
-        path = self._path(digest, segmenter)
+        path = self._path(digest, segmenter_version)
         entry = {"image": digest, "reason": reason, "since": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -54,8 +54,8 @@ class Quarantine:
     def _files(self) -> list[Path]:
         return list(self._folder.glob(f"*{_SUFFIX}"))
 
-    def _path(self, digest: str, segmenter: str) -> Path:
-        return self._folder / f"{digest}-{segmenter}{_SUFFIX}"
+    def _path(self, digest: str, segmenter_version: str) -> Path:
+        return self._folder / f"{digest}-{segmenter_version}{_SUFFIX}"
 
 
 def _refusal(reason: str, path: Path) -> QuarantineError:

@@ -28,14 +28,14 @@ def image_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:40]
 
 
-def tree_key(image: str, segmenter: str, crop: Crop | None = None) -> str:
-    """Return the key of the tree that a segmenter (its version) makes of an image (its digest), or of a crop of it.
+def tree_key(image: str, segmenter_version: str, crop: Crop | None = None) -> str:
+    """Return the key of the tree of an image (its digest), or of a crop of it, by this version of the segmenter.
 
     >>> tree_key("0123abcd", "v1", (slice(0, 20), slice(5, 30)))
     '0123abcd-0-20-5-30-v1'
     """
     sides = "" if crop is None else "".join(f"-{side.start}-{side.stop}" for side in crop)
-    return f"{image}{sides}-{segmenter}"
+    return f"{image}{sides}-{segmenter_version}"
 
 
 def read_tree(folder: Path, key: str) -> CutTree | None:
@@ -111,7 +111,7 @@ class TreeCache:
             if key in self._sizes:
                 self._sizes.move_to_end(key)
         now = time.time_ns()  # finer than the file system's own clock
-        with suppress(OSError):  # evicted meanwhile, or never saved
+        with suppress(OSError):  # evicted in the meantime, or never saved
             os.utime(_path(self._folder, key), ns=(now, now))
 
     def _register(self, key: str, size: int) -> None:
@@ -157,7 +157,7 @@ def _list(folder: Path) -> OrderedDict[str, int]:
         partial.unlink(missing_ok=True)
     files = []
     for path in folder.glob(f"*{_SUFFIX}"):
-        with suppress(FileNotFoundError):  # evicted by another process meanwhile
+        with suppress(FileNotFoundError):  # evicted by another process
             files.append((path.stat(), path.name.removesuffix(_SUFFIX)))
     files.sort(key=lambda file: file[0].st_mtime_ns)
     return OrderedDict((key, status.st_size) for status, key in files)

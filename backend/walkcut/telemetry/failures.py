@@ -1,4 +1,4 @@
-"""Failures that are answered or logged instead of raised, counted by whoever observes them."""
+"""Failures that are answered or logged instead of raised, counted by observers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Spans: named stages of the work, timed by whoever observes them."""
+"""Spans: named stages of the work, timed by observers."""
 
 import time
 from collections.abc import Callable, Iterator

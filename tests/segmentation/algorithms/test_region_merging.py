@@ -153,7 +153,7 @@ def test_the_numbering_of_the_leaves_does_not_matter(seed: int) -> None:
 
 
 def test_negative_features_are_refused() -> None:
-    with pytest.raises(SegmentationError, match=r"go down to -1: merging needs histograms"):
+    with pytest.raises(SegmentationError, match=r"go down to -1: merging needs non-negative features"):
         merge_leaves(np.zeros((2, 2), np.int64), torch.zeros(2, 2), -torch.ones(1, 2, 2))
 
 

@@ -28,12 +28,12 @@ def label_map(image: ItemPrediction) -> UInt16[np.ndarray, "y x"]:
         raise SettingsError(
             f"{image.item.key} has {len(regions)} regions, more than {_MAX_REGIONS}: choose a coarser granularity"
         )
-    return labelstudio.label_map(regions, image.size)
+    return labelstudio.region_numbers(regions, image.size)
 
 
 def classes(control: BrushControl) -> tuple[str, ...]:
     """Return all labels that regions can have, in the order of the labelling config."""
-    return control.labels or control.generic_labels
+    return control.labels or control.neutral_labels
 
 
 def class_index(label: str, names: Sequence[str]) -> int:

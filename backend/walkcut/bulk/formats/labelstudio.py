@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from walkcut.bulk.formats.files import to_json
 from walkcut.bulk.items import EncodedItem, ItemPrediction
-from walkcut.labelstudio import BrushControl, Task, prediction
+from walkcut.labelstudio import BrushControl, Task, make_prediction
 from walkcut.storage import atomic_file
 
 # Label Studio 1.23 accepts less than 250 MiB in a request, all of its files together (DATA_UPLOAD_MAX_MEMORY_SIZE; more
@@ -42,7 +42,7 @@ class LabelStudioFormat:
         """
         task = Task(image.item.task or 0, image.item.data)
         predictions = [
-            prediction(task, [(self.control, regional.regions)], regional.model_version).as_json()
+            make_prediction(task, [(self.control, regional.regions)], regional.model_version).as_json()
             for regional in image.predictions
         ]
         return EncodedItem({}, {"data": dict(task.data), "predictions": predictions})

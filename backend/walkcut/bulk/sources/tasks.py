@@ -22,7 +22,7 @@ def project_items(
         task = read_task(document)
         keys = task_keys(task.id, controls)
         try:
-            references = [task.reference(control) for control in controls]
+            references = [task.image_reference(control) for control in controls]
         except RequestError as error:
             yield ItemFailure(keys[0], f"task {task.id}", "source", str(error))
             continue

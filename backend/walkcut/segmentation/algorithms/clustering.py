@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from walkcut.errors import SegmentationError, require_extra
-from walkcut.segmentation.algorithms.graph_cut import cosine_affinity, fiedler_vector
+from walkcut.segmentation.algorithms.graph_cut import cosine_affinity, fiedler_vector, patch_features
 from walkcut.segmentation.algorithms.upsampling import ScoreMaps, assign_pixels, leaf_score_maps
 
 _WEAK_EDGE = 1e-5  # between dissimilar patches, so that the graph stays connected (TokenCut)
@@ -36,7 +36,7 @@ def kmeans(
 
     DiffSeg's K-Means-C takes 6 clusters for every image, its K-Means-S the number of classes in each image's truth.
     """
-    points = _patches(features)
+    points = patch_features(features)
     if not 1 <= clusters <= len(points):
         raise SegmentationError(f"{len(points)} patches make 1 to {len(points)} clusters, not {clusters}")
     cluster = kmeans_clusters(points, clusters, seed=seed).unique(return_inverse=True)[1]
@@ -54,7 +54,7 @@ def dbscan(
     """
     if not radius > 0:
         raise SegmentationError(f"DBSCAN needs a radius above 0, not {radius}")
-    points = _patches(features)
+    points = patch_features(features)
     cluster = density_clusters(points, radius=radius, neighbours=neighbours)
     scores = leaf_score_maps(points, cluster + 1, _grid(features))  # leaf 0: noise
     if bool((cluster >= 0).any()):
@@ -136,7 +136,7 @@ def salient_object(features: Float[Tensor, "h w c"], *, threshold: float, centra
     of the image or more is background, so the opposite side is taken (MaskCut). Empty if all patches are similar, or
     no two are.
     """
-    similar = cosine_affinity(_patches(features).double()) > threshold
+    similar = cosine_affinity(patch_features(features).double()) > threshold
     if bool(similar.all()) or not bool(similar.triu(1).any()):
         return torch.zeros(_grid(features), dtype=torch.bool, device=features.device)
     vector = _fiedler_vector(similar)
@@ -168,13 +168,6 @@ def _fiedler_vector(similar: Bool[Tensor, "n n"]) -> Float64[Tensor, " n"]:
     start = np.cos(np.arange(len(similar)))  # without symmetry; the same each time
     _, vectors = eigsh(similarity, k=2, which="LA", v0=start, tol=_TOLERANCE)
     return torch.from_numpy(scale * vectors[:, 0]).to(similar.device)
-
-
-def _patches(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
-    """Return the patches' features as rows, in single precision or more."""
-    if not bool(torch.isfinite(features).all()):
-        raise SegmentationError("features must be finite: check the model's precision")
-    return features.flatten(0, 1).to(torch.promote_types(features.dtype, torch.float32))
 
 
 def _grid(features: Float[Tensor, "h w c"]) -> tuple[int, int]:

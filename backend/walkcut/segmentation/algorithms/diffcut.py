@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from walkcut.errors import SegmentationError
-from walkcut.segmentation.algorithms.graph_cut import best_cut, fiedler_vector
+from walkcut.segmentation.algorithms.graph_cut import best_cut, fiedler_vector, patch_features
 from walkcut.segmentation.algorithms.ncut import FixedThreshold, cut_graph
 from walkcut.segmentation.algorithms.upsampling import leaf_score_maps, upsampled_argmax
 
@@ -39,10 +39,8 @@ def diffcut(
 
 
 def normalised_patches(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
-    """Return the patches' features at unit length, in float32 or wider. Raises `SegmentationError` if not finite."""
-    if not bool(torch.isfinite(features).all()):
-        raise SegmentationError("features must be finite: check the model's precision")
-    return normalize(features.flatten(0, 1).to(torch.promote_types(features.dtype, torch.float32)), dim=1)
+    """Return the `patch_features` at unit length. Raises `SegmentationError` if not finite."""
+    return normalize(patch_features(features), dim=1)
 
 
 def power_affinity(unit: Float[Tensor, "n c"], exponent: float) -> Float[Tensor, "n n"]:
@@ -75,8 +73,9 @@ def _cut(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Te
 
 
 def _cut_like_the_authors(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:
-    """Do the same, but after the first cut divide only patches without a zero; the rest stay on the lower side.
+    """Return the segment of each patch, where cuts after the first divide only patches without a zero affinity.
 
+    The other patches stay on the lower side.
     The sign of the Fiedler vector puts its largest entry on the upper side.
     """
     is_positive, segments = (A > 0).all(1), torch.zeros(len(A), dtype=torch.int64, device=A.device)

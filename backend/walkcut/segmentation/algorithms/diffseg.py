@@ -144,7 +144,7 @@ def _similar(P: Float[Tensor, "n m"], points: Int64[Tensor, " a"], threshold: fl
 def _similar_in_half_precision(
     P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], threshold: float
 ) -> Bool[Tensor, "b n"]:
-    """Do the same in float16, where a map with a zero is similar to none; anchors at such maps are dropped."""
+    """Return `_similar` of maps rounded to float16: one with a zero is similar to none, and its anchors are dropped."""
     rounded = P.half().to(P)
     is_positive = (rounded > 0).all(1)
     points = points.to(P.device)[is_positive[points]]

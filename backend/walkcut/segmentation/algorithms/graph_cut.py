@@ -43,6 +43,13 @@ class Cut:
         return self.side.numel()
 
 
+def patch_features(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
+    """Return a row of features for each patch, in float32 or wider. Raises `SegmentationError` if not finite."""
+    if not bool(torch.isfinite(features).all()):
+        raise SegmentationError("features must be finite: check the model's precision")
+    return features.flatten(0, 1).to(torch.promote_types(features.dtype, torch.float32))
+
+
 def dot_affinity(P: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
     """Return `A = P Pᵀ`: how much two patches attend to the same patches (DWC 3.3)."""
     return _gram(P)
@@ -94,7 +101,7 @@ def fiedler_vector(A: Float[Tensor, "n n"], *, tolerance: float = 1e-5) -> Float
     """
     degree = A.sum(1)
     if len(A) < 2:
-        raise SegmentationError("a graph of one node has no Fiedler vector: cut graphs of two nodes and more")
+        raise SegmentationError("a graph of one node has no Fiedler vector: it needs at least two nodes")
     if not bool(torch.isfinite(degree).all()) or float(A.min()) < 0 or not float(degree.sum()) > 0:
         raise SegmentationError("affinities must be finite, not negative, and not all zero: check the image features")
     scale = inverse_root(degree)

@@ -14,8 +14,8 @@ from walkcut.hierarchy.hierarchy import Hierarchy
 def average_linkage(means: Float[Tensor, "k c"]) -> Hierarchy:
     """Return the hierarchy of segments with these mean features, by average linkage of their cosines.
 
-    A merge costs the average cosine between its halves, clipped to [0, 1]. All merges are cut, so that level auto is
-    the given partition. Raises `SegmentationError` for means that are not finite.
+    A merge costs the average cosine between its halves, clipped to [0, 1]. `is_cut` is true for all merges, so that the
+    granularity auto gives the segments themselves. Raises `SegmentationError` for means that are not finite.
     """
     if not bool(torch.isfinite(means).all()):
         raise SegmentationError("mean features must be finite: check the model's precision")

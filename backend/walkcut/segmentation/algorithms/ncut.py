@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from walkcut.errors import SegmentationError
-from walkcut.hierarchy.hierarchy import Hierarchy, Split, from_splits
+from walkcut.hierarchy.hierarchy import Hierarchy, TopDownSplit, from_splits
 from walkcut.segmentation.algorithms.graph_cut import (
     Cut,
     best_cut,
@@ -116,17 +116,17 @@ def _recurse(
     max_leaves: int | None,
     thresholds: int | None,
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Do what `cut_graph` does, with any function `bisect` that cuts a graph in two."""
+    """Cut as `cut_graph`, with a given function `bisect` that cuts a graph in two."""
     if max_leaves is not None and max_leaves < 1:
         raise SegmentationError(f"a tree has at least 1 leaf, not {max_leaves}: set max_leaves to 1 or more")
     members = [torch.arange(len(graph), device=graph.device)]
     queue: list[_Proposal] = []
-    splits: list[Split] = []
+    splits: list[TopDownSplit] = []
     with _threads_for(len(graph)):
         _propose(queue, 0, 0.0, bisect(graph, thresholds), rule)
     while queue and (len(splits) < max_leaves - 1 if max_leaves is not None else not queue[0][0]):
         is_rejected, cost, node, cut = heapq.heappop(queue)
-        splits.append(Split(node, (len(members), len(members) + 1), cut.ncut, not is_rejected))
+        splits.append(TopDownSplit(node, (len(members), len(members) + 1), cut.ncut, not is_rejected))
         for side in (cut.side, ~cut.side):
             members.append(members[node][side])
             part = members[-1]
@@ -137,7 +137,7 @@ def _recurse(
 
 @contextmanager
 def _threads_for(nodes: int) -> Iterator[None]:
-    """Use one thread for a small graph: its steps are too short to gain from more, which wait for each other."""
+    """Use one thread for a small graph: its steps are too short to gain from more."""
     threads = torch.get_num_threads()
     if nodes <= _SMALL_GRAPH:
         torch.set_num_threads(1)
@@ -167,14 +167,14 @@ def _bisect_walk(P: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
 
 
 def _restrict_walk(P: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """Return the walk with rows normalised to sum to 1 again; a patch whose row is all zero stays where it is."""
+    """Return the walk with rows normalised to sum to 1 again; a row of zeros becomes a self-loop."""
     stays = P.sum(1, keepdim=True)
     identity = torch.eye(len(P), dtype=P.dtype, device=P.device)
     return torch.where(stays > 0, P / stays.clamp_min(torch.finfo(P.dtype).tiny), identity)
 
 
 def _leaf_hierarchy(
-    members: list[Int64[Tensor, "_"]], splits: list[Split]
+    members: list[Int64[Tensor, "_"]], splits: list[TopDownSplit]
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
     """Return each patch's leaf, numbered by first patch, and the hierarchy of the leaves."""
     inner = {split.node for split in splits}

@@ -54,7 +54,7 @@ def refine_labels(
 ) -> Int64[Tensor, "y x"]:
     """Return the label with the largest refined mask at each pixel, the lower one in ties; see `pamr`.
 
-    Masks are refined independently, a few at a time.
+    Masks are refined in chunks of labels, to bound the memory.
     """
     best = torch.full(labels.shape, -torch.inf, device=image.device)
     winner = torch.zeros_like(labels)

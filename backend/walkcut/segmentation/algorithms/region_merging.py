@@ -26,8 +26,8 @@ class MergeRule:
     The separation is `(b + histogram · χ²) · s^growth · min(1, s / smallest)` with the mean contour `b` on the border,
     the χ² distance of the mean histograms, and the size `s` of the smaller region as a fraction of the image. At
     separation `d` a cut costs `exp(-(d / scale)³)`; the rule makes all cuts of cost at most `auto`, and always the
-    first, since one segment that covers the image is of no use. The defaults are the best of those tried on BSDS500
-    val with the features of the classical backbone.
+    first, so that there are at least two segments. The defaults were tuned on BSDS500 val with the features of the
+    classical backbone.
     """
 
     histogram: float = 0.45
@@ -39,7 +39,7 @@ class MergeRule:
     def separation(
         self, contour: Float64[np.ndarray, " e"], distance: Float64[np.ndarray, " e"], size: Float64[np.ndarray, " e"]
     ) -> Float64[np.ndarray, " e"]:
-        """Return the separation of neighbours, from 0 up."""
+        """Return the separation of neighbours, at least 0."""
         return (contour + self.histogram * distance) * size**self.growth * np.minimum(1, size / self.smallest)
 
     def cost(self, separation: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
@@ -69,7 +69,7 @@ def merge_leaves(
         sizes = leaves.shape, tuple(contour.shape), tuple(features.shape[1:])
         raise SegmentationError(f"leaves, contour and features differ in size {sizes}: resample them to one")
     if (features < 0).any():
-        raise SegmentationError(f"features go down to {features.min():.3g}: merging needs histograms, from 0 up")
+        raise SegmentationError(f"features go down to {features.min():.3g}: merging needs non-negative features")
     rule = rule or MergeRule()
     regions = _Regions(leaves, contour.numpy(force=True), features.numpy(force=True), rule)
     queue = regions.pairs()

@@ -39,7 +39,7 @@ def _upgrade(connection: Connection, current: str) -> None:
 
     scripts = ScriptDirectory(str(Path(__file__).parent))
     if current and current not in {script.revision for script in scripts.walk_revisions()}:
-        raise SettingsError(f"the database was written by a later walkcut (tables of revision {current}): install that")
+        raise SettingsError(f"the database needs a newer walkcut (its tables have revision {current}): upgrade walkcut")
     # What Alembic's `upgrade` command does, without its env.py and alembic.ini.
     steps = scripts._upgrade_revs  # noqa: SLF001
     with EnvironmentContext(Config(), scripts, fn=lambda base, _: steps(HEAD, base)) as environment:
