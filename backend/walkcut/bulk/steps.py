@@ -66,13 +66,13 @@ def read_segmented(tree_dir: Path, entry: CheckpointEntry) -> SegmentedImage | I
 
     def read(item: Item, seconds: dict[str, float]) -> SegmentedImage:
         with _stage("read", seconds):
-            tree = read_tree(tree_dir, entry.tree) if entry.tree else None
+            tree = read_tree(tree_dir, entry.tree_key) if entry.tree_key else None
             if tree is None:
                 raise ImageError(
                     "its cut tree is not in the cache: run `walkcut prelabel --trees` again, with WALKCUT_CACHE_BYTES "
                     "large enough for all trees"
                 )
-        return SegmentedImage(item, entry.tree, tree, seconds, cached=True)
+        return SegmentedImage(item, entry.tree_key, tree, seconds, cached=True)
 
     return _isolate_failure(entry.item, read)
 
@@ -184,9 +184,8 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     except (WalkcutError, OSError) as error:
         raise _StageError(name, str(error)) from error
     except Exception as error:
-        log.exception("internal error of walkcut, please report it")
-        reason = f"internal error of walkcut, please report it: {type(error).__name__}: {error}"
-        raise _StageError(name, reason) from error
+        log.exception("a bug in walkcut: please report it")
+        raise _StageError(name, f"a bug in walkcut: please report it ({type(error).__name__}: {error})") from error
 
 
 def _isolate_failure(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | ItemFailure:

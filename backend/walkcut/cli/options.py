@@ -20,6 +20,9 @@ random_weights_option = click.option(
 )
 
 
+GRANULARITIES = "auto, coarse, medium, fine, 12, tau=0.4 or k=3."
+
+
 class GranularityType(click.ParamType):
     """Granularity on the command line."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from walkcut.bulk.engines.options import EngineOptions
+from walkcut.bulk.engines.options import RAY, EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.plan import Plan, PlanOptions, make_plan
 from walkcut.bulk.runner import BulkRun
@@ -15,6 +15,8 @@ from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.bulk.sources.tasks import project_items
 from walkcut.cli.bulk import (
+    DEFAULT_CPUS,
+    DEFAULT_TOLERANCE,
     cpus_option,
     engine_option,
     execute,
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     "--image-key",
     default="",
     metavar="NAME",
-    help="Field of lists that holds the image.  [default: image, url, path or file_name]",
+    help="Field of manifests that holds the image.  [default: image, url, path or file_name]",
 )
 @label_config_option
 @granularity_option
@@ -107,15 +109,25 @@ def prelabel(
 ) -> None:
     """Predict many images, into files or a Label Studio project. An interrupted run continues with the same command.
 
-    SOURCE is a folder, a glob pattern, an image, a list of images (JSON, JSON Lines, CSV or Parquet) or a URL in cloud
-    storage (s3://, gs://); the output goes to --out. With --project, predictions are added to Label Studio instead, for
-    tasks without annotations that lack the current model version, which changes when the project learns. Images that
-    fail are listed in OUT/failed.jsonl; the others are done, and the exit status is 1.
+    SOURCE is a folder, a glob pattern, an image, a manifest (a list of images as JSON, JSON Lines, CSV or Parquet) or a
+    URL in cloud storage (s3://, gs://); the output goes to --out. With --project, predictions are added to Label Studio
+    instead, for tasks without annotations that lack the current model version, which changes when the project learns.
+    Images that fail are listed in OUT/failed.jsonl; the others are done, and the exit status is 1.
     """
     if bool(sources) == (project is not None):
         raise SettingsError("give either sources or --project")
     if replacing and project is None:
         raise SettingsError("--replace deletes predictions in Label Studio: give the project with --project")
+    if cpus != DEFAULT_CPUS and engine != RAY:
+        raise SettingsError("--cpus-per-worker is for processes of a cluster: add --engine ray")
+    is_default = (output_format, tolerance) == (LabelStudioFormat.name, DEFAULT_TOLERANCE)
+    if project is not None and (label_config or granularities or image_key or not is_default):
+        raise SettingsError(
+            "a project has its own labelling config, granularities and images: leave out --label-config, "
+            "--granularity, --image-key, --format and --tolerance"
+        )
+    if project is None and output_dir is None:
+        raise SettingsError("give the folder of the output with --out")
     settings = with_overrides(read_settings(), model=model, method=method)
     engines = EngineOptions(engine, settings, random_weights, workers, cpus)
     segmenter = engines.make_segmenter()
@@ -133,17 +145,10 @@ def prelabel(
         )
 
     if project is not None:
-        if label_config or granularities or image_key or output_format != LabelStudioFormat.name:
-            raise SettingsError(
-                "a project has its own labelling config, granularities and images: leave out --label-config, "
-                "--granularity, --image-key and --format"
-            )
         _predict_project(
             str(project), output_dir, settings, segmenter, make_run, use_tree_cache=keep_trees, replacing=replacing
         )
         return
-    if output_dir is None:
-        raise SettingsError("give the folder of the output with --out")
     config = label_config.read_text() if label_config else ""
     plan = PlanOptions(output_format, config, granularities, tolerance).plan(
         settings, segmenter.version, segmenter.preset.name, use_tree_cache=keep_trees

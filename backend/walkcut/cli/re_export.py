@@ -11,7 +11,7 @@ from walkcut.bulk.checkpoint import read_entries
 from walkcut.bulk.engines.local import available_cores, reexport
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.plan import PlanOptions
-from walkcut.bulk.run_folder import read_fingerprint
+from walkcut.bulk.run_folder import read_run_settings
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import TaskFormat
 from walkcut.cli.bulk import (
@@ -76,11 +76,11 @@ def re_export(
     """
     if run_dir.resolve() == output_dir.resolve():
         raise SettingsError(f"{run_dir} is the folder of the run itself: choose another folder as --out")
-    settings, fingerprint = read_settings(), read_fingerprint(run_dir)
-    config = label_config.read_text() if label_config else fingerprint["label config"]
-    segmenter, method = fingerprint["segmenter"], fingerprint["method"]
-    is_of_project = fingerprint["format"] == TaskFormat.name
-    default_format = LabelStudioFormat.name if is_of_project else fingerprint["format"]
+    settings, run_settings = read_settings(), read_run_settings(run_dir)
+    config = label_config.read_text() if label_config else run_settings["label config"]
+    segmenter, method = run_settings["segmenter"], run_settings["method"]
+    is_of_project = run_settings["format"] == TaskFormat.name
+    default_format = LabelStudioFormat.name if is_of_project else run_settings["format"]
     options = PlanOptions(output_format or default_format, config, granularities, tolerance)
     if project is None and is_of_project and not config:
         raise SettingsError(

@@ -21,7 +21,7 @@ from PIL import Image
 from walkcut.auth import Credentials
 from walkcut.backbones import CLASSICAL
 from walkcut.doctor.checks import Finding
-from walkcut.errors import RequestError, SettingsError
+from walkcut.errors import SettingsError, WalkcutError
 from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio import Task
 from walkcut.settings import Settings
@@ -37,6 +37,10 @@ _CONFIG = (
 )
 
 
+class ServerError(WalkcutError):
+    """A walkcut server that does not answer, or not with a prediction."""
+
+
 @dataclass(frozen=True)
 class ServerProbe:
     """Client of a walkcut server, with the credentials of the settings."""
@@ -46,7 +50,7 @@ class ServerProbe:
     is_adapter: bool = False  # under label-studio-ml, whose server has no /versions
 
     def get(self, path: str) -> Any:
-        """Get a document. Raises `SettingsError` for wrong credentials, else `RequestError`."""
+        """Get a document. Raises `SettingsError` for wrong credentials, else `ServerError`."""
         return self._request("GET", path, timeout=_REQUEST_TIMEOUT_S)
 
     def post(self, path: str, document: object, *, timeout: float = _REQUEST_TIMEOUT_S) -> Any:
@@ -77,7 +81,7 @@ class ServerProbe:
                 response = client.request(method, f"{self.url}{path}", json=json, headers=self._auth_headers)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise RequestError(
+            raise ServerError(
                 f"{self.url}{path} did not answer ({reason}): check whether walkcut is overloaded"
             ) from error
         if response.status_code == httpx.codes.UNAUTHORIZED:
@@ -86,7 +90,7 @@ class ServerProbe:
                 "WALKCUT_BASIC_AUTH_PASS, or WALKCUT_TOKEN, to the values that the server was started with"
             )
         if response.status_code != httpx.codes.OK:
-            raise RequestError(f"{self.url}{path} answered {response.status_code}: see walkcut's log")
+            raise ServerError(f"{self.url}{path} answered {response.status_code}: see walkcut's log")
         return response.json()
 
 
@@ -182,11 +186,11 @@ def latency_finding(seconds: float, timeout: float) -> Finding:
 
 
 def _predict_remotely(server: ServerProbe, image: str) -> None:
-    """Predict an image over HTTP, outside of any project. Raises `RequestError` without a prediction."""
+    """Predict an image over HTTP, outside of any project. Raises `ServerError` without a prediction."""
     tasks = [{"id": 0, "data": {"image": image}}]
     document = {"tasks": tasks, "project": None, "label_config": _CONFIG, "params": {"context": None}}
     if not server.post("/predict", document, timeout=_PREDICT_TIMEOUT_S)["results"][0]:
-        raise RequestError(f"{server.url} returns no prediction for a test image: see walkcut's log")
+        raise ServerError(f"{server.url} returns no prediction for a test image: see walkcut's log")
 
 
 def _time_local_prediction(settings: Settings) -> float:

@@ -46,7 +46,7 @@ class ImageResult:
 
 
 @dataclass(frozen=True)
-class Run:
+class EvaluationRun:
     """A system on a data set under a protocol; boundaries, which take longest, only at `boundary_settings`."""
 
     system: System
@@ -55,7 +55,7 @@ class Run:
     boundary_settings: frozenset[str] = frozenset()
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
+    def run_settings(self) -> dict[str, Any]:
         """Everything that changes the results."""
         return {
             "format": _FORMAT,
@@ -106,10 +106,10 @@ class Run:
         """Return the results in the file, less a last line that is incomplete."""
         if not record.exists() or not record.stat().st_size:
             record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(self.fingerprint) + "\n")
+            record.write_text(json.dumps(self.run_settings) + "\n")
             return {}
         header, *lines = record.read_text().splitlines(keepends=True)
-        if _parse(header) != self.fingerprint:
+        if _parse(header) != self.run_settings:
             raise SettingsError(f"{record} holds the results of another run: delete it, or choose another file")
         if lines and not lines[-1].endswith("\n"):
             record.write_text(header + "".join(lines[:-1]))

@@ -7,13 +7,13 @@ import numpy as np
 
 from walkcut.evaluation.boundaries import boundary_ods_ois
 from walkcut.evaluation.metrics import Counts, OdsOis, ods_ois
-from walkcut.evaluation.runner import ImageResult, Run
+from walkcut.evaluation.runner import EvaluationRun, ImageResult
 from walkcut.evaluation.scoring import MEASURES
 
 _SUMMED = ("accuracy", "f1", "mean_iou")
 
 
-def summarise(run: Run, results: Sequence[ImageResult]) -> dict[str, Any]:
+def summarise(run: EvaluationRun, results: Sequence[ImageResult]) -> dict[str, Any]:
     """Return the scores of a run, ready for JSON.
 
     Covering is pooled over images and people as in BSDS's program; all other measures are averaged over images.
@@ -28,7 +28,7 @@ def summarise(run: Run, results: Sequence[ImageResult]) -> dict[str, Any]:
     rows = [_setting(results, column, name, weights) for column, name in enumerate(run.system.settings)]
     at_best = rows[covering.granularity]
     return {
-        **run.fingerprint,
+        **run.run_settings,
         "settings": rows,
         "images": len(results),
         "seconds_per_image": float(np.mean([result.seconds for result in results])),
