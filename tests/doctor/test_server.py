@@ -8,6 +8,7 @@ from tests.builders.http_site import Site, reply, serving
 from tests.builders.processes import free_port
 from walkcut.doctor import server
 from walkcut.doctor.server import (
+    ServerError,
     ServerProbe,
     check_port,
     check_prediction,

@@ -8,60 +8,40 @@ from typing import Any, Final
 import click
 
 from walkcut.bulk.checkpoint import Checkpoint
-from walkcut.bulk.engines.options import LOCAL, RAY
 from walkcut.bulk.run_folder import FAILED
 from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink
-from walkcut.cli.options import GRANULARITIES, GranularityType
+from walkcut.cli.options import GRANULARITIES, GranularityType, with_options
 from walkcut.settings import Settings
 from walkcut.telemetry.logs import set_up_logging
 
 DEFAULT_TOLERANCE: Final = 1.0
-DEFAULT_CPUS: Final = 1
 _INTERRUPTED = 130  # exit status of shells for Ctrl-C
 
-granularity_option = click.option(
-    "--granularity",
-    "granularities",
-    type=GranularityType(),
-    multiple=True,
-    help=f"{GRANULARITIES} The format label-studio allows several, the default last.",
-)
-tolerance_option = click.option(
-    "--tolerance",
-    type=click.FloatRange(0),
-    default=DEFAULT_TOLERANCE,
-    show_default=True,
-    metavar="PIXELS",
-    help="Largest distance of a polygon from the region's border.",
-)
-label_config_option = click.option(
-    "--label-config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Labelling config (XML) of the project that the output is for.  [default: one label, Region]",
-)
-workers_option = click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Number of worker processes.  [default: one per core]",
-)
-restart_option = click.option("--restart", is_flag=True, help="Delete the results of the run in --out and start again.")
-retry_option = click.option("--retry-failed", is_flag=True, help="Try failed images again.")
-engine_option = click.option(
-    "--engine",
-    type=click.Choice((LOCAL, RAY)),
-    default=LOCAL,
-    show_default=True,
-    help="Run on this machine, or on the Ray cluster at RAY_ADDRESS (without it, one that is started here), by default "
-    "with as many workers as it has room for.",
-)
-cpus_option = click.option(
-    "--cpus-per-worker",
-    "cpus",
-    type=click.IntRange(1),
-    default=DEFAULT_CPUS,
-    show_default=True,
-    help="With --engine ray: cores of each process with a model on the CPU.",
+export_options = with_options(
+    click.option(
+        "--label-config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Labelling config (XML) of the project that the output is for.  [default: one label, Region]",
+    ),
+    click.option(
+        "--granularity",
+        "granularities",
+        type=GranularityType(),
+        multiple=True,
+        help=f"{GRANULARITIES} The format label-studio allows several, the default last.",
+    ),
+    click.option(
+        "--tolerance",
+        type=click.FloatRange(0),
+        default=DEFAULT_TOLERANCE,
+        show_default=True,
+        metavar="PIXELS",
+        help="Largest distance of a polygon from the region's border.",
+    ),
+    click.option("--workers", type=click.IntRange(1), help="Number of worker processes.  [default: one per core]"),
+    click.option("--restart", is_flag=True, help="Delete the results of the run in --out and start again."),
+    click.option("--retry-failed", is_flag=True, help="Try failed images again."),
 )
 
 

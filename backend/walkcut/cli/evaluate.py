@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
-from walkcut.cli.options import method_option, model_option, random_weights_option
+from walkcut.cli.options import model_options
 from walkcut.errors import require_extra
 from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
@@ -44,9 +44,7 @@ T = TypeVar("T")
 @click.option("--split", default="val", show_default=True, help="The part of the data set.")
 @click.option("--half", type=click.Choice(("even", "odd")), help="Only every other image.")
 @click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), help="The rules.  [native for partitions, else dwc]")
-@model_option
-@method_option
-@random_weights_option
+@model_options
 @click.option("--peers/--no-peers", help="Also score classical segmenters and the papers' baselines.")
 @click.option("--feedback", is_flag=True, help="Also score an annotator's masks and clicks (walkcut merge).")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")

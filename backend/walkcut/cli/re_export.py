@@ -14,15 +14,7 @@ from walkcut.bulk.plan import PlanOptions
 from walkcut.bulk.run_folder import read_run_settings
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import TaskFormat
-from walkcut.cli.bulk import (
-    execute,
-    granularity_option,
-    label_config_option,
-    restart_option,
-    retry_option,
-    tolerance_option,
-    workers_option,
-)
+from walkcut.cli.bulk import execute, export_options
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.factory import make_project_options, tree_folder
@@ -50,12 +42,7 @@ from walkcut.storage import ProjectStore
     help="Format of the output.  [default: that of the run in DIR]",
 )
 @click.option("--project", type=click.IntRange(1), metavar="ID", help="Use what this Label Studio project has learned.")
-@label_config_option
-@granularity_option
-@tolerance_option
-@workers_option
-@restart_option
-@retry_option
+@export_options
 def re_export(
     run_dir: Path,
     output_dir: Path,

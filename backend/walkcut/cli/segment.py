@@ -11,7 +11,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from walkcut.cli.options import GRANULARITIES, GranularityType, method_option, model_option, random_weights_option
+from walkcut.cli.options import GRANULARITIES, GranularityType, model_options
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, decode
@@ -26,9 +26,7 @@ from walkcut.settings import read_settings
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
 @click.option("--granularity", type=GranularityType(), help=GRANULARITIES)
-@method_option
-@model_option
-@random_weights_option
+@model_options
 @click.option("--tree", is_flag=True, help="Also write the cut tree, as STEM.tree.npz.")
 def segment(
     images: Sequence[Path],

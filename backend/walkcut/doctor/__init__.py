@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from itertools import chain
 
 from walkcut.doctor import environment, labelstudio, project, server
@@ -75,18 +76,13 @@ def _check_label_studio(deployment: _Deployment) -> Iterator[Finding]:
         token = run_check("token", "the token was not checked", labelstudio.check_token, probe, access.token, now)
         yield from (findings := list(token))
         if access.token and not _has_error(findings):
-            yield from _authenticated_findings(deployment, probe)
+            ssrf_failure = "Label Studio's SSRF protection is unknown"
+            yield from run_check("ssrf", ssrf_failure, labelstudio.check_ssrf_protection, probe)
+            if project_id is not None:
+                failure = f"project {project_id} cannot be checked"
+                yield from run_check("project", failure, _check_project, deployment, probe, project_id)
         elif project_id is not None:
             yield Finding("project", "error", f"project {project_id} was not checked", "correct the token first")
-
-
-def _authenticated_findings(deployment: _Deployment, probe: LabelStudioProbe) -> Iterator[Finding]:
-    """Yield the findings that need a valid token."""
-    yield from run_check("ssrf", "Label Studio's SSRF protection is unknown", labelstudio.check_ssrf_protection, probe)
-    project_id = deployment.target.project_id
-    if project_id is not None:
-        failure = f"project {project_id} cannot be checked"
-        yield from run_check("project", failure, _check_project, deployment, probe, project_id)
 
 
 def _check_project(deployment: _Deployment, probe: LabelStudioProbe, project_id: int) -> Iterator[Finding]:
@@ -97,30 +93,13 @@ def _check_project(deployment: _Deployment, probe: LabelStudioProbe, project_id:
     label_config = str(document.get("label_config") or "")
     config = list(run_check("config", "the labelling config cannot be used", project.check_config, label_config))
     yield from config
-    yield from run_check(
-        "backend",
-        "the connected backends were not checked",
-        project.check_backends,
-        probe,
-        project_id,
-        label_config,
-        settings,
-        deployment.server,
-    )
+    backends = partial(project.check_backends, probe, project_id, label_config, settings, deployment.server)
+    yield from run_check("backend", "the connected backends were not checked", backends)
     if not _has_error(config):
         loader, limits = make_image_loader(settings), DecodeLimits(settings.max_pixels)
         controls, task_id = parse_brush_controls(label_config), deployment.target.task_id
-        yield from run_check(
-            "image",
-            "an image cannot be loaded",
-            project.check_image,
-            probe,
-            project_id,
-            task_id,
-            controls,
-            loader,
-            limits,
-        )
+        image = partial(project.check_image, probe, project_id, task_id, controls, loader, limits)
+        yield from run_check("image", "an image cannot be loaded", image)
 
 
 def _has_error(findings: Sequence[Finding]) -> bool:

@@ -7,7 +7,7 @@ import math
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,8 +60,7 @@ class ServerProbe:
     def unready_reasons(self) -> list[str]:
         """Return why the server accepts no new images; empty if it does, or gives no reason."""
         try:
-            with httpx.Client(timeout=_REQUEST_TIMEOUT_S, trust_env=False) as client:
-                document = client.get(f"{self.url}/ready", headers=self._auth_headers).json()
+            document = _get_json(f"{self.url}/ready", self._auth_headers)
         except (httpx.HTTPError, ValueError):
             return []
         reasons = document.get("reasons") if isinstance(document, dict) else None
@@ -77,8 +76,9 @@ class ServerProbe:
 
     def _request(self, method: str, path: str, *, timeout: float, json: object = None) -> Any:
         try:
-            with httpx.Client(timeout=timeout, trust_env=False) as client:
-                response = client.request(method, f"{self.url}{path}", json=json, headers=self._auth_headers)
+            response = httpx.request(
+                method, f"{self.url}{path}", json=json, headers=self._auth_headers, timeout=timeout, trust_env=False
+            )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise ServerError(
@@ -94,12 +94,15 @@ class ServerProbe:
         return response.json()
 
 
+def _get_json(url: str, headers: Mapping[str, str] | None = None) -> Any:
+    return httpx.get(url, headers=headers, timeout=_REQUEST_TIMEOUT_S, trust_env=False).json()
+
+
 def find_server(settings: Settings) -> ServerProbe | None:
     """Return the walkcut that answers at the host and port of the settings, ready or not; `None` without one."""
     url = f"http://{_connectable(settings.host)}:{settings.port}"
     try:
-        with httpx.Client(timeout=_REQUEST_TIMEOUT_S, trust_env=False) as client:
-            document = client.get(f"{url}/health").json()
+        document = _get_json(f"{url}/health")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
     name = document.get("model_class") if isinstance(document, dict) else None

@@ -37,11 +37,9 @@ class ClassicalMethod(Protocol):
     @property
     def settings(self) -> tuple[Setting, ...]:
         """The settings, from coarse to fine."""
-        ...
 
     def partitions(self, lab: Float64[np.ndarray, "h w 3"]) -> Sequence[Integer[np.ndarray, "h w"]]:
         """Return the segment of each pixel of an image in CIELAB, at each of the settings."""
-        ...
 
 
 @dataclass(frozen=True)

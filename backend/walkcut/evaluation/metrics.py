@@ -160,9 +160,8 @@ def rand_index(table: Int64[np.ndarray, "t s"]) -> float:
     section 2.3.2).
     """
     true, predicted, pixels = _totals(table)
-    joined, by_true, by_predicted, pairs = (
-        int((n * (n - 1) // 2).sum()) for n in (table, true, predicted, np.array(pixels))
-    )
+    joined, by_true, by_predicted = (int((n * (n - 1) // 2).sum()) for n in (table, true, predicted))
+    pairs = pixels * (pixels - 1) // 2
     return (pairs - by_true - by_predicted + 2 * joined) / pairs if pairs else 1.0
 
 
