@@ -157,9 +157,22 @@ def _describe_error(error: Any) -> str:
 def list_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
     """Yield the variable, value and description of each setting; "-" when it is not set, "(set)" for secrets."""
     for name, spec in _FIELDS.items():
-        value = getattr(settings, name)
-        text = "-" if value in {None, "", ()} else str(value) if spec.repr else "(set)"
-        yield variable(name), text, str(spec.description)
+        text = _as_variable(getattr(settings, name))
+        yield variable(name), text if spec.repr or text == "-" else "(set)", str(spec.description)
+
+
+def _as_variable(value: object) -> str:
+    """Return a setting's value as its variable takes it, "-" for none."""
+    match value:
+        case None | "" | ():
+            return "-"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ",".join(value)
+    return str(value)
 
 
 def unknown_variables() -> list[str]:

@@ -9,7 +9,7 @@ from tests.builders.bulk import FAILURE, make_result
 from walkcut.bulk import jsonl
 from walkcut.bulk.checkpoint import open_checkpoint, read_entries
 from walkcut.bulk.items import EncodedItem, ItemPrediction
-from walkcut.bulk.run_folder import STAGING, read_fingerprint, stage_files
+from walkcut.bulk.run_folder import STAGING, read_run_settings, stage_files
 from walkcut.errors import SettingsError
 
 SETTINGS = {"segmenter": "0", "granularities": ["auto"]}
@@ -118,7 +118,7 @@ def test_other_settings_are_refused_with_their_differences(tmp_path: Path) -> No
         open_checkpoint(tmp_path, {"segmenter": "1", "granularities": ["auto", "9"]}),
     ):
         pass
-    assert read_fingerprint(tmp_path) == SETTINGS
+    assert read_run_settings(tmp_path) == SETTINGS
 
 
 def test_a_restart_deletes_the_files_of_the_run_only(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from walkcut.errors import SettingsError
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress_bar(lambda: 4, before=2) as update:
+    with progress_bar(lambda: 4, already_done=2) as update:
         update(make_result("a"))
         update(FAILURE)
     last = capsys.readouterr().err.rpartition("\r")[2]

@@ -15,7 +15,7 @@ from walkcut.bulk.formats import LabelStudioFormat, PngFormat
 from walkcut.bulk.items import Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.progress import RunStats, serve_metrics
-from walkcut.bulk.runner import fingerprint, run, write_report
+from walkcut.bulk.runner import run, run_settings, write_report
 from walkcut.bulk.sinks import FolderSink
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.bulk.workers import make_full_worker
@@ -34,7 +34,7 @@ def in_this_process(plan: Plan, output_dir: Path) -> Callable[[Iterable[Item | I
 
 def run_and_report(jobs: Iterable[Item | ItemFailure], output_dir: Path, plan: Plan | None = None) -> dict[str, Any]:
     plan = plan or make_plan()
-    with open_checkpoint(output_dir, fingerprint(plan)) as checkpoint:
+    with open_checkpoint(output_dir, run_settings(plan)) as checkpoint:
         stats = run(jobs, in_this_process(plan, output_dir), checkpoint, FolderSink(checkpoint, plan.output_format))
         return write_report(output_dir, checkpoint, stats)
 
@@ -47,18 +47,18 @@ def test_a_run_is_reported_and_a_repeated_run_does_nothing(tmp_path: Path) -> No
     for index in range(3):
         write_image(tmp_path / "in" / f"{index}.png")
     report = run_and_report(read_sources([str(tmp_path / "in")]), tmp_path / "out")
-    assert (report["images"], report["failed"], report["images_in_all"]) == (3, 0, 3)
+    assert (report["images"], report["failed"], report["images_in_total"]) == (3, 0, 3)
     assert set(report["seconds_per_stage"]) == {"read", "decode", "tree", "regions", "encode", "write"}
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     assert [row["key"] for row in rows(tmp_path / "out" / "labels.jsonl")] == ["0", "1", "2"]
     again = run_and_report(read_sources([str(tmp_path / "in")]), tmp_path / "out")
-    assert (again["images"], again["images_in_all"]) == (0, 3)
+    assert (again["images"], again["images_in_total"]) == (0, 3)
 
 
 def test_new_trees_are_cached(tmp_path: Path) -> None:
     plan = make_plan(tree_dir=tmp_path / "trees")
     cache = TreeCache(tmp_path / "trees", 1 << 20)
-    with open_checkpoint(tmp_path / "out", fingerprint(plan)) as checkpoint:
+    with open_checkpoint(tmp_path / "out", run_settings(plan)) as checkpoint:
         items = read_sources([str(write_image(tmp_path / "a.png"))])
         stats = run(
             items,
@@ -75,7 +75,7 @@ def test_new_trees_are_cached(tmp_path: Path) -> None:
 def test_new_trees_keep_to_the_quota(tmp_path: Path) -> None:
     plan, output_dir = make_plan(tree_dir=tmp_path / "trees"), tmp_path / "out"
     cache = TreeCache(tmp_path / "trees", 99)  # bytes, smaller than any tree
-    with open_checkpoint(output_dir, fingerprint(plan)) as checkpoint:
+    with open_checkpoint(output_dir, run_settings(plan)) as checkpoint:
         items = read_sources([str(write_image(tmp_path / "a.png"))])
         run(items, in_this_process(plan, output_dir), checkpoint, FolderSink(checkpoint, plan.output_format), cache)
     assert list((tmp_path / "trees").iterdir()) == []
@@ -83,8 +83,8 @@ def test_new_trees_keep_to_the_quota(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [make_plan(granularities=(Segments(2),)), make_plan(LabelStudioFormat(CONTROL))])
 def test_settings_that_change_results_change_the_fingerprint(change: Plan) -> None:
-    assert fingerprint(change) != fingerprint(make_plan())
-    assert fingerprint(make_plan()) == json.loads(json.dumps(fingerprint(make_plan())))
+    assert run_settings(change) != run_settings(make_plan())
+    assert run_settings(make_plan()) == json.loads(json.dumps(run_settings(make_plan())))
 
 
 def test_metrics_are_served() -> None:
@@ -151,7 +151,7 @@ def growth(jobs: int, folder: Path) -> int:
                 sizes.append(resident_bytes())
 
     items = (Item(f"{index:06d}", image, {"index": index}) for index in range(jobs))
-    with open_checkpoint(folder / "out", fingerprint(plan)) as checkpoint:
+    with open_checkpoint(folder / "out", run_settings(plan)) as checkpoint:
         run(items, measured, checkpoint, FolderSink(checkpoint, PngFormat()))
     return sizes[1] - sizes[0]
 

@@ -13,7 +13,7 @@ from walkcut.bulk import sinks
 from walkcut.bulk.checkpoint import open_checkpoint
 from walkcut.bulk.items import Item, ItemFailure, ItemPrediction, ItemResult, Outcome, RegionPrediction
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.runner import fingerprint, run
+from walkcut.bulk.runner import run, run_settings
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat, is_replaceable, merge_predictions
 from walkcut.bulk.sources.tasks import project_items
 from walkcut.bulk.workers import make_full_worker
@@ -35,7 +35,7 @@ def process_files(plan: Plan, run_dir: Path, jobs: Iterable[Item | ItemFailure])
     """Process tasks whose references are paths, which the image loader would not read."""
     worker = make_full_worker(plan, run_dir, quick_segmenter)
     for job in jobs:
-        outcome = worker(replace(job, task=None) if isinstance(job, Item) else job)
+        outcome = worker(replace(job, task_id=None) if isinstance(job, Item) else job)
         yield replace(outcome, item=job) if isinstance(outcome, ItemResult) and isinstance(job, Item) else outcome
 
 
@@ -44,7 +44,7 @@ def predict_project(
 ) -> int:
     """Predict the tasks of a project; return how many images are done in all."""
     controls = plan.project.controls
-    with open_checkpoint(run_dir, fingerprint(plan), retry_failed=retry_failed) as checkpoint:
+    with open_checkpoint(run_dir, run_settings(plan), retry_failed=retry_failed) as checkpoint:
         sink = LabelStudioSink(checkpoint, studio, "3", plan.project, plan.versions, replacing=replacing)
         items = project_items(studio.unannotated_tasks("3"), controls, plan.versions)
         run(items, lambda jobs: process_files(plan, run_dir, jobs), checkpoint, sink)
@@ -182,7 +182,7 @@ def test_a_task_that_was_deleted_meanwhile_costs_no_other(tmp_path: Path, plan: 
 def test_an_interrupted_run_keeps_its_finished_images(tmp_path: Path, plan: Plan) -> None:
     def interrupted(jobs: Iterable[object]) -> Iterator[Outcome]:
         record: dict[str, object] = {"predictions": [{"model_version": "v", "result": [], "score": 0}]}
-        yield replace(make_result("task-1", record), item=Item("task-1", "/1.jpg", task=1))
+        yield replace(make_result("task-1", record), item=Item("task-1", "/1.jpg", task_id=1))
         raise KeyboardInterrupt
 
     with open_checkpoint(tmp_path, {}) as checkpoint:

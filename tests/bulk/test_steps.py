@@ -71,7 +71,7 @@ def test_an_image_is_processed_with_the_seconds_of_each_stage(tmp_path: Path, ru
     assert list(staged_contents(run_dir, result)) == ["a.png"]
     assert [segment["label"] for segment in result.record["segments"]] == ["Region"] * 4
     assert list(result.seconds) == ["read", "decode", "tree", "regions", "encode", "write"]
-    assert (result.tree, result.tree_bytes) == ("", 0)
+    assert (result.tree_key, result.tree_bytes) == ("", 0)
 
 
 def test_predictions_and_trees_are_those_of_the_backend(tmp_path: Path, run_dir: Path) -> None:
@@ -89,7 +89,7 @@ def test_predictions_and_trees_are_those_of_the_backend(tmp_path: Path, run_dir:
     versions = [predictor.version(project, granularity) for granularity in options.granularities]
     assert [prediction["model_version"] for prediction in result.record["predictions"]] == versions
     predictor.get_tree(reference, 0)
-    tree = cache.get(result.tree)
+    tree = cache.get(result.tree_key)
     assert tree is not None
     (file,) = (tmp_path / "bulk_trees").iterdir()
     assert file.read_bytes() == tree.to_bytes()
@@ -102,14 +102,14 @@ def test_an_image_with_a_cached_tree_is_not_segmented(tmp_path: Path, run_dir: P
     assert first.tree_bytes > 0
     again = make_full_worker(plan, run_dir, lambda: Broken(quick_segmenter().backbone, quick_segmenter().preset))(item)
     assert isinstance(again, ItemResult)
-    assert (again.record, again.tree, again.tree_bytes) == (first.record, first.tree, 0)
+    assert (again.record, again.tree_key, again.tree_bytes) == (first.record, first.tree_key, 0)
     assert staged_contents(run_dir, again) == staged_contents(run_dir, first)
     assert list(again.seconds) == ["read", "regions", "encode", "write"]
 
 
 def test_an_image_with_a_damaged_tree_is_segmented_again(tmp_path: Path, run_dir: Path) -> None:
     plan, item = make_plan(tree_dir=tmp_path), Item("a", str(write_image(tmp_path / "a.png")))
-    TreeCache(tmp_path, 1 << 20).put_bytes(process(plan, item, run_dir).tree, b"rubbish")
+    TreeCache(tmp_path, 1 << 20).put_bytes(process(plan, item, run_dir).tree_key, b"rubbish")
     assert process(plan, item, run_dir).tree_bytes > 0
 
 
@@ -134,7 +134,7 @@ def test_steps_may_run_in_several_processes(tmp_path: Path, run_dir: Path) -> No
     content = tree_file.read_bytes()
     tree_file.unlink()
     whole = process(plan, item, run_dir)
-    assert (result.record, result.tree, result.tree_bytes) == (whole.record, whole.tree, whole.tree_bytes)
+    assert (result.record, result.tree_key, result.tree_bytes) == (whole.record, whole.tree_key, whole.tree_bytes)
     assert staged_contents(run_dir, result) == staged_contents(run_dir, whole)
     assert tree_file.read_bytes() == content
 
@@ -168,7 +168,7 @@ def test_an_internal_error_fails_its_image_only(tmp_path: Path, run_dir: Path) -
     )
     failure = worker(Item("a", str(write_image(tmp_path / "a.png"))))
     assert isinstance(failure, ItemFailure)
-    assert failure.reason == "a bug in walkcut: please report it: TypeError: unexpected"
+    assert failure.reason == "a bug in walkcut: please report it (TypeError: unexpected)"
     assert worker(failure) is failure
 
 
@@ -177,7 +177,7 @@ def test_an_image_gets_the_labels_of_its_control(tmp_path: Path, run_dir: Path) 
     controls = (*project.controls, replace(project.controls[0], neutral_labels=("Other",)))
     plan = replace(make_plan(), project=replace(project, controls=controls))
     for control, label in enumerate(("Region", "Other")):
-        result = process(plan, Item("a", str(write_image(tmp_path / "a.png")), control=control), run_dir)
+        result = process(plan, Item("a", str(write_image(tmp_path / "a.png")), control_index=control), run_dir)
         assert {segment["label"] for segment in result.record["segments"]} == {label}
 
 
@@ -186,12 +186,12 @@ def test_a_tree_is_exported_again_without_its_image(tmp_path: Path, run_dir: Pat
     first = process(make_plan(tree_dir=tmp_path), Item("a", str(path)), run_dir)
     path.unlink()
     reexport = make_reexport_worker(make_plan(granularities=(Segments(2),), tree_dir=tmp_path), tmp_path, run_dir)
-    entry = CheckpointEntry(first.item, first.tree, (), {})
+    entry = CheckpointEntry(first.item, first.tree_key, (), {})
     result = reexport.run(reexport.prefetch(entry))
     assert isinstance(result, ItemResult)
     assert len(result.record["segments"]) == 2
-    assert result.tree == first.tree
-    missing = reexport.prefetch(replace(entry, tree="missing"))
+    assert result.tree_key == first.tree_key
+    missing = reexport.prefetch(replace(entry, tree_key="missing"))
     assert isinstance(missing, ItemFailure)
     assert "its cut tree is not in the cache" in missing.reason
 

@@ -166,8 +166,18 @@ def test_unknown_variables_are_a_warning() -> None:
     assert "Warning: WALKCUT_PROT is not a setting: did you mean WALKCUT_PORT?" in result.stderr
 
 
-def test_settings_are_listed_without_secrets() -> None:
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    with subprocess.Popen([sys.executable, "-m", "walkcut", "presets"], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_settings_are_listed_as_variables_take_them_without_secrets() -> None:
     result = run("settings", environment={"LABEL_STUDIO_API_KEY": "hush", "WALKCUT_PORT": "1234"})
+    assert "WALKCUT_LEARNING             true " in result.stdout
+    assert "WALKCUT_SYNC_INTERVAL        3600 " in result.stdout
     assert "WALKCUT_PORT                 1234" in result.stdout
     assert "LABEL_STUDIO_API_KEY         (set)" in result.stdout
     assert "hush" not in result.output

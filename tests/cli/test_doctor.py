@@ -51,7 +51,7 @@ def test_an_error_is_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scripts_get_json(monkeypatch: pytest.MonkeyPatch) -> None:
     result = doctor(monkeypatch, [BROKEN], "--json")
     assert json.loads(result.stdout)[1:] == [
-        {"check": "disk", "level": "error", "message": "full", "remedy": "free some space"},
+        {"check": "disk", "severity": "error", "message": "full", "remedy": "free some space"},
     ]
     assert result.exit_code == 1
 
@@ -60,7 +60,7 @@ def test_settings_that_cannot_be_read_are_the_only_finding(monkeypatch: pytest.M
     monkeypatch.setenv("WALKCUT_PORT", "many")
     result = doctor(monkeypatch, [FINE], "--json")
     (finding,) = json.loads(result.stdout)
-    assert (finding["check"], finding["level"]) == ("settings", "error")
+    assert (finding["check"], finding["severity"]) == ("settings", "error")
     assert "WALKCUT_PORT='many' cannot be used" in finding["remedy"]
     assert result.exit_code == 1
 
@@ -68,7 +68,7 @@ def test_settings_that_cannot_be_read_are_the_only_finding(monkeypatch: pytest.M
 def test_a_misspelled_variable_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WALKCUT_PROT", "9091")
     result = doctor(monkeypatch, [], "--json")
-    warnings = [finding["message"] for finding in json.loads(result.stdout) if finding["level"] == "warning"]
+    warnings = [finding["message"] for finding in json.loads(result.stdout) if finding["severity"] == "warning"]
     assert "WALKCUT_PROT is not a setting: did you mean WALKCUT_PORT?" in warnings
 
 
@@ -84,6 +84,6 @@ def test_a_diagnosis_by_the_environment(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.delenv(variable, raising=False)
     environment = {"WALKCUT_STATE_DIR": str(tmp_path), "WALKCUT_PORT": "0"}
     result = CliRunner().invoke(main, ["doctor", "--json"], env=environment)
-    levels = {finding["check"]: finding["level"] for finding in json.loads(result.stdout)}
-    assert levels["latency"] == "ok"
-    assert levels["address"] == "warning"
+    severities = {finding["check"]: finding["severity"] for finding in json.loads(result.stdout)}
+    assert severities["latency"] == "ok"
+    assert severities["address"] == "warning"

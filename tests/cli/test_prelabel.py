@@ -36,7 +36,7 @@ def test_images_become_import_files_and_are_exported_again_from_their_trees(tmp_
     arguments = ("prelabel", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1)
     result = walkcut(*arguments)
     assert result.exit_code == 1
-    assert "in all 3 done, 1 failed" in result.output
+    assert "in total 3 done, 1 failed" in result.output
     assert "failed.jsonl lists the reasons; --retry-failed tries these images again" in result.stderr
     tasks = json.loads((tmp_path / "out" / "tasks-00001.json").read_text())
     assert [task["data"]["image"] for task in tasks] == [str(tmp_path / "in" / f"{index}.png") for index in range(3)]
@@ -60,7 +60,7 @@ def test_images_become_import_files_and_are_exported_again_from_their_trees(tmp_
     TreeCache(state / "trees", 0).put_bytes("new", b"")  # evicts all trees
     evicted = walkcut(*again, "--out", tmp_path / "evicted")
     assert evicted.exit_code == 1
-    assert "in all 0 done, 4 failed" in evicted.output
+    assert "in total 0 done, 4 failed" in evicted.output
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,11 @@ def test_images_become_import_files_and_are_exported_again_from_their_trees(tmp_
         (("--project", "3", "--format", "coco"), "its own labelling config, granularities and images: leave out"),
         (("x", "--out", "out", "--replace"), "--replace deletes predictions in Label Studio: give the project"),
         (("x", "--out", "out", "--label-config", "two.xml"), r"several images per task (im, back), but files hold one"),
+        (
+            ("--project", "3", "--tolerance", "2"),
+            "leave out --label-config, --granularity, --image-key, --format and --tol",
+        ),
+        (("x", "--out", "out", "--cpus-per-worker", "2"), "--cpus-per-worker is for processes of a cluster: add"),
         (("--project", "3"), "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"),
         (("nowhere", "--out", "out"), "nowhere does not exist"),
     ],

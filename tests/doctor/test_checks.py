@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from walkcut.doctor.checks import Check, Finding, without_secrets
+from walkcut.doctor.checks import Finding, run_check, without_secrets
 from walkcut.errors import SettingsError
 from walkcut.settings import Settings
 
@@ -12,7 +12,7 @@ def test_a_check_that_raises_is_a_finding_with_the_errors_message() -> None:
         yield Finding("disk", "ok", "20 GiB free")
         raise SettingsError("too small: make it larger")
 
-    assert list(Check("disk", "the disk cannot be used", check).findings()) == [
+    assert list(run_check("disk", "the disk cannot be used", check)) == [
         Finding("disk", "ok", "20 GiB free"),
         Finding("disk", "error", "the disk cannot be used", "too small: make it larger"),
     ]
@@ -22,8 +22,8 @@ def test_a_bug_in_a_check_is_a_finding_too() -> None:
     def check() -> list[Finding]:
         raise ZeroDivisionError("by  zero")
 
-    (finding,) = Check("disk", "the disk cannot be used", check).findings()
-    assert finding.level == "error"
+    (finding,) = run_check("disk", "the disk cannot be used", check)
+    assert finding.severity == "error"
     assert finding.message == "the disk cannot be used, or walkcut has a bug (ZeroDivisionError: by zero)"
     assert "report it" in finding.remedy
 

@@ -17,12 +17,12 @@ from walkcut.storage import Event, ProjectStore
 
 def only(findings: Iterable[Finding]) -> tuple[str, str, str]:
     (finding,) = findings
-    return finding.level, finding.message, finding.remedy
+    return finding.severity, finding.message, finding.remedy
 
 
 def test_versions_are_named() -> None:
-    level, message, _ = only(environment.check_versions())
-    assert level == "ok"
+    severity, message, _ = only(environment.check_packages())
+    assert severity == "ok"
     assert f"torch {torch.__version__.split('+')[0]}" in message
 
 
@@ -33,13 +33,13 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         return "1.0"
 
     monkeypatch.setattr(environment, "version", version)
-    _, missing = environment.check_versions()
-    assert (missing.level, missing.message) == ("error", "diffusers not installed")
+    _, missing = environment.check_packages()
+    assert (missing.severity, missing.message) == ("error", "diffusers not installed")
 
 
 def test_the_classical_model_needs_only_a_cpu() -> None:
-    level, message, _ = only(environment.check_device(Settings()))
-    assert (level, message.split(" (")[0]) == ("ok", "the classical model runs on the CPU")
+    severity, message, _ = only(environment.check_device(Settings()))
+    assert (severity, message.split(" (")[0]) == ("ok", "the classical model runs on the CPU")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
@@ -62,17 +62,17 @@ def test_an_unknown_device() -> None:
 def test_a_gpu_that_is_not_used_and_a_slow_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     supported, slow, idle = environment.check_device(Settings(model="sd14", dtype="float16"))
-    assert (supported.level, supported.message) == ("ok", "cpu supports float16")
-    assert (slow.level, "bfloat16" in slow.remedy) == ("warning", True)
-    assert (idle.level, idle.remedy) == ("warning", "set WALKCUT_DEVICE=cuda")
+    assert (supported.severity, supported.message) == ("ok", "cpu supports float16")
+    assert (slow.severity, "bfloat16" in slow.remedy) == ("warning", True)
+    assert (idle.severity, idle.remedy) == ("warning", "set WALKCUT_DEVICE=cuda")
 
 
 def test_weights_are_found_by_name_and_not_read(tmp_path: Path) -> None:
     write_folder(tmp_path / "model", "sd15")
     for path in (tmp_path / "model").rglob("*.safetensors"):
         path.write_bytes(b"nothing that could be read")
-    level, message, _ = only(environment.check_weights(Settings(model=str(tmp_path / "model"))))
-    assert (level, message) == ("ok", f"the weights of {tmp_path / 'model'} are in {tmp_path / 'model'}")
+    severity, message, _ = only(environment.check_weights(Settings(model=str(tmp_path / "model"))))
+    assert (severity, message) == ("ok", f"the weights of {tmp_path / 'model'} are in {tmp_path / 'model'}")
 
 
 @pytest.mark.parametrize("model", ["sd14", "dino"])
@@ -89,21 +89,21 @@ def test_a_state_folder_that_exists_or_can_be_created(tmp_path: Path) -> None:
         list(environment.check_state(Settings(state_dir=folder, cache_bytes=0)))
         for folder in (tmp_path, tmp_path / "a" / "b")
     )
-    assert (existing.level, existing.message) == ("ok", f"{tmp_path} is writable")
-    assert (missing.level, missing.message) == ("ok", f"{tmp_path / 'a' / 'b'} can be created")
+    assert (existing.severity, existing.message) == ("ok", f"{tmp_path} is writable")
+    assert (missing.severity, missing.message) == ("ok", f"{tmp_path / 'a' / 'b'} can be created")
     assert disk.check == "disk"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_folder_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    level, message, remedy = only(environment.check_state(Settings(state_dir=tmp_path / "file" / "state")))
-    assert (level, "is not writable (Not a directory)" in message) == ("error", True)
+    severity, message, remedy = only(environment.check_state(Settings(state_dir=tmp_path / "file" / "state")))
+    assert (severity, "is not writable (Not a directory)" in message) == ("error", True)
     assert "set WALKCUT_STATE_DIR" in remedy
 
 
 @pytest.mark.parametrize(
-    ("free", "level", "remedy"),
+    ("free", "severity", "remedy"),
     [
         (100 << 20, "error", "free some space: without it"),
         (
@@ -116,19 +116,19 @@ def test_a_state_folder_below_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_the_disk_has_space_for_the_cut_trees(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, level: str, remedy: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, severity: str, remedy: str
 ) -> None:
     (tmp_path / "trees").mkdir()
     (tmp_path / "trees" / "a.tree.npz").write_bytes(bytes(1 << 20))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(8 << 30, 0, free))
     _, disk = environment.check_state(Settings(state_dir=tmp_path, cache_bytes=2 << 30))
-    assert disk.level == level
+    assert disk.severity == severity
     assert disk.remedy.startswith(remedy)
 
 
 def test_a_new_database_is_not_created_by_the_check(tmp_path: Path) -> None:
-    level, message, _ = only(environment.check_database(Settings(state_dir=tmp_path)))
-    assert (level, "will be created" in message) == ("ok", True)
+    severity, message, _ = only(environment.check_database(Settings(state_dir=tmp_path)))
+    assert (severity, "will be created" in message) == ("ok", True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,16 +142,18 @@ def test_a_sound_database_and_a_damaged_one(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-20000:-4096] = bytes(20000 - 4096)
     file.write_bytes(content)
-    level, message, remedy = only(environment.check_database(Settings(state_dir=tmp_path)))
-    assert (level, "is damaged: " in message) == ("error", True)
+    severity, message, remedy = only(environment.check_database(Settings(state_dir=tmp_path)))
+    assert (severity, "is damaged: " in message) == ("error", True)
     assert "walkcut project sync ID" in remedy
 
 
 def test_a_postgresql_database_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = create_engine("postgresql+psycopg://me:hunter22@db/walkcut")
     monkeypatch.setattr("walkcut.storage.integrity.open_database", lambda *_: engine)
-    level, message, _ = only(environment.check_database(Settings(database_url="postgresql://me:hunter22@db/walkcut")))
-    assert (level, message) == ("ok", "postgresql+psycopg://me:***@db/walkcut can be used")
+    severity, message, _ = only(
+        environment.check_database(Settings(database_url="postgresql://me:hunter22@db/walkcut"))
+    )
+    assert (severity, message) == ("ok", "postgresql+psycopg://me:***@db/walkcut can be used")
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def token(site: Site, text: str) -> Finding:
 
 def test_label_studio_is_recognised_by_its_release(site: Site) -> None:
     found, *_ = address(site)
-    assert (found.level, found.message) == ("ok", f"Label Studio 1.23.2 answers at {site.url}/ls")
+    assert (found.severity, found.message) == ("ok", f"Label Studio 1.23.2 answers at {site.url}/ls")
 
 
 @pytest.mark.parametrize(("release", "old"), [("1.7.9", True), ("1.8.0", False), ("1.23.2", False), ("2.0", False)])
@@ -93,11 +93,11 @@ def test_the_clock_is_read_from_the_answer(site: Site) -> None:
 
     site.routes["/ls/api/version/"] = answer
     _, clock = address(site)
-    assert (clock.level, clock.message) == ("warning", "Label Studio's clock is 300 s ahead of this machine's")
+    assert (clock.severity, clock.message) == ("warning", "Label Studio's clock is 300 s ahead of this machine's")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "level", "message"),
+    ("seconds", "severity", "message"),
     [
         (59, "ok", "agrees"),
         (-59, "ok", "agrees"),
@@ -105,10 +105,10 @@ def test_the_clock_is_read_from_the_answer(site: Site) -> None:
         (-61, "warning", "61 s behind"),
     ],
 )
-def test_clocks_that_differ_are_a_warning(seconds: int, level: str, message: str) -> None:
+def test_clocks_that_differ_are_a_warning(seconds: int, severity: str, message: str) -> None:
     finding = check_clock(NOW + timedelta(seconds=seconds), NOW)
-    assert (finding.level, message in finding.message) == (level, True)
-    assert ("NTP" in finding.remedy) == (level == "warning")
+    assert (finding.severity, message in finding.message) == (severity, True)
+    assert ("NTP" in finding.remedy) == (severity == "warning")
 
 
 def test_kinds_of_tokens() -> None:
@@ -138,7 +138,7 @@ def test_a_token_that_is_accepted(site: Site, text: str, kind: str) -> None:
 )
 def test_a_token_that_cannot_work_is_not_sent(site: Site, text: str, message: str) -> None:
     finding = token(site, text)
-    assert finding.level == "error"
+    assert finding.severity == "error"
     assert finding.message.startswith(message)
     assert "create a personal access token" in finding.remedy
     assert site.seen == []
@@ -154,7 +154,7 @@ def test_a_token_that_cannot_work_is_not_sent(site: Site, text: str, message: st
 def test_a_personal_access_token_that_is_not_exchanged(site: Site, status: int, message: str) -> None:
     site.routes["/ls/api/token/refresh/"] = json_reply({"detail": "Token is invalid"}, status)
     finding = token(site, PERSONAL)
-    assert (finding.level, message in finding.message) == ("error", True)
+    assert (finding.severity, message in finding.message) == ("error", True)
 
 
 def test_no_request_is_sent_with_a_token_that_is_not_exchanged(site: Site) -> None:
@@ -178,13 +178,13 @@ def test_no_request_is_sent_with_a_token_that_is_not_exchanged(site: Site) -> No
 def test_a_legacy_token_that_is_refused(site: Site, detail: str, message: str, remedy: str) -> None:
     site.routes["/ls/api/current-user/whoami"] = json_reply({"detail": detail}, 401)
     finding = token(site, LEGACY_TOKEN)
-    assert (finding.level, finding.message) == ("error", message)
+    assert (finding.severity, finding.message) == ("error", message)
     assert remedy in finding.remedy
 
 
 def test_no_token_is_a_warning(site: Site) -> None:
     finding = token(site, "")
-    assert (finding.level, "no token is set" in finding.message) == ("warning", True)
+    assert (finding.severity, "no token is set" in finding.message) == ("warning", True)
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ def test_addresses_that_label_studio_refuses(
     with closing(LabelStudioProbe(LabelStudioAccess(f"{site.url}/ls", LEGACY_TOKEN))) as probe:
         (finding,) = check_ssrf_protection(probe)
     assert message in finding.message
-    assert finding.level == ("ok" if message.startswith("may") else "warning")
-    assert ("USE_DEFAULT_BANNED_SUBNETS=false" in finding.remedy) == (finding.level == "warning")
+    assert finding.severity == ("ok" if message.startswith("may") else "warning")
+    assert ("USE_DEFAULT_BANNED_SUBNETS=false" in finding.remedy) == (finding.severity == "warning")
 
 
 def test_only_superusers_see_which_addresses_are_refused(site: Site) -> None:
     site.routes["/ls/version/"] = reply(200, b"<pre>{}</pre>")
     with closing(LabelStudioProbe(LabelStudioAccess(f"{site.url}/ls", LEGACY_TOKEN))) as probe:
         (finding,) = check_ssrf_protection(probe)
-    assert (finding.level, "only superusers see" in finding.message) == ("ok", True)
+    assert (finding.severity, "only superusers see" in finding.message) == ("ok", True)

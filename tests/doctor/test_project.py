@@ -40,7 +40,7 @@ def probe(site: Site) -> Iterator[LabelStudioProbe]:
 def problems(probe: LabelStudioProbe, server: ServerProbe | None = None, config: str = CONFIG) -> list[Finding]:
     """Return the warnings and errors about the backends."""
     findings = project.check_backends(probe, 4, config, Settings(), server)
-    return [finding for finding in findings if finding.level != "ok"]
+    return [finding for finding in findings if finding.severity != "ok"]
 
 
 def check_image(probe: LabelStudioProbe, task: int | None = None, **limits: int) -> list[Finding]:
@@ -68,10 +68,10 @@ def test_a_project_without_access_is_named_with_the_remedy(site: Site, probe: La
 
 def test_a_config_names_the_brush_and_the_text_field() -> None:
     brush, text = project.check_config(CONFIG)
-    assert (brush.level, brush.message) == ("ok", "regions go to 'b' on 'im', whose image is 'photo'")
-    assert (text.level, 'add <TextArea name="granularity" toName="im"' in text.remedy) == ("warning", True)
+    assert (brush.severity, brush.message) == ("ok", "regions go to 'b' on 'im', whose image is 'photo'")
+    assert (text.severity, 'add <TextArea name="granularity" toName="im"' in text.remedy) == ("warning", True)
     _, text = project.check_config(CONFIG.replace("</View>", '<TextArea name="status" toName="im"/></View>'))
-    assert (text.level, text.message) == ("ok", "walkcut answers annotators in the text field 'status'")
+    assert (text.severity, text.message) == ("ok", "walkcut answers annotators in the text field 'status'")
 
 
 def test_a_config_that_cannot_be_used() -> None:
@@ -84,7 +84,7 @@ def test_a_config_that_cannot_be_used() -> None:
 def test_an_image_that_can_be_loaded_is_described(site: Site, probe: LabelStudioProbe) -> None:
     tasks(site, data_url(png(quarters(30, 40))))
     (finding,) = check_image(probe)
-    assert (finding.level, "of task 7 can be loaded: 40×30" in finding.message) == ("ok", True)
+    assert (finding.severity, "of task 7 can be loaded: 40×30" in finding.message) == ("ok", True)
 
 
 def test_a_task_is_found_without_predicting_it(site: Site, probe: LabelStudioProbe) -> None:
@@ -110,10 +110,10 @@ def test_images_that_cannot_be_fetched_or_decoded(site: Site, probe: LabelStudio
 
 def test_a_project_without_the_task(site: Site, probe: LabelStudioProbe) -> None:
     tasks(site)
-    assert [(finding.level, finding.message) for finding in check_image(probe)] == [
+    assert [(finding.severity, finding.message) for finding in check_image(probe)] == [
         ("warning", "project 4 has no tasks")
     ]
-    assert [(finding.level, finding.message) for finding in check_image(probe, 9)] == [
+    assert [(finding.severity, finding.message) for finding in check_image(probe, 9)] == [
         ("error", "project 4 has no task 9")
     ]
 
@@ -125,7 +125,7 @@ def test_a_backend_that_works(probe: LabelStudioProbe) -> None:
 def test_no_backend(site: Site, probe: LabelStudioProbe) -> None:
     site.routes["/api/ml"] = json_reply([])
     (finding,) = problems(probe)
-    assert (finding.level, finding.message) == ("error", "project 4 has no backend")
+    assert (finding.severity, finding.message) == ("error", "project 4 has no backend")
     assert "port 9090" in finding.remedy
     assert "USE_DEFAULT_BANNED_SUBNETS=false" in finding.remedy
 
@@ -154,7 +154,7 @@ def test_a_backend_with_an_error(
 ) -> None:
     site.routes["/api/ml"] = json_reply([BACKEND | changes])
     (finding,) = problems(probe)
-    assert (finding.check, finding.level) == ("backend", "error")
+    assert (finding.check, finding.severity) == ("backend", "error")
     assert message in finding.message
     assert remedy in finding.remedy
 
@@ -170,14 +170,14 @@ def test_a_backend_that_refuses_a_config_without_a_brush(site: Site, probe: Labe
 def test_only_the_first_backend_predicts(site: Site, probe: LabelStudioProbe, attached: list[dict[str, Any]]) -> None:
     site.routes["/api/ml"] = json_reply(attached)
     (finding,) = problems(probe)
-    assert (finding.level, "only the first predicts" in finding.message) == ("warning", True)
+    assert (finding.severity, "only the first predicts" in finding.message) == ("warning", True)
     assert finding.remedy.startswith("remove all but one")
 
 
 def test_a_backend_that_is_not_interactive(site: Site, probe: LabelStudioProbe) -> None:
     site.routes["/api/ml"] = json_reply([BACKEND | {"is_interactive": False}])
     (finding,) = problems(probe)
-    assert (finding.check, finding.level) == ("interactive", "warning")
+    assert (finding.check, finding.severity) == ("interactive", "warning")
     assert finding.remedy.startswith("switch on interactive preannotations")
 
 
@@ -209,7 +209,7 @@ def test_a_webhook_that_lacks_events(
 ) -> None:
     site.routes["/api/webhooks/"] = json_reply([] if hook is None else [WEBHOOK | hook])
     (finding,) = problems(probe)
-    assert (finding.check, finding.level) == ("webhook", "warning")
+    assert (finding.check, finding.severity) == ("webhook", "warning")
     assert message in finding.message
     assert "Settings > Webhooks" in finding.remedy
 
@@ -217,11 +217,11 @@ def test_a_webhook_that_lacks_events(
 def test_a_webhook_for_annotation_events_is_enough(probe: LabelStudioProbe) -> None:
     actions = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_CREATED"]
     hook = WEBHOOK | {"send_for_all_actions": False, "actions": actions}
-    assert project.check_webhook(BACKEND_URL, [hook], Settings()).level == "ok"
+    assert project.check_webhook(BACKEND_URL, [hook], Settings()).severity == "ok"
 
 
 @pytest.mark.parametrize(
-    ("authorization", "level"),
+    ("authorization", "severity"),
     [
         ("", "warning"),
         ("Bearer x", "warning"),
@@ -230,18 +230,18 @@ def test_a_webhook_for_annotation_events_is_enough(probe: LabelStudioProbe) -> N
         ("Basic " + b64encode(b"ls:hunter22").decode(), "ok"),
     ],
 )
-def test_a_webhook_needs_walkcuts_password(authorization: str, level: str) -> None:
+def test_a_webhook_needs_walkcuts_password(authorization: str, severity: str) -> None:
     hook = WEBHOOK | {"headers": {"authorization": authorization} if authorization else {}}
     finding = project.check_webhook(BACKEND_URL, [hook], LOCKED)
-    assert finding.level == level
+    assert finding.severity == severity
     assert "hunter22" not in finding.message + finding.remedy
 
 
-@pytest.mark.parametrize(("password", "level"), [("hunter22", "ok"), ("hunter2%32", "ok"), ("wrong", "warning")])
-def test_the_password_may_be_in_the_backends_address(password: str, level: str) -> None:
+@pytest.mark.parametrize(("password", "severity"), [("hunter22", "ok"), ("hunter2%32", "ok"), ("wrong", "warning")])
+def test_the_password_may_be_in_the_backends_address(password: str, severity: str) -> None:
     url = f"http://ls:{password}@walkcut:9090/"
     finding = project.check_webhook(url, [WEBHOOK | {"url": f"{url}webhook"}], LOCKED)
-    assert finding.level == level
+    assert finding.severity == severity
     assert password not in finding.message + finding.remedy
 
 
@@ -251,7 +251,7 @@ def test_a_response_that_is_not_json(site: Site, probe: LabelStudioProbe) -> Non
         project.read_project(probe, 4)
 
 
-@pytest.mark.parametrize(("authorization", "level"), [("Bearer hunter22", "ok"), ("", "warning")])
-def test_a_webhook_may_send_the_token(authorization: str, level: str) -> None:
+@pytest.mark.parametrize(("authorization", "severity"), [("Bearer hunter22", "ok"), ("", "warning")])
+def test_a_webhook_may_send_the_token(authorization: str, severity: str) -> None:
     hook = WEBHOOK | {"headers": {"Authorization": authorization}}
-    assert project.check_webhook(BACKEND_URL, [hook], Settings(token="hunter22")).level == level
+    assert project.check_webhook(BACKEND_URL, [hook], Settings(token="hunter22")).severity == severity

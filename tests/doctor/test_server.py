@@ -8,6 +8,7 @@ from tests.builders.http_site import Site, reply, serving
 from tests.builders.processes import free_port
 from walkcut.doctor import server
 from walkcut.doctor.server import (
+    ServerError,
     ServerProbe,
     check_port,
     check_prediction,
@@ -15,7 +16,7 @@ from walkcut.doctor.server import (
     find_server,
     latency_finding,
 )
-from walkcut.errors import RequestError, SettingsError, WalkcutError
+from walkcut.errors import SettingsError, WalkcutError
 from walkcut.settings import Settings
 
 UP = json.dumps({"status": "UP", "model_class": "walkcut"}).encode()
@@ -54,13 +55,13 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_walkcut_is_found_at_its_port(site: Site, settings: Settings, walkcut: ServerProbe) -> None:
     assert walkcut.url == site.url
     (finding,) = check_port(settings, walkcut)
-    assert (finding.level, finding.message) == ("ok", f"walkcut answers at {site.url}")
+    assert (finding.severity, finding.message) == ("ok", f"walkcut answers at {site.url}")
 
 
 def test_a_walkcut_that_is_not_ready_says_why(site: Site, settings: Settings, walkcut: ServerProbe) -> None:
     site.routes["/ready"] = reply(503, b'{"status": "NOT READY", "reasons": ["model: it hangs", "database: away"]}')
     _, finding = check_port(settings, walkcut)
-    assert finding.level == "error"
+    assert finding.severity == "error"
     assert finding.message == "walkcut is not ready for new images: model: it hangs; database: away"
     assert site.seen[-1].headers["Authorization"].startswith("Basic "), "or it would not say why"
     for body in (b'{"status": "READY"}', b"[]", b"<html>", b'{"reasons": 1}'):
@@ -73,7 +74,7 @@ def test_another_program_at_the_port_is_not_walkcut(site: Site, settings: Settin
     site.routes["/health"] = reply(200, body)
     assert find_server(settings) is None
     (finding,) = check_port(settings, None)
-    assert (finding.level, finding.remedy) == (
+    assert (finding.severity, finding.remedy) == (
         "error",
         "another program uses the port: stop it, or set WALKCUT_PORT to another port",
     )
@@ -83,14 +84,14 @@ def test_a_free_port_is_ok() -> None:
     settings = Settings(port=free_port())
     assert find_server(settings) is None
     (finding,) = check_port(settings, None)
-    assert (finding.level, "is free" in finding.message) == ("ok", True)
+    assert (finding.severity, "is free" in finding.message) == ("ok", True)
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
     for host in ("192.0.2.1", "no host"):
         settings = Settings(host=host, port=free_port())
         (finding,) = check_port(settings, None)
-        assert (finding.level, "set WALKCUT_HOST" in finding.remedy) == ("error", True)
+        assert (finding.severity, "set WALKCUT_HOST" in finding.remedy) == ("error", True)
     assert find_server(settings) is None
 
 
@@ -98,8 +99,8 @@ def test_late_responses_are_errors(site: Site, walkcut: ServerProbe, monkeypatch
     times = iter([0.2, 1.5])
     monkeypatch.setattr(server, "_seconds", lambda ask: [ask(), next(times)][1])
     health, webhook = check_responses(walkcut)
-    assert (health.level, health.message) == ("ok", "/health answers in 200 ms; Label Studio waits 1 s")
-    assert (webhook.level, webhook.message) == ("error", "/webhook answers in 1500 ms; Label Studio waits 1 s")
+    assert (health.severity, health.message) == ("ok", "/health answers in 200 ms; Label Studio waits 1 s")
+    assert (webhook.severity, webhook.message) == ("error", "/webhook answers in 1500 ms; Label Studio waits 1 s")
     assert "check what else the machine does" in webhook.remedy
     request = site.seen[-1]
     assert (request.target, json.loads(request.body)) == ("/webhook", {"action": "DOCTOR"})
@@ -107,7 +108,7 @@ def test_late_responses_are_errors(site: Site, walkcut: ServerProbe, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("seconds", "timeout", "level", "message"),
+    ("seconds", "timeout", "severity", "message"),
     [
         (2.0, 80.0, "ok", "can predict about 40"),
         (2.0, 500.0, "ok", "can predict about 50"),
@@ -116,11 +117,11 @@ def test_late_responses_are_errors(site: Site, walkcut: ServerProbe, monkeypatch
     ],
 )
 def test_the_time_of_an_image_against_label_studios_timeout(
-    seconds: float, timeout: float, level: str, message: str
+    seconds: float, timeout: float, severity: str, message: str
 ) -> None:
     finding = latency_finding(seconds, timeout)
-    assert (finding.level, message in finding.message) == (level, True)
-    assert bool(finding.remedy) == (level != "ok")
+    assert (finding.severity, message in finding.message) == (severity, True)
+    assert bool(finding.remedy) == (severity != "ok")
 
 
 @pytest.mark.usefixtures("_no_model")
@@ -136,7 +137,7 @@ def test_a_running_walkcut_predicts_an_image_that_is_in_no_cache(
 
 def test_a_walkcut_without_predictions(site: Site, settings: Settings, walkcut: ServerProbe) -> None:
     site.routes["/predict"] = reply(200, b'{"results": [[]]}')
-    with pytest.raises(RequestError, match="returns no prediction for a test image: see walkcut's log"):
+    with pytest.raises(ServerError, match="returns no prediction for a test image: see walkcut's log"):
         list(check_prediction(settings, walkcut))
 
 
@@ -144,7 +145,7 @@ def test_a_walkcut_without_predictions(site: Site, settings: Settings, walkcut: 
     ("status", "named", "message"),
     [
         (401, SettingsError, "refuses the credentials of these settings: set WALKCUT_BASIC_AUTH_USER and"),
-        (500, RequestError, "/webhook answered 500: see walkcut's log"),
+        (500, ServerError, "/webhook answered 500: see walkcut's log"),
     ],
 )
 def test_a_walkcut_that_refuses_requests(
@@ -165,7 +166,7 @@ def test_walkcut_under_label_studio_ml_has_no_versions(site: Site, settings: Set
 
 def test_a_walkcut_that_has_stopped(settings: Settings) -> None:
     stopped = ServerProbe(f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(RequestError, match=r"/health did not answer \(.*\): check whether walkcut is overloaded"):
+    with pytest.raises(ServerError, match=r"/health did not answer \(.*\): check whether walkcut is overloaded"):
         list(check_responses(stopped))
 
 
@@ -184,7 +185,7 @@ def test_without_a_server_the_classical_model_predicts_here(tmp_path: Path, monk
 @pytest.mark.usefixtures("_no_model")
 def test_without_a_server_no_large_model_is_loaded() -> None:
     (finding,) = check_prediction(Settings(model="sd14"), None)
-    assert (finding.level, "start `walkcut serve`" in finding.remedy) == ("warning", True)
+    assert (finding.severity, "start `walkcut serve`" in finding.remedy) == ("warning", True)
 
 
 def test_requests_carry_the_token(site: Site) -> None:

@@ -93,7 +93,7 @@ def test_a_run_that_is_killed_twice_comes_to_the_same(
             process.communicate()
     left = count(label_studio, killed)
     assert 0 < left < 4 * IMAGES
-    assert f"in all {IMAGES} done, 0 failed" in run_walkcut(alone, *prelabel, killed)
+    assert f"in total {IMAGES} done, 0 failed" in run_walkcut(alone, *prelabel, killed)
     run_walkcut(alone, *prelabel, whole)
 
     found = predictions(label_studio, killed)

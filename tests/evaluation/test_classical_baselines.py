@@ -8,7 +8,7 @@ import pytest
 from tests.builders.scenes import agreement, quarter_labels, quarters
 from walkcut.errors import SettingsError
 from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES, ClassicalBaseline
-from walkcut.evaluation.classical_methods import Clusters, ColourKMeans
+from walkcut.evaluation.classical_methods import ColourKMeans, KMeansSetting
 from walkcut.evaluation.systems import System
 
 all_baselines = pytest.mark.parametrize("baseline", CLASSICAL_BASELINES.values(), ids=CLASSICAL_BASELINES)
@@ -62,13 +62,13 @@ def test_settings_go_from_coarse_to_fine(baseline: System) -> None:
 
 
 def test_settings_name_their_parameters() -> None:
-    baseline = ClassicalBaseline("k", ColourKMeans((Clusters(2, 0.05), Clusters(3, 0.01))), side=50)
+    baseline = ClassicalBaseline("k", ColourKMeans((KMeansSetting(2, 0.05), KMeansSetting(3, 0.01))), side=50)
     assert baseline.settings == ("k=2 min_part=0.05", "k=3 min_part=0.01")
 
 
 def test_another_setting_is_another_version() -> None:
     first, same, changed, smaller = (
-        ClassicalBaseline("k", ColourKMeans((Clusters(k, 0.05),)), side=side)
+        ClassicalBaseline("k", ColourKMeans((KMeansSetting(k, 0.05),)), side=side)
         for k, side in ((2, 50), (2, 50), (3, 50), (2, 40))
     )
     assert first.version == same.version

@@ -6,7 +6,7 @@ from skimage.color import rgb2lab
 from skimage.segmentation import quickshift
 
 from tests.builders.scenes import agreement, quarter_labels, quarters
-from walkcut.evaluation.classical_methods import CutCost, SlicNCut, linked, without_small
+from walkcut.evaluation.classical_methods import NCutSetting, SlicNCut, linked, without_small
 from walkcut.evaluation.contingency import contingency_table
 from walkcut.evaluation.metrics import variation_of_information
 from walkcut.hierarchy.hierarchy import renumber
@@ -15,7 +15,7 @@ from walkcut.hierarchy.hierarchy import renumber
 def test_no_edge_of_the_superpixels_graph_weighs_less_than_the_minimum() -> None:
     """By default colours separate four quarters; if all edges weigh 1, nothing does."""
     lab = rgb2lab(quarters(60, 80))
-    default, equal = (SlicNCut((CutCost(0.03),), min_weight=weight).partitions(lab)[0] for weight in (1e-3, 1.0))
+    default, equal = (SlicNCut((NCutSetting(0.03),), min_weight=weight).partitions(lab)[0] for weight in (1e-3, 1.0))
     assert agreement(renumber(default), quarter_labels(60, 80)) > 0.97
     assert len(np.unique(equal)) == 1
 

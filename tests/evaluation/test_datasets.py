@@ -241,7 +241,7 @@ def test_only_the_first_missing_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("imagenet", "val", f"no data set 'imagenet': choose one of {', '.join(DATASETS)}"),
+        ("imagenet", "val", f"unknown data set 'imagenet': choose one of {', '.join(DATASETS)}"),
         ("cityscapes-27", "test", "cityscapes-27 has no truth for a split 'test': choose one of val, train"),
     ],
 )

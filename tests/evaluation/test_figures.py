@@ -16,14 +16,14 @@ from tests.builders.ground_truth import save_image, save_labels
 from tests.builders.scenes import quarter_labels
 from walkcut.evaluation.figures import Figure, ImageFigures, image_figures, ladder_columns, oracle_merged_labels, ranked
 from walkcut.evaluation.protocols import PROTOCOLS
-from walkcut.evaluation.runner import Run
+from walkcut.evaluation.runner import EvaluationRun
 
 
 def figures(root: Path, system: FixedSystem, setting: str, *, classes: bool = False) -> list[ImageFigures]:
     """Draw three images of quarters, the second with a truth of one part."""
     images = quarter_dataset(root, classes=classes)
     save_labels(root / "labels" / "1.png", ONE.astype(np.uint8))
-    run = Run(system, images, PROTOCOLS["native"])
+    run = EvaluationRun(system, images, PROTOCOLS["native"])
     return image_figures(run, list(run.results()), setting)
 
 
@@ -101,7 +101,7 @@ def test_the_truths_classes_are_named_and_a_system_with_one_setting_has_no_ladde
 def test_pixels_that_are_not_scored_are_dark_in_the_truth(tmp_path: Path) -> None:
     images = quarter_dataset(tmp_path, classes=True, images=1)
     save_labels(tmp_path / "labels" / "0.png", np.where(QUARTERS == 3, 255, QUARTERS).astype(np.uint8))
-    run = Run(FixedSystem((QUARTERS,)), images, PROTOCOLS["native"])
+    run = EvaluationRun(FixedSystem((QUARTERS,)), images, PROTOCOLS["native"])
     (drawn,) = image_figures(run, list(run.results()), "0")
     truth = drawn.figures[-1]
     assert truth.caption == "truth: sky, sea, land; dark: not scored"
@@ -112,7 +112,7 @@ def test_figures_are_small_whatever_the_image(tmp_path: Path) -> None:
     save_image(tmp_path / "images" / "0.png", 1000, 500)
     labels = quarter_labels(1000, 500)
     save_labels(tmp_path / "labels" / "0.png", labels.astype(np.uint8))
-    run = Run(FixedSystem((labels,)), quarter_dataset(tmp_path, images=0), PROTOCOLS["native"])
+    run = EvaluationRun(FixedSystem((labels,)), quarter_dataset(tmp_path, images=0), PROTOCOLS["native"])
     (drawn,) = image_figures(run, list(run.results()), "0")
     assert [pixels(figure).shape for figure in drawn.figures] == [(400, 200, 3)] * 4
 
@@ -122,9 +122,9 @@ def test_the_merged_prediction_is_what_the_protocol_scores(tmp_path: Path) -> No
     images = replace(quarter_dataset(tmp_path, classes=True), classes=("cat", "dog", "background"))
     truth = np.array([[0, 0, 2, 2, 2, 2]])
     labels = np.array([[1, 1, 0, 0, 2, 3]])
-    run = Run(FixedSystem(), images, PROTOCOLS["dwc"])
+    run = EvaluationRun(FixedSystem(), images, PROTOCOLS["dwc"])
     assert oracle_merged_labels(run, labels, truth).tolist() == truth.tolist()
-    strict = Run(FixedSystem(), images, PROTOCOLS["native"])
+    strict = EvaluationRun(FixedSystem(), images, PROTOCOLS["native"])
     straddling = np.array([[0, 0, 0, 1, 2, 2]])
     extra = np.array([[0, 1, 1, 1, 2, 2]])
     assert oracle_merged_labels(run, straddling, truth).tolist() == [[0, 0, 0, 2, 2, 2]]

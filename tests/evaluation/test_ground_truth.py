@@ -36,7 +36,7 @@ def test_numbers_become_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [4, 200])
 def test_a_number_without_a_class_is_refused(number: int, tmp_path: Path) -> None:
     save_labels(tmp_path / "a.png", np.array([[3, number]], np.uint8))
-    with pytest.raises(ImageDecodeError, match=f"a.png holds {number}, which is no label of this data set"):
+    with pytest.raises(ImageDecodeError, match=f"a.png holds {number}, which is not a label of this data set"):
         LabelImage(tmp_path / "a.png", {3: 1, 7: 0}).read()
 
 

@@ -14,8 +14,8 @@ from walkcut.evaluation.datasets import Dataset
 from walkcut.evaluation.paper_results import PaperResult
 from walkcut.evaluation.plots import series_style
 from walkcut.evaluation.protocols import PROTOCOLS
-from walkcut.evaluation.report import Outcome, report_page, score_table
-from walkcut.evaluation.runner import Run
+from walkcut.evaluation.report import SystemOutcome, report_page, score_table
+from walkcut.evaluation.runner import EvaluationRun
 from walkcut.evaluation.summary import summarise
 
 HOSTILE = "<script>alert('&\"')</script>"
@@ -40,10 +40,10 @@ class Page(HTMLParser):
         return sum(found == tag for found, _ in self.tags)
 
 
-def outcome(images: Dataset, system: FixedSystem) -> Outcome:
-    run = Run(system, images, PROTOCOLS["native"], frozenset({"0"}) if images.partitions else frozenset())
+def outcome(images: Dataset, system: FixedSystem) -> SystemOutcome:
+    run = EvaluationRun(system, images, PROTOCOLS["native"], frozenset({"0"}) if images.partitions else frozenset())
     results = tuple(run.results())
-    return Outcome(run, results, summarise(run, results))
+    return SystemOutcome(run, results, summarise(run, results))
 
 
 def page(root: Path, systems: Sequence[FixedSystem], papers: Sequence[PaperResult] = (), **options: bool) -> str:

@@ -8,13 +8,13 @@ import pytest
 from tests.builders.evaluation import ONE, PIXELS, QUARTERS, SIZE, FixedSystem, quarter_dataset
 from tests.builders.ground_truth import save_labels
 from walkcut.evaluation.protocols import PROTOCOLS
-from walkcut.evaluation.runner import Run
+from walkcut.evaluation.runner import EvaluationRun
 from walkcut.evaluation.summary import at_segments, summarise
 from walkcut.evaluation.systems import System
 
 
 def summary(root: Path, system: System, *, classes: bool = False) -> dict:
-    run = Run(system, quarter_dataset(root, classes=classes), PROTOCOLS["native"], frozenset({"0", "1"}))
+    run = EvaluationRun(system, quarter_dataset(root, classes=classes), PROTOCOLS["native"], frozenset({"0", "1"}))
     return summarise(run, list(run.results()))
 
 
@@ -59,7 +59,7 @@ def test_the_best_setting_is_reported_and_all_are_listed(tmp_path: Path) -> None
 def test_counts_are_added_up_before_they_are_divided(tmp_path: Path) -> None:
     images = quarter_dataset(tmp_path, classes=True, images=2)
     save_labels(tmp_path / "labels" / "1.png", np.full(SIZE, 4, np.uint8))
-    run = Run(FixedSystem((QUARTERS,)), images, PROTOCOLS["native"])
+    run = EvaluationRun(FixedSystem((QUARTERS,)), images, PROTOCOLS["native"])
     scores = summarise(run, list(run.results()))
     assert scores["accuracy"] == pytest.approx((1 + 1 / 4) / 2)
     # In the second image three extra segments are matched to absent classes.

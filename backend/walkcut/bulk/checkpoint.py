@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from walkcut.bulk.items import CheckpointEntry, Format, Item, ItemFailure, ItemResult
+from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult
 from walkcut.bulk.jsonl import HashSet64, append_line, external_sort, keys, temporary_dir, truncate_partial_line
 from walkcut.bulk.run_folder import (
     DONE,
@@ -19,11 +20,11 @@ from walkcut.bulk.run_folder import (
     STAGING,
     STATE,
     assembled_files,
-    check_fingerprint,
+    check_run_settings,
     delete_files,
     delete_run,
     locked,
-    read_fingerprint,
+    read_run_settings,
     require_run_or_empty,
     save_assembled_files,
 )
@@ -58,7 +59,12 @@ class Checkpoint:
         """Move an image's files to their final names, then write its line."""
         for name, staged in result.files.items():
             _move(self._output_dir / STAGING / staged, self._output_dir / name)
-        line = {**asdict(result.item), "tree": result.tree, "files": list(result.files), "record": result.record}
+        line = {
+            **asdict(result.item),
+            "tree_key": result.tree_key,
+            "files": list(result.files),
+            "record": result.record,
+        }
         append_line(self._done_file, line)
         self._done.add(result.item.key)
 
@@ -86,9 +92,9 @@ class Checkpoint:
 
 @contextmanager
 def open_checkpoint(
-    output_dir: Path, fingerprint: Mapping[str, Any], *, restart: bool = False, retry_failed: bool = False
+    output_dir: Path, run_settings: Mapping[str, Any], *, restart: bool = False, retry_failed: bool = False
 ) -> Iterator[Checkpoint]:
-    """Open the checkpoint of the run with this fingerprint (JSON), or start one in a new or empty folder.
+    """Open the checkpoint of the run with these settings (JSON), or start one in a new or empty folder.
 
     `restart` deletes the run that is there first; `retry_failed` forgets its failures. Raises `SettingsError` for a
     folder with a run of other settings, with other files, or in use by another process.
@@ -100,7 +106,7 @@ def open_checkpoint(
         stack.enter_context(locked(output_dir))
         if restart:
             delete_run(output_dir)
-        check_fingerprint(output_dir, fingerprint)
+        check_run_settings(output_dir, run_settings)
         if retry_failed:
             failed_path.unlink(missing_ok=True)
         stack.callback(_delete_if_empty, failed_path)
@@ -116,12 +122,12 @@ def read_entries(output_dir: Path) -> Iterator[CheckpointEntry]:
 
     Raises `SettingsError` if another process is using the folder.
     """
-    read_fingerprint(output_dir)
+    read_run_settings(output_dir)
     with locked(output_dir), temporary_dir(output_dir / STATE / "sorting") as sorting:
         for line in external_sort(truncate_partial_line(output_dir / DONE), sorting):
             row = json.loads(line)
-            item = Item(row["key"], row["reference"], row["data"], row["task"], row["control"])
-            yield CheckpointEntry(item, row["tree"], tuple(row["files"]), row["record"])
+            item = Item(row["key"], row["reference"], row["data"], row["task_id"], row["control_index"])
+            yield CheckpointEntry(item, row["tree_key"], tuple(row["files"]), row["record"])
 
 
 def _move(path: Path, target: Path) -> None:

@@ -1,9 +1,8 @@
 """Images of a bulk run, from the source to the result."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from walkcut.labelstudio import Region
 
@@ -16,15 +15,15 @@ class Item:
         key: unique in the run and the same in every run over the same sources; letters, digits, `._-` and `/` only
         reference: path or URL of the image
         data: data of its task in Label Studio
-        task: id of that task, if it exists already
-        control: index of the project's control that shows the image
+        task_id: id of that task, if it exists already
+        control_index: index of the project's control that shows the image
     """
 
     key: str
     reference: str
     data: Mapping[str, Any] = field(default_factory=dict)
-    task: int | None = None
-    control: int = 0
+    task_id: int | None = None
+    control_index: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class ItemResult:
     item: Item
     files: Mapping[str, str]  # staged files by the names of the output files, see `stage_files`
     record: Mapping[str, Any]
-    tree: str  # key of its cut tree, empty if trees are not cached
+    tree_key: str  # of its cut tree, empty if trees are not cached
     tree_bytes: int  # size of the tree's file, 0 if it was not written
     seconds: Mapping[str, float]  # of each stage
 
@@ -79,27 +78,12 @@ Outcome = ItemResult | ItemFailure
 
 @dataclass(frozen=True)
 class CheckpointEntry:
-    """A finished image as the checkpoint holds it; `tree` is the key of its cut tree."""
+    """A finished image as the checkpoint holds it; `tree_key` is that of its cut tree."""
 
     item: Item
-    tree: str
+    tree_key: str
     files: tuple[str, ...]
     record: Mapping[str, Any]
 
 
-@runtime_checkable
-class Format(Protocol):
-    """An output format: images are encoded one by one in any process, and assembled once at the end."""
-
-    @property
-    def name(self) -> str:
-        """Name on the command line."""
-
-    def encode(self, image: ItemPrediction) -> EncodedItem:
-        """Encode one image."""
-
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
-        """Write the files that describe all images, from their records in the order of their keys.
-
-        Memory does not grow with the number of images. A repeated call replaces the files of the call before.
-        """
+Job = Item | CheckpointEntry | ItemFailure

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from walkcut.bulk.formats import FormatOptions, LabelStudioFormat, make_format
-from walkcut.bulk.items import Format, Item, ItemPrediction, RegionPrediction
+from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
@@ -44,7 +45,7 @@ class Plan:
 
     def predict(self, item: Item, tree: CutTree) -> ItemPrediction:
         """Return an image's regions at each granularity."""
-        control = self.project.controls[item.control]
+        control = self.project.controls[item.control_index]
         predictions = [
             RegionPrediction(version, regions_at_granularity(tree, granularity, self.project, control))
             for granularity, version in zip(self.granularities, self.versions, strict=True)

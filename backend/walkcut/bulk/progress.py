@@ -18,7 +18,7 @@ from walkcut.errors import SettingsError, WalkcutError
 
 log = logging.getLogger(__name__)
 
-Observer = Callable[[Outcome], None]
+OutcomeObserver = Callable[[Outcome], None]
 
 _LOG_INTERVAL_S = 10.0  # between lines if there is no terminal
 
@@ -56,16 +56,16 @@ class RunStats:
 
 
 @contextmanager
-def progress_bar(total: Callable[[], int] | None = None, *, before: int = 0) -> Iterator[Observer]:
+def progress_bar(total: Callable[[], int] | None = None, *, already_done: int = 0) -> Iterator[OutcomeObserver]:
     """Show progress on standard error: a bar on a terminal, else a log line at intervals.
 
-    The bar shows the remaining time once `total` has returned, in a thread, the number of all images, of which `before`
-    were finished by earlier runs.
+    The bar shows the remaining time once `total` has returned, in a thread, the number of all images; earlier runs
+    finished `already_done` of them.
     """
     if not sys.stderr.isatty():
         yield _log_lines()
         return
-    with tqdm(unit="image", smoothing=0.05, initial=before) as bar:
+    with tqdm(unit="image", smoothing=0.05, initial=already_done) as bar:
         if total is not None:
             threading.Thread(target=_set_total, args=(bar, total), daemon=True).start()
         failed, gpu = 0, gpu_use()
@@ -80,7 +80,7 @@ def progress_bar(total: Callable[[], int] | None = None, *, before: int = 0) -> 
         yield update
 
 
-def _log_lines() -> Observer:
+def _log_lines() -> OutcomeObserver:
     """Return an observer that logs progress at intervals."""
     stats, last = RunStats(), time.perf_counter()
 
@@ -120,7 +120,7 @@ def _set_total(bar: "tqdm[Any]", total: Callable[[], int]) -> None:
 
 
 @contextmanager
-def serve_metrics(host: str, port: int) -> Iterator[Observer]:
+def serve_metrics(host: str, port: int) -> Iterator[OutcomeObserver]:
     """Serve Prometheus metrics at `host` and `port` until the block ends. Raises `SettingsError` for a port in use."""
     registry = CollectorRegistry()
     images = Counter("walkcut_bulk_images", "Images by outcome", ["outcome"], registry=registry)

@@ -22,7 +22,6 @@ STAGING = f"{STATE}/parts"  # files of images that are not in the checkpoint yet
 _RUN = f"{STATE}/run.json"  # the run's settings
 _ASSEMBLED = f"{STATE}/assembled.json"  # the names of files that describe all images
 _LOCK = "lock"
-_MAX_VALUE_LENGTH = 80  # characters of a setting in a message
 
 
 def stage_files(output_dir: Path, files: Mapping[str, bytes]) -> dict[str, str]:
@@ -67,7 +66,7 @@ def require_run_or_empty(output_dir: Path) -> None:
         )
 
 
-def read_fingerprint(output_dir: Path) -> dict[str, Any]:
+def read_run_settings(output_dir: Path) -> dict[str, Any]:
     """Return the settings of the run in a folder. Raises `SettingsError` if there is none."""
     try:
         return dict(json.loads((output_dir / _RUN).read_bytes()))
@@ -75,17 +74,17 @@ def read_fingerprint(output_dir: Path) -> dict[str, Any]:
         raise SettingsError(f"{output_dir} holds no run of `walkcut prelabel`: give the --out folder of one") from error
 
 
-def check_fingerprint(output_dir: Path, fingerprint: Mapping[str, Any]) -> None:
+def check_run_settings(output_dir: Path, run_settings: Mapping[str, Any]) -> None:
     """Store a new run's settings. Raises `SettingsError` if the folder holds a run with other settings."""
     path = output_dir / _RUN
     if not path.exists():
         with atomic_file(path) as write:
-            write(json.dumps(fingerprint, indent=2).encode() + b"\n")
-    stored = read_fingerprint(output_dir)
+            write(json.dumps(run_settings, indent=2).encode() + b"\n")
+    stored = read_run_settings(output_dir)
     changes = "; ".join(
-        f"{name} was {_shortened(stored.get(name))}, now {_shortened(fingerprint.get(name))}"
-        for name in {**stored, **fingerprint}
-        if stored.get(name) != fingerprint.get(name)
+        f"{name} was {stored.get(name)!s:.80}, now {run_settings.get(name)!s:.80}"
+        for name in {**stored, **run_settings}
+        if stored.get(name) != run_settings.get(name)
     )
     if changes:
         raise SettingsError(
@@ -124,8 +123,3 @@ def delete_files(output_dir: Path, names: Iterable[str]) -> None:
         for folder in Path(name).parents[:-1]:
             with suppress(OSError):  # it is not empty
                 (output_dir / folder).rmdir()
-
-
-def _shortened(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}…"

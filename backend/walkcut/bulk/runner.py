@@ -11,15 +11,15 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from walkcut.bulk.checkpoint import Checkpoint, open_checkpoint
-from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome
+from walkcut.bulk.items import CheckpointEntry, ItemFailure, Job, Outcome
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.progress import Observer, RunStats, progress_bar, serve_metrics
+from walkcut.bulk.progress import OutcomeObserver, RunStats, progress_bar, serve_metrics
 from walkcut.bulk.run_folder import REPORT
 from walkcut.bulk.sinks import FolderSink, Sink
 from walkcut.storage import TreeCache, atomic_file
 
-Job = TypeVar("Job", bound=Item | CheckpointEntry | ItemFailure)
-Engine = Callable[[Iterable[Job]], Iterator[Outcome]]
+RunJob = TypeVar("RunJob", bound=Job)
+Engine = Callable[[Iterable[RunJob]], Iterator[Outcome]]
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -57,14 +57,14 @@ class BulkRun:
             _sigterm_as_interrupt(),
             open_checkpoint(
                 self.output_dir,
-                fingerprint(self.plan, self.label_config),
+                run_settings(self.plan, self.label_config),
                 restart=self.restart,
                 retry_failed=self.retry_failed,
             ) as checkpoint,
             ExitStack() as stack,
         ):
             sink = FolderSink(checkpoint, self.plan.output_format) if make_sink is None else make_sink(checkpoint)
-            observers = [stack.enter_context(progress_bar(total, before=checkpoint.done + checkpoint.failed))]
+            observers = [stack.enter_context(progress_bar(total, already_done=checkpoint.done + checkpoint.failed))]
             if self.metrics_address is not None:
                 observers.append(stack.enter_context(serve_metrics(*self.metrics_address)))
             try:
@@ -74,7 +74,7 @@ class BulkRun:
                 raise RunInterrupted(checkpoint.done) from error
 
 
-def fingerprint(plan: Plan, label_config: str = "") -> dict[str, Any]:
+def run_settings(plan: Plan, label_config: str = "") -> dict[str, Any]:
     """Return all settings that change the result for an image, as JSON."""
     return {
         "walkcut": version("walkcut"),
@@ -92,12 +92,12 @@ def fingerprint(plan: Plan, label_config: str = "") -> dict[str, Any]:
 
 
 def run(
-    jobs: Iterable[Job],
-    engine: Engine[Job],
+    jobs: Iterable[RunJob],
+    engine: Engine[RunJob],
     checkpoint: Checkpoint,
     sink: Sink,
     tree_cache: TreeCache | None = None,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[OutcomeObserver] = (),
 ) -> RunStats:
     """Pass the jobs that the sink has not seen through the engine; an interrupt keeps the finished images."""
     stats = RunStats()
@@ -123,19 +123,19 @@ def _save(outcome: Outcome, checkpoint: Checkpoint, sink: Sink, tree_cache: Tree
         checkpoint.fail(outcome)
         return
     if tree_cache is not None and outcome.tree_bytes:
-        tree_cache.register(outcome.tree, outcome.tree_bytes)
+        tree_cache.register(outcome.tree_key, outcome.tree_bytes)
     sink.save(outcome)
 
 
 def write_report(output_dir: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:
     """Write `report.json` and return it: the totals of this run, and of all runs in the folder."""
-    report = {**stats.report(), "images_in_all": checkpoint.done, "failed_in_all": checkpoint.failed}
+    report = {**stats.report(), "images_in_total": checkpoint.done, "failed_in_total": checkpoint.failed}
     with atomic_file(output_dir / REPORT) as write:
         write(json.dumps(report, indent=2).encode() + b"\n")
     return report
 
 
-def _key(job: Item | CheckpointEntry | ItemFailure) -> str:
+def _key(job: Job) -> str:
     return job.item.key if isinstance(job, CheckpointEntry) else job.key
 
 

@@ -13,7 +13,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from walkcut.bulk.checkpoint import Checkpoint
 from walkcut.bulk.formats import LabelStudioFormat
-from walkcut.bulk.items import EncodedItem, Format, ItemPrediction, ItemResult
+from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.items import EncodedItem, ItemPrediction, ItemResult
 from walkcut.bulk.sources.tasks import task_keys
 from walkcut.errors import LabelStudioError
 from walkcut.inference.project import Project
@@ -79,7 +80,7 @@ class TaskFormat:
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Encode the predictions of an image."""
-        return LabelStudioFormat(self.controls[image.item.control]).encode(image)
+        return LabelStudioFormat(self.controls[image.item.control_index]).encode(image)
 
     def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
         """Do nothing: the predictions are in Label Studio."""
@@ -116,20 +117,20 @@ class LabelStudioSink:
 
     def save(self, result: ItemResult) -> None:
         """Add an image's task to the batch when all images of the task are there."""
-        task = result.item.task or 0
-        images = self._incomplete.setdefault(task, {})
+        task_id = result.item.task_id or 0
+        images = self._incomplete.setdefault(task_id, {})
         images[result.item.key] = result
         if len(images) == len(self._controls):
-            del self._incomplete[task]
-            self._add_task(task, [images[key] for key in task_keys(task, self._controls)])
+            del self._incomplete[task_id]
+            self._add_task(task_id, [images[key] for key in task_keys(task_id, self._controls)])
 
-    def _add_task(self, task: int, images: Sequence[ItemResult]) -> None:
+    def _add_task(self, task_id: int, images: Sequence[ItemResult]) -> None:
         predictions = merge_predictions([image.record["predictions"] for image in images])
         size = len(json.dumps(predictions))
         if len(self._predictions) + len(predictions) > _MAX_PREDICTIONS or self._bytes + size > _MAX_BYTES:
             self.flush()
         self._results += images
-        self._predictions += [(task, prediction) for prediction in predictions]
+        self._predictions += [(task_id, prediction) for prediction in predictions]
         self._bytes += size
 
     def flush(self) -> None:
@@ -138,17 +139,17 @@ class LabelStudioSink:
         self._predictions, self._results, self._bytes = [], [], 0
         existing_tasks = _retrying()(partial(self._send, predictions)) if predictions else set()
         for result in results:
-            if result.item.task in existing_tasks and not self._checkpoint.is_done(result.item.key):
-                self._checkpoint.save(replace(result, record={"task": result.item.task}))
+            if result.item.task_id in existing_tasks and not self._checkpoint.is_done(result.item.key):
+                self._checkpoint.save(replace(result, record={"task": result.item.task_id}))
 
     def _send(self, predictions: Sequence[tuple[int, Mapping[str, Any]]]) -> set[int]:
         """Send the predictions that their tasks lack; return the ids of the tasks that exist."""
         # An earlier attempt may have succeeded without a response, and the backend may have predicted since.
-        existing = self._client.versions(self._project_id, {task for task, _ in predictions})
+        existing = self._client.versions(self._project_id, {task_id for task_id, _ in predictions})
         new = [
-            {"task": task, **prediction}
-            for task, prediction in predictions
-            if task in existing and prediction["model_version"] not in existing[task]
+            {"task": task_id, **prediction}
+            for task_id, prediction in predictions
+            if task_id in existing and prediction["model_version"] not in existing[task_id]
         ]
         if new:
             self._client.add_predictions(self._project_id, new)
@@ -169,14 +170,14 @@ class LabelStudioSink:
                 deleted += self._delete_replaced_of(task["id"], kept)
         return deleted
 
-    def _delete_replaced_of(self, task: int, kept: set[str]) -> int:
-        predictions = self._client.predictions(task)
-        if not any(self._client.tasks_neither_annotated_nor_skipped(self._project_id, [task])):
+    def _delete_replaced_of(self, task_id: int, kept: set[str]) -> int:
+        predictions = self._client.predictions(task_id)
+        if not any(self._client.tasks_neither_annotated_nor_skipped(self._project_id, [task_id])):
             return 0  # it was annotated in the meantime
-        old = [id_ for id_, version in predictions.items() if is_replaceable(version) and version not in kept]
-        for prediction in old:
-            self._client.delete_prediction(prediction)
-        return len(old)
+        replaced_ids = [id_ for id_, version in predictions.items() if is_replaceable(version) and version not in kept]
+        for prediction_id in replaced_ids:
+            self._client.delete_prediction(prediction_id)
+        return len(replaced_ids)
 
 
 def _retrying() -> Retrying:

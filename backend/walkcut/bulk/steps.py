@@ -64,17 +64,17 @@ def serialize_tree(image: SegmentedImage | ItemFailure) -> SegmentedImage | Item
 def read_segmented(tree_dir: Path, entry: CheckpointEntry) -> SegmentedImage | ItemFailure:
     """Return a finished image with its tree from a cache."""
 
-    def read(item: Item, seconds: dict[str, float]) -> SegmentedImage:
+    def read(entry: CheckpointEntry, seconds: dict[str, float]) -> SegmentedImage:
         with _stage("read", seconds):
-            tree = read_tree(tree_dir, entry.tree) if entry.tree else None
+            tree = read_tree(tree_dir, entry.tree_key) if entry.tree_key else None
             if tree is None:
                 raise ImageError(
                     "its cut tree is not in the cache: run `walkcut prelabel --trees` again, with WALKCUT_CACHE_BYTES "
                     "large enough for all trees"
                 )
-        return SegmentedImage(item, entry.tree, tree, seconds, cached=True)
+        return SegmentedImage(entry.item, entry.tree_key, tree, seconds, cached=True)
 
-    return _isolate_failure(entry.item, read)
+    return _isolate_failure(entry, read)
 
 
 class LoadStep:
@@ -85,7 +85,7 @@ class LoadStep:
 
     def __call__(self, item: Item | ItemFailure) -> LoadedImage | ItemFailure:
         """Read an image, and decode it unless its tree is cached."""
-        return item if isinstance(item, ItemFailure) else _isolate_failure(item, self._load)
+        return _isolate_failure(item, self._load)
 
     def _load(self, item: Item, seconds: dict[str, float]) -> LoadedImage:
         with _stage("read", seconds):
@@ -116,16 +116,14 @@ class SegmentStep:
 
     def __call__(self, image: LoadedImage | ItemFailure) -> SegmentedImage | ItemFailure:
         """Segment an image, unless its tree is cached."""
-        if isinstance(image, ItemFailure):
-            return image
-        return _isolate_failure(image.item, lambda item, seconds: self._segment(item, image, seconds))
+        return _isolate_failure(image, self._segment)
 
-    def _segment(self, item: Item, image: LoadedImage, seconds: dict[str, float]) -> SegmentedImage:
+    def _segment(self, image: LoadedImage, seconds: dict[str, float]) -> SegmentedImage:
         if isinstance(image.content, CutTree):
-            return SegmentedImage(item, image.key, image.content, image.seconds, cached=True)
+            return SegmentedImage(image.item, image.key, image.content, image.seconds, cached=True)
         with _stage("tree", seconds):
             tree = self._segmenter.segment(image.content)
-        return SegmentedImage(item, image.key, tree, {**image.seconds, **seconds})
+        return SegmentedImage(image.item, image.key, tree, {**image.seconds, **seconds})
 
 
 class ExportStep:
@@ -139,21 +137,19 @@ class ExportStep:
 
     def __call__(self, image: SegmentedImage | ItemFailure) -> Outcome:
         """Predict, encode and write an image's regions."""
-        if isinstance(image, ItemFailure):
-            return image
-        return _isolate_failure(image.item, lambda item, seconds: self._export(item, image, seconds))
+        return _isolate_failure(image, self._export)
 
-    def _export(self, item: Item, image: SegmentedImage, seconds: dict[str, float]) -> ItemResult:
+    def _export(self, image: SegmentedImage, seconds: dict[str, float]) -> ItemResult:
         with _stage("regions", seconds):
             tree = CutTree.from_bytes(image.tree) if isinstance(image.tree, bytes) else image.tree
-            prediction = self._plan.predict(item, tree)
+            prediction = self._plan.predict(image.item, tree)
         with _stage("encode", seconds):
             output = self._plan.output_format.encode(prediction)
         with timed("write", seconds.__setitem__):
             files = stage_files(self._output_dir, output.files)
             tree_bytes = self._cache_tree(image, tree)
         key = "" if self._plan.tree_dir is None else image.key
-        return ItemResult(item, files, output.record, key, tree_bytes, {**image.seconds, **seconds})
+        return ItemResult(image.item, files, output.record, key, tree_bytes, {**image.seconds, **seconds})
 
     def _cache_tree(self, image: SegmentedImage, tree: CutTree) -> int:
         """Write a new tree into the cache; return the size of its file, 0 if none was written."""
@@ -165,6 +161,9 @@ class ExportStep:
         except OSError as error:
             log.warning("cut tree %s was not cached: %s", image.key, error)
             return 0
+
+
+StepJob = TypeVar("StepJob", bound="Item | CheckpointEntry | LoadedImage | SegmentedImage")
 
 
 class _StageError(Exception):
@@ -185,13 +184,17 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
         raise _StageError(name, str(error)) from error
     except Exception as error:
         log.exception(BUG)
-        reason = f"{BUG}: {type(error).__name__}: {error}"
-        raise _StageError(name, reason) from error
+        raise _StageError(name, f"{BUG} ({type(error).__name__}: {error})") from error
 
 
-def _isolate_failure(item: Item, step: Callable[[Item, dict[str, float]], Result]) -> Result | ItemFailure:
-    """Return the result of a step, or the failure of the image if one of its stages fails."""
+def _isolate_failure(
+    job: StepJob | ItemFailure, step: Callable[[StepJob, dict[str, float]], Result]
+) -> Result | ItemFailure:
+    """Return the result of a step, or the image's failure: an earlier one, or that of a stage of this step."""
+    if isinstance(job, ItemFailure):
+        return job
     try:
-        return step(item, {})
+        return step(job, {})
     except _StageError as error:
+        item = job if isinstance(job, Item) else job.item
         return ItemFailure(item.key, item.reference, error.stage, error.reason)

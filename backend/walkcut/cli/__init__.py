@@ -46,6 +46,8 @@ class LazyGroup(click.Group):
         """Run a command; its errors end the program with a message."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends the program quietly
         except (WalkcutError, OSError) as error:
             raise click.ClickException(str(error)) from error
 

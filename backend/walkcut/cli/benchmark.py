@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from walkcut.cli.options import method_option, model_option, random_weights_option
+from walkcut.cli.options import model_options
 from walkcut.evaluation.benchmark import (
     MODEL_STAGES,
     Comparison,
@@ -19,9 +19,7 @@ from walkcut.settings import read_settings
 
 
 @click.command()
-@model_option
-@method_option
-@random_weights_option
+@model_options
 @click.option(
     "--image",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

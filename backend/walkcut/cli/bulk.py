@@ -3,65 +3,48 @@
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from walkcut.bulk.checkpoint import Checkpoint
-from walkcut.bulk.engines.options import LOCAL, RAY
 from walkcut.bulk.run_folder import FAILED
 from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink
-from walkcut.cli.options import GranularityType
+from walkcut.cli.options import GRANULARITIES, GranularityType, with_options
 from walkcut.settings import Settings
 from walkcut.telemetry.logs import set_up_logging
 
+DEFAULT_TOLERANCE: Final = 1.0
 _INTERRUPTED = 130  # exit status of shells for Ctrl-C
 
-granularity_option = click.option(
-    "--granularity",
-    "granularities",
-    type=GranularityType(),
-    multiple=True,
-    help="auto, coarse, medium, fine, 12, tau=0.4 or k=3. May be repeated for label-studio, the default last.",
-)
-tolerance_option = click.option(
-    "--tolerance",
-    type=click.FloatRange(0),
-    default=1.0,
-    show_default=True,
-    metavar="PIXELS",
-    help="Largest distance of a polygon from the region's border.",
-)
-label_config_option = click.option(
-    "--label-config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Labelling config (XML) of the project that the output is for.  [default: one label, Region; with re-export, "
-    "that of the run in DIR]",
-)
-workers_option = click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Number of worker processes.  [default: one per core, or as many as a cluster has room for]",
-)
-restart_option = click.option(
-    "--restart", is_flag=True, help="Delete the files of the earlier run in this run's folder and start again."
-)
-retry_option = click.option("--retry-failed", is_flag=True, help="Try failed images again.")
-engine_option = click.option(
-    "--engine",
-    type=click.Choice((LOCAL, RAY)),
-    default=LOCAL,
-    show_default=True,
-    help="Run on this machine, or on the Ray cluster at RAY_ADDRESS (without it, one that is started here).",
-)
-cpus_option = click.option(
-    "--cpus-per-worker",
-    "cpus",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="With --engine ray: cores of each process with a model on the CPU.",
+export_options = with_options(
+    click.option(
+        "--label-config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Labelling config (XML) of the project that the output is for.  [default: one label, Region; with "
+        "re-export, that of the run in DIR]",
+    ),
+    click.option(
+        "--granularity",
+        "granularities",
+        type=GranularityType(),
+        multiple=True,
+        help=f"{GRANULARITIES} May be repeated for label-studio, the default last.",
+    ),
+    click.option(
+        "--tolerance",
+        type=click.FloatRange(0),
+        default=DEFAULT_TOLERANCE,
+        show_default=True,
+        metavar="PIXELS",
+        help="Largest distance of a polygon from the region's border.",
+    ),
+    click.option("--workers", type=click.IntRange(1), help="Number of worker processes.  [default: one per core]"),
+    click.option(
+        "--restart", is_flag=True, help="Delete the files of the earlier run in this run's folder and start again."
+    ),
+    click.option("--retry-failed", is_flag=True, help="Try failed images again."),
 )
 
 
@@ -81,12 +64,12 @@ def execute(
         sys.exit(_INTERRUPTED)
     click.echo(
         f"{report['images']} done in {report['seconds']:.1f} s, {report['images_per_second']:.2f} images/s; "
-        f"in all {report['images_in_all']} done, {report['failed_in_all']} failed"
+        f"in total {report['images_in_total']} done, {report['failed_in_total']} failed"
     )
     if report["tree_bytes"] > settings.cache_bytes:
         click.echo(
-            f"the cut trees take {report['tree_bytes']} bytes: increase WALKCUT_CACHE_BYTES to keep all", err=True
+            f"the cut trees take {report['tree_bytes']} bytes: increase WALKCUT_CACHE_BYTES to keep them all", err=True
         )
-    if report["failed_in_all"]:
+    if report["failed_in_total"]:
         click.echo(f"{run.output_dir / FAILED} lists the reasons; --retry-failed tries these images again", err=True)
         sys.exit(1)

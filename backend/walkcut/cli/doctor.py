@@ -13,7 +13,7 @@ from walkcut.errors import SettingsError
 from walkcut.settings import read_settings, unknown_variables
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
-_MARGIN = 22  # columns for level and check
+_MARGIN = 22  # columns for severity and check
 _MAX_WIDTH = 120
 
 
@@ -33,7 +33,7 @@ def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None: 
         findings.append(finding)
         if not as_json:
             _print_finding(finding)
-    counts = {level: sum(finding.level == level for finding in findings) for level in _COLOURS}
+    counts = {severity: sum(finding.severity == severity for finding in findings) for severity in _COLOURS}
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:
@@ -60,8 +60,8 @@ def _findings(target: Target) -> Iterator[Finding]:
 
 
 def _print_finding(finding: Finding) -> None:
-    level = click.style(f"{finding.level:8}", fg=_COLOURS[finding.level])
-    click.echo(f"{level} {finding.check:12} {_wrap(finding.message)[_MARGIN:]}")
+    severity = click.style(f"{finding.severity:8}", fg=_COLOURS[finding.severity])
+    click.echo(f"{severity} {finding.check:12} {_wrap(finding.message)[_MARGIN:]}")
     if finding.remedy:
         click.echo(_wrap(f"→ {finding.remedy}", hanging=2))
 

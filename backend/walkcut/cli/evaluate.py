@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
-from walkcut.cli.options import method_option, model_option, random_weights_option
+from walkcut.cli.options import model_options
 from walkcut.errors import require_extra
 from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
-from walkcut.evaluation.interactive import feedback_scores, summarise_feedback
 from walkcut.evaluation.paper_results import PaperResult, paper_results
 from walkcut.evaluation.protocols import PROTOCOLS, Protocol
-from walkcut.evaluation.report import Outcome, report_page
-from walkcut.evaluation.runner import Run
+from walkcut.evaluation.report import SystemOutcome, report_page
+from walkcut.evaluation.runner import EvaluationRun
+from walkcut.evaluation.simulated_annotator import simulated_annotations, summarise_annotations
 from walkcut.evaluation.summary import at_segments, summarise
 from walkcut.evaluation.systems import System, TreeSystem, baseline_systems
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold
@@ -53,9 +53,7 @@ T = TypeVar("T")
     help="How images are cropped, scaled and scored: native keeps their size, the others follow a paper.  "
     "[default: native for partitions, else dwc]",
 )
-@model_option
-@method_option
-@random_weights_option
+@model_options
 @click.option("--peers/--no-peers", help="Also score classical segmenters and the papers' baselines.")
 @click.option(
     "--feedback", is_flag=True, help="Also score the oracle merge by simulated masks and clicks of an annotator."
@@ -122,21 +120,23 @@ def _systems(segmenter: Segmenter, dataset: Dataset, *, peers: bool) -> list[Sys
 
 def _score_systems(
     systems: Sequence[System], dataset: Dataset, protocol: Protocol, json_path: Path | None
-) -> list[Outcome]:
+) -> list[SystemOutcome]:
     """Score all systems and print a line for each, and one that compares it with the first."""
-    outcomes: list[Outcome] = []
+    outcomes: list[SystemOutcome] = []
     for system in systems:
-        run = Run(system, dataset, protocol, _boundary_settings(system) if dataset.partitions else frozenset())
+        run = EvaluationRun(
+            system, dataset, protocol, _boundary_settings(system) if dataset.partitions else frozenset()
+        )
         record = None if json_path is None else json_path.with_name(f"{json_path.name}.{system.name}.jsonl")
         results = tuple(_progress(run.results(record), system.name, dataset))
-        outcomes.append(Outcome(run, results, summarise(run, results)))
+        outcomes.append(SystemOutcome(run, results, summarise(run, results)))
         click.echo(_line(outcomes[-1].summary))
         if len(outcomes) > 1:
             click.echo(_comparison(outcomes[0].summary, outcomes[-1].summary))
     return outcomes
 
 
-def _document(outcomes: Sequence[Outcome], papers: Sequence[PaperResult]) -> dict[str, Any]:
+def _document(outcomes: Sequence[SystemOutcome], papers: Sequence[PaperResult]) -> dict[str, Any]:
     """Return the first outcome's summary with the papers' results, and the baselines' summaries if there are any."""
     first, *baselines = (outcome.summary for outcome in outcomes)
     rows = {"paper_results": [asdict(row) for row in papers]}
@@ -164,7 +164,7 @@ def _progress(images: Iterable[T], name: str, dataset: Dataset) -> Iterator[T]:
 
 def _score_feedback(dataset: Dataset, segmenter: Segmenter) -> dict[str, Any]:
     """Return the scores of feedback for JSON, and print a line for each kind of segments."""
-    summary = summarise_feedback([*_progress(feedback_scores(dataset, segmenter), "feedback", dataset)])
+    summary = summarise_annotations([*_progress(simulated_annotations(dataset, segmenter), "feedback", dataset)])
     for name, row in summary.items():
         curve = ", ".join(f"{iou:.3f} after {n}" for n, iou in row["miou_clicks"].items())
         click.echo(

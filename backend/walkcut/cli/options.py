@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import reduce
+from typing import Any, TypeVar
 
 import click
 
@@ -9,14 +11,22 @@ from walkcut.errors import GranularityError
 from walkcut.hierarchy.granularity import Granularity, parse_granularity
 from walkcut.segmentation.presets import PRESETS
 
-model_option = click.option(
-    "--model", help=f"Model of the image features: {', '.join(MODELS)}, a diffusers folder or a hub id."
-)
-method_option = click.option(
-    "--method", help=f"Method of the cut tree: {', '.join(PRESETS)}, or another that `walkcut presets` lists."
-)
-random_weights_option = click.option(
-    "--random-weights", is_flag=True, help="Build the model without its weights, to try it out."
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+GRANULARITIES = "auto, coarse, medium, fine, 12, tau=0.4 or k=3."
+
+
+def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds options to a command, in this order."""
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+model_options = with_options(
+    click.option("--model", help=f"Model of the image features: {', '.join(MODELS)}, a diffusers folder or a hub id."),
+    click.option(
+        "--method", help=f"Method of the cut tree: {', '.join(PRESETS)}, or another that `walkcut presets` lists."
+    ),
+    click.option("--random-weights", is_flag=True, help="Build the model without its weights, to try it out."),
 )
 
 

@@ -7,25 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from walkcut.bulk.engines.options import EngineOptions
+from walkcut.bulk.engines.options import LOCAL, RAY, EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.plan import Plan, PlanOptions, make_plan
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.bulk.sources.tasks import project_items
-from walkcut.cli.bulk import (
-    cpus_option,
-    engine_option,
-    execute,
-    granularity_option,
-    label_config_option,
-    restart_option,
-    retry_option,
-    tolerance_option,
-    workers_option,
-)
-from walkcut.cli.options import method_option, model_option, random_weights_option
+from walkcut.cli.bulk import DEFAULT_TOLERANCE, execute, export_options
+from walkcut.cli.options import model_options
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
@@ -37,6 +27,8 @@ from walkcut.storage import TreeCache
 
 if TYPE_CHECKING:
     from walkcut.segmentation.segmenter import Segmenter
+
+_DEFAULT_CPUS = 1
 
 
 @click.command()
@@ -61,17 +53,26 @@ if TYPE_CHECKING:
     "--image-key",
     default="",
     metavar="NAME",
-    help="Field of lists that holds the image.  [default: image, url, path or file_name]",
+    help="Field of manifests that holds the image.  [default: image, url, path or file_name]",
 )
-@label_config_option
-@granularity_option
-@tolerance_option
-@model_option
-@method_option
-@random_weights_option
-@workers_option
-@engine_option
-@cpus_option
+@export_options
+@model_options
+@click.option(
+    "--engine",
+    type=click.Choice((LOCAL, RAY)),
+    default=LOCAL,
+    show_default=True,
+    help="Run on this machine, or on the Ray cluster at RAY_ADDRESS (without it, one that is started here), by default "
+    "with as many workers as it has room for.",
+)
+@click.option(
+    "--cpus-per-worker",
+    "cpus",
+    type=click.IntRange(1),
+    default=_DEFAULT_CPUS,
+    show_default=True,
+    help="With --engine ray: cores of each process with a model on the CPU.",
+)
 @click.option(
     "--trees/--no-trees",
     "keep_trees",
@@ -85,8 +86,6 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --project: delete walkcut's earlier predictions of tasks that have new ones.",
 )
-@restart_option
-@retry_option
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port for Prometheus metrics of the run.")
 def prelabel(
     sources: Sequence[str],
@@ -111,15 +110,25 @@ def prelabel(
 ) -> None:
     """Predict many images, into files or a Label Studio project. An interrupted run continues with the same command.
 
-    SOURCE is a folder, a glob pattern, an image, a list of images (JSON, JSON Lines, CSV or Parquet) or a URL in cloud
-    storage (s3://, gs://); the output goes to --out. With --project, predictions are added to Label Studio instead, for
-    tasks without annotations that lack the current model version, which changes when the project learns. Images that
-    fail are listed in failed.jsonl in the folder of the run; the others are done, and the exit status is 1.
+    SOURCE is a folder, a glob pattern, an image, a manifest (a list of images as JSON, JSON Lines, CSV or Parquet) or a
+    URL in cloud storage (s3://, gs://); the output goes to --out. With --project, predictions are added to Label Studio
+    instead, for tasks without annotations that lack the current model version, which changes when the project learns.
+    Images that fail are listed in failed.jsonl in the folder of the run; the others are done, and the exit status is 1.
     """
     if bool(sources) == (project is not None):
         raise SettingsError("give either sources or --project")
     if replacing and project is None:
         raise SettingsError("--replace deletes predictions in Label Studio: give the project with --project")
+    if cpus != _DEFAULT_CPUS and engine != RAY:
+        raise SettingsError("--cpus-per-worker is for processes of a cluster: add --engine ray")
+    is_default = (output_format, tolerance) == (LabelStudioFormat.name, DEFAULT_TOLERANCE)
+    if project is not None and (label_config or granularities or image_key or not is_default):
+        raise SettingsError(
+            "a project has its own labelling config, granularities and images: leave out --label-config, "
+            "--granularity, --image-key, --format and --tolerance"
+        )
+    if project is None and output_dir is None:
+        raise SettingsError("give the folder of the output with --out")
     settings = with_overrides(read_settings(), model=model, method=method)
     engines = EngineOptions(engine, settings, random_weights, workers, cpus)
     segmenter = engines.make_segmenter()
@@ -136,18 +145,11 @@ def prelabel(
             retry_failed=retry_failed,
         )
 
-    if project is not None:
-        if label_config or granularities or image_key or output_format != LabelStudioFormat.name:
-            raise SettingsError(
-                "a project has its own labelling config, granularities and images: leave out --label-config, "
-                "--granularity, --image-key and --format"
-            )
+    if project is not None or output_dir is None:  # never both, see above
         _predict_project(
             str(project), output_dir, settings, segmenter, make_run, use_tree_cache=keep_trees, replacing=replacing
         )
         return
-    if output_dir is None:
-        raise SettingsError("give the folder of the output with --out")
     config = label_config.read_text() if label_config else ""
     plan = PlanOptions(output_format, config, granularities, tolerance).plan(
         settings, segmenter.version, segmenter.preset.name, use_tree_cache=keep_trees

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from walkcut.errors import RequestError, SettingsError
+from walkcut.errors import SettingsError
 from walkcut.labelstudio import parse_brush_controls, semantic_labels
 from walkcut.learning.feedback import AnnotationFeedback, AnnotationRef
 from walkcut.learning.profile import ProjectProfile, fit_profile
@@ -63,7 +63,7 @@ def undo(project_id: int, annotation_id: int | None, task_id: int | None) -> Non
         ]
         if not chosen:
             name = f"annotation {annotation_id}" if task_id is None else f"task {task_id}"
-            raise RequestError(
+            raise SettingsError(
                 f"project {project_id} has learned nothing from {name}: see `walkcut project show {project_id}`"
             )
         for chosen_id in chosen:

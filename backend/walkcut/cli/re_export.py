@@ -11,18 +11,10 @@ from walkcut.bulk.checkpoint import read_entries
 from walkcut.bulk.engines.local import available_cores, reexport
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.plan import PlanOptions
-from walkcut.bulk.run_folder import read_fingerprint
+from walkcut.bulk.run_folder import read_run_settings
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import TaskFormat
-from walkcut.cli.bulk import (
-    execute,
-    granularity_option,
-    label_config_option,
-    restart_option,
-    retry_option,
-    tolerance_option,
-    workers_option,
-)
+from walkcut.cli.bulk import execute, export_options
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.factory import make_project_options, tree_folder
@@ -50,12 +42,7 @@ from walkcut.storage import ProjectStore
     help="Format of the output.  [default: that of the run in DIR]",
 )
 @click.option("--project", type=click.IntRange(1), metavar="ID", help="Use what this Label Studio project has learned.")
-@label_config_option
-@granularity_option
-@tolerance_option
-@workers_option
-@restart_option
-@retry_option
+@export_options
 def re_export(
     run_dir: Path,
     output_dir: Path,
@@ -76,11 +63,11 @@ def re_export(
     """
     if run_dir.resolve() == output_dir.resolve():
         raise SettingsError(f"{run_dir} is the folder of the run itself: choose another folder as --out")
-    settings, fingerprint = read_settings(), read_fingerprint(run_dir)
-    config = label_config.read_text() if label_config else fingerprint["label config"]
-    segmenter, method = fingerprint["segmenter"], fingerprint["method"]
-    is_of_project = fingerprint["format"] == TaskFormat.name
-    default_format = LabelStudioFormat.name if is_of_project else fingerprint["format"]
+    settings, run_settings = read_settings(), read_run_settings(run_dir)
+    config = label_config.read_text() if label_config else run_settings["label config"]
+    segmenter, method = run_settings["segmenter"], run_settings["method"]
+    is_of_project = run_settings["format"] == TaskFormat.name
+    default_format = LabelStudioFormat.name if is_of_project else run_settings["format"]
     options = PlanOptions(output_format or default_format, config, granularities, tolerance)
     if project is None and is_of_project and not config:
         raise SettingsError(

@@ -11,7 +11,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from walkcut.cli.options import GranularityType, method_option, model_option, random_weights_option
+from walkcut.cli.options import GRANULARITIES, GranularityType, model_options
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, decode
@@ -25,10 +25,8 @@ from walkcut.settings import read_settings
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
-@click.option("--granularity", type=GranularityType(), help="auto, coarse, medium, fine, 12, tau=0.4 or k=3.")
-@method_option
-@model_option
-@random_weights_option
+@click.option("--granularity", type=GranularityType(), help=GRANULARITIES)
+@model_options
 @click.option("--tree", is_flag=True, help="Also write the cut tree, as STEM.tree.npz.")
 def segment(
     images: Sequence[Path],
@@ -52,7 +50,7 @@ def segment(
     done: dict[str, Path] = {}
     for path in tqdm(images, unit="image", disable=not sys.stderr.isatty()):
         try:
-            _claim(path, done)
+            _check_unique_stem(path, done)
             _segment_one(path, out, segmenter, granularity, DecodeLimits(settings.max_pixels), keep_tree=tree)
         except (WalkcutError, OSError) as error:
             failed += 1
@@ -61,7 +59,7 @@ def segment(
     sys.exit(1 if failed else 0)
 
 
-def _claim(path: Path, done: dict[str, Path]) -> None:
+def _check_unique_stem(path: Path, done: dict[str, Path]) -> None:
     """Raise `SettingsError` for a second image of the same stem, whose results would overwrite the first's."""
     first = done.setdefault(path.stem, path)
     if first is not path:

@@ -5,9 +5,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from itertools import chain
 
 from walkcut.doctor import environment, labelstudio, project, server
-from walkcut.doctor.checks import Check, Finding, Level, without_secrets
+from walkcut.doctor.checks import Finding, Severity, run_check, without_secrets
 from walkcut.doctor.probe import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.images import DecodeLimits
@@ -38,24 +39,23 @@ class _Deployment:
 def diagnose(settings: Settings, target: Target) -> Iterator[Finding]:
     """Yield the findings of all checks as they are made, without secrets; a check that fails does not stop the next."""
     deployment = _Deployment(settings, target, server.find_server(settings))
-    label_studio = Check("address", "Label Studio was not checked", partial(_check_label_studio, deployment))
-    for check in (*_local_checks(deployment), label_studio):
-        for finding in check.findings():
-            yield without_secrets(finding, settings)
+    label_studio = run_check("address", "Label Studio was not checked", _check_label_studio, deployment)
+    for finding in chain(_local_findings(deployment), label_studio):
+        yield without_secrets(finding, settings)
 
 
-def _local_checks(deployment: _Deployment) -> Iterator[Check]:
-    """Yield the checks that need no Label Studio."""
+def _local_findings(deployment: _Deployment) -> Iterator[Finding]:
+    """Yield the findings that need no Label Studio."""
     settings, probe = deployment.settings, deployment.server
-    yield Check("versions", "the installed packages cannot be listed", environment.check_versions)
-    yield Check("device", "the device cannot be used", partial(environment.check_device, settings))
-    yield Check("weights", "the model cannot be used", partial(environment.check_weights, settings))
-    yield Check("state", "the state folder cannot be used", partial(environment.check_state, settings))
-    yield Check("database", "the database cannot be used", partial(environment.check_database, settings))
-    yield Check("port", "the port cannot be used", partial(server.check_port, settings, probe))
+    yield from run_check("versions", "the installed packages cannot be listed", environment.check_packages)
+    yield from run_check("device", "the device cannot be used", environment.check_device, settings)
+    yield from run_check("weights", "the model cannot be used", environment.check_weights, settings)
+    yield from run_check("state", "the state folder cannot be used", environment.check_state, settings)
+    yield from run_check("database", "the database cannot be used", environment.check_database, settings)
+    yield from run_check("port", "the port cannot be used", server.check_port, settings, probe)
     if probe is not None:
-        yield Check("latency", f"walkcut at {probe.url} gives wrong answers", partial(server.check_responses, probe))
-    yield Check("latency", "no image was predicted", partial(server.check_prediction, settings, probe))
+        yield from run_check("latency", f"walkcut at {probe.url} gives wrong answers", server.check_responses, probe)
+    yield from run_check("latency", "no image was predicted", server.check_prediction, settings, probe)
 
 
 def _check_label_studio(deployment: _Deployment) -> Iterator[Finding]:
@@ -63,56 +63,44 @@ def _check_label_studio(deployment: _Deployment) -> Iterator[Finding]:
     settings, project_id = deployment.settings, deployment.target.project_id
     access = make_access(settings)
     if access is None:
-        level: Level = "warning" if project_id is None else "error"
+        severity: Severity = "warning" if project_id is None else "error"
         remedy = "set LABEL_STUDIO_URL to the address at which walkcut reaches it, such as http://label-studio:8080"
-        yield Finding("address", level, "LABEL_STUDIO_URL is not set, so Label Studio was not checked", remedy)
+        yield Finding("address", severity, "LABEL_STUDIO_URL is not set, so Label Studio was not checked", remedy)
         return
     now = datetime.now(timezone.utc)
     with closing(LabelStudioProbe(access, settings.ca_bundle)) as probe:
-        address = Check("address", "Label Studio was not checked", partial(labelstudio.check_address, probe, now))
-        yield from (findings := list(address.findings()))
+        address = run_check("address", "Label Studio was not checked", labelstudio.check_address, probe, now)
+        yield from (findings := list(address))
         if _has_error(findings):
             return
-        token = Check("token", "the token was not checked", partial(labelstudio.check_token, probe, access.token, now))
-        yield from (findings := list(token.findings()))
+        token = run_check("token", "the token was not checked", labelstudio.check_token, probe, access.token, now)
+        yield from (findings := list(token))
         if access.token and not _has_error(findings):
-            yield from _authenticated_findings(deployment, probe)
+            ssrf_failure = "Label Studio's SSRF protection is unknown"
+            yield from run_check("ssrf", ssrf_failure, labelstudio.check_ssrf_protection, probe)
+            if project_id is not None:
+                failure = f"project {project_id} cannot be checked"
+                yield from run_check("project", failure, _check_project, deployment, probe, project_id)
         elif project_id is not None:
             yield Finding("project", "error", f"project {project_id} was not checked", "correct the token first")
 
 
-def _authenticated_findings(deployment: _Deployment, probe: LabelStudioProbe) -> Iterator[Finding]:
-    """Yield the findings that need a valid token."""
-    ssrf = Check("ssrf", "Label Studio's SSRF protection is unknown", partial(labelstudio.check_ssrf_protection, probe))
-    yield from ssrf.findings()
-    project_id = deployment.target.project_id
-    if project_id is not None:
-        check = partial(_check_project, deployment, probe, project_id)
-        yield from Check("project", f"project {project_id} cannot be checked", check).findings()
-
-
 def _check_project(deployment: _Deployment, probe: LabelStudioProbe, project_id: int) -> Iterator[Finding]:
     """Check a project: its labelling config, backends and an image. Raises `LabelStudioError`."""
+    settings = deployment.settings
     document = project.read_project(probe, project_id)
     yield Finding("project", "ok", f"project {project_id}, {document.get('title')!r}, is accessible")
     label_config = str(document.get("label_config") or "")
-    config = Check("config", "the labelling config cannot be used", partial(project.check_config, label_config))
-    yield from (config_findings := list(config.findings()))
-    backends = partial(project.check_backends, probe, project_id, label_config, deployment.settings, deployment.server)
-    yield from Check("backend", "the connected backends were not checked", backends).findings()
-    if not _has_error(config_findings):
-        image = partial(_check_image, deployment, probe, project_id, label_config)
-        yield from Check("image", "an image cannot be loaded", image).findings()
-
-
-def _check_image(
-    deployment: _Deployment, probe: LabelStudioProbe, project_id: int, label_config: str
-) -> Iterator[Finding]:
-    """Check the images of the target task. Raises `WalkcutError`."""
-    loader, limits = make_image_loader(deployment.settings), DecodeLimits(deployment.settings.max_pixels)
-    controls = parse_brush_controls(label_config)
-    yield from project.check_image(probe, project_id, deployment.target.task_id, controls, loader, limits)
+    config = list(run_check("config", "the labelling config cannot be used", project.check_config, label_config))
+    yield from config
+    backends = partial(project.check_backends, probe, project_id, label_config, settings, deployment.server)
+    yield from run_check("backend", "the connected backends were not checked", backends)
+    if not _has_error(config):
+        loader, limits = make_image_loader(settings), DecodeLimits(settings.max_pixels)
+        controls, task_id = parse_brush_controls(label_config), deployment.target.task_id
+        image = partial(project.check_image, probe, project_id, task_id, controls, loader, limits)
+        yield from run_check("image", "an image cannot be loaded", image)
 
 
 def _has_error(findings: Sequence[Finding]) -> bool:
-    return any(finding.level == "error" for finding in findings)
+    return any(finding.severity == "error" for finding in findings)

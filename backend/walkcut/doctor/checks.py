@@ -1,10 +1,10 @@
-"""Findings, and checks whose failure is a finding too."""
+"""Findings of checks; the failure of a check is a finding too."""
 
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, ParamSpec
 from urllib.parse import unquote, urlsplit
 
 from walkcut.errors import WalkcutError
@@ -12,10 +12,11 @@ from walkcut.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Level = Literal["ok", "warning", "error"]
+Severity = Literal["ok", "warning", "error"]
+Arguments = ParamSpec("Arguments")
 
 _MIN_SECRET = 4  # shorter ones would blank out parts of words
-_REPORT = "see whether the message helps; if not, report it with the output of `walkcut doctor`"
+_BUG_REMEDY = "see whether the message helps; if not, report it with the output of `walkcut doctor`"
 
 
 @dataclass(frozen=True)
@@ -23,29 +24,27 @@ class Finding:
     """Result of a check; `remedy` says what to do, and is empty when nothing is wrong."""
 
     check: str
-    level: Level
+    severity: Severity
     message: str
     remedy: str = ""
 
 
-@dataclass(frozen=True)
-class Check:
-    """A check: its name, what it means when it raises `WalkcutError`, and the function that yields its findings."""
-
-    name: str
-    failure: str
-    run: Callable[[], Iterable[Finding]]
-
-    def findings(self) -> Iterator[Finding]:
-        """Yield the findings; an error ends the check with a finding whose remedy is the error's message."""
-        try:
-            yield from self.run()
-        except WalkcutError as error:
-            yield Finding(self.name, "error", self.failure, str(error))
-        except Exception as error:
-            log.debug("the check %s failed", self.name, exc_info=error)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            yield Finding(self.name, "error", f"{self.failure}, or walkcut has a bug ({reason})", _REPORT)
+def run_check(
+    name: str,
+    failure: str,
+    check: Callable[Arguments, Iterable[Finding]],
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> Iterator[Finding]:
+    """Yield a check's findings; an error ends it with the finding `failure`, whose remedy is the error's message."""
+    try:
+        yield from check(*args, **kwargs)
+    except WalkcutError as error:
+        yield Finding(name, "error", failure, str(error))
+    except Exception as error:
+        log.debug("the check %s failed", name, exc_info=error)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        yield Finding(name, "error", f"{failure}, or walkcut has a bug ({reason})", _BUG_REMEDY)
 
 
 def without_secrets(finding: Finding, settings: Settings) -> Finding:

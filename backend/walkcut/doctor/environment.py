@@ -18,7 +18,7 @@ _PACKAGES = ("walkcut", "torch", "diffusers", "transformers")
 _MIN_FREE = 200 << 20  # bytes, for the database and the next images
 
 
-def check_versions() -> Iterator[Finding]:
+def check_packages() -> Iterator[Finding]:
     """List the versions of Python and of the main packages."""
     versions, missing = [f"Python {platform.python_version()}"], []
     for package in _PACKAGES:

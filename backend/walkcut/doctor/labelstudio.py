@@ -15,7 +15,7 @@ ALLOW_PRIVATE = "start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false"
 
 _MIN_RELEASE, _TESTED_RELEASE = (1, 8), "1.23"
 _MAX_CLOCK_DIFFERENCE_S = 60.0
-_REMEDY = (
+_NEW_KEY_REMEDY = (
     f"create a personal access token in Label Studio (Account & Settings > Personal Access Token), and {API_KEY_REMEDY}"
 )
 _DISABLED = "disabled for this organization"  # in Label Studio's reason for refusing a legacy token
@@ -40,9 +40,9 @@ def check_address(probe: LabelStudioProbe, now: datetime) -> Iterator[Finding]:
         yield check_clock(response.date, now)
 
 
-def check_clock(label_studio: datetime, here: datetime) -> Finding:
+def check_clock(label_studio: datetime, local_time: datetime) -> Finding:
     """Check that Label Studio's clock differs by at most a minute: its access tokens expire after 5 minutes."""
-    difference = (label_studio - here).total_seconds()
+    difference = (label_studio - local_time).total_seconds()
     if abs(difference) <= _MAX_CLOCK_DIFFERENCE_S:
         return Finding("clock", "ok", "Label Studio's clock agrees with this machine's")
     direction = "ahead of" if difference > 0 else "behind"
@@ -60,13 +60,13 @@ def check_token(probe: LabelStudioProbe, token: str, now: datetime) -> Iterator[
     """Check that Label Studio accepts the token. Raises `LabelStudioError`."""
     if not token:
         message = "no token is set: walkcut can neither load uploaded images nor read annotations"
-        yield Finding("token", "warning", message, _REMEDY)
+        yield Finding("token", "warning", message, _NEW_KEY_REMEDY)
         return
     kind = token_kind(token)
     if kind == "access token":
-        yield Finding("token", "error", "this is an access token, which expires after 5 minutes", _REMEDY)
+        yield Finding("token", "error", "this is an access token, which expires after 5 minutes", _NEW_KEY_REMEDY)
     elif kind == "personal access token" and (defect := _visible_defect(token, now) or _exchange_error(probe)):
-        yield Finding("token", "error", f"the personal access token {defect}", _REMEDY)
+        yield Finding("token", "error", f"the personal access token {defect}", _NEW_KEY_REMEDY)
     else:
         yield _check_acceptance(probe, kind)
 
@@ -98,9 +98,9 @@ def _check_acceptance(probe: LabelStudioProbe, kind: str) -> Finding:
     if response.status == httpx.codes.OK and isinstance(response.document, dict):
         return Finding("token", "ok", f"the {kind} of {response.document.get('email')} is accepted")
     if _DISABLED in response.detail:
-        remedy = f"{_REMEDY}; or allow legacy tokens (Organization > Access Token Settings)"
+        remedy = f"{_NEW_KEY_REMEDY}; or allow legacy tokens (Organization > Access Token Settings)"
         return Finding("token", "error", "legacy tokens are disabled in Label Studio, as they are by default", remedy)
-    return Finding("token", "error", f"the {kind} is refused ({response.status}: {response.detail})", _REMEDY)
+    return Finding("token", "error", f"the {kind} is refused ({response.status}: {response.detail})", _NEW_KEY_REMEDY)
 
 
 def check_ssrf_protection(probe: LabelStudioProbe) -> Iterator[Finding]:

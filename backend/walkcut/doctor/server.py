@@ -7,7 +7,7 @@ import math
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from PIL import Image
 from walkcut.auth import Credentials
 from walkcut.backbones import CLASSICAL
 from walkcut.doctor.checks import Finding
-from walkcut.errors import RequestError, SettingsError
+from walkcut.errors import SettingsError, WalkcutError
 from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio import Task
 from walkcut.labelstudio.config import EXAMPLE_CONFIG
@@ -34,6 +34,10 @@ _IMAGE_SIZE = (768, 1024)
 _SERVER, _ADAPTER = "walkcut", "WalkcutModel"  # model_class of walkcut's server, and under label-studio-ml
 
 
+class ServerError(WalkcutError):
+    """A walkcut server that does not answer, or not with a prediction."""
+
+
 @dataclass(frozen=True)
 class ServerProbe:
     """Client of a walkcut server, with the credentials of the settings."""
@@ -43,7 +47,7 @@ class ServerProbe:
     is_adapter: bool = False  # under label-studio-ml, whose server has no /versions
 
     def get(self, path: str) -> Any:
-        """Get a document. Raises `SettingsError` for wrong credentials, else `RequestError`."""
+        """Get a document. Raises `SettingsError` for wrong credentials, else `ServerError`."""
         return self._request("GET", path, timeout=_REQUEST_TIMEOUT_S)
 
     def post(self, path: str, document: object, *, timeout: float = _REQUEST_TIMEOUT_S) -> Any:
@@ -53,8 +57,7 @@ class ServerProbe:
     def unready_reasons(self) -> list[str]:
         """Return why the server accepts no new images; empty if it does, or gives no reason."""
         try:
-            with httpx.Client(timeout=_REQUEST_TIMEOUT_S, trust_env=False) as client:
-                document = client.get(f"{self.url}/ready", headers=self._auth_headers).json()
+            document = _get_json(f"{self.url}/ready", self._auth_headers)
         except (httpx.HTTPError, ValueError):
             return []
         reasons = document.get("reasons") if isinstance(document, dict) else None
@@ -70,11 +73,12 @@ class ServerProbe:
 
     def _request(self, method: str, path: str, *, timeout: float, json: object = None) -> Any:
         try:
-            with httpx.Client(timeout=timeout, trust_env=False) as client:
-                response = client.request(method, f"{self.url}{path}", json=json, headers=self._auth_headers)
+            response = httpx.request(
+                method, f"{self.url}{path}", json=json, headers=self._auth_headers, timeout=timeout, trust_env=False
+            )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise RequestError(
+            raise ServerError(
                 f"{self.url}{path} did not answer ({reason}): check whether walkcut is overloaded"
             ) from error
         if response.status_code == httpx.codes.UNAUTHORIZED:
@@ -83,16 +87,19 @@ class ServerProbe:
                 "WALKCUT_BASIC_AUTH_PASS, or WALKCUT_TOKEN, to the values that the server was started with"
             )
         if response.status_code != httpx.codes.OK:
-            raise RequestError(f"{self.url}{path} answered {response.status_code}: see walkcut's log")
+            raise ServerError(f"{self.url}{path} answered {response.status_code}: see walkcut's log")
         return response.json()
+
+
+def _get_json(url: str, headers: Mapping[str, str] | None = None) -> Any:
+    return httpx.get(url, headers=headers, timeout=_REQUEST_TIMEOUT_S, trust_env=False).json()
 
 
 def find_server(settings: Settings) -> ServerProbe | None:
     """Return the walkcut that answers at the host and port of the settings, ready or not; `None` without one."""
     url = f"http://{_connectable(settings.host)}:{settings.port}"
     try:
-        with httpx.Client(timeout=_REQUEST_TIMEOUT_S, trust_env=False) as client:
-            document = client.get(f"{url}/health").json()
+        document = _get_json(f"{url}/health")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
     name = document.get("model_class") if isinstance(document, dict) else None
@@ -179,11 +186,11 @@ def latency_finding(seconds: float, timeout: float) -> Finding:
 
 
 def _predict_remotely(server: ServerProbe, image: str) -> None:
-    """Predict an image over HTTP, outside of any project. Raises `RequestError` without a prediction."""
+    """Predict an image over HTTP, outside of any project. Raises `ServerError` without a prediction."""
     tasks = [{"id": 0, "data": {"image": image}}]
     document = {"tasks": tasks, "project": None, "label_config": EXAMPLE_CONFIG, "params": {"context": None}}
     if not server.post("/predict", document, timeout=_PREDICT_TIMEOUT_S)["results"][0]:
-        raise RequestError(f"{server.url} returns no prediction for a test image: see walkcut's log")
+        raise ServerError(f"{server.url} returns no prediction for a test image: see walkcut's log")
 
 
 def _time_local_prediction(settings: Settings) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from walkcut.evaluation.reference import reference_labels
+from walkcut.evaluation.reference import REFERENCE_THRESHOLDS, reference_labels
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.images import DecodeLimits, decode
@@ -27,7 +27,6 @@ MODEL_STAGES = frozenset({"VAE", "U-Net", "model"})
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 resets the peak of the resident memory (Linux)
 _STATUS = Path("/proc/self/status")
-_THRESHOLDS = 100
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def published_form(segmenter: Segmenter) -> Segmenter:
     """Return the segmenter as published: cut only by the method's rule, at evenly spaced thresholds, without PAMR."""
     method = segmenter.preset.method
     if isinstance(method, NCut | DiffCut):
-        method = replace(method, max_leaves=None, thresholds=_THRESHOLDS)
+        method = replace(method, max_leaves=None, thresholds=REFERENCE_THRESHOLDS)
     return replace(segmenter, preset=replace(segmenter.preset, method=method, pamr=None))
 
 

@@ -1,8 +1,9 @@
 """Boundary scores as in the Berkeley benchmark: Martin et al. 2004, Arbeláez et al. 2011."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
+from operator import add
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
@@ -29,12 +30,7 @@ class BoundaryCounts:
     human: int = 0
 
     def __add__(self, other: "BoundaryCounts") -> "BoundaryCounts":
-        return BoundaryCounts(
-            self.machine_matched + other.machine_matched,
-            self.machine + other.machine,
-            self.human_matched + other.human_matched,
-            self.human + other.human,
-        )
+        return BoundaryCounts(*map(add, astuple(self), astuple(other)))
 
     @property
     def precision(self) -> float:

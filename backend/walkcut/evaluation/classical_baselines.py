@@ -20,13 +20,13 @@ from skimage.color import rgb2lab
 from walkcut.errors import require_extra
 from walkcut.evaluation.classical_methods import (
     ClassicalMethod,
-    Clusters,
     ColourKMeans,
-    CutCost,
     Felzenszwalb,
-    LinkLength,
+    FelzenszwalbSetting,
+    KMeansSetting,
+    NCutSetting,
     Quickshift,
-    RegionSize,
+    QuickshiftSetting,
     SlicNCut,
 )
 from walkcut.evaluation.systems import System
@@ -79,7 +79,7 @@ def _enlarged(labels: Integer[np.ndarray, "h w"], size: tuple[int, ...]) -> Inte
 _FELZENSZWALB: Final = Felzenszwalb(
     tuple(
         map(
-            RegionSize,
+            FelzenszwalbSetting,
             (1000, 600, 260, 200, 400, 470, 90, 300, 400, 140, 300, 180, 280, 200),
             (1.6, 1.2, 2.2, 1.2, 1.0, 0.8, 1.2, 0.5, 0.5, 1.2, 0.8, 0.8, 0.8, 0.8),
             (200, 1100, 800, 1000, 350, 350, 950, 500, 300, 600, 330, 370, 140, 60),
@@ -87,13 +87,13 @@ _FELZENSZWALB: Final = Felzenszwalb(
     )
 )
 _SLIC_NCUT: Final = SlicNCut(
-    tuple(map(CutCost, (0.002, 0.004, 0.008, 0.012, 0.018, 0.024, 0.032, 0.042, 0.055, 0.075, 0.1, 0.15)))
+    tuple(map(NCutSetting, (0.002, 0.004, 0.008, 0.012, 0.018, 0.024, 0.032, 0.042, 0.055, 0.075, 0.1, 0.15)))
 )
-_QUICKSHIFT: Final = Quickshift(tuple(map(LinkLength, (90, 60, 45, 35, 28, 24, 20, 17, 14, 12, 10, 8))))
+_QUICKSHIFT: Final = Quickshift(tuple(map(QuickshiftSetting, (90, 60, 45, 35, 28, 24, 20, 17, 14, 12, 10, 8))))
 _KMEANS: Final = ColourKMeans(
     tuple(
         map(
-            Clusters,
+            KMeansSetting,
             (20, 2, 4, 3, 3, 6, 3, 4, 4, 6, 6, 5, 8),
             (0.06, 0.04, 0.06, 0.04, 0.02, 0.04, 0.01, 0.02, 0.01, 0.02, 0.01, 0.005, 0.005),
         )

@@ -37,15 +37,13 @@ class ClassicalMethod(Protocol):
     @property
     def settings(self) -> tuple[Setting, ...]:
         """The settings, from coarse to fine."""
-        ...
 
     def partitions(self, lab: Float64[np.ndarray, "h w 3"]) -> Sequence[Integer[np.ndarray, "h w"]]:
         """Return the segment of each pixel of an image in CIELAB, at each of the settings."""
-        ...
 
 
 @dataclass(frozen=True)
-class RegionSize(Setting):
+class FelzenszwalbSetting(Setting):
     """Felzenszwalb's parameters: the scale of regions, the blur beforehand, the minimum size in pixels."""
 
     scale: float
@@ -57,7 +55,7 @@ class RegionSize(Setting):
 class Felzenszwalb:
     """Minimum spanning trees with an adaptive threshold: Felzenszwalb & Huttenlocher 2004."""
 
-    settings: tuple[RegionSize, ...]
+    settings: tuple[FelzenszwalbSetting, ...]
 
     def partitions(self, lab: Float64[np.ndarray, "h w 3"]) -> list[Integer[np.ndarray, "h w"]]:
         """Segment once for each setting; colours are divided by 100, so that scales are those of images in [0, 1]."""
@@ -68,7 +66,7 @@ class Felzenszwalb:
 
 
 @dataclass(frozen=True)
-class CutCost(Setting):
+class NCutSetting(Setting):
     """The normalised cut's parameter: the cost above which a segment is not cut."""
 
     thresh: float
@@ -83,7 +81,7 @@ class SlicNCut:
     are hardly better, and beyond 201 scikit-image's ARPACK failed for disconnected graphs.
     """
 
-    settings: tuple[CutCost, ...]
+    settings: tuple[NCutSetting, ...]
     superpixels: int = 185
     compactness: float = 20.0
     blur: float = 1.0
@@ -113,7 +111,7 @@ class SlicNCut:
 
 
 @dataclass(frozen=True)
-class LinkLength(Setting):
+class QuickshiftSetting(Setting):
     """Quickshift's parameter: the longest link, in colour and position."""
 
     max_dist: float
@@ -123,7 +121,7 @@ class LinkLength(Setting):
 class Quickshift:
     """Each pixel linked to the nearest of higher density: Vedaldi & Soatto 2008."""
 
-    settings: tuple[LinkLength, ...]
+    settings: tuple[QuickshiftSetting, ...]
     kernel_size: float = 20.0
     ratio: float = 4.0
     blur: float = 1.0
@@ -143,7 +141,7 @@ class Quickshift:
 
 
 @dataclass(frozen=True)
-class Clusters(Setting):
+class KMeansSetting(Setting):
     """K-means' parameters: the number of clusters, and the minimum fraction of the image that a segment covers."""
 
     k: int
@@ -157,7 +155,7 @@ class ColourKMeans:
     Segments are the connected parts of clusters; small ones give their pixels to the nearest segment.
     """
 
-    settings: tuple[Clusters, ...]
+    settings: tuple[KMeansSetting, ...]
     lightness: float = 0.3
     extent: float = 3.0
     blur: float = 1.0

@@ -30,10 +30,9 @@ from jaxtyping import Int64, UInt8
 
 from walkcut.errors import ImageDecodeError, SettingsError
 from walkcut.evaluation.ground_truth import IGNORE, LabelImage, Truth, human_segmentations
-from walkcut.images import DecodeLimits, decode
+from walkcut.images import IMAGE_SUFFIXES, DecodeLimits, decode
 
 _BACKGROUND: Final = "background"
-_IMAGES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"})
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def read_dataset(name: str, root: Path, split: str = "val") -> Dataset:
     if name == _FOLDER:
         return _read_folder(root, split)
     if name not in _LAYOUTS:
-        raise SettingsError(f"there is no data set {name!r}: choose one of {', '.join(DATASETS)}")
+        raise SettingsError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
     layout = _LAYOUTS[name]
     if split not in layout.splits:
         raise SettingsError(f"{name} has no truth for a split {split!r}: choose one of {', '.join(layout.splits)}")
@@ -206,7 +205,7 @@ def _find(name: str, layout: _Layout, root: Path, split: str) -> list[tuple[str,
     ]
     missing = [str(path) for _, image, truth in paths for path in (image, truth) if not path.is_file()]
     if missing or not paths:
-        files_missing = f"{len(missing)} files: {_some(missing)}" if missing else "all images"
+        files_missing = f"{len(missing)} files: {_first_names(missing)}" if missing else "all images"
         raise SettingsError(
             f"{root} lacks {files_missing}; get the images of {name} and their truths from {layout.source}"
         )
@@ -237,7 +236,7 @@ def _read_folder(root: Path, split: str) -> Dataset:
     part = split if (root / "images" / split).is_dir() else ""
     image_folder, labels, class_list = root / "images" / part, root / "labels" / part, root / "classes.txt"
     classes = tuple(class_list.read_text(encoding="utf-8").splitlines()) if class_list.exists() else ()
-    image_paths = [path for path in sorted(image_folder.glob("*")) if path.suffix.lower() in _IMAGES]
+    image_paths = [path for path in sorted(image_folder.glob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
     truths = [_label_paths(labels, image.stem) for image in image_paths]
     _check_images(image_folder, labels, image_paths)
     _check_truths(labels, dict(zip(image_paths, truths, strict=True)), several=not classes)
@@ -261,7 +260,7 @@ def _check_images(image_folder: Path, labels: Path, image_paths: Sequence[Path])
     duplicates = [stem for stem, count in Counter(image.stem for image in image_paths).items() if count > 1]
     if duplicates:
         raise SettingsError(
-            f"{image_folder} holds several images of one stem: {_some(duplicates)}; rename all but one of each"
+            f"{image_folder} holds several images of one stem: {_first_names(duplicates)}; rename all but one of each"
         )
 
 
@@ -269,16 +268,16 @@ def _check_truths(labels: Path, truths: Mapping[Path, Sequence[Path]], *, severa
     unlabelled = [image.name for image, paths in truths.items() if not paths]
     if unlabelled:
         raise SettingsError(
-            f"{labels} holds no truth for {len(unlabelled)} images: {_some(unlabelled)}; put STEM.png there for each, "
-            "or STEM.1.png, STEM.2.png, … by several people"
+            f"{labels} holds no truth for {len(unlabelled)} images: {_first_names(unlabelled)}; put STEM.png there for "
+            "each, or STEM.1.png, STEM.2.png, … by several people"
         )
     multiple = [image.name for image, paths in truths.items() if len(paths) > 1]
     if multiple and not several:
         raise SettingsError(
-            f"{labels} holds several truths for {_some(multiple)}, but classes.txt makes their labels classes: keep "
-            "one STEM.png for each image, or remove classes.txt"
+            f"{labels} holds several truths for {_first_names(multiple)}, but classes.txt makes their labels classes: "
+            "keep one STEM.png for each image, or remove classes.txt"
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -12,7 +12,7 @@ from PIL import Image
 from walkcut.evaluation.contingency import coarsened
 from walkcut.evaluation.datasets import Example
 from walkcut.evaluation.metrics import background_groups, primary_classes
-from walkcut.evaluation.runner import ImageResult, Run
+from walkcut.evaluation.runner import EvaluationRun, ImageResult
 from walkcut.evaluation.scoring import Score
 from walkcut.segmentation.visualization import draw_overlay
 
@@ -47,7 +47,7 @@ class ImageFigures:
     ladder: tuple[Figure, ...]
 
 
-def image_figures(run: Run, results: Sequence[ImageResult], setting: str) -> list[ImageFigures]:
+def image_figures(run: EvaluationRun, results: Sequence[ImageResult], setting: str) -> list[ImageFigures]:
     """Segment and draw the images of best, median and worst covering at a setting.
 
     `results` are those of all images, in the data set's order.
@@ -78,7 +78,7 @@ def ladder_columns(segments: Sequence[int]) -> list[int]:
     return list(dict.fromkeys(nearest.tolist()))
 
 
-def _draw(run: Run, example: Example, result: ImageResult, column: int, rank: str) -> ImageFigures:
+def _draw(run: EvaluationRun, example: Example, result: ImageResult, column: int, rank: str) -> ImageFigures:
     image, truths = example.read()
     crop, truth = run.protocol.crop_image(image), run.protocol.crop_truth(truths[0])
     predictions = [run.protocol.resize_labels(labels) for labels in run.segment(crop, truth)]
@@ -99,7 +99,7 @@ def _draw(run: Run, example: Example, result: ImageResult, column: int, rank: st
 
 
 def oracle_merged_labels(
-    run: Run, labels: Integer[np.ndarray, "y x"], truth: Integer[np.ndarray, "y x"]
+    run: EvaluationRun, labels: Integer[np.ndarray, "y x"], truth: Integer[np.ndarray, "y x"]
 ) -> Integer[np.ndarray, "y x"]:
     """Return each pixel's primary class, after the protocol's background merge: as `metrics.oracle_merged` merges."""
     protocol, background = run.protocol, run.dataset.background
@@ -128,7 +128,7 @@ def _jpeg(pixels: UInt8[np.ndarray, "y x 3"]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _truth_caption(run: Run, truth: Integer[np.ndarray, "y x"], people: int) -> str:
+def _truth_caption(run: EvaluationRun, truth: Integer[np.ndarray, "y x"], people: int) -> str:
     if run.dataset.partitions:
         return f"truth, first of {people}: {_count_segments(truth)}"
     present = np.setdiff1d(truth, run.dataset.ignore)
@@ -136,7 +136,7 @@ def _truth_caption(run: Run, truth: Integer[np.ndarray, "y x"], people: int) -> 
     return f"truth: {', '.join(run.dataset.classes[label] for label in present)}{ignored}"
 
 
-def _step_caption(run: Run, result: ImageResult, column: int) -> str:
+def _step_caption(run: EvaluationRun, result: ImageResult, column: int) -> str:
     setting, score = run.system.settings[column], result.scores[column]
     at = "" if setting == str(score.segments) else f" at {setting}"
     return f"{_segments(score.segments)}{at}, covering {score.covering:.2f}"

@@ -1,6 +1,5 @@
 """Ground truth files: label images as PNG, and BSDS500's `.mat` files with segmentations by several people."""
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +12,13 @@ from scipy.io import loadmat, whosmat
 from scipy.io.matlab import MatReadError
 
 from walkcut.errors import ImageDecodeError
+from walkcut.images.decode import DECODE_ERRORS
 
 IGNORE: Final = -1  # class of pixels that are not scored
 _UNKNOWN: Final = -2
 _LABEL_MODES: Final = frozenset({"1", "L", "P", "I", "I;16"})
 _GREY_SCALES: Final = {"L;2": 85, "L;4": 17}  # Pillow scales greys of 2 and 4 bits to 0 … 255: divide by this
-# Raised by Pillow and SciPy for damaged files and for MATLAB's newest format.
-_DECODE_ERRORS: Final = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    NotImplementedError,
-    MatReadError,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_TRUTH_ERRORS: Final = (*DECODE_ERRORS, MatReadError, NotImplementedError)  # the last for MATLAB's newest format
 
 
 @dataclass(frozen=True)
@@ -52,8 +41,8 @@ class LabelImage:
         classes = class_of[labels]
         if (classes == _UNKNOWN).any():
             raise ImageDecodeError(
-                f"the label image {self.path} holds {labels[classes == _UNKNOWN][0]}, which is no label of this data "
-                "set: put the original file there, or choose the data set that it belongs to"
+                f"the label image {self.path} holds {labels[classes == _UNKNOWN][0]}, which is not a label of this "
+                "data set: put the original file there, or choose the data set that it belongs to"
             )
         return classes
 
@@ -70,7 +59,7 @@ class HumanSegmentation:
         try:
             people = loadmat(self.path, variable_names=["groundTruth"])["groundTruth"]
             labels = np.asarray(people[0, self.person]["Segmentation"][0, 0], np.int64)
-        except _DECODE_ERRORS as error:
+        except _TRUTH_ERRORS as error:
             raise _damaged(self.path, error) from error
         return labels
 
@@ -82,7 +71,7 @@ def human_segmentations(path: Path) -> tuple[HumanSegmentation, ...]:
     """Return all segmentations of a BSDS500 file, not yet read. Raises as `HumanSegmentation.read`."""
     try:
         people = {variable: shape[1] for variable, shape, _ in whosmat(path)}["groundTruth"]
-    except _DECODE_ERRORS as error:
+    except _TRUTH_ERRORS as error:
         raise _damaged(path, error) from error
     return tuple(HumanSegmentation(path, person) for person in range(people))
 
@@ -93,7 +82,7 @@ def _read_labels(path: Path) -> Int64[np.ndarray, "y x"]:
         with Image.open(path, formats=["PNG"]) as image:
             mode, scale = image.mode, _GREY_SCALES.get(str(image.tile[0].args), 1)
             labels = np.asarray(image)
-    except _DECODE_ERRORS as error:
+    except _TRUTH_ERRORS as error:
         raise _damaged(path, error) from error
     if mode not in _LABEL_MODES:
         raise ImageDecodeError(

@@ -159,31 +159,15 @@ def rand_index(table: Int64[np.ndarray, "t s"]) -> float:
     The probabilistic Rand index of several human truths is the mean of their Rand indices (Arbeláez et al. 2011,
     section 2.3.2).
     """
-    both, true, predicted, total = _pair_counts(table)
-    return (total - true - predicted + 2 * both) / total if total else 1.0
-
-
-def adjusted_rand_index(table: Int64[np.ndarray, "t s"]) -> float:
-    """Return the Rand index corrected for chance, at most 1 and 0 by chance: Hubert & Arabie 1985.
-
-    1 if both partitions are one segment, or both are single pixels.
-    """
-    both, true, predicted, total = _pair_counts(table)
-    chance = true * predicted / total if total else 0.0
-    maximum = (true + predicted) / 2
-    return (both - chance) / (maximum - chance) if maximum != chance else 1.0
+    true, predicted, pixels = _totals(table)
+    joined, by_true, by_predicted = (int((n * (n - 1) // 2).sum()) for n in (table, true, predicted))
+    pairs = pixels * (pixels - 1) // 2
+    return (pairs - by_true - by_predicted + 2 * joined) / pairs if pairs else 1.0
 
 
 def _totals(table: Int64[np.ndarray, "t s"]) -> tuple[Int64[np.ndarray, " t"], Int64[np.ndarray, " s"], int]:
     """Return the pixels of each truth label, of each segment, and of the image."""
     return table.sum(axis=1), table.sum(axis=0), int(table.sum())
-
-
-def _pair_counts(table: Int64[np.ndarray, "t s"]) -> tuple[int, int, int, int]:
-    """Count the pixel pairs joined by both partitions, by the truth, by the segments, and all pairs."""
-    true, predicted, pixels = _totals(table)
-    both, by_true, by_predicted = (int((n * (n - 1) // 2).sum()) for n in (table, true, predicted))
-    return both, by_true, by_predicted, pixels * (pixels - 1) // 2
 
 
 @dataclass(frozen=True)

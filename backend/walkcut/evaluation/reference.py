@@ -20,7 +20,7 @@ from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.methods.inputs import patch_features
 
 _CHANNELS = 256  # of all pixels' features at a time, which limits the memory
-_THRESHOLDS = 100  # unless the papers name a number
+REFERENCE_THRESHOLDS = 100  # unless the papers name a number
 
 
 def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
@@ -33,7 +33,7 @@ def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, i
             P, grid = reference_aggregate(features)
             F = _repeated_product(P, steps)
             unit = normalize(F, dim=1) if affinity == "cosine" else F
-            segments = reference_partition(unit @ unit.T, rule, thresholds or _THRESHOLDS)
+            segments = reference_partition(unit @ unit.T, rule, thresholds or REFERENCE_THRESHOLDS)
             return reference_assignment(F, segments, grid, size, normalised=True)
         case DiffCut(rule=rule, exponent=exponent, thresholds=thresholds):
             unit = normalize(patch_features(features), dim=2)
@@ -41,7 +41,7 @@ def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, i
             cosine = F @ F.T
             A = ((cosine - cosine.min()) / (cosine.max() - cosine.min())) ** exponent
             return reference_assignment(
-                F, reference_partition(A, rule, thresholds or _THRESHOLDS), grid, size, normalised=False
+                F, reference_partition(A, rule, thresholds or REFERENCE_THRESHOLDS), grid, size, normalised=False
             )
         case DiffSeg(refine=False):
             P, grid = reference_aggregate(features)

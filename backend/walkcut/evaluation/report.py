@@ -9,7 +9,7 @@ from walkcut.errors import require_extra
 from walkcut.evaluation.figures import image_figures
 from walkcut.evaluation.paper_results import PaperResult
 from walkcut.evaluation.plots import score_plot, series_style
-from walkcut.evaluation.runner import ImageResult, Run
+from walkcut.evaluation.runner import EvaluationRun, ImageResult
 
 _PLOTTED: Final = (
     ("Covering", "covering"),
@@ -19,15 +19,15 @@ _PLOTTED: Final = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SystemOutcome:
     """A run, its results, and their summary by `summarise`."""
 
-    run: Run
+    run: EvaluationRun
     results: tuple[ImageResult, ...]
     summary: Mapping[str, Any]
 
 
-def report_page(outcomes: Sequence[Outcome], papers: Sequence[PaperResult], facts: Mapping[str, str]) -> str:
+def report_page(outcomes: Sequence[SystemOutcome], papers: Sequence[PaperResult], facts: Mapping[str, str]) -> str:
     """Return the page: the first outcome is the one reported, the others are its baselines on the same images.
 
     `papers` are the papers' results for the first, and `facts` the lines of the page's head, by their names. Raises

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ class ImageResult:
 
 
 @dataclass(frozen=True)
-class Run:
+class EvaluationRun:
     """A system on a data set under a protocol; boundaries, which take longest, only at `boundary_settings`."""
 
     system: System
@@ -55,7 +54,7 @@ class Run:
     boundary_settings: frozenset[str] = frozenset()
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
+    def run_settings(self) -> dict[str, Any]:
         """Everything that changes the results."""
         return {
             "format": _FORMAT,
@@ -104,22 +103,16 @@ class Run:
 
     def _recorded(self, record: Path) -> dict[str, ImageResult]:
         """Return the results in the file, less a last line that is incomplete."""
+        expected_header = json.dumps(self.run_settings) + "\n"
         if not record.exists() or not record.stat().st_size:
             record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(self.fingerprint) + "\n")
+            record.write_text(expected_header)
             return {}
         header, *lines = record.read_text().splitlines(keepends=True)
-        if _parse(header) != self.fingerprint:
+        if header != expected_header:
             raise SettingsError(f"{record} holds the results of another run: delete it, or choose another file")
         if lines and not lines[-1].endswith("\n"):
             record.write_text(header + "".join(lines[:-1]))
             lines = lines[:-1]
         results = [ImageResult.from_json(json.loads(line)) for line in lines]
         return {result.name: result for result in results}
-
-
-def _parse(line: str) -> object:
-    """Return the JSON of a line; `None` if it is not JSON, which matches no fingerprint."""
-    with suppress(ValueError):
-        return json.loads(line)
-    return None

@@ -7,13 +7,11 @@ import numpy as np
 
 from walkcut.evaluation.boundaries import boundary_ods_ois
 from walkcut.evaluation.metrics import Counts, OdsOis, ods_ois
-from walkcut.evaluation.runner import ImageResult, Run
+from walkcut.evaluation.runner import EvaluationRun, ImageResult
 from walkcut.evaluation.scoring import MEASURES
 
-_SUMMED = ("accuracy", "f1", "mean_iou")
 
-
-def summarise(run: Run, results: Sequence[ImageResult]) -> dict[str, Any]:
+def summarise(run: EvaluationRun, results: Sequence[ImageResult]) -> dict[str, Any]:
     """Return the scores of a run, ready for JSON.
 
     Covering is pooled over images and people as in BSDS's program; all other measures are averaged over images.
@@ -28,7 +26,7 @@ def summarise(run: Run, results: Sequence[ImageResult]) -> dict[str, Any]:
     rows = [_setting(results, column, name, weights) for column, name in enumerate(run.system.settings)]
     at_best = rows[covering.granularity]
     return {
-        **run.fingerprint,
+        **run.run_settings,
         "settings": rows,
         "images": len(results),
         "seconds_per_image": float(np.mean([result.seconds for result in results])),
@@ -76,17 +74,11 @@ def _totals(results: Sequence[ImageResult], best: OdsOis) -> dict[str, float]:
     merged = [score.counts_oracle for score in scores if score.counts_oracle is not None]
     if matched:
         sums = [sum(counts, Counts.zeros(len(counts[0].tp))) for counts in (matched, merged)]
-        values = [getattr(counts, name) for counts in sums for name in _SUMMED]
+        values = [getattr(counts, name) for counts in sums for name in ("accuracy", "f1", "mean_iou")]
     else:
-        names = ("accuracy", "f1", "miou", "accuracy_oracle", "f1_oracle", "miou_oracle")
-        values = [float(np.mean([getattr(score, name) for score in scores])) for name in names]
-    return dict(
-        zip(
-            ("accuracy", "f1", "miou_hungarian", "accuracy_oracle", "f1_oracle", "miou_oracle"),
-            values,
-            strict=True,
-        )
-    )
+        values = [float(np.mean([getattr(score, measure) for score in scores])) for measure in MEASURES[-6:]]
+    names = ("accuracy", "f1", "miou_hungarian", *MEASURES[-3:])
+    return dict(zip(names, values, strict=True))
 
 
 def _boundary(results: Sequence[ImageResult]) -> dict[str, float]:

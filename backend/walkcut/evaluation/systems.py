@@ -20,24 +20,20 @@ class System(Protocol):
     @property
     def name(self) -> str:
         """The name in tables."""
-        ...
 
     @property
     def version(self) -> str:
         """Changes whenever the labels do."""
-        ...
 
     @property
     def settings(self) -> tuple[str, ...]:
         """The names of the settings."""
-        ...
 
     def segment(self, image: UInt8[np.ndarray, "y x 3"], true_segments: int) -> Sequence[Integer[np.ndarray, "y x"]]:
         """Return the segment of each pixel, from 0 without gaps, at each of the settings.
 
         `true_segments` is the number of segments in the truth, for the baselines that the papers give it.
         """
-        ...
 
 
 BASELINES = ("diffseg", "diffseg-table1-kmeans-c", "diffseg-table1-dbscan", "tokencut", "diffcut-table1-maskcut")

@@ -32,6 +32,10 @@ _READERS: Final[dict[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
     PpmImageFile: (b"P4", b"P5", b"P6", b"Pf"),
 }
 
+IMAGE_SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pfm"}
+)
+
 _JPEG_SCAN: Final = b"\xff\xda"  # start of a scan; never occurs within a scan's data
 _MAX_SCANNED_PIXELS: Final = 10**10  # over all scans of a JPEG: about ten seconds
 _TILE_SIDES: Final = (322, 323)  # TileWidth and TileLength of TIFF 6.0
@@ -39,7 +43,7 @@ _MAX_TILE_PIXELS: Final = 1 << 24
 
 # The errors of Pillow on damaged data; the fuzz tests fail on any other. DecompressionBombWarning is for programs
 # that turn warnings into errors: GIF and TIFF check their frames and tiles against Pillow's own limit too.
-_DECODE_ERRORS: Final = (
+DECODE_ERRORS: Final = (
     OSError,
     SyntaxError,
     ValueError,
@@ -95,7 +99,7 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
         raise ImageDecodeError("the image is empty (0 bytes). Upload the file again.")
     try:
         image = _load(data, limits)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise ImageDecodeError(
             f"the image ({len(data)} bytes) is damaged: {str(error) or type(error).__name__}. "
             "Open it in an image editor, save it and upload it again."
@@ -174,7 +178,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         exif.load(image.info.get("exif", b""))
         orientation = exif.get(ExifTags.Base.Orientation)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return 1
     return orientation if isinstance(orientation, int) else 1
 

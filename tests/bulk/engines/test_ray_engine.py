@@ -36,7 +36,7 @@ from walkcut.bulk.engines.ray_engine import in_cluster
 from walkcut.bulk.formats import LabelStudioFormat, PngFormat
 from walkcut.bulk.items import Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.runner import Engine, fingerprint, run
+from walkcut.bulk.runner import Engine, run, run_settings
 from walkcut.bulk.sinks import FolderSink
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.bulk.workers import Worker, make_full_worker
@@ -96,7 +96,7 @@ def echo(
 
 def run_files(engine: Engine[Any], plan: Plan, images: Path, run_dir: Path) -> dict[str, bytes]:
     """Return the files of a run, without its state; each image is done once."""
-    with open_checkpoint(run_dir, fingerprint(plan)) as checkpoint:
+    with open_checkpoint(run_dir, run_settings(plan)) as checkpoint:
         run(read_sources([str(images)]), engine, checkpoint, FolderSink(checkpoint, plan.output_format))
     assert max(Counter(json.loads(line)["key"] for line in done_lines(run_dir)).values()) == 1
     return output_files(run_dir)
@@ -232,7 +232,7 @@ def test_each_image_has_one_outcome_whatever_ray_does(monkeypatch: pytest.Monkey
     first, second, third = ray_pipeline._dedupe([], [*items(2), bad])
     assert (first, second) == (bad, make_result("1"))
     assert isinstance(third, ItemFailure)
-    assert (third.key, third.reason.partition(":")[0]) == ("0", "Ray lost it")
+    assert (third.key, third.reason.partition(":")[0]) == ("0", "Ray returned no result for this image")
 
 
 def test_a_finished_run_needs_no_cluster(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_malformed_rows_fail_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{}", '["a.jpg", ', "[1, }]", "", "[" * 10**5])
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "all.json").write_text(content)
-    with pytest.raises(SettingsError, match=r"all.json is not a valid list of images"):
+    with pytest.raises(SettingsError, match=r"all.json is not a valid manifest"):
         items(tmp_path / "all.json")
 
 
@@ -177,7 +177,7 @@ def test_prefixes_and_patterns_in_cloud_storage() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere", "nowhere does not exist: give a folder, an image, a list of images or a glob pattern"),
+        ("nowhere", "nowhere does not exist: give a folder, an image, a manifest or a glob pattern"),
         ("*.jpg", r"\*.jpg holds no image"),
         ("memory://nowhere/x", "'memory://nowhere/x' does not exist: check the address"),
         ("nosuch://x", "a protocol that fsspec does not know|cannot be read here"),

@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from walkcut.bulk.engines.prefetch import THREADS, prefetched
-from walkcut.bulk.engines.worker_process import PREFETCH, Attempt, Job, WorkerProcess
+from walkcut.bulk.engines.worker_process import PREFETCH, Attempt, WorkerJob, WorkerProcess
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.steps import ImageSegmenter, LoadStep, SegmentStep, serialize_tree
@@ -65,7 +65,7 @@ def reexport(
     return in_processes(partial(make_reexport_worker, plan, tree_dir, output_dir), entries, processes=processes)
 
 
-def in_processes(make_worker: Callable[[], Worker], jobs: Iterable[Job], *, processes: int) -> Iterator[Outcome]:
+def in_processes(make_worker: Callable[[], Worker], jobs: Iterable[WorkerJob], *, processes: int) -> Iterator[Outcome]:
     """Yield the outcome of each job, in any order, from processes with a worker each.
 
     A job whose process dies is tried once more, and then fails. Raises `SettingsError` for a process that dies before

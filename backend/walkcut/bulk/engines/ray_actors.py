@@ -74,7 +74,7 @@ class PoolWorker:
         try:
             if self._started is None:
                 verify_marker(self._pool.markers)
-            with self._noted("together", *jobs) as deaths:
+            with self._recorded_attempt("together", *jobs) as deaths:
                 yield from map(self._run_alone, jobs) if deaths else self._run_together(jobs)
         except WalkcutError as error:
             yield error
@@ -95,7 +95,7 @@ class PoolWorker:
 
     def _run_alone(self, job: Any) -> Any:
         """Run a job that may kill its process."""
-        with self._noted("alone", job) as deaths:
+        with self._recorded_attempt("alone", job) as deaths:
             if deaths < _MAX_ATTEMPTS:
                 return self._worker().run(self._worker().prefetch(job))
         item = item_of(job)
@@ -108,7 +108,7 @@ class PoolWorker:
         )
 
     @contextmanager
-    def _noted(self, kind: str, *jobs: Any) -> Iterator[int]:
+    def _recorded_attempt(self, kind: str, *jobs: Any) -> Iterator[int]:
         """Note that these jobs are running; yield how often a process died with them."""
         names = [str(self._pool.index), kind, *(item_of(job).key for job in jobs)]
         note = self._pool.notes_dir / hashlib.sha256("\n".join(names).encode()).hexdigest()

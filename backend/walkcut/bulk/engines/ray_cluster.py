@@ -87,7 +87,7 @@ def _nodes() -> list[dict[str, Any]]:
     return [node for node in cast(Any, ray).nodes() if node["Alive"] and {"CPU", "GPU"} & node["Resources"].keys()]
 
 
-def check_versions() -> None:
+def check_walkcut_versions() -> None:
     """Check that all machines have this version of walkcut. Raises `SettingsError` with the first that has not."""
     get_version, nodes = ray.remote(num_cpus=0)(metadata.version), _nodes()
     strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]

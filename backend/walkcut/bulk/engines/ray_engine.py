@@ -11,9 +11,15 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from walkcut.bulk.engines.ray_actors import Pool, Stage
-from walkcut.bulk.engines.ray_cluster import available_slots, check_versions, connected, shared_fs_marker, verify_marker
-from walkcut.bulk.engines.ray_pipeline import Job, run_windows
-from walkcut.bulk.items import Item, ItemFailure, Outcome
+from walkcut.bulk.engines.ray_cluster import (
+    available_slots,
+    check_walkcut_versions,
+    connected,
+    shared_fs_marker,
+    verify_marker,
+)
+from walkcut.bulk.engines.ray_pipeline import run_windows
+from walkcut.bulk.items import Item, ItemFailure, Job, Outcome
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.run_folder import STAGING
 from walkcut.bulk.steps import ImageSegmenter
@@ -83,7 +89,7 @@ def in_cluster(
     notes_dir = output_dir / STAGING
     with connected(), shared_fs_marker(notes_dir, *([] if tree_dir is None else [tree_dir])) as markers:
         try:
-            check_versions()
+            check_walkcut_versions()
             pools = [
                 Pool(index, stage, _max_processes(stage, stages, processes), notes_dir, markers)
                 for index, stage in enumerate(stages)

@@ -7,14 +7,12 @@ from itertools import islice
 import ray.data
 
 from walkcut.bulk.engines.ray_actors import Pool, PoolWorker, from_table, item_of, to_table
-from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult, Outcome
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult, Job, Outcome
 from walkcut.errors import WalkcutError
 
 _MIN_WINDOW = 10_000  # jobs that the driver holds
 _WINDOW_PER_PROCESS = 200
 _BLOCK = 8  # jobs that go through a stage together
-
-Job = Item | CheckpointEntry | ItemFailure
 
 
 def run_windows(pools: Sequence[Pool], jobs: Iterable[Job]) -> Iterator[Outcome]:
@@ -42,7 +40,9 @@ def _dedupe(pools: Sequence[Pool], window: Iterable[Job]) -> Iterator[Outcome]:
         if pending.pop(key, None) is not None:
             yield outcome
     for item in map(item_of, pending.values()):
-        yield ItemFailure(item.key, item.reference, "work", "Ray lost it: try again with --retry-failed")
+        yield ItemFailure(
+            item.key, item.reference, "work", "Ray returned no result for this image: try again with --retry-failed"
+        )
 
 
 def _run(pools: Sequence[Pool], jobs: Sequence[Item | CheckpointEntry]) -> Iterator[Outcome]:
@@ -54,7 +54,7 @@ def _run(pools: Sequence[Pool], jobs: Sequence[Item | CheckpointEntry]) -> Itera
     with ray.data.DataContext.current(_quiet_context()):
         data: ray.data.Dataset = ray.data.from_arrow(blocks)
     for pool in pools:
-        data = _through(data, pool, min(pool.max_processes, len(blocks)))
+        data = _map_stage(data, pool, min(pool.max_processes, len(blocks)))
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for outcome in from_table(batch):
             if isinstance(outcome, WalkcutError):
@@ -62,7 +62,7 @@ def _run(pools: Sequence[Pool], jobs: Sequence[Item | CheckpointEntry]) -> Itera
             yield outcome
 
 
-def _through(data: ray.data.Dataset, pool: Pool, max_processes: int) -> ray.data.Dataset:
+def _map_stage(data: ray.data.Dataset, pool: Pool, max_processes: int) -> ray.data.Dataset:
     return data.map_batches(
         PoolWorker,
         fn_constructor_args=(pool,),

@@ -12,12 +12,12 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome
+from walkcut.bulk.items import Job, Outcome
 from walkcut.bulk.steps import SegmentedImage
 from walkcut.bulk.workers import Worker
 from walkcut.errors import WalkcutError
 
-Job = Item | CheckpointEntry | SegmentedImage | ItemFailure
+WorkerJob = Job | SegmentedImage
 
 PREFETCH = 2  # jobs that a process prefetches while it runs one
 
@@ -26,7 +26,7 @@ PREFETCH = 2  # jobs that a process prefetches while it runs one
 class Attempt:
     """A job, and which attempt at it this is."""
 
-    job: Job
+    job: WorkerJob
     index: int = 1
 
 

@@ -8,8 +8,8 @@ from walkcut.bulk.formats.label_maps import classes
 from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
+from walkcut.bulk.formats.protocol import Format
 from walkcut.bulk.formats.yolo import YoloFormat
-from walkcut.bulk.items import Format
 from walkcut.errors import SettingsError
 from walkcut.labelstudio import BrushControl
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from walkcut.bulk.formats import rle
 from walkcut.bulk.formats.files import ArrayFile, file_name, image_name, write_object
-from walkcut.bulk.formats.label_maps import class_index, default_regions, label_map
+from walkcut.bulk.formats.label_maps import class_index, default_label_map, default_regions
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 from walkcut.labelstudio import Region
@@ -36,7 +36,7 @@ class CocoFormat:
 
         Raises `SettingsError` for a label not in `classes`.
         """
-        labels = label_map(image)
+        labels = default_label_map(image)
         height, width = image.size
         file = file_name(image.item.key, ".png")
         ids = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], -1).astype(np.uint8)

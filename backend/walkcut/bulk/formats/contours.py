@@ -50,7 +50,7 @@ def trace(regions: Integer[np.ndarray, "y x"]) -> list[Ring]:
     for cycle in _cycles(edges.successor.tolist()):
         ring = np.array(cycle)
         ring = ring[kept[ring]]
-        ring = np.roll(ring, -_first(edges.corner[ring], fixed[ring]))
+        ring = np.roll(ring, -_start_index(edges.corner[ring], fixed[ring]))
         y, x = np.divmod(edges.corner[ring], regions.shape[1] + 1)
         rings.append(Ring(int(edges.region[ring[0]]), np.stack([x, y], 1), fixed[ring]))
     return rings
@@ -66,7 +66,7 @@ def signed_area(points: Shaped[np.ndarray, "n 2"]) -> float:
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
 
 
-def _around(regions: Integer[np.ndarray, "y x"]) -> list[Integer[np.ndarray, "h w"]]:
+def _corner_pixels(regions: Integer[np.ndarray, "y x"]) -> list[Integer[np.ndarray, "h w"]]:
     """Return the pixels around each corner, clockwise from the lower right one; 0 outside of the image."""
     padded = np.pad(regions, 1)
     return [padded[1:, 1:], padded[1:, :-1], padded[:-1, :-1], padded[:-1, 1:]]
@@ -74,7 +74,7 @@ def _around(regions: Integer[np.ndarray, "y x"]) -> list[Integer[np.ndarray, "h 
 
 def _edges(regions: Integer[np.ndarray, "y x"]) -> _Edges:
     """Return all edges; an edge is followed by the rightmost one at its end, which stays at the same pixels."""
-    around = _around(regions)
+    around = _corner_pixels(regions)
     # The edge to the right has the pixel below on its right-hand side and the one above on its left, and so on.
     right = np.stack(around, -1)
     is_edge = (right != np.stack(around[-1:] + around[:-1], -1)) & (right != 0)
@@ -90,7 +90,7 @@ def _edges(regions: Integer[np.ndarray, "y x"]) -> _Edges:
 
 def _junctions(regions: Integer[np.ndarray, "y x"]) -> Bool[np.ndarray, "h w"]:
     """Return whether three or four borders meet at each corner."""
-    around = _around(regions)
+    around = _corner_pixels(regions)
     borders = [pixel != clockwise for pixel, clockwise in zip(around, around[1:] + around[:1], strict=True)]
     return np.asarray(np.sum(borders, axis=0) > 2)
 
@@ -108,6 +108,6 @@ def _cycles(successor: list[int]) -> Iterator[list[int]]:
             yield cycle
 
 
-def _first(corners: Int64[np.ndarray, " n"], fixed: Bool[np.ndarray, " n"]) -> int:
+def _start_index(corners: Int64[np.ndarray, " n"], fixed: Bool[np.ndarray, " n"]) -> int:
     """Return the index of a ring's first point: the same from both sides of the border, fixed if any point is."""
     return int(np.lexsort((corners, ~fixed))[0])

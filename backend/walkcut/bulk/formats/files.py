@@ -29,7 +29,7 @@ def image_name(item: Item) -> str:
     return item.key if item.reference.startswith("data:") else item.reference
 
 
-def to_json(document: Any) -> bytes:
+def json_bytes(document: Any) -> bytes:
     """Return a document on one line, in ASCII."""
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -39,7 +39,7 @@ def write_lines(documents: Iterable[Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as write:
         for document in documents:
-            write(to_json(document) + b"\n")
+            write(json_bytes(document) + b"\n")
 
 
 class ArrayFile:
@@ -50,7 +50,7 @@ class ArrayFile:
 
     def add(self, element: Any) -> None:
         """Append an element."""
-        self._file.write((b",\n" if self._file.tell() else b"\n") + to_json(element))
+        self._file.write((b",\n" if self._file.tell() else b"\n") + json_bytes(element))
 
     def copy(self, write: Callable[[bytes], int]) -> None:
         """Write the array."""
@@ -65,9 +65,9 @@ def write_object(members: Mapping[str, Any], path: Path) -> None:
     """Write a JSON object, some of whose values may be an `ArrayFile`."""
     with atomic_file(path) as write:
         for index, (name, value) in enumerate(members.items()):
-            write((b",\n" if index else b"{\n") + to_json(name) + b": ")
+            write((b",\n" if index else b"{\n") + json_bytes(name) + b": ")
             if isinstance(value, ArrayFile):
                 value.copy(write)
             else:
-                write(to_json(value))
+                write(json_bytes(value))
         write(b"\n}\n")

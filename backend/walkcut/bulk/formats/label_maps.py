@@ -18,7 +18,7 @@ def default_regions(image: ItemPrediction) -> Sequence[Region]:
     return image.predictions[-1].regions
 
 
-def label_map(image: ItemPrediction) -> UInt16[np.ndarray, "y x"]:
+def default_label_map(image: ItemPrediction) -> UInt16[np.ndarray, "y x"]:
     """Return the default prediction's regions, numbered from 1 in their order; 0 is in none.
 
     Raises `SettingsError` for more regions than 16 bits can count.

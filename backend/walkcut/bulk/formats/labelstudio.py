@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from walkcut.bulk.formats.files import to_json
+from walkcut.bulk.formats.files import json_bytes
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.labelstudio import BrushControl, Task, make_prediction
 from walkcut.storage import atomic_file
@@ -40,7 +40,7 @@ class LabelStudioFormat:
 
         Raises `RequestError` if the item's data lack the image that the labelling config shows.
         """
-        task = Task(image.item.task or 0, image.item.data)
+        task = Task(image.item.task_id or 0, image.item.data)
         predictions = [
             make_prediction(task, [(self.control, regional.regions)], regional.model_version).as_json()
             for regional in image.predictions
@@ -51,7 +51,7 @@ class LabelStudioFormat:
         """Write `tasks-00001.json` and so on, and delete files with higher numbers."""
         output_dir.mkdir(parents=True, exist_ok=True)
         last = 0
-        for last, shard in groupby(self._shards(map(to_json, records)), key=itemgetter(0)):
+        for last, shard in groupby(self._shards(map(json_bytes, records)), key=itemgetter(0)):
             with atomic_file(output_dir / f"tasks-{last:05d}.json") as write:
                 for index, (_, task) in enumerate(shard):
                     write((b",\n" if index else b"[\n") + task)

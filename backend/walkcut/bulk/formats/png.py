@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from walkcut.bulk.formats.files import file_name, image_name, write_lines
-from walkcut.bulk.formats.label_maps import label_map
+from walkcut.bulk.formats.label_maps import default_label_map
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 
@@ -35,7 +35,7 @@ class PngFormat:
             "model_version": prediction.model_version,
             "segments": segments,
         }
-        return EncodedItem({file: encode_png(label_map(image))}, record)
+        return EncodedItem({file: encode_png(default_label_map(image))}, record)
 
     def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
         """Write `labels.jsonl`, a line for each image."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from walkcut.bulk.formats.files import image_name, write_lines
-from walkcut.bulk.formats.label_maps import label_map
+from walkcut.bulk.formats.label_maps import default_label_map
 from walkcut.bulk.formats.polygonize import check_tolerance, polygons
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 
@@ -35,7 +35,7 @@ class PolygonFormat:
         regions: list[dict[str, Any]] = [
             {"label": region.label, "score": region.score, "polygons": []} for region in prediction.regions
         ]
-        for index, parts in groupby(polygons(label_map(image), self.tolerance), attrgetter("region")):
+        for index, parts in groupby(polygons(default_label_map(image), self.tolerance), attrgetter("region")):
             regions[index - 1]["polygons"] = [[ring.tolist() for ring in (part.outer, *part.holes)] for part in parts]
         record = {
             "key": image.item.key,

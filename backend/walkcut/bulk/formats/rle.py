@@ -13,7 +13,7 @@ from walkcut.labelstudio.runs import run_lengths
 _BITS = 5
 _MORE = 1 << _BITS
 _SIGN = _MORE >> 1
-_FIRST = 48
+_CHARACTER_OFFSET = 48
 _CHARACTERS = 8  # hold 40 bits: an image has fewer than 2³⁹ pixels
 
 
@@ -36,5 +36,5 @@ def compress(lengths: Int64[np.ndarray, " n"]) -> str:
     ends = (rest >> _BITS) == -((digits & _SIGN) // _SIGN)
     length = ends.argmax(1, keepdims=True)
     position = np.arange(_CHARACTERS)
-    characters = digits + np.where(position < length, _MORE, 0) + _FIRST
+    characters = digits + np.where(position < length, _MORE, 0) + _CHARACTER_OFFSET
     return characters[position <= length].astype(np.uint8).tobytes().decode("ascii")

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
 from walkcut.bulk.formats.files import file_name
-from walkcut.bulk.formats.label_maps import class_index, default_regions, label_map
+from walkcut.bulk.formats.label_maps import class_index, default_label_map, default_regions
 from walkcut.bulk.formats.polygonize import Points, Polygon, check_tolerance, polygons
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.storage import atomic_file
@@ -40,7 +40,7 @@ class YoloFormat:
         size = np.array([image.size[1], image.size[0]])
         lines = [
             f"{class_indices[polygon.region - 1]} {_coordinates(_single_ring(polygon) / size)}\n"
-            for polygon in polygons(label_map(image), self.tolerance)
+            for polygon in polygons(default_label_map(image), self.tolerance)
         ]
         file = f"labels/{file_name(image.item.key, '.txt')}"
         return EncodedItem({file: "".join(lines).encode()}, {"key": image.item.key})

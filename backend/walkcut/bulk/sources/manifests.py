@@ -16,7 +16,6 @@ IMAGE_KEYS = ("image", "url", "path", "file_name")
 
 _CHUNK_BYTES = 1 << 20
 _BATCH_ROWS = 1024
-_MAX_SHOWN = 60  # characters of a value in a message
 
 
 def is_manifest(name: str) -> bool:
@@ -37,7 +36,7 @@ def read_rows(name: str, file: BinaryFile) -> Iterator[object]:
         yield from _READERS[PurePosixPath(name).suffix.lower()](file)
     except (ValueError, RecursionError, csv.Error) as error:
         raise SettingsError(
-            f"{name} is not a valid list of images ({error}): correct it; the same command then continues"
+            f"{name} is not a valid manifest ({error}): correct it; the same command then continues"
         ) from error
 
 
@@ -53,7 +52,7 @@ def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
         return validate_uri(row), {}
     check_depth(row)
     if not isinstance(row, dict):
-        raise ValueError(f"the row is {_shortened(row)}: write a string or an object")  # noqa: TRY004
+        raise ValueError(f"the row is {json.dumps(row, default=str):.60}: write a string or an object")  # noqa: TRY004
     keys = (image_key,) if image_key else IMAGE_KEYS
     data = row["data"] if isinstance(row.get("data"), dict) and not set(keys) & set(row) else row
     key = next((key for key in keys if key in data), None)
@@ -61,12 +60,8 @@ def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
         raise ValueError(f"the row has no {' or '.join(keys)}: give the name of its image field with --image-key")
     reference = data[key]
     if not isinstance(reference, str) or not reference.strip():
-        raise ValueError(f"its {key} is {_shortened(reference)}: write a path or a URL")
+        raise ValueError(f"its {key} is {json.dumps(reference, default=str):.60}: write a path or a URL")
     return validate_uri(reference), {str(name): value for name, value in data.items()}
-
-
-def _shortened(value: object) -> str:
-    return json.dumps(value, default=str)[:_MAX_SHOWN]
 
 
 def _read_json(file: BinaryFile) -> Iterator[object]:

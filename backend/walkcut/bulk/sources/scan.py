@@ -24,11 +24,7 @@ from walkcut.bulk.sources.uris import (
     walk_local,
 )
 from walkcut.errors import RequestError, SettingsError
-from walkcut.images import redact
-
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pfm"}
-)
+from walkcut.images import IMAGE_SUFFIXES, redact
 
 _WILDCARD = re.compile(r"[*?\[]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -86,7 +82,7 @@ def _local_images(source: str, image_key: str) -> Iterator[_Source | ItemFailure
         return iter([_Source(path.name, resolve_uri(".", source))])
     root, pattern = _split_glob(source)
     if not pattern or not Path(root or ".").is_dir():
-        raise SettingsError(f"{source} does not exist: give a folder, an image, a list of images or a glob pattern")
+        raise SettingsError(f"{source} does not exist: give a folder, an image, a manifest or a glob pattern")
     paths = (path for path in sorted(Path(root or ".").glob(pattern)) if path.is_file())
     images = (_Source(path.relative_to(root or ".").as_posix(), resolve_uri(".", str(path))) for path in paths)
     return _require_images(source, images)
@@ -121,12 +117,12 @@ def _images_of_manifest(name: str, image_key: str) -> Iterator[_Source | ItemFai
     """Yield the images of a manifest, whose references are relative to its folder."""
     folder = name.rpartition("/")[0] if is_cloud(name) else str(local_path(name).parent)
     with closing(open_cloud(name) if is_cloud(name) else local_path(name).open("rb")) as file:
-        for number, row in enumerate(read_rows(name, file), 1):
+        for row_index, row in enumerate(read_rows(name, file), 1):
             try:
                 reference, data = reference_of(row, image_key)
             except (ValueError, RequestError) as error:
-                key = _safe(f"{PurePosixPath(name).name}-row-{number}")
-                yield ItemFailure(key, f"{name}, row {number}", "source", str(error))
+                key = _sanitised_key(f"{PurePosixPath(name).name}-row-{row_index}")
+                yield ItemFailure(key, f"{name}, row {row_index}", "source", str(error))
                 continue
             is_absolute = is_web(reference) or is_cloud(reference) or PurePosixPath(reference).is_absolute()
             key_name = _last_part(reference) if is_absolute else reference
@@ -164,13 +160,13 @@ def _address(reference: str, root: Path | None) -> str:
 def _new_key(image: _Source, keys: HashSet64) -> str:
     """Return and add a new key: the image's name, with digests of its reference where that is taken."""
     path = PurePosixPath(image.name)
-    key = _safe(str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else image.name)
+    key = _sanitised_key(str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else image.name)
     while not keys.add(key):
         key = f"{key}-{hashlib.sha256(image.reference.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
     return key
 
 
-def _safe(name: str) -> str:
+def _sanitised_key(name: str) -> str:
     """Return a name of letters, digits, `._-` and `/` only, without hidden or parent folders."""
     parts = [_UNSAFE.sub("_", part).lstrip(".")[-_MAX_PART_LENGTH:] for part in name.split("/")]
     return "/".join(filter(None, parts)) or "image"

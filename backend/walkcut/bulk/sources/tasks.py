@@ -26,12 +26,12 @@ def project_items(
         except RequestError as error:
             yield ItemFailure(keys[0], f"task {task.id}", "source", str(error))
             continue
-        for control, (key, reference) in enumerate(zip(keys, references, strict=True)):
-            yield Item(key, reference, task.data, task.id, control)
+        for index, (key, reference) in enumerate(zip(keys, references, strict=True)):
+            yield Item(key, reference, task.data, task.id, index)
 
 
-def task_keys(task: int, controls: Sequence[BrushControl]) -> list[str]:
+def task_keys(task_id: int, controls: Sequence[BrushControl]) -> list[str]:
     """Return the keys of a task's images, in the order of their controls."""
     if len(controls) == 1:
-        return [f"task-{task}"]
-    return [f"task-{task}-{index}" for index in range(1, len(controls) + 1)]
+        return [f"task-{task_id}"]
+    return [f"task-{task_id}-{index}" for index in range(1, len(controls) + 1)]

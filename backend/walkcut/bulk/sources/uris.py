@@ -70,8 +70,8 @@ def resolve_uri(folder: str, reference: str) -> str:
 
 def read_image(item: Item, loader: ImageLoader, policy: FetchPolicy) -> bytes:
     """Return the bytes of an item's image. Raises `ImageFetchError`."""
-    if item.task is not None or is_web(item.reference):
-        return loader.fetch(item.reference, item.task)
+    if item.task_id is not None or is_web(item.reference):
+        return loader.fetch(item.reference, item.task_id)
     if is_cloud(item.reference):
         return _read(lambda: open_cloud(item.reference), item.reference, policy)
     path = local_path(item.reference)

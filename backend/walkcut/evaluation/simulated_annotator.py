@@ -1,4 +1,4 @@
-"""The value of feedback: the ground truth simulates an annotator, by full masks and click by click."""
+"""Simulated annotators: the ground truth annotates, by full masks and click by click."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _GOAL: Final = 0.8  # of the score with full masks
 
 
 @dataclass(frozen=True)
-class Feedback:
+class SimulatedAnnotation:
     """Mean IoU over the regions of one annotation: with full masks, and after each click.
 
     Clicking ends once the goal, 80 % of the score with full masks, is reached and ten clicks are done; after 50
@@ -41,7 +41,9 @@ class Feedback:
         return next((n for n, iou in enumerate(self.iou_clicks, 1) if iou >= _GOAL * self.iou_full_masks), None)
 
 
-def feedback(tree: CutTree, truth: Int64[np.ndarray, "y x"], granularity: Granularity | None = None) -> Feedback:
+def score_simulated_annotator(
+    tree: CutTree, truth: Int64[np.ndarray, "y x"], granularity: Granularity | None = None
+) -> SimulatedAnnotation:
     """Score an annotator who merges segments into the regions of `truth`, numbered from 1.
 
     The segments are the tree's leaves, or those at a granularity; clicks are answered by `oracle_merge_tree`.
@@ -53,7 +55,7 @@ def feedback(tree: CutTree, truth: Int64[np.ndarray, "y x"], granularity: Granul
         scores.append(region_iou(truth, answer))
         if len(scores) >= max(_REPORTED_CLICKS) and max(scores) >= _GOAL * full:
             break
-    return Feedback(len(np.unique(truth)), full, tuple(scores))
+    return SimulatedAnnotation(len(np.unique(truth)), full, tuple(scores))
 
 
 def _answers(
@@ -101,8 +103,8 @@ def region_iou(truth: Int64[np.ndarray, "y x"], answer: Integer[np.ndarray, "y x
     return Counts(tp, predicted - tp, true - tp).mean_iou
 
 
-def feedback_scores(dataset: Dataset, segmenter: Segmenter) -> Iterator[dict[str, list[Feedback]]]:
-    """Yield for each image, in its own size, the feedback of each annotation at each of `GRANULARITIES`.
+def simulated_annotations(dataset: Dataset, segmenter: Segmenter) -> Iterator[dict[str, list[SimulatedAnnotation]]]:
+    """Yield for each image, in its own size, a simulated annotation for each truth, at each of `GRANULARITIES`.
 
     Raises `SettingsError` for a data set with classes, whose truths do not separate regions.
     """
@@ -115,26 +117,27 @@ def feedback_scores(dataset: Dataset, segmenter: Segmenter) -> Iterator[dict[str
         tree = segmenter.segment(image)
         parts = [np.unique(truth, return_inverse=True)[1].reshape(truth.shape) + 1 for truth in truths]
         yield {
-            name: [feedback(tree, truth, granularity) for truth in parts] for name, granularity in GRANULARITIES.items()
+            name: [score_simulated_annotator(tree, truth, granularity) for truth in parts]
+            for name, granularity in GRANULARITIES.items()
         }
 
 
-def summarise_feedback(images: Sequence[dict[str, list[Feedback]]]) -> dict[str, Any]:
+def summarise_annotations(images: Sequence[dict[str, list[SimulatedAnnotation]]]) -> dict[str, Any]:
     """Return the means over all annotations for each granularity, ready for JSON.
 
     An annotation whose goal was not reached counts with 50 clicks, and in `unreached`.
     """
-    return {name: _summary([feedback for image in images for feedback in image[name]]) for name in images[0]}
+    return {name: _summary([annotation for image in images for annotation in image[name]]) for name in images[0]}
 
 
-def _summary(annotations: Sequence[Feedback]) -> dict[str, Any]:
-    goals = [feedback.clicks_to_goal for feedback in annotations]
+def _summary(annotations: Sequence[SimulatedAnnotation]) -> dict[str, Any]:
+    goals = [annotation.clicks_to_goal for annotation in annotations]
     clicks = [_MAX_CLICKS if goal is None else goal for goal in goals]
-    curves = [feedback.iou_clicks for feedback in annotations]
+    curves = [annotation.iou_clicks for annotation in annotations]
     return {
         "annotations": len(annotations),
-        "regions": float(np.mean([feedback.regions for feedback in annotations])),
-        "miou_full_masks": float(np.mean([feedback.iou_full_masks for feedback in annotations])),
+        "regions": float(np.mean([annotation.regions for annotation in annotations])),
+        "miou_full_masks": float(np.mean([annotation.iou_full_masks for annotation in annotations])),
         "miou_clicks": {n: float(np.mean([curve[:n][-1] for curve in curves])) for n in _REPORTED_CLICKS},
         "clicks_mean": float(np.mean(clicks)),
         "clicks_median": float(np.median(clicks)),

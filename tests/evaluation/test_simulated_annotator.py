@@ -15,13 +15,13 @@ from tests.builders.scenes import quarter_labels, quarters
 from walkcut import cli, load_segmenter
 from walkcut.errors import SettingsError
 from walkcut.evaluation.datasets import read_dataset
-from walkcut.evaluation.interactive import (
-    Feedback,
-    feedback,
-    feedback_scores,
+from walkcut.evaluation.simulated_annotator import (
+    SimulatedAnnotation,
     interior_point,
     region_iou,
-    summarise_feedback,
+    score_simulated_annotator,
+    simulated_annotations,
+    summarise_annotations,
 )
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
@@ -38,7 +38,7 @@ TREE = CutTree(
 
 def test_each_click_corrects_the_largest_wrong_area() -> None:
     truth = LEAVES.astype(np.int64) + 1
-    scores = feedback(TREE, truth)
+    scores = score_simulated_annotator(TREE, truth)
     # All become region 3, then the right leaves 2 and 3, of which 2 lies next to leaf 0, then all is right.
     assert scores.iou_clicks == pytest.approx((1 / 6, (0 + 4 / 6 + 1) / 3, 1))
     assert (scores.regions, scores.iou_full_masks, scores.clicks_to_goal) == (3, 1, 3)
@@ -46,7 +46,7 @@ def test_each_click_corrects_the_largest_wrong_area() -> None:
 
 def test_coarser_segments_do_no_better_than_their_full_masks() -> None:
     truth = LEAVES.astype(np.int64) + 1
-    scores = feedback(TREE, truth, Segments(2))
+    scores = score_simulated_annotator(TREE, truth, Segments(2))
     # Leaves 1 and 2 are one segment, which goes to 3.
     assert scores.iou_full_masks == pytest.approx((1 + 0 + 0.6) / 3)
     assert scores.iou_clicks[0] == pytest.approx(1 / 6)
@@ -69,14 +69,14 @@ def test_missing_regions_count_as_0() -> None:
 
 @given(arrays(np.int64, (5, 12), elements=st.integers(1, 4)))
 def test_clicking_ends_and_scores_are_fractions(truth: np.ndarray) -> None:
-    scores = feedback(TREE, truth)
+    scores = score_simulated_annotator(TREE, truth)
     assert 1 <= len(scores.iou_clicks) <= 50
     assert all(0 <= score <= 1 for score in (scores.iou_full_masks, *scores.iou_clicks))
 
 
 def test_summaries_average_annotations_and_count_unreached_goals() -> None:
-    quick, never = Feedback(2, 1.0, (0.5, 0.9)), Feedback(4, 0.5, (0.1,) * 50)
-    summary = summarise_feedback([{"leaves": [quick, never]}, {"leaves": [quick]}])["leaves"]
+    quick, never = SimulatedAnnotation(2, 1.0, (0.5, 0.9)), SimulatedAnnotation(4, 0.5, (0.1,) * 50)
+    summary = summarise_annotations([{"leaves": [quick, never]}, {"leaves": [quick]}])["leaves"]
     assert summary["miou_clicks"] == pytest.approx({1: 1.1 / 3, 3: 1.9 / 3, 5: 1.9 / 3, 10: 1.9 / 3})
     assert (quick.clicks_to_goal, never.clicks_to_goal) == (2, None)
     assert (summary["annotations"], summary["unreached"], summary["clicks_median"]) == (3, 1, 2)
@@ -95,7 +95,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_all_peoples_annotations_count(root: Path) -> None:
-    (result,) = feedback_scores(read_dataset("folder", root), load_segmenter("classical"))
+    (result,) = simulated_annotations(read_dataset("folder", root), load_segmenter("classical"))
     assert [score.regions for score in result["leaves"]] == [4, 2]
     assert all(score.iou_full_masks > 0.9 for score in result["leaves"])
     assert [score.clicks_to_goal for score in result["fine"]] == [4, 2]
@@ -117,4 +117,4 @@ def test_a_data_set_with_classes_is_refused(root: Path) -> None:
     (root / "labels" / "a.0.png").rename(root / "labels" / "a.png")
     (root / "classes.txt").write_text("one\ntwo\nthree\nfour\n")
     with pytest.raises(SettingsError, match="folder has classes: feedback is measured on data sets of partitions"):
-        next(feedback_scores(read_dataset("folder", root), load_segmenter("classical")))
+        next(simulated_annotations(read_dataset("folder", root), load_segmenter("classical")))
