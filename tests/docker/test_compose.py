@@ -113,7 +113,7 @@ def test_the_sample_task_has_a_prediction_for_each_tab(task: Any) -> None:
 
 def test_walkcut_finds_nothing_wrong(stack: Stack, task: Any) -> None:
     findings = json.loads(stack.inside("walkcut", "doctor", "--json", "--project", str(task["project"])))
-    assert [finding for finding in findings if finding["level"] != "ok"] == []
+    assert [finding for finding in findings if finding["severity"] != "ok"] == []
 
 
 def test_walkcut_has_no_rights(stack: Stack) -> None:

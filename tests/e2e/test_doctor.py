@@ -28,7 +28,7 @@ def doctor(environment: Mapping[str, str], backend: str) -> Doctor:
         variables = {**environment, **port, **changes}
         result = CliRunner().invoke(main, ["doctor", "--json", *map(str, arguments)], env=variables)
         findings = list(json.loads(result.stdout))
-        assert result.exit_code == any(finding["level"] == "error" for finding in findings), result.output
+        assert result.exit_code == any(finding["severity"] == "error" for finding in findings), result.output
         assert variables["LABEL_STUDIO_API_KEY"] not in result.output
         return findings
 
@@ -45,27 +45,27 @@ def project(label_studio: LabelStudio, backend: str, label_config: str) -> int:
 
 
 def of(findings: list[Json], check: str) -> tuple[str, str, str]:
-    """Return level, message and remedy of the worst finding of a check."""
+    """Return severity, message and remedy of the worst finding of a check."""
     worst = max(
         (finding for finding in findings if finding["check"] == check),
-        key=lambda finding: ("ok", "warning", "error").index(finding["level"]),
+        key=lambda finding: ("ok", "warning", "error").index(finding["severity"]),
     )
-    return worst["level"], worst["message"], worst["remedy"]
+    return worst["severity"], worst["message"], worst["remedy"]
 
 
 def test_a_healthy_set_up_has_nothing_wrong(doctor: Doctor, project: int) -> None:
     findings = doctor("--project", project)
     checks = {finding["check"] for finding in findings}
     assert {"port", "latency", "token", "ssrf", "config", "backend", "interactive", "webhook", "image"} <= checks
-    wrong = [finding for finding in findings if finding["level"] != "ok" and finding["check"] != "latency"]
+    wrong = [finding for finding in findings if finding["severity"] != "ok" and finding["check"] != "latency"]
     assert wrong == []  # the time of an image says more of the machine than of the set-up
-    assert all(finding["level"] != "error" for finding in findings)
+    assert all(finding["severity"] != "error" for finding in findings)
 
 
 def test_a_token_that_is_not_whole(doctor: Doctor, access_token: str, project: int) -> None:
     findings = doctor("--project", project, LABEL_STUDIO_API_KEY=access_token[:-8])
-    level, message, remedy = of(findings, "token")
-    assert level == "error"
+    severity, message, remedy = of(findings, "token")
+    assert severity == "error"
     assert "is refused (401: Token is invalid)" in message
     assert "create a personal access token" in remedy
     assert of(findings, "project") == ("error", f"project {project} was not checked", "correct the token first")
@@ -73,23 +73,23 @@ def test_a_token_that_is_not_whole(doctor: Doctor, access_token: str, project: i
 
 def test_a_legacy_token_while_those_are_disabled(label_studio: LabelStudio, doctor: Doctor) -> None:
     legacy = label_studio.request("GET", "/api/current-user/token").json()["token"]
-    level, message, remedy = of(doctor(LABEL_STUDIO_API_KEY=legacy), "token")
-    assert (level, message) == ("error", "legacy tokens are disabled in Label Studio, as they are by default")
+    severity, message, remedy = of(doctor(LABEL_STUDIO_API_KEY=legacy), "token")
+    assert (severity, message) == ("error", "legacy tokens are disabled in Label Studio, as they are by default")
     assert "create a personal access token" in remedy
     assert "allow legacy tokens" in remedy
 
 
 def test_an_address_where_no_label_studio_is(doctor: Doctor, backend: str) -> None:
-    level, _, remedy = of(doctor(LABEL_STUDIO_URL=backend), "address")
-    assert level == "error"
+    severity, _, remedy = of(doctor(LABEL_STUDIO_URL=backend), "address")
+    assert severity == "error"
     assert "is not Label Studio (status 404" in remedy
 
 
 def test_a_project_without_a_backend(label_studio: LabelStudio, doctor: Doctor, label_config: str) -> None:
     project_id = label_studio.create_project("Alone", label_config)
     findings = doctor("--project", project_id)
-    level, message, remedy = of(findings, "backend")
-    assert (level, message) == ("error", f"project {project_id} has no backend")
+    severity, message, remedy = of(findings, "backend")
+    assert (severity, message) == ("error", f"project {project_id} has no backend")
     assert "Settings > Model > Connect Model" in remedy
     assert "USE_DEFAULT_BANNED_SUBNETS=false" in remedy
     assert of(findings, "image")[:2] == ("warning", f"project {project_id} has no tasks")
@@ -102,11 +102,11 @@ def test_a_labelling_config_without_a_brush(
     label_studio.attach_backend(project_id, backend, interactive=False)
     label_studio.request("PATCH", f"/api/projects/{project_id}", json={"label_config": NO_BRUSH})
     findings = doctor("--project", project_id)
-    level, _, remedy = of(findings, "config")
-    assert level == "error"
+    severity, _, remedy = of(findings, "config")
+    assert severity == "error"
     assert "walkcut needs BrushLabels on an Image" in remedy
-    level, message, remedy = of(findings, "backend")
-    assert level == "error"
+    severity, message, remedy = of(findings, "backend")
+    assert severity == "error"
     assert "refuses the project: 400" in message
     assert "walkcut needs BrushLabels" in remedy
     assert of(findings, "interactive")[0] == "warning"
@@ -115,8 +115,8 @@ def test_a_labelling_config_without_a_brush(
 def test_a_webhook_without_the_password(doctor: Doctor, project: int) -> None:
     secret = "only-for-walkcut"
     findings = doctor("--project", project, WALKCUT_BASIC_AUTH_USER="ls", WALKCUT_BASIC_AUTH_PASS=secret)
-    level, message, remedy = of(findings, "webhook")
-    assert level == "warning"
+    severity, message, remedy = of(findings, "webhook")
+    assert severity == "warning"
     assert "lacks walkcut's user name and password" in message
     assert "Authorization" in remedy
     assert secret not in json.dumps(findings)
@@ -124,6 +124,6 @@ def test_a_webhook_without_the_password(doctor: Doctor, project: int) -> None:
 
 def test_an_image_that_cannot_be_loaded(label_studio: LabelStudio, doctor: Doctor, project: int) -> None:
     (private,) = label_studio.import_tasks(project, [{"image": "http://127.0.0.1:9/a.png"}])
-    level, _, remedy = of(doctor("--project", project, "--task", private), "image")
-    assert level == "error"
+    severity, _, remedy = of(doctor("--project", project, "--task", private), "image")
+    assert severity == "error"
     assert "WALKCUT_ALLOWED_HOSTS" in remedy
