@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,23 @@ class Parser:
 
     def __str__(self) -> str:
         return self.name
+
+
+def fuzz_tests(parsers: Sequence[Parser]) -> tuple[Callable[[Parser], None], Callable[[Parser], None]]:
+    """Return two tests, a short one and a soak test: each parser gives a value or a documented error."""
+
+    @pytest.mark.filterwarnings("ignore")  # libraries warn of much that is damaged
+    @pytest.mark.parametrize("parser", parsers, ids=str)
+    def fuzz(parser: Parser) -> None:
+        parser.fuzz()
+
+    @pytest.mark.soak
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize("parser", parsers, ids=str)
+    def fuzz_at_length(parser: Parser) -> None:
+        parser.fuzz_at_length()
+
+    return fuzz, fuzz_at_length
 
 
 @st.composite

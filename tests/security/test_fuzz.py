@@ -8,11 +8,10 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 
 from tests.builders.annotations import CONTROL, SIZE, masked
-from tests.builders.fuzzing import JSON, Parser, as_text, mutated
+from tests.builders.fuzzing import JSON, Parser, as_text, fuzz_tests, mutated
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.errors import (
     BrushError,
@@ -187,17 +186,4 @@ PARSERS = [
     ),
     Parser("granularities", parse_granularity, st.text() | st.from_regex(r"(tau|k|n) *= *\S*"), (GranularityError,)),
 ]
-each_parser = pytest.mark.parametrize("parser", PARSERS, ids=str)
-
-
-@pytest.mark.filterwarnings("ignore")
-@each_parser
-def test_a_parser_gives_a_value_or_its_error(parser: Parser) -> None:
-    parser.fuzz()
-
-
-@pytest.mark.soak
-@pytest.mark.filterwarnings("ignore")
-@each_parser
-def test_a_parser_gives_a_value_or_its_error_at_length(parser: Parser) -> None:
-    parser.fuzz_at_length()
+test_a_parser_gives_a_value_or_its_error, test_a_parser_gives_a_value_or_its_error_at_length = fuzz_tests(PARSERS)

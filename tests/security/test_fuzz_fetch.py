@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import strategies as st
 
-from tests.builders.fuzzing import JSON, Parser, as_text, mutated
+from tests.builders.fuzzing import JSON, Parser, as_text, fuzz_tests, mutated
 from walkcut.errors import ImageFetchError
 from walkcut.images import Fetcher, FetchPolicy, LabelStudioAccess, redact
 
@@ -69,17 +69,4 @@ PARSERS = [
     Parser("references", fetch, mutated(REFERENCES).map(as_text) | JSON, (ImageFetchError,)),
     Parser("responses", respond, mutated(RESPONSES) | st.binary(), (ImageFetchError,)),
 ]
-each_parser = pytest.mark.parametrize("parser", PARSERS, ids=str)
-
-
-@pytest.mark.filterwarnings("ignore")
-@each_parser
-def test_a_parser_gives_a_value_or_its_error(parser: Parser) -> None:
-    parser.fuzz()
-
-
-@pytest.mark.soak
-@pytest.mark.filterwarnings("ignore")
-@each_parser
-def test_a_parser_gives_a_value_or_its_error_at_length(parser: Parser) -> None:
-    parser.fuzz_at_length()
+test_a_parser_gives_a_value_or_its_error, test_a_parser_gives_a_value_or_its_error_at_length = fuzz_tests(PARSERS)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.builders.fuzzing import Parser, mutated
+from tests.builders.fuzzing import Parser, fuzz_tests, mutated
 from tests.builders.image_files import encode_image, exif
 from walkcut.errors import ImageDecodeError
 from walkcut.images import DecodeLimits, decode
@@ -56,17 +56,4 @@ PARSERS = [
     Parser("images", decode_image, mutated(IMAGES), (ImageDecodeError,), 1500),
     Parser("no images", decode_image, FORGED, (ImageDecodeError,)),
 ]
-each_parser = pytest.mark.parametrize("parser", PARSERS, ids=str)
-
-
-@pytest.mark.filterwarnings("ignore")  # Pillow and numpy warn of much that is damaged
-@each_parser
-def test_a_parser_gives_a_value_or_its_error(parser: Parser) -> None:
-    parser.fuzz()
-
-
-@pytest.mark.soak
-@pytest.mark.filterwarnings("ignore")
-@each_parser
-def test_a_parser_gives_a_value_or_its_error_at_length(parser: Parser) -> None:
-    parser.fuzz_at_length()
+test_a_parser_gives_a_value_or_its_error, test_a_parser_gives_a_value_or_its_error_at_length = fuzz_tests(PARSERS)

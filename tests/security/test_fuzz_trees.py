@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 
-from tests.builders.fuzzing import Parser, mutated
+from tests.builders.fuzzing import Parser, fuzz_tests, mutated
 from tests.builders.trees import ROW, random_tree
 from walkcut.errors import TreeFileError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -72,17 +72,4 @@ PARSERS = [
     Parser("odd trees", read_tree, ODD_TREES, (TreeFileError,)),
     Parser("recast trees", read_tree, recast(), (TreeFileError,), 400),
 ]
-each_parser = pytest.mark.parametrize("parser", PARSERS, ids=str)
-
-
-@pytest.mark.filterwarnings("ignore")  # numpy warns of much that is damaged
-@each_parser
-def test_a_parser_gives_a_value_or_its_error(parser: Parser) -> None:
-    parser.fuzz()
-
-
-@pytest.mark.soak
-@pytest.mark.filterwarnings("ignore")
-@each_parser
-def test_a_parser_gives_a_value_or_its_error_at_length(parser: Parser) -> None:
-    parser.fuzz_at_length()
+test_a_parser_gives_a_value_or_its_error, test_a_parser_gives_a_value_or_its_error_at_length = fuzz_tests(PARSERS)
