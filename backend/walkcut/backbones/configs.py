@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Which self-attention is read.
+    """Choice of the self-attention that is read.
 
     Attributes:
         levels: resolutions, as the number of patches on 512 pixels; those that a model lacks are skipped

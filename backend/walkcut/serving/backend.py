@@ -50,8 +50,7 @@ def make_backend(
         access = make_access(settings)
         predictor = make_predictor(settings, make_model, metrics)
         with closing(predictor.tree_service):
-            has_token = access is not None and access.token
-            client = LabelStudioClient(access, ca_bundle=settings.ca_bundle) if access and has_token else None
+            client = LabelStudioClient(access, ca_bundle=settings.ca_bundle) if access and access.token else None
             feedback_worker = FeedbackWorker(predictor, store, client, enabled=settings.learning)
             yield Backend(predictor, feedback_worker, store, client)
 

@@ -217,7 +217,7 @@ class FeedbackWorker:
 
 
 class _SyncSchedule:
-    """When the next sync is due: at once, then every `interval` seconds; with 0, never."""
+    """Time of the next sync: at once, then every `interval` seconds; with 0, never."""
 
     def __init__(self, interval: float) -> None:
         self._interval, self._next = interval, time.monotonic()
