@@ -4,7 +4,6 @@ import argparse
 import io
 import itertools
 import os
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,17 +199,14 @@ def _lost(state: Path, submitted: Sequence[int]) -> list[str]:
     store, end = ProjectStore(state), time.monotonic() + _LEARNED_S
     try:
         while True:
-            learned = {row.annotation_id for row in store.processed(ANNOTATED)}
+            learned = {feedback["annotation_id"] for feedback, _ in store.annotations.all_feedback(ANNOTATED)}
             missing = sorted(set(submitted) - learned)
             if not missing or time.monotonic() > end:
                 break
             time.sleep(1)
     finally:
         store.close()
-    with closing(sqlite3.connect(state / "walkcut.sqlite3")) as database:
-        (events,) = database.execute("SELECT count(*) FROM events WHERE project_id = ?", (ANNOTATED,)).fetchone()
-    lost = [f"nothing learned from annotation {number}" for number in missing]
-    return lost + [f"event {number} is not in the store" for number in range(events, len(submitted))]
+    return [f"nothing learned from annotation {number}" for number in missing]
 
 
 def _print(outcome: Outcome) -> None:

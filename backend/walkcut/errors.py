@@ -32,6 +32,16 @@ API_KEY_REMEDY = (
 _MAX_REASON = 300  # characters
 
 
+def problem_text(error: Exception) -> str:
+    """Return an error as one short line for users; one that walkcut does not raise on purpose is named a bug.
+
+    >>> problem_text(KeyError("width"))
+    "KeyError: 'width' (a bug in walkcut: please report it)"
+    """
+    text = " ".join(str(error).split())[:_MAX_REASON]
+    return text if isinstance(error, WalkcutError) else f"{type(error).__name__}: {text} ({BUG})"
+
+
 class WalkcutError(Exception):
     """Root of all errors raised on purpose."""
 

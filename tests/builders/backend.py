@@ -21,8 +21,10 @@ from walkcut.inference.project import ProjectOptions
 from walkcut.inference.tree_service import TreeService
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
+from walkcut.serving import backend as serving
 from walkcut.serving.app import create_app
 from walkcut.serving.feedback_worker import FeedbackWorker
+from walkcut.serving.project_cache import ProjectCache
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore, TreeCache
 from walkcut.telemetry.metrics import Metrics
@@ -46,7 +48,9 @@ class Backend:
         tree_service = TreeService(model, TreeCache(folder / "trees", 1 << 24), self.metrics)
         self.predictor = Predictor(tree_service, ImageLoader(FetchPolicy(), None), ProjectOptions())
         self.feedback_worker = FeedbackWorker(self.predictor, self.store)
-        self.app = create_app(self.predictor, self.feedback_worker, self.store, settings, self.metrics)
+        projects = ProjectCache(self.predictor, self.store, learning=settings.learning)
+        parts = serving.Backend(self.predictor, projects, self.feedback_worker, self.store, None)
+        self.app = create_app(parts, settings, self.metrics)
         self.client: FlaskClient = self.app.test_client()
 
     def sample(self, name: str, **labels: str) -> float | None:

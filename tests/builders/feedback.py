@@ -1,7 +1,7 @@
 """Annotated tasks, their webhook events, and a client of a Label Studio that holds them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,7 +9,8 @@ from tests.builders.scenes import data_url, png, quarters
 from walkcut.errors import LabelStudioError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.client import LabelStudioClient
-from walkcut.storage import Event
+from walkcut.serving.webhooks import save_event
+from walkcut.storage import ProjectStore
 
 SIZE = (40, 60)
 IMAGE = data_url(png(quarters(*SIZE)))
@@ -19,6 +20,20 @@ NOON, LATER = "2026-11-20T12:00:00.000000Z", "2026-11-20T13:00:00.000000Z"
 LEFT, RIGHT, TOP = (np.zeros(SIZE, bool) for _ in range(3))
 LEFT[:, :30], RIGHT[:, 30:], TOP[:20] = True, True, True
 HALVES = (("Car", LEFT), ("Region", RIGHT))
+
+
+class Event(NamedTuple):
+    """A webhook event."""
+
+    action: str
+    project_id: str
+    body: dict[str, Any]
+
+
+def deliver(store: ProjectStore, *events: Event) -> None:
+    """Save events as the server does."""
+    for event in events:
+        save_event(store, *event)
 
 
 def task(task_id: int = 1) -> dict[str, Any]:

@@ -77,8 +77,10 @@ class GatedModel:
         self.gate.set()
 
 
-def make_predictor(folder: Path, backbone: Backbone | None = None, timeout: float = 80.0) -> Predictor:
+def make_predictor(
+    folder: Path, backbone: Backbone | None = None, timeout: float = 80.0, preset: str = "merge"
+) -> Predictor:
     """Return a predictor that caches its trees in `folder`."""
-    segmenter = Segmenter(backbone or load_backbone("classical"), PRESETS["merge"])
+    segmenter = Segmenter(backbone or load_backbone("classical"), PRESETS[preset])
     tree_service = TreeService(InProcessModel(segmenter, DecodeLimits()), TreeCache(folder, 1 << 24))
     return Predictor(tree_service, ImageLoader(FetchPolicy(), None), ProjectOptions(), timeout=timeout)

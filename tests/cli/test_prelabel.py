@@ -12,12 +12,13 @@ import pytest
 from tests.builders.bulk import done_lines, output_files, write_images
 from tests.builders.bulk_commands import end_with, start_walkcut, wait_for_lines, walkcut
 from tests.builders.fake_label_studio import FakeLabelStudio
-from tests.builders.feedback import CONFIG, HALVES, created, task
+from tests.builders.feedback import CONFIG, HALVES, created, deliver, task
 from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio import read_task
 from walkcut.serving.feedback_worker import FeedbackWorker
+from walkcut.serving.project_cache import ProjectCache
 from walkcut.settings import Settings
-from walkcut.storage import Event, ProjectStore, TreeCache
+from walkcut.storage import ProjectStore, TreeCache
 
 SECOND = (
     '<Image name="back" value="$back"/><BrushLabels name="c" toName="back"><Label value="Car"/></BrushLabels></View>'
@@ -103,14 +104,13 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> FakeLabelStudio:
 
 
 @pytest.fixture
-def feedback_worker(state: Path) -> Iterator[FeedbackWorker]:
-    """A worker that has learned from two tasks of project 3."""
+def learned(state: Path) -> Iterator[ProjectStore]:
+    """A store in which project 3 has learned from two tasks."""
     with closing(ProjectStore(state)) as store:
         store.save_setup("3", CONFIG, {})
-        feedback_worker = FeedbackWorker(make_predictor(Settings(state_dir=state)), store)
-        for number in (1, 2):
-            feedback_worker.process(created(number, *HALVES, task_id=number))
-        yield feedback_worker
+        deliver(store, *(created(number, *HALVES, task_id=number) for number in (1, 2)))
+        FeedbackWorker(make_predictor(Settings(state_dir=state)), store).learn_due()
+        yield store
 
 
 def test_predictions_are_added_to_a_project_once_and_replace_earlier_ones(studio: FakeLabelStudio, state: Path) -> None:
@@ -128,11 +128,11 @@ def test_predictions_are_added_to_a_project_once_and_replace_earlier_ones(studio
 
 
 def test_predictions_of_a_project_that_has_learned_are_those_of_the_backend(
-    studio: FakeLabelStudio, feedback_worker: FeedbackWorker, state: Path
+    studio: FakeLabelStudio, learned: ProjectStore, state: Path
 ) -> None:
     assert walkcut("prelabel", "--project", 3, "--workers", 1).exit_code == 0
-    project = feedback_worker.project("3", CONFIG, {})
-    expected = make_predictor(Settings(state_dir=state)).predict(read_task(task(1)), project)
+    predictor = make_predictor(Settings(state_dir=state))
+    expected = predictor.predict(read_task(task(1)), ProjectCache(predictor, learned).get("3", CONFIG))
     assert [prediction for prediction in studio.stored.values() if prediction["task"] == 1] == [
         {"task": 1, **prediction.as_json()} for prediction in expected
     ]
@@ -140,7 +140,7 @@ def test_predictions_of_a_project_that_has_learned_are_those_of_the_backend(
 
 
 def test_a_run_into_a_project_is_exported_again_with_what_it_has_learned(
-    studio: FakeLabelStudio, feedback_worker: FeedbackWorker, state: Path, tmp_path: Path
+    studio: FakeLabelStudio, learned: ProjectStore, state: Path, tmp_path: Path
 ) -> None:
     assert walkcut("prelabel", "--project", 3, "--workers", 1, "--out", tmp_path / "run").exit_code == 0
     again = ("re-export", tmp_path / "run", "--workers", 1, "--out")
@@ -152,11 +152,13 @@ def test_a_run_into_a_project_is_exported_again_with_what_it_has_learned(
         assert [row["data"] for row in rows] == [task(number)["data"] for number in (1, 2)]
         return list(rows[0]["predictions"])
 
-    learned = predictions("learned", "--project", 3)
-    assert learned == [
-        {key: prediction[key] for key in learned[0]} for prediction in studio.stored.values() if prediction["task"] == 1
+    exported = predictions("learned", "--project", 3)
+    assert exported == [
+        {key: prediction[key] for key in exported[0]}
+        for prediction in studio.stored.values()
+        if prediction["task"] == 1
     ]
-    assert "Car" in labels(learned)
+    assert "Car" in labels(exported)
     coarse = predictions("coarse", "--project", 3, "--granularity", 2)
     assert [prediction["model_version"].partition("-")[0] for prediction in coarse] == ["2"]
     assert "Car" in labels(coarse)
@@ -168,7 +170,7 @@ def test_a_run_into_a_project_is_exported_again_with_what_it_has_learned(
     assert "Car" not in labels(predictions("unlearned", "--label-config", tmp_path / "config.xml"))
     refused = walkcut(*again, tmp_path / "refused", "--project", 4)
     assert "config of project 4 is not in this database, as the backend was not connected to it here" in refused.stderr
-    feedback_worker.process(Event("ANNOTATIONS_DELETED", "3", {"annotations": [{"id": 1}, {"id": 2}]}))
+    learned.annotations.delete("3", {1, 2})
     assert "Car" not in labels(predictions("deleted", "--project", 3))
 
 

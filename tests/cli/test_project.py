@@ -1,10 +1,11 @@
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.builders.feedback import CONFIG, HALVES, FakeLabelStudio, annotation, created, task
+from tests.builders.feedback import CONFIG, HALVES, FakeLabelStudio, annotation, created, deliver, task
 from walkcut.cli import main
 from walkcut.inference.factory import make_predictor
 from walkcut.serving.feedback_worker import FeedbackWorker
@@ -18,9 +19,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WALKCUT_STATE_DIR", str(tmp_path))
     store = ProjectStore(tmp_path)
     store.save_setup("3", CONFIG, {})
-    feedback_worker = FeedbackWorker(make_predictor(Settings(state_dir=tmp_path)), store)
-    for annotation_id in (1, 2):
-        feedback_worker.process(created(annotation_id, *HALVES, task_id=annotation_id))
+    deliver(store, *(created(annotation_id, *HALVES, task_id=annotation_id) for annotation_id in (1, 2)))
+    FeedbackWorker(make_predictor(Settings(state_dir=tmp_path)), store).learn_due()
     store.close()
     return tmp_path
 
@@ -61,6 +61,27 @@ def test_what_was_learned_is_shown_with_its_annotations(folder: Path) -> None:
 def test_an_unknown_project_has_learned_nothing(folder: Path) -> None:
     unknown = json.loads(walkcut("show", "77").stdout)
     assert (unknown["granularity"], unknown["labels"], unknown["feedback"]) == (None, {}, [])
+
+
+def test_annotations_that_were_set_aside_are_shown_with_the_reason(folder: Path) -> None:
+    with closing(ProjectStore(folder)) as store:
+        deliver(store, created(7, *HALVES), created(8, *HALVES), created(9, updated="soon"))
+        attempt = store.annotations.next_attempt(0.0, lambda _: 60.0)
+        assert attempt
+        store.annotations.postpone(attempt.row, 86400.0, "the image is gone")
+    shown = document()
+    unreadable = "'soon' is not a time: annotations need updated_at as Label Studio sends it"
+    assert shown["pending"] == 1
+    assert shown["set_aside"] == [
+        {
+            "task": 1,
+            "annotation": 7,
+            "problem": "the image is gone",
+            "attempts": 1,
+            "next_attempt": "1970-01-02T00:00:00+00:00",
+        },
+        {"task": 1, "annotation": 9, "problem": unreadable, "attempts": 1, "next_attempt": None},
+    ]
 
 
 @pytest.mark.parametrize("target", [("--annotation", "1"), ("--task", "1")])

@@ -1,5 +1,8 @@
+import random
 import shutil
 from collections.abc import Iterable
+from contextlib import closing
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from walkcut.doctor import environment
 from walkcut.doctor.checks import Finding
 from walkcut.errors import SettingsError
 from walkcut.settings import Settings
-from walkcut.storage import Event, ProjectStore
+from walkcut.storage import AnnotationRow, ProjectStore
 
 
 def only(findings: Iterable[Finding]) -> tuple[str, str, str]:
@@ -135,7 +138,7 @@ def test_a_new_database_is_not_created_by_the_check(tmp_path: Path) -> None:
 def test_a_sound_database_and_a_damaged_one(tmp_path: Path) -> None:
     store = ProjectStore(tmp_path)
     for index in range(200):
-        store.enqueue(Event("ANNOTATION_CREATED", "3", {"n": [index] * 99}))
+        store.annotations.save(row(index))
     store.close()
     assert only(environment.check_database(Settings(state_dir=tmp_path)))[0] == "ok"
     file = tmp_path / "walkcut.sqlite3"
@@ -145,6 +148,24 @@ def test_a_sound_database_and_a_damaged_one(tmp_path: Path) -> None:
     severity, message, remedy = only(environment.check_database(Settings(state_dir=tmp_path)))
     assert (severity, "is damaged: " in message) == ("error", True)
     assert "walkcut project sync ID" in remedy
+
+
+def row(index: int) -> AnnotationRow:
+    updated = datetime(2026, 11, 20, tzinfo=timezone.utc)
+    return AnnotationRow("3", index, 1, updated, {"n": random.Random(index).randbytes(200).hex()})
+
+
+def test_annotations_that_were_set_aside_are_counted(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    assert list(environment.check_backlog(settings)) == [], "there is no database yet"
+    with closing(ProjectStore(tmp_path)) as store:
+        for index in range(3):
+            store.annotations.save(row(index))
+        assert only(environment.check_backlog(settings))[:2] == ("ok", "3 wait to be learned from, none is set aside")
+        store.annotations.postpone(row(1), 9e9, "it is odd")
+    severity, message, remedy = only(environment.check_backlog(settings))
+    assert (severity, message) == ("warning", "1 could not be learned from, 2 wait")
+    assert "walkcut project show ID" in remedy
 
 
 def test_a_postgresql_database_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,7 +18,6 @@ import requests
 from benchmarks.processes import descendants
 from tests.builders.processes import STOP_S, free_port, is_up, wait_for
 from tests.builders.scenes import data_url, png, quarters
-from tests.builders.stored_events import stored_events
 from walkcut.labelstudio import brush
 from walkcut.storage import ProjectStore
 
@@ -128,11 +128,11 @@ class Backend:
         return self.post("/webhook", submitted(annotation, reference, **more))
 
     def stored(self) -> tuple[set[int], set[int]]:
-        """The annotations whose events are in the store, as far as these have a body, and those that taught."""
+        """The annotations that are in the store, and those that taught."""
         store = ProjectStore(self.state, self._environment.get("WALKCUT_DATABASE_URL", ""))
         try:
-            events = {event.body["annotation"]["id"] for event in stored_events(store, PROJECT) if event.body}
-            return events, {row.annotation_id for row in store.processed(PROJECT)}
+            learned = {feedback["annotation_id"] for feedback, _ in store.annotations.all_feedback(PROJECT)}
+            return set(store.annotations.known(PROJECT)), learned
         finally:
             store.close()
 
@@ -148,7 +148,8 @@ def submitted(annotation: int, reference: str = IMAGE, *, padding: int = 0, size
     value = {"rle": brush.encode(mask), "brushlabels": ["Car"], "format": "rle"}
     result = [{"id": "r", "type": "brushlabels", "from_name": "b", "to_name": "im", "value": value}]
     document = {"id": annotation, "result": result, "updated_at": NOON, "was_cancelled": False}
-    task = {"id": annotation, "data": {"photo": reference}, "meta": {"padding": "x" * padding}}
+    more = random.Random(annotation).randbytes(padding // 2).hex()  # which cannot be compressed
+    task = {"id": annotation, "data": {"photo": reference, "more": more}, "meta": {}}
     project = {"id": int(PROJECT), "label_config": CONFIG}
     return {"action": "ANNOTATION_CREATED", "task": task, "annotation": document, "project": project}
 

@@ -1,14 +1,13 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.builders.bsds500 import ROOT, needs_photographs
-from walkcut.errors import RequestError, SegmentationError
+from walkcut.errors import SegmentationError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold, parse_granularity
 from walkcut.hierarchy.hierarchy import Hierarchy
@@ -17,7 +16,6 @@ from walkcut.learning.feedback import AnnotatedImage, AnnotationFeedback, LabelE
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES
 from walkcut.learning.profile import ProjectProfile, fit_profile, suggest_labels
 from walkcut.segmentation.segmenter import load_segmenter
-from walkcut.storage import FeedbackRow
 
 LABELS = ("First", "Second")
 CONTROL = BrushControl("brush", "image", "image", ("Region",), labels=("Region", *LABELS))
@@ -106,20 +104,6 @@ def test_a_mask_of_another_size_is_refused() -> None:
 def test_feedback_is_read_back_unchanged() -> None:
     feedback = feedback_of(ROW, [("First", FIRST_THREE)])
     assert AnnotationFeedback.from_json(json.loads(json.dumps(feedback.to_json()))) == feedback
-
-
-def test_a_row_holds_the_ids_the_labels_and_the_time_of_the_change() -> None:
-    feedback = replace(feedback_of(ROW, [("First", ALL)], task_id=2), updated_at="2026-11-20T10:38:57+02:00")
-    updated = datetime(2026, 11, 20, 8, 38, 57, tzinfo=timezone.utc)
-    assert feedback.to_row() == FeedbackRow("7", 1, 2, updated, frozenset({"First"}), feedback.to_json())
-
-
-@pytest.mark.parametrize("moment", ["", "yesterday", "0001-01-01T00:00:00+23:59"])
-def test_feedback_without_its_time_is_refused(moment: str) -> None:
-    with pytest.raises(
-        RequestError, match=f"'{moment}' is not a time: annotations need updated_at".replace("+", r"\+")
-    ):
-        replace(feedback_of(ROW, []), updated_at=moment).to_row()
 
 
 def test_the_best_granularity_is_learned_from_two_tasks_on() -> None:

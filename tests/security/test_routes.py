@@ -20,8 +20,8 @@ from walkcut.errors import WalkcutError
 from walkcut.inference.factory import trusts_callers
 from walkcut.labelstudio import read_object
 from walkcut.serving.feedback_worker import FeedbackWorker
+from walkcut.serving.webhooks import save_event
 from walkcut.settings import Settings
-from walkcut.storage import Event
 
 OPEN_ENDPOINTS = {"health", "ready"}
 POSTED = ["/setup", "/predict", "/webhook"]
@@ -207,7 +207,8 @@ def fuzz_feedback(backend: Backend, profile: settings) -> None:
     def check(body: bytes) -> None:
         with suppress(WalkcutError):
             document = read_object(body)
-            feedback_worker.process(Event(str(document.get("action")), "3", document))
+            save_event(backend.store, str(document.get("action")), "3", document)
+            feedback_worker.learn_due()
 
     check()
 

@@ -23,7 +23,6 @@ from tests.builders.backend import (
 from tests.builders.models import CountingBackbone, GatedModel
 from tests.builders.processes import wait_for
 from tests.builders.scenes import data_url, png, quarters
-from tests.builders.stored_events import stored_events
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 
@@ -130,18 +129,45 @@ def test_an_annotator_is_never_answered_with_an_error(backend: Backend) -> None:
     assert answer["result"] == []
 
 
-def test_events_are_stored_as_they_come(backend: Backend) -> None:
-    for body in ({"action": "ANNOTATION_CREATED", "project": {"id": 3}, "annotation": {"id": 1}}, {"odd": True}):
-        assert backend.client.post("/webhook", json=body).status_code == 200
-    (created,) = stored_events(backend.store, "3")
-    assert (created.action, created.body["annotation"]) == ("ANNOTATION_CREATED", {"id": 1})
+def event(annotation_id: int, **changes: Any) -> dict[str, Any]:
+    """Return the event of a new annotation in project 3."""
+    annotation = {"id": annotation_id, "updated_at": "2026-11-20T08:38:56Z", "result": []} | changes
+    task = {"id": 9, "data": {"photo": IMAGE}}
+    return {"action": "ANNOTATION_CREATED", "project": {"id": 3}, "task": task, "annotation": annotation}
 
 
-@pytest.mark.parametrize("action", ["\0\ud800", None, {"a": 1}, "x" * 100])
-def test_odd_events_are_stored_too(backend: Backend, action: object) -> None:
-    assert backend.client.post("/webhook", json={"action": action, "project": "x"}).status_code == 200
-    (odd,) = stored_events(backend.store, "")
-    assert odd.body["action"] == action
+def test_annotations_are_stored_to_be_learned_from(backend: Backend) -> None:
+    for annotation_id in (1, 2):
+        assert backend.client.post("/webhook", json=event(annotation_id)).status_code == 200
+    assert list(backend.store.annotations.known("3")) == [1, 2]
+
+
+def test_annotations_that_cannot_be_read_are_set_aside(backend: Backend) -> None:
+    assert backend.client.post("/webhook", json=event(1, updated_at="soon")).status_code == 200
+    (aside,) = backend.store.annotations.set_aside("3")
+    assert (aside.annotation_id, aside.task_id, "'soon' is not a time" in aside.problem) == (1, 9, True)
+
+
+@pytest.mark.parametrize("action", ["\0\ud800", None, {"a": 1}, "x" * 100, "PROJECT_UPDATED"])
+def test_other_events_are_ignored(backend: Backend, action: object) -> None:
+    assert backend.client.post("/webhook", json={"action": action, "project": 3}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"annotation": {}}, "a document needs a number as its id"), ({"project": "x"}, "an event needs the id of its")],
+)
+def test_events_that_name_no_annotation_or_project_are_refused(
+    backend: Backend, changes: dict[str, Any], message: str
+) -> None:
+    answer = backend.client.post("/webhook", json=event(1) | changes)
+    assert (answer.status_code, message in document(answer)["error"]) == (400, True)
+
+
+def test_nothing_is_stored_if_no_project_learns(tmp_path: Path) -> None:
+    with running(tmp_path, Settings(learning=False)) as backend:
+        assert document(backend.client.post("/webhook", json=event(1))) == {"status": "ignored"}
+        assert backend.store.annotations.known("3") == {}
 
 
 def test_the_setup_is_saved_under_the_projects_id(backend: Backend) -> None:
@@ -177,14 +203,15 @@ def test_predictions_are_timed_by_caller(backend: Backend) -> None:
 
 
 def test_the_feedback_workers_backlog_is_measured(backend: Backend) -> None:
+    backend.set_up()
+    for number in range(20):
+        backend.client.post("/webhook", json=event(number))
+    backend.client.post("/webhook", json=event(20, updated_at="soon"))
     waiting = []
-    for number in (1, 2):
-        event = {"action": "ANNOTATION_CREATED", "project": 3, "task": {"id": number}, "annotation": {"id": number}}
-        backend.client.post("/webhook", json=event)
     for _ in range(2):
-        backend.feedback_worker.process_pending()
-        waiting.append(backend.sample("walkcut_events_pending"))
-    assert waiting == [2, 0]
+        backend.feedback_worker.learn_due()
+        waiting.append([backend.sample(f"walkcut_annotations_{state}") for state in ("pending", "set_aside")])
+    assert waiting == [[4, 1], [0, 1]]
 
 
 def test_failures_are_counted_by_reason_and_stages_timed(backend: Backend) -> None:
@@ -210,13 +237,12 @@ def test_an_unavailable_database_is_reported_and_counted(
 ) -> None:
     syncs: list[str] = []
     monkeypatch.setattr(backend.feedback_worker, "request_sync", lambda: syncs.append("soon"))
-    assert backend.client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 200
+    assert backend.client.post("/webhook", json=event(1)).status_code == 200
     assert not syncs
     lose_database(backend, tmp_path)
+    answer = backend.client.post("/webhook", json=event(2))
     expected = {"error": "walkcut cannot answer now: try again; its log has the details"}
-    for path, body in (("/webhook", {"action": "ANNOTATION_UPDATED"}), ("/predict", predict_body(IMAGE))):
-        answer = backend.client.post(path, json=body)
-        assert (answer.status_code, answer.json) == (503, expected)
+    assert (answer.status_code, answer.json) == (503, expected)
     assert [backend.sample("walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
     assert "ANNOTATION_UPDATED not stored; a sync" in caplog.text
     assert syncs == ["soon"]
@@ -233,7 +259,6 @@ def test_an_unavailable_database_is_reported_and_counted(
             "model: it is",
         ),
         (lambda backend, folder: backend.predictor.tree_service.stop_accepting(), "model: shutting down"),
-        (lose_database, "database: it does not answer"),
         (lambda backend, folder: shutil.rmtree(folder / "state"), "state folder: it cannot be written (No such file"),
     ],
 )
@@ -252,6 +277,20 @@ def test_a_backend_that_cannot_answer_new_images_is_alive_but_not_ready(
         assert backend.client.get("/health").status_code == 200
 
 
+NO_DATABASE = "database: it does not answer: predictions go on, nothing is learned"
+
+
+def test_without_a_database_images_are_answered_and_ready_tells(tmp_path: Path, backend: Backend) -> None:
+    version = backend.set_up(extra_params={"max_regions": 2})
+    (before,) = backend.predict(IMAGE)
+    lose_database(backend, tmp_path)
+    assert backend.predict(IMAGE) == [before]
+    assert len(backend.predict(data_url(png(quarters(30, 44))))[0][-1]["result"]) == 2
+    assert backend.set_up(extra_params={"max_regions": 2}) == version
+    answer = backend.client.get("/ready")
+    assert (answer.status_code, answer.json) == (200, {"status": "READY", "reasons": [NO_DATABASE]})
+
+
 def test_the_reasons_are_for_the_log_and_callers_with_credentials(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -264,11 +303,11 @@ def test_the_reasons_are_for_the_log_and_callers_with_credentials(
         lose_database(backend, tmp_path)
         for headers in ({}, basic("me", "wrong"), {"Authorization": "Bearer geheim"}):
             answer = get("/ready", headers=headers)
-            assert (answer.status_code, answer.json) == (503, {"status": "NOT READY"})
+            assert (answer.status_code, answer.json) == (200, {"status": "READY"})
         for headers in known:
             answer = get("/ready", headers=headers)
-            assert (answer.status_code, document(answer)["reasons"]) == (503, ["database: it does not answer"])
-    assert "not ready: database: it does not answer" in caplog.text
+            assert (answer.status_code, document(answer)["reasons"]) == (200, [NO_DATABASE])
+    assert f"ready, with problems: {NO_DATABASE}" in caplog.text
 
 
 def test_tasks_are_handed_back_at_shutdown(backend: Backend) -> None:

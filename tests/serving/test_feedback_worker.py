@@ -1,6 +1,8 @@
+"""The worker learns from each annotation once it can, and none keeps another from being learned from."""
+
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,25 @@ from tests.builders.feedback import (
     RIGHT,
     SIZE,
     TOP,
+    Event,
     FakeLabelStudio,
     annotation,
     created,
+    deliver,
     task,
 )
 from tests.builders.models import make_predictor
-from tests.builders.scenes import data_url
-from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError, WalkcutError
+from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError
 from walkcut.hierarchy.granularity import Level
 from walkcut.inference.predictor import Predictor
 from walkcut.labelstudio import Task, brush
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.serving.feedback_worker import FeedbackWorker, SyncResult
-from walkcut.storage import Event, FeedbackRow, ProjectStore
+from walkcut.serving.project_cache import ProjectCache
+from walkcut.storage import Backlog, ProjectStore
+
+DAY_S = 86400.0
+NOTHING_LEFT = Backlog(pending=0, set_aside=0)
 
 
 @pytest.fixture
@@ -52,236 +59,287 @@ def studio() -> FakeLabelStudio:
 
 
 @pytest.fixture
-def feedback_worker(predictor: Predictor, store: ProjectStore, studio: FakeLabelStudio) -> FeedbackWorker:
+def worker(predictor: Predictor, store: ProjectStore, studio: FakeLabelStudio) -> FeedbackWorker:
     return FeedbackWorker(predictor, store, studio)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of day, in seconds, which stands still unless a test changes it."""
+    now = [1_700_000_000.0]
+    monkeypatch.setattr("walkcut.serving.feedback_worker.time.time", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def failures(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> dict[int, Exception]:
+    """The error that is raised instead of returning the tree of a task's image, by the task's id."""
+    tree, errors = predictor.get_tree, dict[int, Exception]()
+
+    def get_tree(reference: str, task_id: int) -> object:
+        if task_id in errors:
+            raise errors[task_id]
+        return tree(reference, task_id)
+
+    monkeypatch.setattr(predictor, "get_tree", get_tree)
+    return errors
 
 
 def learned_from(store: ProjectStore) -> list[AnnotationFeedback]:
     """Return the enabled feedback of project 3."""
-    return [AnnotationFeedback.from_json(document) for document in store.feedback("3")]
+    return [AnnotationFeedback.from_json(document) for document in store.annotations.feedback("3")]
 
 
-def test_feedback_of_a_submitted_annotation_is_saved(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
+def learned_ids(store: ProjectStore) -> list[int]:
+    return [feedback.annotation_id for feedback in learned_from(store)]
+
+
+def test_feedback_of_a_submitted_annotation_is_saved(worker: FeedbackWorker, store: ProjectStore) -> None:
     quarters_drawn = [("Car", LEFT & TOP), ("Region", RIGHT & TOP), ("Region", LEFT & ~TOP), ("Region", RIGHT & ~TOP)]
-    store.enqueue(created(5, *quarters_drawn, parent_prediction=7))
-    assert feedback_worker.process_pending() == 1
+    deliver(store, created(5, *quarters_drawn, parent_prediction=7))
+    assert worker.learn_due() == 1
     (feedback,) = learned_from(store)
     assert (feedback.annotation_id, feedback.task_id, feedback.source_model_version) == (5, 1, "fine-walkcut-merge-0")
     assert {example.label for example in feedback.examples} == {"Car"}  # a generic label has no examples
     assert max(feedback.covering_scores.values()) > 0.9
-    assert store.pending_ids() == []
+    assert store.annotations.backlog() == NOTHING_LEFT
 
 
-def test_the_labelling_config_is_that_of_the_event(predictor: Predictor, tmp_path: Path) -> None:
-    fresh = ProjectStore(tmp_path / "fresh")
-    event = created(5, *HALVES)
-    FeedbackWorker(predictor, fresh).process(
-        replace(event, body=event.body | {"project": {"id": 3, "label_config": CONFIG}})
-    )
-    assert len(fresh.feedback("3")) == 1
+def test_the_labelling_config_may_be_that_of_the_event(predictor: Predictor, tmp_path: Path) -> None:
+    fresh, event = ProjectStore(tmp_path / "fresh"), created(5, *HALVES)
+    deliver(fresh, event._replace(body=event.body | {"project": {"id": 3, "label_config": CONFIG}}))
+    FeedbackWorker(predictor, fresh).learn_due()
+    assert learned_ids(fresh) == [5]
     fresh.close()
 
 
-def test_the_source_prediction_may_be_unknown(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
-    feedback_worker.process(created(5, *HALVES, parent_prediction=8))
+def test_the_source_prediction_may_be_unknown(worker: FeedbackWorker, store: ProjectStore) -> None:
+    deliver(store, created(5, *HALVES, parent_prediction=8))
+    worker.learn_due()
     assert [feedback.source_model_version for feedback in learned_from(store)] == [""]
 
 
-def test_the_same_event_twice_changes_nothing(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
-    for _ in range(2):
-        feedback_worker.process(created(5, *HALVES))
-    assert len(learned_from(store)) == 1
+def test_the_same_event_twice_is_learned_from_once(worker: FeedbackWorker, store: ProjectStore) -> None:
+    deliver(store, created(5, *HALVES), created(5, *HALVES))
+    assert worker.learn_due() == 1
+    deliver(store, created(5, *HALVES))
+    assert worker.learn_due() == 0
+    assert learned_ids(store) == [5]
 
 
-def test_feedback_is_that_of_an_annotations_latest_state(feedback_worker: FeedbackWorker, store: ProjectStore) -> None:
-    feedback_worker.process(created(5, *HALVES))
-    feedback_worker.process(replace(created(5, ("Sky", TOP), updated=LATER), action="ANNOTATION_UPDATED"))
+def test_feedback_is_that_of_an_annotations_latest_state(worker: FeedbackWorker, store: ProjectStore) -> None:
+    for event in (created(5, *HALVES), created(5, ("Sky", TOP), updated=LATER)._replace(action="ANNOTATION_UPDATED")):
+        deliver(store, event)
+        worker.learn_due()
     (feedback,) = learned_from(store)
     assert {example.label for example in feedback.examples} == {"Sky"}
 
 
-@pytest.mark.parametrize(
-    "event",
-    [
-        Event("ANNOTATIONS_DELETED", "3", {"annotations": [{"id": 5}]}),
-        Event("TASKS_DELETED", "3", {"tasks": [{"id": 1}]}),
-        created(5, *HALVES, was_cancelled=True),
-    ],
-)
+GONE = [
+    Event("ANNOTATIONS_DELETED", "3", {"annotations": [{"id": 5}]}),
+    Event("TASKS_DELETED", "3", {"tasks": [{"id": 1}]}),
+    created(5, *HALVES, was_cancelled=True, updated=LATER),
+]
+
+
+@pytest.mark.parametrize("gone", GONE)
 def test_feedback_of_deleted_or_skipped_annotations_is_deleted(
-    feedback_worker: FeedbackWorker, store: ProjectStore, event: Event
+    worker: FeedbackWorker, store: ProjectStore, gone: Event
 ) -> None:
-    feedback_worker.process(created(5, *HALVES))
-    feedback_worker.process(created(6, *HALVES, task_id=2))
-    feedback_worker.process(event)
-    assert [feedback.annotation_id for feedback in learned_from(store)] == [6]
+    deliver(store, created(5, *HALVES), created(6, *HALVES, task_id=2))
+    worker.learn_due()
+    deliver(store, gone)
+    assert learned_ids(store) == [6]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"task": 3, "annotation": annotation(5)},
-        {"task": task(), "annotation": annotation(5) | {"id": "x"}},
-        {"task": task(), "annotation": annotation(5) | {"updated_at": "soon"}},
-        {"task": {"id": 1, "data": {"photo": data_url(b"no image")}}, "annotation": annotation(5)},
-    ],
-)
-def test_unusable_events_are_logged_and_done(
-    feedback_worker: FeedbackWorker, store: ProjectStore, caplog: pytest.LogCaptureFixture, body: dict[str, Any]
+@pytest.mark.parametrize("gone", GONE)
+def test_an_annotation_that_is_deleted_before_it_is_learned_from_stays_deleted(
+    worker: FeedbackWorker, store: ProjectStore, gone: Event
 ) -> None:
-    store.enqueue(Event("ANNOTATION_CREATED", "3", body))
-    assert feedback_worker.process_pending() == 1
-    assert "ANNOTATION_CREATED in project 3 not learned from" in caplog.text
+    deliver(store, created(5, *HALVES), created(6, *HALVES, task_id=2), gone)
+    assert worker.learn_due() == 1
+    assert learned_ids(store) == [6]
+
+
+@pytest.mark.parametrize("gone", GONE)
+def test_an_annotation_that_is_deleted_while_it_is_learned_from_stays_deleted(
+    worker: FeedbackWorker, predictor: Predictor, store: ProjectStore, gone: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = predictor.get_tree
+
+    def get_tree(reference: str, task_id: int) -> object:
+        deliver(store, gone)
+        return tree(reference, task_id)
+
+    monkeypatch.setattr(predictor, "get_tree", get_tree)
+    deliver(store, created(5, *HALVES))
+    worker.learn_due()
+    assert store.annotations.known("3") == {}
     assert learned_from(store) == []
 
 
-def test_an_event_whose_image_cannot_be_fetched_is_tried_again(
-    feedback_worker: FeedbackWorker, predictor: Predictor, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
-    tree, tries = predictor.get_tree, []
-
-    def away(reference: str, task_id: int) -> object:
-        tries.append(now[0])
-        if len(tries) < 4:
-            raise ImageFetchError("Label Studio is down")
-        return tree(reference, task_id)
-
-    monkeypatch.setattr(predictor, "get_tree", away)
-    store.enqueue(created(5, *HALVES))
-    store.enqueue(created(6, *HALVES))
-    while store.pending_ids() and now[0] < 600:
-        feedback_worker.process_pending()
-        now[0] += 1
-    assert len(learned_from(store)) == 2
-    assert tries[-1] >= 6
-
-
-def test_an_event_is_tried_for_a_day_and_then_given_up(
-    feedback_worker: FeedbackWorker,
-    predictor: Predictor,
+@pytest.mark.parametrize(
+    ("error", "retried"), [(ImageFetchError("gone"), 2), (BusyError("busy"), 2), (ValueError("odd"), DAY_S)]
+)
+def test_an_annotation_that_cannot_be_learned_from_stops_no_other(
+    worker: FeedbackWorker,
     store: ProjectStore,
-    monkeypatch: pytest.MonkeyPatch,
+    clock: list[float],
+    failures: dict[int, Exception],
+    error: Exception,
+    retried: float,
+) -> None:
+    failures[1] = error
+    deliver(store, created(5, *HALVES), created(6, *HALVES, task_id=2))
+    assert worker.learn_due() == 2
+    assert learned_ids(store) == [6]
+    assert worker.backlog == Backlog(pending=0, set_aside=1)
+    (aside,) = store.annotations.set_aside("3")
+    assert (aside.annotation_id, aside.task_id, aside.attempts, aside.due) == (5, 1, 1, clock[0] + retried)
+    assert str(error) in aside.problem
+    failures.clear()
+    assert worker.learn_due() == 0, "it is not due yet"
+    clock[0] += retried
+    assert worker.learn_due() == 1
+    assert (learned_ids(store), store.annotations.backlog()) == ([5, 6], NOTHING_LEFT)
+
+
+def test_an_annotation_that_was_set_aside_is_tried_at_once_when_it_changes(
+    worker: FeedbackWorker, store: ProjectStore, clock: list[float], failures: dict[int, Exception]
+) -> None:
+    failures[1] = ValueError("odd")
+    deliver(store, created(5, *HALVES))
+    worker.learn_due()
+    failures.clear()
+    deliver(store, created(5, *HALVES, updated=LATER))
+    assert worker.learn_due() == 1
+    assert (learned_ids(store), store.annotations.backlog()) == ([5], NOTHING_LEFT)
+
+
+def test_an_unavailable_image_is_tried_often_for_a_day_and_then_daily(
+    worker: FeedbackWorker,
+    store: ProjectStore,
+    clock: list[float],
+    failures: dict[int, Exception],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    now, day = [0.0], 24 * 3600
-    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
-
-    def away(reference: str, task_id: int) -> object:
-        raise ImageFetchError("deleted")
-
-    monkeypatch.setattr(predictor, "get_tree", away)
-    store.enqueue(created(5, *HALVES))
-    while store.pending_ids() and now[0] < 2 * day:
-        feedback_worker.process_pending()
-        now[0] += 60
-    assert store.pending_ids() == []
-    assert 0.8 * day < now[0] < 1.2 * day
-    assert [record.message.partition(": ")[0] for record in caplog.records] == [
-        "ANNOTATION_CREATED in project 3 not learned from; retrying for a day",
-        "ANNOTATION_CREATED in project 3 not learned from",
+    failures[1], begin, tries = ImageFetchError("deleted"), clock[0], list[float]()
+    deliver(store, created(5, *HALVES))
+    while clock[0] - begin < 4 * DAY_S:
+        tries.append(clock[0] - begin)
+        assert worker.learn_due() == 1
+        clock[0] = store.annotations.set_aside("3")[0].due or 0
+    pauses = np.diff(tries)
+    assert pauses[:5].tolist() == [2, 4, 8, 16, 32]
+    assert 0.9 * DAY_S < pauses[pauses < DAY_S].sum() < 1.1 * DAY_S
+    assert set(pauses[-2:]) == {DAY_S}
+    assert [record.message.partition(",")[0] for record in caplog.records if record.levelname == "WARNING"] == [
+        "annotation 5 in project 3 is set aside"
     ]
 
 
-@pytest.fixture
-def away(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[WalkcutError]:
-    """Raise the first of these errors, if any, instead of returning a tree."""
-    tree, errors = predictor.get_tree, list[WalkcutError]()
-
-    def perhaps(reference: str, task_id: int) -> object:
-        if errors:
-            raise errors[0]
-        return tree(reference, task_id)
-
-    monkeypatch.setattr(predictor, "get_tree", perhaps)
-    return errors
-
-
-def test_waiting_events_do_not_block_others(
-    feedback_worker: FeedbackWorker, store: ProjectStore, away: list[WalkcutError]
+def test_a_clock_that_is_put_back_delays_no_annotation_for_long(
+    worker: FeedbackWorker, store: ProjectStore, clock: list[float], failures: dict[int, Exception]
 ) -> None:
-    away.append(ImageFetchError("down"))
-    for number in range(40):
-        store.enqueue(created(number, *HALVES))
-    for _ in range(3):
-        feedback_worker.process_pending()
-    store.enqueue(Event("TASKS_CREATED", "3", {}))
-    assert feedback_worker.process_pending() == 1
-    assert len(store.pending_ids()) == 40
+    failures[1] = ImageFetchError("down")
+    deliver(store, created(5, *HALVES))
+    worker.learn_due()
+    failures.clear()
+    clock[0] -= 365 * DAY_S
+    assert worker.learn_due() == 1
+    assert learned_ids(store) == [5]
 
 
-def test_no_feedback_is_lost_while_the_model_is_busy(
-    feedback_worker: FeedbackWorker, store: ProjectStore, away: list[WalkcutError], monkeypatch: pytest.MonkeyPatch
+def test_an_attempt_that_ends_the_process_is_not_repeated_at_once(
+    worker: FeedbackWorker, store: ProjectStore, clock: list[float], failures: dict[int, Exception]
 ) -> None:
-    away.append(BusyError("the model is being reloaded"))
-    store.enqueue(created(5, *HALVES))
-    assert feedback_worker.process_pending() == 0
-    away.clear()
-    later = time.monotonic() + 60
-    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: later)
-    assert feedback_worker.process_pending() == 1
-    assert len(learned_from(store)) == 1
+    failures[1] = KeyboardInterrupt("as if the process were killed")  # type: ignore[assignment]
+    deliver(store, created(5, *HALVES))
+    for pause in (2, 4):
+        with pytest.raises(KeyboardInterrupt):
+            worker.learn_due()
+        assert worker.learn_due() == 0
+        clock[0] += pause
+    failures.clear()
+    assert worker.learn_due() == 1
+    assert learned_ids(store) == [5]
 
 
-@pytest.mark.parametrize(
-    "later",
-    [
-        Event("ANNOTATIONS_DELETED", "3", {"annotations": [{"id": 5}]}),
-        Event("TASKS_DELETED", "3", {"tasks": [{"id": 1}]}),
-        created(5, *HALVES, was_cancelled=True, updated=LATER),
-    ],
-)
-def test_deleted_feedback_does_not_come_back_with_a_waiting_event(
-    feedback_worker: FeedbackWorker,
-    store: ProjectStore,
-    away: list[WalkcutError],
-    later: Event,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("odd", [{"updated_at": "soon"}, {"updated_at": None}])
+def test_an_annotation_that_cannot_be_read_is_set_aside_until_label_studio_has_another(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, odd: dict[str, Any]
 ) -> None:
-    away.append(ImageFetchError("down"))
-    store.enqueue(created(5, *HALVES))
-    store.enqueue(created(6, *HALVES, task_id=2))
-    feedback_worker.process_pending()
-    store.enqueue(later)
-    feedback_worker.process_pending()
-    away.clear()
-    now = time.monotonic() + 60
-    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now)
-    assert feedback_worker.process_pending() == 1
-    assert [feedback.annotation_id for feedback in learned_from(store)] == [6]
-    assert store.pending_ids() == []
+    event = created(5, *HALVES)
+    deliver(store, event._replace(body=event.body | {"annotation": annotation(5, *HALVES) | odd}))
+    assert worker.learn_due() == 0
+    (aside,) = store.annotations.set_aside("3")
+    assert (aside.annotation_id, aside.due, "is not a time" in aside.problem) == (5, None, True)
+    studio.held = [(task(), annotation(5, *HALVES))]
+    assert worker.sync("3") == SyncResult(learned=1)
+    assert (learned_ids(store), store.annotations.backlog()) == ([5], NOTHING_LEFT)
 
 
-def test_an_event_outlives_a_short_failure_of_the_database(
-    feedback_worker: FeedbackWorker, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+def test_another_segmenter_learns_everything_again(
+    store: ProjectStore, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, failures = store.save_feedback, [StoreError("database is locked")]
+    deliver(store, *(created(number, *HALVES, task_id=number) for number in (1, 2, 3)))
+    FeedbackWorker(predictor, store).learn_due()
+    store.annotations.disable("3", 3)
+    other = make_predictor(tmp_path / "other", preset="ncut")
+    assert other.segmenter_version != predictor.segmenter_version
+    assert ProjectCache(other, store).get("3", CONFIG).profile.labels == ()
+    runs(FeedbackWorker(other, store), monkeypatch, lambda: len(learned_ids(store)) == 2 and not pending(store))
+    assert ProjectCache(other, store).get("3", CONFIG).profile.labels == ("Car",)
+    assert {feedback.segmenter_version for feedback in learned_from(store)} == {other.segmenter_version}
 
-    def perhaps(row: FeedbackRow) -> None:
-        if failures:
-            raise failures.pop()
-        save(row)
 
-    monkeypatch.setattr(store, "save_feedback", perhaps)
-    store.enqueue(created(5, *HALVES))
-    with pytest.raises(StoreError, match="locked"):
-        feedback_worker.process_pending()
-    assert feedback_worker.process_pending() == 1
-    assert len(learned_from(store)) == 1
+def pending(store: ProjectStore) -> int:
+    return store.annotations.backlog().pending
+
+
+def runs(worker: FeedbackWorker, monkeypatch: pytest.MonkeyPatch, done: Callable[[], bool]) -> None:
+    """Run a worker until `done`, for at most a minute."""
+    monkeypatch.setattr("walkcut.serving.feedback_worker._IDLE_S", 0.01)
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop, 3600.0))
+    thread.start()
+    end = time.monotonic() + 60
+    while not done() and time.monotonic() < end:
+        stop.wait(0.05)
+    stop.set()
+    thread.join(30)
+    assert done()
+
+
+def test_an_annotation_outlives_a_short_failure_of_the_database(
+    worker: FeedbackWorker, store: ProjectStore, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise StoreError("database is locked")
+
+    deliver(store, created(5, *HALVES))
+    with monkeypatch.context() as failing:
+        failing.setattr(store.annotations, "save_feedback", fail)
+        with pytest.raises(StoreError, match="locked"):
+            worker.learn_due()
+    clock[0] += 2
+    assert worker.learn_due() == 1
+    assert learned_ids(store) == [5]
 
 
 def test_learned_values_reach_the_project_and_its_version(
-    feedback_worker: FeedbackWorker, predictor: Predictor, store: ProjectStore
+    worker: FeedbackWorker, predictor: Predictor, store: ProjectStore
 ) -> None:
-    plain = feedback_worker.project("3", CONFIG, {})
-    feedback_worker.process(created(1, *HALVES, task_id=1))
-    once = feedback_worker.project("3", CONFIG, {})
+    projects = ProjectCache(predictor, store)
+    plain = projects.get("3", CONFIG)
+    deliver(store, created(1, *HALVES, task_id=1))
+    worker.learn_due()
+    once = projects.get("3", CONFIG)
     assert once.options == plain.options  # one image decides no granularity
     assert predictor.version(once, Level.FINE) != predictor.version(plain, Level.FINE)
-    feedback_worker.process(created(2, *HALVES, task_id=2))
-    processed = feedback_worker.project("3", CONFIG, {})
+    deliver(store, created(2, *HALVES, task_id=2))
+    worker.learn_due()
+    processed = projects.get("3", CONFIG)
     assert processed.options.granularity == processed.profile.granularity != plain.options.granularity
     assert processed.profile.labels == ("Car",)
     result = predictor.predict(Task(9, {"photo": IMAGE}), processed)[-1].result
@@ -290,9 +348,12 @@ def test_learned_values_reach_the_project_and_its_version(
     assert "confidence" in named["Car"]["meta"]["text"][0]
 
 
-def test_a_control_gets_no_label_that_it_does_not_have(feedback_worker: FeedbackWorker, predictor: Predictor) -> None:
-    feedback_worker.process(created(1, *HALVES))
-    processed = feedback_worker.project("3", CONFIG, {})
+def test_a_control_gets_no_label_that_it_does_not_have(
+    worker: FeedbackWorker, predictor: Predictor, store: ProjectStore
+) -> None:
+    deliver(store, created(1, *HALVES))
+    worker.learn_due()
+    processed = ProjectCache(predictor, store).get("3", CONFIG)
     fewer = replace(processed, controls=(replace(processed.controls[0], labels=("Region", "Sky")),))
     labels = [
         {item["value"]["brushlabels"][0] for item in predictor.predict(Task(9, {"photo": IMAGE}), project)[-1].result}
@@ -302,53 +363,61 @@ def test_a_control_gets_no_label_that_it_does_not_have(feedback_worker: Feedback
 
 
 def test_disabled_feedback_and_learning_switched_off_change_it_back(
-    feedback_worker: FeedbackWorker, store: ProjectStore
+    worker: FeedbackWorker, predictor: Predictor, store: ProjectStore
 ) -> None:
-    plain = feedback_worker.project("3", CONFIG, {})
-    for number in (1, 2):
-        feedback_worker.process(created(number, *HALVES, task_id=number))
-    processed = feedback_worker.project("3", CONFIG, {})
+    projects = ProjectCache(predictor, store)
+    plain = projects.get("3", CONFIG)
+    deliver(store, *(created(number, *HALVES, task_id=number) for number in (1, 2)))
+    worker.learn_due()
+    processed = projects.get("3", CONFIG)
     store.set_learning("3", enabled=False)
-    assert feedback_worker.project("3", CONFIG, {}) == plain != processed
-    feedback_worker.process(created(3, *HALVES, task_id=3))
-    assert len(learned_from(store)) == 2
+    assert projects.get("3", CONFIG) == plain != processed
+    deliver(store, created(3, *HALVES, task_id=3))
+    assert worker.learn_due() == 0
     store.set_learning("3", enabled=True)
-    assert feedback_worker.project("3", CONFIG, {}).profile.digest == processed.profile.digest
-    store.reset("3")
-    assert feedback_worker.project("3", CONFIG, {}) == plain
+    assert projects.get("3", CONFIG).profile.digest == processed.profile.digest
+    assert worker.learn_due() == 1, "what came meanwhile is learned from now"
+    store.annotations.reset("3")
+    assert projects.get("3", CONFIG) == plain
 
 
-def test_no_project_learns_if_learning_is_switched_off(predictor: Predictor, store: ProjectStore) -> None:
-    off = FeedbackWorker(predictor, store, enabled=False)
-    off.process(created(5, *HALVES))
-    assert store.all_feedback("3") == []
+def test_no_project_learns_if_learning_is_switched_off(
+    worker: FeedbackWorker, predictor: Predictor, store: ProjectStore
+) -> None:
+    deliver(store, *(created(number, *HALVES, task_id=number) for number in (1, 2)))
+    worker.learn_due()
+    assert ProjectCache(predictor, store, learning=False).get("3", CONFIG).profile.labels == ()
 
 
 def test_a_sync_makes_up_for_lost_webhooks(
-    feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
 ) -> None:
-    for number in (1, 2):
-        feedback_worker.process(created(number, *HALVES))
+    deliver(store, created(1, *HALVES), created(2, *HALVES))
+    worker.learn_due()
     studio.held = [
         (task(), annotation(2, *HALVES)),  # known
         (task(), annotation(3, *HALVES)),  # lost
         (task(4), annotation(4, *HALVES, was_cancelled=True)),
-        ({"id": 5, "data": {}}, annotation(5, *HALVES)),
+        ({"id": 5, "data": {}}, annotation(5, *HALVES)),  # cannot be learned from
+        (task(), annotation(6, *HALVES, updated="soon")),  # cannot be read
+        (task(), {"id": "seven"}),
     ]
-    assert feedback_worker.sync("3") == SyncResult(learned=2, forgotten=1, failed=1)
-    assert [feedback.annotation_id for feedback in learned_from(store)] == [2, 3]
+    assert worker.sync("3") == SyncResult(learned=1, forgotten=1, failed=3)
+    assert learned_ids(store) == [2, 3]
+    assert [item.annotation_id for item in store.annotations.set_aside("3")] == [5, 6]
     studio.held[0] = (task(), annotation(2, ("Sky", TOP), updated=LATER))
-    feedback_worker.sync("3")
+    worker.sync("3")
     assert {example.label for example in learned_from(store)[0].examples} == {"Sky"}
 
 
 def test_a_sync_leaves_disabled_feedback_disabled(
-    feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
 ) -> None:
-    feedback_worker.process(created(1, *HALVES))
-    store.disable_feedback("3", 1)
+    deliver(store, created(1, *HALVES))
+    worker.learn_due()
+    store.annotations.disable("3", 1)
     studio.held = [(task(), annotation(1, *HALVES))]
-    assert feedback_worker.sync("3") == SyncResult()
+    assert worker.sync("3") == SyncResult()
     assert learned_from(store) == []
 
 
@@ -363,9 +432,12 @@ def stroke(rows: slice, columns: slice) -> np.ndarray:
     return mask
 
 
-def test_strokes_merge_the_segments_that_they_touch(feedback_worker: FeedbackWorker, studio: FakeLabelStudio) -> None:
+def test_strokes_merge_the_segments_that_they_touch(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
     strokes = ("Car", stroke(slice(2, 4), slice(2, 20))), ("Sky", stroke(slice(30, 33), slice(40, 50)))
-    feedback_worker.process(created(5, *strokes))
+    deliver(store, created(5, *strokes))
+    worker.learn_due()
     (offered,) = studio.predicted
     assert (offered["task"], offered["model_version"]) == (1, "folded-walkcut-5")
     masks: dict[str, list[np.ndarray]] = {}
@@ -379,67 +451,73 @@ def test_strokes_merge_the_segments_that_they_touch(feedback_worker: FeedbackWor
     everything = np.sum([mask for same_label in masks.values() for mask in same_label], axis=0)
     assert everything.max() == 1
     studio.predicted.clear()
-    feedback_worker.process(created(5, *strokes, updated=LATER))
+    deliver(store, created(5, *strokes, updated=LATER))
+    worker.learn_due()
     assert studio.predicted == []  # once for each annotation, even if it was deleted there
 
 
 @pytest.mark.parametrize("arrived", [False, True])
-def test_merged_segments_are_offered_once_label_studio_is_back(
-    feedback_worker: FeedbackWorker,
-    store: ProjectStore,
-    studio: FakeLabelStudio,
-    monkeypatch: pytest.MonkeyPatch,
-    arrived: bool,
+def test_merged_segments_are_offered_once_label_studio_is_back_even_by_another_process(
+    predictor: Predictor, store: ProjectStore, studio: FakeLabelStudio, clock: list[float], arrived: bool
 ) -> None:
-    store.enqueue(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
+    deliver(store, created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
     studio.loses_answers = True
-    assert feedback_worker.process_pending() == 0
-    assert len(learned_from(store)) == 1, "the feedback does not wait"
+    FeedbackWorker(predictor, store, studio).learn_due()
+    assert learned_ids(store) == [5], "the feedback does not wait"
     if not arrived:
         studio.predicted.clear()
     studio.loses_answers = False
-    later = time.monotonic() + 60
-    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: later)
-    assert feedback_worker.process_pending() == 1
+    clock[0] += 2
+    assert FeedbackWorker(predictor, store, studio).learn_due() == 1
     assert len(studio.predicted) == 1
 
 
 def test_small_untouched_segments_are_not_offered(
-    feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
 ) -> None:
     store.save_setup("3", CONFIG.replace('toName="im"', 'toName="im" min_area="0.9"'), {})
-    feedback_worker.process(created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
+    deliver(store, created(5, ("Car", stroke(slice(2, 4), slice(2, 20)))))
+    worker.learn_due()
     assert [item["value"]["brushlabels"] for item in studio.predicted[0]["result"]] == [["Car"]]
 
 
 @pytest.mark.parametrize("drawn", [HALVES, ()])
 def test_nothing_is_offered_if_all_or_nothing_is_drawn(
-    feedback_worker: FeedbackWorker, studio: FakeLabelStudio, drawn: tuple[tuple[str, np.ndarray], ...]
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, drawn: tuple[tuple[str, np.ndarray], ...]
 ) -> None:
-    feedback_worker.process(created(5, *drawn))
+    deliver(store, created(5, *drawn))
+    worker.learn_due()
     assert studio.predicted == []
 
 
 def test_it_runs_until_it_is_stopped(
-    feedback_worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("walkcut.serving.feedback_worker._IDLE_S", 0.01)
     studio.held = [(task(), annotation(1, *HALVES)), (task(2), annotation(2, *HALVES))]
-    store.enqueue(created(2, *HALVES, task_id=2))
-    stop = threading.Event()
-    runner = threading.Thread(target=feedback_worker.run, args=(stop, 3600.0))
-    runner.start()
-    for _ in range(600):
-        if len(learned_from(store)) == 2 and not store.pending_ids():
-            break
-        stop.wait(0.1)
-    stop.set()
-    runner.join(30)
-    assert len(learned_from(store)) == 2
+    deliver(store, created(2, *HALVES, task_id=2))
+    runs(worker, monkeypatch, lambda: learned_ids(store) == [1, 2] and not pending(store))
+
+
+def test_one_odd_annotation_or_project_stops_no_learning(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def annotations(project_id: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        if project_id == "2":
+            raise RecursionError("an odd project")
+        yield task(), annotation(4, *HALVES, updated="soon")
+        yield {"id": 5, "data": ["odd"]}, annotation(5, *HALVES)
+        yield task(6), annotation(6, *HALVES)
+
+    store.save_setup("2", CONFIG, {})
+    monkeypatch.setattr(studio, "annotations", annotations)
+    deliver(store, created(7, *HALVES)._replace(project_id="1"))
+    runs(worker, monkeypatch, lambda: learned_ids(store) == [6] and not pending(store))
+    assert [item.annotation_id for item in store.annotations.set_aside("3")] == [4, 5]
+    assert len(store.annotations.feedback("1")) == 1
 
 
 def test_it_resumes_after_a_failure_of_the_database(
-    feedback_worker: FeedbackWorker,
+    worker: FeedbackWorker,
     store: ProjectStore,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -447,17 +525,16 @@ def test_it_resumes_after_a_failure_of_the_database(
     monkeypatch.setattr("walkcut.serving.feedback_worker._IDLE_S", 0.01)
     caplog.set_level("INFO")
     stop = threading.Event()
-    answers: list[Exception | list[int]] = [StoreError("disk is full"), KeyError("a bug"), []]
+    answers: list[Exception | None] = [StoreError("disk is full"), KeyError("a bug"), None]
 
-    def pending() -> list[int]:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
+    def next_attempt(*_arguments: object) -> None:
+        if answer := answers.pop(0):
             raise answer
         stop.set()
-        return answer
+        answers.append(None)
 
-    monkeypatch.setattr(store, "pending_ids", pending)
-    feedback_worker.run(stop, 0)
+    monkeypatch.setattr(store.annotations, "next_attempt", next_attempt)
+    worker.run(stop, 0)
     full, bug, again = caplog.records
     assert full.message == "learning is interrupted, and resumes in 0 s: disk is full"
     assert (full.exc_info, again.message) == (None, "learning has resumed")
@@ -465,7 +542,7 @@ def test_it_resumes_after_a_failure_of_the_database(
 
 
 def syncs(
-    feedback_worker: FeedbackWorker,
+    worker: FeedbackWorker,
     studio: FakeLabelStudio,
     monkeypatch: pytest.MonkeyPatch,
     *,
@@ -486,7 +563,7 @@ def syncs(
         now[0] += seconds
         if losses and now[0] >= losses[0]:
             losses.pop(0)
-            feedback_worker.request_sync()
+            worker.request_sync()
         if now[0] > 4000:
             stop.set()
         return stop.is_set()
@@ -494,23 +571,23 @@ def syncs(
     monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
     monkeypatch.setattr(studio, "annotations", annotations)
     monkeypatch.setattr(stop, "wait", wait)
-    feedback_worker.run(stop, interval)
+    worker.run(stop, interval)
     return synced
 
 
 def test_a_failed_sync_is_repeated_soon(
-    feedback_worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+    worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert syncs(feedback_worker, studio, monkeypatch, failures=2) == [0, 60, 120, 3720]
+    assert syncs(worker, studio, monkeypatch, failures=2) == [0, 60, 120, 3720]
 
 
 def test_a_lost_webhook_is_made_up_for_within_a_minute(
-    feedback_worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+    worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert syncs(feedback_worker, studio, monkeypatch, lost=[100, 120, 3750]) == [0, 160, 3760]
+    assert syncs(worker, studio, monkeypatch, lost=[100, 120, 3750]) == [0, 160, 3760]
 
 
 def test_without_syncs_none_follows_a_lost_webhook(
-    feedback_worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+    worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert syncs(feedback_worker, studio, monkeypatch, interval=0, lost=[100]) == []
+    assert syncs(worker, studio, monkeypatch, interval=0, lost=[100]) == []

@@ -20,7 +20,6 @@ import requests
 from tests.builders.backend import text_command
 from tests.builders.feedback import CONFIG, HALVES, IMAGE, annotation
 from tests.builders.processes import free_port, served, wait_for
-from tests.builders.stored_events import stored_events
 from walkcut.errors import LabelConfigError
 from walkcut.storage import ProjectStore
 
@@ -133,9 +132,8 @@ def test_submitted_annotations_are_stored_and_learned_from(adapter: ModuleType) 
     before = model.get("model_version")
     assert model.fit("ANNOTATION_CREATED", SUBMITTED, job_id="1") == {"status": "stored"}
     store: ProjectStore = adapter.backend().backend.store
-    (event,) = stored_events(store, "3")
-    assert event.action == "ANNOTATION_CREATED"
-    (feedback,) = wait_for("the feedback", lambda: store.feedback("3"), 30)
+    assert list(store.annotations.known("3")) == [5]
+    (feedback,) = wait_for("the feedback", lambda: store.annotations.feedback("3"), 30)
     assert feedback["annotation_id"] == 5
     assert adapter.WalkcutModel("3", CONFIG).get("model_version") != before
 

@@ -2,6 +2,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import sqlalchemy
 
 from tests.builders.postgres import PASSWORD, Postgres
 from tests.builders.processes import free_port, wait_for
-from tests.builders.stored_events import stored_events
 from walkcut.errors import SettingsError, StoreError
-from walkcut.storage import Event, ProjectStore, database
+from walkcut.storage import AnnotationRow, ProjectStore, database
+
+
+def row(submission: dict[str, Any] | None = None, number: int = 1) -> AnnotationRow:
+    return AnnotationRow("3", number, 2, datetime(2026, 11, 20, tzinfo=timezone.utc), submission or {})
 
 
 @pytest.mark.parametrize("content", [b"a file", None])
@@ -29,7 +33,7 @@ def test_a_folder_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, c
 
 def test_an_sqlite_file_may_be_elsewhere(tmp_path: Path) -> None:
     store = ProjectStore(tmp_path / "state", f"sqlite:///{tmp_path / 'other.sqlite3'}")
-    store.enqueue(Event("A", "3", {}))
+    store.annotations.save(row())
     store.close()
     assert [path.name for path in tmp_path.iterdir()] == ["other.sqlite3"]
 
@@ -74,7 +78,7 @@ def test_a_wrong_password_is_not_shown(tmp_path: Path, postgres: Postgres) -> No
 def test_keepalives_are_set_unless_the_url_sets_them(tmp_path: Path, postgres: Postgres) -> None:
     def parameters_of(url: str) -> tuple[str, ...]:
         store = ProjectStore(tmp_path, url)
-        with store._engine.connect() as connection:
+        with store._database._engine.connect() as connection:
             parameters = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
         store.close()
         return parameters["keepalives_idle"], parameters["tcp_user_timeout"]
@@ -94,10 +98,10 @@ def test_without_its_driver_postgresql_is_refused_with_the_remedy(
 
 def test_errors_hold_no_data(opened: Callable[[], ProjectStore]) -> None:
     store = opened()
-    with store._engine.begin() as connection:
-        connection.execute(sqlalchemy.text("DROP TABLE events"))
+    with store._database._engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE annotations"))
     with pytest.raises((sqlalchemy.exc.DBAPIError, StoreError)) as caught:
-        store.enqueue(Event("A", "3", {"token": "hush"}))
+        store.annotations.save(row({"token": "hush"}))
     assert "hush" not in str(caught.value)
 
 
@@ -106,12 +110,12 @@ def test_a_database_that_another_program_locks_is_named_and_works_again(tmp_path
     other = sqlite3.connect(tmp_path / "state.sqlite3")
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match=r"database sqlite:.*state.sqlite3 cannot be used now \(database is locked\)"):
-        store.enqueue(Event("A", "3", {"token": "hush"}))
-    assert stored_events(store, "3") == [], "readers do not wait"
+        store.annotations.save(row({"token": "hush"}))
+    assert store.annotations.known("3") == {}, "readers do not wait"
     other.rollback()
     other.close()
-    store.enqueue(Event("B", "3", {}))
-    assert [event.action for event in stored_events(store, "3")] == ["B"]
+    store.annotations.save(row())
+    assert list(store.annotations.known("3")) == [1]
     store.close()
 
 
@@ -145,12 +149,12 @@ def test_readers_do_not_wait_for_writers_that_wait_for_a_lock(tmp_path: Path) ->
     other.execute("BEGIN IMMEDIATE")
     writers = 20  # more than the pool keeps
     with ThreadPoolExecutor(writers) as pool:
-        written = [pool.submit(store.enqueue, Event("A", "3", {})) for _ in range(writers)]
-        wait_for("all to wait", lambda: store._engine.pool.checkedout() == writers, 30)  # type: ignore[attr-defined]
-        assert stored_events(store, "3") == []
+        written = [pool.submit(store.annotations.save, row(number=number)) for number in range(writers)]
+        wait_for("all to wait", lambda: store._database._engine.pool.checkedout() == writers, 30)  # type: ignore[attr-defined]
+        assert store.annotations.known("3") == {}
         other.rollback()
         for future in written:
             future.result()
     other.close()
-    assert len(stored_events(store, "3")) == writers
+    assert len(store.annotations.known("3")) == writers
     store.close()

@@ -1,4 +1,4 @@
-"""A backend that is killed at any moment has stored every event that it acknowledged."""
+"""A backend that is killed at any moment has stored every annotation that it acknowledged."""
 
 import itertools
 import multiprocessing
@@ -14,10 +14,8 @@ import requests
 import waitress
 
 from tests.builders.processes import free_port, is_up, wait_for
-from tests.builders.stored_events import stored_events
-from walkcut.inference.predictor import Predictor
 from walkcut.serving.app import create_app
-from walkcut.serving.feedback_worker import FeedbackWorker
+from walkcut.serving.backend import Backend
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 
@@ -27,12 +25,14 @@ START_S = 60.0
 
 def serve(folder: Path, url: str, port: int) -> None:
     """Run a backend that accepts webhooks, as `walkcut serve` does."""
-    app = create_app(cast(Predictor, None), cast(FeedbackWorker, None), ProjectStore(folder, url), Settings())
+    nothing = cast(Any, None)
+    app = create_app(Backend(nothing, nothing, nothing, ProjectStore(folder, url), None), Settings())
     waitress.serve(app, host="127.0.0.1", port=port, threads=8)
 
 
 def webhook(number: int) -> dict[str, Any]:
-    return {"action": f"EVENT {number}", "project": {"id": 7}, "annotation": {"result": [number] * 5000}}
+    annotation = {"id": number, "updated_at": "2026-11-20T08:38:56Z", "result": [number] * 5000}
+    return {"action": "ANNOTATION_CREATED", "project": {"id": 7}, "task": {"id": number}, "annotation": annotation}
 
 
 class Poster(threading.Thread):
@@ -53,7 +53,7 @@ class Poster(threading.Thread):
                 self._stop_posting.wait(0.02)
 
 
-def test_no_acknowledged_event_is_lost(tmp_path: Path, url: str, opened: Callable[[], ProjectStore]) -> None:
+def test_no_acknowledged_annotation_is_lost(tmp_path: Path, url: str, opened: Callable[[], ProjectStore]) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["walkcut.serving.app", "waitress"])
     chance, port, stop, numbers = random.Random(0), free_port(), threading.Event(), itertools.count()
@@ -72,11 +72,13 @@ def test_no_acknowledged_event_is_lost(tmp_path: Path, url: str, opened: Callabl
         stop.set()
         for poster in posters:
             poster.join()
-    stored = {event.action: event.body for event in stored_events(opened(), "7")}
-    acknowledged = {f"EVENT {number}" for poster in posters for number in poster.acknowledged}
+    annotations, stored = opened().annotations, {}
+    while attempt := annotations.next_attempt(time.time(), lambda _: 3600.0):
+        stored[attempt.row.annotation_id] = attempt.row.submission["annotation"]["result"]
+    acknowledged = {number for poster in posters for number in poster.acknowledged}
     assert len(acknowledged) > KILLS
     assert acknowledged <= stored.keys()
-    assert all(body == webhook(int(action.split()[1])) for action, body in stored.items())
+    assert all(result == [number] * 5000 for number, result in stored.items())
     if not url:
         with sqlite3.connect(tmp_path / "walkcut.sqlite3") as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

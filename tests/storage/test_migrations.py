@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from walkcut.errors import SettingsError
-from walkcut.storage import Event, ProjectStore, migrations
+from walkcut.storage import ProjectStore, migrations
 from walkcut.storage.tables import METADATA
 
 LOADED = """
@@ -26,7 +26,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules} & {"alembic", "ma
 
 @contextmanager
 def connected(store: ProjectStore) -> Iterator[Connection]:
-    with store._engine.begin() as connection:
+    with store._database._engine.begin() as connection:
         yield connection
 
 
@@ -57,8 +57,8 @@ def test_a_migration_that_fails_leaves_nothing_behind(
         with pytest.raises(RuntimeError, match="killed"):
             opened()
     store = opened()
-    store.enqueue(Event("A", "3", {}))
-    assert len(store.pending_ids()) == 1
+    store.set_learning("3", enabled=False)
+    assert store.projects() == ["3"]
 
 
 def test_alembic_is_loaded_only_when_there_is_something_to_do(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import datetime, timezone
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from walkcut.learning.feedback import AnnotationFeedback, AnnotationRef
 from walkcut.learning.profile import ProjectProfile, fit_profile
 from walkcut.serving.backend import make_backend
 from walkcut.settings import read_settings
-from walkcut.storage import ProjectStore
+from walkcut.storage import ProjectStore, SetAside
 
 _project_argument = click.argument("project_id", type=click.IntRange(1), metavar="ID")
 
@@ -29,12 +30,16 @@ def project() -> None:
 @project.command()
 @_project_argument
 def show(project_id: int) -> None:
-    """Show what a project has learned, from which tasks, and the feedback of each annotation, as JSON."""
+    """Show what a project has learned, from which tasks, and the feedback of each annotation, as JSON.
+
+    Annotations that could not be learned from are listed as set_aside, with the reason and the next attempt.
+    """
     key = str(project_id)
     with _open_store() as store:
-        rows, label_config, enabled = store.all_feedback(key), store.label_config(key), store.learning(key)
+        annotations, label_config, enabled = store.annotations, store.label_config(key), store.learning(key)
+        rows, backlog, set_aside = annotations.all_feedback(key), annotations.backlog(key), annotations.set_aside(key)
         all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
-        profile = _profile(all_feedback, map(AnnotationFeedback.from_json, store.feedback(key)), label_config)
+        profile = _profile(all_feedback, map(AnnotationFeedback.from_json, annotations.feedback(key)), label_config)
     document = {
         "project": project_id,
         "learning": enabled,
@@ -42,6 +47,8 @@ def show(project_id: int) -> None:
         "granularity_from": _references(profile.granularity_from),
         "labels": {label: _references(annotations) for label, annotations in profile.labels_from.items()},
         "profile": profile.digest,
+        "pending": backlog.pending,
+        "set_aside": [_set_aside_summary(item) for item in set_aside],
         "feedback": [_summary(feedback) | {"disabled": disabled} for feedback, disabled in all_feedback],
     }
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -56,7 +63,7 @@ def undo(project_id: int, annotation_id: int | None, task_id: int | None) -> Non
     if (annotation_id is None) == (task_id is None):
         raise SettingsError("name the feedback to disable: either --annotation or --task")
     with _open_store() as store:
-        rows = store.all_feedback(str(project_id))
+        rows = store.annotations.all_feedback(str(project_id))
         enabled = [AnnotationFeedback.from_json(row) for row, disabled in rows if not disabled]
         chosen = [
             item.annotation_id for item in enabled if item.annotation_id == annotation_id or item.task_id == task_id
@@ -67,7 +74,7 @@ def undo(project_id: int, annotation_id: int | None, task_id: int | None) -> Non
                 f"project {project_id} has learned nothing from {name}: see `walkcut project show {project_id}`"
             )
         for chosen_id in chosen:
-            store.disable_feedback(str(project_id), chosen_id)
+            store.annotations.disable(str(project_id), chosen_id)
     click.echo(f"{len(chosen)} disabled")
 
 
@@ -76,7 +83,7 @@ def undo(project_id: int, annotation_id: int | None, task_id: int | None) -> Non
 def reset(project_id: int) -> None:
     """Disable all feedback of a project; an annotation that is changed counts again."""
     with _open_store() as store:
-        click.echo(f"{store.reset(str(project_id))} disabled")
+        click.echo(f"{store.annotations.reset(str(project_id))} disabled")
 
 
 @project.command()
@@ -91,7 +98,7 @@ def learning(project_id: int, switch: str) -> None:
 @project.command()
 @_project_argument
 def sync(project_id: int) -> None:
-    """Learn from annotations whose webhooks were lost, and forget those deleted in Label Studio."""
+    """Learn from annotations whose webhooks were lost or that were set aside, and forget those deleted."""
     with make_backend(read_settings()) as backend:
         result = backend.feedback_worker.sync(str(project_id))
     click.echo(f"{result.learned} learned, {result.forgotten} forgotten, {result.failed} failed")
@@ -119,6 +126,19 @@ def _summary(feedback: AnnotationFeedback) -> dict[str, Any]:
         "source_model_version": feedback.source_model_version,
         "best_granularity": max(scores, key=scores.__getitem__, default=None),
         "labels": sorted(feedback.labels),
+    }
+
+
+def _set_aside_summary(item: SetAside) -> dict[str, Any]:
+    next_attempt = (
+        None if item.due is None else datetime.fromtimestamp(item.due, timezone.utc).isoformat("T", "seconds")
+    )
+    return {
+        "task": item.task_id,
+        "annotation": item.annotation_id,
+        "problem": item.problem,
+        "attempts": item.attempts,
+        "next_attempt": next_attempt,
     }
 
 

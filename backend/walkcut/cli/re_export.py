@@ -94,5 +94,5 @@ def _learned_project(settings: Settings, project_id: str, label_config: str, seg
         project = project_from_controls(controls, make_project_options(settings), store.extra_params(project_id))
         if not (settings.learning and store.learning(project_id)):
             return project
-        feedback = map(AnnotationFeedback.from_json, store.feedback(project_id))
+        feedback = map(AnnotationFeedback.from_json, store.annotations.feedback(project_id))
         return project.with_profile(fit_profile(feedback, segmenter, semantic_labels(controls)))

@@ -42,7 +42,7 @@ def serve(host: str | None, port: int | None) -> None:
     metrics = Metrics()
     with make_backend(settings, supervised_model, metrics) as backend:
         predictor = backend.predictor
-        app = create_app(predictor, backend.feedback_worker, backend.store, settings, metrics)
+        app = create_app(backend, settings, metrics)
         metrics.set_build_info(
             model=settings.model, method=predictor.tree_service.preset_name, segmenter=predictor.segmenter_version
         )
@@ -52,7 +52,7 @@ def serve(host: str | None, port: int | None) -> None:
         for message in unknown_variables():
             log.warning(message)
         with (
-            background_learning(backend.feedback_worker, settings.sync_interval, metrics),
+            background_learning(backend.feedback_worker, settings, metrics),
             periodic_malloc_trim(_TRIM_INTERVAL_S),
             graceful_shutdown(predictor.tree_service, sockets),
         ):

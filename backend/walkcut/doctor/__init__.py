@@ -52,6 +52,7 @@ def _local_findings(deployment: _Deployment) -> Iterator[Finding]:
     yield from run_check("weights", "the model cannot be used", environment.check_weights, settings)
     yield from run_check("state", "the state folder cannot be used", environment.check_state, settings)
     yield from run_check("database", "the database cannot be used", environment.check_database, settings)
+    yield from run_check("annotations", "the annotations were not counted", environment.check_backlog, settings)
     yield from run_check("port", "the port cannot be used", server.check_port, settings, probe)
     if probe is not None:
         yield from run_check("latency", f"walkcut at {probe.url} gives wrong answers", server.check_responses, probe)

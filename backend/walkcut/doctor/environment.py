@@ -3,6 +3,7 @@
 import platform
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,6 +13,7 @@ from walkcut.backbones.devices import cpu_threads, describe_device, has_cuda, ma
 from walkcut.backbones.weights import check_dtype, find_weights
 from walkcut.doctor.checks import Finding
 from walkcut.settings import Settings
+from walkcut.storage import ProjectStore
 from walkcut.storage.integrity import check_integrity
 
 _PACKAGES = ("walkcut", "torch", "diffusers", "transformers")
@@ -100,6 +102,19 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         "project: Label Studio still has the annotations"
     )
     yield Finding("database", "error", f"{database.url} is damaged: {database.damage}", remedy)
+
+
+def check_backlog(settings: Settings) -> Iterator[Finding]:
+    """Check that no annotation was set aside. Raises `SettingsError` or `StoreError`."""
+    if not (settings.database_url or (settings.state_dir / "walkcut.sqlite3").exists()):
+        return
+    with closing(ProjectStore(settings.state_dir, settings.database_url)) as store:
+        backlog = store.annotations.backlog()
+    if not backlog.set_aside:
+        yield Finding("annotations", "ok", f"{backlog.pending} wait to be learned from, none is set aside")
+        return
+    message = f"{backlog.set_aside} could not be learned from, {backlog.pending} wait"
+    yield Finding("annotations", "warning", message, "`walkcut project show ID` names them with the reasons")
 
 
 def _nearest_existing(folder: Path) -> Path:

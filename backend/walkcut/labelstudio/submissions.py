@@ -27,6 +27,12 @@ class Submission:
     parent_prediction: int | None = None
     skipped: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the documents of the task and the annotation, from which `read_submission` makes an equal one."""
+        annotation = {"id": self.annotation_id, "updated_at": self.updated_at, "result": list(self.result)}
+        started = {"parent_prediction": self.parent_prediction, "was_cancelled": self.skipped}
+        return {"task": {"id": self.task.id, "data": dict(self.task.data)}, "annotation": annotation | started}
+
 
 def read_submission(task: object, annotation: object) -> Submission:
     """Return a submission from the documents of its task and its annotation. Raises `RequestError` for others."""

@@ -10,9 +10,8 @@ from jaxtyping import Float64, Int64
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
-from walkcut.labelstudio import BrushControl, Region, Submission, parse_timestamp
+from walkcut.labelstudio import BrushControl, Region, Submission
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_scores, leaf_overlaps
-from walkcut.storage import FeedbackRow
 
 _LARGE_REGION = 0.05  # fraction of the image: smaller regions have one descriptor
 _MAX_PARTS = 4
@@ -91,11 +90,6 @@ class AnnotationFeedback:
     def from_json(cls, document: Mapping[str, Any]) -> "AnnotationFeedback":
         """Return the feedback of a document from `to_json`."""
         return cls(**{**document, "examples": tuple(map(LabelExample.from_json, document["examples"]))})
-
-    def to_row(self) -> FeedbackRow:
-        """Return the row to save. Raises `RequestError` if `updated_at` is no time."""
-        updated = parse_timestamp(self.updated_at)
-        return FeedbackRow(self.project_id, self.annotation_id, self.task_id, updated, self.labels, self.to_json())
 
 
 def extract_feedback(

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from walkcut.errors import LabelStudioError
 from walkcut.inference.predictor import Predictor
-from walkcut.labelstudio import BrushControl, Region, Submission, annotated_regions, make_prediction
+from walkcut.inference.project import Project
+from walkcut.labelstudio import BrushControl, Region, Submission, annotated_regions, make_prediction, read_submission
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.learning.annotation_merge import merge_by_annotation
 from walkcut.learning.feedback import AnnotatedImage, extract_feedback
-from walkcut.storage import ProjectStore
+from walkcut.storage import Attempt, ProjectStore
 
 log = logging.getLogger(__name__)
 
@@ -19,30 +20,33 @@ class AnnotationProcessor:
 
     def __init__(self, predictor: Predictor, store: ProjectStore, client: LabelStudioClient | None) -> None:
         self._predictor, self._store, self._client = predictor, store, client
-        self._pending_offers: set[tuple[str, int]] = set()  # annotations whose merged segments are not in Label Studio
 
-    def process(self, project_id: str, submission: Submission, label_config: str = "") -> None:
-        """Save an annotation's feedback and, the first time, offer the segments that it merges.
+    def process(self, attempt: Attempt) -> None:
+        """Save an annotation's feedback and, unless that was done, offer the segments that it merges.
 
-        The labelling config is the stored one, or Label Studio's, unless given. Raises `WalkcutError`.
+        Raises `WalkcutError`; feedback that is saved by then stays.
         """
-        config = label_config or self._store.label_config(project_id) or self._label_config(project_id)
-        project = self._predictor.project_from_config(config, self._store.extra_params(project_id))
+        row = attempt.row
+        submission = read_submission(row.submission.get("task"), row.submission.get("annotation"))
+        project = self._project(row.project_id)
         images = [self._annotated_image(submission, control) for control in project.controls]
-        if not self._store.has_feedback(project_id, submission.annotation_id):
-            self._pending_offers.add((project_id, submission.annotation_id))
         feedback = extract_feedback(
             images,
             submission,
-            project_id=project_id,
+            project_id=row.project_id,
             segmenter_version=self._predictor.segmenter_version,
             source_model_version=self._source_model_version(submission),
         )
-        self._store.save_feedback(feedback.to_row())
-        self._offer(project_id, submission, merge_by_annotation(images, project.options.min_area))
+        self._store.annotations.save_feedback(row, feedback.segmenter_version, feedback.labels, feedback.to_json())
+        if not attempt.is_offered:
+            self._offer(row.project_id, submission, merge_by_annotation(images, project.options.min_area))
 
-    def _label_config(self, project_id: str) -> str:
-        return self._client.label_config(project_id) if self._client else ""
+    def _project(self, project_id: str) -> Project:
+        """Return a project by its stored labelling config, else by Label Studio's."""
+        config = self._store.label_config(project_id)
+        if not config and self._client:
+            config = self._client.label_config(project_id)
+        return self._predictor.project_from_config(config, self._store.extra_params(project_id))
 
     def _annotated_image(self, submission: Submission, control: BrushControl) -> AnnotatedImage:
         task = submission.task
@@ -62,12 +66,11 @@ class AnnotationProcessor:
     def _offer(
         self, project_id: str, submission: Submission, regions: Sequence[tuple[BrushControl, list[Region]]]
     ) -> None:
-        """Add merged segments to Label Studio as a prediction, once for each annotation."""
-        offer, task = (project_id, submission.annotation_id), submission.task
-        if offer in self._pending_offers and self._client is not None and regions:
-            version = f"folded-walkcut-{submission.annotation_id}"
-            # An earlier attempt may have succeeded although its answer was lost.
-            if version not in self._client.predictions(task.id).values():
-                document = make_prediction(task, regions, version).as_json()
-                self._client.add_predictions(project_id, [{"task": task.id, **document}])
-        self._pending_offers.discard(offer)
+        """Add merged segments to Label Studio as a prediction."""
+        if self._client is None or not regions:
+            return
+        task, version = submission.task, f"folded-walkcut-{submission.annotation_id}"
+        # An earlier attempt may have succeeded although its answer was lost.
+        if version not in self._client.predictions(task.id).values():
+            document = make_prediction(task, regions, version).as_json()
+            self._client.add_predictions(project_id, [{"task": task.id, **document}])

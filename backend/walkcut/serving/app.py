@@ -13,16 +13,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from walkcut.errors import RequestError, StoreError
 from walkcut.images import Deadline
-from walkcut.inference.predictor import Predictor, predict_all
+from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import Task, read_extra_params, read_object, read_tasks
 from walkcut.labelstudio.project_ids import parse_project_id
-from walkcut.serving.feedback_worker import FeedbackWorker
+from walkcut.serving.backend import Backend
 from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
+from walkcut.serving.webhooks import save_event
 from walkcut.settings import Settings
-from walkcut.storage import Event, ProjectStore
+from walkcut.storage import ProjectStore
 from walkcut.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -32,25 +33,20 @@ _SPARE_THREADS = 4  # for /health and /setup while all others predict
 _BATCH_THREADS = 4  # for batches of tasks, which wait for the one model anyway
 
 
-def create_app(
-    predictor: Predictor,
-    feedback_worker: FeedbackWorker,
-    store: ProjectStore,
-    settings: Settings,
-    metrics: Metrics | None = None,
-) -> Flask:
+def create_app(backend: Backend, settings: Settings, metrics: Metrics | None = None) -> Flask:
     """Make the backend's WSGI application."""
     app = Flask("walkcut", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1_000_000
     metrics = metrics or Metrics()
-    metrics.backlog.set_function(lambda: feedback_worker.backlog)
+    metrics.pending.set_function(lambda: backend.feedback_worker.backlog.pending)
+    metrics.set_aside.set_function(lambda: backend.feedback_worker.backlog.set_aside)
     instrument(app, metrics)
     require_auth(app, settings)
     register_error_handlers(app, settings)
     _add_status_routes(app, metrics)
-    _add_readiness_route(app, predictor, store, settings)
-    _add_project_routes(app, predictor, feedback_worker, store, metrics)
-    _add_predict_route(app, predictor, feedback_worker, store, settings, metrics)
+    _add_readiness_route(app, backend, settings)
+    _add_project_routes(app, backend, settings, metrics)
+    _add_predict_route(app, backend, settings, metrics)
     return app
 
 
@@ -65,25 +61,28 @@ def _add_status_routes(app: Flask, metrics: Metrics) -> None:
         return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def _add_readiness_route(app: Flask, predictor: Predictor, store: ProjectStore, settings: Settings) -> None:
-    """Add /ready: whether new images can be answered, as /health does not say.
+def _add_readiness_route(app: Flask, backend: Backend, settings: Settings) -> None:
+    """Add /ready: whether new images can be answered, as /health does not say, and what else does not work.
 
-    It is open to everybody; the reasons go to the log, and to callers with credentials if these are required.
+    While the database is unavailable images are answered, by what is known of their projects, but nothing is learned.
+    The route is open to everybody; the reasons go to the log, and to callers with credentials if these are required.
     """
 
     @app.get("/ready")
     def ready() -> tuple[dict[str, Any], int]:
-        checks = {
-            "model": predictor.tree_service.unavailable_reason,
-            "database": _database_problem(store),
+        unready = {
+            "model": backend.predictor.tree_service.unavailable_reason,
             "state folder": _folder_problem(settings.state_dir),
         }
-        reasons = [f"{part}: {problem}" for part, problem in checks.items() if problem]
+        problems = unready | {"database": _database_problem(backend.store)}
+        reasons = [f"{part}: {problem}" for part, problem in problems.items() if problem]
         if not reasons:
             return {"status": "READY"}, 200
-        log.warning("not ready: %s", "; ".join(reasons))
+        is_ready = not any(unready.values())
+        log.warning("%s: %s", "ready, with problems" if is_ready else "not ready", "; ".join(reasons))
         is_authorised = settings.credentials.accepts(request.headers.get("Authorization", ""))
-        return {"status": "NOT READY"} | ({"reasons": reasons} if is_authorised else {}), 503
+        answer = {"status": "READY" if is_ready else "NOT READY"} | ({"reasons": reasons} if is_authorised else {})
+        return answer, 200 if is_ready else 503
 
 
 def _database_problem(store: ProjectStore) -> str:
@@ -92,7 +91,7 @@ def _database_problem(store: ProjectStore) -> str:
         store.learning("")
     except StoreError as error:
         log.warning("%s", error)
-        return "it does not answer"
+        return "it does not answer: predictions go on, nothing is learned"
     return ""
 
 
@@ -106,19 +105,16 @@ def _folder_problem(folder: Path) -> str:
     return ""
 
 
-def _add_project_routes(
-    app: Flask, predictor: Predictor, feedback_worker: FeedbackWorker, store: ProjectStore, metrics: Metrics
-) -> None:
+def _add_project_routes(app: Flask, backend: Backend, settings: Settings, metrics: Metrics) -> None:
     """Add the routes by which Label Studio sets up projects and reports their events."""
-    versions: dict[str, list[str]] = {}  # by project
+    predictor, versions = backend.predictor, dict[str, list[str]]()  # by project
 
     @app.post("/setup")
     def set_up() -> dict[str, str]:
         body = _json_object()
         extra_params = read_extra_params(body.get("extra_params"))
         label_config, project_id = _label_config(body, "schema"), _project_id(body)
-        project = feedback_worker.project(project_id, label_config, extra_params)
-        store.save_setup(project_id, label_config, extra_params)
+        project = backend.projects.set_up(project_id, label_config, extra_params)
         predictor.register_label_studio(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
         versions[project_id] = [predictor.version(project, level) for level in project.options.granularities]
         return {"model_version": versions[project_id][-1]}
@@ -131,30 +127,25 @@ def _add_project_routes(
     def webhook() -> dict[str, str]:
         body = _json_object()
         action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
+        if not settings.learning:
+            return {"status": "ignored"}
         try:
-            store.enqueue(Event(action, _project_id(body), body))
+            save_event(backend.store, action, _project_id(body), body)
         except StoreError:
             metrics.events.labels("lost").inc()
-            feedback_worker.request_sync()
+            backend.feedback_worker.request_sync()
             log.error("%s not stored; a sync with Label Studio may recover it", action)  # noqa: TRY400
             raise
         metrics.events.labels("stored").inc()
         return {"status": "stored"}
 
 
-def _add_predict_route(
-    app: Flask,
-    predictor: Predictor,
-    feedback_worker: FeedbackWorker,
-    store: ProjectStore,
-    settings: Settings,
-    metrics: Metrics,
-) -> None:
+def _add_predict_route(app: Flask, backend: Backend, settings: Settings, metrics: Metrics) -> None:
     """Add /predict, with separate limits of threads for annotators and for batches of tasks.
 
     The limits leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
     """
-    interactive = InteractiveSegmenter(predictor, SessionStore())
+    interactive = InteractiveSegmenter(backend.predictor, SessionStore())
     threads = {
         "batch": threading.BoundedSemaphore(_BATCH_THREADS),
         "annotator": threading.BoundedSemaphore(settings.threads - _BATCH_THREADS - _SPARE_THREADS),
@@ -172,8 +163,7 @@ def _add_predict_route(
             return {"results": [[] if context is None else {"result": []} for _ in tasks]}
         try:
             with metrics.predicting.track_inprogress(), metrics.predicted.labels(caller).time():
-                project_id = _project_id(body)
-                project = feedback_worker.project(project_id, label_config, store.extra_params(project_id))
+                project = backend.projects.get(_project_id(body), label_config)
                 if context is None:
                     return {"results": predict_tasks(tasks, project)}
                 answers = answer_all(interactive, tasks, project, context)
@@ -182,7 +172,7 @@ def _add_predict_route(
             threads[caller].release()
 
     def predict_tasks(tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
-        results = predict_all(predictor, tasks, project, Deadline(settings.predict_timeout))
+        results = predict_all(backend.predictor, tasks, project, Deadline(settings.predict_timeout))
         failed = sum(not predictions for predictions in results)
         metrics.tasks.labels("predicted").inc(len(results) - failed)
         metrics.tasks.labels("failed").inc(failed)

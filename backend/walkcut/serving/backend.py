@@ -1,4 +1,4 @@
-"""The backend: predictor, feedback worker, store and client, made from the settings."""
+"""The backend: predictor, projects, feedback worker, store and client, made from the settings."""
 
 import threading
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.serving.feedback_worker import FeedbackWorker
+from walkcut.serving.project_cache import ProjectCache
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 from walkcut.telemetry.failures import count_failures
@@ -25,6 +26,7 @@ class Backend:
     """The parts of a running backend; `client` is `None` unless Label Studio's address and token are set."""
 
     predictor: Predictor
+    projects: ProjectCache
     feedback_worker: FeedbackWorker
     store: ProjectStore
     client: LabelStudioClient | None
@@ -37,8 +39,9 @@ class Backend:
 
     def project(self, project_id: str) -> Project:
         """Return a project with its profile, by its stored labelling config or the one in Label Studio."""
-        config = self.store.label_config(project_id) or self.require_client().label_config(project_id)
-        return self.feedback_worker.project(project_id, config, self.store.extra_params(project_id))
+        return self.projects.get(
+            project_id, self.store.label_config(project_id) or self.require_client().label_config(project_id)
+        )
 
 
 @contextmanager
@@ -51,18 +54,20 @@ def make_backend(
         predictor = make_predictor(settings, make_model, metrics)
         with closing(predictor.tree_service):
             client = LabelStudioClient(access, ca_bundle=settings.ca_bundle) if access and access.token else None
-            feedback_worker = FeedbackWorker(predictor, store, client, enabled=settings.learning)
-            yield Backend(predictor, feedback_worker, store, client)
+            projects = ProjectCache(predictor, store, learning=settings.learning)
+            yield Backend(predictor, projects, FeedbackWorker(predictor, store, client), store, client)
 
 
 @contextmanager
-def background_learning(worker: FeedbackWorker, sync_interval: float, metrics: Metrics) -> Iterator[None]:
-    """Learn in a thread until the block ends, and sync with Label Studio every `sync_interval` seconds."""
+def background_learning(worker: FeedbackWorker, settings: Settings, metrics: Metrics) -> Iterator[None]:
+    """Learn in a thread until the block ends, and sync with Label Studio, unless the settings switch learning off."""
     stop = threading.Event()
+    if not settings.learning:
+        stop.set()
 
     def run() -> None:
         with record_spans(timer(metrics.record_stage)), count_failures(metrics.count_failure):
-            worker.run(stop, sync_interval)
+            worker.run(stop, settings.sync_interval)
 
     thread = threading.Thread(target=run, name="feedback", daemon=True)
     thread.start()

@@ -1,28 +1,40 @@
-"""The worker that learns from webhook events and from what Label Studio holds."""
+"""The worker that learns from the annotations in the store, and fetches those whose webhooks were lost."""
 
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from walkcut.errors import BUG, BusyError, ImageFetchError, LabelStudioError, StoreError, WalkcutError
+from walkcut.errors import (
+    BusyError,
+    ImageFetchError,
+    LabelStudioError,
+    RequestError,
+    StoreError,
+    WalkcutError,
+    problem_text,
+)
 from walkcut.inference.predictor import Predictor
-from walkcut.inference.project import Project
-from walkcut.labelstudio import Submission, parse_ids, parse_timestamp, read_submission, semantic_labels
+from walkcut.labelstudio import parse_id, parse_timestamp
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.serving.annotation_processor import AnnotationProcessor
-from walkcut.serving.profile_cache import ProfileCache
-from walkcut.serving.retries import MAX_ATTEMPTS, RetrySchedule
-from walkcut.storage import Event, ProjectStore
+from walkcut.serving.webhooks import save_annotation
+from walkcut.storage import Attempt, Backlog, ProjectStore
+from walkcut.telemetry.failures import record_failure
 
 log = logging.getLogger(__name__)
 
-_BATCH = 16  # events between two looks at whether a sync is due
+_BATCH = 16  # annotations between two looks at whether a sync is due
 _RESYNC_S = 60.0  # after an incomplete sync, or an event that could not be stored
 _IDLE_S = 1.0
 _MAX_PAUSE_S = 60.0  # while the database is unavailable
+_DAY_S = 86400.0
+_MAX_RETRY_S = 600.0
+_FREQUENT_ATTEMPTS = 150  # about a day
+_TRANSIENT = (ImageFetchError, LabelStudioError, BusyError)
 
 
 @dataclass(frozen=True)
@@ -35,42 +47,25 @@ class SyncResult:
 
 
 class FeedbackWorker:
-    """Learns from the events in the store, and from the annotations in Label Studio if there is a `client`.
+    """Learns from the annotations in the store, and fetches missing ones from Label Studio if there is a `client`.
 
-    Webhooks may be lost or come twice: feedback is saved by annotation and time of change, so that processing one again
-    changes nothing. Unless `enabled`, no project learns; otherwise the store holds a switch for each.
+    An annotation that cannot be learned from is set aside with its reason, and tried again: after 2, 4, 8 … 600 s for a
+    day where an image, Label Studio or the model is unavailable, else, and after that, once a day; at once when it is
+    changed. It never keeps others from being learned from. After a change of the segmenter all annotations are learned
+    from again.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        store: ProjectStore,
-        client: LabelStudioClient | None = None,
-        *,
-        enabled: bool = True,
-    ) -> None:
-        self._predictor, self._store, self._client, self._enabled = predictor, store, client, enabled
-        self._profiles = ProfileCache(store, predictor.segmenter_version)
+    def __init__(self, predictor: Predictor, store: ProjectStore, client: LabelStudioClient | None = None) -> None:
+        self._store, self._client = store, client
+        self._segmenter_version = predictor.segmenter_version
         self._processor = AnnotationProcessor(predictor, store, client)
-        self._retries = RetrySchedule()
         self._sync_requested = threading.Event()
-        self._backlog = 0
+        self._backlog = Backlog()
 
     @property
-    def backlog(self) -> int:
-        """The number of pending events when they were last counted."""
+    def backlog(self) -> Backlog:
+        """The annotations that were not learned from when they were last counted."""
         return self._backlog
-
-    def project(self, project_id: str, label_config: str, extra_params: Mapping[str, Any]) -> Project:
-        """Return a project, with its profile if it learns. Raises as `Predictor.project_from_config`."""
-        project = self._predictor.project_from_config(label_config, extra_params)
-        if not self.is_enabled(project_id):
-            return project
-        return project.with_profile(self._profiles.get(project_id, semantic_labels(project.controls)))
-
-    def is_enabled(self, project_id: str) -> bool:
-        """Return whether a project learns."""
-        return self._enabled and self._store.learning(project_id)
 
     def request_sync(self) -> None:
         """Have the worker sync, if it syncs at all, within two minutes of the database's return: an event was lost."""
@@ -79,10 +74,12 @@ class FeedbackWorker:
     def run(self, stop: threading.Event, sync_interval: float) -> None:
         """Learn until `stop` is set, and sync at once and every `sync_interval` seconds; with 0, never."""
         schedule, pause = _SyncSchedule(0.0 if self._client is None else sync_interval), _IDLE_S
+        is_current = False
         while not stop.is_set():
             try:
+                is_current = is_current or self._relearn()
                 self._sync_if_due(schedule)
-                if not self.process_pending():
+                if not self.learn_due():
                     stop.wait(_IDLE_S)
                 if pause > _IDLE_S:
                     log.info("learning has resumed")
@@ -93,127 +90,100 @@ class FeedbackWorker:
                 log.warning("learning is interrupted, and resumes in %.0f s: %s", pause, error, exc_info=bug)
                 stop.wait(pause)
 
+    def learn_due(self) -> int:
+        """Try the annotations that have been due longest, and return how many were tried. Raises `StoreError`."""
+        now = time.time()
+        tried = sum(self._learn_next(now) is not None for _ in range(_BATCH))
+        previous, self._backlog = self._backlog, self._store.annotations.backlog()
+        if previous.pending and not self._backlog.pending:
+            log.info("nothing waits to be learned from, %d annotations are set aside", self._backlog.set_aside)
+        return tried
+
+    def sync(self, project_id: str) -> SyncResult:
+        """Fetch what Label Studio holds, and learn from all annotations of a project that wait, those set aside too.
+
+        Feedback of annotations that no longer exist is deleted. Raises `LabelStudioError` if Label Studio is
+        unavailable, and `StoreError`.
+        """
+        forgotten, unreadable = self._fetch(project_id)
+        self._store.annotations.retry(project_id)
+        now, outcomes = time.time(), list[bool]()
+        while (outcome := self._learn_next(now, project_id)) is not None:
+            outcomes.append(outcome)
+        return SyncResult(sum(outcomes), forgotten, unreadable + outcomes.count(False))
+
+    def _relearn(self) -> bool:
+        """Have what another segmenter's feedback is from learned from again, once in a process; return true."""
+        if count := self._store.annotations.relearn(self._segmenter_version):
+            log.info("%d annotations are learned from again: their feedback is from another segmenter", count)
+        return True
+
     def _sync_if_due(self, schedule: "_SyncSchedule") -> None:
         if self._sync_requested.is_set():
             self._sync_requested.clear()
             schedule.advance()
         if schedule.is_due():
-            schedule.record(complete=self.sync_all())
+            complete = [self._try_fetch(project_id) for project_id in self._store.projects()]
+            schedule.record(complete=all(complete))
 
-    def process_pending(self) -> int:
-        """Process the oldest pending events that are due, and return how many are done. Raises `StoreError`."""
-        pending = self._store.pending_ids()
-        self._backlog = len(pending)
-        due = [event_id for event_id in pending if self._retries.is_due(event_id)]
-        return sum(self._try_process(event_id, self._store.event(event_id)) for event_id in due[:_BATCH])
-
-    def _try_process(self, event_id: int, event: Event) -> bool:
-        """Process an event; return whether it is done, not to be tried again."""
-        name = f"{event.action} in project {event.project_id}"
+    def _try_fetch(self, project_id: str) -> bool:
+        """Fetch a project's annotations if it learns; return whether that did not fail. Raises `StoreError`."""
         try:
-            self.process(event)
+            if self._store.learning(project_id):
+                log.info("project %s: %d forgotten, %d unreadable", project_id, *self._fetch(project_id))
         except StoreError:
             raise
-        except (ImageFetchError, LabelStudioError, BusyError) as error:
-            attempts = self._retries.postpone(event_id)
-            if attempts == 1:
-                log.warning("%s not learned from; retrying for a day: %s", name, error)
-            if attempts < MAX_ATTEMPTS:
-                return False
-            log.warning("%s not learned from: %s", name, error)
-        except WalkcutError as error:
-            log.warning("%s not learned from: %s", name, error)
-        except Exception:
-            log.exception("%s not learned from: %s", name, BUG)
-        self._mark_done(event_id)
+        except Exception as error:
+            bug = None if isinstance(error, WalkcutError) else error
+            log.warning("project %s could not be synced with Label Studio: %s", project_id, error, exc_info=bug)
+            return False
         return True
 
-    def _mark_done(self, event_id: int) -> None:
-        self._store.mark_done(event_id)
-        self._retries.discard(event_id)
+    def _fetch(self, project_id: str) -> tuple[int, int]:
+        """Save all changed annotations that Label Studio holds, and delete the others.
 
-    def process(self, event: Event) -> None:
-        """Learn from one event. Raises `WalkcutError` if the event or its image cannot be used."""
-        if not self.is_enabled(event.project_id):
-            return
-        match event.action:
-            case "ANNOTATION_CREATED" | "ANNOTATION_UPDATED":
-                submission = read_submission(event.body.get("task"), event.body.get("annotation"))
-                self._learn(event.project_id, submission, _event_label_config(event))
-            case "ANNOTATIONS_DELETED":
-                self._delete_annotations(event.project_id, parse_ids(event.body.get("annotations")))
-            case "TASKS_DELETED":
-                self._delete_tasks(event.project_id, parse_ids(event.body.get("tasks")))
-
-    def _learn(self, project_id: str, submission: Submission, label_config: str = "") -> None:
-        """Process a submission; a skipped task has no feedback."""
-        if submission.skipped:
-            self._delete_annotations(project_id, {submission.annotation_id})
-        else:
-            self._processor.process(project_id, submission, label_config)
-
-    def _delete_annotations(self, project_id: str, annotation_ids: Collection[int]) -> None:
-        self._discard_pending(project_id, "annotation", annotation_ids)
-        self._store.delete_feedback(project_id, annotation_ids)
-
-    def _delete_tasks(self, project_id: str, task_ids: Collection[int]) -> None:
-        self._discard_pending(project_id, "task", task_ids)
-        processed = self._store.processed(project_id)
-        self._store.delete_feedback(project_id, {row.annotation_id for row in processed if row.task_id in task_ids})
-
-    def _discard_pending(self, project_id: str, kind: str, deleted_ids: Collection[int]) -> None:
-        """Mark waiting events of deleted annotations or tasks as done, so that they do not bring feedback back."""
-        for event_id in self._retries.event_ids():
-            event = self._store.event(event_id)
-            document = event.body.get(kind)
-            if event.project_id == project_id and isinstance(document, Mapping) and document.get("id") in deleted_ids:
-                self._mark_done(event_id)
-
-    def sync_all(self) -> bool:
-        """Sync all projects that learn; return whether none failed. Raises `StoreError`."""
-        complete = True
-        for project_id in self._store.projects():
-            try:
-                if self.is_enabled(project_id):
-                    log.info("project %s: %s", project_id, self.sync(project_id))
-            except StoreError:
-                raise
-            except WalkcutError as error:
-                complete = False
-                log.warning("project %s could not be synced with Label Studio: %s", project_id, error)
-        return complete
-
-    def sync(self, project_id: str) -> SyncResult:
-        """Learn from annotations whose webhooks were lost, and delete the feedback of those that no longer exist.
-
-        Raises `LabelStudioError` if Label Studio is unavailable, and `BusyError` if nothing can be learned now.
+        Returns the numbers of deleted and of unreadable ones.
         """
         if self._client is None:
             raise LabelStudioError("no access to Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-        known = {row.annotation_id: row.updated for row in self._store.processed(project_id)}
-        present, learned, failed = set(), 0, 0
+        known, present, unreadable = self._store.annotations.known(project_id), set(), 0
         for task, annotation in self._client.annotations(project_id):
-            submission = read_submission(task, annotation)
-            present.add(submission.annotation_id)
-            if known.get(submission.annotation_id) != parse_timestamp(submission.updated_at):
-                if self._try_learn(project_id, submission):
-                    learned += 1
-                else:
-                    failed += 1
+            try:
+                annotation_id = parse_id(annotation)
+            except RequestError as error:
+                unreadable += 1
+                log.warning("an annotation in project %s cannot be read: %s", project_id, error)
+                continue
+            present.add(annotation_id)
+            if not _is_state(annotation, known.get(annotation_id)):
+                unreadable += not save_annotation(self._store, project_id, task, annotation)
         deleted = known.keys() - present
-        self._store.delete_feedback(project_id, deleted)
-        return SyncResult(learned, len(deleted), failed)
+        self._store.annotations.delete(project_id, deleted)
+        return len(deleted), unreadable
 
-    def _try_learn(self, project_id: str, submission: Submission) -> bool:
-        """Process a submission; return whether it could be used. Raises `BusyError` and `LabelStudioError`."""
+    def _learn_next(self, now: float, project_id: str = "") -> bool | None:
+        """Learn from the annotation that has been due longest; return whether it could be used, `None` without one."""
+        attempt = self._store.annotations.next_attempt(now, _retry_pause, project_id)
+        if attempt is None:
+            return None
         try:
-            self._learn(project_id, submission)
-        except (BusyError, LabelStudioError):
+            self._processor.process(attempt)
+        except StoreError:
             raise
-        except WalkcutError as error:
-            log.warning("annotation %d not learned from: %s", submission.annotation_id, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next annotation is learned from
+            self._set_aside(attempt, error)
             return False
+        self._store.annotations.finish(attempt.row)
         return True
+
+    def _set_aside(self, attempt: Attempt, error: Exception) -> None:
+        pause = _retry_pause(attempt.number) if isinstance(error, _TRANSIENT) else _DAY_S
+        self._store.annotations.postpone(attempt.row, time.time() + pause, problem_text(error))
+        record_failure(error)
+        if attempt.number == 1:
+            name = f"annotation {attempt.row.annotation_id} in project {attempt.row.project_id}"
+            bug = None if isinstance(error, WalkcutError) else error
+            log.warning("%s is set aside, and tried again in %.0f s: %s", name, pause, error, exc_info=bug)
 
 
 class _SyncSchedule:
@@ -234,8 +204,14 @@ class _SyncSchedule:
         self._next = time.monotonic() + (self._interval if complete else min(self._interval, _RESYNC_S))
 
 
-def _event_label_config(event: Event) -> str:
-    """Return the labelling config in an event's document of the project; empty if there is none."""
-    project = event.body.get("project")
-    config = project.get("label_config") if isinstance(project, dict) else None
-    return config if isinstance(config, str) else ""
+def _is_state(annotation: Mapping[str, Any], updated: datetime | None) -> bool:
+    """Return whether an annotation's document is that of the state from this time."""
+    try:
+        return parse_timestamp(annotation.get("updated_at")) == updated
+    except RequestError:
+        return False
+
+
+def _retry_pause(attempt: int) -> float:
+    """Return the seconds until the next attempt, after one that failed for a reason that may pass."""
+    return min(2.0**attempt, _MAX_RETRY_S) if attempt < _FREQUENT_ATTEMPTS else _DAY_S

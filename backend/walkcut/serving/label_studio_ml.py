@@ -27,8 +27,8 @@ from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import read_extra_params, read_task
 from walkcut.labelstudio.project_ids import parse_project_id
 from walkcut.serving.backend import Backend, background_learning, make_backend
+from walkcut.serving.webhooks import save_event
 from walkcut.settings import Settings, read_settings
-from walkcut.storage import Event
 from walkcut.telemetry.metrics import Metrics
 
 
@@ -54,7 +54,7 @@ def backend() -> Process:
 def _make_process() -> Process:
     settings, at_exit = read_settings(), ExitStack()
     backend = at_exit.enter_context(make_backend(settings))
-    at_exit.enter_context(background_learning(backend.feedback_worker, settings.sync_interval, Metrics()))
+    at_exit.enter_context(background_learning(backend.feedback_worker, settings, Metrics()))
     atexit.register(at_exit.close)
     return Process(settings, backend, InteractiveSegmenter(backend.predictor, SessionStore()))
 
@@ -87,16 +87,14 @@ class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
         )
 
     def fit(self, event: str, data: Mapping[str, Any], **_more: object) -> dict[str, str]:
-        """Store an event on disk, to be learned from later: Label Studio waits only 1 s."""
-        body = {"action": event, **data}
-        backend().backend.store.enqueue(Event(event, parse_project_id(data.get("project")), body))
+        """Save the annotation of an event, to be learned from later: Label Studio waits only 1 s."""
+        process = backend()
+        if process.settings.learning:
+            save_event(process.backend.store, event, parse_project_id(data.get("project")), data)
         return {"status": "stored"}
 
     def _project(self) -> Project:
         """Return the project with its profile, and save its set-up for the command line."""
         parts, project_id = backend().backend, parse_project_id(self.project_id)
         extra_params = read_extra_params(self.get("extra_params"))
-        project = parts.feedback_worker.project(project_id, self.label_config, extra_params)
-        if project_id:
-            parts.store.save_setup(project_id, self.label_config, extra_params)
-        return project
+        return parts.projects.set_up(project_id, self.label_config, extra_params)

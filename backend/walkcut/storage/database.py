@@ -2,12 +2,13 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Executable, Table, UpdateBase, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 
@@ -28,6 +29,58 @@ _CONNECT: dict[str, dict[str, Any]] = {
     },
 }
 _BUGS = (DataError, IntegrityError, ProgrammingError)  # errors of walkcut's own statements, not of the database's state
+
+
+_INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,  # these have "on conflict"
+    "postgresql": postgresql.insert,
+}
+
+
+class Database:
+    """The database at a URL, or an SQLite file in `folder` for an empty one, with tables that are up to date.
+
+    Raises `SettingsError` for an unusable database, and `StoreError` while it is full or unavailable.
+    """
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._engine = open_database(folder, url)
+        self.insert = _INSERT[self._engine.dialect.name]
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Open a transaction that is on disk when the block has ended.
+
+        One that writes begins with a write: SQLite lets it wait for other writers only then. The messages of errors
+        hold no data.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except _BUGS:
+            raise
+        except DBAPIError as error:
+            remedy = (
+                "check that there is room on its disk, that walkcut may write there, and that no other program locks it"
+                if self._engine.dialect.name == "sqlite"
+                else "check that it is up and has room"
+            )
+            database = _described(self._engine.url)
+            raise StoreError(f"{database} cannot be used now ({_reason(error)}): {remedy}") from error
+
+    def rows(self, query: Executable) -> list[Any]:
+        """Return the rows of a query: tuples with the names of the columns."""
+        with self.transaction() as connection:
+            return list(connection.execute(query))
+
+    def execute(self, statement: UpdateBase) -> int:
+        """Execute a statement, and return the number of its rows."""
+        with self.transaction() as connection:
+            return connection.execute(statement).rowcount
 
 
 def open_database(folder: Path, url: str) -> Engine:
@@ -53,26 +106,6 @@ def open_database(folder: Path, url: str) -> Engine:
     finally:
         engine.dispose()  # leave no connection open after a failure
     return engine
-
-
-@contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that is on disk when the block has ended.
-
-    Raises `StoreError` if the database is full or unavailable; the message holds no data.
-    """
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except _BUGS:
-        raise
-    except DBAPIError as error:
-        remedy = (
-            "check that there is room on its disk, that walkcut may write there, and that no other program locks it"
-            if engine.dialect.name == "sqlite"
-            else "check that it is up and has room"
-        )
-        raise StoreError(f"{_described(engine.url)} cannot be used now ({_reason(error)}): {remedy}") from error
 
 
 def _described(address: URL) -> str:

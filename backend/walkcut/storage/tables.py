@@ -1,6 +1,7 @@
 """The tables of the projects' database. A change here needs a revision in `migrations`; a test compares the two."""
 
 import json
+import zlib
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,17 +23,19 @@ class _Json(TypeDecorator[Any]):
         return json.loads(value)
 
 
-EVENTS = sa.Table(
-    "events",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("received", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("action", sa.String(64), nullable=False),
-    sa.Column("project_id", sa.String(64), nullable=False, index=True),
-    sa.Column("body", _Json, nullable=False),
-    sa.Column("done", sa.Boolean, nullable=False, default=False),
-    sa.Index("ix_events_pending", "id", sqlite_where=sa.text("NOT done"), postgresql_where=sa.text("NOT done")),
-)
+class _CompressedJson(TypeDecorator[Any]):
+    """JSON, compressed: the masks of an annotation often take megabytes."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> bytes:  # noqa: ARG002
+        return zlib.compress(json.dumps(value).encode(), level=1)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
+        return json.loads(zlib.decompress(value))
+
+
 PROJECTS = sa.Table(
     "projects",
     METADATA,
@@ -40,23 +43,33 @@ PROJECTS = sa.Table(
     sa.Column("extra_params", _Json, nullable=False, default=dict),
     sa.Column("label_config", sa.Text, nullable=False, default=""),
     sa.Column("learning", sa.Boolean, nullable=False, default=True),
+    sa.Column("revision", sa.BigInteger, nullable=False, default=0),  # grows with each change of the feedback
 )
-FEEDBACK = sa.Table(
-    "feedback",
+# Times are Label Studio's, but for `due`: seconds since 1970 of the next attempt to learn, 0 at once, NULL for none.
+ANNOTATIONS = sa.Table(
+    "annotations",
     METADATA,
     sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("task_id", sa.BigInteger, nullable=False),
     sa.Column("updated", sa.DateTime(timezone=True), nullable=False),
-    sa.Column("disabled", sa.Boolean, nullable=False),
-    sa.Column("document", _Json, nullable=False),  # kilobytes, so that the revision is read from the index alone
-    sa.Index("ix_feedback_revision", "project_id", "disabled", "annotation_id", "updated"),
+    sa.Column("learned_updated", sa.DateTime(timezone=True)),  # the state that the feedback is from
+    sa.Column("disabled_updated", sa.DateTime(timezone=True)),  # the last state whose feedback does not count
+    sa.Column("segmenter_version", sa.Text, nullable=False, default=""),  # that the feedback is from
+    sa.Column("is_offered", sa.Boolean, nullable=False, default=False),  # its merged segments were offered
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("due", sa.Float(53)),
+    sa.Column("problem", sa.Text, nullable=False, default=""),  # of the last attempt
+    sa.Column("feedback", _Json, nullable=False, default=dict),
+    sa.Column("submission", _CompressedJson, nullable=False),
+    sa.Index("ix_annotations_due", "due", sqlite_where=sa.text("due NOTNULL"), postgresql_where=sa.text("due NOTNULL")),
+    sa.Index("ix_annotations_task", "project_id", "task_id"),
 )
-FEEDBACK_LABELS = sa.Table(
-    "feedback_labels",
+LABELS = sa.Table(
+    "labels",
     METADATA,
     sa.Column("project_id", sa.String(64), primary_key=True),
     sa.Column("label", sa.String(64), primary_key=True),
     sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Index("ix_feedback_labels_annotation", "project_id", "annotation_id"),
+    sa.Index("ix_labels_annotation", "project_id", "annotation_id"),
 )

@@ -34,7 +34,10 @@ class Metrics:
         self.trees = Counter("walkcut_trees", "Requested cut trees, by source", ["source"], registry=registry)
         self.failures = Counter("walkcut_failures", "Failed tasks and requests", ["reason"], registry=registry)
         self.events = Counter("walkcut_events", "Webhook calls", ["outcome"], registry=registry)
-        self.backlog = Gauge("walkcut_events_pending", "Webhook calls not learned from yet", registry=registry)
+        self.pending = Gauge("walkcut_annotations_pending", "Annotations to be learned from", registry=registry)
+        self.set_aside = Gauge(
+            "walkcut_annotations_set_aside", "Annotations that could not be learned from", registry=registry
+        )
         self.crashes = Counter(
             "walkcut_model_crashes", "Crashes and time-outs of the model's process", ["reason"], registry=registry
         )

@@ -8,41 +8,38 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create the tables of events, projects and feedback."""
-    op.create_table(
-        "events",
-        sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("received", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("action", sa.String(64), nullable=False),
-        sa.Column("project_id", sa.String(64), nullable=False),
-        sa.Column("body", sa.Text, nullable=False),
-        sa.Column("done", sa.Boolean, nullable=False),
-    )
-    op.create_index("ix_events_project_id", "events", ["project_id"])
-    pending = sa.text("NOT done")
-    op.create_index("ix_events_pending", "events", ["id"], sqlite_where=pending, postgresql_where=pending)
+    """Create the tables of projects, of their annotations, and of the labels in those."""
     op.create_table(
         "projects",
         sa.Column("project_id", sa.String(64), primary_key=True),
         sa.Column("extra_params", sa.Text, nullable=False),
         sa.Column("label_config", sa.Text, nullable=False),
         sa.Column("learning", sa.Boolean, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
     )
     op.create_table(
-        "feedback",
+        "annotations",
         sa.Column("project_id", sa.String(64), primary_key=True),
         sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("task_id", sa.BigInteger, nullable=False),
         sa.Column("updated", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("disabled", sa.Boolean, nullable=False),
-        sa.Column("document", sa.Text, nullable=False),
+        sa.Column("learned_updated", sa.DateTime(timezone=True)),
+        sa.Column("disabled_updated", sa.DateTime(timezone=True)),
+        sa.Column("segmenter_version", sa.Text, nullable=False),
+        sa.Column("is_offered", sa.Boolean, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("due", sa.Float(53)),
+        sa.Column("problem", sa.Text, nullable=False),
+        sa.Column("feedback", sa.Text, nullable=False),
+        sa.Column("submission", sa.LargeBinary, nullable=False),
     )
-    revision_columns = ["project_id", "disabled", "annotation_id", "updated"]
-    op.create_index("ix_feedback_revision", "feedback", revision_columns)
+    pending = sa.text("due NOTNULL")
+    op.create_index("ix_annotations_due", "annotations", ["due"], sqlite_where=pending, postgresql_where=pending)
+    op.create_index("ix_annotations_task", "annotations", ["project_id", "task_id"])
     op.create_table(
-        "feedback_labels",
+        "labels",
         sa.Column("project_id", sa.String(64), primary_key=True),
         sa.Column("label", sa.String(64), primary_key=True),
         sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
     )
-    op.create_index("ix_feedback_labels_annotation", "feedback_labels", ["project_id", "annotation_id"])
+    op.create_index("ix_labels_annotation", "labels", ["project_id", "annotation_id"])

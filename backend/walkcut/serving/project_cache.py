@@ -1,0 +1,111 @@
+"""Projects with their learned profiles, cached, so that predictions go on while the database is unavailable."""
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from walkcut.errors import StoreError
+from walkcut.inference.predictor import Predictor
+from walkcut.inference.project import Project
+from walkcut.labelstudio import semantic_labels
+from walkcut.learning.feedback import AnnotationFeedback
+from walkcut.learning.profile import ProjectProfile, fit_profile
+from walkcut.storage import ProjectStore
+
+log = logging.getLogger(__name__)
+
+_FAST_S = 0.1  # a longer fit is repeated at most every _REFIT_FACTOR times its duration
+_REFIT_FACTOR = 10
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The extra parameters of a project's last set-up, and whether it learns."""
+
+    extra_params: Mapping[str, Any] = field(default_factory=dict)
+    learning: bool = True
+
+
+@dataclass(frozen=True)
+class _CachedProfile:
+    """A profile, the labels and the store's revision that it is for, and when it may be fitted again."""
+
+    labels: Collection[str]
+    revision: int
+    profile: ProjectProfile
+    next_fit: float
+
+
+class ProjectCache:
+    """Projects as the store holds them, or as they were last while it is unavailable; safe to share between threads.
+
+    Unless `learning`, no project learns; otherwise the store holds a switch for each.
+
+    Fitting a profile to thousands of annotations takes a while: one thread at a time fits, at most every 10 times the
+    duration of the last fit, and the others use the previous profile.
+    """
+
+    def __init__(self, predictor: Predictor, store: ProjectStore, *, learning: bool = True) -> None:
+        self._predictor, self._store, self._learning = predictor, store, learning
+        self._known: dict[str, _Known] = {}
+        self._profiles: dict[str, _CachedProfile] = {}
+        self._fitting = threading.Lock()
+
+    def set_up(self, project_id: str, label_config: str, extra_params: Mapping[str, Any]) -> Project:
+        """Save a set-up, and return its project, with its profile if it learns.
+
+        Raises `LabelConfigError` or `RequestError` for a set-up that cannot be used.
+        """
+        project = self._predictor.project_from_config(label_config, extra_params)
+        self._known[project_id] = replace(self._read(project_id), extra_params=extra_params)
+        try:
+            if project_id:
+                self._store.save_setup(project_id, label_config, dict(extra_params))
+        except StoreError as error:
+            log.warning("the set-up of project %s was not saved: %s", project_id, error)
+        return self._with_profile(project_id, project)
+
+    def get(self, project_id: str, label_config: str) -> Project:
+        """Return a project by its labelling config and its last set-up; raises as `set_up`."""
+        known = self._known[project_id] = self._read(project_id)
+        return self._with_profile(project_id, self._predictor.project_from_config(label_config, known.extra_params))
+
+    def _read(self, project_id: str) -> _Known:
+        try:
+            return _Known(self._store.extra_params(project_id), self._store.learning(project_id))
+        except StoreError as error:
+            log.warning("project %s is used as it was: %s", project_id, error)
+            return self._known.get(project_id, _Known())
+
+    def _with_profile(self, project_id: str, project: Project) -> Project:
+        if not (self._learning and self._known[project_id].learning):
+            return project
+        labels = semantic_labels(project.controls)
+        try:
+            return project.with_profile(self._profile(project_id, labels))
+        except StoreError:
+            cached = self._profiles.get(project_id)
+            return project.with_profile(cached.profile) if cached and cached.labels == labels else project
+
+    def _profile(self, project_id: str, labels: Collection[str]) -> ProjectProfile:
+        """Return a project's profile for the labels that it still has. Raises `StoreError`."""
+        revision, cached = self._store.revision(project_id), self._profiles.get(project_id)
+        if cached is not None and cached.labels == labels:
+            must_wait = self._fitting.locked() or time.monotonic() < cached.next_fit
+            if cached.revision == revision or must_wait:
+                return cached.profile
+        with self._fitting:
+            cached = self._profiles.get(project_id)
+            if cached is None or (cached.labels, cached.revision) != (labels, revision):
+                cached = self._profiles[project_id] = self._fit(project_id, labels, revision)
+        return cached.profile
+
+    def _fit(self, project_id: str, labels: Collection[str], revision: int) -> _CachedProfile:
+        begin = time.monotonic()
+        feedback = map(AnnotationFeedback.from_json, self._store.annotations.feedback(project_id))
+        profile = fit_profile(feedback, self._predictor.segmenter_version, labels)
+        seconds = time.monotonic() - begin
+        return _CachedProfile(labels, revision, profile, begin + (_REFIT_FACTOR * seconds if seconds > _FAST_S else 0))

@@ -1,0 +1,66 @@
+"""Webhook events of Label Studio, saved as the state of annotations that the feedback worker learns from."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from walkcut.errors import RequestError, problem_text
+from walkcut.labelstudio import parse_id, parse_ids, parse_timestamp, read_submission
+from walkcut.storage import AnnotationRow, ProjectStore
+
+log = logging.getLogger(__name__)
+
+
+def save_event(store: ProjectStore, action: str, project_id: str, body: Mapping[str, Any]) -> None:
+    """Save what an event tells: an annotation to learn from, or one that is gone. Other events are ignored.
+
+    Label Studio waits one second, so nothing is learned here. Raises `RequestError` for an event that names no
+    annotation or no project, and `StoreError`.
+    """
+    if not project_id:
+        raise RequestError("an event needs the id of its project: switch on the webhook's payload")
+    match action:
+        case "ANNOTATION_CREATED" | "ANNOTATION_UPDATED":
+            _save_label_config(store, project_id, body.get("project"))
+            save_annotation(store, project_id, body.get("task"), body.get("annotation"))
+        case "ANNOTATIONS_DELETED":
+            store.annotations.delete(project_id, parse_ids(body.get("annotations")))
+        case "TASKS_DELETED":
+            store.annotations.delete_tasks(project_id, parse_ids(body.get("tasks")))
+
+
+def save_annotation(store: ProjectStore, project_id: str, task: object, annotation: object) -> bool:
+    """Save an annotation from its documents, and delete one of a skipped task; return whether they can be read.
+
+    An annotation whose documents cannot be read is set aside with the reason. Raises `RequestError` for one without an
+    id, and `StoreError`.
+    """
+    annotation_id = parse_id(annotation)
+    try:
+        submission = read_submission(task, annotation)
+        updated = parse_timestamp(submission.updated_at)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the next annotation is saved
+        log.warning("annotation %d in project %s cannot be read: %s", annotation_id, project_id, error)
+        store.annotations.save_unreadable(project_id, annotation_id, _task_id(task), problem_text(error))
+        return False
+    if submission.skipped:
+        store.annotations.delete(project_id, {annotation_id})
+    else:
+        row = AnnotationRow(project_id, annotation_id, submission.task.id, updated, submission.to_json())
+        store.annotations.save(row)
+    return True
+
+
+def _task_id(task: object) -> int:
+    """Return the id of a task's document, 0 without one."""
+    try:
+        return parse_id(task)
+    except RequestError:
+        return 0
+
+
+def _save_label_config(store: ProjectStore, project_id: str, project: object) -> None:
+    """Save the labelling config in an event's document of the project, if there is one."""
+    config = project.get("label_config") if isinstance(project, Mapping) else None
+    if isinstance(config, str) and config:
+        store.save_setup(project_id, config, store.extra_params(project_id))
