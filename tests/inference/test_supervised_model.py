@@ -20,7 +20,8 @@ from tests.builders.processes import is_running, wait_for
 from walkcut.errors import BusyError, ImageDecodeError, QuarantineError, SegmentationError, SettingsError
 from walkcut.images import DecodeLimits
 from walkcut.inference.model import ImageRequest, InProcessModel
-from walkcut.inference.supervised_model import ModelFailureError, SupervisedModel
+from walkcut.inference.process import ModelFailureError
+from walkcut.inference.supervised_model import SupervisedModel
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
 

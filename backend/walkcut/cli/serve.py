@@ -44,7 +44,7 @@ def serve(host: str | None, port: int | None) -> None:
         predictor = backend.predictor
         app = create_app(predictor, backend.feedback_worker, backend.store, settings, metrics)
         metrics.set_build_info(
-            model=settings.model, method=predictor.tree_service.preset_name, segmenter=predictor.segmenter_version
+            model=settings.model, method=predictor.tree_service.preset_name, segmenter=predictor.tree_service.version
         )
         sockets: dict[int, Any] = {}
         log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, settings.port)

@@ -1,5 +1,6 @@
 """A labelling project: its controls, its options, and its learned profile."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,6 +58,21 @@ class Project:
         return replace(self, profile=profile, options=replace(self.options, granularity=granularity))
 
 
+def model_version(segmenter_version: str, preset_name: str, project: Project, granularity: Granularity) -> str:
+    """Return the model version of predictions, which changes with every setting that changes them."""
+    settings = f"{segmenter_version} {project.controls} {project.options} {project.profile.digest}"
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    return f"{granularity}-walkcut-{preset_name}-{digest}"
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "granularity": parse_granularity,
+    "max_regions": int,
+    "min_area": float,
+    "label_confidence": float,
+}
+
+
 def project_options(
     default: ProjectOptions, extra_params: Mapping[str, Any], attributes: Mapping[str, str]
 ) -> ProjectOptions:
@@ -66,11 +82,8 @@ def project_options(
     """
     values = {**extra_params, **attributes}
     try:
-        return ProjectOptions(
-            _option(values, "granularity", parse_granularity, default.granularity),
-            _option(values, "max_regions", int, default.max_regions),
-            _option(values, "min_area", float, default.min_area),
-            _option(values, "label_confidence", float, default.label_confidence),
+        return replace(
+            default, **{name: parse(str(values[name])) for name, parse in _PARSERS.items() if name in values}
         )
     except (ValueError, WalkcutError) as error:
         raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
@@ -81,8 +94,3 @@ def project_from_controls(
 ) -> Project:
     """Return a project with nothing learned; the first control's attributes count. Raises as `project_options`."""
     return Project(controls, project_options(default, extra_params, controls[0].options))
-
-
-def _option(values: Mapping[str, Any], name: str, parse: Callable[[str], Any], default: Any) -> Any:
-    """Return a parsed option, or the default when it is not set."""
-    return parse(str(values[name])) if name in values else default

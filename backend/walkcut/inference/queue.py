@@ -48,8 +48,12 @@ class PriorityLock:
         with self._changed:
             ticket = (not priority.urgent, next(self._arrivals))
             insort(self._waiting, ticket)
+
+            def is_over() -> bool:
+                return self._closed or (not self._held and self._waiting[0] == ticket)
+
             try:
-                in_time = self._changed.wait_for(lambda: self._closed or self._is_next(ticket), priority.remaining())
+                in_time = self._changed.wait_for(is_over, priority.remaining())
                 if self._closed:
                     raise shutting_down()
                 if not in_time:
@@ -70,9 +74,6 @@ class PriorityLock:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-    def _is_next(self, ticket: tuple[bool, int]) -> bool:
-        return not self._held and self._waiting[0] == ticket
 
 
 def shutting_down() -> BusyError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from walkcut.errors import BusyError, SettingsError
 from walkcut.images import DecodeLimits
 from walkcut.inference.model import ImageRequest
-from walkcut.inference.process import InternalFailure, ModelProcess, ProcessEndedError
+from walkcut.inference.process import ModelProcess, ProcessEndedError
 from walkcut.inference.queue import shutting_down
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
@@ -23,10 +23,6 @@ log = logging.getLogger(__name__)
 
 _ATTEMPTS = 2
 _RESTART_PAUSE_S = 10.0  # after a restart that failed
-
-
-class ModelFailureError(Exception):
-    """A bug in walkcut that the model's process met; its traceback is in the log."""
 
 
 class SupervisedModel:
@@ -51,16 +47,7 @@ class SupervisedModel:
         self._working = threading.Lock()
         self._process = self._start()
         self._info = self._process.wait_until_loaded()
-
-    @property
-    def version(self) -> str:
-        """Version of the segmenter."""
-        return self._info.version
-
-    @property
-    def preset_name(self) -> str:
-        """Name of the segmenter's preset."""
-        return self._info.preset_name
+        self.version, self.preset_name = self._info.version, self._info.preset_name
 
     @property
     def pid(self) -> int:
@@ -97,10 +84,7 @@ class SupervisedModel:
             self._process.end()
 
     def _request(self, request: ImageRequest) -> bytes:
-        """Return the file of the process's answer, and record its stages."""
         result = self._process.segment(request)
-        if isinstance(result, InternalFailure):
-            raise ModelFailureError(result.message)
         for name, seconds in result.seconds:
             self._metrics.record_stage(name, seconds)
         return result.file

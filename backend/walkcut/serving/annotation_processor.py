@@ -35,7 +35,7 @@ class AnnotationProcessor:
             images,
             submission,
             project_id=project_id,
-            segmenter_version=self._predictor.segmenter_version,
+            segmenter_version=self._predictor.tree_service.version,
             source_model_version=self._source_model_version(submission),
         )
         self._store.save_feedback(feedback.to_row())

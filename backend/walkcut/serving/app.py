@@ -47,43 +47,117 @@ def create_app(
     instrument(app, metrics)
     require_auth(app, settings)
     register_error_handlers(app, settings)
-    _add_status_routes(app, metrics)
-    _add_readiness_route(app, predictor, store, settings)
-    _add_project_routes(app, predictor, feedback_worker, store, metrics)
-    _add_predict_route(app, predictor, feedback_worker, store, settings, metrics)
+    views = _Views(predictor, feedback_worker, store, settings, metrics)
+    app.get("/")(views.health)
+    app.get("/health")(views.health)
+    app.get("/metrics")(views.prometheus)
+    app.get("/ready")(views.ready)
+    app.get("/versions")(views.list_versions)
+    app.post("/setup")(views.set_up)
+    app.post("/webhook")(views.webhook)
+    app.post("/predict")(views.predict)
     return app
 
 
-def _add_status_routes(app: Flask, metrics: Metrics) -> None:
-    @app.get("/")
-    @app.get("/health")
-    def health() -> dict[str, str]:
+class _Views:
+    """One method for each route; its name is the route's name in logs and metrics."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        feedback_worker: FeedbackWorker,
+        store: ProjectStore,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self._predictor, self._feedback_worker, self._store = predictor, feedback_worker, store
+        self._settings, self._metrics = settings, metrics
+        self._interactive = InteractiveSegmenter(predictor, SessionStore())
+        self._versions: dict[str, list[str]] = {}  # by project
+        # They leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
+        self._threads = {
+            "batch": threading.BoundedSemaphore(_BATCH_THREADS),
+            "annotator": threading.BoundedSemaphore(settings.threads - _BATCH_THREADS - _SPARE_THREADS),
+        }
+
+    def health(self) -> dict[str, str]:
         return {"status": "UP", "model_class": "walkcut"}
 
-    @app.get("/metrics")
-    def prometheus() -> Response:
-        return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
+    def prometheus(self) -> Response:
+        return Response(generate_latest(self._metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
+    def ready(self) -> tuple[dict[str, Any], int]:
+        """Return whether new images can be answered, as /health does not say.
 
-def _add_readiness_route(app: Flask, predictor: Predictor, store: ProjectStore, settings: Settings) -> None:
-    """Add /ready: whether new images can be answered, as /health does not say.
-
-    It is open to everybody; the reasons go to the log, and to callers with credentials if these are required.
-    """
-
-    @app.get("/ready")
-    def ready() -> tuple[dict[str, Any], int]:
+        It is open to everybody; the reasons go to the log, and to callers with credentials if these are required.
+        """
         checks = {
-            "model": predictor.tree_service.unavailable_reason,
-            "database": _database_problem(store),
-            "state folder": _folder_problem(settings.state_dir),
+            "model": self._predictor.tree_service.unavailable_reason,
+            "database": _database_problem(self._store),
+            "state folder": _folder_problem(self._settings.state_dir),
         }
         reasons = [f"{part}: {problem}" for part, problem in checks.items() if problem]
         if not reasons:
             return {"status": "READY"}, 200
         log.warning("not ready: %s", "; ".join(reasons))
-        is_authorised = settings.credentials.accepts(request.headers.get("Authorization", ""))
+        is_authorised = self._settings.credentials.accepts(request.headers.get("Authorization", ""))
         return {"status": "NOT READY"} | ({"reasons": reasons} if is_authorised else {}), 503
+
+    def set_up(self) -> dict[str, str]:
+        body = _json_object()
+        extra_params = read_extra_params(body.get("extra_params"))
+        label_config, project_id = _label_config(body, "schema"), _project_id(body)
+        project = self._feedback_worker.project(project_id, label_config, extra_params)
+        self._store.save_setup(project_id, label_config, extra_params)
+        hostname, token = str(body.get("hostname") or ""), str(body.get("access_token") or "")
+        self._predictor.loader.register_label_studio(hostname, token)
+        versions = [self._predictor.version(project, level) for level in project.options.granularities]
+        self._versions[project_id] = versions
+        return {"model_version": versions[-1]}
+
+    def list_versions(self) -> dict[str, list[str]]:
+        return {"versions": sorted(set(chain.from_iterable(self._versions.copy().values())))}
+
+    def webhook(self) -> dict[str, str]:
+        body = _json_object()
+        action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
+        try:
+            self._store.enqueue(Event(action, _project_id(body), body))
+        except StoreError:
+            self._metrics.events.labels("lost").inc()
+            self._feedback_worker.request_sync()
+            log.error("%s not stored; a sync with Label Studio may recover it", action)  # noqa: TRY400
+            raise
+        self._metrics.events.labels("stored").inc()
+        return {"status": "stored"}
+
+    def predict(self) -> dict[str, list[Any]]:
+        body = _json_object()
+        tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
+        bind_log_context(tasks=",".join(str(task.id) for task in tasks[:_MAX_LOGGED]))
+        caller = "annotator" if context is not None or len(tasks) == 1 else "batch"  # one task: somebody opens it
+        if not self._threads[caller].acquire(blocking=False):
+            log.warning("busy: %d tasks returned empty, Label Studio asks for them again", len(tasks))
+            self._metrics.tasks.labels("busy").inc(len(tasks))
+            return {"results": [[] if context is None else {"result": []} for _ in tasks]}
+        try:
+            with self._metrics.predicting.track_inprogress(), self._metrics.predicted.labels(caller).time():
+                project_id = _project_id(body)
+                extra_params = self._store.extra_params(project_id)
+                project = self._feedback_worker.project(project_id, label_config, extra_params)
+                if context is None:
+                    return {"results": self._predict_tasks(tasks, project)}
+                answers = answer_all(self._interactive, tasks, project, context)
+                return {"results": [answer.as_json() for answer in answers]}
+        finally:
+            self._threads[caller].release()
+
+    def _predict_tasks(self, tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
+        results = predict_all(self._predictor, tasks, project, Deadline(self._settings.predict_timeout))
+        failed = sum(not predictions for predictions in results)
+        self._metrics.tasks.labels("predicted").inc(len(results) - failed)
+        self._metrics.tasks.labels("failed").inc(failed)
+        return [[prediction.as_json() for prediction in predictions] for predictions in results]
 
 
 def _database_problem(store: ProjectStore) -> str:
@@ -104,89 +178,6 @@ def _folder_problem(folder: Path) -> str:
     except OSError as error:
         return f"it cannot be written ({error.strerror})"
     return ""
-
-
-def _add_project_routes(
-    app: Flask, predictor: Predictor, feedback_worker: FeedbackWorker, store: ProjectStore, metrics: Metrics
-) -> None:
-    """Add the routes by which Label Studio sets up projects and reports their events."""
-    versions: dict[str, list[str]] = {}  # by project
-
-    @app.post("/setup")
-    def set_up() -> dict[str, str]:
-        body = _json_object()
-        extra_params = read_extra_params(body.get("extra_params"))
-        label_config, project_id = _label_config(body, "schema"), _project_id(body)
-        project = feedback_worker.project(project_id, label_config, extra_params)
-        store.save_setup(project_id, label_config, extra_params)
-        predictor.register_label_studio(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
-        versions[project_id] = [predictor.version(project, level) for level in project.options.granularities]
-        return {"model_version": versions[project_id][-1]}
-
-    @app.get("/versions")
-    def list_versions() -> dict[str, list[str]]:
-        return {"versions": sorted(set(chain.from_iterable(versions.copy().values())))}
-
-    @app.post("/webhook")
-    def webhook() -> dict[str, str]:
-        body = _json_object()
-        action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
-        try:
-            store.enqueue(Event(action, _project_id(body), body))
-        except StoreError:
-            metrics.events.labels("lost").inc()
-            feedback_worker.request_sync()
-            log.error("%s not stored; a sync with Label Studio may recover it", action)  # noqa: TRY400
-            raise
-        metrics.events.labels("stored").inc()
-        return {"status": "stored"}
-
-
-def _add_predict_route(
-    app: Flask,
-    predictor: Predictor,
-    feedback_worker: FeedbackWorker,
-    store: ProjectStore,
-    settings: Settings,
-    metrics: Metrics,
-) -> None:
-    """Add /predict, with separate limits of threads for annotators and for batches of tasks.
-
-    The limits leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
-    """
-    interactive = InteractiveSegmenter(predictor, SessionStore())
-    threads = {
-        "batch": threading.BoundedSemaphore(_BATCH_THREADS),
-        "annotator": threading.BoundedSemaphore(settings.threads - _BATCH_THREADS - _SPARE_THREADS),
-    }
-
-    @app.post("/predict")
-    def predict() -> dict[str, list[Any]]:
-        body = _json_object()
-        tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
-        bind_log_context(tasks=",".join(str(task.id) for task in tasks[:_MAX_LOGGED]))
-        caller = "annotator" if context is not None or len(tasks) == 1 else "batch"  # one task: somebody opens it
-        if not threads[caller].acquire(blocking=False):
-            log.warning("busy: %d tasks returned empty, Label Studio asks for them again", len(tasks))
-            metrics.tasks.labels("busy").inc(len(tasks))
-            return {"results": [[] if context is None else {"result": []} for _ in tasks]}
-        try:
-            with metrics.predicting.track_inprogress(), metrics.predicted.labels(caller).time():
-                project_id = _project_id(body)
-                project = feedback_worker.project(project_id, label_config, store.extra_params(project_id))
-                if context is None:
-                    return {"results": predict_tasks(tasks, project)}
-                answers = answer_all(interactive, tasks, project, context)
-                return {"results": [answer.as_json() for answer in answers]}
-        finally:
-            threads[caller].release()
-
-    def predict_tasks(tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
-        results = predict_all(predictor, tasks, project, Deadline(settings.predict_timeout))
-        failed = sum(not predictions for predictions in results)
-        metrics.tasks.labels("predicted").inc(len(results) - failed)
-        metrics.tasks.labels("failed").inc(failed)
-        return [[prediction.as_json() for prediction in predictions] for predictions in results]
 
 
 def _context(body: dict[str, Any]) -> object:

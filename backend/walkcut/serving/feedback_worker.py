@@ -50,7 +50,7 @@ class FeedbackWorker:
         enabled: bool = True,
     ) -> None:
         self._predictor, self._store, self._client, self._enabled = predictor, store, client, enabled
-        self._profiles = ProfileCache(store, predictor.segmenter_version)
+        self._profiles = ProfileCache(store, predictor.tree_service.version)
         self._processor = AnnotationProcessor(predictor, store, client)
         self._retries = RetrySchedule()
         self._sync_requested = threading.Event()

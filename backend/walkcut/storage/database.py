@@ -1,15 +1,16 @@
-"""Opening the projects' database, SQLite or PostgreSQL, and transactions on it."""
+"""Opening and checking the projects' database, SQLite or PostgreSQL, and transactions on it."""
 
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from walkcut.errors import SettingsError, StoreError, unusable_folder
 from walkcut.storage.migrations import migrate
@@ -28,6 +29,14 @@ _CONNECT: dict[str, dict[str, Any]] = {
     },
 }
 _BUGS = (DataError, IntegrityError, ProgrammingError)  # errors of walkcut's own statements, not of the database's state
+
+
+@dataclass(frozen=True)
+class DatabaseState:
+    """URL of a database without password, and the damage found; empty if there is none."""
+
+    url: str
+    damage: str
 
 
 def open_database(folder: Path, url: str) -> Engine:
@@ -53,6 +62,26 @@ def open_database(folder: Path, url: str) -> Engine:
     finally:
         engine.dispose()  # leave no connection open after a failure
     return engine
+
+
+def check_integrity(folder: Path, url: str) -> DatabaseState:
+    """Open the database as `open_database`, and check an SQLite file for damage. Raises `SettingsError`."""
+    engine = open_database(folder, url)
+    try:
+        address = engine.url.set(query={}).render_as_string()
+        return DatabaseState(address, _damage(engine) if engine.dialect.name == "sqlite" else "")
+    finally:
+        engine.dispose()
+
+
+def _damage(engine: Engine) -> str:
+    """Return the first damage that SQLite finds in its file."""
+    try:
+        with engine.connect() as connection:
+            result = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    except DatabaseError as error:
+        return str(error.orig)
+    return "" if result == "ok" else result
 
 
 @contextmanager

@@ -14,13 +14,11 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("received", sa.DateTime(timezone=True), nullable=False),
         sa.Column("action", sa.String(64), nullable=False),
-        sa.Column("project_id", sa.String(64), nullable=False),
+        sa.Column("project_id", sa.String(64), nullable=False, index=True),
         sa.Column("body", sa.Text, nullable=False),
         sa.Column("done", sa.Boolean, nullable=False),
+        sa.Index("ix_events_pending", "id", sqlite_where=sa.text("NOT done"), postgresql_where=sa.text("NOT done")),
     )
-    op.create_index("ix_events_project_id", "events", ["project_id"])
-    pending = sa.text("NOT done")
-    op.create_index("ix_events_pending", "events", ["id"], sqlite_where=pending, postgresql_where=pending)
     op.create_table(
         "projects",
         sa.Column("project_id", sa.String(64), primary_key=True),
@@ -36,13 +34,12 @@ def upgrade() -> None:
         sa.Column("updated", sa.DateTime(timezone=True), nullable=False),
         sa.Column("disabled", sa.Boolean, nullable=False),
         sa.Column("document", sa.Text, nullable=False),
+        sa.Index("ix_feedback_revision", "project_id", "disabled", "annotation_id", "updated"),
     )
-    revision_columns = ["project_id", "disabled", "annotation_id", "updated"]
-    op.create_index("ix_feedback_revision", "feedback", revision_columns)
     op.create_table(
         "feedback_labels",
         sa.Column("project_id", sa.String(64), primary_key=True),
         sa.Column("label", sa.String(64), primary_key=True),
         sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Index("ix_feedback_labels_annotation", "project_id", "annotation_id"),
     )
-    op.create_index("ix_feedback_labels_annotation", "feedback_labels", ["project_id", "annotation_id"])
