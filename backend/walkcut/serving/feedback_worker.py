@@ -54,12 +54,7 @@ class FeedbackWorker:
         self._processor = AnnotationProcessor(predictor, store, client)
         self._retries = RetrySchedule()
         self._sync_requested = threading.Event()
-        self._backlog = 0
-
-    @property
-    def backlog(self) -> int:
-        """The number of pending events when they were last counted."""
-        return self._backlog
+        self.backlog = 0  # pending events when they were last counted
 
     def project(self, project_id: str, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """Return a project, with its profile if it learns. Raises as `Predictor.project_from_config`."""
@@ -103,7 +98,7 @@ class FeedbackWorker:
     def process_pending(self) -> int:
         """Process the oldest pending events that are due, and return how many are done. Raises `StoreError`."""
         pending = self._store.pending_ids()
-        self._backlog = len(pending)
+        self.backlog = len(pending)
         due = [event_id for event_id in pending if self._retries.is_due(event_id)]
         return sum(self._try_process(event_id, self._store.event(event_id)) for event_id in due[:_BATCH])
 
@@ -191,18 +186,15 @@ class FeedbackWorker:
         if self._client is None:
             raise LabelStudioError("no access to Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         known = {row.annotation_id: row.updated for row in self._store.processed(project_id)}
-        present, learned, failed = set(), 0, 0
+        present, outcomes = set(), list[bool]()
         for task, annotation in self._client.annotations(project_id):
             submission = read_submission(task, annotation)
             present.add(submission.annotation_id)
             if known.get(submission.annotation_id) != parse_timestamp(submission.updated_at):
-                if self._try_learn(project_id, submission):
-                    learned += 1
-                else:
-                    failed += 1
+                outcomes.append(self._try_learn(project_id, submission))
         deleted = known.keys() - present
         self._store.delete_feedback(project_id, deleted)
-        return SyncResult(learned, len(deleted), failed)
+        return SyncResult(outcomes.count(True), len(deleted), outcomes.count(False))
 
     def _try_learn(self, project_id: str, submission: Submission) -> bool:
         """Process a submission; return whether it could be used. Raises `BusyError` and `LabelStudioError`."""

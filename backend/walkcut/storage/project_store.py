@@ -123,12 +123,8 @@ class ProjectStore:
         new, old = insert.excluded, FEEDBACK.c
         keep = insert.on_conflict_do_update(
             index_elements=[old.project_id, old.annotation_id],
-            set_={
-                "task_id": new.task_id,
-                "updated": new.updated,
-                "disabled": sa.and_(old.disabled, new.updated == old.updated),
-                "document": new.document,
-            },
+            set_={name: new[name] for name in ("task_id", "updated", "document")}
+            | {"disabled": sa.and_(old.disabled, new.updated == old.updated)},
             where=new.updated >= old.updated,
         ).returning(old.annotation_id)
         labels = [{**key, "label": label} for label in {_label_key(label) for label in row.labels}]
@@ -160,7 +156,8 @@ class ProjectStore:
     def revision(self, project_id: str) -> tuple[Any, ...]:
         """Return a value that changes whenever a project's enabled feedback does; fast."""
         sums = sa.func.count(), sa.func.sum(FEEDBACK.c.annotation_id), sa.func.max(FEEDBACK.c.updated)
-        (row,) = self._rows(sa.select(*sums).where(FEEDBACK.c.project_id == project_id, sa.not_(FEEDBACK.c.disabled)))
+        enabled = (FEEDBACK.c.project_id == project_id) & sa.not_(FEEDBACK.c.disabled)
+        row: tuple[Any, ...] = self._rows(sa.select(*sums).where(enabled))[0]
         return row
 
     def processed(self, project_id: str) -> list[ProcessedAnnotation]:
@@ -183,7 +180,7 @@ class ProjectStore:
         """Return all documents of a project, by annotation id, each with whether it is disabled."""
         return self._documents(FEEDBACK.c.project_id == project_id)
 
-    def _rows(self, query: sa.Executable) -> list[tuple[Any, ...]]:
+    def _rows(self, query: sa.Executable) -> list[Any]:
         with transaction(self._engine) as connection:
             return [tuple(row) for row in connection.execute(query)]
 
@@ -208,7 +205,7 @@ class ProjectStore:
 
     def _documents(self, condition: sa.ColumnElement[bool]) -> list[tuple[dict[str, Any], bool]]:
         query = sa.select(FEEDBACK.c.document, FEEDBACK.c.disabled).where(condition).order_by(FEEDBACK.c.annotation_id)
-        return [(document, disabled) for document, disabled in self._rows(query)]
+        return self._rows(query)
 
 
 def _is_of(project_id: str, annotation_id: int) -> sa.ColumnElement[bool]:

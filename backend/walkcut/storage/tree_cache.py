@@ -73,8 +73,15 @@ class TreeCache:
 
     def get(self, key: str) -> CutTree | None:
         """Return the tree of a key, from memory or its file, or `None`; a damaged file is deleted."""
-        tree = self.get_from_memory(key)
-        if tree is None and (tree := self._read(key)) is not None:
+        if (tree := self.get_from_memory(key)) is not None:
+            return tree
+        try:
+            tree = read_tree(self._folder, key)
+        except TreeFileError as error:
+            log.warning("deleted %s: %s", _path(self._folder, key), error)
+            with self._lock:
+                self._delete(key)
+        if tree is not None:
             self.touch(key, tree)
         return tree
 
@@ -111,15 +118,6 @@ class TreeCache:
         now = time.time_ns()  # finer than the file system's own clock
         with suppress(OSError):  # evicted in the meantime, or never saved
             os.utime(_path(self._folder, key), ns=(now, now))
-
-    def _read(self, key: str) -> CutTree | None:
-        try:
-            return read_tree(self._folder, key)
-        except TreeFileError as error:
-            log.warning("deleted %s: %s", _path(self._folder, key), error)
-            with self._lock:
-                self._delete(key)
-            return None
 
     def _delete(self, key: str) -> None:
         self._set_size(key, 0)
