@@ -162,7 +162,6 @@ def list_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
 
 
 def _as_variable(value: object) -> str:
-    """Return a setting's value as its variable takes it, "-" for none."""
     match value:
         case None | "" | ():
             return "-"

@@ -118,11 +118,8 @@ def regions_at_granularity(
 def predict_all(
     predictor: Predictor, tasks: Sequence[Task], project: Project, deadline: Deadline
 ) -> list[list[Prediction]]:
-    """Return the predictions of each task, in order; an empty list for a task that failed or came too late.
-
-    A single task is urgent: somebody has opened it.
-    """
-    priority = Priority(urgent=len(tasks) == 1, deadline=deadline)
+    """Return the predictions of each task, in order; an empty list for a task that failed or came too late."""
+    priority = Priority(urgent=len(tasks) == 1, deadline=deadline)  # somebody has opened a single task
     results: list[list[Prediction]] = []
     for task in tasks:
         if deadline.passed:

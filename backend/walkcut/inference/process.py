@@ -61,10 +61,7 @@ class ProcessEndedError(Exception):
 
 
 class ModelProcess:
-    """A process that loads a model when it starts and then segments images one at a time.
-
-    An image may take `timeout` seconds.
-    """
+    """A process that loads a model when it starts and then segments one image at a time, in `timeout` seconds each."""
 
     def __init__(self, factory: Callable[[], "Segmenter"], limits: DecodeLimits, *, timeout: float) -> None:
         context = multiprocessing.get_context("forkserver")  # a plain fork would not survive threads and CUDA
@@ -95,10 +92,7 @@ class ModelProcess:
         return info
 
     def segment(self, request: ImageRequest) -> SegmentResult:
-        """Return an image's cut tree.
-
-        Raises `ProcessEndedError`, `ModelFailureError`, and `WalkcutError` for an unusable image.
-        """
+        """Return an image's cut tree. Raises `ProcessEndedError`, `ModelFailureError`, `WalkcutError`."""
         with suppress(ConnectionError):  # a dead process is noticed when receiving
             self._connection.send(request)
         result: SegmentResult = self._receive(self._timeout)

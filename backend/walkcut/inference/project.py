@@ -73,24 +73,17 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def project_options(
-    default: ProjectOptions, extra_params: Mapping[str, Any], attributes: Mapping[str, str]
-) -> ProjectOptions:
-    """Return a project's options: attributes of its brush tag override extra parameters, which override the `default`.
-
-    Raises `RequestError` that names an option which cannot be used.
-    """
-    values = {**extra_params, **attributes}
-    try:
-        return replace(
-            default, **{name: parse(str(values[name])) for name, parse in _PARSERS.items() if name in values}
-        )
-    except (ValueError, WalkcutError) as error:
-        raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
-
-
 def project_from_controls(
     controls: tuple[BrushControl, ...], default: ProjectOptions, extra_params: Mapping[str, Any]
 ) -> Project:
-    """Return a project with nothing learned; the first control's attributes count. Raises as `project_options`."""
-    return Project(controls, project_options(default, extra_params, controls[0].options))
+    """Return a project with nothing learned.
+
+    Attributes of the first brush tag override the extra parameters, which override the `default`. Raises `RequestError`
+    that names an option which cannot be used.
+    """
+    values = {**extra_params, **controls[0].options}
+    try:
+        options = {name: parse(str(values[name])) for name, parse in _PARSERS.items() if name in values}
+        return Project(controls, replace(default, **options))
+    except (ValueError, WalkcutError) as error:
+        raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error

@@ -1,23 +1,18 @@
 """The model in a supervised process, which may crash, hang or be killed without harm to the server."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING
 
 from walkcut.errors import BusyError, SettingsError
-from walkcut.images import DecodeLimits
 from walkcut.inference.model import ImageRequest
 from walkcut.inference.process import ModelProcess, ProcessEndedError
 from walkcut.inference.queue import shutting_down
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from walkcut.segmentation.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -26,24 +21,16 @@ _RESTART_PAUSE_S = 10.0  # after a restart that failed
 
 
 class SupervisedModel:
-    """A `TreeModel` in a process that is replaced when it dies, or when an image takes more than `timeout` seconds.
+    """A `TreeModel` in a process that is replaced when it dies or takes too long for an image.
 
     An image that ends the process is tried once more, and then put into quarantine. Raises `SettingsError` if the
     model cannot be loaded.
     """
 
-    def __init__(
-        self,
-        factory: Callable[[], "Segmenter"],
-        limits: DecodeLimits,
-        quarantine: Quarantine,
-        metrics: Metrics,
-        *,
-        timeout: float,
-    ) -> None:
-        self._start = partial(ModelProcess, factory, limits, timeout=timeout)
+    def __init__(self, start: Callable[[], ModelProcess], quarantine: Quarantine, metrics: Metrics) -> None:
+        self._start = start
         self._quarantine, self._metrics = quarantine, metrics
-        self._closing, self._unavailable_reason, self._unavailable_until = False, "", 0.0
+        self._closing, self._unavailable = False, ("", 0.0)  # reason, and the time until which it holds
         self._working = threading.Lock()
         self._process = self._start()
         self._info = self._process.wait_until_loaded()
@@ -57,7 +44,8 @@ class SupervisedModel:
     @property
     def unavailable_reason(self) -> str:
         """Why the model cannot be used now: it is being reloaded, or a reload has just failed. Empty when it can."""
-        return self._unavailable_reason if time.monotonic() < self._unavailable_until else ""
+        reason, until = self._unavailable
+        return reason if time.monotonic() < until else ""
 
     def segment(self, request: ImageRequest) -> bytes:
         """Return the file of an image's tree. Raises as `TreeModel.segment`, `QuarantineError`, `ModelFailureError`."""
@@ -103,17 +91,18 @@ class SupervisedModel:
             raise BusyError(f"{self.unavailable_reason}: try again")
         if self._process.is_alive:
             return
-        self._set_unavailable("the model is being reloaded", float("inf"))
+        self._unavailable = "the model is being reloaded", math.inf
         try:
             self._restart()
         except (SettingsError, OSError) as error:
             self._process.end()
             if self._closing:
                 raise shutting_down() from error
-            self._set_unavailable(f"the model cannot be reloaded ({error})", time.monotonic() + _RESTART_PAUSE_S)
-            log.warning(self._unavailable_reason)
-            raise BusyError(f"{self._unavailable_reason}: try again") from error
-        self._set_unavailable("", 0.0)
+            reason = f"the model cannot be reloaded ({error})"
+            self._unavailable = reason, time.monotonic() + _RESTART_PAUSE_S
+            log.warning(reason)
+            raise BusyError(f"{reason}: try again") from error
+        self._unavailable = "", 0.0
 
     def _restart(self) -> None:
         """Start a process with the same model. Raises `SettingsError` or `OSError`."""
@@ -123,6 +112,3 @@ class SupervisedModel:
             self._process.kill()
         if self._process.wait_until_loaded() != self._info:
             raise SettingsError("the model's files have changed since walkcut started: restart walkcut")
-
-    def _set_unavailable(self, reason: str, until: float) -> None:
-        self._unavailable_reason, self._unavailable_until = reason, until

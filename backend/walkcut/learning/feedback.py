@@ -72,7 +72,7 @@ class AnnotationFeedback:
 
     @property
     def reference(self) -> AnnotationRef:
-        """The annotation that this is the feedback of."""
+        """The annotation."""
         return self.task_id, self.annotation_id
 
     @property
@@ -82,10 +82,7 @@ class AnnotationFeedback:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document."""
-        return vars(self) | {
-            "covering_scores": dict(self.covering_scores),
-            "examples": [example.to_json() for example in self.examples],
-        }
+        return vars(self) | {"examples": [example.to_json() for example in self.examples]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "AnnotationFeedback":
@@ -130,7 +127,6 @@ def extract_feedback(
 
 
 def _examples(image: AnnotatedImage) -> Iterator[LabelExample]:
-    """Yield the examples of semantic labels in an image."""
     regions = [region for region in image.regions if region.label not in image.control.neutral_labels]
     overlaps = leaf_overlaps(image.tree, [region.mask for region in regions])
     for region, overlap in zip(regions, overlaps, strict=True):

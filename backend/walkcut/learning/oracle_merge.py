@@ -93,8 +93,8 @@ def propagate_regions(
     order = np.argsort(position)
     region, areas = rank[order], np.bincount(segments.ravel(), minlength=hierarchy.leaf_count)[order]
     adjacency = label_adjacency(position[segments])
-    borders = csr_array((adjacency.lengths, adjacency.pairs.T), shape=(len(order), len(order)))
-    borders += borders.T
+    pairs = np.concatenate([adjacency.pairs, adjacency.pairs[:, ::-1]])
+    borders = csr_array((np.tile(adjacency.lengths, 2), pairs.T), shape=(len(order), len(order)))
     known = np.pad(regions > 0, (0, len(hierarchy.merges)))
     for node, (a, b) in enumerate(hierarchy.merges, hierarchy.leaf_count):
         known[node] = known[a] | known[b]
@@ -116,7 +116,6 @@ def _spans(hierarchy: Hierarchy) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndar
 
 
 def _check(segments: Integer[np.ndarray, "y x"], annotation: Integer[np.ndarray, "h w"], min_overlap: float) -> None:
-    """Raise `SegmentationError` for input that cannot be merged."""
     if segments.shape != annotation.shape:
         (height, width), (h, w) = segments.shape, annotation.shape
         raise SegmentationError(

@@ -26,7 +26,9 @@ class AnnotationProcessor:
 
         The labelling config is the stored one, or Label Studio's, unless given. Raises `WalkcutError`.
         """
-        config = label_config or self._store.label_config(project_id) or self._label_config(project_id)
+        config = label_config or self._store.label_config(project_id)
+        if not config and self._client:
+            config = self._client.label_config(project_id)
         project = self._predictor.project_from_config(config, self._store.extra_params(project_id))
         images = [self._annotated_image(submission, control) for control in project.controls]
         if not self._store.has_feedback(project_id, submission.annotation_id):
@@ -40,9 +42,6 @@ class AnnotationProcessor:
         )
         self._store.save_feedback(feedback.to_row())
         self._offer(project_id, submission, merge_by_annotation(images, project.options.min_area))
-
-    def _label_config(self, project_id: str) -> str:
-        return self._client.label_config(project_id) if self._client else ""
 
     def _annotated_image(self, submission: Submission, control: BrushControl) -> AnnotatedImage:
         task = submission.task

@@ -104,7 +104,7 @@ class _Views:
         return {"status": "NOT READY"} | ({"reasons": reasons} if is_authorised else {}), 503
 
     def set_up(self) -> dict[str, str]:
-        body = _json_object()
+        body = read_object(request.get_data(cache=False))
         extra_params = read_extra_params(body.get("extra_params"))
         label_config, project_id = _label_config(body, "schema"), _project_id(body)
         project = self._feedback_worker.project(project_id, label_config, extra_params)
@@ -119,7 +119,7 @@ class _Views:
         return {"versions": sorted(set(chain.from_iterable(self._versions.copy().values())))}
 
     def webhook(self) -> dict[str, str]:
-        body = _json_object()
+        body = read_object(request.get_data(cache=False))
         action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
         try:
             self._store.enqueue(Event(action, _project_id(body), body))
@@ -132,7 +132,7 @@ class _Views:
         return {"status": "stored"}
 
     def predict(self) -> dict[str, list[Any]]:
-        body = _json_object()
+        body = read_object(request.get_data(cache=False))
         tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
         bind_log_context(tasks=",".join(str(task.id) for task in tasks[:_MAX_LOGGED]))
         caller = "annotator" if context is not None or len(tasks) == 1 else "batch"  # one task: somebody opens it
@@ -184,11 +184,6 @@ def _context(body: dict[str, Any]) -> object:
     """Return the context of an annotator's call; `None` if no annotator waits."""
     params = body.get("params")
     return params.get("context") if isinstance(params, dict) else None
-
-
-def _json_object() -> dict[str, Any]:
-    """Return the request's JSON object. Raises `RequestError` for anything else."""
-    return read_object(request.get_data(cache=False))
 
 
 def _label_config(body: dict[str, Any], key: str) -> str:

@@ -73,10 +73,11 @@ class FeedbackWorker:
 
     def run(self, stop: threading.Event, sync_interval: float) -> None:
         """Learn until `stop` is set, and sync at once and every `sync_interval` seconds; with 0, never."""
-        schedule, pause = _SyncSchedule(0.0 if self._client is None else sync_interval), _IDLE_S
+        never = self._client is None or sync_interval == 0
+        next_sync, pause = time.monotonic(), _IDLE_S
         while not stop.is_set():
             try:
-                self._sync_if_due(schedule)
+                next_sync = next_sync if never else self._sync_if_due(next_sync, sync_interval)
                 if not self.process_pending():
                     stop.wait(_IDLE_S)
                 if pause > _IDLE_S:
@@ -88,12 +89,16 @@ class FeedbackWorker:
                 log.warning("learning is interrupted, and resumes in %.0f s: %s", pause, error, exc_info=bug)
                 stop.wait(pause)
 
-    def _sync_if_due(self, schedule: "_SyncSchedule") -> None:
+    def _sync_if_due(self, next_sync: float, interval: float) -> float:
+        """Sync if it is time, and return the time of the next sync: a minute after a request or an incomplete sync."""
+        now = time.monotonic()
         if self._sync_requested.is_set():
             self._sync_requested.clear()
-            schedule.advance()
-        if schedule.is_due():
-            schedule.record(complete=self.sync_all())
+            next_sync = min(next_sync, now + _RESYNC_S)
+        if now < next_sync:
+            return next_sync
+        complete = self.sync_all()
+        return time.monotonic() + (interval if complete else min(interval, _RESYNC_S))
 
     def process_pending(self) -> int:
         """Process the oldest pending events that are due, and return how many are done. Raises `StoreError`."""
@@ -206,24 +211,6 @@ class FeedbackWorker:
             log.warning("annotation %d not learned from: %s", submission.annotation_id, error)
             return False
         return True
-
-
-class _SyncSchedule:
-    """Time of the next sync: at once, then every `interval` seconds; with 0, never."""
-
-    def __init__(self, interval: float) -> None:
-        self._interval, self._next = interval, time.monotonic()
-
-    def is_due(self) -> bool:
-        return self._interval > 0 and time.monotonic() >= self._next
-
-    def advance(self) -> None:
-        """Have the next sync a minute from now, unless it is due earlier."""
-        self._next = min(self._next, time.monotonic() + _RESYNC_S)
-
-    def record(self, *, complete: bool) -> None:
-        """Note that a sync has ended; an incomplete one is repeated after a minute."""
-        self._next = time.monotonic() + (self._interval if complete else min(self._interval, _RESYNC_S))
 
 
 def _event_label_config(event: Event) -> str:

@@ -213,7 +213,6 @@ def _is_of(project_id: str, annotation_id: int) -> sa.ColumnElement[bool]:
 
 
 def _latest_per_label(enabled: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Return a query for the ids of the latest annotations with each label."""
     label = FEEDBACK_LABELS.c
     rank = sa.func.row_number().over(partition_by=label.label, order_by=label.annotation_id.desc()).label("rank")
     same = (label.project_id == FEEDBACK.c.project_id) & (label.annotation_id == FEEDBACK.c.annotation_id)
