@@ -19,9 +19,12 @@ from walkcut.inference.model import InProcessModel, TreeModel
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import ProjectOptions
 from walkcut.inference.tree_service import TreeService
+from walkcut.interactive.interactive_segmenter import InteractiveSegmenter
+from walkcut.interactive.session import SessionStore
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.serving.app import create_app
+from walkcut.serving.backend import Backend as Parts
 from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore, TreeCache
@@ -46,7 +49,9 @@ class Backend:
         tree_service = TreeService(model, TreeCache(folder / "trees", 1 << 24), self.metrics)
         self.predictor = Predictor(tree_service, ImageLoader(FetchPolicy(), None), ProjectOptions())
         self.feedback_worker = FeedbackWorker(self.predictor, self.store)
-        self.app = create_app(self.predictor, self.feedback_worker, self.store, settings, self.metrics)
+        interactive = InteractiveSegmenter(self.predictor, SessionStore())
+        parts = Parts(settings, self.predictor, self.feedback_worker, self.store, None, interactive)
+        self.app = create_app(parts, self.metrics)
         self.client: FlaskClient = self.app.test_client()
 
     def sample(self, name: str, **labels: str) -> float | None:

@@ -15,11 +15,11 @@ import waitress
 
 from tests.builders.processes import free_port, is_up, wait_for
 from tests.builders.stored_events import stored_events
-from walkcut.inference.predictor import Predictor
 from walkcut.serving.app import create_app
-from walkcut.serving.feedback_worker import FeedbackWorker
+from walkcut.serving.backend import Backend
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
+from walkcut.telemetry.metrics import Metrics
 
 KILLS = 12
 START_S = 60.0
@@ -27,7 +27,9 @@ START_S = 60.0
 
 def serve(folder: Path, url: str, port: int) -> None:
     """Run a backend that accepts webhooks, as `walkcut serve` does."""
-    app = create_app(cast(Predictor, None), cast(FeedbackWorker, None), ProjectStore(folder, url), Settings())
+    nothing = cast(Any, None)
+    backend = Backend(Settings(), nothing, nothing, ProjectStore(folder, url), None, nothing)
+    app = create_app(backend, Metrics())
     waitress.serve(app, host="127.0.0.1", port=port, threads=8)
 
 

@@ -42,7 +42,7 @@ def serve(host: str | None, port: int | None) -> None:
     metrics = Metrics()
     with make_backend(settings, supervised_model, metrics) as backend:
         predictor = backend.predictor
-        app = create_app(predictor, backend.feedback_worker, backend.store, settings, metrics)
+        app = create_app(backend, metrics)
         metrics.set_build_info(
             model=settings.model, method=predictor.tree_service.preset_name, segmenter=predictor.tree_service.version
         )

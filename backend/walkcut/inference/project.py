@@ -13,19 +13,12 @@ from walkcut.learning.profile import ProjectProfile
 
 @dataclass(frozen=True)
 class ProjectOptions:
-    """Options of a project.
+    """Options of a project."""
 
-    Attributes:
-        granularity: the granularity that pre-fills annotations
-        max_regions: the largest number of regions in a prediction, at least 1
-        min_area: the smallest region, as a fraction of the image in [0, 1)
-        label_confidence: the confidence in [0, 1] that a learned label needs
-    """
-
-    granularity: Granularity = Level.AUTO
-    max_regions: int = 40
-    min_area: float = 0.0005
-    label_confidence: float = 0.5
+    granularity: Granularity = Level.AUTO  # that pre-fills annotations
+    max_regions: int = 40  # in a prediction, at least 1
+    min_area: float = 0.0005  # of a region, as a fraction of the image in [0, 1)
+    label_confidence: float = 0.5  # in [0, 1], that a learned label needs
 
     def __post_init__(self) -> None:
         if self.max_regions < 1:

@@ -52,23 +52,16 @@ class LabelExample:
 
 @dataclass(frozen=True)
 class AnnotationFeedback:
-    """The feedback of one submitted annotation.
-
-    Attributes:
-        updated_at: when the annotation was changed last, in ISO 8601
-        segmenter_version: the version that the tree is from; descriptors of different versions cannot be compared
-        covering_scores: how well segments cover the annotated regions, by granularity as text
-        source_model_version: the model version of the prediction that the annotation was started from, else empty
-    """
+    """The feedback of one submitted annotation."""
 
     project_id: str
     annotation_id: int
     task_id: int
-    updated_at: str
-    segmenter_version: str
-    covering_scores: Mapping[str, float]
+    updated_at: str  # when the annotation was changed last, in ISO 8601
+    segmenter_version: str  # of the tree; descriptors of different versions cannot be compared
+    covering_scores: Mapping[str, float]  # how well segments cover the annotated regions, by granularity as text
     examples: tuple[LabelExample, ...]
-    source_model_version: str = ""
+    source_model_version: str = ""  # of the prediction that the annotation was started from, if any
 
     @property
     def reference(self) -> AnnotationRef:

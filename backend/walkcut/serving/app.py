@@ -13,15 +13,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from walkcut.errors import RequestError, StoreError
 from walkcut.images import Deadline
-from walkcut.inference.predictor import Predictor, predict_all
+from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
-from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
-from walkcut.interactive.session import SessionStore
+from walkcut.interactive.interactive_segmenter import answer_all
 from walkcut.labelstudio import Task, read_extra_params, read_object, read_tasks
 from walkcut.labelstudio.project_ids import parse_project_id
-from walkcut.serving.feedback_worker import FeedbackWorker
+from walkcut.serving.backend import Backend
 from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
-from walkcut.settings import Settings
 from walkcut.storage import Event, ProjectStore
 from walkcut.telemetry.metrics import Metrics
 
@@ -32,22 +30,16 @@ _SPARE_THREADS = 4  # for /health and /setup while all others predict
 _BATCH_THREADS = 4  # for batches of tasks, which wait for the one model anyway
 
 
-def create_app(
-    predictor: Predictor,
-    feedback_worker: FeedbackWorker,
-    store: ProjectStore,
-    settings: Settings,
-    metrics: Metrics | None = None,
-) -> Flask:
+def create_app(backend: Backend, metrics: Metrics) -> Flask:
     """Make the backend's WSGI application."""
+    settings = backend.settings
     app = Flask("walkcut", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1_000_000
-    metrics = metrics or Metrics()
-    metrics.backlog.set_function(lambda: feedback_worker.backlog)
+    metrics.backlog.set_function(lambda: backend.feedback_worker.backlog)
     instrument(app, metrics)
     require_auth(app, settings)
     register_error_handlers(app, settings)
-    views = _Views(predictor, feedback_worker, store, settings, metrics)
+    views = _Views(backend, metrics)
     app.get("/")(views.health)
     app.get("/health")(views.health)
     app.get("/metrics")(views.prometheus)
@@ -62,22 +54,13 @@ def create_app(
 class _Views:
     """One method for each route; its name is the route's name in logs and metrics."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        feedback_worker: FeedbackWorker,
-        store: ProjectStore,
-        settings: Settings,
-        metrics: Metrics,
-    ) -> None:
-        self._predictor, self._feedback_worker, self._store = predictor, feedback_worker, store
-        self._settings, self._metrics = settings, metrics
-        self._interactive = InteractiveSegmenter(predictor, SessionStore())
+    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+        self._backend, self._metrics = backend, metrics
         self._versions: dict[str, list[str]] = {}  # by project
         # They leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
         self._threads = {
             "batch": threading.BoundedSemaphore(_BATCH_THREADS),
-            "annotator": threading.BoundedSemaphore(settings.threads - _BATCH_THREADS - _SPARE_THREADS),
+            "annotator": threading.BoundedSemaphore(backend.settings.threads - _BATCH_THREADS - _SPARE_THREADS),
         }
 
     def health(self) -> dict[str, str]:
@@ -92,26 +75,26 @@ class _Views:
         It is open to everybody; the reasons go to the log, and to callers with credentials if these are required.
         """
         checks = {
-            "model": self._predictor.tree_service.unavailable_reason,
-            "database": _database_problem(self._store),
-            "state folder": _folder_problem(self._settings.state_dir),
+            "model": self._backend.predictor.tree_service.unavailable_reason,
+            "database": _database_problem(self._backend.store),
+            "state folder": _folder_problem(self._backend.settings.state_dir),
         }
         reasons = [f"{part}: {problem}" for part, problem in checks.items() if problem]
         if not reasons:
             return {"status": "READY"}, 200
         log.warning("not ready: %s", "; ".join(reasons))
-        is_authorised = self._settings.credentials.accepts(request.headers.get("Authorization", ""))
+        is_authorised = self._backend.settings.credentials.accepts(request.headers.get("Authorization", ""))
         return {"status": "NOT READY"} | ({"reasons": reasons} if is_authorised else {}), 503
 
     def set_up(self) -> dict[str, str]:
         body = read_object(request.get_data(cache=False))
         extra_params = read_extra_params(body.get("extra_params"))
         label_config, project_id = _label_config(body, "schema"), _project_id(body)
-        project = self._feedback_worker.project(project_id, label_config, extra_params)
-        self._store.save_setup(project_id, label_config, extra_params)
+        project = self._backend.feedback_worker.project(project_id, label_config, extra_params)
+        self._backend.store.save_setup(project_id, label_config, extra_params)
         hostname, token = str(body.get("hostname") or ""), str(body.get("access_token") or "")
-        self._predictor.loader.register_label_studio(hostname, token)
-        versions = [self._predictor.version(project, level) for level in project.options.granularities]
+        self._backend.predictor.loader.register_label_studio(hostname, token)
+        versions = [self._backend.predictor.version(project, level) for level in project.options.granularities]
         self._versions[project_id] = versions
         return {"model_version": versions[-1]}
 
@@ -122,10 +105,10 @@ class _Views:
         body = read_object(request.get_data(cache=False))
         action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
         try:
-            self._store.enqueue(Event(action, _project_id(body), body))
+            self._backend.store.enqueue(Event(action, _project_id(body), body))
         except StoreError:
             self._metrics.events.labels("lost").inc()
-            self._feedback_worker.request_sync()
+            self._backend.feedback_worker.request_sync()
             log.error("%s not stored; a sync with Label Studio may recover it", action)  # noqa: TRY400
             raise
         self._metrics.events.labels("stored").inc()
@@ -143,17 +126,17 @@ class _Views:
         try:
             with self._metrics.predicting.track_inprogress(), self._metrics.predicted.labels(caller).time():
                 project_id = _project_id(body)
-                extra_params = self._store.extra_params(project_id)
-                project = self._feedback_worker.project(project_id, label_config, extra_params)
+                extra_params = self._backend.store.extra_params(project_id)
+                project = self._backend.feedback_worker.project(project_id, label_config, extra_params)
                 if context is None:
                     return {"results": self._predict_tasks(tasks, project)}
-                answers = answer_all(self._interactive, tasks, project, context)
+                answers = answer_all(self._backend.interactive, tasks, project, context)
                 return {"results": [answer.as_json() for answer in answers]}
         finally:
             self._threads[caller].release()
 
     def _predict_tasks(self, tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
-        results = predict_all(self._predictor, tasks, project, Deadline(self._settings.predict_timeout))
+        results = predict_all(self._backend.predictor, tasks, project, Deadline(self._backend.settings.predict_timeout))
         failed = sum(not predictions for predictions in results)
         self._metrics.tasks.labels("predicted").inc(len(results) - failed)
         self._metrics.tasks.labels("failed").inc(failed)

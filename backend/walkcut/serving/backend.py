@@ -9,6 +9,8 @@ from walkcut.errors import SettingsError
 from walkcut.inference.factory import ModelFactory, in_process_model, make_access, make_predictor
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
+from walkcut.interactive.interactive_segmenter import InteractiveSegmenter
+from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.settings import Settings
@@ -24,10 +26,12 @@ _FEEDBACK_END_S = 10.0  # for the worker to end; after the next start it process
 class Backend:
     """The parts of a running backend; `client` is `None` unless Label Studio's address and token are set."""
 
+    settings: Settings
     predictor: Predictor
     feedback_worker: FeedbackWorker
     store: ProjectStore
     client: LabelStudioClient | None
+    interactive: InteractiveSegmenter
 
     def require_client(self) -> LabelStudioClient:
         """Return the client of Label Studio. Raises `SettingsError` without one."""
@@ -52,7 +56,8 @@ def make_backend(
         with closing(predictor.tree_service):
             client = LabelStudioClient(access, ca_bundle=settings.ca_bundle) if access and access.token else None
             feedback_worker = FeedbackWorker(predictor, store, client, enabled=settings.learning)
-            yield Backend(predictor, feedback_worker, store, client)
+            interactive = InteractiveSegmenter(predictor, SessionStore())
+            yield Backend(settings, predictor, feedback_worker, store, client, interactive)
 
 
 @contextmanager
