@@ -1,7 +1,6 @@
 """Authentication of callers: credentials, compared in constant time, and no pages in browsers."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -30,8 +29,8 @@ class Credentials:
     @property
     def header(self) -> str:
         """The Authorization header that is accepted; empty if none is required."""
-        if self.user or self.password:
-            return f"Basic {base64.b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
+        if self._basic:
+            return f"Basic {self._basic}"
         return f"Bearer {self.token}" if self.token else ""
 
     def accepts(self, authorization: str) -> bool:
@@ -39,12 +38,16 @@ class Credentials:
         if not self.required:
             return True
         scheme, _, sent = authorization.partition(" ")
-        match scheme.lower():
-            case "basic" if self.user or self.password:
-                return _equal(_base64_decoded(sent), f"{self.user}:{self.password}")
-            case "bearer" if self.token:
-                return _equal(sent.strip(" ").encode("latin-1", "replace"), self.token)  # WSGI headers are Latin-1
-        return False
+        expected = {"basic": self._basic, "bearer": self.token}.get(scheme.lower(), "")
+        sent_bytes = sent.strip(" ").encode("latin-1", "replace")  # WSGI headers are Latin-1
+        # Digests, so that the time depends neither on the number of equal bytes nor on the length of the secret.
+        digests = [hashlib.sha256(text).digest() for text in (sent_bytes, expected.encode())]
+        return hmac.compare_digest(*digests) and bool(expected)
+
+    @property
+    def _basic(self) -> str:
+        text = f"{self.user}:{self.password}"
+        return base64.b64encode(text.encode()).decode() if self.user or self.password else ""
 
 
 def is_browser_request(origin: str | None, fetch_site: str | None) -> bool:
@@ -62,17 +65,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _base64_decoded(text: str) -> bytes:
-    """Return decoded bytes; empty for invalid base64, which never equals a user name with a password."""
-    try:
-        return base64.b64decode(text.strip(" "), validate=True)
-    except (binascii.Error, ValueError):
-        return b""
-
-
-def _equal(sent: bytes, expected: str) -> bool:
-    """Compare in a time that depends neither on the number of equal bytes nor on the length of the secret."""
-    digests = [hashlib.sha256(text).digest() for text in (sent, expected.encode())]
-    return hmac.compare_digest(*digests)

@@ -162,7 +162,6 @@ def list_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
 
 
 def _as_variable(value: object) -> str:
-    """Return a setting's value as its variable takes it, "-" for none."""
     match value:
         case None | "" | ():
             return "-"
@@ -178,10 +177,9 @@ def _as_variable(value: object) -> str:
 def unknown_variables() -> list[str]:
     """Return a message for each WALKCUT_ variable of the environment that is not a setting."""
     known = {variable(name) for name in _FIELDS}
-    unknown = sorted(name for name in os.environ if name.startswith("WALKCUT_") and name not in known)
-    return [f"{name} is not a setting{_suggestion(name)}" for name in unknown]
-
-
-def _suggestion(unknown: str) -> str:
-    matches = difflib.get_close_matches(unknown.removeprefix("WALKCUT_").lower(), _FIELDS, 1)
-    return f": did you mean {variable(matches[0])}?" if matches else ""
+    messages = []
+    for unknown in sorted(name for name in os.environ if name.startswith("WALKCUT_") and name not in known):
+        similar = difflib.get_close_matches(unknown.removeprefix("WALKCUT_").lower(), _FIELDS, 1)
+        suggestion = f": did you mean {variable(similar[0])}?" if similar else ""
+        messages.append(f"{unknown} is not a setting{suggestion}")
+    return messages

@@ -19,10 +19,12 @@ from walkcut.inference.model import InProcessModel, TreeModel
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import ProjectOptions
 from walkcut.inference.tree_service import TreeService
+from walkcut.interactive.interactive_segmenter import InteractiveSegmenter
+from walkcut.interactive.session import SessionStore
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
-from walkcut.serving import backend as serving
 from walkcut.serving.app import create_app
+from walkcut.serving.backend import Backend as Parts
 from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.serving.project_cache import ProjectCache
 from walkcut.settings import Settings
@@ -48,9 +50,10 @@ class Backend:
         tree_service = TreeService(model, TreeCache(folder / "trees", 1 << 24), self.metrics)
         self.predictor = Predictor(tree_service, ImageLoader(FetchPolicy(), None), ProjectOptions())
         self.feedback_worker = FeedbackWorker(self.predictor, self.store)
+        interactive = InteractiveSegmenter(self.predictor, SessionStore())
         projects = ProjectCache(self.predictor, self.store, learning=settings.learning)
-        parts = serving.Backend(self.predictor, projects, self.feedback_worker, self.store, None)
-        self.app = create_app(parts, settings, self.metrics)
+        parts = Parts(settings, self.predictor, projects, self.feedback_worker, self.store, None, interactive)
+        self.app = create_app(parts, self.metrics)
         self.client: FlaskClient = self.app.test_client()
 
     def sample(self, name: str, **labels: str) -> float | None:

@@ -19,8 +19,7 @@ from walkcut.bulk.sources.tasks import project_items
 from walkcut.bulk.workers import make_full_worker
 from walkcut.errors import LabelStudioError
 from walkcut.hierarchy.granularity import Level, Segments, Threshold
-from walkcut.inference.model_version import model_version
-from walkcut.inference.project import Project, ProjectOptions
+from walkcut.inference.project import Project, ProjectOptions, model_version
 from walkcut.labelstudio import Region, Task, make_prediction
 
 OLD = ("auto-walkcut-merge-01234567", "tau=0.4-walkcut-ncut+merge-89abcdef")

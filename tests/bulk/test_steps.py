@@ -33,7 +33,7 @@ from walkcut.inference.model import InProcessModel
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import ProjectOptions
 from walkcut.inference.tree_service import TreeService
-from walkcut.storage import TreeCache
+from walkcut.storage import TreeCache, write_tree
 
 CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image"><Label value="Region"/>'
@@ -109,7 +109,7 @@ def test_an_image_with_a_cached_tree_is_not_segmented(tmp_path: Path, run_dir: P
 
 def test_an_image_with_a_damaged_tree_is_segmented_again(tmp_path: Path, run_dir: Path) -> None:
     plan, item = make_plan(tree_dir=tmp_path), Item("a", str(write_image(tmp_path / "a.png")))
-    TreeCache(tmp_path, 1 << 20).put_bytes(process(plan, item, run_dir).tree_key, b"rubbish")
+    write_tree(tmp_path, process(plan, item, run_dir).tree_key, b"rubbish")
     assert process(plan, item, run_dir).tree_bytes > 0
 
 

@@ -170,7 +170,7 @@ def test_annotations_that_were_set_aside_are_counted(tmp_path: Path) -> None:
 
 def test_a_postgresql_database_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = create_engine("postgresql+psycopg://me:hunter22@db/walkcut")
-    monkeypatch.setattr("walkcut.storage.integrity.open_database", lambda *_: engine)
+    monkeypatch.setattr("walkcut.storage.database.open_database", lambda *_: engine)
     severity, message, _ = only(
         environment.check_database(Settings(database_url="postgresql://me:hunter22@db/walkcut"))
     )

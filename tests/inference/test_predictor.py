@@ -16,7 +16,7 @@ from walkcut.errors import BusyError, RequestError, SettingsError
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all, regions_at_granularity
-from walkcut.inference.project import Project, ProjectOptions, project_options
+from walkcut.inference.project import Project, ProjectOptions, project_from_controls
 from walkcut.labelstudio import BrushControl, Task, brush
 from walkcut.telemetry.failures import count_failures
 from walkcut.telemetry.spans import record_spans
@@ -194,12 +194,10 @@ def test_the_version_changes_with_every_option_and_with_the_label_config(tmp_pat
 
 
 def test_attributes_come_before_extra_parameters_before_the_default() -> None:
-    options = project_options(
-        ProjectOptions(max_regions=7),
-        {"granularity": "coarse", "min_area": 0.2, "other": 1},
-        {"granularity": "12", "name": B},
-    )
-    assert options == ProjectOptions(Segments(12), 7, 0.2)
+    control = replace(CONTROL, options={"granularity": "12", "name": B})
+    extra_params = {"granularity": "coarse", "min_area": 0.2, "other": 1}
+    project = project_from_controls((control,), ProjectOptions(max_regions=7), extra_params)
+    assert project.options == ProjectOptions(Segments(12), 7, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +211,7 @@ def test_attributes_come_before_extra_parameters_before_the_default() -> None:
 )
 def test_options_that_cannot_be_used_are_named(chosen: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=f"cannot be used.*{message}"):
-        project_options(ProjectOptions(), chosen, {})
+        project_from_controls((CONTROL,), ProjectOptions(), chosen)
 
 
 def test_options_check_themselves() -> None:

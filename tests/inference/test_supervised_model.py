@@ -20,7 +20,8 @@ from tests.builders.processes import is_running, wait_for
 from walkcut.errors import BusyError, ImageDecodeError, QuarantineError, SegmentationError, SettingsError
 from walkcut.images import DecodeLimits
 from walkcut.inference.model import ImageRequest, InProcessModel
-from walkcut.inference.supervised_model import ModelFailureError, SupervisedModel
+from walkcut.inference.process import ModelFailureError, ModelProcess
+from walkcut.inference.supervised_model import SupervisedModel
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
 
@@ -44,7 +45,9 @@ def preloaded() -> None:
 def worker(folder: Path, metrics: Metrics | None = None, *, seconds: float = 60.0) -> SupervisedModel:
     load = partial(faulty_backbone.load, folder)
     quarantine = Quarantine(folder / "quarantine")
-    return SupervisedModel(load, DecodeLimits(), quarantine, metrics or Metrics(), timeout=seconds)
+    return SupervisedModel(
+        partial(ModelProcess, load, DecodeLimits(), timeout=seconds), quarantine, metrics or Metrics()
+    )
 
 
 @contextmanager
@@ -135,9 +138,9 @@ def test_a_model_that_cannot_be_loaded_is_an_error_at_once(tmp_path: Path) -> No
     (tmp_path / "gone").touch()
     with pytest.raises(SettingsError, match=r"^the weights are gone$"):
         worker(tmp_path)
-    quarantine = Quarantine(tmp_path)
+    quarantine, die = Quarantine(tmp_path), partial(faulty_backbone.die, tmp_path)
     with pytest.raises(SettingsError, match=r"ended \(exit code -9.*before the model was loaded"):
-        SupervisedModel(partial(faulty_backbone.die, tmp_path), DecodeLimits(), quarantine, Metrics(), timeout=1)
+        SupervisedModel(partial(ModelProcess, die, DecodeLimits(), timeout=1), quarantine, Metrics())
 
 
 @pytest.mark.parametrize(

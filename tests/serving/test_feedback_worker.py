@@ -286,7 +286,7 @@ def test_another_segmenter_learns_everything_again(
     FeedbackWorker(predictor, store).learn_due()
     store.annotations.disable("3", 3)
     other = make_predictor(tmp_path / "other", preset="ncut")
-    assert other.segmenter_version != predictor.segmenter_version
+    assert other.segmenter_version != predictor.tree_service.version
     assert ProjectCache(other, store).get("3", CONFIG).profile.labels == ()
     runs(FeedbackWorker(other, store), monkeypatch, lambda: len(learned_ids(store)) == 2 and not pending(store))
     assert ProjectCache(other, store).get("3", CONFIG).profile.labels == ("Car",)

@@ -117,7 +117,7 @@ def test_extra_parameters_change_the_version_at_once(adapter: ModuleType, extra_
     model = adapter.WalkcutModel("3", CONFIG)
     model.set_extra_params(extra_params)
     assert model.get("model_version").startswith("3-walkcut-")
-    store = adapter.backend().backend.store
+    store = adapter.backend().store
     assert (store.label_config("3"), store.extra_params("3")) == (CONFIG, {"granularity": "3"})
 
 
@@ -131,7 +131,7 @@ def test_submitted_annotations_are_stored_and_learned_from(adapter: ModuleType) 
     model = adapter.WalkcutModel("3", CONFIG)
     before = model.get("model_version")
     assert model.fit("ANNOTATION_CREATED", SUBMITTED, job_id="1") == {"status": "stored"}
-    store: ProjectStore = adapter.backend().backend.store
+    store: ProjectStore = adapter.backend().store
     assert list(store.annotations.known("3")) == [5]
     (feedback,) = wait_for("the feedback", lambda: store.annotations.feedback("3"), 30)
     assert feedback["annotation_id"] == 5

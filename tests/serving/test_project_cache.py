@@ -41,7 +41,7 @@ def projects(predictor: Predictor, store: ProjectStore) -> ProjectCache:
 def save(store: ProjectStore, predictor: Predictor) -> Callable[..., None]:
     """A function that saves feedback of project 3 with one example of a label."""
 
-    def save_example(annotation_id: int, label: str = "Car", segmenter: str = predictor.segmenter_version) -> None:
+    def save_example(annotation_id: int, label: str = "Car", segmenter: str = predictor.tree_service.version) -> None:
         updated = datetime(2026, 11, 20, 8, 38, 56, tzinfo=timezone.utc)
         examples = (LabelExample(label, (1.0, 0.0), 0.5),)
         feedback = AnnotationFeedback("3", annotation_id, annotation_id, updated.isoformat(), segmenter, {}, examples)

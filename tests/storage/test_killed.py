@@ -18,6 +18,7 @@ from walkcut.serving.app import create_app
 from walkcut.serving.backend import Backend
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
+from walkcut.telemetry.metrics import Metrics
 
 KILLS = 12
 START_S = 60.0
@@ -26,7 +27,8 @@ START_S = 60.0
 def serve(folder: Path, url: str, port: int) -> None:
     """Run a backend that accepts webhooks, as `walkcut serve` does."""
     nothing = cast(Any, None)
-    app = create_app(Backend(nothing, nothing, nothing, ProjectStore(folder, url), None), Settings())
+    backend = Backend(Settings(), nothing, nothing, nothing, ProjectStore(folder, url), None, nothing)
+    app = create_app(backend, Metrics())
     waitress.serve(app, host="127.0.0.1", port=port, threads=8)
 
 

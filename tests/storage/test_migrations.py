@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import op
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.schema import SchemaItem
 
 from walkcut.errors import SettingsError
 from walkcut.storage import ProjectStore, migrations
@@ -49,11 +51,15 @@ def test_a_database_of_a_later_revision_is_left_alone(opened: Callable[[], Proje
 def test_a_migration_that_fails_leaves_nothing_behind(
     tmp_path: Path, opened: Callable[[], ProjectStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_arguments: object) -> None:
-        raise RuntimeError("killed")
+    create_table = op.create_table
+
+    def fail(name: str, *columns: SchemaItem) -> None:
+        if name == "projects":
+            raise RuntimeError("killed")
+        create_table(name, *columns)
 
     with monkeypatch.context() as failing:
-        failing.setattr("alembic.op.create_index", fail)
+        failing.setattr(op, "create_table", fail)
         with pytest.raises(RuntimeError, match="killed"):
             opened()
     store = opened()

@@ -29,6 +29,10 @@ def plain_tree(width: int) -> CutTree:
 SIZE = len(plain_tree(3).to_bytes())
 
 
+def put(cache: TreeCache, key: str, tree: CutTree) -> None:
+    cache.put(key, tree, tree.to_bytes())
+
+
 def keys(folder: Path) -> list[str]:
     return sorted(path.name.removesuffix(".tree.npz") for path in folder.iterdir())
 
@@ -36,7 +40,7 @@ def keys(folder: Path) -> list[str]:
 def test_a_tree_comes_back_unchanged(tmp_path: Path) -> None:
     cache = TreeCache(tmp_path / "trees", 1 << 20)
     assert cache.get("a") is None
-    cache.put("a", plain_tree(3))
+    put(cache, "a", plain_tree(3))
     for tree in (cache.get("a"), TreeCache(tmp_path / "trees", 1 << 20).get("a")):
         assert tree is not None
         assert tree.size == (2, 3)
@@ -46,9 +50,9 @@ def test_the_latest_trees_are_not_read_again(tmp_path: Path) -> None:
     cache = TreeCache(tmp_path, 1 << 20, max_memory=2 * plain_tree(3).nbytes)
     trees = {key: plain_tree(3) for key in "abc"}
     for key in "ab":
-        cache.put(key, trees[key])
+        put(cache, key, trees[key])
     assert cache.get("a") is trees["a"]
-    cache.put("c", trees["c"])
+    put(cache, "c", trees["c"])
     for key in "abc":
         (tmp_path / f"{key}.tree.npz").unlink()
     assert cache.get("a") is trees["a"]
@@ -60,13 +64,13 @@ def test_memory_is_bounded_but_holds_at_least_the_latest_tree(tmp_path: Path) ->
     widths = {"a": 3, "b": 4, "c": 2, "d": 100, "e": 2}
     cache, steps = TreeCache(tmp_path, 0, max_memory=plain_tree(7).nbytes), dict[str, str]()
     for key, width in widths.items():
-        cache.put(key, plain_tree(width))
+        put(cache, key, plain_tree(width))
         steps[key] = "".join(other for other in widths if other in cache._trees)
     assert steps == {"a": "a", "b": "ab", "c": "bc", "d": "d", "e": "e"}
-    cache.put("e", plain_tree(6))
-    cache.put("f", plain_tree(1))
+    put(cache, "e", plain_tree(6))
+    put(cache, "f", plain_tree(1))
     assert (cache.get_from_memory("e") is None, cache.get_from_memory("f") is None) == (False, False)
-    cache.put("g", plain_tree(1))
+    put(cache, "g", plain_tree(1))
     assert [cache.get_from_memory(key) is None for key in "efg"] == [True, False, False]
 
 
@@ -78,14 +82,14 @@ def test_ordinary_trees_fit_into_memory_by_default(tmp_path: Path) -> None:
 
 
 def test_a_tree_in_a_file_alone_is_not_in_memory(tmp_path: Path) -> None:
-    TreeCache(tmp_path, 1 << 20).put("a", plain_tree(3))
+    put(TreeCache(tmp_path, 1 << 20), "a", plain_tree(3))
     cache = TreeCache(tmp_path, 1 << 20)
     assert cache.get_from_memory("a") is None
     assert cache.get("a") is cache.get_from_memory("a") is not None
 
 
 def test_a_tree_that_was_read_stays_in_memory(tmp_path: Path) -> None:
-    TreeCache(tmp_path, 1 << 20).put("a", plain_tree(3))
+    put(TreeCache(tmp_path, 1 << 20), "a", plain_tree(3))
     cache = TreeCache(tmp_path, 1 << 20)
     tree = cache.get("a")
     assert tree is not None
@@ -121,7 +125,7 @@ def test_the_least_recently_used_files_go_first_also_after_a_restart(steps: list
                 cache.get(key)
                 used.move_to_end(key) if key in used else None
             else:
-                cache.put(key, plain_tree(3))
+                put(cache, key, plain_tree(3))
                 used[key] = None
                 used.move_to_end(key)
                 while len(used) * SIZE > quota:
@@ -134,7 +138,7 @@ def test_the_folder_is_not_listed_for_each_tree(tmp_path: Path, monkeypatch: pyt
     for listing in ("glob", "iterdir"):
         monkeypatch.setattr(Path, listing, None)
     for key in "abcd":
-        cache.put(key, plain_tree(3))
+        put(cache, key, plain_tree(3))
     monkeypatch.undo()
     assert keys(tmp_path) == ["c", "d"]
 
@@ -156,12 +160,12 @@ def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
         key = "abcdef"[number * 7 % 6]
         tree = cache.get(key)
         assert tree is None or tree.size == (2, 3)
-        cache.put(key, plain_tree(3))
+        put(cache, key, plain_tree(3))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(touch, range(200)))
     assert len(keys(tmp_path)) == 3
-    cache.put("last", plain_tree(3))
+    put(cache, "last", plain_tree(3))
     assert len(keys(tmp_path)) == 3
 
 
@@ -195,6 +199,6 @@ def test_commands_report_it_in_one_line(tmp_path: Path, command: list[str]) -> N
 def test_a_tree_that_cannot_be_saved_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = TreeCache(tmp_path / "trees", 1 << 20)
     os.rmdir(tmp_path / "trees")
-    cache.put("a", plain_tree(3))
+    put(cache, "a", plain_tree(3))
     assert "was not saved" in caplog.text
     assert cache.get("a") is not None, "it is in memory"

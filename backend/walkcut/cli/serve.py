@@ -42,9 +42,9 @@ def serve(host: str | None, port: int | None) -> None:
     metrics = Metrics()
     with make_backend(settings, supervised_model, metrics) as backend:
         predictor = backend.predictor
-        app = create_app(backend, settings, metrics)
+        app = create_app(backend, metrics)
         metrics.set_build_info(
-            model=settings.model, method=predictor.tree_service.preset_name, segmenter=predictor.segmenter_version
+            model=settings.model, method=predictor.tree_service.preset_name, segmenter=predictor.tree_service.version
         )
         sockets: dict[int, Any] = {}
         log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, settings.port)

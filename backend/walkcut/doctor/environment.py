@@ -14,7 +14,7 @@ from walkcut.backbones.weights import check_dtype, find_weights
 from walkcut.doctor.checks import Finding
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
-from walkcut.storage.integrity import check_integrity
+from walkcut.storage.database import check_integrity
 
 _PACKAGES = ("walkcut", "torch", "diffusers", "transformers")
 _MIN_FREE = 200 << 20  # bytes, for the database and the next images

@@ -14,7 +14,7 @@ from walkcut.doctor.probe import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.errors import LabelStudioError, WalkcutError
 from walkcut.images import DecodeLimits, ImageLoader, decode, redact
-from walkcut.inference.project import ProjectOptions, project_options
+from walkcut.inference.project import ProjectOptions, project_from_controls
 from walkcut.labelstudio import BrushControl, parse_brush_controls, read_extra_params, read_task
 from walkcut.settings import Settings
 
@@ -44,7 +44,7 @@ def _get(probe: LabelStudioProbe, path: str, name: str, **query: str) -> Any:
 def check_config(label_config: str) -> Iterator[Finding]:
     """Check the brush controls and text fields of a config. Raises `LabelConfigError` or `RequestError`."""
     controls = parse_brush_controls(label_config)
-    project_options(ProjectOptions(), {}, controls[0].options)
+    project_from_controls(controls, ProjectOptions(), {})
     for control in controls:
         message = f"regions go to {control.from_name!r} on {control.to_name!r}, whose image is {control.data_key!r}"
         yield Finding("config", "ok", message)
@@ -138,7 +138,7 @@ def _refusal_remedy(error: str, backend: Json, label_config: str) -> str:
         return "Label Studio waits 3 s at set-up: check whether walkcut is still starting, or its machine overloaded"
     try:
         controls = parse_brush_controls(label_config)
-        project_options(ProjectOptions(), read_extra_params(backend.get("extra_params")), controls[0].options)
+        project_from_controls(controls, ProjectOptions(), read_extra_params(backend.get("extra_params")))
     except WalkcutError as unusable:
         return str(unusable)
     return "see the reason in walkcut's log"

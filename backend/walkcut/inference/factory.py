@@ -12,6 +12,7 @@ from walkcut.errors import SettingsError
 from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader, LabelStudioAccess
 from walkcut.inference.model import InProcessModel, TreeModel
 from walkcut.inference.predictor import Predictor
+from walkcut.inference.process import ModelProcess
 from walkcut.inference.project import ProjectOptions
 from walkcut.inference.supervised_model import SupervisedModel
 from walkcut.inference.tree_service import TreeService
@@ -27,11 +28,8 @@ ModelFactory = Callable[[Settings, Metrics], TreeModel]
 
 
 def make_segmenter(settings: Settings, *, random_weights: bool = False) -> "Segmenter":
-    """Return the segmenter of the settings, on their device. Raises `SettingsError`.
-
-    The only function of this package that loads torch.
-    """
-    from walkcut.segmentation.loading import load_configured_segmenter  # noqa: PLC0415 - loads torch
+    """Return the segmenter of the settings, on their device; loads torch. Raises `SettingsError`."""
+    from walkcut.segmentation.loading import load_configured_segmenter  # noqa: PLC0415 - nothing else here loads torch
 
     return load_configured_segmenter(
         settings.model,
@@ -53,7 +51,8 @@ def supervised_model(settings: Settings, metrics: Metrics) -> TreeModel:
     multiprocessing.set_forkserver_preload(["walkcut.segmentation.loading"])  # restarts then take no import time
     quarantine = Quarantine(settings.state_dir / "quarantine")
     limits, timeout = DecodeLimits(settings.max_pixels), settings.segment_timeout
-    model = SupervisedModel(partial(make_segmenter, settings), limits, quarantine, metrics, timeout=timeout)
+    start = partial(ModelProcess, partial(make_segmenter, settings), limits, timeout=timeout)
+    model = SupervisedModel(start, quarantine, metrics)
     metrics.quarantined.set_function(lambda: len(quarantine))
     metrics.watch_process("model", lambda: model.pid)
     return model

@@ -5,9 +5,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 _LARGE = 256 << 10  # bytes
+_LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def limit_malloc_arenas() -> None:
@@ -16,18 +18,15 @@ def limit_malloc_arenas() -> None:
     By default there are eight arenas per core, and freed masks and images stay in them as fragments. Not for the
     model's process: it allocates large blocks all the time, and would be half as fast.
     """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            adjust = ctypes.CDLL(None).mallopt
-            adjust(_M_ARENA_MAX, 2)
-            adjust(_M_MMAP_THRESHOLD, _LARGE)
+    with suppress(AttributeError):  # another C library
+        _LIBC.mallopt(_M_ARENA_MAX, 2)
+        _LIBC.mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def malloc_trim() -> None:
     """Return freed memory to the system; for use after work that needs much memory."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+    with suppress(AttributeError):
+        _LIBC.malloc_trim(0)
 
 
 @contextmanager

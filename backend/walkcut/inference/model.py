@@ -29,53 +29,35 @@ class TreeModel(Protocol):
     @property
     def version(self) -> str:
         """Version that changes with anything that changes trees."""
-        ...
 
     @property
     def preset_name(self) -> str:
         """Name of the preset."""
-        ...
 
     @property
     def unavailable_reason(self) -> str:
         """Why the model cannot be used now; empty when it can."""
-        ...
 
     def segment(self, request: ImageRequest) -> bytes:
         """Return the file of the image's cut tree. Raises `ImageError`, `SegmentationError` or `BusyError`."""
-        ...
 
     def close(self) -> None:
         """Release the model; a running `segment` ends with `BusyError`."""
-        ...
 
 
-@dataclass(frozen=True)
 class InProcessModel:
-    """A model in this process."""
+    """A model in this process, which can always be used."""
 
-    segmenter: "Segmenter"
-    limits: DecodeLimits
+    unavailable_reason = ""
 
-    @property
-    def version(self) -> str:
-        """Version of the segmenter."""
-        return self.segmenter.version
-
-    @property
-    def preset_name(self) -> str:
-        """Name of the segmenter's preset."""
-        return self.segmenter.preset.name
-
-    @property
-    def unavailable_reason(self) -> str:
-        """Always empty: the model is loaded."""
-        return ""
+    def __init__(self, segmenter: "Segmenter", limits: DecodeLimits) -> None:
+        self.segmenter, self._limits = segmenter, limits
+        self.version, self.preset_name = segmenter.version, segmenter.preset.name
 
     def segment(self, request: ImageRequest) -> bytes:
         """Decode the image and segment it."""
         with span("decode"):
-            image = decode(request.data, self.limits)
+            image = decode(request.data, self._limits)
         pixels = image if request.crop is None else np.ascontiguousarray(image[request.crop])
         return self.segmenter.segment(pixels).to_bytes()
 

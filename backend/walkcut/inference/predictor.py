@@ -13,8 +13,7 @@ from walkcut.hierarchy.colour_graph import colour_graph
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import Deadline, ImageLoader
-from walkcut.inference.model_version import model_version
-from walkcut.inference.project import Project, ProjectOptions, project_from_controls
+from walkcut.inference.project import Project, ProjectOptions, model_version, project_from_controls
 from walkcut.inference.queue import Priority
 from walkcut.inference.tree_service import TreeService
 from walkcut.labelstudio import BrushControl, Prediction, Region, Task, make_prediction, parse_brush_controls
@@ -41,22 +40,13 @@ class Predictor:
     def __init__(
         self, tree_service: TreeService, loader: ImageLoader, options: ProjectOptions, *, timeout: float = 80.0
     ) -> None:
-        self.tree_service = tree_service
-        self._loader, self._options, self._timeout = loader, options, timeout
+        self.tree_service, self.loader = tree_service, loader
+        self._options, self._timeout = options, timeout
         self._recent_digest = lru_cache(maxsize=1024)(self._load_digest)
 
     def version(self, project: Project, granularity: Granularity) -> str:
         """Return the model version of predictions; see `model_version`."""
         return model_version(self.tree_service.version, self.tree_service.preset_name, project, granularity)
-
-    @property
-    def segmenter_version(self) -> str:
-        """Version that changes with anything that changes trees."""
-        return self.tree_service.version
-
-    def register_label_studio(self, hostname: str, token: str) -> None:
-        """Note the address and token that Label Studio sends; settings take precedence."""
-        self._loader.register_label_studio(hostname, token)
 
     def project_from_config(self, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """Return the project of a labelling config. Raises `LabelConfigError` or `RequestError`."""
@@ -96,7 +86,7 @@ class Predictor:
 
     def _load(self, reference: str, task_id: int) -> bytes:
         with span("fetch"):
-            return self._loader.fetch(reference, task_id or None)
+            return self.loader.fetch(reference, task_id or None)
 
 
 def regions_at_granularity(
@@ -128,20 +118,16 @@ def regions_at_granularity(
 def predict_all(
     predictor: Predictor, tasks: Sequence[Task], project: Project, deadline: Deadline
 ) -> list[list[Prediction]]:
-    """Return the predictions of each task, in order; an empty list for a task that failed or came too late.
-
-    A single task is urgent: somebody has opened it.
-    """
-    priority = Priority(urgent=len(tasks) == 1, deadline=deadline)
-    return [_predict_in_time(predictor, task, project, priority) for task in tasks]
-
-
-def _predict_in_time(predictor: Predictor, task: Task, project: Project, priority: Priority) -> list[Prediction]:
-    """Return a task's predictions, or an empty list."""
-    if priority.deadline is not None and priority.deadline.passed:
-        log.warning("task %s timed out: Label Studio asks for it again", task.id)
-        return []
-    return isolate_failure(task, partial(predictor.predict, task, project, priority), default=[])
+    """Return the predictions of each task, in order; an empty list for a task that failed or came too late."""
+    priority = Priority(urgent=len(tasks) == 1, deadline=deadline)  # somebody has opened a single task
+    results: list[list[Prediction]] = []
+    for task in tasks:
+        if deadline.passed:
+            log.warning("task %s timed out: Label Studio asks for it again", task.id)
+            results.append([])
+        else:
+            results.append(isolate_failure(task, partial(predictor.predict, task, project, priority), default=[]))
+    return results
 
 
 def isolate_failure(task: Task, answer: Callable[[], Answer], *, default: Answer) -> Answer:

@@ -48,11 +48,8 @@ class SegmentResult:
     seconds: list[tuple[str, float]]
 
 
-@dataclass(frozen=True)
-class InternalFailure:
+class ModelFailureError(Exception):
     """A bug in walkcut that the process met; its traceback is in the log."""
-
-    message: str
 
 
 class ProcessEndedError(Exception):
@@ -64,17 +61,14 @@ class ProcessEndedError(Exception):
 
 
 class ModelProcess:
-    """A process that loads a model when it starts and then segments images one at a time.
-
-    An image may take `timeout` seconds.
-    """
+    """A process that loads a model when it starts and then segments one image at a time, in `timeout` seconds each."""
 
     def __init__(self, factory: Callable[[], "Segmenter"], limits: DecodeLimits, *, timeout: float) -> None:
         context = multiprocessing.get_context("forkserver")  # a plain fork would not survive threads and CUDA
         self._timeout = timeout
         self._connection, connection = context.Pipe()
-        worker = _Worker(factory, limits, timeout, logging.getLogger().level)
-        self._process = context.Process(target=worker.run, args=(connection,), daemon=True)
+        arguments = (connection, factory, limits, timeout, logging.getLogger().level)
+        self._process = context.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         connection.close()
 
@@ -91,23 +85,17 @@ class ModelProcess:
     def wait_until_loaded(self) -> ModelInfo:
         """Wait for the model and return what was loaded. Raises `SettingsError` if it cannot be loaded."""
         try:
-            message = self._receive(None)
+            info: ModelInfo = self._receive(None)
         except ProcessEndedError as error:
             raise SettingsError(f"{error} before the model was loaded: see the log above") from error
-        if isinstance(message, WalkcutError):
-            raise message
         log.info("model loaded in process %d", self.pid)
-        info: ModelInfo = message
         return info
 
-    def segment(self, request: ImageRequest) -> SegmentResult | InternalFailure:
-        """Return an image's cut tree. Raises `ProcessEndedError`, and `WalkcutError` for an unusable image."""
+    def segment(self, request: ImageRequest) -> SegmentResult:
+        """Return an image's cut tree. Raises `ProcessEndedError`, `ModelFailureError`, `WalkcutError`."""
         with suppress(ConnectionError):  # a dead process is noticed when receiving
             self._connection.send(request)
-        message = self._receive(self._timeout)
-        if isinstance(message, WalkcutError):
-            raise message
-        result: SegmentResult | InternalFailure = message
+        result: SegmentResult = self._receive(self._timeout)
         return result
 
     def kill(self) -> None:
@@ -121,14 +109,17 @@ class ModelProcess:
         self._connection.close()
 
     def _receive(self, timeout: float | None) -> Any:
-        """Return the next message; log records on the way go to this process's log."""
+        """Return the next message; raise errors, and hand log records on the way to this process's log."""
         end = None if timeout is None else time.monotonic() + timeout
         try:
             while self._connection.poll(None if end is None else max(0.0, end - time.monotonic())):
-                message = self._connection.recv()
-                if not isinstance(message, logging.LogRecord):
-                    return message
-                logging.getLogger(message.name).handle(message)
+                match self._connection.recv():
+                    case logging.LogRecord() as record:
+                        logging.getLogger(record.name).handle(record)
+                    case Exception() as error:
+                        raise error
+                    case message:
+                        return message
         except (EOFError, OSError) as error:
             self._process.join(_GRACE_S)
             code = self._process.exitcode
@@ -137,76 +128,40 @@ class ModelProcess:
         raise ProcessEndedError(f"the model took longer than {timeout:g} s (WALKCUT_SEGMENT_TIMEOUT)", "hung")
 
 
-class _LockedConnection:
-    """A connection that several threads may send to."""
+class _ServerQueue:
+    """The way to the server, for answers and, as the queue of a log handler, for the log records of all threads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._lock = connection, threading.Lock()
 
-    def send(self, message: object) -> None:
-        with self._lock:
+    def put_nowait(self, message: object) -> None:
+        with self._lock, suppress(ConnectionError):  # the server has ended: so will this process
             self._connection.send(message)
 
 
-class _PipeLogHandler(QueueHandler):
-    """Handler that sends log records to the server."""
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # the server has ended
-            self.queue.send(record)  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class _Worker:
-    """The inside of the process."""
-
-    factory: Callable[[], "Segmenter"]
-    limits: DecodeLimits
-    timeout: float
-    log_level: int
-
-    def run(self, connection: Connection) -> None:
-        """Load the model and segment images until the server has ended."""
-        for signal_number in (signal.SIGINT, signal.SIGTERM):  # they may go to the whole process group
-            signal.signal(signal_number, signal.SIG_IGN)
-        faulthandler.enable()
-        server, requests = _LockedConnection(connection), SimpleQueue[ImageRequest]()
-        logging.getLogger().setLevel(self.log_level)
-        logging.getLogger().addHandler(_PipeLogHandler(server))  # type: ignore[arg-type]
-        threading.Thread(target=_receive, args=(connection, requests), daemon=True).start()
-        with suppress(ConnectionError):
-            try:
-                segmenter = self._load()
-            except (WalkcutError, OSError) as error:
-                server.send(SettingsError(str(error)))
-                return
-            server.send(ModelInfo(segmenter.version, segmenter.preset.name))
-            while True:
-                server.send(self._answer(segmenter, requests.get()))
-                malloc_trim()
-
-    def _load(self) -> "Segmenter":
-        """Load the model, and leave one core to the server: threads that wait for a core spin."""
+def _run(
+    connection: Connection, factory: Callable[[], "Segmenter"], limits: DecodeLimits, timeout: float, log_level: int
+) -> None:
+    """Load the model in this process and segment images until the server has ended."""
+    for signal_number in (signal.SIGINT, signal.SIGTERM):  # they may go to the whole process group
+        signal.signal(signal_number, signal.SIG_IGN)
+    faulthandler.enable()
+    server, requests = _ServerQueue(connection), SimpleQueue[ImageRequest]()
+    logging.getLogger().setLevel(log_level)
+    logging.getLogger().addHandler(QueueHandler(server))  # type: ignore[arg-type]
+    threading.Thread(target=_receive, args=(connection, requests), daemon=True).start()
+    try:
         import torch  # noqa: PLC0415 - in this process alone
 
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-        return self.factory()
-
-    def _answer(self, segmenter: "Segmenter", request: ImageRequest) -> SegmentResult | WalkcutError | InternalFailure:
-        """Return an image's tree or its error; end the process when the device is broken."""
-        faulthandler.dump_traceback_later(self.timeout + _GRACE_S, exit=True)
-        seconds: list[tuple[str, float]] = []
-        try:
-            with record_spans(timer(lambda *stage: seconds.append(stage))):
-                return SegmentResult(InProcessModel(segmenter, self.limits).segment(request), seconds)
-        except WalkcutError as error:
-            return error
-        except Exception as error:
-            log.exception("an image failed: %s", BUG)
-            segmenter.check_device()
-            return InternalFailure(f"{type(error).__name__}: {error}")
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # threads spin: one core is for the server
+        model = InProcessModel(factory(), limits)
+    except (WalkcutError, OSError) as error:
+        server.put_nowait(SettingsError(str(error)))
+        return
+    server.put_nowait(ModelInfo(model.version, model.preset_name))
+    while True:
+        server.put_nowait(_answer(model, requests.get(), timeout))
+        malloc_trim()
 
 
 def _receive(connection: Connection, requests: "SimpleQueue[ImageRequest]") -> None:
@@ -215,3 +170,20 @@ def _receive(connection: Connection, requests: "SimpleQueue[ImageRequest]") -> N
         while True:
             requests.put(connection.recv())
     os._exit(0)
+
+
+def _answer(model: InProcessModel, request: ImageRequest, timeout: float) -> SegmentResult | Exception:
+    """Return an image's tree or its error; end the process when the device is broken."""
+    faulthandler.dump_traceback_later(timeout + _GRACE_S, exit=True)
+    seconds: list[tuple[str, float]] = []
+    try:
+        with record_spans(timer(lambda *stage: seconds.append(stage))):
+            return SegmentResult(model.segment(request), seconds)
+    except WalkcutError as error:
+        return error
+    except Exception as error:
+        log.exception("an image failed: %s", BUG)
+        model.segmenter.check_device()
+        return ModelFailureError(f"{type(error).__name__}: {error}")
+    finally:
+        faulthandler.cancel_dump_traceback_later()

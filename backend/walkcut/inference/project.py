@@ -1,5 +1,6 @@
 """A labelling project: its controls, its options, and its learned profile."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,19 +13,12 @@ from walkcut.learning.profile import ProjectProfile
 
 @dataclass(frozen=True)
 class ProjectOptions:
-    """Options of a project.
+    """Options of a project."""
 
-    Attributes:
-        granularity: the granularity that pre-fills annotations
-        max_regions: the largest number of regions in a prediction, at least 1
-        min_area: the smallest region, as a fraction of the image in [0, 1)
-        label_confidence: the confidence in [0, 1] that a learned label needs
-    """
-
-    granularity: Granularity = Level.AUTO
-    max_regions: int = 40
-    min_area: float = 0.0005
-    label_confidence: float = 0.5
+    granularity: Granularity = Level.AUTO  # that pre-fills annotations
+    max_regions: int = 40  # in a prediction, at least 1
+    min_area: float = 0.0005  # of a region, as a fraction of the image in [0, 1)
+    label_confidence: float = 0.5  # in [0, 1], that a learned label needs
 
     def __post_init__(self) -> None:
         if self.max_regions < 1:
@@ -57,32 +51,32 @@ class Project:
         return replace(self, profile=profile, options=replace(self.options, granularity=granularity))
 
 
-def project_options(
-    default: ProjectOptions, extra_params: Mapping[str, Any], attributes: Mapping[str, str]
-) -> ProjectOptions:
-    """Return a project's options: attributes of its brush tag override extra parameters, which override the `default`.
+def model_version(segmenter_version: str, preset_name: str, project: Project, granularity: Granularity) -> str:
+    """Return the model version of predictions, which changes with every setting that changes them."""
+    settings = f"{segmenter_version} {project.controls} {project.options} {project.profile.digest}"
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    return f"{granularity}-walkcut-{preset_name}-{digest}"
 
-    Raises `RequestError` that names an option which cannot be used.
-    """
-    values = {**extra_params, **attributes}
-    try:
-        return ProjectOptions(
-            _option(values, "granularity", parse_granularity, default.granularity),
-            _option(values, "max_regions", int, default.max_regions),
-            _option(values, "min_area", float, default.min_area),
-            _option(values, "label_confidence", float, default.label_confidence),
-        )
-    except (ValueError, WalkcutError) as error:
-        raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "granularity": parse_granularity,
+    "max_regions": int,
+    "min_area": float,
+    "label_confidence": float,
+}
 
 
 def project_from_controls(
     controls: tuple[BrushControl, ...], default: ProjectOptions, extra_params: Mapping[str, Any]
 ) -> Project:
-    """Return a project with nothing learned; the first control's attributes count. Raises as `project_options`."""
-    return Project(controls, project_options(default, extra_params, controls[0].options))
+    """Return a project with nothing learned.
 
-
-def _option(values: Mapping[str, Any], name: str, parse: Callable[[str], Any], default: Any) -> Any:
-    """Return a parsed option, or the default when it is not set."""
-    return parse(str(values[name])) if name in values else default
+    Attributes of the first brush tag override the extra parameters, which override the `default`. Raises `RequestError`
+    that names an option which cannot be used.
+    """
+    values = {**extra_params, **controls[0].options}
+    try:
+        options = {name: parse(str(values[name])) for name, parse in _PARSERS.items() if name in values}
+        return Project(controls, replace(default, **options))
+    except (ValueError, WalkcutError) as error:
+        raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error

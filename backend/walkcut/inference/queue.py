@@ -31,12 +31,8 @@ class PriorityLock:
         self._changed = threading.Condition()
         self._waiting: list[tuple[bool, int]] = []  # (not urgent, arrival); the next holder first
         self._arrivals = count()
-        self._held = self._closed = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether the lock is closed for good."""
-        return self._closed
+        self._held = False
+        self.closed = False  # for good
 
     def waiting(self, *, urgent: bool) -> int:
         """Return the number of waiters of this urgency."""
@@ -48,9 +44,13 @@ class PriorityLock:
         with self._changed:
             ticket = (not priority.urgent, next(self._arrivals))
             insort(self._waiting, ticket)
+
+            def is_over() -> bool:
+                return self.closed or (not self._held and self._waiting[0] == ticket)
+
             try:
-                in_time = self._changed.wait_for(lambda: self._closed or self._is_next(ticket), priority.remaining())
-                if self._closed:
+                in_time = self._changed.wait_for(is_over, priority.remaining())
+                if self.closed:
                     raise shutting_down()
                 if not in_time:
                     raise out_of_time()
@@ -68,11 +68,8 @@ class PriorityLock:
     def close(self) -> None:
         """Refuse all current and future waiters with `BusyError`."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
-
-    def _is_next(self, ticket: tuple[bool, int]) -> bool:
-        return not self._held and self._waiting[0] == ticket
 
 
 def shutting_down() -> BusyError:

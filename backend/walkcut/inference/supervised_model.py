@@ -1,23 +1,18 @@
 """The model in a supervised process, which may crash, hang or be killed without harm to the server."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING
 
 from walkcut.errors import BusyError, SettingsError
-from walkcut.images import DecodeLimits
 from walkcut.inference.model import ImageRequest
-from walkcut.inference.process import InternalFailure, ModelProcess, ProcessEndedError
+from walkcut.inference.process import ModelProcess, ProcessEndedError
 from walkcut.inference.queue import shutting_down
 from walkcut.storage.quarantine import Quarantine
 from walkcut.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from walkcut.segmentation.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -25,42 +20,21 @@ _ATTEMPTS = 2
 _RESTART_PAUSE_S = 10.0  # after a restart that failed
 
 
-class ModelFailureError(Exception):
-    """A bug in walkcut that the model's process met; its traceback is in the log."""
-
-
 class SupervisedModel:
-    """A `TreeModel` in a process that is replaced when it dies, or when an image takes more than `timeout` seconds.
+    """A `TreeModel` in a process that is replaced when it dies or takes too long for an image.
 
     An image that ends the process is tried once more, and then put into quarantine. Raises `SettingsError` if the
     model cannot be loaded.
     """
 
-    def __init__(
-        self,
-        factory: Callable[[], "Segmenter"],
-        limits: DecodeLimits,
-        quarantine: Quarantine,
-        metrics: Metrics,
-        *,
-        timeout: float,
-    ) -> None:
-        self._start = partial(ModelProcess, factory, limits, timeout=timeout)
+    def __init__(self, start: Callable[[], ModelProcess], quarantine: Quarantine, metrics: Metrics) -> None:
+        self._start = start
         self._quarantine, self._metrics = quarantine, metrics
-        self._closing, self._unavailable_reason, self._unavailable_until = False, "", 0.0
+        self._closing, self._unavailable = False, ("", 0.0)  # reason, and the time until which it holds
         self._working = threading.Lock()
         self._process = self._start()
         self._info = self._process.wait_until_loaded()
-
-    @property
-    def version(self) -> str:
-        """Version of the segmenter."""
-        return self._info.version
-
-    @property
-    def preset_name(self) -> str:
-        """Name of the segmenter's preset."""
-        return self._info.preset_name
+        self.version, self.preset_name = self._info.version, self._info.preset_name
 
     @property
     def pid(self) -> int:
@@ -70,7 +44,8 @@ class SupervisedModel:
     @property
     def unavailable_reason(self) -> str:
         """Why the model cannot be used now: it is being reloaded, or a reload has just failed. Empty when it can."""
-        return self._unavailable_reason if time.monotonic() < self._unavailable_until else ""
+        reason, until = self._unavailable
+        return reason if time.monotonic() < until else ""
 
     def segment(self, request: ImageRequest) -> bytes:
         """Return the file of an image's tree. Raises as `TreeModel.segment`, `QuarantineError`, `ModelFailureError`."""
@@ -97,10 +72,7 @@ class SupervisedModel:
             self._process.end()
 
     def _request(self, request: ImageRequest) -> bytes:
-        """Return the file of the process's answer, and record its stages."""
         result = self._process.segment(request)
-        if isinstance(result, InternalFailure):
-            raise ModelFailureError(result.message)
         for name, seconds in result.seconds:
             self._metrics.record_stage(name, seconds)
         return result.file
@@ -119,17 +91,18 @@ class SupervisedModel:
             raise BusyError(f"{self.unavailable_reason}: try again")
         if self._process.is_alive:
             return
-        self._set_unavailable("the model is being reloaded", float("inf"))
+        self._unavailable = "the model is being reloaded", math.inf
         try:
             self._restart()
         except (SettingsError, OSError) as error:
             self._process.end()
             if self._closing:
                 raise shutting_down() from error
-            self._set_unavailable(f"the model cannot be reloaded ({error})", time.monotonic() + _RESTART_PAUSE_S)
-            log.warning(self._unavailable_reason)
-            raise BusyError(f"{self._unavailable_reason}: try again") from error
-        self._set_unavailable("", 0.0)
+            reason = f"the model cannot be reloaded ({error})"
+            self._unavailable = reason, time.monotonic() + _RESTART_PAUSE_S
+            log.warning(reason)
+            raise BusyError(f"{reason}: try again") from error
+        self._unavailable = "", 0.0
 
     def _restart(self) -> None:
         """Start a process with the same model. Raises `SettingsError` or `OSError`."""
@@ -139,6 +112,3 @@ class SupervisedModel:
             self._process.kill()
         if self._process.wait_until_loaded() != self._info:
             raise SettingsError("the model's files have changed since walkcut started: restart walkcut")
-
-    def _set_unavailable(self, reason: str, until: float) -> None:
-        self._unavailable_reason, self._unavailable_until = reason, until

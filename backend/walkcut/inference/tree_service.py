@@ -69,14 +69,11 @@ class TreeService:
         """Segment and cache an image, unless an earlier request did so in the meantime."""
         try:
             tree = self.cached(request.digest, request.crop)
-            return self._save(request, self._model.segment(request)) if tree is None else tree
+            if tree is None:
+                file = self._model.segment(request)
+                self._metrics.trees.labels("model").inc()
+                tree = CutTree.from_bytes(file)
+                self._cache.put(tree_key(request.digest, self.version, request.crop), tree, file)
+            return tree
         finally:
             self._lock.release()
-
-    def _save(self, request: ImageRequest, file: bytes) -> CutTree:
-        """Cache a tree, in memory even when its file cannot be written."""
-        self._metrics.trees.labels("model").inc()
-        key, tree = tree_key(request.digest, self.version, request.crop), CutTree.from_bytes(file)
-        self._cache.put_bytes(key, file)
-        self._cache.touch(key, tree)
-        return tree

@@ -51,27 +51,20 @@ class LabelExample:
 
 @dataclass(frozen=True)
 class AnnotationFeedback:
-    """The feedback of one submitted annotation.
-
-    Attributes:
-        updated_at: when the annotation was changed last, in ISO 8601
-        segmenter_version: the version that the tree is from; descriptors of different versions cannot be compared
-        covering_scores: how well segments cover the annotated regions, by granularity as text
-        source_model_version: the model version of the prediction that the annotation was started from, else empty
-    """
+    """The feedback of one submitted annotation."""
 
     project_id: str
     annotation_id: int
     task_id: int
-    updated_at: str
-    segmenter_version: str
-    covering_scores: Mapping[str, float]
+    updated_at: str  # when the annotation was changed last, in ISO 8601
+    segmenter_version: str  # of the tree; descriptors of different versions cannot be compared
+    covering_scores: Mapping[str, float]  # how well segments cover the annotated regions, by granularity as text
     examples: tuple[LabelExample, ...]
-    source_model_version: str = ""
+    source_model_version: str = ""  # of the prediction that the annotation was started from, if any
 
     @property
     def reference(self) -> AnnotationRef:
-        """The annotation that this is the feedback of."""
+        """The annotation."""
         return self.task_id, self.annotation_id
 
     @property
@@ -81,10 +74,7 @@ class AnnotationFeedback:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document."""
-        return vars(self) | {
-            "covering_scores": dict(self.covering_scores),
-            "examples": [example.to_json() for example in self.examples],
-        }
+        return vars(self) | {"examples": [example.to_json() for example in self.examples]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "AnnotationFeedback":
@@ -124,7 +114,6 @@ def extract_feedback(
 
 
 def _examples(image: AnnotatedImage) -> Iterator[LabelExample]:
-    """Yield the examples of semantic labels in an image."""
     regions = [region for region in image.regions if region.label not in image.control.neutral_labels]
     overlaps = leaf_overlaps(image.tree, [region.mask for region in regions])
     for region, overlap in zip(regions, overlaps, strict=True):

@@ -44,26 +44,13 @@ def covering_scores(
     regions = overlaps.sum(1)
     if not regions.any():
         raise SegmentationError("no pixel is annotated, so that no granularity fits best: annotate a region")
-    return np.array(
-        [
-            _covering(*_segment_sums(overlaps, tree.areas, tree.segment_of(granularity)), regions)
-            for granularity in granularities
-        ]
-    )
-
-
-def _segment_sums(
-    overlaps: Int64[np.ndarray, "r k"], areas: Int64[np.ndarray, " k"], groups: Int64[np.ndarray, " k"]
-) -> tuple[Int64[np.ndarray, "r s"], Int64[np.ndarray, " s"]]:
-    """Sum the overlaps and areas of leaves over the segments that they belong to."""
-    table = np.zeros((int(groups.max()) + 1, len(overlaps) + 1), np.int64)
-    np.add.at(table, groups, np.column_stack([overlaps.T, areas]))
-    return table[:, :-1].T, table[:, -1]
-
-
-def _covering(
-    overlaps: Int64[np.ndarray, "r s"], areas: Int64[np.ndarray, " s"], regions: Int64[np.ndarray, " r"]
-) -> float:
-    """Return the covering of regions by segments; `regions` and `areas` are their numbers of pixels."""
-    union = regions[:, None] + areas - overlaps
-    return float(regions @ (overlaps / union).max(1)) / int(regions.sum())
+    pixels = np.column_stack([overlaps.T, tree.areas])  # of each leaf: in each region, and all
+    scores = []
+    for granularity in granularities:
+        groups = tree.segment_of(granularity)
+        sums = np.zeros((int(groups.max()) + 1, len(overlaps) + 1), np.int64)
+        np.add.at(sums, groups, pixels)
+        overlap, areas = sums[:, :-1].T, sums[:, -1]
+        iou = overlap / (regions[:, None] + areas - overlap)
+        scores.append(float(regions @ iou.max(1)) / int(regions.sum()))
+    return np.array(scores)

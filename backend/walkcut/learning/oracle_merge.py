@@ -1,9 +1,8 @@
 """Oracle merge: each segment becomes part of the annotated region that it overlaps most (DWC supplement A)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Int64, Integer, UInt16
+from scipy.sparse import csr_array
 
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.adjacency import label_adjacency
@@ -93,40 +92,18 @@ def propagate_regions(
     position = begin[: hierarchy.leaf_count]
     order = np.argsort(position)
     region, areas = rank[order], np.bincount(segments.ravel(), minlength=hierarchy.leaf_count)[order]
-    borders = _Borders.between_segments(position[segments], hierarchy.leaf_count)
+    adjacency = label_adjacency(position[segments])
+    pairs = np.concatenate([adjacency.pairs, adjacency.pairs[:, ::-1]])
+    borders = csr_array((np.tile(adjacency.lengths, 2), pairs.T), shape=(len(order), len(order)))
     known = np.pad(regions > 0, (0, len(hierarchy.merges)))
     for node, (a, b) in enumerate(hierarchy.merges, hierarchy.leaf_count):
         known[node] = known[a] | known[b]
         if known[a] != known[b]:
             bare, sibling = (slice(begin[n], end[n]) for n in ((b, a) if known[a] else (a, b)))
-            neighbours, lengths = borders.between(bare, sibling)
-            votes = (region[neighbours], lengths) if len(neighbours) else (region[sibling], areas[sibling])
+            border = borders[bare, sibling]
+            votes = (region[sibling][border.indices], border.data) if border.nnz else (region[sibling], areas[sibling])
             region[bare] = np.bincount(*votes).argmax()
     return numbers[region[position]]
-
-
-@dataclass(frozen=True)
-class _Borders:
-    """Neighbours of each segment and border lengths in pixel sides; those of segment `i` begin at `start[i]`."""
-
-    start: Int64[np.ndarray, " p"]
-    neighbour: Int64[np.ndarray, " e"]
-    length: Int64[np.ndarray, " e"]
-
-    @classmethod
-    def between_segments(cls, segments: Int64[np.ndarray, "y x"], count: int) -> "_Borders":
-        """Return the borders between `count` segments, in both directions."""
-        adjacency = label_adjacency(segments)
-        pairs = np.concatenate([adjacency.pairs, adjacency.pairs[:, ::-1]])
-        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-        first, second = pairs[order].T
-        return cls(np.searchsorted(first, np.arange(count + 1)), second, np.tile(adjacency.lengths, 2)[order])
-
-    def between(self, first: slice, second: slice) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
-        """Return the segments of the second range that border on the first, once per border, and the lengths."""
-        edges = slice(self.start[first.start], self.start[first.stop])
-        inside = (self.neighbour[edges] >= second.start) & (self.neighbour[edges] < second.stop)
-        return self.neighbour[edges][inside], self.length[edges][inside]
 
 
 def _spans(hierarchy: Hierarchy) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
@@ -139,7 +116,6 @@ def _spans(hierarchy: Hierarchy) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndar
 
 
 def _check(segments: Integer[np.ndarray, "y x"], annotation: Integer[np.ndarray, "h w"], min_overlap: float) -> None:
-    """Raise `SegmentationError` for input that cannot be merged."""
     if segments.shape != annotation.shape:
         (height, width), (h, w) = segments.shape, annotation.shape
         raise SegmentationError(

@@ -104,7 +104,6 @@ def _best_granularity(feedback: Sequence[AnnotationFeedback]) -> Granularity | N
 
 
 def _prototypes(feedback: Sequence[AnnotationFeedback], labels: Sequence[str]) -> Prototypes | None:
-    """Return the prototypes of these labels; `None` without examples."""
     examples = [(item.task_id, example) for item in feedback for example in item.examples if example.label in labels]
     if not examples:
         return None

@@ -34,7 +34,7 @@ class AnnotationProcessor:
             images,
             submission,
             project_id=row.project_id,
-            segmenter_version=self._predictor.segmenter_version,
+            segmenter_version=self._predictor.tree_service.version,
             source_model_version=self._source_model_version(submission),
         )
         self._store.annotations.save_feedback(row, feedback.segmenter_version, feedback.labels, feedback.to_json())

@@ -15,14 +15,12 @@ from walkcut.errors import RequestError, StoreError
 from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
-from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
-from walkcut.interactive.session import SessionStore
+from walkcut.interactive.interactive_segmenter import answer_all
 from walkcut.labelstudio import Task, read_extra_params, read_object, read_tasks
 from walkcut.labelstudio.project_ids import parse_project_id
 from walkcut.serving.backend import Backend
 from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
 from walkcut.serving.webhooks import save_event
-from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 from walkcut.telemetry.metrics import Metrics
 
@@ -33,56 +31,120 @@ _SPARE_THREADS = 4  # for /health and /setup while all others predict
 _BATCH_THREADS = 4  # for batches of tasks, which wait for the one model anyway
 
 
-def create_app(backend: Backend, settings: Settings, metrics: Metrics | None = None) -> Flask:
+def create_app(backend: Backend, metrics: Metrics) -> Flask:
     """Make the backend's WSGI application."""
+    settings = backend.settings
     app = Flask("walkcut", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1_000_000
-    metrics = metrics or Metrics()
     metrics.pending.set_function(lambda: backend.feedback_worker.backlog.pending)
     metrics.set_aside.set_function(lambda: backend.feedback_worker.backlog.set_aside)
     instrument(app, metrics)
     require_auth(app, settings)
     register_error_handlers(app, settings)
-    _add_status_routes(app, metrics)
-    _add_readiness_route(app, backend, settings)
-    _add_project_routes(app, backend, settings, metrics)
-    _add_predict_route(app, backend, settings, metrics)
+    views = _Views(backend, metrics)
+    app.get("/")(views.health)
+    app.get("/health")(views.health)
+    app.get("/metrics")(views.prometheus)
+    app.get("/ready")(views.ready)
+    app.get("/versions")(views.list_versions)
+    app.post("/setup")(views.set_up)
+    app.post("/webhook")(views.webhook)
+    app.post("/predict")(views.predict)
     return app
 
 
-def _add_status_routes(app: Flask, metrics: Metrics) -> None:
-    @app.get("/")
-    @app.get("/health")
-    def health() -> dict[str, str]:
+class _Views:
+    """One method for each route; its name is the route's name in logs and metrics."""
+
+    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+        self._backend, self._metrics = backend, metrics
+        self._versions: dict[str, list[str]] = {}  # by project
+        # They leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
+        self._threads = {
+            "batch": threading.BoundedSemaphore(_BATCH_THREADS),
+            "annotator": threading.BoundedSemaphore(backend.settings.threads - _BATCH_THREADS - _SPARE_THREADS),
+        }
+
+    def health(self) -> dict[str, str]:
         return {"status": "UP", "model_class": "walkcut"}
 
-    @app.get("/metrics")
-    def prometheus() -> Response:
-        return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
+    def prometheus(self) -> Response:
+        return Response(generate_latest(self._metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
+    def ready(self) -> tuple[dict[str, Any], int]:
+        """Return whether new images can be answered, as /health does not say, and what else does not work.
 
-def _add_readiness_route(app: Flask, backend: Backend, settings: Settings) -> None:
-    """Add /ready: whether new images can be answered, as /health does not say, and what else does not work.
-
-    While the database is unavailable images are answered, by what is known of their projects, but nothing is learned.
-    The route is open to everybody; the reasons go to the log, and to callers with credentials if these are required.
-    """
-
-    @app.get("/ready")
-    def ready() -> tuple[dict[str, Any], int]:
+        While the database is unavailable images are answered, by what is known of their projects. The route is open to
+        everybody; the reasons go to the log, and to callers with credentials if these are required.
+        """
+        settings = self._backend.settings
         unready = {
-            "model": backend.predictor.tree_service.unavailable_reason,
+            "model": self._backend.predictor.tree_service.unavailable_reason,
             "state folder": _folder_problem(settings.state_dir),
         }
-        problems = unready | {"database": _database_problem(backend.store)}
+        problems = unready | {"database": _database_problem(self._backend.store)}
         reasons = [f"{part}: {problem}" for part, problem in problems.items() if problem]
-        if not reasons:
-            return {"status": "READY"}, 200
         is_ready = not any(unready.values())
-        log.warning("%s: %s", "ready, with problems" if is_ready else "not ready", "; ".join(reasons))
+        if reasons:
+            log.warning("%s: %s", "ready, with problems" if is_ready else "not ready", "; ".join(reasons))
         is_authorised = settings.credentials.accepts(request.headers.get("Authorization", ""))
-        answer = {"status": "READY" if is_ready else "NOT READY"} | ({"reasons": reasons} if is_authorised else {})
-        return answer, 200 if is_ready else 503
+        told = {"reasons": reasons} if reasons and is_authorised else {}
+        return {"status": "READY" if is_ready else "NOT READY"} | told, 200 if is_ready else 503
+
+    def set_up(self) -> dict[str, str]:
+        body = read_object(request.get_data(cache=False))
+        extra_params = read_extra_params(body.get("extra_params"))
+        label_config, project_id = _label_config(body, "schema"), _project_id(body)
+        project = self._backend.projects.set_up(project_id, label_config, extra_params)
+        hostname, token = str(body.get("hostname") or ""), str(body.get("access_token") or "")
+        self._backend.predictor.loader.register_label_studio(hostname, token)
+        versions = [self._backend.predictor.version(project, level) for level in project.options.granularities]
+        self._versions[project_id] = versions
+        return {"model_version": versions[-1]}
+
+    def list_versions(self) -> dict[str, list[str]]:
+        return {"versions": sorted(set(chain.from_iterable(self._versions.copy().values())))}
+
+    def webhook(self) -> dict[str, str]:
+        body = read_object(request.get_data(cache=False))
+        action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
+        if not self._backend.settings.learning:
+            return {"status": "ignored"}
+        try:
+            save_event(self._backend.store, action, _project_id(body), body)
+        except StoreError:
+            self._metrics.events.labels("lost").inc()
+            self._backend.feedback_worker.request_sync()
+            log.error("%s not stored; a sync with Label Studio may recover it", action)  # noqa: TRY400
+            raise
+        self._metrics.events.labels("stored").inc()
+        return {"status": "stored"}
+
+    def predict(self) -> dict[str, list[Any]]:
+        body = read_object(request.get_data(cache=False))
+        tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
+        bind_log_context(tasks=",".join(str(task.id) for task in tasks[:_MAX_LOGGED]))
+        caller = "annotator" if context is not None or len(tasks) == 1 else "batch"  # one task: somebody opens it
+        if not self._threads[caller].acquire(blocking=False):
+            log.warning("busy: %d tasks returned empty, Label Studio asks for them again", len(tasks))
+            self._metrics.tasks.labels("busy").inc(len(tasks))
+            return {"results": [[] if context is None else {"result": []} for _ in tasks]}
+        try:
+            with self._metrics.predicting.track_inprogress(), self._metrics.predicted.labels(caller).time():
+                project = self._backend.projects.get(_project_id(body), label_config)
+                if context is None:
+                    return {"results": self._predict_tasks(tasks, project)}
+                answers = answer_all(self._backend.interactive, tasks, project, context)
+                return {"results": [answer.as_json() for answer in answers]}
+        finally:
+            self._threads[caller].release()
+
+    def _predict_tasks(self, tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
+        results = predict_all(self._backend.predictor, tasks, project, Deadline(self._backend.settings.predict_timeout))
+        failed = sum(not predictions for predictions in results)
+        self._metrics.tasks.labels("predicted").inc(len(results) - failed)
+        self._metrics.tasks.labels("failed").inc(failed)
+        return [[prediction.as_json() for prediction in predictions] for predictions in results]
 
 
 def _database_problem(store: ProjectStore) -> str:
@@ -105,89 +167,10 @@ def _folder_problem(folder: Path) -> str:
     return ""
 
 
-def _add_project_routes(app: Flask, backend: Backend, settings: Settings, metrics: Metrics) -> None:
-    """Add the routes by which Label Studio sets up projects and reports their events."""
-    predictor, versions = backend.predictor, dict[str, list[str]]()  # by project
-
-    @app.post("/setup")
-    def set_up() -> dict[str, str]:
-        body = _json_object()
-        extra_params = read_extra_params(body.get("extra_params"))
-        label_config, project_id = _label_config(body, "schema"), _project_id(body)
-        project = backend.projects.set_up(project_id, label_config, extra_params)
-        predictor.register_label_studio(str(body.get("hostname") or ""), str(body.get("access_token") or ""))
-        versions[project_id] = [predictor.version(project, level) for level in project.options.granularities]
-        return {"model_version": versions[project_id][-1]}
-
-    @app.get("/versions")
-    def list_versions() -> dict[str, list[str]]:
-        return {"versions": sorted(set(chain.from_iterable(versions.copy().values())))}
-
-    @app.post("/webhook")
-    def webhook() -> dict[str, str]:
-        body = _json_object()
-        action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
-        if not settings.learning:
-            return {"status": "ignored"}
-        try:
-            save_event(backend.store, action, _project_id(body), body)
-        except StoreError:
-            metrics.events.labels("lost").inc()
-            backend.feedback_worker.request_sync()
-            log.error("%s not stored; a sync with Label Studio may recover it", action)  # noqa: TRY400
-            raise
-        metrics.events.labels("stored").inc()
-        return {"status": "stored"}
-
-
-def _add_predict_route(app: Flask, backend: Backend, settings: Settings, metrics: Metrics) -> None:
-    """Add /predict, with separate limits of threads for annotators and for batches of tasks.
-
-    The limits leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
-    """
-    interactive = InteractiveSegmenter(backend.predictor, SessionStore())
-    threads = {
-        "batch": threading.BoundedSemaphore(_BATCH_THREADS),
-        "annotator": threading.BoundedSemaphore(settings.threads - _BATCH_THREADS - _SPARE_THREADS),
-    }
-
-    @app.post("/predict")
-    def predict() -> dict[str, list[Any]]:
-        body = _json_object()
-        tasks, context, label_config = read_tasks(body), _context(body), _label_config(body, "label_config")
-        bind_log_context(tasks=",".join(str(task.id) for task in tasks[:_MAX_LOGGED]))
-        caller = "annotator" if context is not None or len(tasks) == 1 else "batch"  # one task: somebody opens it
-        if not threads[caller].acquire(blocking=False):
-            log.warning("busy: %d tasks returned empty, Label Studio asks for them again", len(tasks))
-            metrics.tasks.labels("busy").inc(len(tasks))
-            return {"results": [[] if context is None else {"result": []} for _ in tasks]}
-        try:
-            with metrics.predicting.track_inprogress(), metrics.predicted.labels(caller).time():
-                project = backend.projects.get(_project_id(body), label_config)
-                if context is None:
-                    return {"results": predict_tasks(tasks, project)}
-                answers = answer_all(interactive, tasks, project, context)
-                return {"results": [answer.as_json() for answer in answers]}
-        finally:
-            threads[caller].release()
-
-    def predict_tasks(tasks: Sequence[Task], project: Project) -> list[list[dict[str, Any]]]:
-        results = predict_all(backend.predictor, tasks, project, Deadline(settings.predict_timeout))
-        failed = sum(not predictions for predictions in results)
-        metrics.tasks.labels("predicted").inc(len(results) - failed)
-        metrics.tasks.labels("failed").inc(failed)
-        return [[prediction.as_json() for prediction in predictions] for predictions in results]
-
-
 def _context(body: dict[str, Any]) -> object:
     """Return the context of an annotator's call; `None` if no annotator waits."""
     params = body.get("params")
     return params.get("context") if isinstance(params, dict) else None
-
-
-def _json_object() -> dict[str, Any]:
-    """Return the request's JSON object. Raises `RequestError` for anything else."""
-    return read_object(request.get_data(cache=False))
 
 
 def _label_config(body: dict[str, Any], key: str) -> str:

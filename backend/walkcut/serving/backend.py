@@ -9,6 +9,8 @@ from walkcut.errors import SettingsError
 from walkcut.inference.factory import ModelFactory, in_process_model, make_access, make_predictor
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
+from walkcut.interactive.interactive_segmenter import InteractiveSegmenter
+from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.serving.project_cache import ProjectCache
@@ -25,11 +27,13 @@ _FEEDBACK_END_S = 10.0  # for the worker to end; after the next start it process
 class Backend:
     """The parts of a running backend; `client` is `None` unless Label Studio's address and token are set."""
 
+    settings: Settings
     predictor: Predictor
     projects: ProjectCache
     feedback_worker: FeedbackWorker
     store: ProjectStore
     client: LabelStudioClient | None
+    interactive: InteractiveSegmenter
 
     def require_client(self) -> LabelStudioClient:
         """Return the client of Label Studio. Raises `SettingsError` without one."""
@@ -39,9 +43,8 @@ class Backend:
 
     def project(self, project_id: str) -> Project:
         """Return a project with its profile, by its stored labelling config or the one in Label Studio."""
-        return self.projects.get(
-            project_id, self.store.label_config(project_id) or self.require_client().label_config(project_id)
-        )
+        config = self.store.label_config(project_id) or self.require_client().label_config(project_id)
+        return self.projects.get(project_id, config)
 
 
 @contextmanager
@@ -54,8 +57,15 @@ def make_backend(
         predictor = make_predictor(settings, make_model, metrics)
         with closing(predictor.tree_service):
             client = LabelStudioClient(access, ca_bundle=settings.ca_bundle) if access and access.token else None
-            projects = ProjectCache(predictor, store, learning=settings.learning)
-            yield Backend(predictor, projects, FeedbackWorker(predictor, store, client), store, client)
+            yield Backend(
+                settings,
+                predictor,
+                ProjectCache(predictor, store, learning=settings.learning),
+                FeedbackWorker(predictor, store, client),
+                store,
+                client,
+                InteractiveSegmenter(predictor, SessionStore()),
+            )
 
 
 @contextmanager

@@ -57,15 +57,10 @@ class FeedbackWorker:
 
     def __init__(self, predictor: Predictor, store: ProjectStore, client: LabelStudioClient | None = None) -> None:
         self._store, self._client = store, client
-        self._segmenter_version = predictor.segmenter_version
+        self._segmenter_version = predictor.tree_service.version
         self._processor = AnnotationProcessor(predictor, store, client)
         self._sync_requested = threading.Event()
-        self._backlog = Backlog()
-
-    @property
-    def backlog(self) -> Backlog:
-        """The annotations that were not learned from when they were last counted."""
-        return self._backlog
+        self.backlog = Backlog()  # when it was last counted
 
     def request_sync(self) -> None:
         """Have the worker sync, if it syncs at all, within two minutes of the database's return: an event was lost."""
@@ -73,12 +68,12 @@ class FeedbackWorker:
 
     def run(self, stop: threading.Event, sync_interval: float) -> None:
         """Learn until `stop` is set, and sync at once and every `sync_interval` seconds; with 0, never."""
-        schedule, pause = _SyncSchedule(0.0 if self._client is None else sync_interval), _IDLE_S
-        is_current = False
+        never, is_current = self._client is None or sync_interval == 0, False
+        next_sync, pause = time.monotonic(), _IDLE_S
         while not stop.is_set():
             try:
                 is_current = is_current or self._relearn()
-                self._sync_if_due(schedule)
+                next_sync = next_sync if never else self._sync_if_due(next_sync, sync_interval)
                 if not self.learn_due():
                     stop.wait(_IDLE_S)
                 if pause > _IDLE_S:
@@ -94,9 +89,9 @@ class FeedbackWorker:
         """Try the annotations that have been due longest, and return how many were tried. Raises `StoreError`."""
         now = time.time()
         tried = sum(self._learn_next(now) is not None for _ in range(_BATCH))
-        previous, self._backlog = self._backlog, self._store.annotations.backlog()
-        if previous.pending and not self._backlog.pending:
-            log.info("nothing waits to be learned from, %d annotations are set aside", self._backlog.set_aside)
+        previous, self.backlog = self.backlog, self._store.annotations.backlog()
+        if previous.pending and not self.backlog.pending:
+            log.info("nothing waits to be learned from, %d annotations are set aside", self.backlog.set_aside)
         return tried
 
     def sync(self, project_id: str) -> SyncResult:
@@ -118,13 +113,16 @@ class FeedbackWorker:
             log.info("%d annotations are learned from again: their feedback is from another segmenter", count)
         return True
 
-    def _sync_if_due(self, schedule: "_SyncSchedule") -> None:
+    def _sync_if_due(self, next_sync: float, interval: float) -> float:
+        """Sync if it is time, and return the time of the next sync: a minute after a request or an incomplete sync."""
+        now = time.monotonic()
         if self._sync_requested.is_set():
             self._sync_requested.clear()
-            schedule.advance()
-        if schedule.is_due():
-            complete = [self._try_fetch(project_id) for project_id in self._store.projects()]
-            schedule.record(complete=all(complete))
+            next_sync = min(next_sync, now + _RESYNC_S)
+        if now < next_sync:
+            return next_sync
+        complete = [self._try_fetch(project_id) for project_id in self._store.projects()]
+        return time.monotonic() + (interval if all(complete) else min(interval, _RESYNC_S))
 
     def _try_fetch(self, project_id: str) -> bool:
         """Fetch a project's annotations if it learns; return whether that did not fail. Raises `StoreError`."""
@@ -184,24 +182,6 @@ class FeedbackWorker:
             name = f"annotation {attempt.row.annotation_id} in project {attempt.row.project_id}"
             bug = None if isinstance(error, WalkcutError) else error
             log.warning("%s is set aside, and tried again in %.0f s: %s", name, pause, error, exc_info=bug)
-
-
-class _SyncSchedule:
-    """Time of the next sync: at once, then every `interval` seconds; with 0, never."""
-
-    def __init__(self, interval: float) -> None:
-        self._interval, self._next = interval, time.monotonic()
-
-    def is_due(self) -> bool:
-        return self._interval > 0 and time.monotonic() >= self._next
-
-    def advance(self) -> None:
-        """Have the next sync a minute from now, unless it is due earlier."""
-        self._next = min(self._next, time.monotonic() + _RESYNC_S)
-
-    def record(self, *, complete: bool) -> None:
-        """Note that a sync has ended; an incomplete one is repeated after a minute."""
-        self._next = time.monotonic() + (self._interval if complete else min(self._interval, _RESYNC_S))
 
 
 def _is_state(annotation: Mapping[str, Any], updated: datetime | None) -> bool:

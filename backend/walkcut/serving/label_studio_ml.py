@@ -12,7 +12,6 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -22,41 +21,33 @@ from label_studio_ml.response import ModelResponse
 from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
-from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
-from walkcut.interactive.session import SessionStore
+from walkcut.interactive.interactive_segmenter import answer_all
 from walkcut.labelstudio import read_extra_params, read_task
 from walkcut.labelstudio.project_ids import parse_project_id
 from walkcut.serving.backend import Backend, background_learning, make_backend
 from walkcut.serving.webhooks import save_event
-from walkcut.settings import Settings, read_settings
+from walkcut.settings import read_settings
 from walkcut.telemetry.metrics import Metrics
-
-
-@dataclass(frozen=True)
-class Process:
-    """The parts that all requests of a process share: label-studio-ml makes a new model object for each request."""
-
-    settings: Settings
-    backend: Backend
-    interactive: InteractiveSegmenter
-
 
 _lock = threading.Lock()
 
 
-def backend() -> Process:
-    """Return the backend of the settings, made once; it learns in a thread until the process ends."""
+def backend() -> Backend:
+    """Return the backend of the settings, made once; it learns in a thread until the process ends.
+
+    label-studio-ml makes a new model object for each request: they all use this one.
+    """
     with _lock:
-        return _make_process()
+        return _make_backend()
 
 
 @lru_cache(maxsize=1)
-def _make_process() -> Process:
+def _make_backend() -> Backend:
     settings, at_exit = read_settings(), ExitStack()
     backend = at_exit.enter_context(make_backend(settings))
     at_exit.enter_context(background_learning(backend.feedback_worker, settings, Metrics()))
     atexit.register(at_exit.close)
-    return Process(settings, backend, InteractiveSegmenter(backend.predictor, SessionStore()))
+    return backend
 
 
 class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
@@ -66,7 +57,7 @@ class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
         """Set the model version, as Label Studio asks at each set-up. Raises `WalkcutError` for an unusable config."""
         if self.label_config:
             project = self._project()
-            version = backend().backend.predictor.version(project, project.options.granularity)
+            version = backend().predictor.version(project, project.options.granularity)
             self.set("model_version", version)
 
     def set_extra_params(self, extra_params: object) -> None:
@@ -76,25 +67,23 @@ class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
 
     def predict(self, tasks: Sequence[Mapping[str, Any]], context: object = None, **_login: object) -> ModelResponse:
         """Return predictions at each granularity, the default last, or answers to an annotator's `context`."""
-        process, project = backend(), self._project()
+        parts, project = backend(), self._project()
         parsed = [read_task(task) for task in tasks]
         if context is not None:
-            answers = answer_all(process.interactive, parsed, project, context)
+            answers = answer_all(parts.interactive, parsed, project, context)
             return ModelResponse(predictions=[answer.as_json() for answer in answers])
-        results = predict_all(process.backend.predictor, parsed, project, Deadline(process.settings.predict_timeout))
+        results = predict_all(parts.predictor, parsed, project, Deadline(parts.settings.predict_timeout))
         return ModelResponse(
             predictions=[[prediction.as_json() for prediction in predictions] for predictions in results]
         )
 
     def fit(self, event: str, data: Mapping[str, Any], **_more: object) -> dict[str, str]:
         """Save the annotation of an event, to be learned from later: Label Studio waits only 1 s."""
-        process = backend()
-        if process.settings.learning:
-            save_event(process.backend.store, event, parse_project_id(data.get("project")), data)
+        if backend().settings.learning:
+            save_event(backend().store, event, parse_project_id(data.get("project")), data)
         return {"status": "stored"}
 
     def _project(self) -> Project:
         """Return the project with its profile, and save its set-up for the command line."""
-        parts, project_id = backend().backend, parse_project_id(self.project_id)
         extra_params = read_extra_params(self.get("extra_params"))
-        return parts.projects.set_up(project_id, self.label_config, extra_params)
+        return backend().projects.set_up(parse_project_id(self.project_id), self.label_config, extra_params)

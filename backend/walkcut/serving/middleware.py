@@ -84,33 +84,24 @@ def require_auth(app: Flask, settings: Settings) -> None:
 def register_error_handlers(app: Flask, settings: Settings) -> None:
     """Answer errors as JSON with a remedy, without a traceback; walkcut's own bugs are logged with theirs."""
 
-    @app.errorhandler(WalkcutError)
-    def bad_request(error: WalkcutError) -> tuple[Response, int]:
-        record_failure(error)
-        log.warning("%s %s: %s", request.method, request.path, error)
-        return jsonify(error=str(error)), 400
-
-    @app.errorhandler(BusyError)
-    def busy(error: BusyError) -> tuple[Response, int]:
-        record_failure(error)
-        log.error("%s %s: %s", request.method, request.path, error)
-        return jsonify(error="walkcut cannot answer now: try again; its log has the details"), 503
-
-    @app.errorhandler(RequestEntityTooLarge)
-    def too_large(_error: RequestEntityTooLarge) -> tuple[Response, int]:
-        message = (
-            f"the request is larger than {settings.max_body_mb} MB: ask for fewer tasks at a time, run "
-            "`walkcut prelabel --project`, or set WALKCUT_MAX_BODY_MB to more"
-        )
-        log.warning("%s %s: %s", request.method, request.path, message)
-        return jsonify(error=message), 413
-
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> tuple[Response, int]:
-        return jsonify(error=error.description), error.code or 500
+    too_large = (
+        f"the request is larger than {settings.max_body_mb} MB: ask for fewer tasks at a time, run "
+        "`walkcut prelabel --project`, or set WALKCUT_MAX_BODY_MB to more"
+    )
 
     @app.errorhandler(Exception)
-    def bug(error: Exception) -> tuple[Response, int]:
+    def answer(error: Exception) -> tuple[Response, int]:
+        if isinstance(error, RequestEntityTooLarge):
+            log.warning("%s %s: %s", request.method, request.path, too_large)
+            return jsonify(error=too_large), 413
+        if isinstance(error, HTTPException):
+            return jsonify(error=error.description), error.code or 500
         record_failure(error)
+        if isinstance(error, BusyError):
+            log.error("%s %s: %s", request.method, request.path, error)
+            return jsonify(error="walkcut cannot answer now: try again; its log has the details"), 503
+        if isinstance(error, WalkcutError):
+            log.warning("%s %s: %s", request.method, request.path, error)
+            return jsonify(error=str(error)), 400
         log.error("%s %s failed", request.method, request.path, exc_info=error)
         return jsonify(error=f"{BUG}; its log has the details"), 500

@@ -106,6 +106,6 @@ class ProjectCache:
     def _fit(self, project_id: str, labels: Collection[str], revision: int) -> _CachedProfile:
         begin = time.monotonic()
         feedback = map(AnnotationFeedback.from_json, self._store.annotations.feedback(project_id))
-        profile = fit_profile(feedback, self._predictor.segmenter_version, labels)
+        profile = fit_profile(feedback, self._predictor.tree_service.version, labels)
         seconds = time.monotonic() - begin
         return _CachedProfile(labels, revision, profile, begin + (_REFIT_FACTOR * seconds if seconds > _FAST_S else 0))

@@ -1,16 +1,17 @@
-"""Opening the projects' database, SQLite or PostgreSQL, and transactions on it."""
+"""Opening and checking the projects' database, SQLite or PostgreSQL, and transactions on it."""
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tenacity
 from sqlalchemy import Connection, Engine, Executable, Table, UpdateBase, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from walkcut.errors import SettingsError, StoreError, unusable_folder
 from walkcut.storage.migrations import migrate
@@ -29,6 +30,14 @@ _CONNECT: dict[str, dict[str, Any]] = {
     },
 }
 _BUGS = (DataError, IntegrityError, ProgrammingError)  # errors of walkcut's own statements, not of the database's state
+
+
+@dataclass(frozen=True)
+class DatabaseState:
+    """URL of a database without password, and the damage found; empty if there is none."""
+
+    url: str
+    damage: str
 
 
 _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
@@ -108,6 +117,21 @@ def open_database(folder: Path, url: str) -> Engine:
     return engine
 
 
+def check_integrity(folder: Path, url: str) -> DatabaseState:
+    """Open the database as `open_database`, and check an SQLite file for damage. Raises `SettingsError`."""
+    engine, damage = open_database(folder, url), ""
+    try:
+        if engine.dialect.name == "sqlite":
+            with engine.connect() as connection:
+                result = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+                damage = "" if result == "ok" else result
+    except DatabaseError as error:
+        damage = str(error.orig)
+    finally:
+        engine.dispose()
+    return DatabaseState(engine.url.set(query={}).render_as_string(), damage)
+
+
 def _described(address: URL) -> str:
     """Return a database's address for a message, without its password."""
     return f"the database {address.set(query={}).render_as_string()}"
@@ -149,21 +173,19 @@ def _engine(address: URL) -> Engine:
     return engine
 
 
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+# SQLite does not wait by itself when several processes open a new file at once.
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_locked),
+    wait=tenacity.wait_fixed(0.02),
+    stop=tenacity.stop_after_delay(_CONNECT["sqlite"]["timeout"]),
+    reraise=True,
+)
 def _set_pragmas(connection: Any, _record: object) -> None:
     """Let readers not wait for writers, and have each commit on disk before it returns."""
-    _switch_to_wal(connection, time.monotonic() + _CONNECT["sqlite"]["timeout"])
+    connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA cache_size=-256")  # KiB per connection: the system caches the file too
-
-
-def _switch_to_wal(connection: sqlite3.Connection, end: float) -> None:
-    """Switch to a write-ahead log; SQLite does not wait by itself when several processes open a new file at once."""
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.02)
-        else:
-            return

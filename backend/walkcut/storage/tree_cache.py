@@ -65,16 +65,23 @@ class TreeCache:
 
     def __init__(self, folder: Path, quota: int, *, max_memory: int = _MAX_MEMORY) -> None:
         self._folder, self._quota = folder, quota
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # A tree larger than the memory counts as all of it, so that the latest tree always stays.
         self._trees = LRUCache[str, CutTree](max_memory, lambda tree: min(tree.nbytes, max_memory))
-        self._sizes = _open(folder)  # of the files, least recently used first
+        self._sizes = _list(folder)  # of the files, least recently used first
         self._total = sum(self._sizes.values())
 
     def get(self, key: str) -> CutTree | None:
         """Return the tree of a key, from memory or its file, or `None`; a damaged file is deleted."""
-        tree = self.get_from_memory(key)
-        if tree is None and (tree := self._read(key)) is not None:
+        if (tree := self.get_from_memory(key)) is not None:
+            return tree
+        try:
+            tree = read_tree(self._folder, key)
+        except TreeFileError as error:
+            log.warning("deleted %s: %s", _path(self._folder, key), error)
+            with self._lock:
+                self._delete(key)
+        if tree is not None:
             self.touch(key, tree)
         return tree
 
@@ -86,23 +93,21 @@ class TreeCache:
             self.touch(key, tree)
         return tree
 
-    def put(self, key: str, tree: CutTree) -> None:
-        """Save a tree in memory and as a file, complete or not at all. A full disk is logged, not raised."""
-        self.put_bytes(key, tree.to_bytes())
-        self.touch(key, tree)
-
-    def put_bytes(self, key: str, content: bytes) -> None:
-        """Save the file of a tree, not the tree in memory. A full disk is logged, not raised."""
+    def put(self, key: str, tree: CutTree, content: bytes) -> None:
+        """Save a tree in memory, and its content as a file. A full disk is logged, not raised."""
         try:
             with self._lock:
-                self._register(key, write_tree(self._folder, key, content))
+                self.register(key, write_tree(self._folder, key, content))
         except OSError as error:
             log.warning("the cut tree %s was not saved: %s", key, error)
+        self.touch(key, tree)
 
     def register(self, key: str, size: int) -> None:
-        """Count a file of `size` bytes that another process wrote into the folder."""
+        """Count a file of `size` bytes in the folder, and evict others to make room."""
         with self._lock:
-            self._register(key, size)
+            self._set_size(key, size)
+            while self._total > self._quota:
+                self._delete(next(iter(self._sizes)))
 
     def touch(self, key: str, tree: CutTree) -> None:
         """Mark a tree as the most recently used, in memory, among the files, and for the next start."""
@@ -113,23 +118,6 @@ class TreeCache:
         now = time.time_ns()  # finer than the file system's own clock
         with suppress(OSError):  # evicted in the meantime, or never saved
             os.utime(_path(self._folder, key), ns=(now, now))
-
-    def _register(self, key: str, size: int) -> None:
-        self._set_size(key, size)
-        self._evict()
-
-    def _read(self, key: str) -> CutTree | None:
-        try:
-            return read_tree(self._folder, key)
-        except TreeFileError as error:
-            log.warning("deleted %s: %s", _path(self._folder, key), error)
-            with self._lock:
-                self._delete(key)
-            return None
-
-    def _evict(self) -> None:
-        while self._total > self._quota:
-            self._delete(next(iter(self._sizes)))
 
     def _delete(self, key: str) -> None:
         self._set_size(key, 0)
@@ -142,22 +130,20 @@ class TreeCache:
             self._sizes[key] = size
 
 
-def _open(folder: Path) -> OrderedDict[str, int]:
-    """Make a cache's folder if it is missing, and list it. Raises `SettingsError`."""
+def _list(folder: Path) -> OrderedDict[str, int]:
+    """Return the size in bytes of each tree's file, least recently used first; delete half-written files.
+
+    Make the folder if it is missing. Raises `SettingsError`.
+    """
+    files = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _list(folder)
+        for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
+            partial.unlink(missing_ok=True)
+        for path in folder.glob(f"*{_SUFFIX}"):
+            with suppress(FileNotFoundError):  # evicted by another process
+                files.append((path.stat(), path.name.removesuffix(_SUFFIX)))
     except OSError as error:
         raise unusable_folder(folder, str(error.strerror)) from error
-
-
-def _list(folder: Path) -> OrderedDict[str, int]:
-    """Return the size in bytes of each tree's file, least recently used first; delete half-written files."""
-    for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
-        partial.unlink(missing_ok=True)
-    files = []
-    for path in folder.glob(f"*{_SUFFIX}"):
-        with suppress(FileNotFoundError):  # evicted by another process
-            files.append((path.stat(), path.name.removesuffix(_SUFFIX)))
     files.sort(key=lambda file: file[0].st_mtime_ns)
     return OrderedDict((key, status.st_size) for status, key in files)

@@ -19,16 +19,11 @@ def migrate(connection: Connection) -> None:
     Raises `SettingsError` for a revision that this walkcut does not know.
     """
     connection.exec_driver_sql(_LOCK[connection.dialect.name])
-    revision = _current_revision(connection)
+    revision = ""
+    if inspect(connection).has_table("alembic_version"):
+        revision = connection.scalar(text("SELECT version_num FROM alembic_version")) or ""
     if revision != HEAD:
         _upgrade(connection, revision)
-
-
-def _current_revision(connection: Connection) -> str:
-    """Return the revision of the tables; empty for a new database."""
-    if not inspect(connection).has_table("alembic_version"):
-        return ""
-    return connection.scalar(text("SELECT version_num FROM alembic_version")) or ""
 
 
 def _upgrade(connection: Connection, current: str) -> None:

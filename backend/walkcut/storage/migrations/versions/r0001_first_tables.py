@@ -9,6 +9,7 @@ down_revision = None
 
 def upgrade() -> None:
     """Create the tables of projects, of their annotations, and of the labels in those."""
+    pending = sa.text("due NOTNULL")
     op.create_table(
         "projects",
         sa.Column("project_id", sa.String(64), primary_key=True),
@@ -32,14 +33,13 @@ def upgrade() -> None:
         sa.Column("problem", sa.Text, nullable=False),
         sa.Column("feedback", sa.Text, nullable=False),
         sa.Column("submission", sa.LargeBinary, nullable=False),
+        sa.Index("ix_annotations_due", "due", sqlite_where=pending, postgresql_where=pending),
+        sa.Index("ix_annotations_task", "project_id", "task_id"),
     )
-    pending = sa.text("due NOTNULL")
-    op.create_index("ix_annotations_due", "annotations", ["due"], sqlite_where=pending, postgresql_where=pending)
-    op.create_index("ix_annotations_task", "annotations", ["project_id", "task_id"])
     op.create_table(
         "labels",
         sa.Column("project_id", sa.String(64), primary_key=True),
         sa.Column("label", sa.String(64), primary_key=True),
         sa.Column("annotation_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Index("ix_labels_annotation", "project_id", "annotation_id"),
     )
-    op.create_index("ix_labels_annotation", "labels", ["project_id", "annotation_id"])
