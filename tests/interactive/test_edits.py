@@ -32,7 +32,9 @@ def region(name: str, pixels: str, label: str = "A") -> Region:
 
 def state(*regions: Region, segments: int = 2, min_pixels: float = 1) -> EditState:
     by_id = {region.id: region for region in regions}
-    return EditState(TREE, Segments(segments), by_id, min_pixels, ("A", "B"), lambda words: f"<{words}>")
+    return EditState(
+        TREE, Segments(segments), by_id, min_pixels / TREE.leaves.size, ("A", "B"), lambda words: f"<{words}>"
+    )
 
 
 def at(*pixels: int, is_positive: bool = True) -> list[Point]:

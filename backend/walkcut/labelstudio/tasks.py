@@ -23,6 +23,11 @@ class Task:
     annotations: Sequence[Mapping[str, Any]] = ()
     predictions: Sequence[Mapping[str, Any]] = ()
 
+    @property
+    def draft(self) -> Mapping[str, Any]:
+        """The draft that was changed last; empty without one."""
+        return self.drafts[-1] if self.drafts else {}
+
     def image_reference(self, control: BrushControl) -> str:
         """Return the reference to a control's image. Raises `RequestError` where the task's data have none."""
         value = self.data.get(control.data_key)
