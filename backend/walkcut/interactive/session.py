@@ -15,7 +15,7 @@ from walkcut.errors import RequestError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.interactive.edits import Regions
 from walkcut.labelstudio import BrushControl, Prompt, Region, Task, annotated_regions, parse_timestamp
-from walkcut.labelstudio.runs import mask_from_runs, run_lengths
+from walkcut.labelstudio.brush import mask_from_runs, run_lengths
 
 _MAX_INTERACTIONS = 64  # images
 _DRAFT_DELAY = timedelta(seconds=15)  # Label Studio saves a draft some seconds after a change

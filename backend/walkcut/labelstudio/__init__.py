@@ -7,6 +7,7 @@ from walkcut.labelstudio.json_export import select_annotation
 from walkcut.labelstudio.json_input import check_depth, read_object
 from walkcut.labelstudio.predictions import (
     Prediction,
+    Region,
     brush_region,
     deletion_marker,
     make_prediction,
@@ -14,9 +15,18 @@ from walkcut.labelstudio.predictions import (
     status_item,
 )
 from walkcut.labelstudio.prompts import PROMPTS, STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
-from walkcut.labelstudio.region import Region
-from walkcut.labelstudio.submissions import Submission, parse_id, parse_ids, parse_timestamp, read_submission
-from walkcut.labelstudio.tasks import Task, read_extra_params, read_task, read_tasks
+from walkcut.labelstudio.tasks import (
+    Submission,
+    Task,
+    parse_id,
+    parse_ids,
+    parse_project_id,
+    parse_timestamp,
+    read_extra_params,
+    read_submission,
+    read_task,
+    read_tasks,
+)
 
 __all__ = [
     "PROMPTS",
@@ -39,6 +49,7 @@ __all__ = [
     "parse_brush_controls",
     "parse_id",
     "parse_ids",
+    "parse_project_id",
     "parse_timestamp",
     "read_extra_params",
     "read_object",

@@ -13,8 +13,8 @@ from skimage import draw
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
 from walkcut.labelstudio.prompts import PROMPTS
-from walkcut.labelstudio.region import Region
 
 _MAX_PERCENT: Final = 1000.0  # a shape farther out was not drawn on an image
 _MAX_REGIONS: Final = np.iinfo(np.uint16).max

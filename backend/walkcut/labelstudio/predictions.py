@@ -6,11 +6,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.region import Region
 from walkcut.labelstudio.tasks import Task
+
+
+@dataclass(frozen=True)
+class Region:
+    """A mask of the image's size, a label of its control, and a score in [0, 1].
+
+    Label Studio shows the `notes` in the region's Info panel. `id` is the region's id in Label Studio, empty if it has
+    none yet.
+    """
+
+    mask: Bool[np.ndarray, "y x"]
+    label: str
+    score: float = 1.0
+    notes: tuple[str, ...] = ()
+    id: str = ""
 
 
 @dataclass(frozen=True)

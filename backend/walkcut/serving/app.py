@@ -18,7 +18,7 @@ from walkcut.inference.project import Project
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import Task, read_extra_params, read_object, read_tasks
-from walkcut.labelstudio.project_ids import parse_project_id
+from walkcut.labelstudio.tasks import parse_project_id
 from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
 from walkcut.settings import Settings

@@ -25,7 +25,7 @@ from walkcut.inference.project import Project
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import read_extra_params, read_task
-from walkcut.labelstudio.project_ids import parse_project_id
+from walkcut.labelstudio.tasks import parse_project_id
 from walkcut.serving.backend import Backend, background_learning, make_backend
 from walkcut.settings import Settings, read_settings
 from walkcut.storage import Event
