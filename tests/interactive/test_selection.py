@@ -9,7 +9,7 @@ from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.interactive.selection import enclosing_subtree, leaves_within, segment_at, select_leaves, split_leaves
+from walkcut.interactive.selection import enclosing_subtree, leaves_within, select_leaves, split_leaves
 
 # Leaves 0-3 of two pixels each, side by side; 0 and 1 join into 4, 2 and 3 into 5, these two into 6.
 HIERARCHY = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True]))
@@ -64,7 +64,8 @@ def test_no_selection_holds_what_was_excluded_or_goes_beyond_its_segments(
     positive: list[int], negative: list[int], count: int
 ) -> None:
     chosen = select_leaves(TREE, Segments(count), positive, negative)
-    segments = [segment_at(TREE, Segments(count), leaf) for leaf in positive]
+    groups = TREE.segment_of(Segments(count))
+    segments = [groups == groups[leaf] for leaf in positive]
     assert not chosen[negative].any()
     assert chosen[[leaf for leaf in positive if leaf not in negative]].all()
     assert not (chosen & ~np.any([leaves(), *segments], axis=0)).any()

@@ -108,7 +108,7 @@ def read_annotation(result: object) -> None:
     assert all(region.mask.any() for region in regions)
     region_numbers(regions, SIZE)
     annotated_image_names(result)
-    annotated_regions(result, None, SIZE, strict=True)
+    annotated_regions(result, "image", SIZE, strict=True)
 
 
 # Lists of images

@@ -116,7 +116,7 @@ def _read_bytes(path: Path) -> bytes:
         raise SettingsError(f"{path}: {error.strerror}; pass the path of a readable file") from error
 
 
-def _one_image(result: Sequence[object], image: str | None) -> str | None:
+def _one_image(result: Sequence[object], image: str | None) -> str:
     """Return the name of the annotated image. Raises `SettingsError` if there is none, or several to choose from."""
     names = annotated_image_names(result)
     if not names:

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation, find_objects
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments
-from walkcut.interactive.selection import enclosing_subtree, leaves_within, segment_at, select_leaves, split_leaves
+from walkcut.interactive.selection import enclosing_subtree, leaves_within, select_leaves, split_leaves
 from walkcut.labelstudio import Point, Region
 
 Mask = Bool[np.ndarray, "y x"]
@@ -44,26 +44,25 @@ class EditState:
         for region in reversed([*self.regions.values()]):
             if region.mask[pixel]:
                 return region
-        leaf = int(self.tree.leaves[pixel])
-        segment = segment_at(self.tree, self.granularity, leaf)[self.tree.leaves]
-        return self.new_region("segment", self.unclaimed(segment))
+        labels = self.tree.labels(self.granularity)
+        return self.new_region("segment", self.unclaimed(labels == labels[pixel]))
 
     def new_region(self, source: str, mask: Mask) -> Region:
-        """Return a new region; regions of one source must not share the first pixel, from which the id is made."""
-        return Region(mask, self.label_for(mask), id=self.make_id(f"{source} {int(mask.argmax())}"))
+        """Return a new region, with the neutral label that the fewest regions within two pixels of it have.
+
+        Regions of one source must not share the first pixel, from which the id is made.
+        """
+        box = tuple(slice(max(0, span.start - 2), span.stop + 2) for span in find_objects(mask.view(np.uint8))[0])
+        around = binary_dilation(mask[box], iterations=2)
+        nearby = [region.label for region in self.regions.values() if (region.mask[box] & around).any()]
+        label = min(self.neutral_labels, key=nearby.count)
+        return Region(mask, label, id=self.make_id(f"{source} {int(mask.argmax())}"))
 
     def unclaimed(self, mask: Mask) -> Mask:
         """Return the part of a mask that is in no region."""
         for region in self.regions.values():
             mask = mask & ~region.mask
         return mask
-
-    def label_for(self, mask: Mask) -> str:
-        """Return the neutral label that the fewest regions within two pixels of a mask have."""
-        box = tuple(slice(max(0, span.start - 2), span.stop + 2) for span in find_objects(mask.view(np.uint8))[0])
-        around = binary_dilation(mask[box], iterations=2)
-        labels = [region.label for region in self.regions.values() if (region.mask[box] & around).any()]
-        return min(self.neutral_labels, key=labels.count)
 
     def with_regions(self, changed: Sequence[Region], deleted: Sequence[str] = ()) -> "EditState":
         """Return the state with regions added or changed, and others (by id) deleted."""

@@ -18,12 +18,6 @@ def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:
     return (inside > 0) & (2 * inside >= tree.areas)
 
 
-def segment_at(tree: CutTree, granularity: Granularity, leaf: int) -> Leaves:
-    """Return the leaves of the segment that holds a leaf at this granularity."""
-    groups = tree.segment_of(granularity)
-    return groups == groups[leaf]
-
-
 def select_leaves(tree: CutTree, granularity: Granularity, positive: Sequence[int], negative: Sequence[int]) -> Leaves:
     """Return the segments of the `positive` leaves without the parts that hold `negative` leaves.
 

@@ -18,8 +18,7 @@ _MAX_PERCENT = 1e6  # larger ones are not on a screen
 
 @dataclass(frozen=True)
 class Point:
-    """A click with a smart key point: its label, its position in [0, 1] of width and height, and whether it is
-    positive or, with Alt, negative."""
+    """A click with a smart key point: its label and its position in [0, 1] of width and height; negative with Alt."""
 
     id: str
     label: str
@@ -112,7 +111,8 @@ def _bounds(item: Mapping[str, Any]) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of a rectangle's bounding box within the image; NaN for malformed ones."""
     value = item["value"]
     x, y, width, height = (_fraction(value.get(side)) for side in ("x", "y", "width", "height"))
-    aspect = _aspect_ratio(item.get("original_width"), item.get("original_height"))
+    ratio = _fraction(item.get("original_width")) / (_fraction(item.get("original_height")) or math.nan)
+    aspect = ratio if math.isfinite(ratio) and ratio > 0 else 1.0  # where a side is unknown
     angle = math.radians(100 * _fraction(value.get("rotation", 0)))
     right = width * math.cos(angle), width * math.sin(angle) * aspect  # a rotation keeps lengths in pixels
     down = -height * math.sin(angle) / aspect, height * math.cos(angle)
@@ -128,12 +128,6 @@ def _fraction(percent: object) -> float:
     if isinstance(percent, (int, float)) and not isinstance(percent, bool) and abs(percent) < _MAX_PERCENT:
         return percent / 100
     return math.nan
-
-
-def _aspect_ratio(width: object, height: object) -> float:
-    """Return width by height, or 1 where one is unknown."""
-    ratio = _fraction(width) / (_fraction(height) or math.nan)
-    return ratio if math.isfinite(ratio) and ratio > 0 else 1.0
 
 
 def _span(first: float, last: float, length: int) -> slice:

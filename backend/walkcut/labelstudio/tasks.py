@@ -37,9 +37,9 @@ class Task:
         """Return the reference to a control's image. Raises `RequestError` where the task's data have none."""
         value = self.data.get(control.data_key)
         if not isinstance(value, str) or not value.strip():
-            found = json.dumps(value, default=str)[:60]
             raise RequestError(
-                f"task {self.id} has no image: data.{control.data_key} is {found}; set it to the address of one image"
+                f"task {self.id} has no image: data.{control.data_key} is {json.dumps(value, default=str)[:60]}; "
+                "set it to the address of one image"
             )
         return value
 
