@@ -21,7 +21,8 @@ from walkcut.errors import LabelStudioError
 from walkcut.hierarchy.granularity import Level, Segments, Threshold
 from walkcut.inference.model_version import model_version
 from walkcut.inference.project import Project, ProjectOptions
-from walkcut.labelstudio import Region, Task, make_prediction
+from walkcut.labelstudio.predictions import Region, make_prediction
+from walkcut.labelstudio.tasks import Task
 
 OLD = ("auto-walkcut-merge-01234567", "tau=0.4-walkcut-ncut+merge-89abcdef")
 OTHERS = ("sam-2", "folded-walkcut-7")

@@ -17,7 +17,8 @@ from walkcut.interactive.edits import (
     select,
     split_region,
 )
-from walkcut.labelstudio import Point, Region
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.prompts import Point
 
 # Leaves 0-3 of two pixels each, side by side; 0 and 1 join into 4, 2 and 3 into 5, these two into 6.
 HIERARCHY = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True]))

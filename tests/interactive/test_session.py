@@ -7,7 +7,10 @@ import pytest
 
 from walkcut.hierarchy.granularity import Segments
 from walkcut.interactive.session import SessionStore, regions_by_id, unmodified_region_ids
-from walkcut.labelstudio import BrushControl, Point, Region, Task, brush_region
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region, brush_region
+from walkcut.labelstudio.prompts import Point
+from walkcut.labelstudio.tasks import Task
 
 CONTROL = BrushControl("brush", "image", "image", ("A",), labels=("A", "Car"))
 SIZE = (1, 4)

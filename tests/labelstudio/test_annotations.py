@@ -8,13 +8,9 @@ from skimage import draw
 
 from tests.builders.annotations import CONTROL, MASK, SIZE, item, masked
 from walkcut.errors import BrushError, RequestError
-from walkcut.labelstudio import (
-    Region,
-    annotated_image_names,
-    annotated_regions,
-    brush,
-    region_numbers,
-)
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
+from walkcut.labelstudio.predictions import Region
 
 
 def stroke(*points: float, width: float = 10.0, kind: str = "add") -> dict[str, Any]:

@@ -3,8 +3,8 @@ from datetime import datetime, timezone
 import pytest
 
 from walkcut.errors import RequestError
-from walkcut.labelstudio import (
-    BrushControl,
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.tasks import (
     Task,
     parse_id,
     parse_ids,

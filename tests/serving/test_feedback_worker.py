@@ -27,7 +27,8 @@ from tests.builders.scenes import data_url
 from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError, WalkcutError
 from walkcut.hierarchy.granularity import Level
 from walkcut.inference.predictor import Predictor
-from walkcut.labelstudio import Task, brush
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.tasks import Task
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.serving.feedback_worker import FeedbackWorker, SyncResult
 from walkcut.storage import Event, FeedbackRow, ProjectStore

@@ -15,7 +15,7 @@ from walkcut.inference.factory import make_access, make_fetch_policy, make_proje
 from walkcut.inference.model_version import model_version
 from walkcut.inference.predictor import regions_at_granularity
 from walkcut.inference.project import Project, project_from_controls
-from walkcut.labelstudio import BrushControl, parse_brush_controls
+from walkcut.labelstudio.config import BrushControl, parse_brush_controls
 from walkcut.settings import Settings
 
 _DEFAULT_CONTROL = BrushControl("brush", "image", "image", ("Region",), labels=("Region",))

@@ -12,7 +12,8 @@ from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments
 from walkcut.interactive.selection import enclosing_subtree, leaves_within, select_leaves, split_leaves
-from walkcut.labelstudio import Point, Region
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.prompts import Point
 
 Mask = Bool[np.ndarray, "y x"]
 Regions = Mapping[str, Region]  # by id, bottom to top

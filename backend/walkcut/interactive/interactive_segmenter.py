@@ -13,21 +13,10 @@ from walkcut.inference.project import Project
 from walkcut.interactive import edits
 from walkcut.interactive.commands import apply_command, latest_granularity
 from walkcut.interactive.session import SessionStore, regions_by_id, unmodified_region_ids
-from walkcut.labelstudio import (
-    STATUS_MARK,
-    Box,
-    BrushControl,
-    Point,
-    Prediction,
-    Prompt,
-    Task,
-    brush_region,
-    deletion_marker,
-    read_prompts,
-    region_id,
-    status_item,
-    text_commands,
-)
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Prediction, brush_region, deletion_marker, region_id, status_item
+from walkcut.labelstudio.prompts import STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
+from walkcut.labelstudio.tasks import Task
 
 Results = list[dict[str, Any]]
 

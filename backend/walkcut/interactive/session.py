@@ -14,8 +14,12 @@ from jaxtyping import Int64
 from walkcut.errors import RequestError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.interactive.edits import Regions
-from walkcut.labelstudio import BrushControl, Prompt, Region, Task, annotated_regions, parse_timestamp
+from walkcut.labelstudio.annotations import annotated_regions
 from walkcut.labelstudio.brush import mask_from_runs, run_lengths
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.prompts import Prompt
+from walkcut.labelstudio.tasks import Task, parse_timestamp
 
 _MAX_INTERACTIONS = 64  # images
 _DRAFT_DELAY = timedelta(seconds=15)  # Label Studio saves a draft some seconds after a change

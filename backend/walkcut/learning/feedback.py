@@ -10,7 +10,9 @@ from jaxtyping import Float64, Int64
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
-from walkcut.labelstudio import BrushControl, Region, Submission, parse_timestamp
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.tasks import Submission, parse_timestamp
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_scores, leaf_overlaps
 from walkcut.storage import FeedbackRow
 

@@ -17,8 +17,8 @@ from walkcut.inference.predictor import Predictor, predict_all
 from walkcut.inference.project import Project
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
-from walkcut.labelstudio import Task, read_extra_params, read_object, read_tasks
-from walkcut.labelstudio.tasks import parse_project_id
+from walkcut.labelstudio.json_input import read_object
+from walkcut.labelstudio.tasks import Task, parse_project_id, read_extra_params, read_tasks
 from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
 from walkcut.settings import Settings

@@ -10,8 +10,9 @@ from typing import Any
 from walkcut.errors import BUG, BusyError, ImageFetchError, LabelStudioError, StoreError, WalkcutError
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
-from walkcut.labelstudio import Submission, parse_ids, parse_timestamp, read_submission, semantic_labels
 from walkcut.labelstudio.client import LabelStudioClient
+from walkcut.labelstudio.config import semantic_labels
+from walkcut.labelstudio.tasks import Submission, parse_ids, parse_timestamp, read_submission
 from walkcut.serving.annotation_processor import AnnotationProcessor
 from walkcut.serving.profile_cache import ProfileCache
 from walkcut.serving.retries import MAX_ATTEMPTS, RetrySchedule

@@ -24,8 +24,7 @@ from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
-from walkcut.labelstudio import read_extra_params, read_task
-from walkcut.labelstudio.tasks import parse_project_id
+from walkcut.labelstudio.tasks import parse_project_id, read_extra_params, read_task
 from walkcut.serving.backend import Backend, background_learning, make_backend
 from walkcut.settings import Settings, read_settings
 from walkcut.storage import Event
