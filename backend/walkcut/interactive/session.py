@@ -18,7 +18,7 @@ from walkcut.labelstudio.annotations import annotated_regions
 from walkcut.labelstudio.brush import mask_from_runs, run_lengths
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region
-from walkcut.labelstudio.prompts import Prompt
+from walkcut.labelstudio.prompts import Prompt, result_items
 from walkcut.labelstudio.tasks import Task, parse_timestamp
 
 _MAX_INTERACTIONS = 64  # images
@@ -107,10 +107,8 @@ def unmodified_region_ids(task: Task, control: BrushControl) -> list[str]:
     neutral_labels = [[label] for label in control.neutral_labels]
     return [
         str(item.get("id"))
-        for item in task.draft.get("result", [])
-        if isinstance(item, dict)
-        and (item.get("origin"), item.get("from_name")) == ("prediction", control.from_name)
-        and isinstance(item.get("value"), dict)
+        for item in result_items(task.draft.get("result"))
+        if (item.get("origin"), item.get("from_name")) == ("prediction", control.from_name)
         and item["value"].get("brushlabels") in neutral_labels
     ]
 

@@ -13,7 +13,7 @@ from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region
-from walkcut.labelstudio.prompts import PROMPTS
+from walkcut.labelstudio.prompts import PROMPTS, result_items
 
 _MAX_PERCENT: Final = 1000.0  # a shape farther out was not drawn on an image
 _MAX_REGIONS: Final = np.iinfo(np.uint16).max
@@ -70,18 +70,11 @@ def annotated_image_names(result: object) -> tuple[str, ...]:
 
 
 def _region_items(result: object) -> list[dict[str, Any]]:
-    return [item for item in result if _is_region(item)] if isinstance(result, list) else []
-
-
-def _is_region(item: object) -> bool:
-    """Return whether an item is a positive region with a label that is not a prompt's."""
-    if not isinstance(item, dict) or not isinstance(item.get("value"), dict) or item.get("is_positive") is False:
-        return False
-    kind, value = item.get("type"), item["value"]
+    """Return the items of a result that are positive regions with a label that is not a prompt's."""
+    shapes = [item for item in result_items(result) if item["type"] in _SHAPES and item.get("is_positive") is not False]
     # On accept Label Studio gives a brush region a second result, of the type of another label that is selected.
-    if not isinstance(kind, str) or kind not in _SHAPES or (kind != "brushlabels" and "rle" in value):
-        return False
-    return bool(_label(item)) and _label(item) not in PROMPTS
+    regions = [item for item in shapes if item["type"] == "brushlabels" or "rle" not in item["value"]]
+    return [item for item in regions if _label(item) not in {"", *PROMPTS}]
 
 
 def _belongs(item: Mapping[str, Any], control: BrushControl | str) -> bool:

@@ -79,17 +79,16 @@ def read_prompts(context: object, control: BrushControl) -> list[Prompt]:
     return prompts
 
 
-def _items(context: object, control: BrushControl) -> list[Mapping[str, Any]]:
-    """Return the items of a context that belong to a control's image and have a type and a value."""
-    result = context.get("result") if isinstance(context, dict) else None
-    return [
-        item
-        for item in (result if isinstance(result, list) else [])
-        if isinstance(item, dict)
-        and isinstance(item.get("type"), str)
-        and isinstance(item.get("value"), dict)
-        and item.get("to_name", control.to_name) == control.to_name
-    ]
+def result_items(result: object) -> list[dict[str, Any]]:
+    """Return the items of a result that have a type and a value; none for anything but a list."""
+    items = [item for item in result if isinstance(item, dict)] if isinstance(result, list) else []
+    return [item for item in items if isinstance(item.get("type"), str) and isinstance(item.get("value"), dict)]
+
+
+def _items(context: object, control: BrushControl) -> list[dict[str, Any]]:
+    """Return the items of a context that belong to a control's image."""
+    items = result_items(context.get("result")) if isinstance(context, dict) else []
+    return [item for item in items if item.get("to_name", control.to_name) == control.to_name]
 
 
 def _read_prompt(item: Mapping[str, Any]) -> list[Prompt]:
