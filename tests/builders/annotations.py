@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from walkcut.labelstudio import BrushControl, brush
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.config import BrushControl
 
 SIZE = (8, 10)  # height, width: a pixel is 10 % of the width and 12.5 % of the height
 CONTROL = BrushControl("brush", "image", "photo", ("Region",))

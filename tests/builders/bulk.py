@@ -21,7 +21,7 @@ from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Granularity, Level
 from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.inference.project import Project, ProjectOptions
-from walkcut.labelstudio import BrushControl
+from walkcut.labelstudio.config import BrushControl
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 

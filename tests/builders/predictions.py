@@ -12,7 +12,8 @@ from walkcut import load_segmenter
 from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
 from walkcut.hierarchy.granularity import Segments
 from walkcut.images import DecodeLimits, decode
-from walkcut.labelstudio import BrushControl, Region
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
 
 SAMPLE = Path(__file__).parents[2] / "labelstudio_config" / "sample.jpg"
 CLASSES = ("Region", "Background", "Region B")

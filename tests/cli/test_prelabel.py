@@ -14,7 +14,7 @@ from tests.builders.bulk_commands import end_with, start_walkcut, wait_for_lines
 from tests.builders.fake_label_studio import FakeLabelStudio
 from tests.builders.feedback import CONFIG, HALVES, created, deliver, task
 from walkcut.inference.factory import make_predictor
-from walkcut.labelstudio import read_task
+from walkcut.labelstudio.tasks import read_task
 from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.serving.project_cache import ProjectCache
 from walkcut.settings import Settings

@@ -15,7 +15,7 @@ from walkcut.doctor.probe import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.errors import ImageDecodeError, ImageFetchError, LabelConfigError, LabelStudioError, RequestError
 from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader, LabelStudioAccess
-from walkcut.labelstudio import parse_brush_controls
+from walkcut.labelstudio.config import parse_brush_controls
 from walkcut.settings import Settings
 
 LOCKED = Settings(basic_auth_user="ls", basic_auth_pass="hunter22")

@@ -17,7 +17,8 @@ from walkcut.interactive.edits import (
     select,
     split_region,
 )
-from walkcut.labelstudio import Point, Region
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.prompts import Point
 
 # Leaves 0-3 of two pixels each, side by side; 0 and 1 join into 4, 2 and 3 into 5, these two into 6.
 HIERARCHY = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True]))
@@ -32,7 +33,9 @@ def region(name: str, pixels: str, label: str = "A") -> Region:
 
 def state(*regions: Region, segments: int = 2, min_pixels: float = 1) -> EditState:
     by_id = {region.id: region for region in regions}
-    return EditState(TREE, Segments(segments), by_id, min_pixels, ("A", "B"), lambda words: f"<{words}>")
+    return EditState(
+        TREE, Segments(segments), by_id, min_pixels / TREE.leaves.size, ("A", "B"), lambda words: f"<{words}>"
+    )
 
 
 def at(*pixels: int, is_positive: bool = True) -> list[Point]:

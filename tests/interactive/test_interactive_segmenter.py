@@ -18,7 +18,10 @@ from walkcut.inference.project import Project, ProjectOptions
 from walkcut.inference.tree_service import TreeService
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
-from walkcut.labelstudio import BrushControl, Prediction, Task, brush
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Prediction
+from walkcut.labelstudio.tasks import Task
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.storage import TreeCache

@@ -9,7 +9,7 @@ from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.interactive.selection import enclosing_subtree, leaves_within, segment_at, select_leaves, split_leaves
+from walkcut.interactive.selection import enclosing_subtree, leaves_within, select_leaves, split_leaves
 
 # Leaves 0-3 of two pixels each, side by side; 0 and 1 join into 4, 2 and 3 into 5, these two into 6.
 HIERARCHY = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True]))
@@ -19,6 +19,7 @@ TREE = CutTree(
     {Level.COARSE: 2, Level.MEDIUM: 3, Level.FINE: 4},
 )
 AREAS = TREE.areas
+SMALL_LEAF = replace(TREE, leaves=np.array([[0, 1, 1, 2, 2, 3, 3]], np.uint16))
 
 
 def leaves(*numbers: int) -> np.ndarray:
@@ -63,20 +64,21 @@ def test_no_selection_holds_what_was_excluded_or_goes_beyond_its_segments(
     positive: list[int], negative: list[int], count: int
 ) -> None:
     chosen = select_leaves(TREE, Segments(count), positive, negative)
-    segments = [segment_at(TREE, Segments(count), leaf) for leaf in positive]
+    groups = TREE.segment_of(Segments(count))
+    segments = [groups == groups[leaf] for leaf in positive]
     assert not chosen[negative].any()
     assert chosen[[leaf for leaf in positive if leaf not in negative]].all()
     assert not (chosen & ~np.any([leaves(), *segments], axis=0)).any()
 
 
 def test_a_region_is_split_where_the_tree_parts_it_first() -> None:
-    assert [numbers(part) for part in split_leaves(HIERARCHY, leaves(0, 1, 2, 3), AREAS, 1)] == [[0, 1], [2, 3]]
-    assert [numbers(part) for part in split_leaves(HIERARCHY, leaves(2, 3), AREAS, 1)] == [[2], [3]]
-    assert [numbers(part) for part in split_leaves(HIERARCHY, leaves(0, 2, 3), AREAS, 1)] == [[0], [2, 3]]
+    assert [numbers(part) for part in split_leaves(TREE, leaves(0, 1, 2, 3), 1)] == [[0, 1], [2, 3]]
+    assert [numbers(part) for part in split_leaves(TREE, leaves(2, 3), 1)] == [[2], [3]]
+    assert [numbers(part) for part in split_leaves(TREE, leaves(0, 2, 3), 1)] == [[0], [2, 3]]
 
 
 def test_small_parts_stay_with_the_larger_part() -> None:
-    assert [numbers(part) for part in split_leaves(HIERARCHY, leaves(0, 2, 3), np.array([1, 2, 2, 2]), 2)] == [
+    assert [numbers(part) for part in split_leaves(SMALL_LEAF, leaves(0, 2, 3), 2)] == [
         [2],
         [0, 3],
     ]
@@ -85,22 +87,22 @@ def test_small_parts_stay_with_the_larger_part() -> None:
 @pytest.mark.parametrize("region", [leaves(2), leaves(), leaves(0, 1)])
 def test_a_region_without_two_large_parts_cannot_be_split(region: np.ndarray) -> None:
     with pytest.raises(GranularityError, match="cannot be cut any finer"):
-        split_leaves(HIERARCHY, region, AREAS, 3)
+        split_leaves(TREE, region, 3)
 
 
 def test_a_region_grows_to_the_smallest_enclosing_subtree() -> None:
-    assert numbers(enclosing_subtree(HIERARCHY, leaves(0), AREAS, 1)) == [0, 1]
-    assert numbers(enclosing_subtree(HIERARCHY, leaves(0, 1), AREAS, 1)) == [0, 1, 2, 3]
-    assert numbers(enclosing_subtree(HIERARCHY, leaves(1, 2), AREAS, 1)) == [0, 1, 2, 3]
-    assert numbers(enclosing_subtree(HIERARCHY, leaves(0), AREAS, 3)) == [0, 1, 2, 3]  # two pixels are too few
+    assert numbers(enclosing_subtree(TREE, leaves(0), 1)) == [0, 1]
+    assert numbers(enclosing_subtree(TREE, leaves(0, 1), 1)) == [0, 1, 2, 3]
+    assert numbers(enclosing_subtree(TREE, leaves(1, 2), 1)) == [0, 1, 2, 3]
+    assert numbers(enclosing_subtree(TREE, leaves(0), 3)) == [0, 1, 2, 3]  # two pixels are too few
 
 
 def test_the_whole_image_has_no_enclosing_subtree() -> None:
     with pytest.raises(GranularityError, match="cannot be made any coarser"):
-        enclosing_subtree(HIERARCHY, leaves(0, 1, 2, 3), AREAS, 1)
+        enclosing_subtree(TREE, leaves(0, 1, 2, 3), 1)
 
 
 @given(st.integers(0, 3))
 def test_the_enclosing_subtree_undoes_a_split(leaf: int) -> None:
-    parent = enclosing_subtree(HIERARCHY, leaves(leaf), AREAS, 1)
-    assert leaf in [numbers(part)[0] for part in split_leaves(HIERARCHY, parent, AREAS, 1)]
+    parent = enclosing_subtree(TREE, leaves(leaf), 1)
+    assert leaf in [numbers(part)[0] for part in split_leaves(TREE, parent, 1)]

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from walkcut.hierarchy.granularity import Segments
-from walkcut.interactive.session import SessionStore, draft_regions, unmodified_region_ids
-from walkcut.labelstudio import BrushControl, Point, Region, Task, brush_region
+from walkcut.interactive.session import SessionStore, regions_by_id, unmodified_region_ids
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region, brush_region
+from walkcut.labelstudio.prompts import Point
+from walkcut.labelstudio.tasks import Task
 
 CONTROL = BrushControl("brush", "image", "image", ("A",), labels=("A", "Car"))
 SIZE = (1, 4)
@@ -94,7 +97,7 @@ def test_unmodified_regions_are_predictions_with_a_generic_label() -> None:
     assert isinstance(result, list)
     result[2]["origin"] = "prediction-changed"
     assert unmodified_region_ids(task(drafts=[draft]), CONTROL) == ["kept"]
-    assert [*draft_regions(task(drafts=[draft]), CONTROL, SIZE)] == ["kept", "named", "painted"]
+    assert [*regions_by_id(draft, CONTROL, SIZE)] == ["kept", "named", "painted"]
     assert unmodified_region_ids(task(), CONTROL) == []
 
 

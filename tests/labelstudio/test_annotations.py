@@ -8,13 +8,9 @@ from skimage import draw
 
 from tests.builders.annotations import CONTROL, MASK, SIZE, item, masked
 from walkcut.errors import BrushError, RequestError
-from walkcut.labelstudio import (
-    Region,
-    annotated_image_names,
-    annotated_regions,
-    brush,
-    region_numbers,
-)
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
+from walkcut.labelstudio.predictions import Region
 
 
 def stroke(*points: float, width: float = 10.0, kind: str = "add") -> dict[str, Any]:
@@ -131,10 +127,9 @@ def test_other_items_and_empty_masks_are_left_out(document: object) -> None:
     ]
 
 
-def test_regions_of_all_controls_of_an_image_and_of_all_images() -> None:
+def test_regions_of_all_controls_of_an_image() -> None:
     result = [masked(), masked(from_name="other", id="r2"), masked(to_name="second", id="r3"), masked(to_name=["?"])]
     assert [region.id for region in annotated_regions(result, "image", SIZE)] == ["r1", "r2"]
-    assert len(annotated_regions(result, None, SIZE)) == 4
     assert annotated_image_names(result) == ("image", "second")
 
 
@@ -181,7 +176,7 @@ def test_malformed_items_are_left_out_or_refused_with_the_remedy(
 
 def test_a_rectangle_outside_the_image_is_no_region() -> None:
     far = item("rectanglelabels", x=-1000, y=-1000, width=1000, height=1000, rotation=1000)
-    assert annotated_regions([far], None, SIZE) == ()
+    assert annotated_regions([far], CONTROL, SIZE) == ()
 
 
 def test_small_regions_lie_on_large_ones_and_later_ones_on_earlier_ones() -> None:

@@ -109,3 +109,18 @@ def test_any_bytes_are_a_mask_or_an_error_of_ours(data: bytes) -> None:
     code = [0, 0, 0, 96, 57, 27, 254, *data]
     with suppress(BrushError):
         assert brush.decode(code, (4, 6)).shape == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "lengths"),
+    [("#", [0, 1]), (".", [1]), ("..##.", [2, 2, 1]), ("##.#", [0, 2, 1, 1])],
+)
+def test_runs_alternate_and_begin_outside(pixels: str, lengths: list[int]) -> None:
+    assert brush.run_lengths(np.array([pixel == "#" for pixel in pixels])).tolist() == lengths
+
+
+@given(masks)
+def test_a_mask_is_restored_from_its_runs(mask: np.ndarray) -> None:
+    restored = brush.mask_from_runs(brush.run_lengths(mask.ravel()), mask.shape)
+    assert restored.dtype == np.bool_
+    assert restored.tolist() == mask.tolist()

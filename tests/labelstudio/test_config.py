@@ -1,7 +1,7 @@
 import pytest
 
 from walkcut.errors import LabelConfigError
-from walkcut.labelstudio import BrushControl, parse_brush_controls, semantic_labels
+from walkcut.labelstudio.config import BrushControl, parse_brush_controls, semantic_labels
 
 BRUSH = '<BrushLabels name="brush" toName="image"><Label value="A"/></BrushLabels>'
 

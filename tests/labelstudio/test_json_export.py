@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import select_annotation
+from walkcut.labelstudio.json_export import select_annotation
 
 
 def annotation(identity: int, *, task: int = 1, updated: str = "", cancelled: bool = False) -> dict[str, Any]:

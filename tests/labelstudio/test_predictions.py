@@ -2,17 +2,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from walkcut.labelstudio import (
-    BrushControl,
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import (
     Region,
-    Task,
-    brush,
     brush_region,
     deletion_marker,
     make_prediction,
     region_id,
     status_item,
 )
+from walkcut.labelstudio.tasks import Task
 
 CONTROL = BrushControl("brush", "image", "photo", ("Region",))
 TASK = Task(7, {"photo": "https://example.org/a.jpg"})

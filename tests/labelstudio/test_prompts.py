@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walkcut.labelstudio import Box, BrushControl, Point, read_prompts, text_commands
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.prompts import Box, Point, read_prompts, text_commands
 
 CONTROL = BrushControl("brush", "image", "photo", ("Region",))
 SIZE = (100, 200)

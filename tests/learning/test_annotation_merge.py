@@ -3,7 +3,8 @@ import pytest
 
 from tests.builders.scenes import quarters
 from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.labelstudio import BrushControl, Region, parse_brush_controls
+from walkcut.labelstudio.config import BrushControl, parse_brush_controls
+from walkcut.labelstudio.predictions import Region
 from walkcut.learning.annotation_merge import merge_by_annotation
 from walkcut.learning.feedback import AnnotatedImage
 from walkcut.segmentation.segmenter import load_segmenter

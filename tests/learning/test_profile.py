@@ -11,7 +11,9 @@ from walkcut.errors import SegmentationError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold, parse_granularity
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.labelstudio import BrushControl, Region, Submission, Task
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.tasks import Submission, Task
 from walkcut.learning.feedback import AnnotatedImage, AnnotationFeedback, LabelExample, extract_feedback
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES
 from walkcut.learning.profile import ProjectProfile, fit_profile, suggest_labels

@@ -8,18 +8,13 @@ import pytest
 
 from tests.builders.annotations import CONTROL, SIZE, item
 from walkcut.errors import BrushError, LabelConfigError, RequestError
-from walkcut.labelstudio import (
-    Task,
-    annotated_regions,
-    brush,
-    parse_brush_controls,
-    parse_id,
-    read_extra_params,
-    read_object,
-    read_prompts,
-    region_id,
-    text_commands,
-)
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.annotations import annotated_regions
+from walkcut.labelstudio.config import parse_brush_controls
+from walkcut.labelstudio.json_input import read_object
+from walkcut.labelstudio.predictions import region_id
+from walkcut.labelstudio.prompts import read_prompts, text_commands
+from walkcut.labelstudio.tasks import Task, parse_id, read_extra_params
 
 BRUSH = '<Image name="image" value="$photo"/><BrushLabels name="b" toName="image"><Label value="A"/></BrushLabels>'
 

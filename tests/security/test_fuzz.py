@@ -21,22 +21,14 @@ from walkcut.errors import (
     SettingsError,
 )
 from walkcut.hierarchy.granularity import parse_granularity
-from walkcut.labelstudio import (
-    Task,
-    annotated_image_names,
-    annotated_regions,
-    brush,
-    parse_brush_controls,
-    read_extra_params,
-    read_object,
-    read_prompts,
-    read_submission,
-    read_tasks,
-    region_id,
-    region_numbers,
-    select_annotation,
-    text_commands,
-)
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
+from walkcut.labelstudio.config import parse_brush_controls
+from walkcut.labelstudio.json_export import select_annotation
+from walkcut.labelstudio.json_input import read_object
+from walkcut.labelstudio.predictions import region_id
+from walkcut.labelstudio.prompts import read_prompts, text_commands
+from walkcut.labelstudio.tasks import Task, read_extra_params, read_submission, read_tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,7 +100,7 @@ def read_annotation(result: object) -> None:
     assert all(region.mask.any() for region in regions)
     region_numbers(regions, SIZE)
     annotated_image_names(result)
-    annotated_regions(result, None, SIZE, strict=True)
+    annotated_regions(result, "image", SIZE, strict=True)
 
 
 # Lists of images

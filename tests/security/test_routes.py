@@ -18,7 +18,7 @@ from tests.builders.backend import IMAGE, SETUP, Backend, predict_body, running,
 from tests.builders.fuzzing import JSON, mutated
 from walkcut.errors import WalkcutError
 from walkcut.inference.factory import trusts_callers
-from walkcut.labelstudio import read_object
+from walkcut.labelstudio.json_input import read_object
 from walkcut.serving.feedback_worker import FeedbackWorker
 from walkcut.serving.webhooks import save_event
 from walkcut.settings import Settings

@@ -11,7 +11,7 @@ from walkcut.hierarchy.granularity import Level
 from walkcut.images import DecodeLimits, decode
 from walkcut.inference.predictor import regions_at_granularity
 from walkcut.inference.project import Project, ProjectOptions
-from walkcut.labelstudio import BrushControl
+from walkcut.labelstudio.config import BrushControl
 from walkcut.segmentation.segmenter import load_segmenter
 
 pytestmark = needs_photographs

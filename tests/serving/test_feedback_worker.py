@@ -30,7 +30,8 @@ from tests.builders.models import make_predictor
 from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError
 from walkcut.hierarchy.granularity import Level
 from walkcut.inference.predictor import Predictor
-from walkcut.labelstudio import Task, brush
+from walkcut.labelstudio import brush
+from walkcut.labelstudio.tasks import Task
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.serving.feedback_worker import FeedbackWorker, SyncResult
 from walkcut.serving.project_cache import ProjectCache

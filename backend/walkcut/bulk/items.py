@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from walkcut.labelstudio import Region
+from walkcut.labelstudio.predictions import Region
 
 
 @dataclass(frozen=True)

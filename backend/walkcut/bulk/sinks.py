@@ -18,8 +18,8 @@ from walkcut.bulk.items import EncodedItem, ItemPrediction, ItemResult
 from walkcut.bulk.sources.tasks import task_keys
 from walkcut.errors import LabelStudioError
 from walkcut.inference.project import Project
-from walkcut.labelstudio import BrushControl
 from walkcut.labelstudio.client import LabelStudioClient
+from walkcut.labelstudio.config import BrushControl
 
 log = logging.getLogger(__name__)
 

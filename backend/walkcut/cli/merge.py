@@ -14,13 +14,9 @@ from walkcut.evaluation.ground_truth import LabelImage
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images.encode import encode_png
-from walkcut.labelstudio import (
-    Region,
-    annotated_image_names,
-    annotated_regions,
-    region_numbers,
-    select_annotation,
-)
+from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
+from walkcut.labelstudio.json_export import select_annotation
+from walkcut.labelstudio.predictions import Region
 from walkcut.learning.oracle_merge import oracle_merge, oracle_merge_tree, tree_segments
 from walkcut.storage import atomic_file
 
@@ -116,7 +112,7 @@ def _read_bytes(path: Path) -> bytes:
         raise SettingsError(f"{path}: {error.strerror}; pass the path of a readable file") from error
 
 
-def _one_image(result: Sequence[object], image: str | None) -> str | None:
+def _one_image(result: Sequence[object], image: str | None) -> str:
     """Return the name of the annotated image. Raises `SettingsError` if there is none, or several to choose from."""
     names = annotated_image_names(result)
     if not names:

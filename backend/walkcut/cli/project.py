@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import parse_brush_controls, semantic_labels
+from walkcut.labelstudio.config import parse_brush_controls, semantic_labels
 from walkcut.learning.feedback import AnnotationFeedback, AnnotationRef
 from walkcut.learning.profile import ProjectProfile, fit_profile
 from walkcut.serving.backend import make_backend

@@ -19,7 +19,7 @@ from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.factory import make_project_options, tree_folder
 from walkcut.inference.project import Project, project_from_controls
-from walkcut.labelstudio import parse_brush_controls, semantic_labels
+from walkcut.labelstudio.config import parse_brush_controls, semantic_labels
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.learning.profile import fit_profile
 from walkcut.settings import Settings, read_settings

@@ -13,7 +13,7 @@ from walkcut.doctor.probe import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.images import DecodeLimits
 from walkcut.inference.factory import make_access, make_image_loader
-from walkcut.labelstudio import parse_brush_controls
+from walkcut.labelstudio.config import parse_brush_controls
 from walkcut.settings import Settings
 
 __all__ = ["Finding", "Target", "diagnose"]

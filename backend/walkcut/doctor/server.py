@@ -23,8 +23,8 @@ from walkcut.backbones import CLASSICAL
 from walkcut.doctor.checks import Finding
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.inference.factory import make_predictor
-from walkcut.labelstudio import Task
 from walkcut.labelstudio.config import EXAMPLE_CONFIG
+from walkcut.labelstudio.tasks import Task
 from walkcut.settings import Settings
 
 _PREDICT_TIMEOUT_S, _OTHER_TIMEOUT_S = 100.0, 1.0  # Label Studio's

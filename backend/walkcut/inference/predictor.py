@@ -16,7 +16,9 @@ from walkcut.images import Deadline, ImageLoader
 from walkcut.inference.project import Project, ProjectOptions, model_version, project_from_controls
 from walkcut.inference.queue import Priority
 from walkcut.inference.tree_service import TreeService
-from walkcut.labelstudio import BrushControl, Prediction, Region, Task, make_prediction, parse_brush_controls
+from walkcut.labelstudio.config import BrushControl, parse_brush_controls
+from walkcut.labelstudio.predictions import Prediction, Region, make_prediction
+from walkcut.labelstudio.tasks import Task
 from walkcut.learning.profile import suggest_labels
 from walkcut.storage import Crop, image_digest
 from walkcut.telemetry.failures import record_failure

@@ -7,7 +7,7 @@ from typing import Any
 
 from walkcut.errors import RequestError, SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity, Level, parse_granularity
-from walkcut.labelstudio import BrushControl
+from walkcut.labelstudio.config import BrushControl
 from walkcut.learning.profile import ProjectProfile
 
 

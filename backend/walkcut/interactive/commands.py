@@ -1,6 +1,6 @@
 """Text commands that choose the granularity of an image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 
 from walkcut.errors import GranularityError
@@ -8,20 +8,20 @@ from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Segments, parse_granularity
 
 
-def resolve_granularity_commands(commands: Sequence[str], tree: CutTree, default: Granularity) -> Granularity:
-    """Return the granularity after the commands: each sets one, or refines the previous one by `finer` or `coarser`.
-
-    `finer` adds half of the segments, `coarser` removes a third. Raises `GranularityError` where the last command is
-    unknown; unknown earlier ones are skipped.
-    """
+def latest_granularity(commands: Iterable[str], tree: CutTree, default: Granularity) -> Granularity:
+    """Return the granularity after these commands, in order; unknown ones are skipped."""
     granularity = default
-    for command in commands[:-1]:
+    for command in commands:
         with suppress(GranularityError):
-            granularity = _apply_command(command, tree, granularity)
-    return _apply_command(commands[-1], tree, granularity)
+            granularity = apply_command(command, tree, granularity)
+    return granularity
 
 
-def _apply_command(command: str, tree: CutTree, current: Granularity) -> Granularity:
+def apply_command(command: str, tree: CutTree, current: Granularity) -> Granularity:
+    """Return the granularity that a command sets: `finer` adds half of the segments, `coarser` removes a third.
+
+    Raises `GranularityError` for an unknown command.
+    """
     count = tree.segment_count(current)
     match command.strip().lower():
         case "finer":

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool
 from numpy import count_nonzero as count
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, find_objects
 
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments
-from walkcut.interactive.selection import enclosing_subtree, leaves_within, segment_at, select_leaves, split_leaves
-from walkcut.labelstudio import Point, Region
+from walkcut.interactive.selection import enclosing_subtree, leaves_within, select_leaves, split_leaves
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.prompts import Point
 
 Mask = Bool[np.ndarray, "y x"]
 Regions = Mapping[str, Region]  # by id, bottom to top
@@ -22,16 +23,21 @@ Regions = Mapping[str, Region]  # by id, bottom to top
 class EditState:
     """An image being edited: its tree, the granularity chosen, and the regions on the screen.
 
-    Edits make no region smaller than `min_pixels`. New regions take the `neutral_labels` so that neighbours differ, and
-    the id that `make_id` derives from a text that names their origin.
+    Edits make no region smaller than the fraction `min_area` of the image. New regions take the `neutral_labels` so
+    that neighbours differ, and the id that `make_id` derives from a text that names their origin.
     """
 
     tree: CutTree
     granularity: Granularity
     regions: Regions
-    min_pixels: float
+    min_area: float
     neutral_labels: tuple[str, ...]
     make_id: Callable[[str], str]
+
+    @property
+    def min_pixels(self) -> float:
+        """The size of the smallest region, in pixels."""
+        return max(1.0, self.min_area * self.tree.leaves.size)
 
     def region_at(self, point: Point) -> Region:
         """Return the topmost region at a point, or else a new one of the unclaimed part of the segment there."""
@@ -39,26 +45,25 @@ class EditState:
         for region in reversed([*self.regions.values()]):
             if region.mask[pixel]:
                 return region
-        leaf = int(self.tree.leaves[pixel])
-        segment = segment_at(self.tree, self.granularity, leaf)[self.tree.leaves]
-        return self.new_region("segment", self.unclaimed(segment))
+        labels = self.tree.labels(self.granularity)
+        return self.new_region("segment", self.unclaimed(labels == labels[pixel]))
 
     def new_region(self, source: str, mask: Mask) -> Region:
-        """Return a new region; regions of one source must not share the first pixel, from which the id is made."""
-        return Region(mask, self.label_for(mask), id=self.make_id(f"{source} {int(mask.argmax())}"))
+        """Return a new region, with the neutral label that the fewest regions within two pixels of it have.
+
+        Regions of one source must not share the first pixel, from which the id is made.
+        """
+        box = tuple(slice(max(0, span.start - 2), span.stop + 2) for span in find_objects(mask.view(np.uint8))[0])
+        around = binary_dilation(mask[box], iterations=2)
+        nearby = [region.label for region in self.regions.values() if (region.mask[box] & around).any()]
+        label = min(self.neutral_labels, key=nearby.count)
+        return Region(mask, label, id=self.make_id(f"{source} {int(mask.argmax())}"))
 
     def unclaimed(self, mask: Mask) -> Mask:
         """Return the part of a mask that is in no region."""
         for region in self.regions.values():
             mask = mask & ~region.mask
         return mask
-
-    def label_for(self, mask: Mask) -> str:
-        """Return the neutral label that the fewest regions within two pixels of a mask have."""
-        rows, columns = (_padded_span(np.any(mask, axis=axis)) for axis in (1, 0))
-        around = binary_dilation(mask[rows, columns], iterations=2)
-        labels = [region.label for region in self.regions.values() if (region.mask[rows, columns] & around).any()]
-        return min(self.neutral_labels, key=labels.count)
 
     def with_regions(self, changed: Sequence[Region], deleted: Sequence[str] = ()) -> "EditState":
         """Return the state with regions added or changed, and others (by id) deleted."""
@@ -98,10 +103,8 @@ def select(state: EditState, points: Sequence[Point], label: str = "") -> EditSt
 def split_region(state: EditState, point: Point) -> EditState:
     """Split the region at a point in two; the part at the point keeps the id."""
     region = state.region_at(point)
-    halves = split_leaves(
-        state.tree.hierarchy, leaves_within(state.tree, region.mask), state.tree.areas, state.min_pixels
-    )
-    part = region.mask & halves[0][state.tree.leaves]
+    leaves, _ = split_leaves(state.tree, leaves_within(state.tree, region.mask), state.min_pixels)
+    part = region.mask & leaves[state.tree.leaves]
     rest = region.mask & ~part
     kept, separated = (part, rest) if part[point.pixel(state.tree.size)] else (rest, part)
     state = state.with_regions([replace(region, mask=kept)])
@@ -115,7 +118,7 @@ def merge_with_parent(state: EditState, point: Point) -> EditState:
 
     Regions with at least half of their pixels in there are merged into it; the others keep their pixels.
     """
-    region, areas = state.region_at(point), state.tree.areas
+    region = state.region_at(point)
     neighbours = [neighbour for neighbour in state.regions.values() if neighbour.id != region.id]
     leaves = leaves_within(state.tree, region.mask)
     leaves[state.tree.leaves[point.pixel(state.tree.size)]] = True  # also for a region smaller than any leaf
@@ -125,7 +128,7 @@ def merge_with_parent(state: EditState, point: Point) -> EditState:
         union = np.any([region.mask, state.unclaimed(inside), *(neighbour.mask for neighbour in merged)], axis=0)
         if count(union & ~region.mask) >= state.min_pixels:
             return state.with_regions([replace(region, mask=union)], [neighbour.id for neighbour in merged])
-        leaves = enclosing_subtree(state.tree.hierarchy, leaves, areas, state.min_pixels)
+        leaves = enclosing_subtree(state.tree, leaves, state.min_pixels)
 
 
 def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
@@ -155,8 +158,8 @@ def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTre
     granularity = Level.AUTO if isinstance(state.granularity, Segments) else state.granularity
     labels = np.full(state.tree.size, -1)
     labels[crop] = crop_tree.labels(granularity)
-    edge = _inner_edge(state.tree.size, crop)
     box = labels >= 0
+    edge = box & binary_dilation(~box)  # without the image's border
     for segment in range(int(labels.max()) + 1):
         mask = labels == segment
         dominant = _dominant_region(state, mask)
@@ -182,16 +185,3 @@ def _subtract(state: EditState, mask: Mask) -> EditState:
         [region for region in remaining if count(region.mask) >= state.min_pixels],
         [region.id for region in remaining if count(region.mask) < state.min_pixels],
     )
-
-
-def _padded_span(inside: Bool[np.ndarray, " n"]) -> slice:
-    """Return the slice from the first to the last true element, padded by two on each side."""
-    indices = np.flatnonzero(inside)
-    return slice(max(0, indices[0] - 2), indices[-1] + 3)
-
-
-def _inner_edge(size: tuple[int, int], crop: tuple[slice, slice]) -> Mask:
-    """Return the outermost pixels of a box, without those at the image's border."""
-    box = np.zeros(size, np.bool_)
-    box[crop] = True
-    return box & binary_dilation(~box)

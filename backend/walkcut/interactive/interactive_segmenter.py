@@ -10,33 +10,13 @@ from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.predictor import Predictor, isolate_failure, regions_at_granularity
 from walkcut.inference.project import Project
-from walkcut.interactive.commands import resolve_granularity_commands
-from walkcut.interactive.edits import (
-    EditState,
-    Regions,
-    merge_regions,
-    merge_with_parent,
-    resegment_all,
-    resegment_box,
-    select,
-    split_region,
-)
-from walkcut.interactive.session import SessionStore, draft_regions, unmodified_region_ids
-from walkcut.labelstudio import (
-    STATUS_MARK,
-    Box,
-    BrushControl,
-    Point,
-    Prediction,
-    Prompt,
-    Task,
-    brush_region,
-    deletion_marker,
-    read_prompts,
-    region_id,
-    status_item,
-    text_commands,
-)
+from walkcut.interactive import edits
+from walkcut.interactive.commands import apply_command, latest_granularity
+from walkcut.interactive.session import SessionStore, regions_by_id, unmodified_region_ids
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Prediction, brush_region, deletion_marker, region_id, status_item
+from walkcut.labelstudio.prompts import STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
+from walkcut.labelstudio.tasks import Task
 
 Results = list[dict[str, Any]]
 
@@ -59,25 +39,23 @@ class InteractiveSegmenter:
                 results += self._handle_prompts(task, project, control, prompts)
             elif commands := text_commands(context, control):
                 results += self._handle_text(task, project, control, commands)
-        scores = [item["score"] for item in results if "score" in item]
-        return Prediction(results, sum(scores) / max(1, len(scores)), "suggestions")
+        return Prediction(results, "suggestions")
 
     def _handle_text(self, task: Task, project: Project, control: BrushControl, commands: Sequence[str]) -> Results:
         """Segment the whole image at the granularity typed, in place of the draft's unmodified regions."""
         tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id)
         typed = [] if control.status_field == "status" else commands  # a field that takes commands keeps them
         try:
-            granularity = resolve_granularity_commands(commands, tree, project.options.granularity)
+            current = latest_granularity(commands[:-1], tree, project.options.granularity)
+            granularity = apply_command(commands[-1], tree, current)
         except GranularityError as error:
             return status_item([*typed, f"{STATUS_MARK}{error}"], control)
-        before = draft_regions(task, control, tree.size)
+        before = regions_by_id(task.draft, control, tree.size)
+        make_id = partial(region_id, task, control)
+        state = edits.EditState(tree, granularity, before, project.options.min_area, control.neutral_labels, make_id)
         segmented = regions_at_granularity(tree, granularity, project, control)
-        state = resegment_all(
-            self._state(task, project, control, tree, granularity, before),
-            segmented,
-            unmodified_region_ids(task, control),
-            f"typed {len(commands)} {granularity}",
-        )
+        source = f"typed {len(commands)} {granularity}"
+        state = edits.resegment_all(state, segmented, unmodified_region_ids(task, control), source)
         self._sessions.save(task, control, granularity, [], before, state.regions)
         message = f"{STATUS_MARK}{_describe(granularity, tree, len(segmented))}"
         return [*_diff(before, state, control), *status_item([*typed, message], control)]
@@ -87,10 +65,13 @@ class InteractiveSegmenter:
     ) -> Results:
         """Apply the edits of all prompts to the regions on the screen; an edit that fails is skipped and reported."""
         tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id)
-        granularity = self._granularity(task, project, control, tree)
+        granularity = self._sessions.granularity(task, control) or latest_granularity(
+            text_commands(task.draft, control), tree, project.options.granularity
+        )
         version = self._predictor.version(project, project.options.granularity)
         before = self._sessions.regions(task, control, tree.size, prompts, version)
-        state = self._state(task, project, control, tree, granularity, before)
+        make_id = partial(region_id, task, control)
+        state = edits.EditState(tree, granularity, before, project.options.min_area, control.neutral_labels, make_id)
         verb = prompts[-1].label or "Select"
         message = f"{verb} at {granularity}"
         for edit in self._edits(task, control, prompts):
@@ -101,34 +82,9 @@ class InteractiveSegmenter:
         self._sessions.save(task, control, granularity, prompts, before, state.regions)
         return [*_diff(before, state, control), *status_item([f"{STATUS_MARK}{message}"], control)]
 
-    def _granularity(self, task: Task, project: Project, control: BrushControl, tree: CutTree) -> Granularity:
-        """Return the granularity of the session, else of the draft's last valid command, else of the project."""
-        if granularity := self._sessions.granularity(task, control):
-            return granularity
-        commands = text_commands(task.drafts[-1], control) if task.drafts else []
-        for end in range(len(commands), 0, -1):
-            try:
-                return resolve_granularity_commands(commands[:end], tree, project.options.granularity)
-            except GranularityError:
-                continue
-        return project.options.granularity
-
-    def _state(
-        self,
-        task: Task,
-        project: Project,
-        control: BrushControl,
-        tree: CutTree,
-        granularity: Granularity,
-        regions: Regions,
-    ) -> EditState:
-        min_pixels = max(1.0, project.options.min_area * tree.leaves.size)
-        make_id = partial(region_id, task, control)
-        return EditState(tree, granularity, regions, min_pixels, control.neutral_labels, make_id)
-
     def _edits(
         self, task: Task, control: BrushControl, prompts: Sequence[Prompt]
-    ) -> Iterator[Callable[[EditState], EditState]]:
+    ) -> Iterator[Callable[[edits.EditState], edits.EditState]]:
         """Yield the edits of the prompts in order; points whose label names no edit select a region with that label."""
         for _, group in groupby(prompts, key=lambda prompt: (type(prompt), prompt.label)):
             alike = list(group)
@@ -138,23 +94,23 @@ class InteractiveSegmenter:
                 case []:
                     continue
                 case "finer":
-                    yield from (partial(split_region, point=point) for point in points)
+                    yield from (partial(edits.split_region, point=point) for point in points)
                 case "coarser":
-                    yield from (partial(merge_with_parent, point=point) for point in points)
+                    yield from (partial(edits.merge_with_parent, point=point) for point in points)
                 case "merge":
-                    yield partial(merge_regions, points=points)
+                    yield partial(edits.merge_regions, points=points)
                 case _:
                     label = points[0].label if points[0].label in control.labels else ""
-                    yield partial(select, points=points, label=label)
+                    yield partial(edits.select, points=points, label=label)
 
-    def _resegment_box(self, task: Task, control: BrushControl, box: Box, state: EditState) -> EditState:
+    def _resegment_box(self, task: Task, control: BrushControl, box: Box, state: edits.EditState) -> edits.EditState:
         """Segment the inside of a box again, by the tree of that crop at full resolution."""
         crop = box.pixels(state.tree.size)
         crop_tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id, crop)
-        return resegment_box(state, crop, crop_tree, f"box {crop}")
+        return edits.resegment_box(state, crop, crop_tree, f"box {crop}")
 
 
-def _diff(before: Regions, state: EditState, control: BrushControl) -> Results:
+def _diff(before: edits.Regions, state: edits.EditState, control: BrushControl) -> Results:
     """Return the suggestions that turn a screen with the regions `before` into the state."""
     changed = [region for name, region in state.regions.items() if before.get(name) is not region]
     deleted = [region for name, region in before.items() if name not in state.regions]
@@ -176,5 +132,5 @@ def answer_all(
     interactive: InteractiveSegmenter, tasks: Sequence[Task], project: Project, context: object
 ) -> list[Prediction]:
     """Return suggestions for each task, none for one that fails: Label Studio shows annotators no errors."""
-    empty = Prediction([], 0.0, "")
+    empty = Prediction([], "")
     return [isolate_failure(task, partial(interactive.answer, task, project, context), default=empty) for task in tasks]

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
-from walkcut.hierarchy.hierarchy import Hierarchy
 
 Leaves = Bool[np.ndarray, " k"]
 
@@ -17,12 +16,6 @@ def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:
     """Return the leaves with at least half of their pixels in a mask."""
     inside = np.bincount(tree.leaves[mask], minlength=tree.hierarchy.leaf_count)
     return (inside > 0) & (2 * inside >= tree.areas)
-
-
-def segment_at(tree: CutTree, granularity: Granularity, leaf: int) -> Leaves:
-    """Return the leaves of the segment that holds a leaf at this granularity."""
-    groups = tree.segment_of(granularity)
-    return groups == groups[leaf]
 
 
 def select_leaves(tree: CutTree, granularity: Granularity, positive: Sequence[int], negative: Sequence[int]) -> Leaves:
@@ -37,49 +30,39 @@ def select_leaves(tree: CutTree, granularity: Granularity, positive: Sequence[in
     for leaf in positive:
         if not excluded[leaf]:
             outside = tree.hierarchy.subtree_sums((groups != groups[leaf]).astype(np.int64)) + excluded
-            selected |= tree.hierarchy.leaves_under(_highest_ancestor(leaf, parents, outside))
+            node = leaf
+            while parents[node] != node and not outside[parents[node]]:
+                node = int(parents[node])
+            selected |= tree.hierarchy.leaves_under(node)
     return selected
 
 
-def split_leaves(
-    hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], min_pixels: float
-) -> tuple[Leaves, Leaves]:
+def split_leaves(tree: CutTree, region: Leaves, min_pixels: float) -> tuple[Leaves, Leaves]:
     """Split a region at the topmost merge whose two parts in it have `min_pixels` each; the smaller part first.
 
-    `areas` holds the pixels of each leaf. Smaller parts above that merge stay with the larger one. Raises
-    `GranularityError` where no merge qualifies.
+    Smaller parts above that merge stay with the larger one. Raises `GranularityError` where no merge qualifies.
     """
-    core = region
+    hierarchy, core = tree.hierarchy, region
     while True:
-        sizes = hierarchy.subtree_sums(areas * core)
+        sizes = hierarchy.subtree_sums(tree.areas * core)
         node = int(np.argmax(sizes == sizes[-1]))  # the lowest that holds the whole core
         if node < hierarchy.leaf_count:
             raise GranularityError("this place cannot be cut any finer")
-        smaller, larger = sorted(
-            hierarchy.merges[node - hierarchy.leaf_count].tolist(), key=lambda half: int(sizes[half])
-        )
+        halves: list[int] = hierarchy.merges[node - hierarchy.leaf_count].tolist()
+        smaller, larger = sorted(halves, key=lambda half: int(sizes[half]))
         if sizes[smaller] >= min_pixels:
             part = region & hierarchy.leaves_under(smaller)
             return part, region & ~part
         core = core & hierarchy.leaves_under(larger)
 
 
-def enclosing_subtree(
-    hierarchy: Hierarchy, region: Leaves, areas: Int64[np.ndarray, " k"], min_pixels: float
-) -> Leaves:
+def enclosing_subtree(tree: CutTree, region: Leaves, min_pixels: float) -> Leaves:
     """Return the region united with the smallest subtree that holds it and at least `min_pixels` more.
 
     Raises `GranularityError` where there is none, as for the whole image.
     """
-    held, size = hierarchy.subtree_sums(areas * region), hierarchy.subtree_sums(areas)
+    held, size = tree.hierarchy.subtree_sums(tree.areas * region), tree.hierarchy.subtree_sums(tree.areas)
     larger = (held == held[-1]) & (size > held) & (size >= held + min_pixels)
     if not larger.any():
         raise GranularityError("this region cannot be made any coarser")
-    return region | hierarchy.leaves_under(int(np.argmax(larger)))
-
-
-def _highest_ancestor(node: int, parents: Int64[np.ndarray, " n"], outside: Int64[np.ndarray, " n"]) -> int:
-    """Return the highest ancestor of a node, or the node itself, whose subtree holds nothing `outside`."""
-    while parents[node] != node and not outside[parents[node]]:
-        node = int(parents[node])
-    return node
+    return region | tree.hierarchy.leaves_under(int(np.argmax(larger)))

@@ -14,12 +14,15 @@ from jaxtyping import Int64
 from walkcut.errors import RequestError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.interactive.edits import Regions
-from walkcut.labelstudio import BrushControl, Prompt, Region, Task, annotated_regions, parse_timestamp
-from walkcut.labelstudio.runs import mask_from_runs, run_lengths
+from walkcut.labelstudio.annotations import annotated_regions
+from walkcut.labelstudio.brush import mask_from_runs, run_lengths
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.prompts import Prompt, result_items
+from walkcut.labelstudio.tasks import Task, parse_timestamp
 
 _MAX_INTERACTIONS = 64  # images
 _DRAFT_DELAY = timedelta(seconds=15)  # Label Studio saves a draft some seconds after a change
-_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 _PackedRegions = tuple[tuple[str, str, Int64[np.ndarray, "_"]], ...]  # id, label and run lengths of each
 
@@ -72,7 +75,7 @@ class SessionStore:
         current = [document for document in task.predictions if document.get("model_version") == version]
         sources = (task.drafts, task.annotations, current or task.predictions)
         newest = next((documents[-1] for documents in sources if documents), {})
-        return _regions(newest, control, size)
+        return regions_by_id(newest, control, size)
 
     def save(
         self,
@@ -94,31 +97,24 @@ class SessionStore:
             return self._interactions.get(_key(task, control))
 
 
-def draft_regions(task: Task, control: BrushControl, size: tuple[int, int]) -> Regions:
-    """Return the regions of the annotator's draft, by id."""
-    return _regions(task.drafts[-1], control, size) if task.drafts else {}
+def regions_by_id(document: Mapping[str, Any], control: BrushControl, size: tuple[int, int]) -> Regions:
+    """Return the regions of a draft, an annotation or a prediction."""
+    return {region.id: region for region in annotated_regions(document.get("result"), control, size)}
 
 
 def unmodified_region_ids(task: Task, control: BrushControl) -> list[str]:
     """Return the ids of the draft's regions that are unchanged predictions with a neutral label."""
-    items = [item for item in (task.drafts[-1]["result"] if task.drafts else []) if isinstance(item, dict)]
-    predicted = [
-        item for item in items if item.get("origin") == "prediction" and item.get("from_name") == control.from_name
-    ]
     neutral_labels = [[label] for label in control.neutral_labels]
     return [
         str(item.get("id"))
-        for item in predicted
-        if isinstance(item.get("value"), dict) and item["value"].get("brushlabels") in neutral_labels
+        for item in result_items(task.draft.get("result"))
+        if (item.get("origin"), item.get("from_name")) == ("prediction", control.from_name)
+        and item["value"].get("brushlabels") in neutral_labels
     ]
 
 
 def _key(task: Task, control: BrushControl) -> tuple[int, str]:
     return task.id, f"{control.to_name} {task.image_reference(control)}"
-
-
-def _regions(document: Mapping[str, Any], control: BrushControl, size: tuple[int, int]) -> Regions:
-    return {region.id: region for region in annotated_regions(document.get("result"), control, size)}
 
 
 def _pack(regions: Regions) -> _PackedRegions:
@@ -130,8 +126,8 @@ def _unpack(regions: _PackedRegions, size: tuple[int, int]) -> Regions:
 
 
 def _draft_time(task: Task) -> datetime:
-    """Return the time at which the draft was last saved; `_NEVER` where it has none."""
+    """Return the time at which the draft was last saved; long ago where it has none."""
     try:
-        return parse_timestamp(task.drafts[-1].get("updated_at")) if task.drafts else _NEVER
+        return parse_timestamp(task.draft.get("updated_at"))
     except RequestError:
-        return _NEVER
+        return datetime.min.replace(tzinfo=timezone.utc)

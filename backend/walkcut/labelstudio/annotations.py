@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -13,8 +12,8 @@ from skimage import draw
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.prompts import PROMPTS
-from walkcut.labelstudio.region import Region
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.prompts import PROMPTS, result_items
 
 _MAX_PERCENT: Final = 1000.0  # a shape farther out was not drawn on an image
 _MAX_REGIONS: Final = np.iinfo(np.uint16).max
@@ -26,13 +25,13 @@ _Mask = Bool[np.ndarray, "y x"]
 
 
 def annotated_regions(
-    result: object, control: BrushControl | str | None, size: _Size, *, strict: bool = False
+    result: object, control: BrushControl | str, size: _Size, *, strict: bool = False
 ) -> tuple[Region, ...]:
     """Return the regions in the `result` of an annotation or a draft on an image of `size` (height, width), in order.
 
-    `control` selects the regions of a brush control, of all controls of an image (its `to_name`), or all (None).
-    Brush masks and strokes, rectangles, ellipses, polygons and key points with a label become regions. Prompts,
-    negative key points, the second item that Label Studio adds to an accepted region, and empty masks do not.
+    `control` selects the regions of a brush control, or of all controls of an image (its `to_name`). Brush masks and
+    strokes, rectangles, ellipses, polygons and key points with a label become regions. Prompts, negative key points,
+    the second item that Label Studio adds to an accepted region, and empty masks do not.
 
     Items that cannot be read are left out or, if `strict`, raise `BrushError` or `RequestError`. Raises `RequestError`
     where the masks would take more than 4 GiB.
@@ -71,28 +70,16 @@ def annotated_image_names(result: object) -> tuple[str, ...]:
 
 
 def _region_items(result: object) -> list[dict[str, Any]]:
-    """Return the items of a result that are regions, readable or not."""
-    return [item for item in result if _is_region(item)] if isinstance(result, list) else []
-
-
-def _is_region(item: object) -> bool:
-    """Return whether an item is a positive region with a label that is not a prompt's."""
-    if not isinstance(item, dict) or not isinstance(item.get("value"), dict) or item.get("is_positive") is False:
-        return False
-    kind, value = item.get("type"), item["value"]
+    """Return the items of a result that are positive regions with a label that is not a prompt's."""
+    shapes = [item for item in result_items(result) if item["type"] in _SHAPES and item.get("is_positive") is not False]
     # On accept Label Studio gives a brush region a second result, of the type of another label that is selected.
-    if not isinstance(kind, str) or kind not in _SHAPES or (kind != "brushlabels" and "rle" in value):
-        return False
-    return bool(_label(item)) and _label(item) not in PROMPTS
+    regions = [item for item in shapes if item["type"] == "brushlabels" or "rle" not in item["value"]]
+    return [item for item in regions if _label(item) not in {"", *PROMPTS}]
 
 
-def _belongs(item: Mapping[str, Any], control: BrushControl | str | None) -> bool:
-    """Return whether an item is on this image (by name) or of this control; None accepts all."""
-    match control:
-        case None:
-            return True
-        case str(image_name):
-            return item.get("to_name") == image_name
+def _belongs(item: Mapping[str, Any], control: BrushControl | str) -> bool:
+    if isinstance(control, str):
+        return item.get("to_name") == control
     return (item.get("from_name"), item.get("to_name")) == (control.from_name, control.to_name)
 
 
@@ -116,15 +103,13 @@ def _read_region(item: Mapping[str, Any], size: _Size) -> Region:
         )
     try:
         return Region(_SHAPES[item["type"]](item["value"], size), _label(item), id=identity)
-    except BrushError as error:
-        raise BrushError(f"region {identity}: {error}; export the annotation again") from error
-    except RequestError as error:
-        raise RequestError(f"region {identity}: {error}; export the annotation again") from error
+    except (BrushError, RequestError) as error:
+        raise type(error)(f"region {identity}: {error}; export the annotation again") from error
 
 
 def _brush_mask(value: Mapping[str, Any], size: _Size) -> _Mask:
     """Return a brush mask with the strokes that a draft has not yet merged into it drawn on top."""
-    rle, strokes = (value.get(name) or [] for name in ("rle", "touches"))
+    rle, strokes = value.get("rle") or [], value.get("touches") or []
     if not (isinstance(rle, list) and isinstance(strokes, list) and {*map(type, rle)} <= {int}):
         raise BrushError("a brush region needs a run-length code that is a list of bytes, and a list of strokes")
     if not (rle or strokes):
@@ -205,15 +190,13 @@ def _key_point_mask(value: Mapping[str, Any], size: _Size) -> _Mask:
     return mask
 
 
-_SHAPES: Final[Mapping[str, Callable[[Mapping[str, Any], _Size], _Mask]]] = MappingProxyType(
-    {
-        "brushlabels": _brush_mask,
-        "rectanglelabels": _rectangle_mask,
-        "ellipselabels": _ellipse_mask,
-        "polygonlabels": _polygon_mask,
-        "keypointlabels": _key_point_mask,
-    }
-)
+_SHAPES: Final[Mapping[str, Callable[[Mapping[str, Any], _Size], _Mask]]] = {
+    "brushlabels": _brush_mask,
+    "rectanglelabels": _rectangle_mask,
+    "ellipselabels": _ellipse_mask,
+    "polygonlabels": _polygon_mask,
+    "keypointlabels": _key_point_mask,
+}
 
 
 def _fill_ellipse(x: float, y: float, radii: tuple[float, float], size: _Size, *, rotation: float = 0.0) -> _Mask:

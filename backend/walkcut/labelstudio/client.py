@@ -6,7 +6,7 @@ Plain HTTP rather than label-studio-sdk, whose import takes 120 MB and 0.7 s for
 import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,19 @@ class LabelStudioClient:
         import_timeout: float = 300.0,
         ca_bundle: Path | None = None,
     ) -> None:
-        if not access.token or _has_expired(access.token):
-            problem = "has expired" if access.token else "is not set"
+        expires = jwt_claims(access.token).get("exp")
+        has_expired = isinstance(expires, int | float) and expires < time.time()
+        if not access.token or has_expired:
+            problem = "has expired" if has_expired else "is not set"
             raise LabelStudioError(f"the token for Label Studio at {access.url} {problem}: {API_KEY_REMEDY}")
         self._connection = Connection(access, timeout=timeout, ca_bundle=ca_bundle)
         self._import_timeout = import_timeout
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((httpx.ConnectError, httpx.RemoteProtocolError))
-            | tenacity.retry_if_result(_is_transient),
+            | tenacity.retry_if_result(lambda reply: reply.is_server_error or reply.status_code in _TRANSIENT),
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
             wait=_retry_delay,
-            retry_error_callback=_last_outcome,
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),  # or raise the last error
         )
 
     def close(self) -> None:
@@ -140,9 +142,8 @@ class LabelStudioClient:
             )
 
     def _project_field(self, project: str, name: str) -> str:
-        path = f"/api/projects/{int(project)}/"
         with self._translate_errors(f"read project {project}"):
-            return self._get(path)[name] or ""
+            return self._get(f"/api/projects/{int(project)}/")[name] or ""
 
     def _tasks(self, project: str, *filters: Json) -> Iterator[tuple[Json, frozenset[str]]]:
         """Yield the tasks that all filters accept, with their predictions' model versions.
@@ -207,27 +208,11 @@ class LabelStudioClient:
             raise LabelStudioError(f"{server} sent an unexpected response: {_CHECK_URL}") from error
 
 
-def _has_expired(token: str) -> bool:
-    """Return whether a token has expired, by its own claims."""
-    expires = jwt_claims(token).get("exp")
-    return isinstance(expires, int | float) and expires < time.time()
-
-
-def _is_transient(response: httpx.Response) -> bool:
-    return response.is_server_error or response.status_code in _TRANSIENT
-
-
 def _retry_delay(state: tenacity.RetryCallState) -> float:
     """Return the seconds before the next attempt: those that Label Studio asks for, else 1, then 2."""
     outcome = state.outcome
-    response = outcome.result() if outcome is not None and not outcome.failed else None
-    retry_after = response.headers.get("Retry-After", "") if response is not None else ""
+    retry_after = outcome.result().headers.get("Retry-After", "") if outcome and not outcome.failed else ""
     return min(float(retry_after), _MAX_RETRY_DELAY) if retry_after.isdecimal() else 2.0 ** (state.attempt_number - 1)
-
-
-def _last_outcome(state: tenacity.RetryCallState) -> Any:
-    """Return the last response, or raise the last error."""
-    return state.outcome.result() if state.outcome else None
 
 
 def _filter(column: str, operator: str, value: object) -> Json:
@@ -244,10 +229,8 @@ def _refusal(status: int, detail: str) -> str:
 
 def _detail(response: httpx.Response) -> str:
     """Return Label Studio's reason for a refusal, shortened; empty for responses that are not of its API."""
-    try:
+    with suppress(ValueError, RecursionError):
         document = response.json()
-    except (ValueError, RecursionError):
-        return ""
-    if not isinstance(document, Mapping):
-        return ""
-    return format_reason(document.get("validation_errors") or document.get("detail"))
+        if isinstance(document, Mapping):
+            return format_reason(document.get("validation_errors") or document.get("detail"))
+    return ""

@@ -23,7 +23,8 @@ class BrushControl:
 
     `data_key` names the image in a task's data, `options` are the tag's attributes, and `labels` all labels of the
     control. Pre-annotated regions take the `neutral_labels` in turn, so that neighbours differ in colour.
-    `status_field` names the text field for messages to annotators; it is empty where the config has none.
+    `status_field` names the text field for messages to annotators: `status`, else `granularity`, else the first one of
+    the image; it is empty where the config has none.
     """
 
     from_name: str
@@ -58,7 +59,9 @@ def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
     for control in root.iter("BrushLabels"):
         to_name = control.get("toName", "")
         if to_name in image_tags and to_name not in controls:
-            controls[to_name] = _control(control, image_tags[to_name], _status_field(texts[to_name]))
+            preferred = ("status", "granularity", *texts[to_name])
+            status_field = next((name for name in preferred if name in texts[to_name]), "")
+            controls[to_name] = _control(control, image_tags[to_name], status_field)
     if not controls:
         raise LabelConfigError(
             f"walkcut needs BrushLabels on an Image in the labelling config, for example {EXAMPLE_CONFIG}"
@@ -84,12 +87,5 @@ def _control(control: Element, image: Element, status_field: str) -> BrushContro
     if not labels:
         raise LabelConfigError(f'<BrushLabels name={control.get("name", "")!r}> needs a <Label value="Region"/>')
     neutral_labels = tuple(label for label, is_neutral in labels.items() if is_neutral) or tuple(labels)[:1]
-    options = dict(control.attrib)
-    return BrushControl(
-        control.get("name", ""), image.get("name", ""), value[1:], neutral_labels, options, tuple(labels), status_field
-    )
-
-
-def _status_field(names: Sequence[str]) -> str:
-    """Return the text field for messages: `status`, else `granularity`, else the first one, else an empty name."""
-    return next((name for name in ("status", "granularity") if name in names), names[0] if names else "")
+    names = control.get("name", ""), image.get("name", "")
+    return BrushControl(*names, value[1:], neutral_labels, dict(control.attrib), tuple(labels), status_field)

@@ -44,16 +44,15 @@ class Connection:
 
         Raises `httpx.HTTPError`, `TokenExchangeError`, or `TimeoutError` where another thread exchanges the token.
         """
-        headers = {} if self._auth is None or anonymous else {"Authorization": self._auth.header(self._deadline())}
+        headers = (
+            {} if self._auth is None or anonymous else {"Authorization": self._auth.header(Deadline(self.timeout))}
+        )
         wait = timeout or self.timeout
         return self._http.request(method, f"{self.url}{path}", params=params, json=json, headers=headers, timeout=wait)
 
     def exchange_token(self, deadline: Deadline | None = None) -> str:
         """Exchange the personal access token for an access token. Raises `TokenExchangeError`, `httpx.HTTPError`."""
-        return exchange_token(self._access, self._send, deadline or self._deadline())
-
-    def _deadline(self) -> Deadline:
-        return Deadline(self.timeout)
+        return exchange_token(self._access, self._send, deadline or Deadline(self.timeout))
 
     def _send(self, request: Request, _deadline: Deadline) -> Response:
         response = self._http.request(request.method, request.url, content=request.body, headers=dict(request.headers))

@@ -18,22 +18,17 @@ def select_annotation(document: object, *, task_id: int | None = None, annotatio
     annotations = _annotations(document)
     if not annotations:
         raise SettingsError("the export holds no annotation: annotate a task, and export it as JSON")
-    matching = [
-        (task, annotation)
-        for task, annotation in annotations
-        if task_id in {None, task} and _matches(annotation, annotation_id)
-    ]
+    matching = [(task, annotation) for task, annotation in annotations if task_id in {None, task}]
+    if annotation_id is None:
+        matching = [(task, annotation) for task, annotation in matching if not annotation.get("was_cancelled")]
+    else:
+        matching = [(task, annotation) for task, annotation in matching if annotation.get("id") == annotation_id]
     if not matching:
         raise SettingsError(f"no such annotation, or a cancelled one: choose one of {_list_ids(annotations)}")
     if len({task for task, _ in matching}) > 1:
         raise SettingsError(f"there are several tasks: choose one of {_list_ids(matching)}")
     _, newest = max(matching, key=lambda pair: str(pair[1].get("updated_at") or ""))
     return list(newest["result"])
-
-
-def _matches(annotation: Mapping[str, Any], annotation_id: int | None) -> bool:
-    """Return whether an annotation has this id or, for None, was not cancelled."""
-    return not annotation.get("was_cancelled") if annotation_id is None else annotation.get("id") == annotation_id
 
 
 def _annotations(document: object) -> list[_TaskAnnotation]:
@@ -49,10 +44,8 @@ def _annotations(document: object) -> list[_TaskAnnotation]:
 
 
 def _list_ids(annotations: Sequence[_TaskAnnotation]) -> str:
-    """Return the ids of the first few annotations and of their tasks, for a message."""
     rows = [
-        f"annotation {annotation.get('id')} of task {task}"
-        + (" (cancelled)" if annotation.get("was_cancelled") else "")
+        f"annotation {annotation.get('id')} of task {task}{' (cancelled)' * bool(annotation.get('was_cancelled'))}"
         for task, annotation in annotations[:_MAX_LISTED]
     ]
     omitted = len(annotations) - len(rows)

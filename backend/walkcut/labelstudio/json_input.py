@@ -35,15 +35,10 @@ def read_json(text: bytes | str) -> object:
 
 def check_depth(document: object) -> None:
     """Raise `RequestError` for lists and objects nested more than 100 deep, at which later recursion could fail."""
-    level = [document]
-    for _ in range(_MAX_DEPTH + 1):
-        level = [inner for outer in level for inner in _nested(outer)]
+    level: list[Any] = [[document]]
+    for _ in range(_MAX_DEPTH + 2):
+        members = [member for outer in level for member in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [member for member in members if isinstance(member, dict | list)]
         if not level:
             return
     raise RequestError(_TOO_DEEP)
-
-
-def _nested(outer: object) -> list[Any]:
-    """Return the lists and objects directly inside a list or an object."""
-    members = outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ()
-    return [member for member in members if isinstance(member, dict | list)]

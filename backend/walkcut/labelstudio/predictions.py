@@ -6,11 +6,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.region import Region
 from walkcut.labelstudio.tasks import Task
+
+
+@dataclass(frozen=True)
+class Region:
+    """A mask of the image's size, a label of its control, and a score in [0, 1].
+
+    Label Studio shows the `notes` in the region's Info panel. `id` is the region's id in Label Studio, empty if it has
+    none yet.
+    """
+
+    mask: Bool[np.ndarray, "y x"]
+    label: str
+    score: float = 1.0
+    notes: tuple[str, ...] = ()
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -18,8 +33,13 @@ class Prediction:
     """A segmentation as Label Studio stores it."""
 
     result: list[dict[str, Any]]
-    score: float
     model_version: str
+
+    @property
+    def score(self) -> float:
+        """Mean score of its regions, 0 without regions."""
+        scores = [item["score"] for item in self.result if "score" in item]
+        return sum(scores) / max(1, len(scores))
 
     def as_json(self) -> dict[str, Any]:
         """Return the document that a backend answers with."""
@@ -29,17 +49,13 @@ class Prediction:
 def make_prediction(
     task: Task, regions_by_control: Sequence[tuple[BrushControl, Sequence[Region]]], model_version: str
 ) -> Prediction:
-    """Return a prediction with the regions of each control; its score is their mean score, 0 without regions.
-
-    Regions without an id get one that no other task, version or control shares.
-    """
+    """Return a prediction; regions without an id get one that no other task, version or control shares."""
     result = [
         brush_region(region, control, region.id or region_id(task, control, f"{model_version} {index}"))
         for control, regions in regions_by_control
         for index, region in enumerate(regions)
     ]
-    scores = [item["score"] for item in result]
-    return Prediction(result, sum(scores) / max(1, len(scores)), model_version)
+    return Prediction(result, model_version)
 
 
 def brush_region(region: Region, control: BrushControl, identity: str) -> dict[str, Any]:

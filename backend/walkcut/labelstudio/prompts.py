@@ -18,8 +18,7 @@ _MAX_PERCENT = 1e6  # larger ones are not on a screen
 
 @dataclass(frozen=True)
 class Point:
-    """A click with a smart key point: its label, its position in [0, 1] of width and height, and whether it is
-    positive or, with Alt, negative."""
+    """A click with a smart key point: its label and its position in [0, 1] of width and height; negative with Alt."""
 
     id: str
     label: str
@@ -80,17 +79,16 @@ def read_prompts(context: object, control: BrushControl) -> list[Prompt]:
     return prompts
 
 
-def _items(context: object, control: BrushControl) -> list[Mapping[str, Any]]:
-    """Return the items of a context that belong to a control's image and have a type and a value."""
-    result = context.get("result") if isinstance(context, dict) else None
-    return [
-        item
-        for item in (result if isinstance(result, list) else [])
-        if isinstance(item, dict)
-        and isinstance(item.get("type"), str)
-        and isinstance(item.get("value"), dict)
-        and item.get("to_name", control.to_name) == control.to_name
-    ]
+def result_items(result: object) -> list[dict[str, Any]]:
+    """Return the items of a result that have a type and a value; none for anything but a list."""
+    items = [item for item in result if isinstance(item, dict)] if isinstance(result, list) else []
+    return [item for item in items if isinstance(item.get("type"), str) and isinstance(item.get("value"), dict)]
+
+
+def _items(context: object, control: BrushControl) -> list[dict[str, Any]]:
+    """Return the items of a context that belong to a control's image."""
+    items = result_items(context.get("result")) if isinstance(context, dict) else []
+    return [item for item in items if item.get("to_name", control.to_name) == control.to_name]
 
 
 def _read_prompt(item: Mapping[str, Any]) -> list[Prompt]:
@@ -112,7 +110,8 @@ def _bounds(item: Mapping[str, Any]) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of a rectangle's bounding box within the image; NaN for malformed ones."""
     value = item["value"]
     x, y, width, height = (_fraction(value.get(side)) for side in ("x", "y", "width", "height"))
-    aspect = _aspect_ratio(item.get("original_width"), item.get("original_height"))
+    ratio = _fraction(item.get("original_width")) / (_fraction(item.get("original_height")) or math.nan)
+    aspect = ratio if math.isfinite(ratio) and ratio > 0 else 1.0  # where a side is unknown
     angle = math.radians(100 * _fraction(value.get("rotation", 0)))
     right = width * math.cos(angle), width * math.sin(angle) * aspect  # a rotation keeps lengths in pixels
     down = -height * math.sin(angle) / aspect, height * math.cos(angle)
@@ -128,12 +127,6 @@ def _fraction(percent: object) -> float:
     if isinstance(percent, (int, float)) and not isinstance(percent, bool) and abs(percent) < _MAX_PERCENT:
         return percent / 100
     return math.nan
-
-
-def _aspect_ratio(width: object, height: object) -> float:
-    """Return width by height, or 1 where one is unknown."""
-    ratio = _fraction(width) / (_fraction(height) or math.nan)
-    return ratio if math.isfinite(ratio) and ratio > 0 else 1.0
 
 
 def _span(first: float, last: float, length: int) -> slice:

@@ -1,13 +1,18 @@
-"""Tasks and extra parameters of a request."""
+"""Tasks, submitted annotations and their ids, and extra parameters, from documents of requests or of the API."""
 
 import json
+import re
+import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Final
 
 from walkcut.errors import RequestError
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.json_input import read_json
+
+_MAX_ID: Final = (1 << 63) - 1  # what a database holds
 
 
 @dataclass(frozen=True)
@@ -23,15 +28,42 @@ class Task:
     annotations: Sequence[Mapping[str, Any]] = ()
     predictions: Sequence[Mapping[str, Any]] = ()
 
+    @property
+    def draft(self) -> Mapping[str, Any]:
+        """The draft that was changed last; empty without one."""
+        return self.drafts[-1] if self.drafts else {}
+
     def image_reference(self, control: BrushControl) -> str:
         """Return the reference to a control's image. Raises `RequestError` where the task's data have none."""
         value = self.data.get(control.data_key)
         if not isinstance(value, str) or not value.strip():
-            found = json.dumps(value, default=str)[:60]
             raise RequestError(
-                f"task {self.id} has no image: data.{control.data_key} is {found}; set it to the address of one image"
+                f"task {self.id} has no image: data.{control.data_key} is {json.dumps(value, default=str)[:60]}; "
+                "set it to the address of one image"
             )
         return value
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An annotation that was submitted for a task.
+
+    `updated_at` is the time of its last change (UTC, ISO 8601), `parent_prediction` the id of the prediction that it
+    was started from. `skipped`: the annotator declined to annotate the task.
+    """
+
+    task: Task
+    annotation_id: int
+    updated_at: str
+    result: Sequence[Any]
+    parent_prediction: int | None = None
+    skipped: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documents of the task and the annotation, from which `read_submission` makes an equal one."""
+        annotation = {"id": self.annotation_id, "updated_at": self.updated_at, "result": list(self.result)}
+        started = {"parent_prediction": self.parent_prediction, "was_cancelled": self.skipped}
+        return {"task": {"id": self.task.id, "data": dict(self.task.data)}, "annotation": annotation | started}
 
 
 def read_tasks(body: Mapping[str, Any]) -> list[Task]:
@@ -70,3 +102,58 @@ def read_extra_params(value: object) -> dict[str, Any]:
         except RequestError:
             return {}
     return value if isinstance(value, dict) else {}
+
+
+def read_submission(task: object, annotation: object) -> Submission:
+    """Return a submission from the documents of its task and its annotation. Raises `RequestError` for others."""
+    if not isinstance(task, Mapping) or not isinstance(annotation, Mapping):
+        raise RequestError(
+            "an event needs the documents of a task and of an annotation: switch on the webhook's payload"
+        )
+    parent, result = annotation.get("parent_prediction"), annotation.get("result")
+    return Submission(
+        replace(read_task(task), id=parse_id(task)),
+        parse_id(annotation),
+        parse_timestamp(annotation.get("updated_at")).isoformat(),
+        result if isinstance(result, list) else [],
+        parent if isinstance(parent, int) else None,
+        annotation.get("was_cancelled") is True,
+    )
+
+
+def parse_id(document: object) -> int:
+    """Return the id of a document. Raises `RequestError` without an id from 0 to 2⁶³ - 1."""
+    identity = document.get("id") if isinstance(document, Mapping) else None
+    if not isinstance(identity, int) or isinstance(identity, bool) or not 0 <= identity <= _MAX_ID:
+        raise RequestError(f"a document needs a number as its id: {reprlib.repr(document)}")
+    return identity
+
+
+def parse_ids(documents: object) -> frozenset[int]:
+    """Return the ids of a list of documents, empty for None. Raises `RequestError` for anything else."""
+    if not isinstance(documents, list | None):
+        raise RequestError(f"documents must be a list, not {type(documents).__name__}")
+    return frozenset(map(parse_id, documents or []))
+
+
+def parse_timestamp(text: object) -> datetime:
+    """Return a time in UTC from a text such as `2026-11-20T08:38:56.976830Z`. Raises `RequestError` for others."""
+    try:
+        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone(timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise RequestError(
+            f"{str(text)[:40]!r} is not a time: annotations need updated_at as Label Studio sends it"
+        ) from error
+
+
+def parse_project_id(project: object) -> str:
+    """Return a project's id as text, empty for anything else.
+
+    Label Studio sends the id alone, or with the time of creation, or within the project's document:
+
+    >>> parse_project_id("4.1795164114"), parse_project_id({"id": 4}), parse_project_id(None)
+    ('4', '4', '')
+    """
+    text = str(project.get("id") if isinstance(project, Mapping) else project)
+    match = re.fullmatch(r"0*([0-9]{1,18})(\.[0-9]*)?", text)
+    return match[1] if match else ""

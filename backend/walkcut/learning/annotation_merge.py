@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from walkcut.hierarchy.granularity import Level
-from walkcut.labelstudio import BrushControl, Region, region_numbers
+from walkcut.labelstudio.annotations import region_numbers
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
 from walkcut.learning.feedback import AnnotatedImage
 from walkcut.learning.oracle_merge import majority_region
 

@@ -10,7 +10,9 @@ from jaxtyping import Float64, Int64
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
-from walkcut.labelstudio import BrushControl, Region, Submission
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.tasks import Submission
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_scores, leaf_overlaps
 
 _LARGE_REGION = 0.05  # fraction of the image: smaller regions have one descriptor

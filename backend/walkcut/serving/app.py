@@ -16,9 +16,8 @@ from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
 from walkcut.interactive.interactive_segmenter import answer_all
-from walkcut.labelstudio import Task, read_extra_params, read_object, read_tasks
-from walkcut.labelstudio.project_ids import parse_project_id
-from walkcut.serving.backend import Backend
+from walkcut.labelstudio.json_input import read_object
+from walkcut.labelstudio.tasks import Task, parse_project_id, read_extra_params, read_tasks
 from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
 from walkcut.serving.webhooks import save_event
 from walkcut.storage import ProjectStore

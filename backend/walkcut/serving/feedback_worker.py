@@ -18,8 +18,8 @@ from walkcut.errors import (
     problem_text,
 )
 from walkcut.inference.predictor import Predictor
-from walkcut.labelstudio import parse_id, parse_timestamp
 from walkcut.labelstudio.client import LabelStudioClient
+from walkcut.labelstudio.tasks import parse_timestamp
 from walkcut.serving.annotation_processor import AnnotationProcessor
 from walkcut.serving.webhooks import save_annotation
 from walkcut.storage import Attempt, Backlog, ProjectStore

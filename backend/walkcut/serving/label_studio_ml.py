@@ -22,8 +22,7 @@ from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
 from walkcut.interactive.interactive_segmenter import answer_all
-from walkcut.labelstudio import read_extra_params, read_task
-from walkcut.labelstudio.project_ids import parse_project_id
+from walkcut.labelstudio.tasks import parse_project_id, read_extra_params, read_task
 from walkcut.serving.backend import Backend, background_learning, make_backend
 from walkcut.serving.webhooks import save_event
 from walkcut.settings import read_settings

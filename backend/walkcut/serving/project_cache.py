@@ -10,7 +10,7 @@ from typing import Any
 from walkcut.errors import StoreError
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
-from walkcut.labelstudio import semantic_labels
+from walkcut.labelstudio.config import semantic_labels
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.learning.profile import ProjectProfile, fit_profile
 from walkcut.storage import ProjectStore

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from walkcut.errors import RequestError, problem_text
-from walkcut.labelstudio import parse_id, parse_ids, parse_timestamp, read_submission
+from walkcut.labelstudio.tasks import parse_id, parse_ids, parse_timestamp, read_submission
 from walkcut.storage import AnnotationRow, ProjectStore
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import pytest
 from tests.builders.predictions import CLASSES, CONTROL, make_prediction, sample_prediction
 from walkcut.bulk.formats import FORMATS, FormatOptions, make_format
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import BrushControl
+from walkcut.labelstudio.config import BrushControl
 
 LABELS = np.array([[1, 1, 0], [2, 2, 3]])
 OPTIONS = FormatOptions(CONTROL)

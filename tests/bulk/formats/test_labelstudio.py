@@ -12,7 +12,7 @@ from walkcut.bulk.formats import LabelStudioFormat
 from walkcut.bulk.formats.labelstudio import SHARD_BYTES, SHARD_TASKS
 from walkcut.bulk.items import ItemPrediction, RegionPrediction
 from walkcut.errors import RequestError
-from walkcut.labelstudio import Region
+from walkcut.labelstudio.predictions import Region
 
 FORMAT = LabelStudioFormat(CONTROL)
 TASK: dict[str, Any] = {"data": {"image": "a.jpg"}, "predictions": [{"result": [], "score": 0.5, "model_version": "v"}]}

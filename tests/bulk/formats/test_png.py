@@ -12,7 +12,7 @@ from tests.builders.predictions import expected_label_map, label_maps, make_pred
 from walkcut.bulk.formats import PngFormat
 from walkcut.bulk.items import ItemPrediction, RegionPrediction
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import Region
+from walkcut.labelstudio.predictions import Region
 
 
 def read(prediction: ItemPrediction) -> np.ndarray:

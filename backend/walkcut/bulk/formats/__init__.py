@@ -11,7 +11,7 @@ from walkcut.bulk.formats.polygon import PolygonFormat
 from walkcut.bulk.formats.protocol import Format
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import BrushControl
+from walkcut.labelstudio.config import BrushControl
 
 
 @dataclass(frozen=True)

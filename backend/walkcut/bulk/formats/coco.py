@@ -15,7 +15,7 @@ from walkcut.bulk.formats.files import ArrayFile, file_name, image_name, write_o
 from walkcut.bulk.formats.label_maps import class_index, default_label_map, default_regions
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
-from walkcut.labelstudio import Region
+from walkcut.labelstudio.predictions import Region
 
 _FOLDER = "panoptic"
 

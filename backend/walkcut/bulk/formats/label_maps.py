@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt16
 
-from walkcut import labelstudio
 from walkcut.bulk.items import ItemPrediction
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import BrushControl, Region
+from walkcut.labelstudio.annotations import region_numbers
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
 
 _MAX_REGIONS = np.iinfo(np.uint16).max
 
@@ -28,7 +29,7 @@ def default_label_map(image: ItemPrediction) -> UInt16[np.ndarray, "y x"]:
         raise SettingsError(
             f"{image.item.key} has {len(regions)} regions, more than {_MAX_REGIONS}: choose a coarser granularity"
         )
-    return labelstudio.region_numbers(regions, image.size)
+    return region_numbers(regions, image.size)
 
 
 def classes(control: BrushControl) -> tuple[str, ...]:

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 from walkcut.bulk.formats.files import json_bytes
 from walkcut.bulk.items import EncodedItem, ItemPrediction
-from walkcut.labelstudio import BrushControl, Task, make_prediction
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import make_prediction
+from walkcut.labelstudio.tasks import Task
 from walkcut.storage import atomic_file
 
 # Label Studio 1.23 accepts less than 250 MiB in a request, all of its files together (DATA_UPLOAD_MAX_MEMORY_SIZE; more

@@ -10,7 +10,7 @@ from typing import Any
 
 from walkcut.bulk.sources.uris import BinaryFile, validate_uri
 from walkcut.errors import SettingsError
-from walkcut.labelstudio import check_depth
+from walkcut.labelstudio.json_input import check_depth
 
 IMAGE_KEYS = ("image", "url", "path", "file_name")
 

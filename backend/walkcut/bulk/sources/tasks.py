@@ -5,7 +5,8 @@ from typing import Any
 
 from walkcut.bulk.items import Item, ItemFailure
 from walkcut.errors import RequestError
-from walkcut.labelstudio import BrushControl, read_task
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.tasks import read_task
 
 
 def project_items(
