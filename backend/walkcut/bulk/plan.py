@@ -13,7 +13,7 @@ from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess
 from walkcut.inference.factory import make_access, make_fetch_policy, make_project_options, tree_folder
 from walkcut.inference.predictor import regions_at_granularity
-from walkcut.inference.project import Project, project_from_controls
+from walkcut.inference.project import Project, model_version, project_from_controls
 from walkcut.labelstudio.config import BrushControl, parse_brush_controls
 from walkcut.settings import Settings
 

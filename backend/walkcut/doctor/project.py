@@ -14,7 +14,7 @@ from walkcut.doctor.probe import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.errors import LabelStudioError, WalkcutError
 from walkcut.images import DecodeLimits, ImageLoader, decode, redact
-from walkcut.inference.project import ProjectOptions
+from walkcut.inference.project import ProjectOptions, project_from_controls
 from walkcut.labelstudio.config import BrushControl, parse_brush_controls
 from walkcut.labelstudio.tasks import read_extra_params, read_task
 from walkcut.settings import Settings
