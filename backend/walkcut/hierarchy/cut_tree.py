@@ -219,6 +219,7 @@ def _check_consistency(arrays: Mapping[str, NDArray[Any]]) -> None:
     """Raise `TreeFileError` where the arrays of a tree file contradict each other."""
     leaves, merges, costs = arrays["leaves"], arrays["merges"], arrays["costs"]
     rows, count = len(merges), len(merges) + 1
+    descriptors = arrays.get("descriptors", np.zeros((count, 0)))
     is_consistent = (
         merges.shape == (rows, 2)
         and rows < _MAX_LEAVES
@@ -231,8 +232,8 @@ def _check_consistency(arrays: Mapping[str, NDArray[Any]]) -> None:
         and int(leaves.max()) == count - 1
         and arrays["levels"].shape == (len(_NAMED_LEVELS),)
         and bool((arrays["levels"] >= 1).all())
+        and len(descriptors) == count
+        and bool(np.isfinite(descriptors).all())
     )
-    if is_consistent and "descriptors" in arrays:
-        is_consistent = len(arrays["descriptors"]) == count and bool(np.isfinite(arrays["descriptors"]).all())
     if not is_consistent:
         raise TreeFileError("a damaged cut tree: its arrays contradict each other. Segment the image again")

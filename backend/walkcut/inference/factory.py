@@ -31,7 +31,7 @@ def make_segmenter(settings: Settings, *, random_weights: bool = False) -> "Segm
 
     The only function of this package that loads torch.
     """
-    from walkcut.segmentation.loading import load_configured_segmenter  # noqa: PLC0415 - loads torch
+    from walkcut.segmentation.segmenter import load_configured_segmenter  # noqa: PLC0415 - loads torch
 
     return load_configured_segmenter(
         settings.model,
@@ -50,7 +50,7 @@ def in_process_model(settings: Settings, _metrics: Metrics) -> TreeModel:
 
 def supervised_model(settings: Settings, metrics: Metrics) -> TreeModel:
     """Return the model, in a separate process that is restarted when it dies."""
-    multiprocessing.set_forkserver_preload(["walkcut.segmentation.loading"])  # restarts then take no import time
+    multiprocessing.set_forkserver_preload(["walkcut.segmentation.segmenter"])  # restarts then take no import time
     quarantine = Quarantine(settings.state_dir / "quarantine")
     limits, timeout = DecodeLimits(settings.max_pixels), settings.segment_timeout
     model = SupervisedModel(partial(make_segmenter, settings), limits, quarantine, metrics, timeout=timeout)

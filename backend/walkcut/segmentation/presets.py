@@ -6,17 +6,10 @@ from dataclasses import dataclass, replace
 from walkcut.backbones.configs import DIFFSEG, DWC, AttentionConfig
 from walkcut.errors import SettingsError
 from walkcut.segmentation.algorithms.ncut import Affinity, FixedThreshold, ManC, ScaledMinCut, StoppingRule
+from walkcut.segmentation.algorithms.pamr import Pamr
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import AutoSC, Dbscan, DiffSeg, KMeans, MaskCut, TokenCut
 from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut, NCutMerge
-
-
-@dataclass(frozen=True)
-class Pamr:
-    """Settings of the refinement of borders; see `segmentation.pamr`."""
-
-    iterations: int = 10
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ PRESETS: Mapping[str, Preset] = {
 
 _DWC_INVERTED = replace(DWC, ddim_inversion=True)  # DWC 3.1
 _ALL = (8, 16, 32, 64)
-_LEVELS = (_ALL, (16, 32, 64), (32, 64), (64,))
+_LEVELS = {"-".join(map(str, levels)): levels for levels in (_ALL, (16, 32, 64), (32, 64), (64,))}
 _STEPS = {step: 981 - 20 * step for step in (25, 30, 35, 40, 45)}  # of DDIM's 50: their timesteps
 
 
@@ -65,10 +58,6 @@ def _diffcut(row: str, threshold: float, exponent: float = 10, pamr: Pamr | None
     return Preset(row, DiffCut(FixedThreshold(threshold), exponent, max_leaves=None), pamr=pamr)
 
 
-def _levels_suffix(levels: tuple[int, ...]) -> str:
-    return "-".join(map(str, levels))
-
-
 _BEST = _dwc("table3-manc-16-32-64", ManC(), levels=(16, 32, 64))
 
 # Rows of the papers' tables whose settings the papers give. DWC's use DDIM inversion, as in its section 3.1.
@@ -82,8 +71,8 @@ PAPER_PRESETS: Mapping[str, Preset] = {
         ),
         *(_dwc(f"table2-k{steps}", ScaledMinCut(), walk_steps=steps) for steps in range(1, 6)),
         _dwc("table3-walk", FixedThreshold(0.3), affinity="walk"),
-        *(_dwc(f"table3-manc-{_levels_suffix(levels)}", ManC(), levels=levels) for levels in _LEVELS),
-        *(_dwc(f"table3-mincut-{_levels_suffix(levels)}", ScaledMinCut(), levels=levels) for levels in _LEVELS),
+        *(_dwc(f"table3-manc-{name}", ManC(), levels=levels) for name, levels in _LEVELS.items()),
+        *(_dwc(f"table3-mincut-{name}", ScaledMinCut(), levels=levels) for name, levels in _LEVELS.items()),
         replace(_BEST, name="dwc-table5-dwc"),
         replace(_BEST, name="dwc-table5-dwc-pamr", pamr=Pamr()),
         _diffcut("dwc-table5-diffcut-sd14", 0.2),

@@ -6,6 +6,7 @@ scikit-learn's, as in DiffSeg's baselines (section 9.4); it is needed only when 
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from walkcut.errors import SegmentationError, require_extra
 from walkcut.segmentation.algorithms.graph_cut import cosine_affinity, fiedler_vector, patch_features
-from walkcut.segmentation.algorithms.upsampling import ScoreMaps, assign_pixels, leaf_score_maps
+from walkcut.segmentation.algorithms.upsampling import leaf_score_maps, upsampled_argmax
 
 _WEAK_EDGE = 1e-5  # between dissimilar patches, so that the graph stays connected (TokenCut)
 _MIN_OBJECT_FRACTION = 0.01  # of all patches (MaskCut)
@@ -40,7 +41,7 @@ def kmeans(
     if not 1 <= clusters <= len(points):
         raise SegmentationError(f"{len(points)} patches make 1 to {len(points)} clusters, not {clusters}")
     cluster = kmeans_clusters(points, clusters, seed=seed).unique(return_inverse=True)[1]
-    return _pixels(leaf_score_maps(points, cluster, _grid(features)), size).to(features.device)
+    return _pixels(leaf_score_maps(points, cluster, _grid(features)), size)
 
 
 def dbscan(
@@ -57,9 +58,7 @@ def dbscan(
     points = patch_features(features)
     cluster = density_clusters(points, radius=radius, neighbours=neighbours)
     scores = leaf_score_maps(points, cluster + 1, _grid(features))  # leaf 0: noise
-    if bool((cluster >= 0).any()):
-        scores = ScoreMaps(scores.scores[1:], scores.norms[1:])
-    return _pixels(scores, size).to(features.device)
+    return _pixels(scores[1:] if len(scores) > 1 else scores, size)
 
 
 def tokencut(
@@ -109,23 +108,25 @@ def kmeans_clusters(
     """
     with require_extra("evaluation"):
         from sklearn.cluster import KMeans  # noqa: PLC0415 - an extra
-        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
     centres = "k-means++" if init is None else init.numpy(force=True)
-    method = KMeans(clusters, init=centres, n_init=starts, random_state=seed)
-    with warnings.catch_warnings(), threadpool_limits(1):  # threads that wait for each other are slower
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
-        labels = method.fit_predict(points.numpy(force=True))
-    return torch.from_numpy(labels.astype(np.int64)).to(points.device)
+    return _fit_predict(KMeans(clusters, init=centres, n_init=starts, random_state=seed), points)
 
 
 def density_clusters(points: Float[Tensor, "n c"], *, radius: float, neighbours: int) -> Int64[Tensor, " n"]:
     """Return each point's DBSCAN cluster, -1 for noise. Raises `SettingsError` without scikit-learn."""
     with require_extra("evaluation"):
         from sklearn.cluster import DBSCAN  # noqa: PLC0415 - an extra
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
-    with threadpool_limits(1):
-        labels = DBSCAN(eps=radius, min_samples=neighbours).fit_predict(points.double().numpy(force=True))
+    return _fit_predict(DBSCAN(eps=radius, min_samples=neighbours), points.double())
+
+
+def _fit_predict(method: Any, points: Float[Tensor, "n c"]) -> Int64[Tensor, " n"]:
+    """Return each point's cluster by a method of scikit-learn."""
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - an extra
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    with warnings.catch_warnings(), threadpool_limits(1):  # threads that wait for each other are slower
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
+        labels = method.fit_predict(points.numpy(force=True))
     return torch.from_numpy(labels.astype(np.int64)).to(points.device)
 
 
@@ -178,9 +179,9 @@ def _iou(mask: Bool[Tensor, "h w"], previous: Bool[Tensor, "h w"]) -> float:
     return float((mask & previous).sum() / (mask | previous).sum().clamp_min(1))
 
 
-def _pixels(scores: ScoreMaps, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def _pixels(scores: Float[Tensor, "k h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
     """Assign each pixel to the cluster of the most similar mean, as for the segments of DWC and DiffCut."""
-    return torch.from_numpy(assign_pixels(scores, size).astype("int64")).unique(return_inverse=True)[1]
+    return upsampled_argmax(scores, size).unique(return_inverse=True)[1]
 
 
 def _nearest(labels: Int64[Tensor, "h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:

@@ -34,7 +34,11 @@ def diffcut(
     """
     unit = normalised_patches(features)
     A = power_affinity(unit, exponent)
-    segments = (_cut_like_the_authors if drop_zeros else _cut)(A, threshold, thresholds)
+    rule = FixedThreshold(threshold)
+    if drop_zeros:
+        segments = _cut_like_the_authors(A, rule, thresholds)
+    else:
+        segments = torch.from_numpy(cut_graph(A, rule=rule, max_leaves=None, thresholds=thresholds)[0]).to(A.device)
     return assign_concepts(unit, segments, (features.shape[0], features.shape[1]), size)
 
 
@@ -63,20 +67,14 @@ def assign_concepts(
     As in the authors' program the mean is not normalised again. Segments are numbered from 0 without gaps; those
     without a pixel are dropped.
     """
-    return upsampled_argmax(leaf_score_maps(unit, segments, grid).scores, size).unique(return_inverse=True)[1]
+    scores = leaf_score_maps(unit, segments, grid, normalised=False)
+    return upsampled_argmax(scores, size).unique(return_inverse=True)[1]
 
 
-def _cut(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:
-    """Return the segment of each patch, numbered by first patch."""
-    leaf_of, _ = cut_graph(A, rule=FixedThreshold(threshold), max_leaves=None, thresholds=thresholds)
-    return torch.from_numpy(leaf_of).to(A.device)
-
-
-def _cut_like_the_authors(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:
+def _cut_like_the_authors(A: Float[Tensor, "n n"], rule: FixedThreshold, thresholds: int) -> Int64[Tensor, " n"]:
     """Return the segment of each patch, where cuts after the first divide only patches without a zero affinity.
 
-    The other patches stay on the lower side.
-    The sign of the Fiedler vector puts its largest entry on the upper side.
+    The other patches stay on the lower side. The largest entry of the Fiedler vector is on the upper side.
     """
     is_positive, segments = (A > 0).all(1), torch.zeros(len(A), dtype=torch.int64, device=A.device)
     queue = [torch.arange(len(A), device=A.device)]
@@ -88,7 +86,7 @@ def _cut_like_the_authors(A: Float[Tensor, "n n"], threshold: float, thresholds:
         part = A[kept[:, None], kept]
         vector = fiedler_vector(part)
         cut = best_cut(part, vector * vector[vector.abs().argmax()].sign(), thresholds=thresholds)
-        if cut is not None and FixedThreshold(threshold).accepts(cut):
+        if cut is not None and rule.accepts(cut):
             segments[kept[~cut.side]] = segments.max() + 1
             queue += [members[segments[members] == segment] for segment in segments[members].unique()]
     return segments

@@ -7,6 +7,7 @@ with published numbers.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isqrt
 
 import torch
@@ -18,6 +19,25 @@ from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.clustering import kmeans_clusters
 from walkcut.segmentation.algorithms.random_walk import aggregate
 from walkcut.segmentation.algorithms.upsampling import upsampled_argmax
+
+
+@dataclass(frozen=True)
+class DiffSegSettings:
+    """Settings of DiffSeg.
+
+    Attributes:
+        threshold: the divergence below which maps merge (the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes)
+        rounds: the number of merging rounds
+        anchors: the number of anchors along each side
+        refine: whether the authors' K-means follows
+        half_precision: whether maps are lost as in the authors' program, for comparison only
+    """
+
+    threshold: float = 1.0
+    rounds: int = 3
+    anchors: int = 16
+    refine: bool = False
+    half_precision: bool = False
 
 
 def diffseg(
@@ -35,7 +55,7 @@ def diffseg(
 
     This is the reference that the paper's program is compared with; segmenters use `methods.flat.DiffSeg`. Segments
     are numbered from 0 without gaps. `grids` holds the height and width of each map's grid, square by default. For
-    `maps` see `aggregate`, for the other settings `object_proposals`; both raise `SegmentationError`.
+    `maps` see `aggregate`, for the other settings `DiffSegSettings`; out of range both raise `SegmentationError`.
 
     >>> attention = torch.eye(2).repeat_interleave(2, 0).repeat_interleave(2, 1) / 2  # patches 0 and 1, patches 2 and 3
     >>> diffseg([attention], grids=[(1, 4)], threshold=1, size=(1, 8)).tolist()
@@ -44,38 +64,18 @@ def diffseg(
     grids = [_square_grid(weights) for weights in maps] if grids is None else grids
     # The largest height and width: never coarser than any level, so that no map loses weight.
     grid = (max((height for height, _ in grids), default=0), max((width for _, width in grids), default=0))
-    proposals = object_proposals(
-        aggregate(maps, grids, grid),
-        grid,
-        threshold=threshold,
-        rounds=rounds,
-        anchors=anchors,
-        refine=refine,
-        half_precision=half_precision,
-    )
+    settings = DiffSegSettings(threshold, rounds, anchors, refine, half_precision)
+    proposals = object_proposals(aggregate(maps, grids, grid), grid, settings)
     return upsampled_argmax(proposals.unflatten(1, grid), size).unique(return_inverse=True)[1]
 
 
-def object_proposals(
-    P: Float[Tensor, "n n"],
-    grid: tuple[int, int],
-    *,
-    threshold: float,
-    rounds: int = 3,
-    anchors: int = 16,
-    refine: bool = False,
-    half_precision: bool = False,
-) -> Float[Tensor, "k n"]:
+def object_proposals(P: Float[Tensor, "n n"], grid: tuple[int, int], settings: DiffSegSettings) -> Float[Tensor, "k n"]:
     """Return one map per object, from the aggregated attention `P` on `grid` (height, width).
 
-    `threshold` is the divergence below which maps merge (the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes, 1 by
-    default), `anchors` the number of anchors along each side, `rounds` the number of merging rounds. `refine` adds the
-    authors' K-means; `half_precision` loses maps as their program does, for comparison only. Raises
-    `SegmentationError` for settings out of range.
+    Raises `SegmentationError` for settings out of range.
     """
-    points = anchor_points(grid, anchors)
-    proposals = merge_attention(P, points, threshold=threshold, rounds=rounds, half_precision=half_precision)
-    return refine_by_kmeans(P, proposals) if refine else proposals
+    proposals = merge_attention(P, anchor_points(grid, settings.anchors), settings)
+    return refine_by_kmeans(P, proposals) if settings.refine else proposals
 
 
 def anchor_points(grid: tuple[int, int], anchors: int) -> Int64[Tensor, " a"]:
@@ -90,24 +90,20 @@ def anchor_points(grid: tuple[int, int], anchors: int) -> Int64[Tensor, " a"]:
 
 
 def merge_attention(
-    P: Float[Tensor, "n n"],
-    points: Int64[Tensor, " a"],
-    *,
-    threshold: float,
-    rounds: int = 3,
-    half_precision: bool = False,
+    P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], settings: DiffSegSettings
 ) -> Float[Tensor, "k n"]:
-    """Return object proposals: the maps at the anchor `points`, merged with similar maps in `rounds` (Sec. 3.2).
+    """Return object proposals: the maps at the anchor `points`, merged with similar maps in rounds (Sec. 3.2).
 
     Raises `SegmentationError` for settings out of range and, with `half_precision`, where all anchors are lost.
     """
+    threshold = settings.threshold
     if not 0 < threshold < torch.inf:
         raise SegmentationError(f"the divergence below which maps merge must be finite and above 0, not {threshold}")
-    if rounds < 1:
-        raise SegmentationError(f"DiffSeg needs at least 1 round, not {rounds}")
-    similar = _similar_in_half_precision if half_precision else _similar
+    if settings.rounds < 1:
+        raise SegmentationError(f"DiffSeg needs at least 1 round, not {settings.rounds}")
+    similar = _similar_in_half_precision if settings.half_precision else _similar
     proposals = _means(P, similar(P, points, threshold))
-    for _ in range(rounds - 1):
+    for _ in range(settings.rounds - 1):
         indices = torch.arange(len(proposals))
         proposals = _means(proposals, _greedy(_similar(proposals, indices, threshold)))
     return proposals
