@@ -66,16 +66,14 @@ class CutTree:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
-        height, width = self.leaves.shape
-        return height, width
+        return self.leaves.shape[0], self.leaves.shape[1]
 
     @property
     def nbytes(self) -> int:
         """Size of its arrays in bytes, without the cached `areas`."""
         hierarchy = self.hierarchy
-        arrays = [self.leaves, hierarchy.merges, hierarchy.costs, hierarchy.is_cut]
-        arrays += [] if self.descriptors is None else [self.descriptors]
-        return sum(array.nbytes for array in arrays)
+        arrays = (self.leaves, hierarchy.merges, hierarchy.costs, hierarchy.is_cut, self.descriptors)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     @cached_property
     def areas(self) -> Int64[np.ndarray, " k"]:
@@ -83,10 +81,7 @@ class CutTree:
         return np.bincount(self.leaves.ravel(), minlength=self.hierarchy.leaf_count)
 
     def labels(self, granularity: Granularity) -> UInt16[np.ndarray, "y x"]:
-        """Return the segment of each pixel, numbered from 0 by first pixel.
-
-        Levels are nested pixel by pixel: segments are unions of leaves. At most there are as many as leaves.
-        """
+        """Return the segment of each pixel, numbered from 0 by first pixel; segments are unions of leaves."""
         return self.segment_of(granularity).astype(np.uint16)[self.leaves]
 
     def segment_of(self, granularity: Granularity) -> Int64[np.ndarray, " k"]:

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Integer, UInt8
 from scipy.ndimage import grey_dilation, grey_erosion
 
 from walkcut.errors import SegmentationError
-from walkcut.hierarchy.colour_graph import colour_graph
+from walkcut.hierarchy.adjacency import colour_graph
 
 # Distinct, also for the colour-blind (from Tol's and Okabe & Ito's sets).
 _COLOURS = bytes.fromhex("4477aa ee7733 228833 ccbb44 aa3377 66ccee ee6677 009e73")

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from walkcut.errors import SegmentationError, require_extra
 from walkcut.segmentation.algorithms.graph_cut import cosine_affinity, fiedler_vector, patch_features
-from walkcut.segmentation.algorithms.upsampling import leaf_score_maps, upsampled_argmax
+from walkcut.segmentation.algorithms.upsampling import Size, leaf_score_maps, upsampled_argmax
 
 _WEAK_EDGE = 1e-5  # between dissimilar patches, so that the graph stays connected (TokenCut)
 _MIN_OBJECT_FRACTION = 0.01  # of all patches (MaskCut)
@@ -30,9 +30,7 @@ _TOLERANCE = 1e-9  # with edges this weak the eigenvalues of separate parts lie 
 _SPARSE_NODES = 1024  # above this ARPACK with sparse edges is many times faster
 
 
-def kmeans(
-    features: Float[Tensor, "h w c"], *, clusters: int = 6, size: tuple[int, int], seed: int = 0
-) -> Int64[Tensor, "y x"]:
+def kmeans(features: Float[Tensor, "h w c"], *, clusters: int = 6, size: Size, seed: int = 0) -> Int64[Tensor, "y x"]:
     """Segment by K-means from K-means++ seeds drawn with `seed`.
 
     DiffSeg's K-Means-C takes 6 clusters for every image, its K-Means-S the number of classes in each image's truth.
@@ -44,9 +42,7 @@ def kmeans(
     return _pixels(leaf_score_maps(points, cluster, _grid(features)), size)
 
 
-def dbscan(
-    features: Float[Tensor, "h w c"], *, radius: float, neighbours: int = 5, size: tuple[int, int]
-) -> Int64[Tensor, "y x"]:
+def dbscan(features: Float[Tensor, "h w c"], *, radius: float, neighbours: int = 5, size: Size) -> Int64[Tensor, "y x"]:
     """Segment by DBSCAN (Ester et al. 1996).
 
     Patches with `neighbours` patches, themselves included, within `radius` are cores. Cores within the radius of each
@@ -61,9 +57,7 @@ def dbscan(
     return _pixels(scores[1:] if len(scores) > 1 else scores, size)
 
 
-def tokencut(
-    features: Float[Tensor, "h w c"], *, threshold: float = 0.2, size: tuple[int, int]
-) -> Int64[Tensor, "y x"]:
+def tokencut(features: Float[Tensor, "h w c"], *, threshold: float = 0.2, size: Size) -> Int64[Tensor, "y x"]:
     """Segment by TokenCut (Wang et al. 2022): 1 for the salient object, 0 elsewhere.
 
     `threshold` is the cosine similarity above which patches are connected.
@@ -72,7 +66,7 @@ def tokencut(
 
 
 def maskcut(
-    features: Float[Tensor, "h w c"], *, objects: int = 3, threshold: float = 0.15, size: tuple[int, int]
+    features: Float[Tensor, "h w c"], *, objects: int = 3, threshold: float = 0.15, size: Size
 ) -> Int64[Tensor, "y x"]:
     """Segment by MaskCut (CutLER, Wang et al. 2023): repeated TokenCut with the previous objects masked out.
 
@@ -171,7 +165,7 @@ def _fiedler_vector(similar: Bool[Tensor, "n n"]) -> Float64[Tensor, " n"]:
     return torch.from_numpy(scale * vectors[:, 0]).to(similar.device)
 
 
-def _grid(features: Float[Tensor, "h w c"]) -> tuple[int, int]:
+def _grid(features: Float[Tensor, "h w c"]) -> Size:
     return features.shape[0], features.shape[1]
 
 
@@ -179,11 +173,11 @@ def _iou(mask: Bool[Tensor, "h w"], previous: Bool[Tensor, "h w"]) -> float:
     return float((mask & previous).sum() / (mask | previous).sum().clamp_min(1))
 
 
-def _pixels(scores: Float[Tensor, "k h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def _pixels(scores: Float[Tensor, "k h w"], size: Size) -> Int64[Tensor, "y x"]:
     """Assign each pixel to the cluster of the most similar mean, as for the segments of DWC and DiffCut."""
     return upsampled_argmax(scores, size).unique(return_inverse=True)[1]
 
 
-def _nearest(labels: Int64[Tensor, "h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def _nearest(labels: Int64[Tensor, "h w"], size: Size) -> Int64[Tensor, "y x"]:
     """Scale labels to an image's `size`: each pixel takes its own patch's, as in TokenCut and MaskCut."""
     return interpolate(labels[None, None].double(), size=size, mode="nearest-exact")[0, 0].long()

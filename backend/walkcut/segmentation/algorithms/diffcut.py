@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.graph_cut import best_cut, fiedler_vector, patch_features
 from walkcut.segmentation.algorithms.ncut import FixedThreshold, cut_graph
-from walkcut.segmentation.algorithms.upsampling import leaf_score_maps, upsampled_argmax
+from walkcut.segmentation.algorithms.upsampling import Size, leaf_score_maps, upsampled_argmax
 
 
 def diffcut(
@@ -17,7 +17,7 @@ def diffcut(
     threshold: float = 0.5,
     exponent: float = 10,
     thresholds: int = 100,
-    size: tuple[int, int],
+    size: Size,
     drop_zeros: bool = False,
 ) -> Int64[Tensor, "y x"]:
     """Return the segment of each pixel of an image of `size` (height, width), numbered from 0 without gaps.
@@ -60,7 +60,7 @@ def power_affinity(unit: Float[Tensor, "n c"], exponent: float) -> Float[Tensor,
 
 
 def assign_concepts(
-    unit: Float[Tensor, "n c"], segments: Int64[Tensor, " n"], grid: tuple[int, int], size: tuple[int, int]
+    unit: Float[Tensor, "n c"], segments: Int64[Tensor, " n"], grid: Size, size: Size
 ) -> Int64[Tensor, "y x"]:
     """Return for each pixel the segment whose mean unit feature has the largest product with the pixel's (DiffCut 3.3).
 

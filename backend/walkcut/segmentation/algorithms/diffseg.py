@@ -18,7 +18,7 @@ from torch.nn.functional import one_hot
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.clustering import kmeans_clusters
 from walkcut.segmentation.algorithms.random_walk import aggregate
-from walkcut.segmentation.algorithms.upsampling import upsampled_argmax
+from walkcut.segmentation.algorithms.upsampling import Size, upsampled_argmax
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def diffseg(
     threshold: float,
     rounds: int = 3,
     anchors: int = 16,
-    size: tuple[int, int],
-    grids: Sequence[tuple[int, int]] | None = None,
+    size: Size,
+    grids: Sequence[Size] | None = None,
     refine: bool = False,
     half_precision: bool = False,
 ) -> Int64[Tensor, "y x"]:
@@ -69,7 +69,7 @@ def diffseg(
     return upsampled_argmax(proposals.unflatten(1, grid), size).unique(return_inverse=True)[1]
 
 
-def object_proposals(P: Float[Tensor, "n n"], grid: tuple[int, int], settings: DiffSegSettings) -> Float[Tensor, "k n"]:
+def object_proposals(P: Float[Tensor, "n n"], grid: Size, settings: DiffSegSettings) -> Float[Tensor, "k n"]:
     """Return one map per object, from the aggregated attention `P` on `grid` (height, width).
 
     Raises `SegmentationError` for settings out of range.
@@ -78,7 +78,7 @@ def object_proposals(P: Float[Tensor, "n n"], grid: tuple[int, int], settings: D
     return refine_by_kmeans(P, proposals) if settings.refine else proposals
 
 
-def anchor_points(grid: tuple[int, int], anchors: int) -> Int64[Tensor, " a"]:
+def anchor_points(grid: Size, anchors: int) -> Int64[Tensor, " a"]:
     """Return the patches of a centred lattice of `anchors` × `anchors` points, fewer where a side is shorter.
 
     As in the authors' program the spacing is an integer: `(side - 1) // (anchors - 1)`.
@@ -170,7 +170,7 @@ def _means(P: Float[Tensor, "n m"], chosen: Bool[Tensor, "k n"]) -> Float[Tensor
     return (chosen.to(P) @ P) / chosen.sum(1, keepdim=True)
 
 
-def _square_grid(weights: Float[Tensor, "n n"]) -> tuple[int, int]:
+def _square_grid(weights: Float[Tensor, "n n"]) -> Size:
     """Return the square grid of a map. Raises `SegmentationError` for a number of patches that is no square."""
     side = isqrt(len(weights))
     if side * side != len(weights):

@@ -11,12 +11,13 @@ from skimage.measure import label as label_components
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, one_hot
 
+Size = tuple[int, int]  # height and width
 _MAX_SCORES = 1 << 24  # upsampled at a time
 _MAX_VOTES = 1 << 22  # counted at a time
 
 
 def leaf_score_maps(
-    F: Float[Tensor, "n c"], leaf_of: Int64[Tensor, " n"], grid: tuple[int, int], *, normalised: bool = True
+    F: Float[Tensor, "n c"], leaf_of: Int64[Tensor, " n"], grid: Size, *, normalised: bool = True
 ) -> Float[Tensor, "k h w"]:
     """Return the similarity of each patch to each leaf `0 … k - 1`, given each patch's features and leaf.
 
@@ -30,7 +31,7 @@ def leaf_score_maps(
     return scores / (means @ means.T).diagonal().sqrt().clamp_min(torch.finfo(F.dtype).tiny)[:, None, None]
 
 
-def assign_pixels(scores: Float[Tensor, "k h w"], size: tuple[int, int]) -> UInt16[np.ndarray, "y x"]:
+def assign_pixels(scores: Float[Tensor, "k h w"], size: Size) -> UInt16[np.ndarray, "y x"]:
     """Return the leaf of each pixel of an image of `size`: the one of largest cosine to its mean (DWC 3.6).
 
     The papers upsample the features of all patches. As upsampling is linear, and the pixel's norm does not change
@@ -39,7 +40,7 @@ def assign_pixels(scores: Float[Tensor, "k h w"], size: tuple[int, int]) -> UInt
     return upsampled_argmax(scores, size).numpy(force=True).astype(np.uint16)
 
 
-def upsampled_argmax(maps: Float[Tensor, "k h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def upsampled_argmax(maps: Float[Tensor, "k h w"], size: Size) -> Int64[Tensor, "y x"]:
     """Return the index of the largest map at each pixel of an image of `size`, maps being upsampled bilinearly.
 
     Ties go to the first map.

@@ -20,11 +20,10 @@ from walkcut.segmentation.algorithms import clustering
 from walkcut.segmentation.algorithms.autosc import autosc
 from walkcut.segmentation.algorithms.diffseg import DiffSegSettings, object_proposals
 from walkcut.segmentation.algorithms.linkage import average_linkage
-from walkcut.segmentation.algorithms.upsampling import upsampled_argmax
+from walkcut.segmentation.algorithms.upsampling import Size, upsampled_argmax
 from walkcut.segmentation.methods.inputs import patch_features, transition_matrix
 from walkcut.telemetry.spans import span
 
-Size = tuple[int, int]
 _ATTENTION: frozenset[FeatureKind] = frozenset({"attention_maps"})
 
 
