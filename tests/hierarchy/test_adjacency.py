@@ -11,7 +11,7 @@ from walkcut.hierarchy.adjacency import colour_graph, label_adjacency
 label_maps = arrays.arrays(
     np.uint16, arrays.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 4)
 )
-coarse_maps = arrays.arrays(
+large_maps = arrays.arrays(
     np.int64, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3)
 )
 
@@ -51,7 +51,7 @@ def connected(values: np.ndarray) -> np.ndarray:
     return parts
 
 
-@given(coarse_maps)
+@given(large_maps)
 def test_six_colours_keep_connected_neighbours_apart(values: np.ndarray) -> None:
     parts = connected(values)
     colours = colour_graph(parts, 6)[parts]

@@ -8,17 +8,11 @@ from jaxtyping import Float, Float64, Int64, Integer
 
 @dataclass(frozen=True)
 class Adjacency:
-    """Pairs of labels that share a pixel side, each pair once.
+    """Pairs of labels that share a pixel side, each pair once."""
 
-    Attributes:
-        pairs: the two labels, lower one first, in ascending order
-        lengths: the length of the border, in pixel sides
-        totals: the values given, summed along the border; a side counts the mean of its two pixels
-    """
-
-    pairs: Int64[np.ndarray, "e 2"]
-    lengths: Int64[np.ndarray, " e"]
-    totals: Float64[np.ndarray, " e"]
+    pairs: Int64[np.ndarray, "e 2"]  # the lower label first, in ascending order
+    lengths: Int64[np.ndarray, " e"]  # of the borders, in pixel sides
+    totals: Float64[np.ndarray, " e"]  # of the values along the borders; a side counts the mean of its two pixels
 
 
 def label_adjacency(labels: Integer[np.ndarray, "y x"], values: Float[np.ndarray, "y x"] | None = None) -> Adjacency:

@@ -206,8 +206,7 @@ def _array_names(archive: zipfile.ZipFile) -> list[str]:
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with archive.open(f"{name}.npy") as file:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
-        return array
+        return np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def _check_consistency(arrays: Mapping[str, NDArray[Any]]) -> None:

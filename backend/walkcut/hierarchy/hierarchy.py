@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+Split = tuple[int, float, bool]  # node, cost, and whether the stopping rule accepts it
+
 
 @dataclass(frozen=True)
 class Hierarchy:
@@ -77,27 +79,18 @@ class Hierarchy:
         return Hierarchy(new_node[self.merges[rows]].reshape(-1, 2), self.costs[rows], self.is_cut[rows])
 
 
-@dataclass(frozen=True)
-class TopDownSplit:
-    """One cut of a `node` in a top-down recursion: the `i`-th cut, from 0, makes nodes `2i + 1` and `2i + 2`."""
+def from_splits(splits: Sequence[Split], leaves: Sequence[int]) -> Hierarchy:
+    """Return the hierarchy of a top-down recursion from node 0, whose split `i` makes the nodes `2i + 1` and `2i + 2`.
 
-    node: int
-    cost: float
-    is_accepted: bool
-
-
-def from_splits(splits: Sequence[TopDownSplit], leaves: Sequence[int]) -> Hierarchy:
-    """Return the hierarchy of a recursion from node 0; `leaves` lists the nodes that were not split, in new order.
-
-    Costs are made monotone: a node costs at least as much as the nodes above it. `is_cut` holds where the stopping
-    rule accepted a split and all splits above it.
+    `leaves` lists the nodes that were not split, in their order in the hierarchy. Costs are made monotone: a node costs
+    at least as much as the nodes above it. `is_cut` holds where the rule accepted a split and all splits above it.
     """
     costs, accepted = np.zeros(2 * len(leaves) - 1), np.full(2 * len(leaves) - 1, fill_value=True)
-    for row, split in enumerate(splits):
-        family = [split.node, 2 * row + 1, 2 * row + 2]
-        costs[family] = max(costs[split.node], split.cost)
-        accepted[family] = accepted[split.node] and split.is_accepted
-    nodes = np.array([split.node for split in splits], np.int64)
+    for row, (node, cost, is_accepted) in enumerate(splits):
+        family = [node, 2 * row + 1, 2 * row + 2]
+        costs[family] = max(costs[node], cost)
+        accepted[family] = accepted[node] and is_accepted
+    nodes = np.array([node for node, _, _ in splits], np.int64)
     finest_first = np.argsort(costs[nodes], kind="stable")[::-1]
     nodes = nodes[finest_first]
     new_node = np.empty(len(costs), np.int64)

@@ -27,10 +27,7 @@ REVISION = 3  # raise it when the same preset gives other trees
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A backbone and a preset, on a device.
-
-    Raises `SettingsError` for a method that needs features which the model does not provide.
-    """
+    """A backbone and a preset on a device. Raises `SettingsError` if the method needs features that the model lacks."""
 
     backbone: Backbone
     preset: Preset
@@ -120,10 +117,7 @@ def load_segmenter(
 def load_configured_segmenter(
     model: str, method: str, *, device: str, dtype: str, weights_dir: Path | None, random_weights: bool = False
 ) -> Segmenter:
-    """Return the segmenter of a model and a method, as `load_segmenter`, with device and precision by their names.
-
-    The classical model has no weights: their folder and precision are ignored for it.
-    """
+    """Return a segmenter, device and precision given by name; the classical model ignores folder and precision."""
     weights = Weights(weights_dir, make_dtype(dtype), random_weights)
     if model == CLASSICAL and not random_weights:
         weights = Weights()

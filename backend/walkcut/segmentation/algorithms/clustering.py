@@ -31,10 +31,7 @@ _SPARSE_NODES = 1024  # above this ARPACK with sparse edges is many times faster
 
 
 def kmeans(features: Float[Tensor, "h w c"], *, clusters: int = 6, size: Size, seed: int = 0) -> Int64[Tensor, "y x"]:
-    """Segment by K-means from K-means++ seeds drawn with `seed`.
-
-    DiffSeg's K-Means-C takes 6 clusters for every image, its K-Means-S the number of classes in each image's truth.
-    """
+    """Segment by K-means; DiffSeg's K-Means-C takes 6 clusters, its K-Means-S the number of classes in the truth."""
     points = patch_features(features)
     if not 1 <= clusters <= len(points):
         raise SegmentationError(f"{len(points)} patches make 1 to {len(points)} clusters, not {clusters}")
@@ -58,10 +55,7 @@ def dbscan(features: Float[Tensor, "h w c"], *, radius: float, neighbours: int =
 
 
 def tokencut(features: Float[Tensor, "h w c"], *, threshold: float = 0.2, size: Size) -> Int64[Tensor, "y x"]:
-    """Segment by TokenCut (Wang et al. 2022): 1 for the salient object, 0 elsewhere.
-
-    `threshold` is the cosine similarity above which patches are connected.
-    """
+    """Segment by TokenCut (Wang et al. 2022): 1 for the salient object, 0 elsewhere. See `salient_object`."""
     return _nearest(salient_object(features, threshold=threshold).long(), size)
 
 
@@ -80,7 +74,8 @@ def maskcut(
     for index in range(1, objects + 1):
         mask = salient_object(features * (labels == 0)[..., None], threshold=threshold, central=True)
         tiny = float(mask.double().mean()) <= _MIN_OBJECT_FRACTION
-        if index > 1 and (tiny or _iou(mask, previous) > _SAME_OBJECT_IOU):
+        iou = float((mask & previous).sum() / (mask | previous).sum().clamp_min(1))
+        if index > 1 and (tiny or iou > _SAME_OBJECT_IOU):
             mask = torch.zeros_like(mask)
         labels[mask & (labels == 0)] = index
         previous = mask
@@ -167,10 +162,6 @@ def _fiedler_vector(similar: Bool[Tensor, "n n"]) -> Float64[Tensor, " n"]:
 
 def _grid(features: Float[Tensor, "h w c"]) -> Size:
     return features.shape[0], features.shape[1]
-
-
-def _iou(mask: Bool[Tensor, "h w"], previous: Bool[Tensor, "h w"]) -> float:
-    return float((mask & previous).sum() / (mask | previous).sum().clamp_min(1))
 
 
 def _pixels(scores: Float[Tensor, "k h w"], size: Size) -> Int64[Tensor, "y x"]:

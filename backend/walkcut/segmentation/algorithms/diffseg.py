@@ -23,21 +23,13 @@ from walkcut.segmentation.algorithms.upsampling import Size, upsampled_argmax
 
 @dataclass(frozen=True)
 class DiffSegSettings:
-    """Settings of DiffSeg.
+    """Settings of DiffSeg."""
 
-    Attributes:
-        threshold: the divergence below which maps merge (the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes)
-        rounds: the number of merging rounds
-        anchors: the number of anchors along each side
-        refine: whether the authors' K-means follows
-        half_precision: whether maps are lost as in the authors' program, for comparison only
-    """
-
-    threshold: float = 1.0
-    rounds: int = 3
-    anchors: int = 16
-    refine: bool = False
-    half_precision: bool = False
+    threshold: float = 1.0  # divergence below which maps merge; the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes
+    rounds: int = 3  # of merging
+    anchors: int = 16  # along each side
+    refine: bool = False  # by the authors' K-means
+    half_precision: bool = False  # loses maps as the authors' program does, for comparison only
 
 
 def diffseg(
@@ -70,10 +62,7 @@ def diffseg(
 
 
 def object_proposals(P: Float[Tensor, "n n"], grid: Size, settings: DiffSegSettings) -> Float[Tensor, "k n"]:
-    """Return one map per object, from the aggregated attention `P` on `grid` (height, width).
-
-    Raises `SegmentationError` for settings out of range.
-    """
+    """Return one map per object, from the aggregated attention `P` on `grid`; for errors see `merge_attention`."""
     proposals = merge_attention(P, anchor_points(grid, settings.anchors), settings)
     return refine_by_kmeans(P, proposals) if settings.refine else proposals
 
@@ -122,10 +111,7 @@ def divergence(P: Float[Tensor, "a n"], Q: Float[Tensor, "b n"]) -> Float[Tensor
 
 
 def refine_by_kmeans(P: Float[Tensor, "n n"], proposals: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-    """Return the mean maps of the K-means clusters that start from the proposals: the authors' refinement of borders.
-
-    Raises `SettingsError` without scikit-learn.
-    """
+    """Return the means of the K-means clusters that start from the proposals: the authors' refinement of borders."""
     members = one_hot(kmeans_clusters(P, len(proposals), init=proposals), len(proposals)).T.bool()
     return _means(P, members[members.any(1)])
 

@@ -21,21 +21,13 @@ _MIN_DEGREE = 1e-6  # of the mean degree; smaller ones would amplify rounding er
 
 @dataclass(frozen=True)
 class Cut:
-    """A graph cut in two.
+    """A graph cut in two; its edges count once each, without self-edges."""
 
-    Attributes:
-        side: which nodes are in the first half
-        ncut: the normalised cut, in [0, 2] (DWC Eq. 2)
-        weight: the weight of the edges between the halves (DWC Eq. 1)
-        total: the weight of all edges of the graph, each counted once, without self-edges
-        edges: the number of edges of positive weight, without self-edges
-    """
-
-    side: Bool[Tensor, " n"]
-    ncut: float
-    weight: float
-    total: float
-    edges: int
+    side: Bool[Tensor, " n"]  # which nodes are in the first half
+    ncut: float  # the normalised cut, in [0, 2] (DWC Eq. 2)
+    weight: float  # of the edges between the halves (DWC Eq. 1)
+    total: float  # weight of all edges
+    edges: int  # number of edges of positive weight
 
 
 def patch_features(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
@@ -168,10 +160,7 @@ def _prefix_costs(
 
 
 def _evenly_spaced(ordered: Float[Tensor, " n"], thresholds: int) -> Bool[Tensor, "n-1"]:
-    """Return the prefixes cut off by evenly spaced values from 0.99 of the lowest to 0.99 of the highest.
-
-    The papers do not give the range; this is that of DiffCut's program.
-    """
+    """Return the prefixes below evenly spaced values, 0.99 of the lowest to 0.99 of the highest (DiffCut's program)."""
     low, high = 0.99 * float(ordered[0]), 0.99 * float(ordered[-1])
     values = torch.linspace(low, high, thresholds, dtype=ordered.dtype, device=ordered.device)
     lengths = torch.searchsorted(ordered, values, right=True)

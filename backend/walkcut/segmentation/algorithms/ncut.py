@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from walkcut.errors import SegmentationError
-from walkcut.hierarchy.hierarchy import Hierarchy, TopDownSplit, from_splits
+from walkcut.hierarchy.hierarchy import Hierarchy, Split, from_splits
 from walkcut.segmentation.algorithms.graph_cut import (
     Cut,
     best_cut,
@@ -34,7 +34,6 @@ class StoppingRule(Protocol):
 
     def accepts(self, cut: Cut) -> bool:
         """Return whether to make the cut."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,7 @@ def recursive_ncut(
     max_leaves: int | None = 64,
     thresholds: int | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Cut the graph of a row-stochastic `P` recursively (DWC 3.4); see `cut_graph`.
-
-    The affinity `walk` cuts `P` itself instead of a symmetric affinity made of it.
-    """
+    """Cut the graph of a row-stochastic `P`, or for the affinity `walk` `P` itself (DWC 3.4); see `cut_graph`."""
     if affinity == "walk":
         with span("cut"):
             return cut_graph(P, rule=rule, max_leaves=max_leaves, thresholds=thresholds, bisect=_bisect_walk)
@@ -119,7 +115,7 @@ def cut_graph(
         raise SegmentationError(f"a tree has at least 1 leaf, not {max_leaves}: set max_leaves to 1 or more")
     members: list[Int64[Tensor, " _"]] = []
     queue: list[tuple[bool, float, int, Cut]] = []  # is rejected by the rule, cost, node, cut
-    splits: list[TopDownSplit] = []
+    splits: list[Split] = []
 
     def propose(part: Int64[Tensor, " _"], parent_cost: float) -> None:
         members.append(part)
@@ -131,10 +127,10 @@ def cut_graph(
     propose(torch.arange(len(A), device=A.device), 0.0)
     while queue and (len(splits) < max_leaves - 1 if max_leaves is not None else not queue[0][0]):
         is_rejected, cost, node, cut = heapq.heappop(queue)
-        splits.append(TopDownSplit(node, cost, not is_rejected))
+        splits.append((node, cost, not is_rejected))
         propose(members[node][cut.side], cost)
         propose(members[node][~cut.side], cost)
-    inner = {split.node for split in splits}
+    inner = {node for node, _, _ in splits}
     leaves = sorted(set(range(len(members))) - inner, key=lambda node: int(members[node][0]))
     leaf_of = np.empty(len(A), np.int64)
     for leaf, node in enumerate(leaves):
@@ -155,10 +151,7 @@ def _threads_for(nodes: int) -> Iterator[None]:
 
 
 def _bisect_walk(P: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
-    """Return the best cut of a walk restricted to these patches (DWC 3.2); `None` where it cannot be divided.
-
-    Rows are normalised to sum to 1 again; a row of zeros becomes a self-loop.
-    """
+    """Return the best cut of a walk restricted to these patches (DWC 3.2); a row of zeros becomes a self-loop."""
     if len(P) < 2:
         return None
     leaving = P.sum(1, keepdim=True)

@@ -49,8 +49,7 @@ class MergeRule:
 
 def watershed_leaves(contour: Float[Tensor, "y x"]) -> Int64[np.ndarray, "y x"]:
     """Return the catchment basins of the local minima of a contour map, numbered by first pixel."""
-    basins = watershed(contour.numpy(force=True), connectivity=1)
-    return renumber(basins.astype(np.int64))
+    return renumber(watershed(contour.numpy(force=True), connectivity=1).astype(np.int64))
 
 
 def merge_leaves(

@@ -19,10 +19,7 @@ _MAX_VOTES = 1 << 22  # counted at a time
 def leaf_score_maps(
     F: Float[Tensor, "n c"], leaf_of: Int64[Tensor, " n"], grid: Size, *, normalised: bool = True
 ) -> Float[Tensor, "k h w"]:
-    """Return the similarity of each patch to each leaf `0 … k - 1`, given each patch's features and leaf.
-
-    It is the product of the features with the leaf's mean, normalised or not.
-    """
+    """Return the product of each patch's features with the mean of each leaf `0 … k - 1`, normalised or not."""
     member = one_hot(leaf_of).T.to(F)
     means = (member @ F) / member.sum(1)[:, None]
     scores = (means @ F.T).unflatten(1, grid)
@@ -41,10 +38,7 @@ def assign_pixels(scores: Float[Tensor, "k h w"], size: Size) -> UInt16[np.ndarr
 
 
 def upsampled_argmax(maps: Float[Tensor, "k h w"], size: Size) -> Int64[Tensor, "y x"]:
-    """Return the index of the largest map at each pixel of an image of `size`, maps being upsampled bilinearly.
-
-    Ties go to the first map.
-    """
+    """Return the index of the largest map at each pixel of an image of `size`; maps are upsampled bilinearly."""
     chunks = maps.split(max(1, _MAX_SCORES // (size[0] * size[1])))
     return argmax_of_chunks(
         interpolate(chunk[None], size=size, mode="bilinear", align_corners=False)[0] for chunk in chunks

@@ -8,18 +8,21 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
 from jaxtyping import Float, Int64, UInt8
+from scipy.cluster.hierarchy import linkage
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, one_hot
+from torch.nn.functional import adaptive_avg_pool2d, normalize, one_hot
 
 from walkcut.backbones import FeatureKind, ImageFeatures
-from walkcut.errors import SettingsError
+from walkcut.errors import SegmentationError, SettingsError
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level
+from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.segmentation.algorithms import clustering
 from walkcut.segmentation.algorithms.autosc import autosc
 from walkcut.segmentation.algorithms.diffseg import DiffSegSettings, object_proposals
-from walkcut.segmentation.algorithms.linkage import average_linkage
 from walkcut.segmentation.algorithms.upsampling import Size, upsampled_argmax
 from walkcut.segmentation.methods.inputs import patch_features, transition_matrix
 from walkcut.telemetry.spans import span
@@ -113,6 +116,22 @@ class AutoSC(_FlatMethod):
 
     def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return autosc(patches, size=size)
+
+
+def average_linkage(means: Float[Tensor, "k c"]) -> Hierarchy:
+    """Return the hierarchy of segments with these mean features, by average linkage of their cosines.
+
+    A merge costs the average cosine between its halves, clipped to [0, 1]. `is_cut` is true for all merges, so that the
+    granularity auto gives the segments themselves. Raises `SegmentationError` for means that are not finite.
+    """
+    if not bool(torch.isfinite(means).all()):
+        raise SegmentationError("mean features must be finite: check the model's precision")
+    unit = normalize(means.double(), dim=1).cpu()
+    pairs = torch.triu_indices(len(unit), len(unit), 1)
+    if pairs.numel() == 0:
+        return Hierarchy(np.empty((0, 2), np.int64), np.empty(0), np.empty(0, np.bool_))
+    tree = linkage((1 - unit @ unit.T)[pairs[0], pairs[1]].numpy(), "average")
+    return Hierarchy(tree[:, :2].astype(np.int64), (1 - tree[:, 2]).clip(0, 1), np.full(len(tree), fill_value=True))
 
 
 def _flat_tree(labels: Int64[Tensor, "y x"], patches: Float[Tensor, "h w c"]) -> CutTree:
