@@ -13,15 +13,8 @@ from torch import Tensor
 
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import Hierarchy, Split, from_splits
-from walkcut.segmentation.algorithms.graph_cut import (
-    Cut,
-    best_cut,
-    cosine_affinity,
-    dot_affinity,
-    fiedler_vector,
-    walk_affinity,
-    walk_vector,
-)
+from walkcut.segmentation.algorithms import graph_cut
+from walkcut.segmentation.algorithms.graph_cut import Cut
 from walkcut.telemetry.spans import span
 
 Affinity = Literal["dot", "cosine", "walk"]
@@ -86,14 +79,14 @@ def recursive_ncut(
         with span("cut"):
             return cut_graph(P, rule=rule, max_leaves=max_leaves, thresholds=thresholds, bisect=_bisect_walk)
     with span("affinity"):
-        A = {"dot": dot_affinity, "cosine": cosine_affinity}[affinity](P)
+        A = {"dot": graph_cut.dot_affinity, "cosine": graph_cut.cosine_affinity}[affinity](P)
     with span("cut"):
         return cut_graph(A, rule=rule, max_leaves=max_leaves, thresholds=thresholds)
 
 
 def _bisect(A: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
     """Return the best cut of a graph by its Fiedler vector; `None` where it cannot be divided."""
-    return best_cut(A, fiedler_vector(A), thresholds=thresholds) if len(A) > 1 else None
+    return graph_cut.best_cut(A, graph_cut.fiedler_vector(A), thresholds=thresholds) if len(A) > 1 else None
 
 
 def cut_graph(
@@ -157,4 +150,4 @@ def _bisect_walk(P: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
     leaving = P.sum(1, keepdim=True)
     loops = torch.eye(len(P), dtype=P.dtype, device=P.device)
     P = torch.where(leaving > 0, P / leaving.clamp_min(torch.finfo(P.dtype).tiny), loops)
-    return best_cut(walk_affinity(P), walk_vector(P), thresholds=thresholds)
+    return graph_cut.best_cut(graph_cut.walk_affinity(P), graph_cut.walk_vector(P), thresholds=thresholds)

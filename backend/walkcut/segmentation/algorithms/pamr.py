@@ -59,9 +59,8 @@ def pamr(
 def refine_labels(labels: Int64[Tensor, "y x"], image: Float[Tensor, "3 y x"], settings: Pamr) -> Int64[Tensor, "y x"]:
     """Return the label with the largest refined mask at each pixel, the lower one in ties; see `pamr`."""
     present = labels.unique()
-    masks = (
-        (labels == chunk[:, None, None]).to(image) for chunk in present.split(max(1, _MAX_VALUES // labels.numel()))
-    )
+    chunks = present.split(max(1, _MAX_VALUES // labels.numel()))
+    masks = ((labels == chunk[:, None, None]).to(image) for chunk in chunks)
     refined = (pamr(image, mask, iterations=settings.iterations, dilations=settings.dilations) for mask in masks)
     return present[argmax_of_chunks(refined)]
 

@@ -107,14 +107,6 @@ def _vote(
         difference = (colours[row, column] - pixels).square().sum(2) / (2 * scales[1] ** 2)
         candidates.append(cells[row, column])
         votes.append(torch.exp(-distance - difference))
-    return _majority(torch.stack(candidates), torch.stack(votes))
-
-
-def _majority(candidates: Int64[Tensor, "c s x"], votes: Float[Tensor, "c s x"]) -> Int64[Tensor, "s x"]:
-    """Return for each pixel the candidate with the most votes in total, the earlier one in ties."""
-    winner, best = candidates[0], torch.full_like(votes[0], -1)
-    for candidate in candidates:
-        total = (votes * (candidates == candidate)).sum(0)
-        winner = torch.where(total > best, candidate, winner)
-        best = torch.maximum(total, best)
-    return winner
+    labels, weights = torch.stack(candidates), torch.stack(votes)
+    totals = ((weights * (labels == label)).sum(0, keepdim=True) for label in labels)
+    return labels.gather(0, argmax_of_chunks(totals)[None])[0]

@@ -21,8 +21,6 @@ from walkcut.segmentation.methods.inputs import contour_features, patch_features
 from walkcut.telemetry.spans import span
 
 _MAX_MERGED_LEAVES = 256  # finer regions are texture
-
-
 _BOUNDS = {Level.COARSE: (2, 8), Level.MEDIUM: (4, 20), Level.FINE: (8, 40)}  # of the number of segments
 # Coarse, medium and fine make all cuts of at most these costs: about 4, 10 and 22 segments, which are the medians on
 # BSDS500 val with the classical backbone.
