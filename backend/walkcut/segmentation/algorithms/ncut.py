@@ -147,7 +147,7 @@ def _bisect_walk(P: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
     """Return the best cut of a walk restricted to these patches (DWC 3.2); a row of zeros becomes a self-loop."""
     if len(P) < 2:
         return None
-    leaving = P.sum(1, keepdim=True)
+    staying = P.sum(1, keepdim=True)
     loops = torch.eye(len(P), dtype=P.dtype, device=P.device)
-    P = torch.where(leaving > 0, P / leaving.clamp_min(torch.finfo(P.dtype).tiny), loops)
+    P = torch.where(staying > 0, P / staying.clamp_min(torch.finfo(P.dtype).tiny), loops)
     return graph_cut.best_cut(graph_cut.walk_affinity(P), graph_cut.walk_vector(P), thresholds=thresholds)
