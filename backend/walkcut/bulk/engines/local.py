@@ -41,7 +41,7 @@ def model_per_process(
     processes: int,
 ) -> Iterator[Outcome]:
     """Process each image in one of several processes with a single-threaded model: for the CPU."""
-    multiprocessing.set_forkserver_preload([_WORKERS, "walkcut.segmentation.loading"])
+    multiprocessing.set_forkserver_preload([_WORKERS, "walkcut.segmentation.segmenter"])
     make_worker = partial(_make_single_threaded_worker, plan, output_dir, make_segmenter)
     return in_processes(make_worker, items, processes=processes)
 
