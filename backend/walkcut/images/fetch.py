@@ -1,6 +1,6 @@
 """Image references -> bytes: from the reference itself, from disk, from Label Studio or from the web."""
 
-import http
+import http.client
 import ssl
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import httpcore
 
 from walkcut.errors import API_KEY_REMEDY, ImageFetchError, TokenExchangeError
 from walkcut.images import references
-from walkcut.images.address_policy import AddressPolicy, Resolver, resolve_host
+from walkcut.images.address_policy import Resolver, resolve_host
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, parse_origin, redacted_reason
 from walkcut.images.redact import redact
 from walkcut.images.tokens import TokenAuth, exchange_token
@@ -20,7 +20,6 @@ from walkcut.images.transport import Deadline, Request, Response, Transport
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _UNAUTHORISED: Final = (401, 403)
-_REASON_PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
 _LEGACY_REMEDY: Final = (
     f"{API_KEY_REMEDY}; or enable legacy tokens in the organisation's settings, where they are disabled by default"
 )
@@ -41,11 +40,9 @@ class Fetcher:
         clock: Callable[[], float] = time.monotonic,
         resolve: Resolver = resolve_host,
     ) -> None:
-        self._policy = policy
-        self._access = access
-        self._clock = clock
+        self._policy, self._access, self._clock = policy, access, clock
         self._label_studio = parse_origin(access.url) if access else None
-        self._transport = Transport(policy, AddressPolicy(policy, self._label_studio, resolve))
+        self._transport = Transport(policy, self._label_studio, resolve)
         self._auth: TokenAuth | None = None
         if access and access.token:
             self._auth = TokenAuth(access.token, partial(exchange_token, access, self._transport.send), clock)
@@ -53,8 +50,7 @@ class Fetcher:
     def fetch(self, reference: object, task_id: int | None = None) -> bytes:
         """Fetch the bytes that a value of task data refers to; files of cloud storages need the task's id.
 
-        Raises:
-            ImageFetchError: the reference is of no accepted kind, is not allowed, or leads to no image.
+        Raises `ImageFetchError` for a reference that is of no accepted kind, is not allowed, or leads to no image.
         """
         try:
             return self._fetch(reference, task_id)
@@ -85,7 +81,7 @@ class Fetcher:
             if response.status == http.HTTPStatus.OK:
                 return response.body
             if response.status not in _REDIRECTS or not response.location:
-                raise self._refusal(url, response)
+                raise self._refusal(url, response.status)
             url = urljoin(url, response.location)
         raise ImageFetchError(f"more than {self._policy.max_redirects} redirects, the last one to {redact(url)}.")
 
@@ -95,7 +91,11 @@ class Fetcher:
         try:
             return self._get(url, deadline)
         except TokenExchangeError as error:
-            raise self._exchange_failure(error) from error
+            if error.status == http.HTTPStatus.OK:
+                raise ImageFetchError(
+                    f"{redact(error.url)} gave no access token. Set LABEL_STUDIO_URL to a Label Studio's URL."
+                ) from error
+            raise self._refusal(error.url, error.status) from error
         except TimeoutError as error:
             raise ImageFetchError(
                 f"{host} took longer than {self._policy.connect_timeout:g} s to connect to or "
@@ -125,27 +125,19 @@ class Fetcher:
             return response
         return self._transport.send(Request(url, {"Authorization": renewed}), deadline)
 
-    def _exchange_failure(self, error: TokenExchangeError) -> ImageFetchError:
-        """Return an error with the reason why a personal access token was not exchanged, and a remedy."""
-        if error.status == http.HTTPStatus.OK:
-            return ImageFetchError(
-                f"{redact(error.url)} gave no access token. Set LABEL_STUDIO_URL to a Label Studio's URL."
-            )
-        return self._refusal(error.url, Response(error.status, None, b""))
-
-    def _refusal(self, url: str, response: Response) -> ImageFetchError:
+    def _refusal(self, url: str, status: int) -> ImageFetchError:
         """Return an error with the server's status and a remedy."""
-        answered = f"{redact(url)} answered {response.status} {_REASON_PHRASES.get(response.status, '')}".rstrip()
+        answered = f"{redact(url)} answered {status} {http.client.responses.get(status, '')}".rstrip()
         is_label_studio = parse_origin(url) == self._label_studio
-        if response.status in _UNAUTHORISED and is_label_studio:
+        if status in _UNAUTHORISED and is_label_studio:
             kind = self._auth.kind if self._auth else ""
             credentials = f" to the {kind}, or its user may not see the project" if kind else " without a token"
             remedy = _LEGACY_REMEDY if kind == "legacy token" else API_KEY_REMEDY
             return ImageFetchError(f"{answered}{credentials}: {remedy}.")
-        if response.status in _UNAUTHORISED:
+        if status in _UNAUTHORISED:
             reason = f" Label Studio's token is sent to {self._access.url} only." if self._access else ""
             return ImageFetchError(f"{answered}. Make the image public, or sign its URL again.{reason}")
-        if response.status == http.HTTPStatus.NOT_FOUND and is_label_studio:
+        if status == http.HTTPStatus.NOT_FOUND and is_label_studio:
             return ImageFetchError(
                 f"{answered}. For files of local or cloud storages, connect the storage to the project in Label Studio."
             )
