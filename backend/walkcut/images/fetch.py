@@ -1,22 +1,27 @@
 """Image references -> bytes: from the reference itself, from disk, from Label Studio or from the web."""
 
 import http.client
+import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
-from walkcut.errors import API_KEY_REMEDY, ImageFetchError, TokenExchangeError
+from walkcut.errors import API_KEY_REMEDY, ImageFetchError, SettingsError, TokenExchangeError
 from walkcut.images import references
 from walkcut.images.address_policy import Resolver, resolve_host
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, parse_origin, redacted_reason
 from walkcut.images.redact import redact
 from walkcut.images.tokens import TokenAuth, exchange_token
 from walkcut.images.transport import Deadline, Request, Response, Transport
+
+_log = logging.getLogger(__name__)
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _UNAUTHORISED: Final = (401, 403)
@@ -142,3 +147,44 @@ class Fetcher:
                 f"{answered}. For files of local or cloud storages, connect the storage to the project in Label Studio."
             )
         return ImageFetchError(f"{answered}. Open the URL in a browser, or look into that server's log.")
+
+
+class ImageLoader:
+    """Fetches images with the configured access to Label Studio, or else with the one that it registers.
+
+    A configured token is never sent to an address from a request. Without configuration, such an address is used, with
+    the token that came with it, only if `trusts_callers`: it may be private, and anybody could have sent it.
+    """
+
+    def __init__(
+        self, policy: FetchPolicy, configured: LabelStudioAccess | None, *, trusts_callers: bool = False
+    ) -> None:
+        self._policy, self._configured, self._trusts_callers = policy, configured, trusts_callers
+        self._access, self._fetcher = configured, Fetcher(policy, configured)
+        self._lock = threading.Lock()
+
+    def fetch(self, reference: object, task_id: int | None = None) -> bytes:
+        """Fetch an image as `Fetcher.fetch` does."""
+        return self._fetcher.fetch(reference, task_id)
+
+    def register_label_studio(self, hostname: str, token: str) -> None:
+        """Take over the address and the token that Label Studio sends at set-up.
+
+        A configured Label Studio gains the address as an alias; without one, both are used as they are. Values that
+        are no address, and those of untrusted callers, are logged and ignored.
+        """
+        configured = self._configured
+        if configured is None and not self._trusts_callers:
+            _log.info(
+                "Label Studio's own address was not used: the caller is not authenticated. "
+                "Set LABEL_STUDIO_URL, or a password or token for callers."
+            )
+            return
+        try:
+            access = replace(configured, aliases=(hostname,)) if configured else LabelStudioAccess(hostname, token)
+        except SettingsError as error:
+            _log.info("Label Studio's own address was not used: %s", error)
+            return
+        with self._lock:
+            if access != self._access:
+                self._access, self._fetcher = access, Fetcher(self._policy, access)
