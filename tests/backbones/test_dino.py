@@ -130,7 +130,7 @@ def test_missing_and_damaged_weights_are_named(
     file = tmp_path / "dino" / "model.safetensors"
     weights = load_file(file)
     save_file({name: value for name, value in weights.items() if name != "layernorm.bias"}, file, {"format": "pt"})
-    with pytest.raises(SettingsError, match=r"dino lacks layernorm\.bias: fetch it again"):
+    with pytest.raises(SettingsError, match=r"dino/model\.safetensors lacks layernorm\.bias: fetch it again"):
         load()
     file.write_bytes(b"nothing")
     with pytest.raises(SettingsError, match="dino cannot be read: fetch it again"):

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import ViTConfig, ViTModel
 
 from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import Projections, capture_attention, capture_output, check_finite
-from walkcut.backbones.weights import check_dtype, find_folder, how_to_fetch, weights_digest, working_size
+from walkcut.backbones.weights import check_dtype, find_folder, how_to_fetch, load_network, weights_digest, working_size
 from walkcut.errors import SettingsError
 from walkcut.telemetry.spans import span
 
@@ -97,14 +97,7 @@ def load_dino(weights: Weights, device: torch.device) -> DinoBackbone:
     missing = [file for file in _FILES if not (folder / file).is_file()]
     if missing:
         raise SettingsError(f"{folder} lacks {', '.join(missing)}: {how_to_fetch(_REPOSITORY, missing, folder)}")
-    try:
-        network, report = ViTModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, add_pooling_layer=False, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise SettingsError(f"{folder} cannot be read: fetch it again") from error
-    if report["missing_keys"]:
-        raise SettingsError(f"{folder} lacks {min(report['missing_keys'])}: fetch it again")
+    network = load_network(partial(ViTModel.from_pretrained, add_pooling_layer=False), folder, "", "model")
     return _for_inference(network, f"vits8-{weights_digest(folder, ('',))}", device, weights.dtype)
 
 

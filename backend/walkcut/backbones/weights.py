@@ -6,7 +6,7 @@ Nothing is downloaded: an error names the missing files, with the command that f
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 
 from walkcut.backbones import DINO, MODELS
 from walkcut.errors import SettingsError
@@ -161,6 +162,25 @@ def read_config(folder: Path, part: str, file: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise SettingsError(f"{path} cannot be read: fetch it again") from error
+
+
+def load_network(from_pretrained: Callable[..., Any], folder: Path, part: str, stem: str) -> Any:
+    """Load one part of a model from safetensors, in float32. Raises `SettingsError` for damaged files."""
+    file = find_file(folder, part, stem)
+    try:
+        network, report = from_pretrained(
+            folder / part,
+            variant="fp16" if file is not None and ".fp16." in file.name else None,
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise SettingsError(f"{folder / part} cannot be read: fetch it again") from error
+    if report["missing_keys"]:
+        raise SettingsError(f"{file} lacks {min(report['missing_keys'])}: fetch it again")
+    return network.float()
 
 
 def find_folder(name: str, repository: str, files: Sequence[str], weights: Path | None) -> Path:
