@@ -78,10 +78,8 @@ def capture_attention(levels: Mapping[int, Sequence[Projections]]) -> Iterator[d
     def take_keys(layer: Projections, level: int, _module: nn.Module, _inputs: object, keys: Tensor) -> None:
         batch, patches, _ = keys.shape
         total = averages.setdefault(level, keys.new_zeros(batch, patches, patches, dtype=torch.float32))
-        weight = 1 / (layer.heads * len(levels[level]))
-        add_attention(
-            total, split_heads(queries.pop(layer), layer.heads), split_heads(keys, layer.heads), weight=weight
-        )
+        by_head = (part.unflatten(2, (layer.heads, -1)).permute(2, 0, 1, 3) for part in (queries.pop(layer), keys))
+        add_attention(total, *by_head, weight=1 / (layer.heads * len(levels[level])))
         missing.remove(layer)
         if not missing:
             raise _StopForward
@@ -112,11 +110,6 @@ def capture_output(module: nn.Module) -> Iterator[list[Tensor]]:
 
     with _hooked([module.register_forward_hook(take)]):
         yield outputs
-
-
-def split_heads(projected: Float[Tensor, "b n c"], heads: int) -> Float[Tensor, "h b n d"]:
-    """Return queries or keys separated by head."""
-    return projected.unflatten(2, (heads, -1)).permute(2, 0, 1, 3)
 
 
 def add_attention(

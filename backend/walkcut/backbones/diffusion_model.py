@@ -168,20 +168,15 @@ def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, d
         torch.manual_seed(_SEED)
         unet = UNet2DConditionModel(**architecture.unet)
         autoencoder = AutoencoderKL(**architecture.autoencoder)
-        tokens = torch.randn(1, _TOKENS, unet.config.cross_attention_dim)
-        prompt = PromptEmbedding(tokens, _random_pooled(unet))
+        tokens, pooled = torch.randn(1, _TOKENS, unet.config.cross_attention_dim), None
+        if unet.config.addition_embed_type == "text_time":  # it takes six time ids beside the whole prompt
+            time_channels = 6 * unet.config.addition_time_embed_dim
+            pooled = torch.randn(1, unet.config.projection_class_embeddings_input_dim - time_channels)
     for layer in self_attention_layers(unet):
         queries, keys = (part.get_parameter("weight").data for part in (layer.projections.to_q, layer.projections.to_k))
         keys.copy_(queries.mul_(_QUERY_SCALE))
-    return DiffusionModel(f"{name}-random", unet, autoencoder, _schedule(architecture.noise), prompt, device, dtype)
-
-
-def _random_pooled(unet: UNet2DConditionModel) -> Float[Tensor, "1 d"] | None:
-    """Return a random embedding of the whole prompt, if the U-Net takes one beside the six time ids."""
-    if unet.config.addition_embed_type != "text_time":
-        return None
-    times = 6 * unet.config.addition_time_embed_dim
-    return torch.randn(1, unet.config.projection_class_embeddings_input_dim - times)
+    prompt, schedule = PromptEmbedding(tokens, pooled), _schedule(architecture.noise)
+    return DiffusionModel(f"{name}-random", unet, autoencoder, schedule, prompt, device, dtype)
 
 
 def _schedule(config: Mapping[str, Any]) -> DDIMInverseScheduler:

@@ -16,7 +16,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
-from walkcut.backbones import DINO, MODELS
+from walkcut.backbones import MODELS
 from walkcut.errors import SettingsError
 
 # Settings of diffusers' classes that differ from the defaults.
@@ -106,15 +106,6 @@ def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
         torch.nn.functional.scaled_dot_product_attention(ones, ones, ones)
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"{device} cannot compute in {dtype}: choose float32, or another device") from error
-
-
-def find_architecture(name: str) -> Architecture:
-    """Return the architecture of a named model. Raises `SettingsError` for an unknown name."""
-    if name not in ARCHITECTURES:
-        raise SettingsError(
-            f"unknown architecture {name!r} for random weights: choose one of {', '.join([*ARCHITECTURES, DINO])}"
-        )
-    return ARCHITECTURES[name]
 
 
 def find_weights(name: str, weights: Path | None = None) -> Path:
@@ -213,19 +204,14 @@ def _checked(folder: Path, name: str) -> Path:
         raise SettingsError(
             f"{folder} lacks {', '.join(missing)}{_unsafe_files(folder)}: {_how_to_complete(folder, name, missing)}"
         )
-    if name in ARCHITECTURES:
-        _check_family(folder, name)
-    return folder
-
-
-def _check_family(folder: Path, name: str) -> None:
     traits = _family_traits(read_config(folder, "unet", "config.json"))
-    if traits != _family_traits(ARCHITECTURES[name].unet):
-        likely = [family for family in ARCHITECTURES if _family_traits(ARCHITECTURES[family].unet) == traits]
+    likely = [family for family in ARCHITECTURES if _family_traits(ARCHITECTURES[family].unet) == traits]
+    if name in ARCHITECTURES and name not in likely:
         raise SettingsError(
             f"{folder} holds no {name} but {' or '.join(likely) or 'another model'}: "
             "rename the folder to its model, or choose the folder itself as model"
         )
+    return folder
 
 
 def _family_traits(unet: Mapping[str, Any]) -> tuple[object, ...]:

@@ -72,8 +72,7 @@ def exchange_token(access: LabelStudioAccess, send: Callable[[Request, Deadline]
 
 def jwt_claims(token: str) -> dict[str, object]:
     """Return the claims of a JSON Web Token (RFC 7519) without verifying them; empty for other texts."""
-    _, _, rest = token.partition(".")
-    payload = rest.partition(".")[0]
+    payload = f"{token}.".split(".")[1]
     try:
         return _json_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except ValueError:
@@ -92,8 +91,8 @@ def _json_object(text: bytes) -> dict[str, object]:
 def _lifetime(access: str) -> float:
     """Return an access token's lifetime in seconds by its own claims: Label Studio's clock may differ."""
     claims = jwt_claims(access)
-    issued, expires = claims.get("iat"), claims.get("exp")
-    times = [time for time in (issued, expires) if isinstance(time, int | float) and abs(time) < _NEVER_EXPIRES]
+    issued_and_expires = claims.get("iat"), claims.get("exp")
+    times = [time for time in issued_and_expires if isinstance(time, int | float) and abs(time) < _NEVER_EXPIRES]
     if len(times) == 2 and times[1] > times[0]:
         return float(times[1] - times[0])
     return _DEFAULT_LIFETIME
