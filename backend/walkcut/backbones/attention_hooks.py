@@ -4,7 +4,7 @@ They are placed on the projections to queries and keys, and so work with every a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from walkcut.errors import SegmentationError
 
@@ -84,16 +83,11 @@ def capture_attention(levels: Mapping[int, Sequence[Projections]]) -> Iterator[d
         if not missing:
             raise _StopForward
 
-    handles = [
-        handle
-        for level, layers in levels.items()
-        for layer in layers
-        for handle in (
-            layer.to_q.register_forward_hook(partial(take_queries, layer)),
-            layer.to_k.register_forward_hook(partial(take_keys, layer, level)),
-        )
-    ]
-    with _hooked(handles):
+    with ExitStack() as stack, suppress(_StopForward):
+        for level, layers in levels.items():
+            for layer in layers:
+                stack.enter_context(layer.to_q.register_forward_hook(partial(take_queries, layer)))
+                stack.enter_context(layer.to_k.register_forward_hook(partial(take_keys, layer, level)))
         yield averages
     if missing:
         raise SegmentationError(f"{len(missing)} layers gave no queries and keys: undo the model's fused projections")
@@ -108,7 +102,7 @@ def capture_output(module: nn.Module) -> Iterator[list[Tensor]]:
         outputs.append(output)
         raise _StopForward
 
-    with _hooked([module.register_forward_hook(take)]):
+    with module.register_forward_hook(take), suppress(_StopForward):
         yield outputs
 
 
@@ -127,15 +121,3 @@ def check_finite(values: Tensor, model: str) -> None:
     """Raise `SegmentationError` for values that overflowed the model's precision."""
     if not bool(values.isfinite().all()):
         raise SegmentationError(f"{model} overflowed: set the precision to bfloat16 or float32")
-
-
-@contextmanager
-def _hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Remove the hooks, however the pass ends."""
-    try:
-        yield
-    except _StopForward:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()

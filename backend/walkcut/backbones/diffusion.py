@@ -22,7 +22,7 @@ from walkcut.backbones.attention_hooks import (
 from walkcut.backbones.configs import DIFFCUT, DWC, AttentionConfig, FeatureConfig
 from walkcut.backbones.diffusion_model import DiffusionModel, load_model, random_model
 from walkcut.backbones.oom_fallback import ExecutionPlan, fallback_plans, run_with_oom_fallback, sliced_attention
-from walkcut.backbones.weights import ARCHITECTURES, working_size
+from walkcut.backbones.weights import ARCHITECTURES, check_dtype, working_size
 from walkcut.errors import SettingsError
 from walkcut.telemetry.spans import span
 
@@ -131,6 +131,7 @@ def load_diffusion(
     name: str, weights: Weights, device: torch.device, attention: AttentionConfig = DWC
 ) -> DiffusionBackbone:
     """Return the backbone on a diffusion model; see `find_weights`. Raises `SettingsError`."""
+    check_dtype(weights.dtype, device)
     if not weights.random:
         model = load_model(name, weights=weights.folder, dtype=weights.dtype, device=device)
     elif name in ARCHITECTURES:

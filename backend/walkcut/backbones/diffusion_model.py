@@ -16,14 +16,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from walkcut.backbones.attention_hooks import self_attention_layers
 from walkcut.backbones.oom_fallback import normalise_oom_errors
-from walkcut.backbones.weights import (
-    Architecture,
-    check_dtype,
-    find_weights,
-    load_network,
-    read_config,
-    weights_digest,
-)
+from walkcut.backbones.weights import Architecture, find_weights, load_network, read_config, weights_digest
 from walkcut.errors import SettingsError
 
 _log = logging.getLogger(__name__)
@@ -144,11 +137,7 @@ class DiffusionModel:
 
 
 def load_model(name: str, *, weights: Path | None, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
-    """Return the model of this name (see `find_weights`), without its text encoder.
-
-    Raises `SettingsError` where the weights are missing or the device cannot compute in `dtype`.
-    """
-    check_dtype(dtype, device)
+    """Return the model of this name, without its text encoder; see `find_weights`. Raises `SettingsError`."""
     folder = find_weights(name, weights)
     unet = load_network(UNet2DConditionModel.from_pretrained, folder, "unet", "diffusion_pytorch_model")
     autoencoder = load_network(AutoencoderKL.from_pretrained, folder, "vae", "diffusion_pytorch_model")
@@ -160,10 +149,8 @@ def load_model(name: str, *, weights: Path | None, dtype: torch.dtype, device: t
 def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
     """Return a model with random weights, always the same: for tests, and to measure speed and memory.
 
-    Its keys equal its queries, so that patches attend to similar ones and there is something to cut. Raises
-    `SettingsError` where the device cannot compute in `dtype`.
+    Its keys equal its queries, so that patches attend to similar ones and there is something to cut.
     """
-    check_dtype(dtype, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         unet = UNet2DConditionModel(**architecture.unet)
