@@ -30,7 +30,7 @@ from jaxtyping import Int64, UInt8
 
 from walkcut.errors import ImageDecodeError, SettingsError
 from walkcut.evaluation.ground_truth import IGNORE, LabelImage, Truth, human_segmentations
-from walkcut.images import IMAGE_SUFFIXES, DecodeLimits, decode
+from walkcut.images.decode import IMAGE_SUFFIXES, DecodeLimits, decode
 
 _BACKGROUND: Final = "background"
 

@@ -24,7 +24,8 @@ from walkcut.bulk.sources.uris import (
     walk_local,
 )
 from walkcut.errors import RequestError, SettingsError
-from walkcut.images import IMAGE_SUFFIXES, redact
+from walkcut.images import redact
+from walkcut.images.decode import IMAGE_SUFFIXES
 
 _WILDCARD = re.compile(r"[*?\[]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
