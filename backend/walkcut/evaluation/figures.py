@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Integer, Real, UInt8
 from PIL import Image
 
-from walkcut.evaluation.contingency import coarsened
 from walkcut.evaluation.datasets import Example
-from walkcut.evaluation.metrics import background_groups, primary_classes
+from walkcut.evaluation.metrics import background_groups, coarsened, primary_classes
 from walkcut.evaluation.runner import EvaluationRun, ImageResult
 from walkcut.evaluation.scoring import Score
 from walkcut.segmentation.visualization import draw_overlay

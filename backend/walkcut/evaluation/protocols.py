@@ -15,9 +15,8 @@ import torch
 from jaxtyping import Int64, Integer, Shaped, UInt8
 from torch.nn.functional import interpolate
 
-from walkcut.evaluation.contingency import contingency_table
 from walkcut.evaluation.datasets import Dataset
-from walkcut.evaluation.metrics import merge_background
+from walkcut.evaluation.metrics import contingency_table, merge_background
 
 
 @dataclass(frozen=True)

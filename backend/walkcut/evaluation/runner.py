@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,10 @@ class ImageResult:
     weight: int
     scores: tuple[Score, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as numbers and lists."""
-        scores = [score.to_json() for score in self.scores]
-        return {"name": self.name, "seconds": self.seconds, "weight": self.weight, "scores": scores}
-
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "ImageResult":
-        """Return the result from what `to_json` returned."""
-        scores = tuple(Score.from_json(score) for score in document["scores"])
-        return cls(document["name"], document["seconds"], document["weight"], scores)
+        """Return the result from its fields as JSON."""
+        return cls(**{**document, "scores": tuple(map(Score.from_json, document["scores"]))})
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ class EvaluationRun:
                 result = self._score(example)
                 if record is not None:
                     with record.open("a") as file:
-                        file.write(json.dumps(result.to_json()) + "\n")
+                        file.write(json.dumps(asdict(result), default=np.ndarray.tolist) + "\n")
             yield known.get(example.name) or result
 
     def segment(

@@ -1,7 +1,7 @@
 """Scores of one segmentation of one image against all its truths."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,17 +45,16 @@ class Score:
     counts_oracle: Counts | None = None
     boundary: BoundaryCounts | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the score as numbers and lists."""
-        return asdict(self, dict_factory=_without_arrays)
-
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Score":
-        """Return the score from what `to_json` returned."""
-        counts, merged = (_counts(document[name]) for name in ("counts", "counts_oracle"))
-        boundary = None if document["boundary"] is None else BoundaryCounts(**document["boundary"])
-        numbers = {name: document[name] for name in ("segments", *MEASURES)}
-        return cls(**numbers, counts=counts, counts_oracle=merged, boundary=boundary)
+        """Return the score from its fields as JSON."""
+        counts = {
+            name: Counts(**{key: np.array(pixels, np.int64) for key, pixels in document[name].items()})
+            for name in ("counts", "counts_oracle")
+            if document[name]
+        }
+        boundary = document["boundary"] and BoundaryCounts(**document["boundary"])
+        return cls(**{**document, **counts, "boundary": boundary})
 
 
 def score(
@@ -73,32 +72,14 @@ def score(
     tables = [protocol.table(truth, labels, dataset) for truth in truths]
     matched = [matched_counts(table) for table in tables]
     merged = [matched_counts(oracle_merged(table)) for table in tables]
+    measures = [
+        (covering(table), variation_of_information(table), rand_index(table), *one_to_one.scores, *oracle.scores)
+        for table, one_to_one, oracle in zip(tables, matched, merged, strict=True)
+    ]
     return Score(
-        segments=len(np.unique(labels)),
-        covering=_mean([covering(table) for table in tables]),
-        variation=_mean([variation_of_information(table) for table in tables]),
-        rand=_mean([rand_index(table) for table in tables]),
-        accuracy=_mean([counts.accuracy for counts in matched]),
-        f1=_mean([counts.f1 for counts in matched]),
-        miou=_mean([counts.mean_iou for counts in matched]),
-        accuracy_oracle=_mean([counts.accuracy for counts in merged]),
-        f1_oracle=_mean([counts.f1 for counts in merged]),
-        miou_oracle=_mean([counts.mean_iou for counts in merged]),
+        len(np.unique(labels)),
+        *(float(np.mean(values)) for values in zip(*measures, strict=True)),
         counts=None if dataset.partitions else matched[0],
         counts_oracle=None if dataset.partitions else merged[0],
         boundary=boundary_counts(boundaries(labels), human_boundaries) if human_boundaries else None,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
-
-
-def _counts(document: Mapping[str, Any] | None) -> Counts | None:
-    if document is None:
-        return None
-    return Counts(*(np.array(document[name], np.int64) for name in ("tp", "fp", "fn")))
-
-
-def _without_arrays(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in pairs}

@@ -9,9 +9,8 @@ from jaxtyping import Bool, Int64, Integer
 from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from walkcut.errors import SettingsError
-from walkcut.evaluation.contingency import contingency_table
 from walkcut.evaluation.datasets import Dataset
-from walkcut.evaluation.metrics import Counts
+from walkcut.evaluation.metrics import Counts, contingency_table
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level
 from walkcut.learning.oracle_merge import oracle_merge, oracle_merge_tree, tree_segments
