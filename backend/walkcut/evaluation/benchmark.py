@@ -4,6 +4,7 @@ import io
 import platform
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from walkcut.images import DecodeLimits, decode
 from walkcut.labelstudio import brush
 from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.segmenter import Segmenter
-from walkcut.telemetry.spans import record_spans, span, timed
+from walkcut.telemetry.spans import record_spans, span
 
 STAGES = ("decode", "VAE", "U-Net", "model", "aggregate", "walk", "affinity", "cut", "assign", "refine", "encode")
 MODEL_STAGES = frozenset({"VAE", "U-Net", "model"})
@@ -57,7 +58,7 @@ class Meter:
     """An observer of stages that sums what each costs within a round."""
 
     device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     peaks: dict[str, int | None] = field(default_factory=dict)
 
     @contextmanager
@@ -65,14 +66,12 @@ class Meter:
         """Measure a stage."""
         self._wait()
         _reset_peak(self.device)
-        with timed(name, self._add):
-            yield
-            self._wait()
+        begin = time.perf_counter()
+        yield
+        self._wait()
+        self.seconds[name] += time.perf_counter() - begin
         peak, before = peak_memory(self.device), self.peaks.get(name)
         self.peaks[name] = peak if peak is None or before is None else max(before, peak)
-
-    def _add(self, name: str, seconds: float) -> None:
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

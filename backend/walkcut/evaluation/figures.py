@@ -88,8 +88,8 @@ def _draw(run: EvaluationRun, example: Example, result: ImageResult, column: int
     pixels = np.asarray(thumbnail)
     figures = (
         Figure(_jpeg(pixels), "image"),
-        Figure(_overlay(pixels, prediction), f"prediction: {_count_segments(prediction)}"),
-        Figure(_overlay(pixels, merged), f"oracle-merged: {_count_segments(merged)}"),
+        Figure(_overlay(pixels, prediction), f"prediction: {_segments(len(np.unique(prediction)))}"),
+        Figure(_overlay(pixels, merged), f"oracle-merged: {_segments(len(np.unique(merged)))}"),
         Figure(_overlay(pixels, truth, ignore=run.dataset.ignore), _truth_caption(run, truth, len(truths))),
     )
     steps = ladder_columns([score.segments for score in result.scores]) if len(predictions) > 1 else []
@@ -129,7 +129,7 @@ def _jpeg(pixels: UInt8[np.ndarray, "y x 3"]) -> str:
 
 def _truth_caption(run: EvaluationRun, truth: Integer[np.ndarray, "y x"], people: int) -> str:
     if run.dataset.partitions:
-        return f"truth, first of {people}: {_count_segments(truth)}"
+        return f"truth, first of {people}: {_segments(len(np.unique(truth)))}"
     present = np.setdiff1d(truth, run.dataset.ignore)
     ignored = "; dark: not scored" if (truth == run.dataset.ignore).any() else ""
     return f"truth: {', '.join(run.dataset.classes[label] for label in present)}{ignored}"
@@ -139,10 +139,6 @@ def _step_caption(run: EvaluationRun, result: ImageResult, column: int) -> str:
     setting, score = run.system.settings[column], result.scores[column]
     at = "" if setting == str(score.segments) else f" at {setting}"
     return f"{_segments(score.segments)}{at}, covering {score.covering:.2f}"
-
-
-def _count_segments(labels: Integer[np.ndarray, "y x"]) -> str:
-    return _segments(len(np.unique(labels)))
 
 
 def _segments(count: int) -> str:

@@ -7,7 +7,6 @@ image by image (`metrics.matched_counts`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -110,20 +109,18 @@ def _nearest(labels: Integer[np.ndarray, "y x"], side: int) -> Integer[np.ndarra
 
 
 _DIFFSEG: Final = CenterCrop(input_size=512, score_size=512)
-PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType(
-    {
-        protocol.name: protocol
-        for protocol in (
-            # The paper names neither crop nor size: it follows DiffSeg in data and scores, upsamples to 512 x 512
-            # (section 3.6), and compares its numbers with DiffSeg's. So DiffSeg's rules are used.
-            Protocol("dwc", _DIFFSEG),
-            # Not the authors but DiffCut's scored DiffSeg on data with a background, with their merge.
-            Protocol("diffseg", _DIFFSEG),
-            # Its program merges the background before PAMR, and counts VOC's void as background.
-            Protocol("diffcut", CenterCrop(input_size=1024, score_size=128, margin=1, to_even=True),
-                     void_is_background=True),
-            # Every image in its own size, and no help from the truth.
-            Protocol("native", center_crop=None, merges_background=False),
-        )
-    }
-)  # fmt: skip
+PROTOCOLS: Final[Mapping[str, Protocol]] = {
+    protocol.name: protocol
+    for protocol in (
+        # The paper names neither crop nor size: it follows DiffSeg in data and scores, upsamples to 512 x 512
+        # (section 3.6), and compares its numbers with DiffSeg's. So DiffSeg's rules are used.
+        Protocol("dwc", _DIFFSEG),
+        # Not the authors but DiffCut's scored DiffSeg on data with a background, with their merge.
+        Protocol("diffseg", _DIFFSEG),
+        # Its program merges the background before PAMR, and counts VOC's void as background.
+        Protocol("diffcut", CenterCrop(input_size=1024, score_size=128, margin=1, to_even=True),
+                 void_is_background=True),
+        # Every image in its own size, and no help from the truth.
+        Protocol("native", center_crop=None, merges_background=False),
+    )
+}  # fmt: skip

@@ -4,9 +4,11 @@ Full eigendecompositions, one threshold after the other, features of all pixels,
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import itemgetter
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
@@ -31,7 +33,7 @@ def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, i
     match method:
         case NCut(affinity=("dot" | "cosine") as affinity, walk_steps=steps, rule=rule, thresholds=thresholds):
             P, grid = reference_aggregate(features)
-            F = _repeated_product(P, steps)
+            F = reduce(torch.matmul, [P] * steps)
             unit = normalize(F, dim=1) if affinity == "cosine" else F
             segments = reference_partition(unit @ unit.T, rule, thresholds or REFERENCE_THRESHOLDS)
             return reference_assignment(F, segments, grid, size, normalised=True)
@@ -40,15 +42,13 @@ def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, i
             F, grid = unit.flatten(0, 1), (unit.shape[0], unit.shape[1])
             cosine = F @ F.T
             A = ((cosine - cosine.min()) / (cosine.max() - cosine.min())) ** exponent
-            return reference_assignment(
-                F, reference_partition(A, rule, thresholds or REFERENCE_THRESHOLDS), grid, size, normalised=False
-            )
+            segments = reference_partition(A, rule, thresholds or REFERENCE_THRESHOLDS)
+            return reference_assignment(F, segments, grid, size, normalised=False)
         case DiffSeg(refine=False):
             P, grid = reference_aggregate(features)
             proposals = reference_merging(P, anchor_points(grid, method.anchors), method)
-            return interpolate(proposals.unflatten(1, grid)[None], size=size, mode="bilinear", align_corners=False)[
-                0
-            ].argmax(0)
+            maps = proposals.unflatten(1, grid)[None]
+            return interpolate(maps, size=size, mode="bilinear", align_corners=False)[0].argmax(0)
         case _:
             raise TypeError(f"{method} has no published form: compare NCut on an affinity, DiffCut or DiffSeg")
 
@@ -87,16 +87,15 @@ def _best_cut(A: Float[Tensor, "n n"], thresholds: int) -> Cut | None:
     laplacian = torch.eye(len(A), device=A.device) - scale[:, None] * A * scale
     vector = scale * torch.linalg.eigh(laplacian).eigenvectors[:, 1]
     vector = vector / vector.norm()
-    best: tuple[float, Bool[Tensor, " n"]] | None = None
+    cuts = []
     for threshold in torch.linspace(0.99 * float(vector.min()), 0.99 * float(vector.max()), thresholds):
         side = vector <= threshold
         if bool(side.any()) and not bool(side.all()):
             weight = A[side][:, ~side].sum()
-            cost = float(weight / A[side].sum() + weight / A[~side].sum())
-            best = (cost, side) if best is None or cost < best[0] else best
-    if best is None:
+            cuts.append((float(weight / A[side].sum() + weight / A[~side].sum()), side))
+    if not cuts:
         return None
-    cost, side = best
+    cost, side = min(cuts, key=itemgetter(0))
     edges = A.triu(1)
     return Cut(side, cost, float(A[side][:, ~side].sum()), float(edges.sum()), int((edges > 0).sum()))
 
@@ -140,11 +139,3 @@ def reference_divergence(p: Float[Tensor, " n"], Q: Float[Tensor, "b n"]) -> Flo
     """Return `½ (KL(p‖q) + KL(q‖p))` of the map `p` and each map `q` in `Q` (DiffSeg Eq. 5)."""
     ratio = p.log() - Q.log()
     return ((p * ratio).sum(1) - (Q * ratio).sum(1)) / 2
-
-
-def _repeated_product(P: Float[Tensor, "n n"], steps: int) -> Float[Tensor, "n n"]:
-    """Return the `steps`-th power of `P`, factor by factor."""
-    product = P
-    for _ in range(steps - 1):
-        product = product @ P
-    return product

@@ -93,7 +93,7 @@ class EvaluationRun:
             score(labels, truths, self.dataset, self.protocol, human if setting in self.boundary_settings else ())
             for setting, labels in zip(self.system.settings, answers, strict=True)
         )
-        return ImageResult(example.name, seconds, int(np.sum([truth.size for truth in truths])), scores)
+        return ImageResult(example.name, seconds, sum(truth.size for truth in truths), scores)
 
     def _recorded(self, record: Path) -> dict[str, ImageResult]:
         """Return the results in the file, less a last line that is incomplete."""
