@@ -20,10 +20,7 @@ Boundary: TypeAlias = Bool[np.ndarray, "y x"]
 
 @dataclass(frozen=True)
 class BoundaryCounts:
-    """Boundary pixels of the machine and of all humans, and how many of each are matched; counts add up.
-
-    Precision without machine pixels and recall without human ones are 1.
-    """
+    """Boundary pixels of the machine and of all humans, and how many of each are matched; counts add up."""
 
     machine_matched: int = 0
     machine: int = 0
@@ -35,12 +32,12 @@ class BoundaryCounts:
 
     @property
     def precision(self) -> float:
-        """The fraction of the machine's pixels that are matched to at least one human's."""
+        """The fraction of the machine's pixels that are matched to at least one human's; 1 without pixels."""
         return self.machine_matched / self.machine if self.machine else 1.0
 
     @property
     def recall(self) -> float:
-        """The fraction of all humans' pixels that are matched to the machine's."""
+        """The fraction of all humans' pixels that are matched to the machine's; 1 without pixels."""
         return self.human_matched / self.human if self.human else 1.0
 
     @property

@@ -55,10 +55,7 @@ class ClassicalBaseline:
 
     @property
     def version(self) -> str:
-        """Eight hexadecimal digits that change with the settings and the libraries' versions.
-
-        Raises `SettingsError` without scikit-learn.
-        """
+        """Eight digits that change with settings and libraries. Raises `SettingsError` without scikit-learn."""
         with require_extra("evaluation"):
             identity = " ".join(map(version, _LIBRARIES))
         return hashlib.sha256(f"{_REVISION} {identity} {self}".encode()).hexdigest()[:8]
@@ -73,17 +70,13 @@ class ClassicalBaseline:
         image: UInt8[np.ndarray, "y x 3"],
         true_segments: int = 0,  # noqa: ARG002 - a System's, which no classical method uses
     ) -> Sequence[Integer[np.ndarray, "y x"]]:
-        """See `System`."""
+        """See `System`: labels from 0 without gaps, scaled back to the image by nearest pixel."""
         thumbnail = Image.fromarray(image)
         thumbnail.thumbnail((self.side, self.side), Image.Resampling.BOX, reducing_gap=None)
         lab = rgb2lab(np.asarray(thumbnail))
-        return [_enlarged(labels, image.shape[:2]) for labels in self.method(lab, self.parameters)]
-
-
-def _enlarged(labels: Labels, size: tuple[int, ...]) -> Integer[np.ndarray, "y x"]:
-    """Return labels from 0 without gaps, at a larger size."""
-    rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape, strict=True))
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)[np.ix_(rows, columns)]
+        rows, columns = (np.arange(new) * old // new for new, old in zip(image.shape[:2], lab.shape[:2], strict=True))
+        small = (np.unique(labels, return_inverse=True)[1] for labels in self.method(lab, self.parameters))
+        return [labels.reshape(lab.shape[:2])[np.ix_(rows, columns)] for labels in small]
 
 
 def felzenszwalb_labels(lab: Lab, parameters: Sequence[Parameters]) -> list[Labels]:

@@ -204,11 +204,10 @@ def _find(name: str, layout: _Layout, root: Path, split: str) -> list[tuple[str,
         for stem in _names(layout, root, split)
     ]
     missing = [str(path) for _, image, truth in paths for path in (image, truth) if not path.is_file()]
-    if missing or not paths:
-        files_missing = f"{len(missing)} files: {_first_names(missing)}" if missing else "all images"
-        raise SettingsError(
-            f"{root} lacks {files_missing}; get the images of {name} and their truths from {layout.source}"
-        )
+    remedy = f"; get the images of {name} and their truths from {layout.source}"
+    if not paths:
+        raise SettingsError(f"{root} lacks all images{remedy}")
+    _refuse(missing, f"{root} lacks {len(missing)} files:", remedy)
     return paths
 
 
@@ -262,22 +261,20 @@ def _check_folder(
     duplicates = [stem for stem, count in Counter(image.stem for image in truths).items() if count > 1]
     unlabelled = [image.name for image, paths in truths.items() if not paths]
     multiple = [image.name for image, paths in truths.items() if len(paths) > 1 and has_classes]
-    for names, problem, remedy in (
-        (duplicates, f"{image_folder} holds several images of one stem: ", "; rename all but one of each"),
-        (
-            unlabelled,
-            f"{labels} holds no truth for {len(unlabelled)} images: ",
-            "; put STEM.png there for each, or STEM.1.png, STEM.2.png, … by several people",
-        ),
-        (
-            multiple,
-            f"{labels} holds several truths for ",
-            ", but classes.txt makes their labels classes: keep one STEM.png for each image, or remove classes.txt",
-        ),
-    ):
-        if names:
-            raise SettingsError(problem + _first_names(names) + remedy)
+    _refuse(duplicates, f"{image_folder} holds several images of one stem:", "; rename all but one of each")
+    _refuse(
+        unlabelled,
+        f"{labels} holds no truth for {len(unlabelled)} images:",
+        "; put STEM.png there for each, or STEM.1.png, STEM.2.png, … by several people",
+    )
+    _refuse(
+        multiple,
+        f"{labels} holds several truths for",
+        ", but classes.txt makes their labels classes: keep one STEM.png for each image, or remove classes.txt",
+    )
 
 
-def _first_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+def _refuse(names: Sequence[str], problem: str, remedy: str) -> None:
+    """Raise `SettingsError` with the first of the names, if there are any."""
+    if names:
+        raise SettingsError(f"{problem} {', '.join(names[:3])}{', …' if len(names) > 3 else ''}{remedy}")

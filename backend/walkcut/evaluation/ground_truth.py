@@ -24,10 +24,7 @@ _TRUTH_ERRORS: Final = (*DECODE_ERRORS, MatReadError, NotImplementedError)  # th
 
 @dataclass(frozen=True)
 class LabelImage:
-    """A PNG of labels: grey values of any depth, or palette indices.
-
-    `classes` maps labels to classes; without it the labels only separate parts.
-    """
+    """A PNG of labels, grey values or palette indices; without `classes` of the labels they only separate parts."""
 
     path: Path
     classes: Mapping[int, int] | None = None

@@ -13,15 +13,12 @@ from scipy.optimize import linear_sum_assignment
 from walkcut.errors import SegmentationError
 
 ContingencyTable: TypeAlias = Int64[np.ndarray, "t s"]  # pixels that each truth label shares with each segment
+LabelMap: TypeAlias = Integer[np.ndarray, "_ _"]
 ClassCounts: TypeAlias = Int64[np.ndarray, " t"]
 
 
 def contingency_table(
-    truth: Integer[np.ndarray, "y x"],
-    segments: Integer[np.ndarray, "h w"],
-    *,
-    classes: int | None = None,
-    ignore: int | None = None,
+    truth: LabelMap, segments: LabelMap, *, classes: int | None = None, ignore: int | None = None
 ) -> ContingencyTable:
     """Count the pixels that each truth label (row) shares with each segment (column).
 
@@ -187,10 +184,7 @@ def covering(table: ContingencyTable) -> float:
 
 
 def variation_of_information(table: ContingencyTable) -> float:
-    """Return H(truth | segments) + H(segments | truth), 0 for equal partitions: Arbeláez et al. 2011, section 2.3.1.
-
-    In bits, as in scikit-image and in BSDS's published numbers.
-    """
+    """Return H(truth | segments) + H(segments | truth) in bits, as BSDS's: Arbeláez et al. 2011, section 2.3.1."""
     true, predicted, pixels = _totals(table)
     rows, columns = table.nonzero()
     shared = table[rows, columns]

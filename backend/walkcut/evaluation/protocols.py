@@ -15,7 +15,7 @@ from jaxtyping import Int64, Integer, Shaped, UInt8
 from torch.nn.functional import interpolate
 
 from walkcut.evaluation.datasets import Dataset
-from walkcut.evaluation.metrics import contingency_table, merge_background
+from walkcut.evaluation.metrics import ContingencyTable, LabelMap, contingency_table, merge_background
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,10 @@ class Protocol:
         return _nearest(self.center_crop.crop(truth), input_size)[np.ix_(first, first)]
 
     def resize_labels(self, labels: Integer[np.ndarray, "y x"]) -> Integer[np.ndarray, "h w"]:
-        """Return the method's labels, of any size, at the size at which they are scored: by the nearest centre.
-
-        DiffCut's program does this with features, before it assigns them.
-        """
+        """Return the labels at the scored size, by the nearest centre (DiffCut's program scales features instead)."""
         return labels if self.center_crop is None else _nearest(labels, self.center_crop.score_size)
 
-    def table(
-        self, truth: Int64[np.ndarray, "y x"], labels: Integer[np.ndarray, "y x"], dataset: Dataset
-    ) -> Int64[np.ndarray, "t s"]:
+    def table(self, truth: LabelMap, labels: LabelMap, dataset: Dataset) -> ContingencyTable:
         """Return the overlaps of `crop_truth` and `resize_labels`: a row for each class, or part of a partition."""
         if dataset.partitions:
             parts = np.unique(truth, return_inverse=True)[1].reshape(truth.shape)

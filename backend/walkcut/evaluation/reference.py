@@ -6,6 +6,7 @@ Full eigendecompositions, one threshold after the other, features of all pixels,
 from collections.abc import Sequence
 from functools import reduce
 from operator import itemgetter
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,11 +22,13 @@ from walkcut.segmentation.methods.flat import DiffSeg
 from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.methods.inputs import patch_features
 
+Size: TypeAlias = tuple[int, int]
+
 _CHANNELS = 256  # of all pixels' features at a time, which limits the memory
 REFERENCE_THRESHOLDS = 100  # unless the papers name a number
 
 
-def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def reference_labels(method: Method, features: ImageFeatures, size: Size) -> Int64[Tensor, "y x"]:
     """Return the segment of each pixel by the method's published form, cut as far as its rule allows.
 
     Raises `TypeError` for methods without a published form; `NCut` on an affinity, `DiffCut` and `DiffSeg` have one.
@@ -53,7 +56,7 @@ def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, i
             raise TypeError(f"{method} has no published form: compare NCut on an affinity, DiffCut or DiffSeg")
 
 
-def reference_aggregate(features: ImageFeatures) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
+def reference_aggregate(features: ImageFeatures) -> tuple[Float[Tensor, "n n"], Size]:
     """Return the mean of all levels' maps on the finest grid, weighted by their sides (DiffSeg Eq. 2-3)."""
     grid = max((level.grid for level in features.attention_maps), key=lambda sides: sides[0] * sides[1])
     sides = [(height * width) ** 0.5 for height, width in (level.grid for level in features.attention_maps)]
@@ -101,12 +104,7 @@ def _best_cut(A: Float[Tensor, "n n"], thresholds: int) -> Cut | None:
 
 
 def reference_assignment(
-    F: Float[Tensor, "n c"],
-    segments: Sequence[Int64[Tensor, " _"]],
-    grid: tuple[int, int],
-    size: tuple[int, int],
-    *,
-    normalised: bool,
+    F: Float[Tensor, "n c"], segments: Sequence[Int64[Tensor, " _"]], grid: Size, size: Size, *, normalised: bool
 ) -> Int64[Tensor, "y x"]:
     """Return each pixel's most similar segment, by the upsampled features of all pixels (DWC 3.6, DiffCut 3.3)."""
     means = torch.stack([F[part].mean(0) for part in segments])

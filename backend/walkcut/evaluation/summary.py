@@ -9,8 +9,7 @@ import numpy as np
 
 from walkcut.evaluation.boundaries import boundary_ods_ois
 from walkcut.evaluation.metrics import ods_ois
-from walkcut.evaluation.runner import EvaluationRun, ImageResult
-from walkcut.evaluation.scoring import MEASURES
+from walkcut.evaluation.runner import MEASURES, EvaluationRun, ImageResult
 
 
 def summarise(run: EvaluationRun, results: Sequence[ImageResult]) -> dict[str, Any]:
