@@ -58,7 +58,7 @@ def boundaries(labels: Integer[np.ndarray, "y x"]) -> Boundary:
     return np.asarray(thin(np.any([corner != neighbour for neighbour in neighbours], axis=0)))
 
 
-def boundary_counts(machine: Boundary, humans: Sequence[Boundary]) -> BoundaryCounts:
+def boundary_counts(machine: Boundary, humans: Sequence[Bool[np.ndarray, "h w"]]) -> BoundaryCounts:
     """Count one image's matches between the boundary of the machine and that of each human.
 
     Pixels match one to one within `TOLERANCE` of the image's diagonal, separately for each human; a machine pixel
