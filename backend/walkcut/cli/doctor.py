@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from walkcut.doctor import Finding, Target, diagnose
+from walkcut.doctor import Finding, diagnose
 from walkcut.errors import SettingsError
 from walkcut.settings import read_settings, unknown_variables
 
@@ -29,7 +29,7 @@ def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None: 
     if task_id is not None and project_id is None:
         raise SettingsError("--task needs --project: name the project of the task")
     findings = []
-    for finding in _findings(Target(project_id, task_id)):
+    for finding in _findings(project_id, task_id):
         findings.append(finding)
         if not as_json:
             _print_finding(finding)
@@ -44,7 +44,7 @@ def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None: 
         raise SystemExit(1)
 
 
-def _findings(target: Target) -> Iterator[Finding]:
+def _findings(project_id: int | None, task_id: int | None) -> Iterator[Finding]:
     """Yield all findings; a single one if the settings cannot be read."""
     try:
         settings = read_settings()
@@ -56,7 +56,7 @@ def _findings(target: Target) -> Iterator[Finding]:
     yield Finding("settings", "ok", f"{message}; `walkcut settings` lists all")
     for message in unknown_variables():
         yield Finding("settings", "warning", message, "correct its name, or remove it; `walkcut settings` lists all")
-    yield from diagnose(settings, target)
+    yield from diagnose(settings, project_id, task_id)
 
 
 def _print_finding(finding: Finding) -> None:
