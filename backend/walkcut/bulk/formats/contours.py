@@ -1,7 +1,8 @@
 """Borders of regions, traced along the edges of pixels.
 
 Corners of pixels are numbered row by row, from (0, 0) at the image's upper left to (width, height) at its lower right.
-An edge is directed, with its region on the right-hand side, and has the id 4·(its first corner) + (its direction).
+An edge is directed, with its region on the right-hand side, and has the id 4·(its first corner) + (its direction):
+0 to the right, 1 down, 2 to the left, 3 up.
 """
 
 from collections.abc import Iterator
@@ -9,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int64, Integer, Shaped
-
-_RIGHT, _DOWN, _LEFT, _UP = range(4)
 
 
 @dataclass(frozen=True)
@@ -26,33 +25,31 @@ class Ring:
     fixed: Bool[np.ndarray, " n"]
 
 
-@dataclass(frozen=True)
-class _Edges:
-    """All directed edges of a map: first corner, direction, region to the right, index of the next edge."""
-
-    corner: Int64[np.ndarray, " e"]
-    direction: Int64[np.ndarray, " e"]
-    region: Integer[np.ndarray, " e"]
-    successor: Int64[np.ndarray, " e"]
-
-
 def trace(regions: Integer[np.ndarray, "y x"]) -> list[Ring]:
     """Return the borders of all regions but 0; pixels that touch only at a corner are separate.
 
     Points are the corners where a border turns, or three borders meet.
     """
-    edges = _edges(regions)
-    predecessor = np.empty_like(edges.successor)
-    predecessor[edges.successor] = np.arange(predecessor.size)
-    fixed = _junctions(regions).ravel()[edges.corner]
-    kept = fixed | (edges.direction != edges.direction[predecessor])
+    padded, width = np.pad(regions, 1), regions.shape[1] + 1
+    # The pixels around each corner, clockwise from the lower right one, which is on the right-hand side of the edge to
+    # the right, the pixel before it on the left-hand side, and so on.
+    right = np.stack([padded[1:, 1:], padded[1:, :-1], padded[:-1, :-1], padded[:-1, 1:]], -1)
+    is_border = right != np.roll(right, 1, -1)
+    is_edge = (is_border & (right != 0)).ravel()
+    edges = np.flatnonzero(is_edge)
+    corners, directions = edges >> 2, edges & 3
+    successors = _successors(is_edge, edges, width)
+    fixed = (is_border.sum(-1) > 2).ravel()[corners]
+    kept = fixed.copy()
+    kept[successors] |= directions[successors] != directions
     rings = []
-    for cycle in _cycles(edges.successor.tolist()):
+    for cycle in _cycles(successors.tolist()):
         ring = np.array(cycle)
         ring = ring[kept[ring]]
-        ring = np.roll(ring, -_start_index(edges.corner[ring], fixed[ring]))
-        y, x = np.divmod(edges.corner[ring], regions.shape[1] + 1)
-        rings.append(Ring(int(edges.region[ring[0]]), np.stack([x, y], 1), fixed[ring]))
+        # The first point is the same from both sides of the border, and fixed if any point is.
+        ring = np.roll(ring, -int(np.lexsort((corners[ring], ~fixed[ring]))[0]))
+        y, x = np.divmod(corners[ring], width)
+        rings.append(Ring(int(right.ravel()[edges[ring[0]]]), np.stack([x, y], 1), fixed[ring]))
     return rings
 
 
@@ -66,33 +63,14 @@ def signed_area(points: Shaped[np.ndarray, "n 2"]) -> float:
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
 
 
-def _corner_pixels(regions: Integer[np.ndarray, "y x"]) -> list[Integer[np.ndarray, "h w"]]:
-    """Return the pixels around each corner, clockwise from the lower right one; 0 outside of the image."""
-    padded = np.pad(regions, 1)
-    return [padded[1:, 1:], padded[1:, :-1], padded[:-1, :-1], padded[:-1, 1:]]
-
-
-def _edges(regions: Integer[np.ndarray, "y x"]) -> _Edges:
-    """Return all edges; an edge is followed by the rightmost one at its end, which stays at the same pixels."""
-    around = _corner_pixels(regions)
-    # The edge to the right has the pixel below on its right-hand side and the one above on its left, and so on.
-    right = np.stack(around, -1)
-    is_edge = (right != np.stack(around[-1:] + around[:-1], -1)) & (right != 0)
-    ids = np.flatnonzero(is_edge)
-    corner, direction = ids >> 2, ids & 3
-    width = regions.shape[1] + 1
-    end = corner + np.array([1, width, -1, -width])[direction]
-    turns = [end * 4 + ((direction + turn) & 3) for turn in (1, 0, -1)]
-    exists = is_edge.ravel()
-    successor = np.where(exists[turns[0]], turns[0], np.where(exists[turns[1]], turns[1], turns[2]))
-    return _Edges(corner, direction, right.ravel()[ids], np.searchsorted(ids, successor))
-
-
-def _junctions(regions: Integer[np.ndarray, "y x"]) -> Bool[np.ndarray, "h w"]:
-    """Return whether three or four borders meet at each corner."""
-    around = _corner_pixels(regions)
-    borders = [pixel != clockwise for pixel, clockwise in zip(around, around[1:] + around[:1], strict=True)]
-    return np.asarray(np.sum(borders, axis=0) > 2)
+def _successors(
+    is_edge: Bool[np.ndarray, " ids"], edges: Int64[np.ndarray, " e"], width: int
+) -> Int64[np.ndarray, " e"]:
+    """Return the index of the edge after each: the rightmost one at its end, which stays at the same pixels."""
+    directions = edges & 3
+    ends = (edges >> 2) + np.array([1, width, -1, -width])[directions]
+    right, ahead, left = (ends * 4 + ((directions + turn) & 3) for turn in (1, 0, -1))
+    return np.searchsorted(edges, np.where(is_edge[right], right, np.where(is_edge[ahead], ahead, left)))
 
 
 def _cycles(successor: list[int]) -> Iterator[list[int]]:
@@ -106,8 +84,3 @@ def _cycles(successor: list[int]) -> Iterator[list[int]]:
             edge = successor[edge]
         if cycle:
             yield cycle
-
-
-def _start_index(corners: Int64[np.ndarray, " n"], fixed: Bool[np.ndarray, " n"]) -> int:
-    """Return the index of a ring's first point: the same from both sides of the border, fixed if any point is."""
-    return int(np.lexsort((corners, ~fixed))[0])

@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from walkcut.bulk.formats.files import json_bytes
+from walkcut.bulk.formats.records import json_bytes
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.labelstudio import BrushControl, Task, make_prediction
 from walkcut.storage import atomic_file

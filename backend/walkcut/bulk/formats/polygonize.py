@@ -1,5 +1,6 @@
 """Regions as polygons, simplified to a tolerance."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ from jaxtyping import Bool, Float, Int64, UInt16
 from skimage.measure import label
 
 from walkcut.bulk.formats.contours import Ring, signed_area, trace
-from walkcut.errors import SettingsError
+
+DEFAULT_TOLERANCE = 1.0  # pixels
 
 Points = Int64[np.ndarray, "_ 2"]
 
@@ -34,22 +36,14 @@ def polygons(labels: UInt16[np.ndarray, "y x"], tolerance: float) -> list[Polygo
     region_of_part[parts] = labels
     rings = trace(parts)
     outer: dict[int, Points] = {}
-    holes: dict[int, list[Points]] = {}
+    holes = defaultdict[int, list[Points]](list)
     for ring, points in zip(rings, simplify(rings, tolerance), strict=True):
         if signed_area(ring.points) > 0:
             outer[ring.region] = points
         else:
-            holes.setdefault(ring.region, []).append(points)
-    unsorted = [
-        Polygon(int(region_of_part[part]), ring, tuple(holes.get(part, ()))) for part, ring in sorted(outer.items())
-    ]
-    return sorted(unsorted, key=lambda polygon: polygon.region)
-
-
-def check_tolerance(tolerance: float) -> None:
-    """Raise `SettingsError` for a tolerance that is not a distance in pixels."""
-    if not 0 <= tolerance < np.inf:
-        raise SettingsError(f"a polygon's tolerance of {tolerance} is not a distance in pixels: use 0 (exact) or more")
+            holes[ring.region].append(points)
+    order = sorted(outer, key=lambda part: (region_of_part[part], part))
+    return [Polygon(int(region_of_part[part]), outer[part], tuple(holes[part])) for part in order]
 
 
 def simplify(rings: Sequence[Ring], tolerance: float) -> list[Points]:

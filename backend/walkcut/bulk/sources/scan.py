@@ -2,8 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,17 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from walkcut.bulk.items import Item, ItemFailure
 from walkcut.bulk.jsonl import HashSet64
 from walkcut.bulk.sources.manifests import is_manifest, read_rows, reference_of
-from walkcut.bulk.sources.uris import (
-    cloud,
-    is_cloud,
-    is_web,
-    local_path,
-    open_cloud,
-    resolve_uri,
-    validate_uri,
-    walk_cloud,
-    walk_local,
-)
+from walkcut.bulk.sources.uris import cloud, is_cloud, is_web, local_path, open_file, resolve_uri, validate_uri, walk
 from walkcut.errors import RequestError, SettingsError
 from walkcut.images import IMAGE_SUFFIXES, redact
 
@@ -75,17 +64,20 @@ def _images_of(source: str, image_key: str) -> Iterator[_Source | ItemFailure]:
 def _local_images(source: str, image_key: str) -> Iterator[_Source | ItemFailure]:
     path = local_path(source)
     if path.is_dir():
-        return _images_below(walk_local(path), str(path))
+        return _images_below(str(path))
     if path.exists():
         if is_manifest(source):
             return _images_of_manifest(source, image_key)
         return iter([_Source(path.name, resolve_uri(".", source))])
-    root, pattern = _split_glob(source)
-    if not pattern or not Path(root or ".").is_dir():
+    parts = path.parts
+    first = next((index for index, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
+    root, pattern = Path(*parts[:first]), "/".join(parts[first:])
+    if not pattern or not root.is_dir():
         raise SettingsError(f"{source} does not exist: give a folder, an image, a manifest or a glob pattern")
-    paths = (path for path in sorted(Path(root or ".").glob(pattern)) if path.is_file())
-    images = (_Source(path.relative_to(root or ".").as_posix(), resolve_uri(".", str(path))) for path in paths)
-    return _require_images(source, images)
+    paths = (path for path in sorted(root.glob(pattern)) if path.is_file())
+    return _require_images(
+        source, (_Source(path.relative_to(root).as_posix(), resolve_uri(".", str(path))) for path in paths)
+    )
 
 
 def _images_in_cloud(url: str, image_key: str) -> Iterator[_Source | ItemFailure]:
@@ -104,19 +96,19 @@ def _images_in_cloud(url: str, image_key: str) -> Iterator[_Source | ItemFailure
         raise SettingsError(f"{redact(url)} does not exist: check the address")
     if is_file:
         return _images_of_manifest(url, image_key) if is_manifest(url) else iter([_Source(_last_part(url), url)])
-    return _images_below(walk_cloud(url), url)
+    return _images_below(url)
 
 
-def _images_below(files: Iterable[PurePosixPath], folder: str) -> Iterator[_Source | ItemFailure]:
+def _images_below(folder: str) -> Iterator[_Source | ItemFailure]:
     """Yield the files of a folder with the suffix of an image."""
-    images = (file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+    images = (file for file in walk(folder) if file.suffix.lower() in IMAGE_SUFFIXES)
     return _require_images(folder, (_Source(str(image), resolve_uri(folder, str(image))) for image in images))
 
 
 def _images_of_manifest(name: str, image_key: str) -> Iterator[_Source | ItemFailure]:
     """Yield the images of a manifest, whose references are relative to its folder."""
     folder = name.rpartition("/")[0] if is_cloud(name) else str(local_path(name).parent)
-    with closing(open_cloud(name) if is_cloud(name) else local_path(name).open("rb")) as file:
+    with open_file(name) as file:
         for row_index, row in enumerate(read_rows(name, file), 1):
             try:
                 reference, data = reference_of(row, image_key)
@@ -136,13 +128,6 @@ def _require_images(source: str, images: Iterator[_Source]) -> Iterator[_Source 
         raise SettingsError(f"{source} holds no image: their names end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     yield first
     yield from images
-
-
-def _split_glob(pattern: str) -> tuple[str, str]:
-    """Return the folder before the first part with wildcards, and the rest."""
-    parts = PurePosixPath(pattern).parts
-    first = next((index for index, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
-    return str(PurePosixPath(*parts[:first])), "/".join(parts[first:])
 
 
 def _last_part(reference: str) -> str:
