@@ -21,7 +21,7 @@ _MAX_WIDTH = 120
 @click.option("--project", "project_id", type=click.IntRange(1), help="Check this Label Studio project too.")
 @click.option("--task", "task_id", type=click.IntRange(1), help="Load the image of this task.  [the project's first]")
 @click.option("--json", "as_json", is_flag=True, help="Write the findings as JSON.")
-def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None:  # noqa: FBT001 - as click calls it
+def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None:
     """Check the settings, this machine, Label Studio and a project in it.
 
     Each problem comes with its remedy. The exit status is 1 if there is an error. No secret is shown.
@@ -68,13 +68,11 @@ def _print_finding(finding: Finding) -> None:
 
 def _wrap(text: str, hanging: int = 0) -> str:
     """Return the text beside the margin, without breaking addresses and variables, which users copy."""
-    width = min(_MAX_WIDTH, shutil.get_terminal_size((_MAX_WIDTH, 0)).columns)
-    margin = " " * _MARGIN
-    return textwrap.fill(
-        text,
-        max(width, 2 * _MARGIN),
-        initial_indent=margin,
-        subsequent_indent=margin + " " * hanging,
+    columns = shutil.get_terminal_size((_MAX_WIDTH, 0)).columns
+    return textwrap.TextWrapper(
+        max(min(_MAX_WIDTH, columns), 2 * _MARGIN),
+        " " * _MARGIN,
+        " " * (_MARGIN + hanging),
         break_long_words=False,
         break_on_hyphens=False,
-    )
+    ).fill(text)

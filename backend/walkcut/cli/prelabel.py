@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from walkcut.bulk.checkpoint import Checkpoint
 from walkcut.bulk.engines.options import LOCAL, RAY, EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.plan import Plan, PlanOptions, make_plan
@@ -14,8 +15,8 @@ from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.bulk.sources.tasks import project_items
-from walkcut.cli.bulk import DEFAULT_TOLERANCE, execute, export_options
-from walkcut.cli.options import model_options
+from walkcut.cli.bulk import execute, export_options
+from walkcut.cli.options import FOLDER, model_options
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
@@ -37,21 +38,17 @@ _DEFAULT_CPUS = 1
 @click.option(
     "--out",
     "output_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder of the run: output, state and failed.jsonl.  [with --project: prelabel/project-ID/VERSION in "
     "WALKCUT_STATE_DIR]",
 )
 @click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(tuple(FORMATS)),
-    default=LabelStudioFormat.name,
-    show_default=True,
-    help="Format of the output.",
+    "--format", "output_format", type=click.Choice(FORMATS), default=LabelStudioFormat.name, help="Output format."
 )
 @click.option(
     "--image-key",
     default="",
+    show_default=False,
     metavar="NAME",
     help="Field of manifests that holds the image.  [default: image, url, path or file_name]",
 )
@@ -61,7 +58,6 @@ _DEFAULT_CPUS = 1
     "--engine",
     type=click.Choice((LOCAL, RAY)),
     default=LOCAL,
-    show_default=True,
     help="Run on this machine, or on the Ray cluster at RAY_ADDRESS (without it, one that is started here), by default "
     "with as many workers as it has room for.",
 )
@@ -70,21 +66,13 @@ _DEFAULT_CPUS = 1
     "cpus",
     type=click.IntRange(1),
     default=_DEFAULT_CPUS,
-    show_default=True,
     help="With --engine ray: cores of each process with a model on the CPU.",
 )
 @click.option(
-    "--trees/--no-trees",
-    "keep_trees",
-    default=True,
-    show_default=True,
-    help="Keep the cut trees, which `walkcut re-export` needs.",
+    "--trees/--no-trees", "keep_trees", default=True, help="Keep the cut trees, which `walkcut re-export` needs."
 )
 @click.option(
-    "--replace",
-    "replacing",
-    is_flag=True,
-    help="With --project: delete walkcut's earlier predictions of tasks that have new ones.",
+    "--replace", is_flag=True, help="With --project: delete walkcut's earlier predictions of tasks that have new ones."
 )
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port for Prometheus metrics of the run.")
 def prelabel(
@@ -95,17 +83,17 @@ def prelabel(
     image_key: str,
     label_config: Path | None,
     granularities: Sequence[Granularity],
-    tolerance: float,
+    tolerance: float | None,
     model: str | None,
     method: str | None,
-    random_weights: bool,  # noqa: FBT001 - the command line's switches
+    random_weights: bool,
     workers: int | None,
     engine: str,
     cpus: int,
-    keep_trees: bool,  # noqa: FBT001
-    replacing: bool,  # noqa: FBT001
-    restart: bool,  # noqa: FBT001
-    retry_failed: bool,  # noqa: FBT001
+    keep_trees: bool,
+    replace: bool,
+    restart: bool,
+    retry_failed: bool,
     metrics_port: int | None,
 ) -> None:
     """Predict many images, into files or a Label Studio project. An interrupted run continues with the same command.
@@ -115,52 +103,40 @@ def prelabel(
     instead, for tasks without annotations that lack the current model version, which changes when the project learns.
     Images that fail are listed in failed.jsonl in the folder of the run; the others are done, and the exit status is 1.
     """
-    if bool(sources) == (project is not None):
-        raise SettingsError("give either sources or --project")
-    if replacing and project is None:
-        raise SettingsError("--replace deletes predictions in Label Studio: give the project with --project")
-    if cpus != _DEFAULT_CPUS and engine != RAY:
-        raise SettingsError("--cpus-per-worker is for processes of a cluster: add --engine ray")
-    is_default = (output_format, tolerance) == (LabelStudioFormat.name, DEFAULT_TOLERANCE)
-    if project is not None and (label_config or granularities or image_key or not is_default):
-        raise SettingsError(
-            "a project has its own labelling config, granularities and images: leave out --label-config, "
-            "--granularity, --image-key, --format and --tolerance"
-        )
-    if project is None and output_dir is None:
-        raise SettingsError("give the folder of the output with --out")
+    is_project = project is not None
+    is_file_run = (
+        label_config or granularities or image_key or tolerance is not None or output_format != LabelStudioFormat.name
+    )
+    refusals = {
+        "give either sources or --project": bool(sources) == is_project,
+        "--replace deletes predictions in Label Studio: give the project with --project": replace and not is_project,
+        "--cpus-per-worker is for processes of a cluster: add --engine ray": cpus != _DEFAULT_CPUS and engine != RAY,
+        "a project has its own labelling config, granularities and images: leave out --label-config, --granularity, "
+        "--image-key, --format and --tolerance": is_project and is_file_run,
+        "give the folder of the output with --out": not is_project and output_dir is None,
+    }
+    for message, applies in refusals.items():
+        if applies:
+            raise SettingsError(message)
     settings = with_overrides(read_settings(), model=model, method=method)
     engines = EngineOptions(engine, settings, random_weights, workers, cpus)
     segmenter = engines.make_segmenter()
+    tree_cache = TreeCache(tree_folder(settings), settings.cache_bytes) if keep_trees else None
+    metrics_address = None if metrics_port is None else (settings.host, metrics_port)
 
     def make_run(plan: Plan, run_dir: Path, config: str = "") -> BulkRun:
-        return BulkRun(
-            plan,
-            engines.make_engine(plan, run_dir, segmenter),
-            run_dir,
-            config,
-            tree_cache=TreeCache(tree_folder(settings), settings.cache_bytes) if keep_trees else None,
-            metrics_address=None if metrics_port is None else (settings.host, metrics_port),
-            restart=restart,
-            retry_failed=retry_failed,
-        )
+        run_engine = engines.make_engine(plan, run_dir, segmenter)
+        return BulkRun(plan, run_engine, run_dir, config, tree_cache, metrics_address, restart, retry_failed)
 
     if project is not None or output_dir is None:  # never both, see above
-        _predict_project(
-            str(project), output_dir, settings, segmenter, make_run, use_tree_cache=keep_trees, replacing=replacing
-        )
+        _predict_project(str(project), output_dir, settings, segmenter, make_run, keep_trees, replace)
         return
     config = label_config.read_text() if label_config else ""
     plan = PlanOptions(output_format, config, granularities, tolerance).plan(
         settings, segmenter.version, segmenter.preset.name, use_tree_cache=keep_trees
     )
-    items = partial(
-        read_sources,
-        sources,
-        image_key=image_key,
-        data_key=plan.project.controls[0].data_key,
-        local_files_root=settings.local_files_root,
-    )
+    data_key, root = plan.project.controls[0].data_key, settings.local_files_root
+    items = partial(read_sources, sources, image_key=image_key, data_key=data_key, local_files_root=root)
     execute(make_run(plan, output_dir, config), settings, items(), total=lambda: sum(1 for _ in items()))
 
 
@@ -170,7 +146,6 @@ def _predict_project(
     settings: Settings,
     segmenter: "Segmenter",
     make_run: Callable[[Plan, Path], BulkRun],
-    *,
     use_tree_cache: bool,
     replacing: bool,
 ) -> None:
@@ -188,11 +163,9 @@ def _predict_project(
             use_tree_cache=use_tree_cache,
         )
         run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / plan.versions[-1]
-        execute(
-            make_run(plan, run_dir),
-            settings,
-            project_items(client.unannotated_tasks(project_id), project.controls, plan.versions),
-            make_sink=lambda checkpoint: LabelStudioSink(
-                checkpoint, client, project_id, project, plan.versions, replacing=replacing
-            ),
-        )
+        jobs = project_items(client.unannotated_tasks(project_id), project.controls, plan.versions)
+
+        def make_sink(checkpoint: Checkpoint) -> LabelStudioSink:
+            return LabelStudioSink(checkpoint, client, project_id, project, plan.versions, replacing=replacing)
+
+        execute(make_run(plan, run_dir), settings, jobs, make_sink=make_sink)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from contextlib import closing
+from operator import attrgetter
 from typing import Any
 
 import click
@@ -33,8 +34,13 @@ def show(project_id: int) -> None:
     key = str(project_id)
     with _open_store() as store:
         rows, label_config, enabled = store.all_feedback(key), store.label_config(key), store.learning(key)
-        all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
-        profile = _profile(all_feedback, map(AnnotationFeedback.from_json, store.feedback(key)), label_config)
+        learned_from = list(map(AnnotationFeedback.from_json, store.feedback(key)))
+    all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
+    newest = max((feedback for feedback, _ in all_feedback), key=attrgetter("updated_at"), default=None)
+    profile = ProjectProfile()
+    if newest is not None:
+        labels = semantic_labels(parse_brush_controls(label_config)) if label_config else frozenset()
+        profile = fit_profile(learned_from, newest.segmenter_version, labels)
     document = {
         "project": project_id,
         "learning": enabled,
@@ -97,17 +103,6 @@ def sync(project_id: int) -> None:
     click.echo(f"{result.learned} learned, {result.forgotten} forgotten, {result.failed} failed")
     if result.failed:
         raise SystemExit(1)
-
-
-def _profile(
-    all_feedback: list[tuple[AnnotationFeedback, bool]], enabled: Iterable[AnnotationFeedback], label_config: str
-) -> ProjectProfile:
-    """Return the profile of a project for the segmenter of its newest feedback."""
-    if not all_feedback:
-        return ProjectProfile()
-    newest = max((feedback for feedback, _ in all_feedback), key=lambda feedback: feedback.updated_at)
-    labels = semantic_labels(parse_brush_controls(label_config)) if label_config else frozenset()
-    return fit_profile(enabled, newest.segmenter_version, labels)
 
 
 def _summary(feedback: AnnotationFeedback) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,8 +27,8 @@ class PolygonFormat:
         regions: list[dict[str, Any]] = [
             {"label": region.label, "score": region.score, "polygons": []} for region in image.predictions[-1].regions
         ]
-        for index, parts in groupby(polygons(label_map(image), self.tolerance), attrgetter("region")):
-            regions[index - 1]["polygons"] = [[ring.tolist() for ring in (part.outer, *part.holes)] for part in parts]
+        for polygon in polygons(label_map(image), self.tolerance):
+            regions[polygon.region - 1]["polygons"].append([ring.tolist() for ring in polygon.rings])
         return EncodedItem({}, {**image_record(image), "tolerance": self.tolerance, "regions": regions})
 
     def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:

@@ -51,8 +51,8 @@ class YoloFormat:
 
 def _single_ring(polygon: Polygon) -> Points:
     """Return the outer ring with the holes joined to it, each at the nearest pair of points."""
-    ring = polygon.outer
-    for hole in polygon.holes:
+    ring, *holes = polygon.rings
+    for hole in holes:
         start, end = np.unravel_index(cdist(ring, hole).argmin(), (len(ring), len(hole)))
         inner = np.roll(hole, -end, axis=0)
         ring = np.concatenate([ring[: start + 1], inner, inner[:1], ring[start:]])
