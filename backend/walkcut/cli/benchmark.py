@@ -14,9 +14,7 @@ from walkcut.settings import read_settings
 @click.command()
 @model_options
 @click.option("--image", type=FILE, help="Image to segment.  [default: a synthetic one of 640×480]")
-@click.option(
-    "--rounds", type=click.IntRange(1), default=3, help="Rounds of measurement; the fastest of each stage counts."
-)
+@click.option("--rounds", type=click.IntRange(1), default=3, help="Rounds of measurement; each stage's fastest counts.")
 @click.option(
     "--reference/--no-reference",
     default=True,
@@ -32,8 +30,15 @@ def benchmark(
     hardware = measurements.hardware(segmenter.device)
     click.echo(f"{settings.model} {settings.dtype}, method {segmenter.preset.name}, on {hardware}")
     _print_stages(measurements.measure_stages(segmenter, data, rounds=rounds))
-    if reference:
-        _print_comparison(measurements.compare_with_reference(segmenter, data))
+    if not reference:
+        return
+    comparison = measurements.compare_with_reference(segmenter, data)
+    agreement = "the same labels" if comparison.agreement == 1 else f"{comparison.agreement:.2%} of pixels equal"
+    click.echo(
+        f"published form after the model's passes: {comparison.seconds:.2f} s, the papers' algorithm "
+        f"{comparison.reference_seconds:.2f} s: {comparison.speedup:.1f} times faster; "
+        f"{comparison.segments} segments, {agreement}"
+    )
 
 
 def _print_stages(costs: Mapping[str, measurements.StageCost]) -> None:
@@ -46,12 +51,3 @@ def _print_stages(costs: Mapping[str, measurements.StageCost]) -> None:
     click.echo(f"{'total':12}{(model + rest) * 1000:10.1f} ms")
     if model:
         click.echo(f"without the model's passes: {rest / model:.0%} of their time")
-
-
-def _print_comparison(comparison: measurements.Comparison) -> None:
-    agreement = "the same labels" if comparison.agreement == 1 else f"{comparison.agreement:.2%} of pixels equal"
-    click.echo(
-        f"published form after the model's passes: {comparison.seconds:.2f} s, the papers' algorithm "
-        f"{comparison.reference_seconds:.2f} s: {comparison.speedup:.1f} times faster; "
-        f"{comparison.segments} segments, {agreement}"
-    )

@@ -39,9 +39,7 @@ export_options = with_options(
         f"[default: {DEFAULT_TOLERANCE}]",
     ),
     click.option("--workers", type=click.IntRange(1), help="Number of worker processes.  [default: one per core]"),
-    click.option(
-        "--restart", is_flag=True, help="Delete the files of the earlier run in this run's folder and start again."
-    ),
+    click.option("--restart", is_flag=True, help="Delete the files of the earlier run in this folder and start again."),
     click.option("--retry-failed", is_flag=True, help="Try failed images again."),
 )
 

@@ -60,19 +60,12 @@ def _findings(target: Target) -> Iterator[Finding]:
 
 
 def _print_finding(finding: Finding) -> None:
+    """Print a finding beside the margin, without breaking addresses and variables, which users copy."""
+    width = min(_MAX_WIDTH, shutil.get_terminal_size((_MAX_WIDTH, 0)).columns)
+    wrapper = textwrap.TextWrapper(max(width, 2 * _MARGIN), break_long_words=False, break_on_hyphens=False)
+    wrapper.initial_indent = wrapper.subsequent_indent = " " * _MARGIN
     severity = click.style(f"{finding.severity:8}", fg=_COLOURS[finding.severity])
-    click.echo(f"{severity} {finding.check:12} {_wrap(finding.message)[_MARGIN:]}")
+    click.echo(f"{severity} {finding.check:12} {wrapper.fill(finding.message)[_MARGIN:]}")
     if finding.remedy:
-        click.echo(_wrap(f"→ {finding.remedy}", hanging=2))
-
-
-def _wrap(text: str, hanging: int = 0) -> str:
-    """Return the text beside the margin, without breaking addresses and variables, which users copy."""
-    columns = shutil.get_terminal_size((_MAX_WIDTH, 0)).columns
-    return textwrap.TextWrapper(
-        max(min(_MAX_WIDTH, columns), 2 * _MARGIN),
-        " " * _MARGIN,
-        " " * (_MARGIN + hanging),
-        break_long_words=False,
-        break_on_hyphens=False,
-    ).fill(text)
+        wrapper.subsequent_indent += "  "
+        click.echo(wrapper.fill(f"→ {finding.remedy}"))

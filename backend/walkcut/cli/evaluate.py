@@ -37,25 +37,21 @@ _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
 
 
 @click.command()
-@click.option("--dataset", required=True, type=click.Choice(list(DATASETS)), help="The data set.")
+@click.option("--dataset", required=True, type=click.Choice(DATASETS), help="The data set.")
 @click.option("--root", required=True, type=FOLDER, help="The data set's folder.")
 @click.option("--split", default="val", help="The part of the data set.")
 @click.option(
-    "--half",
-    type=click.Choice(("even", "odd")),
-    help="Score every other image only, from the first (even) or second (odd).",
+    "--half", type=click.Choice(("even", "odd")), help="Score every other image, from the first (even) or second (odd)."
 )
 @click.option(
     "--protocol",
-    type=click.Choice(list(PROTOCOLS)),
+    type=click.Choice(PROTOCOLS),
     help="How images are cropped, scaled and scored: native keeps their size, the others follow a paper.  "
     "[default: native for partitions, else dwc]",
 )
 @model_options
 @click.option("--peers/--no-peers", help="Also score classical segmenters and the papers' baselines.")
-@click.option(
-    "--feedback", is_flag=True, help="Also score the oracle merge by simulated masks and clicks of an annotator."
-)
+@click.option("--feedback", is_flag=True, help="Also score the oracle merge by simulated masks and clicks.")
 @click.option("--json", "json_path", type=OUTPUT_FILE, help="File for the scores.")
 @click.option("--report", type=OUTPUT_FILE, help="HTML file with plots and images.")
 def evaluate(

@@ -29,9 +29,7 @@ def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], 
 
 model_options = with_options(
     click.option("--model", help=f"Model of the image features: {', '.join(MODELS)}, a diffusers folder or a hub id."),
-    click.option(
-        "--method", help=f"Method of the cut tree: {', '.join(PRESETS)}, or another that `walkcut presets` lists."
-    ),
+    click.option("--method", help=f"Method of the cut tree: {', '.join(PRESETS)}, or another of `walkcut presets`."),
     click.option("--random-weights", is_flag=True, help="Build the model without its weights, to try it out."),
 )
 

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from walkcut.bulk.checkpoint import Checkpoint
 from walkcut.bulk.engines.options import LOCAL, RAY, EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.plan import Plan, PlanOptions, make_plan
@@ -25,9 +23,6 @@ from walkcut.inference.model import InProcessModel
 from walkcut.serving.backend import make_backend
 from walkcut.settings import Settings, read_settings
 from walkcut.storage import TreeCache
-
-if TYPE_CHECKING:
-    from walkcut.segmentation.segmenter import Segmenter
 
 _DEFAULT_CPUS = 1
 
@@ -47,8 +42,6 @@ _DEFAULT_CPUS = 1
 )
 @click.option(
     "--image-key",
-    default="",
-    show_default=False,
     metavar="NAME",
     help="Field of manifests that holds the image.  [default: image, url, path or file_name]",
 )
@@ -68,9 +61,7 @@ _DEFAULT_CPUS = 1
     default=_DEFAULT_CPUS,
     help="With --engine ray: cores of each process with a model on the CPU.",
 )
-@click.option(
-    "--trees/--no-trees", "keep_trees", default=True, help="Keep the cut trees, which `walkcut re-export` needs."
-)
+@click.option("--trees/--no-trees", "keep_trees", default=True, help="Keep the trees that `walkcut re-export` needs.")
 @click.option(
     "--replace", is_flag=True, help="With --project: delete walkcut's earlier predictions of tasks that have new ones."
 )
@@ -80,7 +71,7 @@ def prelabel(
     project: int | None,
     output_dir: Path | None,
     output_format: str,
-    image_key: str,
+    image_key: str | None,
     label_config: Path | None,
     granularities: Sequence[Granularity],
     tolerance: float | None,
@@ -104,15 +95,13 @@ def prelabel(
     Images that fail are listed in failed.jsonl in the folder of the run; the others are done, and the exit status is 1.
     """
     is_project = project is not None
-    is_file_run = (
-        label_config or granularities or image_key or tolerance is not None or output_format != LabelStudioFormat.name
-    )
+    for_files = (label_config, granularities, image_key, tolerance is not None, output_format != LabelStudioFormat.name)
     refusals = {
         "give either sources or --project": bool(sources) == is_project,
         "--replace deletes predictions in Label Studio: give the project with --project": replace and not is_project,
         "--cpus-per-worker is for processes of a cluster: add --engine ray": cpus != _DEFAULT_CPUS and engine != RAY,
         "a project has its own labelling config, granularities and images: leave out --label-config, --granularity, "
-        "--image-key, --format and --tolerance": is_project and is_file_run,
+        "--image-key, --format and --tolerance": is_project and any(for_files),
         "give the folder of the output with --out": not is_project and output_dir is None,
     }
     for message, applies in refusals.items():
@@ -129,14 +118,15 @@ def prelabel(
         return BulkRun(plan, run_engine, run_dir, config, tree_cache, metrics_address, restart, retry_failed)
 
     if project is not None or output_dir is None:  # never both, see above
-        _predict_project(str(project), output_dir, settings, segmenter, make_run, keep_trees, replace)
+        tree_model = InProcessModel(segmenter, DecodeLimits(settings.max_pixels))
+        _predict_project(str(project), output_dir, settings, tree_model, make_run, keep_trees, replace)
         return
     config = label_config.read_text() if label_config else ""
     plan = PlanOptions(output_format, config, granularities, tolerance).plan(
         settings, segmenter.version, segmenter.preset.name, use_tree_cache=keep_trees
     )
     data_key, root = plan.project.controls[0].data_key, settings.local_files_root
-    items = partial(read_sources, sources, image_key=image_key, data_key=data_key, local_files_root=root)
+    items = partial(read_sources, sources, image_key=image_key or "", data_key=data_key, local_files_root=root)
     execute(make_run(plan, output_dir, config), settings, items(), total=lambda: sum(1 for _ in items()))
 
 
@@ -144,28 +134,22 @@ def _predict_project(
     project_id: str,
     output_dir: Path | None,
     settings: Settings,
-    segmenter: "Segmenter",
+    model: InProcessModel,
     make_run: Callable[[Plan, Path], BulkRun],
-    use_tree_cache: bool,
-    replacing: bool,
+    keep_trees: bool,
+    replace: bool,
 ) -> None:
     """Predict the tasks without annotations, as the backend does; tasks that have these predictions are skipped."""
-    model = InProcessModel(segmenter, DecodeLimits(settings.max_pixels))
     with make_backend(settings, lambda *_: model) as backend:
         client, project = backend.require_client(), backend.project(project_id)
+        granularities, task_format = project.options.granularities, TaskFormat(project.controls)
         plan = make_plan(
-            settings,
-            project,
-            project.options.granularities,
-            TaskFormat(project.controls),
-            segmenter.version,
-            segmenter.preset.name,
-            use_tree_cache=use_tree_cache,
+            settings, project, granularities, task_format, model.version, model.preset_name, use_tree_cache=keep_trees
         )
-        run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / plan.versions[-1]
-        jobs = project_items(client.unannotated_tasks(project_id), project.controls, plan.versions)
-
-        def make_sink(checkpoint: Checkpoint) -> LabelStudioSink:
-            return LabelStudioSink(checkpoint, client, project_id, project, plan.versions, replacing=replacing)
-
+        versions = plan.versions
+        run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / versions[-1]
+        jobs = project_items(client.unannotated_tasks(project_id), project.controls, versions)
+        make_sink = partial(
+            LabelStudioSink, client=client, project_id=project_id, project=project, versions=versions, replacing=replace
+        )
         execute(make_run(plan, run_dir), settings, jobs, make_sink=make_sink)

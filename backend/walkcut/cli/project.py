@@ -64,17 +64,15 @@ def undo(project_id: int, annotation_id: int | None, task_id: int | None) -> Non
     with _open_store() as store:
         rows = store.all_feedback(str(project_id))
         enabled = [AnnotationFeedback.from_json(row) for row, disabled in rows if not disabled]
-        chosen = [
-            item.annotation_id for item in enabled if item.annotation_id == annotation_id or item.task_id == task_id
-        ]
-        if not chosen:
+        ids = [item.annotation_id for item in enabled if item.annotation_id == annotation_id or item.task_id == task_id]
+        if not ids:
             name = f"annotation {annotation_id}" if task_id is None else f"task {task_id}"
             raise SettingsError(
                 f"project {project_id} has learned nothing from {name}: see `walkcut project show {project_id}`"
             )
-        for chosen_id in chosen:
-            store.disable_feedback(str(project_id), chosen_id)
-    click.echo(f"{len(chosen)} disabled")
+        for feedback_id in ids:
+            store.disable_feedback(str(project_id), feedback_id)
+    click.echo(f"{len(ids)} disabled")
 
 
 @project.command()

@@ -30,9 +30,7 @@ from walkcut.storage import ProjectStore
 @click.command("re-export")
 @click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--out", "output_dir", required=True, type=FOLDER, help="Folder of the new output, another than DIR.")
-@click.option(
-    "--format", "output_format", type=click.Choice(FORMATS), help="Output format.  [default: that of the run in DIR]"
-)
+@click.option("--format", "output_format", type=click.Choice(FORMATS), help="Output format.  [default: that of DIR]")
 @click.option("--project", type=click.IntRange(1), metavar="ID", help="Use what this Label Studio project has learned.")
 @export_options
 def re_export(

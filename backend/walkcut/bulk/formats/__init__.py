@@ -1,36 +1,34 @@
 """Output formats of bulk runs."""
 
-from collections.abc import Iterable, Mapping
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from walkcut.bulk.formats.coco import CocoFormat
 from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
 from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE
+from walkcut.bulk.formats.records import Records
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.errors import SettingsError
 from walkcut.labelstudio import BrushControl
 
 FORMATS = tuple(kind.name for kind in (LabelStudioFormat, PngFormat, CocoFormat, PolygonFormat, YoloFormat))
-_POLYGON_FORMATS = (PolygonFormat.name, YoloFormat.name)
+_POLYGONS = (PolygonFormat.name, YoloFormat.name)
 
 
 @runtime_checkable
 class Format(Protocol):
     """An output format: images are encoded one by one in any process, and assembled once at the end."""
 
-    @property
-    def name(self) -> str:
-        """Name on the command line."""
+    name: ClassVar[str]  # on the command line
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Encode one image."""
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+    def assemble(self, records: Records, output_dir: Path) -> None:
         """Write the files that describe all images, from their records in the order of their keys.
 
         Memory does not grow with the number of images. A repeated call replaces the files of the call before.
@@ -44,9 +42,9 @@ def make_format(name: str, control: BrushControl, tolerance: float | None = None
     """
     if name not in FORMATS:
         raise SettingsError(f"unknown format {name!r}: use {', '.join(FORMATS)}")
-    if tolerance is not None and name not in _POLYGON_FORMATS:
+    if tolerance is not None and name not in _POLYGONS:
         raise SettingsError(
-            f"the format {name} has no polygons: leave out --tolerance, or use {' or '.join(_POLYGON_FORMATS)}"
+            f"the format {name} has no polygons: leave out --tolerance, or use {' or '.join(_POLYGONS)}"
         )
     pixels = DEFAULT_TOLERANCE if tolerance is None else tolerance
     if not 0 <= pixels < inf:

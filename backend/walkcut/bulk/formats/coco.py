@@ -1,6 +1,5 @@
 """COCO's instance and panoptic annotations."""
 
-from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -13,7 +12,7 @@ from jaxtyping import Bool
 from scipy.ndimage import find_objects
 
 from walkcut.bulk.formats import rle
-from walkcut.bulk.formats.records import class_index, file_name, image_name, json_bytes, label_map
+from walkcut.bulk.formats.records import Records, class_index, file_name, image_name, json_bytes, label_map
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 from walkcut.labelstudio import Region
@@ -55,7 +54,7 @@ class CocoFormat:
             "counts": rle.encode(region.mask),
         }
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+    def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `annotations.json` and `panoptic.json`; their arrays are collected in unnamed files."""
         output_dir.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:

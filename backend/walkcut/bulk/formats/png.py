@@ -1,11 +1,10 @@
 """Label images."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from walkcut.bulk.formats.records import file_name, image_record, label_map, write_lines
+from walkcut.bulk.formats.records import Records, file_name, image_record, label_map, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 
@@ -26,6 +25,6 @@ class PngFormat:
         record = {**image_record(image, file), "segments": segments}
         return EncodedItem({file: encode_png(label_map(image))}, record)
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+    def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `labels.jsonl`, a line for each image."""
         write_lines(records, output_dir / "labels.jsonl")

@@ -1,12 +1,11 @@
 """Polygons as JSON Lines."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE, polygons
-from walkcut.bulk.formats.records import image_record, label_map, write_lines
+from walkcut.bulk.formats.records import Records, image_record, label_map, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 
 
@@ -31,6 +30,6 @@ class PolygonFormat:
             regions[polygon.region - 1]["polygons"].append([ring.tolist() for ring in polygon.rings])
         return EncodedItem({}, {**image_record(image), "tolerance": self.tolerance, "regions": regions})
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+    def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `polygons.jsonl`, a line for each image."""
         write_lines(records, output_dir / "polygons.jsonl")

@@ -96,9 +96,7 @@ def signed_area(points: Shaped[np.ndarray, "n 2"]) -> float:
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
 
 
-def _successors(
-    is_edge: Bool[np.ndarray, " ids"], edges: Int64[np.ndarray, " e"], width: int
-) -> Int64[np.ndarray, " e"]:
+def _successors(is_edge: Bool[np.ndarray, " i"], edges: Int64[np.ndarray, " e"], width: int) -> Int64[np.ndarray, " e"]:
     """Return the index of the edge after each: the rightmost one at its end, which stays at the same pixels."""
     directions = edges & 3
     ends = (edges >> 2) + np.array([1, width, -1, -width])[directions]

@@ -1,7 +1,7 @@
 """Parts that formats share: names of files, records of images, label maps, classes, JSON."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +12,8 @@ from walkcut.bulk.items import Item, ItemPrediction
 from walkcut.errors import SettingsError
 from walkcut.labelstudio import region_numbers
 from walkcut.storage import atomic_file
+
+Records = Iterable[Mapping[str, Any]]
 
 _MAX_REGIONS = np.iinfo(np.uint16).max
 
@@ -53,13 +55,11 @@ def label_map(image: ItemPrediction) -> UInt16[np.ndarray, "y x"]:
     return region_numbers(regions, image.size)
 
 
-def class_index(label: str, classes: Sequence[str]) -> int:
-    """Return the index of a label among the classes. Raises `SettingsError` if it is missing."""
-    if label not in classes:
-        raise SettingsError(
-            f"the label {label!r} is not in the labelling config, which has {', '.join(classes)}: add it"
-        )
-    return classes.index(label)
+def class_index(label: str, names: Sequence[str]) -> int:
+    """Return the index of a label among the classes' names. Raises `SettingsError` if it is missing."""
+    if label not in names:
+        raise SettingsError(f"the label {label!r} is not in the labelling config, which has {', '.join(names)}: add it")
+    return names.index(label)
 
 
 def json_bytes(document: Any) -> bytes:

@@ -1,16 +1,15 @@
 """YOLO's segmentation labels."""
 
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE, Points, Polygon, polygons
-from walkcut.bulk.formats.records import class_index, file_name, label_map
+from walkcut.bulk.formats.records import Records, class_index, file_name, label_map
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.storage import atomic_file
 
@@ -40,13 +39,12 @@ class YoloFormat:
         file = f"labels/{file_name(image.item.key, '.txt')}"
         return EncodedItem({file: "".join(lines).encode()}, {"key": image.item.key})
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:  # noqa: ARG002 - the protocol's
+    def assemble(self, records: Records, output_dir: Path) -> None:  # noqa: ARG002 - the protocol's
         """Write `data.yaml`, which names all images for training and, until you split them, for validation."""
         output_dir.mkdir(parents=True, exist_ok=True)
-        names = [f"  {index}: {json.dumps(name, ensure_ascii=False)}" for index, name in enumerate(self.classes)]
-        lines = ["train: images", "val: images", "names:", *names]
+        names = [f"  {index}: {json.dumps(name, ensure_ascii=False)}\n" for index, name in enumerate(self.classes)]
         with atomic_file(output_dir / "data.yaml") as write:
-            write("".join(f"{line}\n" for line in lines).encode())
+            write("".join(["train: images\nval: images\nnames:\n", *names]).encode())
 
 
 def _single_ring(polygon: Polygon) -> Points:
