@@ -16,8 +16,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUTPUT_PATH = click.Path(path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
+OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 GRANULARITIES = "auto, coarse, medium, fine, 12, tau=0.4 or k=3."
 
