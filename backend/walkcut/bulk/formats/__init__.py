@@ -53,3 +53,15 @@ def make_format(name: str, control: BrushControl, tolerance: float | None = None
     masks: tuple[Format, ...] = (LabelStudioFormat(control), PngFormat(), CocoFormat(labels))
     polygons: tuple[Format, ...] = (PolygonFormat(pixels), YoloFormat(labels, pixels))
     return (*masks, *polygons)[FORMATS.index(name)]
+
+
+__all__ = [
+    "FORMATS",
+    "CocoFormat",
+    "Format",
+    "LabelStudioFormat",
+    "PngFormat",
+    "PolygonFormat",
+    "YoloFormat",
+    "make_format",
+]
