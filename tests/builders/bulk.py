@@ -12,8 +12,7 @@ from jaxtyping import UInt8
 
 from tests.builders.scenes import png, quarter_labels, quarters
 from walkcut.backbones.classical import ClassicalBackbone
-from walkcut.bulk.formats import PngFormat
-from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.formats import Format, PngFormat
 from walkcut.bulk.items import Item, ItemFailure, ItemResult, Outcome
 from walkcut.bulk.plan import Plan
 from walkcut.errors import SettingsError

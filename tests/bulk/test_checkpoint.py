@@ -1,7 +1,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,7 +18,7 @@ SETTINGS = {"segmenter": "0", "granularities": ["auto"]}
 class KeysFormat:
     """Lists keys, and makes a file for each."""
 
-    name = "keys"
+    name: ClassVar[str] = "keys"
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         raise NotImplementedError

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.formats import Format
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult
 from walkcut.bulk.jsonl import HashSet64, append_line, external_sort, keys, temporary_dir, truncate_partial_line
 from walkcut.bulk.run_folder import (

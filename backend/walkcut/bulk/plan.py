@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from walkcut.bulk.formats import FormatOptions, LabelStudioFormat, make_format
-from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.formats import Format, LabelStudioFormat, make_format
 from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -62,7 +61,7 @@ class PlanOptions:
     output_format: str
     label_config: str = ""
     granularities: Sequence[Granularity] = ()
-    tolerance: float = 1.0
+    tolerance: float | None = None
 
     def plan(
         self,
@@ -88,7 +87,7 @@ class PlanOptions:
             )
         granularities = tuple(self.granularities) or self._default_granularities(project)
         project = replace(project, options=replace(project.options, granularity=granularities[-1]))
-        output_format = make_format(self.output_format, FormatOptions(project.controls[0], self.tolerance))
+        output_format = make_format(self.output_format, project.controls[0], self.tolerance)
         return make_plan(
             settings,
             project,

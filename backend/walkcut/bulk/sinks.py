@@ -12,8 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
 
 from walkcut.bulk.checkpoint import Checkpoint
-from walkcut.bulk.formats import LabelStudioFormat
-from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.formats import Format, LabelStudioFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction, ItemResult
 from walkcut.bulk.sources.tasks import task_keys
 from walkcut.errors import LabelStudioError

@@ -15,6 +15,7 @@ from walkcut.bulk.run_folder import read_run_settings
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import TaskFormat
 from walkcut.cli.bulk import execute, export_options
+from walkcut.cli.options import FOLDER
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.factory import make_project_options, tree_folder
@@ -28,19 +29,8 @@ from walkcut.storage import ProjectStore
 
 @click.command("re-export")
 @click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
-@click.option(
-    "--out",
-    "output_dir",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the new output, another than DIR.",
-)
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(tuple(FORMATS)),
-    help="Format of the output.  [default: that of the run in DIR]",
-)
+@click.option("--out", "output_dir", required=True, type=FOLDER, help="Folder of the new output, another than DIR.")
+@click.option("--format", "output_format", type=click.Choice(FORMATS), help="Output format.  [default: that of DIR]")
 @click.option("--project", type=click.IntRange(1), metavar="ID", help="Use what this Label Studio project has learned.")
 @export_options
 def re_export(
@@ -50,10 +40,10 @@ def re_export(
     project: int | None,
     label_config: Path | None,
     granularities: Sequence[Granularity],
-    tolerance: float,
+    tolerance: float | None,
     workers: int | None,
-    restart: bool,  # noqa: FBT001 - the command line's switches
-    retry_failed: bool,  # noqa: FBT001
+    restart: bool,
+    retry_failed: bool,
 ) -> None:
     """Export the images of a `walkcut prelabel` run in DIR again, at another granularity or in another format.
 
