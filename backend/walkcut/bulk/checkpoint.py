@@ -11,23 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from walkcut.bulk import run_folder
 from walkcut.bulk.formats.protocol import Format
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult
 from walkcut.bulk.jsonl import HashSet64, append_line, external_sort, keys, temporary_dir, truncate_partial_line
-from walkcut.bulk.run_folder import (
-    DONE,
-    FAILED,
-    STAGING,
-    STATE,
-    assembled_files,
-    check_run_settings,
-    delete_files,
-    delete_run,
-    locked,
-    read_run_settings,
-    require_run_or_empty,
-    save_assembled_files,
-)
+from walkcut.bulk.run_folder import DONE, FAILED, STAGING, STATE
 
 
 class Checkpoint:
@@ -82,12 +70,12 @@ class Checkpoint:
             names = [
                 path.relative_to(assembling).as_posix() for path in sorted(assembling.rglob("*")) if path.is_file()
             ]
-            before = assembled_files(self._output_dir)
-            save_assembled_files(self._output_dir, {*before, *names})
-            delete_files(self._output_dir, set(before) - set(names))
+            before = run_folder.assembled_files(self._output_dir)
+            run_folder.save_assembled_files(self._output_dir, {*before, *names})
+            run_folder.delete_files(self._output_dir, set(before) - set(names))
             for name in names:
                 _move(assembling / name, self._output_dir / name)
-        save_assembled_files(self._output_dir, names)
+        run_folder.save_assembled_files(self._output_dir, names)
 
 
 @contextmanager
@@ -99,14 +87,14 @@ def open_checkpoint(
     `restart` deletes the run that is there first; `retry_failed` forgets its failures. Raises `SettingsError` for a
     folder with a run of other settings, with other files, or in use by another process.
     """
-    require_run_or_empty(output_dir)
+    run_folder.require_run_or_empty(output_dir)
     (output_dir / STATE).mkdir(parents=True, exist_ok=True)
     failed_path = output_dir / FAILED
     with ExitStack() as stack:
-        stack.enter_context(locked(output_dir))
+        stack.enter_context(run_folder.locked(output_dir))
         if restart:
-            delete_run(output_dir)
-        check_run_settings(output_dir, run_settings)
+            run_folder.delete_run(output_dir)
+        run_folder.check_run_settings(output_dir, run_settings)
         if retry_failed:
             failed_path.unlink(missing_ok=True)
         stack.callback(_delete_if_empty, failed_path)
@@ -118,16 +106,13 @@ def open_checkpoint(
 
 
 def read_entries(output_dir: Path) -> Iterator[CheckpointEntry]:
-    """Yield the finished images of a run in the order of their keys.
-
-    Raises `SettingsError` if another process is using the folder.
-    """
-    read_run_settings(output_dir)
-    with locked(output_dir), temporary_dir(output_dir / STATE / "sorting") as sorting:
+    """Yield a run's finished images in the order of their keys. Raises `SettingsError` if the folder is in use."""
+    run_folder.read_run_settings(output_dir)
+    with run_folder.locked(output_dir), temporary_dir(output_dir / STATE / "sorting") as sorting:
         for line in external_sort(truncate_partial_line(output_dir / DONE), sorting):
             row = json.loads(line)
             item = Item(row["key"], row["reference"], row["data"], row["task_id"], row["control_index"])
-            yield CheckpointEntry(item, row["tree_key"], tuple(row["files"]), row["record"])
+            yield CheckpointEntry(item, row["tree_key"])
 
 
 def _move(path: Path, target: Path) -> None:

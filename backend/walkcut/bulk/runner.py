@@ -3,19 +3,18 @@
 import json
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 from walkcut.bulk.checkpoint import Checkpoint, open_checkpoint
-from walkcut.bulk.items import CheckpointEntry, ItemFailure, Job, Outcome
+from walkcut.bulk.items import ItemFailure, Job, Outcome, item_of
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.progress import OutcomeObserver, RunStats, progress_bar, serve_metrics
 from walkcut.bulk.run_folder import REPORT
-from walkcut.bulk.sinks import FolderSink, Sink
+from walkcut.bulk.sinks import Sink
 from walkcut.storage import TreeCache, atomic_file
 
 RunJob = TypeVar("RunJob", bound=Job)
@@ -53,17 +52,14 @@ class BulkRun:
 
         Raises `RunInterrupted` on SIGINT and SIGTERM, and `SettingsError` as `open_checkpoint`.
         """
-        with (
-            _sigterm_as_interrupt(),
-            open_checkpoint(
-                self.output_dir,
-                run_settings(self.plan, self.label_config),
-                restart=self.restart,
-                retry_failed=self.retry_failed,
-            ) as checkpoint,
-            ExitStack() as stack,
-        ):
-            sink = FolderSink(checkpoint, self.plan.output_format) if make_sink is None else make_sink(checkpoint)
+        with ExitStack() as stack:
+            on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on Ctrl-C
+            stack.callback(signal.signal, signal.SIGTERM, on_sigterm)
+            settings = run_settings(self.plan, self.label_config)
+            checkpoint = stack.enter_context(
+                open_checkpoint(self.output_dir, settings, restart=self.restart, retry_failed=self.retry_failed)
+            )
+            sink = Sink(checkpoint, self.plan.output_format) if make_sink is None else make_sink(checkpoint)
             observers = [stack.enter_context(progress_bar(total, already_done=checkpoint.done + checkpoint.failed))]
             if self.metrics_address is not None:
                 observers.append(stack.enter_context(serve_metrics(*self.metrics_address)))
@@ -101,12 +97,16 @@ def run(
 ) -> RunStats:
     """Pass the jobs that the sink has not seen through the engine; an interrupt keeps the finished images."""
     stats = RunStats()
-    outcomes = engine(job for job in jobs if not sink.is_done(_key(job)))
+    outcomes = engine(job for job in jobs if not sink.is_done(item_of(job).key))
     try:
         for outcome in outcomes:
-            _save(outcome, checkpoint, sink, tree_cache)
-            stats(outcome)
-            for observe in observers:
+            if isinstance(outcome, ItemFailure):
+                checkpoint.fail(outcome)
+            else:
+                if tree_cache is not None and outcome.tree_bytes:
+                    tree_cache.register(outcome.tree_key, outcome.tree_bytes)
+                sink.save(outcome)
+            for observe in (stats, *observers):
                 observe(outcome)
     except KeyboardInterrupt:
         sink.flush()
@@ -118,36 +118,9 @@ def run(
     return stats
 
 
-def _save(outcome: Outcome, checkpoint: Checkpoint, sink: Sink, tree_cache: TreeCache | None) -> None:
-    if isinstance(outcome, ItemFailure):
-        checkpoint.fail(outcome)
-        return
-    if tree_cache is not None and outcome.tree_bytes:
-        tree_cache.register(outcome.tree_key, outcome.tree_bytes)
-    sink.save(outcome)
-
-
 def write_report(output_dir: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:
     """Write `report.json` and return it: the totals of this run, and of all runs in the folder."""
     report = {**stats.report(), "images_in_total": checkpoint.done, "failed_in_total": checkpoint.failed}
     with atomic_file(output_dir / REPORT) as write:
         write(json.dumps(report, indent=2).encode() + b"\n")
     return report
-
-
-def _key(job: Job) -> str:
-    return job.item.key if isinstance(job, CheckpointEntry) else job.key
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` on SIGTERM, as on Ctrl-C."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,7 @@ import click
 
 from walkcut.bulk.engines.options import LOCAL, RAY, EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
-from walkcut.bulk.plan import Plan, PlanOptions, make_plan
+from walkcut.bulk.plan import Plan, format_of_files, make_plan, project_of_files
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
 from walkcut.bulk.sources.scan import read_sources
@@ -151,8 +151,15 @@ def prelabel(
         )
         return
     config = label_config.read_text() if label_config else ""
-    plan = PlanOptions(output_format, config, granularities, tolerance).plan(
-        settings, segmenter.version, segmenter.preset.name, use_tree_cache=keep_trees
+    files_project = project_of_files(settings, config)
+    plan = make_plan(
+        settings,
+        segmenter.version,
+        segmenter.preset.name,
+        files_project,
+        format_of_files(output_format, files_project, tolerance),
+        granularities,
+        use_tree_cache=keep_trees,
     )
     items = partial(
         read_sources,
@@ -180,11 +187,11 @@ def _predict_project(
         client, project = backend.require_client(), backend.project(project_id)
         plan = make_plan(
             settings,
-            project,
-            project.options.granularities,
-            TaskFormat(project.controls),
             segmenter.version,
             segmenter.preset.name,
+            project,
+            TaskFormat(project.controls),
+            project.options.granularities,
             use_tree_cache=use_tree_cache,
         )
         run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / plan.versions[-1]

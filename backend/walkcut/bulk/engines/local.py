@@ -8,17 +8,24 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from walkcut.bulk.engines.prefetch import THREADS, prefetched
 from walkcut.bulk.engines.worker_process import PREFETCH, Attempt, WorkerJob, WorkerProcess
-from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, Outcome, failure_of
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.steps import ImageSegmenter, LoadStep, SegmentStep, serialize_tree
-from walkcut.bulk.workers import StepWorker, Worker, make_export_worker, make_full_worker, make_reexport_worker
+from walkcut.bulk.workers import (
+    ImageSegmenter,
+    Worker,
+    make_export_worker,
+    make_full_worker,
+    make_load_worker,
+    make_reexport_worker,
+    prefetched,
+    segment,
+    serialize_tree,
+)
 from walkcut.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -51,10 +58,9 @@ def shared_model(
 ) -> Iterator[Outcome]:
     """Process each image with the one model of this process, for a GPU; threads load, and processes export."""
     multiprocessing.set_forkserver_preload([_WORKERS])
-    with ThreadPoolExecutor(THREADS) as loaders, ThreadPoolExecutor(THREADS) as serializers:
-        loaded = prefetched(loaders, LoadStep(plan), items)
-        segmented = prefetched(serializers, serialize_tree, map(SegmentStep(segmenter), loaded))
-        yield from in_processes(partial(make_export_worker, plan, output_dir), segmented, processes=processes)
+    loaded = prefetched(make_load_worker(plan), items)
+    segmented = prefetched(serialize_tree, map(partial(segment, segmenter=segmenter), loaded))
+    return in_processes(partial(make_export_worker, plan, output_dir), segmented, processes=processes)
 
 
 def reexport(
@@ -115,13 +121,10 @@ def _handle_death(worker: WorkerProcess, retries: deque[Attempt]) -> Iterator[It
             log.warning("%s: its image is tried once more", death)
             retries.append(Attempt(attempt.job, attempt.index + 1))
         else:
-            item = attempt.job if isinstance(attempt.job, Item | ItemFailure) else attempt.job.item
-            yield ItemFailure(item.key, item.reference, "work", f"{death}, {_MAX_ATTEMPTS} times: {remedy}")
+            yield failure_of(attempt.job, "work", f"{death}, {_MAX_ATTEMPTS} times: {remedy}")
 
 
-def _make_single_threaded_worker(
-    plan: Plan, output_dir: Path, make_segmenter: Callable[[], ImageSegmenter]
-) -> StepWorker:
+def _make_single_threaded_worker(plan: Plan, output_dir: Path, make_segmenter: Callable[[], ImageSegmenter]) -> Worker:
     import torch  # noqa: PLC0415 - only processes with a model load it
 
     torch.set_num_threads(1)

@@ -13,8 +13,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from walkcut.bulk.items import Job, Outcome
-from walkcut.bulk.steps import SegmentedImage
-from walkcut.bulk.workers import Worker
+from walkcut.bulk.workers import SegmentedImage, Worker
 from walkcut.errors import WalkcutError
 
 WorkerJob = Job | SegmentedImage
@@ -70,27 +69,17 @@ class WorkerProcess:
 
 
 def _serve(make_worker: Callable[[], Worker], connection: Connection) -> None:
-    """Make the worker, and run jobs until the connection is closed."""
-    try:
-        worker = make_worker()
-    except WalkcutError as error:
-        connection.send(error)
-        return
+    """Make the worker, and run jobs until the connection is closed or an error ends the run."""
     queue: SimpleQueue[Future[Any] | None] = SimpleQueue()
     with ThreadPoolExecutor(PREFETCH) as pool, suppress(BrokenPipeError):  # the main process has died
-        threading.Thread(target=_receive_jobs, args=(connection, worker, pool, queue), daemon=True).start()
-        connection.send(None)
-        while (prefetched := queue.get()) is not None:
-            connection.send(_run(worker, prefetched.result()))
-
-
-def _run(worker: Worker, prefetched: Any) -> Outcome | WalkcutError:
-    """Return the outcome of a job, or the error that ends the run."""
-    try:
-        outcome: Outcome = worker.run(prefetched)
-    except WalkcutError as error:
-        return error
-    return outcome
+        try:
+            worker = make_worker()
+            threading.Thread(target=_receive_jobs, args=(connection, worker, pool, queue), daemon=True).start()
+            connection.send(None)
+            while (prefetched := queue.get()) is not None:
+                connection.send(worker.run(prefetched.result()))
+        except WalkcutError as error:
+            connection.send(error)
 
 
 def _receive_jobs(
