@@ -34,8 +34,10 @@ def in_this_process(plan: Plan, output_dir: Path) -> Callable[[Iterable[Item | I
 
 def run_and_report(jobs: Iterable[Item | ItemFailure], output_dir: Path, plan: Plan | None = None) -> dict[str, Any]:
     plan = plan or make_plan()
+    stats = RunStats()
     with open_checkpoint(output_dir, run_settings(plan)) as checkpoint:
-        stats = run(jobs, in_this_process(plan, output_dir), checkpoint, Sink(checkpoint, plan.output_format))
+        sink = Sink(checkpoint, plan.output_format)
+        run(jobs, in_this_process(plan, output_dir), checkpoint, sink, observers=[stats])
         return write_report(output_dir, checkpoint, stats)
 
 
@@ -57,16 +59,11 @@ def test_a_run_is_reported_and_a_repeated_run_does_nothing(tmp_path: Path) -> No
 
 def test_new_trees_are_cached(tmp_path: Path) -> None:
     plan = make_plan(tree_dir=tmp_path / "trees")
-    cache = TreeCache(tmp_path / "trees", 1 << 20)
+    cache, stats = TreeCache(tmp_path / "trees", 1 << 20), RunStats()
     with open_checkpoint(tmp_path / "out", run_settings(plan)) as checkpoint:
         items = read_sources([str(write_image(tmp_path / "a.png"))])
-        stats = run(
-            items,
-            in_this_process(plan, tmp_path / "out"),
-            checkpoint,
-            Sink(checkpoint, plan.output_format),
-            cache,
-        )
+        sink = Sink(checkpoint, plan.output_format)
+        run(items, in_this_process(plan, tmp_path / "out"), checkpoint, sink, cache, [stats])
     (file,) = (tmp_path / "trees").iterdir()
     assert stats.tree_bytes == file.stat().st_size > 0
     assert cache.get(file.name.removesuffix(".tree.npz")) is not None

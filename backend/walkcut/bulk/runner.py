@@ -9,11 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from walkcut.bulk.checkpoint import Checkpoint, open_checkpoint
+from walkcut.bulk.checkpoint import REPORT, Checkpoint, open_checkpoint
 from walkcut.bulk.items import ItemFailure, Job, Outcome, item_of
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.progress import OutcomeObserver, RunStats, progress_bar, serve_metrics
-from walkcut.bulk.run_folder import REPORT
 from walkcut.bulk.sinks import Sink
 from walkcut.storage import TreeCache, atomic_file
 
@@ -60,11 +59,12 @@ class BulkRun:
                 open_checkpoint(self.output_dir, settings, restart=self.restart, retry_failed=self.retry_failed)
             )
             sink = Sink(checkpoint, self.plan.output_format) if make_sink is None else make_sink(checkpoint)
-            observers = [stack.enter_context(progress_bar(total, already_done=checkpoint.done + checkpoint.failed))]
+            stats, before = RunStats(), checkpoint.done + checkpoint.failed
+            observers = [stats, stack.enter_context(progress_bar(stats, total, already_done=before))]
             if self.metrics_address is not None:
                 observers.append(stack.enter_context(serve_metrics(*self.metrics_address)))
             try:
-                stats = run(jobs, self.engine, checkpoint, sink, self.tree_cache, observers)
+                run(jobs, self.engine, checkpoint, sink, self.tree_cache, observers)
                 return write_report(self.output_dir, checkpoint, stats)
             except KeyboardInterrupt as error:
                 raise RunInterrupted(checkpoint.done) from error
@@ -94,9 +94,8 @@ def run(
     sink: Sink,
     tree_cache: TreeCache | None = None,
     observers: Sequence[OutcomeObserver] = (),
-) -> RunStats:
+) -> None:
     """Pass the jobs that the sink has not seen through the engine; an interrupt keeps the finished images."""
-    stats = RunStats()
     outcomes = engine(job for job in jobs if not sink.is_done(item_of(job).key))
     try:
         for outcome in outcomes:
@@ -106,7 +105,7 @@ def run(
                 if tree_cache is not None and outcome.tree_bytes:
                     tree_cache.register(outcome.tree_key, outcome.tree_bytes)
                 sink.save(outcome)
-            for observe in (stats, *observers):
+            for observe in observers:
                 observe(outcome)
     except KeyboardInterrupt:
         sink.flush()
@@ -115,7 +114,6 @@ def run(
         if isinstance(outcomes, Generator):
             outcomes.close()  # ends the worker processes
     sink.finalise()
-    return stats
 
 
 def write_report(output_dir: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:

@@ -101,13 +101,12 @@ class LabelStudioSink(Sink):
     def save(self, result: ItemResult) -> None:
         """Add an image's task to the batch when all images of the task are there."""
         task_id = result.item.task_id or 0
-        images = self._incomplete.setdefault(task_id, {})
-        images[result.item.key] = result
-        if len(images) == len(self._controls):
-            del self._incomplete[task_id]
-            self._add_task(task_id, [images[key] for key in task_keys(task_id, self._controls)])
-
-    def _add_task(self, task_id: int, images: Sequence[ItemResult]) -> None:
+        by_key = self._incomplete.setdefault(task_id, {})
+        by_key[result.item.key] = result
+        if len(by_key) < len(self._controls):
+            return
+        del self._incomplete[task_id]
+        images = [by_key[key] for key in task_keys(task_id, self._controls)]
         predictions = merge_predictions([image.record["predictions"] for image in images])
         size = len(json.dumps(predictions))
         if len(self._predictions) + len(predictions) > _MAX_PREDICTIONS or self._bytes + size > _MAX_BYTES:
@@ -148,19 +147,16 @@ class LabelStudioSink(Sink):
     def finalise(self) -> None:
         """Send the last batch, and delete the predictions that it replaces."""
         self.flush()
-        if self._replacing:
-            log.info("%d predictions of earlier versions deleted", self._delete_replaced())
-
-    def _delete_replaced(self) -> int:
-        """Delete the predictions that new ones replace; return how many."""
-        kept = {*self._versions, self._client.chosen_version(self._project_id)}
-        deleted = 0
+        if not self._replacing:
+            return
+        deleted, kept = 0, {*self._versions, self._client.chosen_version(self._project_id)}
         for task, versions in self._client.tasks_neither_annotated_nor_skipped(self._project_id):
             if self._versions <= versions and any(map(is_replaceable, versions - kept)):
-                deleted += self._delete_replaced_of(task["id"], kept)
-        return deleted
+                deleted += self._delete_replaced(task["id"], kept)
+        log.info("%d predictions of earlier versions deleted", deleted)
 
-    def _delete_replaced_of(self, task_id: int, kept: set[str]) -> int:
+    def _delete_replaced(self, task_id: int, kept: set[str]) -> int:
+        """Delete the predictions of a task that new ones replace; return how many."""
         predictions = self._client.predictions(task_id)
         if not any(self._client.tasks_neither_annotated_nor_skipped(self._project_id, [task_id])):
             return 0  # it was annotated in the meantime

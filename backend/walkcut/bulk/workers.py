@@ -16,9 +16,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_check
 import numpy as np
 from jaxtyping import UInt8
 
+from walkcut.bulk.checkpoint import stage_files
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult, failure_of
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.run_folder import stage_files
 from walkcut.bulk.sources.uris import read_image
 from walkcut.errors import BUG, ImageError, TreeFileError, WalkcutError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -116,11 +116,7 @@ def prefetched(step: Callable[[Value], Result], values: Iterable[Value]) -> Iter
 
 
 class _StageError(Exception):
-    """A stage failed, for a reason that a user can read."""
-
-    def __init__(self, stage: str, reason: str) -> None:
-        super().__init__(reason)
-        self.stage, self.reason = stage, reason
+    """A stage that failed, and a reason that a user can read."""
 
 
 @contextmanager
@@ -148,7 +144,7 @@ def _isolate_failure(
         try:
             return step(job, *args, **kwargs)
         except _StageError as error:
-            return failure_of(job, error.stage, error.reason)
+            return failure_of(job, *error.args)
 
     return isolated
 

@@ -7,8 +7,7 @@ from typing import Any, Final
 
 import click
 
-from walkcut.bulk.checkpoint import Checkpoint
-from walkcut.bulk.run_folder import FAILED
+from walkcut.bulk.checkpoint import FAILED, Checkpoint
 from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink
 from walkcut.cli.options import GRANULARITIES, GranularityType, with_options

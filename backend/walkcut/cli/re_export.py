@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from walkcut.bulk.checkpoint import read_entries
+from walkcut.bulk.checkpoint import read_entries, read_run_settings
 from walkcut.bulk.engines.local import available_cores, reexport
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
 from walkcut.bulk.plan import format_of_files, make_plan, project_of_files
-from walkcut.bulk.run_folder import read_run_settings
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import TaskFormat
 from walkcut.cli.bulk import execute, export_options

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.builders.bulk import done_by_key, echo, echo_worker, make_run_dir, refusing_factory
+from walkcut.bulk.checkpoint import STAGING
 from walkcut.bulk.engines.ray_actors import Pool, PoolWorker, Stage, from_table, to_table
 from walkcut.bulk.items import Item, ItemFailure, Outcome
-from walkcut.bulk.run_folder import STAGING
 from walkcut.bulk.workers import Worker
 from walkcut.errors import SettingsError
 

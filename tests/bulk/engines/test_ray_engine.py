@@ -236,7 +236,7 @@ def test_each_image_has_one_outcome_whatever_ray_does(monkeypatch: pytest.Monkey
 
 
 def test_a_finished_run_needs_no_cluster(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "connected", None)
+    monkeypatch.setattr(ray_cluster, "connected", None)
     assert run_in_cluster([], run_dir) == []
 
 

@@ -14,24 +14,13 @@ import ray
 import ray.data
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
+from walkcut.bulk import workers
+from walkcut.bulk.checkpoint import STAGING
+from walkcut.bulk.engines import ray_cluster
 from walkcut.bulk.engines.ray_actors import Pool, PoolWorker, Stage, from_table, to_table
-from walkcut.bulk.engines.ray_cluster import (
-    available_slots,
-    check_walkcut_versions,
-    connected,
-    shared_fs_marker,
-    verify_marker,
-)
 from walkcut.bulk.items import Item, ItemFailure, Job, Outcome, failure_of, item_of
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.run_folder import STAGING
-from walkcut.bulk.workers import (
-    ImageSegmenter,
-    make_export_worker,
-    make_full_worker,
-    make_load_worker,
-    make_segment_worker,
-)
+from walkcut.bulk.workers import ImageSegmenter
 from walkcut.errors import SettingsError, WalkcutError
 
 log = logging.getLogger(__name__)
@@ -58,12 +47,12 @@ def make_ray_engine(
     plan = replace(plan, tree_dir=None if plan.tree_dir is None else plan.tree_dir.resolve())
     output_dir = output_dir.resolve()
     if device_type == "cpu":
-        stages = [Stage(partial(make_full_worker, plan, output_dir, make_segmenter), cpus)]
+        stages = [Stage(partial(workers.make_full_worker, plan, output_dir, make_segmenter), cpus)]
     else:
         stages = [
-            Stage(partial(make_load_worker, plan), cpus=0.5, is_auxiliary=True),
-            Stage(partial(make_segment_worker, make_segmenter), cpus=0, gpus=1),
-            Stage(partial(make_export_worker, plan, output_dir), cpus=0.5, is_auxiliary=True),
+            Stage(partial(workers.make_load_worker, plan), cpus=0.5, is_auxiliary=True),
+            Stage(partial(workers.make_segment_worker, make_segmenter), cpus=0, gpus=1),
+            Stage(partial(workers.make_export_worker, plan, output_dir), cpus=0.5, is_auxiliary=True),
         ]
     return partial(in_cluster, stages, output_dir, tree_dir=plan.tree_dir, processes=processes)
 
@@ -87,16 +76,20 @@ def in_cluster(
     if first is None:
         return
     notes_dir = output_dir / STAGING
-    with connected(), shared_fs_marker(notes_dir, *([] if tree_dir is None else [tree_dir])) as markers:
+    shared_dirs = [notes_dir] if tree_dir is None else [notes_dir, tree_dir]
+    with ray_cluster.connected(), ray_cluster.shared_fs_marker(*shared_dirs) as markers:
         try:
-            check_walkcut_versions()
+            ray_cluster.check_walkcut_versions()
             pools = [
                 Pool(index, stage, _max_processes(stage, stages, processes), notes_dir, markers)
                 for index, stage in enumerate(stages)
             ]
             log.info("Ray: at most %s processes", " + ".join(str(pool.max_processes) for pool in pools))
             _warm_up(pools)
-            yield from _run_windows(pools, chain([first], jobs))
+            jobs = chain([first], jobs)
+            size = max(_MIN_WINDOW, *(_WINDOW_PER_PROCESS * pool.max_processes for pool in pools))
+            while window := list(islice(jobs, size)):
+                yield from _dedupe(pools, window)
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             raise SettingsError(
@@ -109,7 +102,7 @@ def _max_processes(stage: Stage, stages: Sequence[Stage], processes: int | None)
     if processes is not None and not stage.is_auxiliary:
         return processes
     resources = {"CPU": stage.cpus, "GPU": stage.gpus}
-    slots = available_slots(resources)
+    slots = ray_cluster.available_slots(resources)
     if not slots:
         required = " and ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)
         raise SettingsError(
@@ -136,17 +129,11 @@ def _warm_up(pools: Iterable[Pool]) -> None:
 
 def _start_error(pool: Pool) -> WalkcutError | None:
     try:
-        verify_marker(pool.markers)
+        ray_cluster.verify_marker(pool.markers)
         pool.start_worker()
     except WalkcutError as error:
         return error
     return None
-
-
-def _run_windows(pools: Sequence[Pool], jobs: Iterator[Job]) -> Iterator[Outcome]:
-    size = max(_MIN_WINDOW, *(_WINDOW_PER_PROCESS * pool.max_processes for pool in pools))
-    while window := list(islice(jobs, size)):
-        yield from _dedupe(pools, window)
 
 
 def _dedupe(pools: Sequence[Pool], window: Iterable[Job]) -> Iterator[Outcome]:
