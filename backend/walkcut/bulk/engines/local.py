@@ -86,61 +86,6 @@ def _make_single_threaded_worker(plan: Plan, output_dir: Path, make_segmenter: C
     return make_full_worker(plan, output_dir, make_segmenter)
 
 
-def in_processes(
-    make_worker: Callable[[], Worker], jobs: Iterable[Job | SegmentedImage], *, processes: int
-) -> Iterator[Outcome]:
-    """Yield the outcome of each job, in any order, from processes with a worker each.
-
-    A job whose process dies is tried once more, and then fails. Raises `SettingsError` for a process that dies before
-    it is ready, and the errors of `make_worker` and of the workers.
-    """
-    retries, new = deque[_Attempt](), map(_Attempt, jobs)
-    workers = [_WorkerProcess(make_worker) for _ in range(processes)]
-    try:
-        while True:
-            _dispatch(retries, new, workers)
-            if not any(worker.attempts for worker in workers):
-                return
-            ready = set(wait([worker.connection for worker in workers]))
-            for index, worker in enumerate(workers):
-                if worker.connection not in ready:
-                    continue
-                try:
-                    yield from worker.receive()
-                except (EOFError, OSError):
-                    yield from _handle_death(worker, retries)
-                    workers[index] = _WorkerProcess(make_worker)
-    finally:
-        for worker in workers:
-            worker.end()
-
-
-def _dispatch(retries: deque[_Attempt], new: Iterator[_Attempt], workers: Sequence[_WorkerProcess]) -> None:
-    """Send jobs to the workers with the fewest, until each has one to run and `_PREFETCH` to prefetch."""
-    while len((worker := min(workers, key=lambda worker: len(worker.attempts))).attempts) <= _PREFETCH:
-        attempt = retries.popleft() if retries else next(new, None)
-        if attempt is None:
-            return
-        worker.send(attempt)
-
-
-def _handle_death(worker: _WorkerProcess, retries: deque[_Attempt]) -> Iterator[ItemFailure]:
-    """Retry the jobs of a dead process; the first one was running, and fails after its last attempt."""
-    worker.end()
-    death = f"a process ended (exit code {worker.process.exitcode}; -9: it was killed, perhaps for lack of memory)"
-    remedy = "use fewer --workers, or scale large images down"
-    if not worker.is_ready:
-        raise SettingsError(f"{death} before it was ready: {remedy}")
-    for index, attempt in enumerate(worker.attempts):
-        if index:
-            retries.append(attempt)
-        elif attempt.index < _MAX_ATTEMPTS:
-            log.warning("%s: its image is tried once more", death)
-            retries.append(_Attempt(attempt.job, attempt.index + 1))
-        else:
-            yield failure_of(attempt.job, "work", f"{death}, {_MAX_ATTEMPTS} times: {remedy}")
-
-
 @dataclass(frozen=True)
 class _Attempt:
     """A job, and which attempt at it this is."""
@@ -223,3 +168,58 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def in_processes(
+    make_worker: Callable[[], Worker], jobs: Iterable[Job | SegmentedImage], *, processes: int
+) -> Iterator[Outcome]:
+    """Yield the outcome of each job, in any order, from processes with a worker each.
+
+    A job whose process dies is tried once more, and then fails. Raises `SettingsError` for a process that dies before
+    it is ready, and the errors of `make_worker` and of the workers.
+    """
+    retries, new = deque[_Attempt](), map(_Attempt, jobs)
+    workers = [_WorkerProcess(make_worker) for _ in range(processes)]
+    try:
+        while True:
+            _dispatch(retries, new, workers)
+            if not any(worker.attempts for worker in workers):
+                return
+            ready = set(wait([worker.connection for worker in workers]))
+            for index, worker in enumerate(workers):
+                if worker.connection not in ready:
+                    continue
+                try:
+                    yield from worker.receive()
+                except (EOFError, OSError):
+                    yield from _handle_death(worker, retries)
+                    workers[index] = _WorkerProcess(make_worker)
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def _dispatch(retries: deque[_Attempt], new: Iterator[_Attempt], workers: Sequence[_WorkerProcess]) -> None:
+    """Send jobs to the workers with the fewest, until each has one to run and `_PREFETCH` to prefetch."""
+    while len((worker := min(workers, key=lambda worker: len(worker.attempts))).attempts) <= _PREFETCH:
+        attempt = retries.popleft() if retries else next(new, None)
+        if attempt is None:
+            return
+        worker.send(attempt)
+
+
+def _handle_death(worker: _WorkerProcess, retries: deque[_Attempt]) -> Iterator[ItemFailure]:
+    """Retry the jobs of a dead process; the first one was running, and fails after its last attempt."""
+    worker.end()
+    death = f"a process ended (exit code {worker.process.exitcode}; -9: it was killed, perhaps for lack of memory)"
+    remedy = "use fewer --workers, or scale large images down"
+    if not worker.is_ready:
+        raise SettingsError(f"{death} before it was ready: {remedy}")
+    for index, attempt in enumerate(worker.attempts):
+        if index:
+            retries.append(attempt)
+        elif attempt.index < _MAX_ATTEMPTS:
+            log.warning("%s: its image is tried once more", death)
+            retries.append(_Attempt(attempt.job, attempt.index + 1))
+        else:
+            yield failure_of(attempt.job, "work", f"{death}, {_MAX_ATTEMPTS} times: {remedy}")
