@@ -60,7 +60,8 @@ class BulkRun:
             )
             sink = Sink(checkpoint, self.plan.output_format) if make_sink is None else make_sink(checkpoint)
             stats, before = RunStats(), checkpoint.done + checkpoint.failed
-            observers = [stats, stack.enter_context(progress_bar(stats, total, already_done=before))]
+            bar = stack.enter_context(progress_bar(stats, total, already_done=before))
+            observers: list[OutcomeObserver] = [stats, bar]
             if self.metrics_address is not None:
                 observers.append(stack.enter_context(serve_metrics(*self.metrics_address)))
             try:

@@ -138,7 +138,9 @@ def _isolate_failure(
     """Return a step that returns the image's failure: an earlier one, or that of one of its stages."""
 
     @wraps(step)
-    def isolated(job: Value | ItemFailure, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result | ItemFailure:
+    def isolated(
+        job: Value | ItemFailure, /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Result | ItemFailure:
         if isinstance(job, ItemFailure):
             return job
         try:
