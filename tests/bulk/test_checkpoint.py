@@ -7,9 +7,8 @@ import pytest
 
 from tests.builders.bulk import FAILURE, make_result
 from walkcut.bulk import jsonl
-from walkcut.bulk.checkpoint import open_checkpoint, read_entries
+from walkcut.bulk.checkpoint import STAGING, open_checkpoint, read_entries, read_run_settings, stage_files
 from walkcut.bulk.items import EncodedItem, ItemPrediction
-from walkcut.bulk.run_folder import STAGING, read_run_settings, stage_files
 from walkcut.errors import SettingsError
 
 SETTINGS = {"segmenter": "0", "granularities": ["auto"]}

@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from walkcut.bulk.checkpoint import Checkpoint
+from walkcut.bulk.checkpoint import FAILED, Checkpoint
 from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE
-from walkcut.bulk.run_folder import FAILED
 from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink
 from walkcut.cli.options import FILE, GRANULARITIES, GranularityType, with_options

@@ -8,7 +8,7 @@ import click
 
 from walkcut.bulk.engines.options import LOCAL, RAY, EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
-from walkcut.bulk.plan import Plan, PlanOptions, make_plan
+from walkcut.bulk.plan import Plan, format_of_files, make_plan, project_of_files
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
 from walkcut.bulk.sources.scan import read_sources
@@ -122,8 +122,15 @@ def prelabel(
         _predict_project(str(project), output_dir, settings, tree_model, make_run, keep_trees, replace)
         return
     config = label_config.read_text() if label_config else ""
-    plan = PlanOptions(output_format, config, granularities, tolerance).plan(
-        settings, segmenter.version, segmenter.preset.name, use_tree_cache=keep_trees
+    files_project = project_of_files(settings, config)
+    plan = make_plan(
+        settings,
+        segmenter.version,
+        segmenter.preset.name,
+        files_project,
+        format_of_files(output_format, files_project, tolerance),
+        granularities,
+        use_tree_cache=keep_trees,
     )
     data_key, root = plan.project.controls[0].data_key, settings.local_files_root
     items = partial(read_sources, sources, image_key=image_key or "", data_key=data_key, local_files_root=root)
@@ -144,7 +151,7 @@ def _predict_project(
         client, project = backend.require_client(), backend.project(project_id)
         granularities, task_format = project.options.granularities, TaskFormat(project.controls)
         plan = make_plan(
-            settings, project, granularities, task_format, model.version, model.preset_name, use_tree_cache=keep_trees
+            settings, model.version, model.preset_name, project, task_format, granularities, use_tree_cache=keep_trees
         )
         versions = plan.versions
         run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / versions[-1]
