@@ -137,3 +137,11 @@ def test_the_labelling_screen_shows_the_regions(
 def test_opening_a_task_without_its_image_harms_nothing(label_studio: LabelStudio, preannotated: Preannotated) -> None:
     for task in preannotated.bad:
         assert label_studio.task(task)["predictions"] == []
+
+
+def test_label_studio_says_why_a_config_is_refused(label_studio: LabelStudio, backend: str) -> None:
+    choices = '<Choices name="c" toName="image"><Choice value="a"/></Choices>'
+    config = f'<View><Image name="image" value="$image"/>{choices}</View>'
+    project = label_studio.create_project("Refused", config)
+    with pytest.raises(RuntimeError, match="400 Client Error: walkcut needs BrushLabels on an Image"):
+        label_studio.attach_backend(project, backend)

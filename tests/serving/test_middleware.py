@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.builders.backend import IMAGE, SETUP, Backend, basic, document, listening, predict_body, running
+from tests.builders.backend import CONFIG, IMAGE, SETUP, Backend, basic, document, listening, predict_body, running
 from walkcut.settings import Settings
 from walkcut.telemetry.logs import formatter
 
@@ -130,3 +130,26 @@ def test_unknown_paths_and_bugs_are_answered_as_json_without_a_traceback(
     assert answer.status_code == 500
     assert answer.json == {"error": "a bug in walkcut: please report it; its log has the details"}
     assert backend.sample("walkcut_failures_total", reason="TypeError") == 1
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ("<View/>", "walkcut needs BrushLabels on an Image in the labelling config, for example [View][Image name="),
+        (CONFIG.format(' max_regions="0"'), "max_regions is 0: use a whole number of at least 1"),
+        (CONFIG.format(' granularity="a&lt;b&gt;&amp;&#8594;&#10;X-Evil: 1"'), "'a[b]and"),
+        ("", "the labelling config is not readable XML"),
+    ],
+)
+def test_the_status_line_of_a_refusal_says_why(backend: Backend, schema: str, message: str) -> None:
+    body, headers = SETUP | {"schema": schema}, {"Connection": "close"}
+    with listening(backend, 9) as url:
+        answer = requests.post(f"{url}/setup", json=body, headers=headers, timeout=60)
+    with pytest.raises(requests.HTTPError) as raised:  # whose text Label Studio shows
+        answer.raise_for_status()
+    assert str(raised.value).startswith("400 Client Error: ")
+    assert message in str(raised.value)
+    assert str(raised.value).isascii()
+    assert not set("<>&\r\n") & set(answer.reason)
+    assert "X-Evil" not in answer.headers
+    assert answer.json()["error"]

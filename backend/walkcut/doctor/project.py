@@ -127,7 +127,7 @@ def _check_state(backend: Json, label_config: str) -> Finding:
 
 
 def _refusal_remedy(error: str, backend: Json, label_config: str) -> str:
-    """Return the remedy for a refusal, of which Label Studio often keeps only the status."""
+    """Return the remedy for a refusal, whose reason a proxy may replace by the status."""
     if "401 Client" in error:  # 401 alone may be part of a port
         return "enter walkcut's user name and password in the model too (Settings > Model > Edit)"
     if "timed out" in error:

@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 import time
+import unicodedata
 from contextlib import ExitStack
 
 from flask import Flask, Response, jsonify, request
@@ -23,6 +24,8 @@ _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _STACK, _ID, _BEGIN = "walkcut.stack", "walkcut.id", "walkcut.begin"  # in a request's WSGI environment
 _PUBLIC_ENDPOINTS = {"health", "ready"}  # without credentials
 _POLLED = {"health", "ready", "prometheus"}
+_MAX_PHRASE = 400  # characters
+_PLAIN = str.maketrans({"<": "[", ">": "]", "&": "and", "×": "x", "‘": "'", "’": "'", "–": "-", "…": "..."})
 
 
 def instrument(app: Flask, metrics: Metrics) -> None:
@@ -69,16 +72,16 @@ def require_auth(app: Flask, settings: Settings) -> None:
     """Refuse pages in browsers and, if credentials are set, callers without them; /health and /ready are open."""
 
     @app.before_request
-    def authorise() -> tuple[Response, int] | None:
+    def authorise() -> Response | None:
         if request.endpoint in _PUBLIC_ENDPOINTS:
             return None
         if is_browser_request(request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
-            return jsonify(error="pages in a browser may not call walkcut"), 403
+            return _refusal("pages in a browser may not call walkcut", 403)
         if settings.credentials.accepts(request.headers.get("Authorization", "")):
             return None
-        response = jsonify(error="user name and password are required: set them for this backend in Label Studio")
+        response = _refusal("user name and password are required: set them for this backend in Label Studio", 401)
         response.headers["WWW-Authenticate"] = 'Basic realm="walkcut"'
-        return response, 401
+        return response
 
 
 def register_error_handlers(app: Flask, settings: Settings) -> None:
@@ -90,18 +93,35 @@ def register_error_handlers(app: Flask, settings: Settings) -> None:
     )
 
     @app.errorhandler(Exception)
-    def answer(error: Exception) -> tuple[Response, int]:
+    def answer(error: Exception) -> Response:
         if isinstance(error, RequestEntityTooLarge):
             log.warning("%s %s: %s", request.method, request.path, too_large)
-            return jsonify(error=too_large), 413
+            return _refusal(too_large, 413)
         if isinstance(error, HTTPException):
-            return jsonify(error=error.description), error.code or 500
+            return _refusal(error.description or error.name, error.code or 500)
         record_failure(error)
         if isinstance(error, BusyError):
             log.error("%s %s: %s", request.method, request.path, error)
-            return jsonify(error="walkcut cannot answer now: try again; its log has the details"), 503
+            return _refusal("walkcut cannot answer now: try again; its log has the details", 503)
         if isinstance(error, WalkcutError):
             log.warning("%s %s: %s", request.method, request.path, error)
-            return jsonify(error=str(error)), 400
+            return _refusal(str(error), 400)
         log.error("%s %s failed", request.method, request.path, exc_info=error)
-        return jsonify(error=f"{BUG}; its log has the details"), 500
+        return _refusal(f"{BUG}; its log has the details", 500)
+
+
+def _refusal(message: str, status: int) -> Response:
+    """Return an error as JSON, and as the reason phrase of the status line: Label Studio shows its users that alone."""
+    response = jsonify(error=message)
+    response.status = f"{status} {reason_phrase(message)}"
+    return response
+
+
+def reason_phrase(message: str) -> str:
+    """Return a message as one line of ASCII; in brackets for tags, since Label Studio shows it as HTML.
+
+    >>> reason_phrase("<Label/> is missing: see 640×480 & more")
+    '[Label/] is missing: see 640x480 and more'
+    """
+    plain = unicodedata.normalize("NFKD", message).translate(_PLAIN).encode("ascii", "ignore").decode()
+    return " ".join("".join(filter(str.isprintable, " ".join(plain.split()))).split())[:_MAX_PHRASE] or "refused"
