@@ -12,9 +12,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from walkcut.backbones.classical import ClassicalBackbone
-from walkcut.evaluation.contingency import coarsened, contingency_table
 from walkcut.evaluation.datasets import Example, read_dataset
-from walkcut.evaluation.metrics import OdsOis, covering, ods_ois
+from walkcut.evaluation.metrics import OdsOis, coarsened, contingency_table, covering, ods_ois
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.segmentation.algorithms.region_merging import MergeRule, merge_leaves, watershed_leaves
 from walkcut.segmentation.algorithms.upsampling import joint_bilateral_upsample

@@ -257,9 +257,17 @@ def test_a_model_is_loaded_from_its_folder(tmp_path: Path) -> None:
     assert [level.grid for level in backbone.extract(make_image(), MAPS).attention_maps] == [(3, 5), (6, 10)]
 
 
-def test_only_named_models_have_random_weights(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"unknown architecture '.*' for random weights: choose one of sd14"):
-        load_diffusion(str(tmp_path), Weights(random=True), CPU)
+@pytest.mark.parametrize("is_random", [True, False])
+def test_a_precision_beyond_the_device_is_refused(*, is_random: bool) -> None:
+    with pytest.raises(SettingsError, match="choose float32"):
+        load_diffusion("sd14", Weights(dtype=torch.float8_e5m2, random=is_random), CPU)
+
+
+def test_only_named_models_have_random_weights() -> None:
+    with pytest.raises(
+        SettingsError, match=r"unknown architecture 'a/b' for random weights: choose one of sd14, .*, dino"
+    ):
+        load_diffusion("a/b", Weights(random=True), CPU)
 
 
 @pytest.mark.parametrize("family", ["sd14", "ssd1b"])

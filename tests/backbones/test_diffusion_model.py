@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTokenizer
 
-from tests.builders.tiny_diffusion import CPU, FAMILIES, tiny_architecture, tiny_model, write_folder
-from walkcut.backbones.diffusion_model import DiffusionModel, load_model, random_model
+from tests.builders.tiny_diffusion import CPU, FAMILIES, tiny_model, write_folder
+from walkcut.backbones.diffusion_model import DiffusionModel, load_model
 from walkcut.backbones.weights import ARCHITECTURES
 from walkcut.errors import SettingsError
 
@@ -230,11 +230,6 @@ def test_sdxl_takes_the_size() -> None:
     handle.remove()
     assert conditions[0]["time_ids"].tolist() == [[128, 64, 0, 0, 128, 64]] * 2
     assert conditions[0]["text_embeds"].shape == (2, 8)
-
-
-def test_a_precision_beyond_the_device_is_refused() -> None:
-    with pytest.raises(SettingsError, match="choose float32"):
-        random_model("sd14", tiny_architecture("sd14"), dtype=torch.float8_e5m2, device=CPU)
 
 
 def dtypes_of(model: DiffusionModel) -> list[torch.dtype]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.builders.scenes import quarters
 from tests.builders.tiny_diffusion import CPU
 from walkcut.backbones import Backbone, FeatureKind, Weights
-from walkcut.backbones.dino import DinoBackbone, between_patches, load_dino, random_dino
+from walkcut.backbones.dino import DinoBackbone, between_patches, load_dino
 from walkcut.errors import SegmentationError, SettingsError
 from walkcut.hierarchy.granularity import Segments
 from walkcut.segmentation.presets import find_preset
@@ -26,7 +26,7 @@ BOTH: frozenset[FeatureKind] = frozenset({"attention_maps", "feature_map"})
 
 @pytest.fixture
 def backbone() -> DinoBackbone:
-    tiny = random_dino(device=CPU, architecture=TINY)
+    tiny = load_dino(Weights(random=True), CPU, TINY)
     for name, weights in tiny.network.named_parameters():
         if name.endswith("weight") and "norm" not in name:
             weights.mul_(20)
@@ -39,7 +39,7 @@ def make_image(height: int = 96, width: int = 160) -> UInt8[Tensor, "y x 3"]:
 
 @pytest.mark.parametrize(("size", "grid"), [((224, 224), (28, 28)), ((90, 250), (17, 47)), ((16, 16), (28, 28))])
 def test_one_map_and_features_of_its_grid(size: tuple[int, int], grid: tuple[int, int]) -> None:
-    features = random_dino(device=CPU, architecture=TINY).extract(make_image(*size), BOTH)
+    features = load_dino(Weights(random=True), CPU, TINY).extract(make_image(*size), BOTH)
     (attention,) = features.attention_maps
     assert attention.grid == grid
     torch.testing.assert_close(attention.weights.sum(1), torch.ones(grid[0] * grid[1]))
@@ -130,7 +130,7 @@ def test_missing_and_damaged_weights_are_named(
     file = tmp_path / "dino" / "model.safetensors"
     weights = load_file(file)
     save_file({name: value for name, value in weights.items() if name != "layernorm.bias"}, file, {"format": "pt"})
-    with pytest.raises(SettingsError, match=r"dino lacks layernorm\.bias: fetch it again"):
+    with pytest.raises(SettingsError, match=r"dino/model\.safetensors lacks layernorm\.bias: fetch it again"):
         load()
     file.write_bytes(b"nothing")
     with pytest.raises(SettingsError, match="dino cannot be read: fetch it again"):

@@ -14,7 +14,6 @@ from tests.builders.tiny_diffusion import CPU, write_folder
 from walkcut.backbones.weights import (
     ARCHITECTURES,
     check_dtype,
-    find_architecture,
     find_file,
     find_weights,
     weights_digest,
@@ -199,13 +198,6 @@ def test_half_precision_is_refused_where_the_processor_has_no_convolution_for_it
     monkeypatch.setattr(torch.nn.functional, "conv2d", convolve)
     with pytest.raises(SettingsError, match=r"cpu cannot compute in torch\.float16: choose float32, or another device"):
         check_dtype(torch.float16, CPU)
-
-
-def test_only_named_models_have_an_architecture() -> None:
-    with pytest.raises(
-        SettingsError, match=r"unknown architecture 'a/b' for random weights: choose one of sd14, .*, dino"
-    ):
-        find_architecture("a/b")
 
 
 @given(st.integers(16, 5000), st.integers(16, 5000), st.sampled_from([(512, 64), (768, 64), (1024, 32)]))

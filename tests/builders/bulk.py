@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 
 from tests.builders.scenes import png, quarter_labels, quarters
 from walkcut.backbones.classical import ClassicalBackbone
-from walkcut.bulk.formats import PngFormat
-from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.formats import Format, PngFormat
 from walkcut.bulk.items import Item, ItemFailure, ItemResult, Outcome
 from walkcut.bulk.plan import Plan
+from walkcut.bulk.workers import Worker
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Granularity, Level
@@ -114,29 +114,28 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-class EchoWorker:
-    """Finishes images at once; the reference of an item may kill the process first."""
-
-    def prefetch(self, item: Item | ItemFailure) -> Item | ItemFailure:
+def echo(item: Item | ItemFailure) -> Outcome:
+    """Finish an image at once; the reference of an item may kill the process first."""
+    if isinstance(item, ItemFailure):
         return item
-
-    def run(self, item: Item | ItemFailure) -> Outcome:
-        if isinstance(item, ItemFailure):
-            return item
-        if item.reference == "die":
+    if item.reference == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item.reference.startswith("die once "):
+        marker = Path(item.reference.removeprefix("die once "))
+        if not marker.exists():
+            marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if item.reference.startswith("die once "):
-            marker = Path(item.reference.removeprefix("die once "))
-            if not marker.exists():
-                marker.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return make_result(item.key)
+    return make_result(item.key)
 
 
-def refusing_factory() -> EchoWorker:
+def echo_worker() -> Worker:
+    return Worker(echo)
+
+
+def refusing_factory() -> Worker:
     raise SettingsError("no such model: choose another")
 
 
-def dying_factory() -> EchoWorker:
+def dying_factory() -> Worker:
     os.kill(os.getpid(), signal.SIGKILL)
-    return EchoWorker()
+    return echo_worker()

@@ -1,15 +1,14 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.builders.bulk import FAILURE, make_result
 from walkcut.bulk import jsonl
-from walkcut.bulk.checkpoint import open_checkpoint, read_entries
+from walkcut.bulk.checkpoint import STAGING, open_checkpoint, read_entries, read_run_settings, stage_files
 from walkcut.bulk.items import EncodedItem, ItemPrediction
-from walkcut.bulk.run_folder import STAGING, read_run_settings, stage_files
 from walkcut.errors import SettingsError
 
 SETTINGS = {"segmenter": "0", "granularities": ["auto"]}
@@ -18,7 +17,7 @@ SETTINGS = {"segmenter": "0", "granularities": ["auto"]}
 class KeysFormat:
     """Lists keys, and makes a file for each."""
 
-    name = "keys"
+    name: ClassVar[str] = "keys"
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         raise NotImplementedError

@@ -8,15 +8,17 @@ from tqdm import tqdm
 
 from tests.builders.bulk import FAILURE, make_result
 from walkcut.bulk import progress
-from walkcut.bulk.progress import gpu_use, progress_bar
+from walkcut.bulk.progress import RunStats, gpu_use, progress_bar
 from walkcut.errors import SettingsError
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress_bar(lambda: 4, already_done=2) as update:
-        update(make_result("a"))
-        update(FAILURE)
+    stats = RunStats()
+    with progress_bar(stats, lambda: 4, already_done=2) as update:
+        for outcome in (make_result("a"), FAILURE):
+            stats(outcome)
+            update(outcome)
     last = capsys.readouterr().err.rpartition("\r")[2]
     assert "4/4" in last or "4image" in last  # before the total is known
     assert "failed=1" in last
@@ -26,9 +28,11 @@ def test_without_a_terminal_progress_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 0)
-    with caplog.at_level(logging.INFO), progress_bar() as update:
-        update(make_result("a"))
-        update(FAILURE)
+    stats = RunStats()
+    with caplog.at_level(logging.INFO), progress_bar(stats) as update:
+        for outcome in (make_result("a"), FAILURE):
+            stats(outcome)
+            update(outcome)
     assert [record.getMessage()[:17] for record in caplog.records] == ["1 done, 0 failed,", "1 done, 1 failed,"]
 
 
@@ -61,11 +65,11 @@ def test_the_use_of_a_gpu_is_shown(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "utilization", lambda: 98)
     monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 0)
-    with caplog.at_level(logging.INFO), progress_bar() as update:
+    with caplog.at_level(logging.INFO), progress_bar(RunStats()) as update:
         update(make_result("a"))
     assert caplog.records[0].getMessage().endswith(" images/s, gpu_memory 75%, gpu 98%")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress_bar() as update:
+    with progress_bar(RunStats()) as update:
         update(make_result("a"))
     assert "gpu_memory=75%, gpu=98%" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ from walkcut.bulk.items import Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.progress import RunStats, serve_metrics
 from walkcut.bulk.runner import run, run_settings, write_report
-from walkcut.bulk.sinks import FolderSink
+from walkcut.bulk.sinks import Sink
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.bulk.workers import make_full_worker
 from walkcut.errors import SettingsError
@@ -34,8 +34,10 @@ def in_this_process(plan: Plan, output_dir: Path) -> Callable[[Iterable[Item | I
 
 def run_and_report(jobs: Iterable[Item | ItemFailure], output_dir: Path, plan: Plan | None = None) -> dict[str, Any]:
     plan = plan or make_plan()
+    stats = RunStats()
     with open_checkpoint(output_dir, run_settings(plan)) as checkpoint:
-        stats = run(jobs, in_this_process(plan, output_dir), checkpoint, FolderSink(checkpoint, plan.output_format))
+        sink = Sink(checkpoint, plan.output_format)
+        run(jobs, in_this_process(plan, output_dir), checkpoint, sink, observers=[stats])
         return write_report(output_dir, checkpoint, stats)
 
 
@@ -57,16 +59,11 @@ def test_a_run_is_reported_and_a_repeated_run_does_nothing(tmp_path: Path) -> No
 
 def test_new_trees_are_cached(tmp_path: Path) -> None:
     plan = make_plan(tree_dir=tmp_path / "trees")
-    cache = TreeCache(tmp_path / "trees", 1 << 20)
+    cache, stats = TreeCache(tmp_path / "trees", 1 << 20), RunStats()
     with open_checkpoint(tmp_path / "out", run_settings(plan)) as checkpoint:
         items = read_sources([str(write_image(tmp_path / "a.png"))])
-        stats = run(
-            items,
-            in_this_process(plan, tmp_path / "out"),
-            checkpoint,
-            FolderSink(checkpoint, plan.output_format),
-            cache,
-        )
+        sink = Sink(checkpoint, plan.output_format)
+        run(items, in_this_process(plan, tmp_path / "out"), checkpoint, sink, cache, [stats])
     (file,) = (tmp_path / "trees").iterdir()
     assert stats.tree_bytes == file.stat().st_size > 0
     assert cache.get(file.name.removesuffix(".tree.npz")) is not None
@@ -77,7 +74,7 @@ def test_new_trees_keep_to_the_quota(tmp_path: Path) -> None:
     cache = TreeCache(tmp_path / "trees", 99)  # bytes, smaller than any tree
     with open_checkpoint(output_dir, run_settings(plan)) as checkpoint:
         items = read_sources([str(write_image(tmp_path / "a.png"))])
-        run(items, in_this_process(plan, output_dir), checkpoint, FolderSink(checkpoint, plan.output_format), cache)
+        run(items, in_this_process(plan, output_dir), checkpoint, Sink(checkpoint, plan.output_format), cache)
     assert list((tmp_path / "trees").iterdir()) == []
 
 
@@ -152,7 +149,7 @@ def growth(jobs: int, folder: Path) -> int:
 
     items = (Item(f"{index:06d}", image, {"index": index}) for index in range(jobs))
     with open_checkpoint(folder / "out", run_settings(plan)) as checkpoint:
-        run(items, measured, checkpoint, FolderSink(checkpoint, PngFormat()))
+        run(items, measured, checkpoint, Sink(checkpoint, PngFormat()))
     return sizes[1] - sizes[0]
 
 

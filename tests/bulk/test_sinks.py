@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from walkcut.inference.model_version import model_version
 
 from tests.builders.bulk import CONTROL, make_plan, make_result, quick_segmenter, write_image
 from tests.builders.fake_label_studio import FakeLabelStudio
@@ -20,7 +19,7 @@ from walkcut.bulk.sources.tasks import project_items
 from walkcut.bulk.workers import make_full_worker
 from walkcut.errors import LabelStudioError
 from walkcut.hierarchy.granularity import Level, Segments, Threshold
-from walkcut.inference.project import Project, ProjectOptions
+from walkcut.inference.project import Project, ProjectOptions, model_version
 from walkcut.labelstudio.predictions import Region, make_prediction
 from walkcut.labelstudio.tasks import Task
 

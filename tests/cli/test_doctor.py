@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from walkcut.cli import main
-from walkcut.doctor import Finding, Target
+from walkcut.doctor import Finding
 
 FINE = Finding("port", "ok", "free")
 SLOW = Finding("latency", "warning", "slow " * 40, "set WALKCUT_DEVICE=cuda, or see http://a-host-with-hyphens.test/")
@@ -15,15 +15,15 @@ BROKEN = Finding("disk", "error", "full", "free some space")
 
 def doctor(monkeypatch: pytest.MonkeyPatch, findings: Sequence[Finding], *arguments: str) -> Result:
     """Run the command with these findings."""
-    targets: list[Target] = []
+    targets: list[tuple[int | None, int | None]] = []
 
-    def diagnose(_settings: object, target: Target) -> Sequence[Finding]:
-        targets.append(target)
+    def diagnose(_settings: object, project_id: int | None, task_id: int | None) -> Sequence[Finding]:
+        targets.append((project_id, task_id))
         return findings
 
     monkeypatch.setattr("walkcut.cli.doctor.diagnose", diagnose)
     result = CliRunner().invoke(main, ["doctor", *arguments], terminal_width=80, env={"COLUMNS": "80"})
-    assert targets in ([], [Target()], [Target(3, 5)])
+    assert targets in ([], [(None, None)], [(3, 5)])
     return result
 
 

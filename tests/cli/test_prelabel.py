@@ -78,6 +78,11 @@ def test_images_become_import_files_and_are_exported_again_from_their_trees(tmp_
             ("--project", "3", "--tolerance", "2"),
             "leave out --label-config, --granularity, --image-key, --format and --tol",
         ),
+        (("--project", "3", "--tolerance", "0"), "leave out --label-config"),
+        (
+            ("x", "--out", "out", "--format", "coco", "--tolerance", "1"),
+            "the format coco has no polygons: leave out --t",
+        ),
         (("x", "--out", "out", "--cpus-per-worker", "2"), "--cpus-per-worker is for processes of a cluster: add"),
         (("--project", "3"), "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"),
         (("nowhere", "--out", "out"), "nowhere does not exist"),

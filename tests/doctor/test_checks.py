@@ -12,17 +12,18 @@ def test_a_check_that_raises_is_a_finding_with_the_errors_message() -> None:
         yield Finding("disk", "ok", "20 GiB free")
         raise SettingsError("too small: make it larger")
 
-    assert list(run_check("disk", "the disk cannot be used", check)) == [
+    assert list(run_check("disk", "the disk cannot be used", check())) == [
         Finding("disk", "ok", "20 GiB free"),
         Finding("disk", "error", "the disk cannot be used", "too small: make it larger"),
     ]
 
 
 def test_a_bug_in_a_check_is_a_finding_too() -> None:
-    def check() -> list[Finding]:
+    def check() -> Iterator[Finding]:
+        yield from ()
         raise ZeroDivisionError("by  zero")
 
-    (finding,) = run_check("disk", "the disk cannot be used", check)
+    (finding,) = run_check("disk", "the disk cannot be used", check())
     assert finding.severity == "error"
     assert finding.message == "the disk cannot be used, or walkcut has a bug (ZeroDivisionError: by zero)"
     assert "report it" in finding.remedy

@@ -10,7 +10,7 @@ from tests.builders.http_site import Site, reply, serving
 from tests.builders.label_studio_api import BACKEND, LEGACY_TOKEN, WEBHOOK, json_reply
 from tests.builders.processes import free_port
 from tests.builders.scenes import data_url, png, quarters
-from walkcut.doctor import Finding, Target, diagnose
+from walkcut.doctor import Finding, diagnose
 from walkcut.settings import Settings
 
 CHECKS = (
@@ -52,25 +52,25 @@ def settings(site: Site, tmp_path: Path) -> Settings:
 
 def errors(settings: Settings) -> dict[str, Finding]:
     """Return the errors by check."""
-    return {finding.check: finding for finding in diagnose(settings, Target(4)) if finding.severity == "error"}
+    return {finding.check: finding for finding in diagnose(settings, 4) if finding.severity == "error"}
 
 
 def test_everything_is_checked_and_nothing_is_left_behind(settings: Settings, tmp_path: Path) -> None:
-    findings = list(diagnose(settings, Target(4, 7)))
+    findings = list(diagnose(settings, 4, 7))
     assert list(dict.fromkeys(finding.check for finding in findings)) == CHECKS.split()
     assert [finding for finding in findings if finding.severity == "error"] == []
     assert all(finding.remedy for finding in findings if finding.severity != "ok")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_target_no_project_is_checked(site: Site, settings: Settings) -> None:
-    *_, last = diagnose(settings, Target())
+def test_without_an_id_no_project_is_checked(site: Site, settings: Settings) -> None:
+    *_, last = diagnose(settings)
     assert last.check == "ssrf"
 
 
 def test_without_label_studio_the_rest_is_checked(tmp_path: Path) -> None:
     alone = Settings(state_dir=tmp_path, port=free_port())
-    *_, last = diagnose(alone, Target())
+    *_, last = diagnose(alone)
     assert (last.check, last.severity) == ("address", "warning")
     assert "set LABEL_STUDIO_URL" in last.remedy
     assert errors(alone).keys() == {"address"}
@@ -104,6 +104,6 @@ def test_no_project_is_checked_with_a_token_that_is_refused(site: Site, settings
 
 def test_no_image_is_loaded_without_a_brush(site: Site, settings: Settings) -> None:
     site.routes["/api/projects/4/"] = json_reply({"title": "Roofs", "label_config": "<View/>"})
-    findings = list(diagnose(settings, Target(4)))
+    findings = list(diagnose(settings, 4))
     assert [finding.check for finding in findings if finding.severity == "error"] == ["config"]
     assert not any(finding.check == "image" for finding in findings)

@@ -12,13 +12,13 @@ from tests.builders.label_studio_api import LEGACY_TOKEN, json_reply
 from tests.builders.processes import free_port
 from walkcut.doctor.checks import Finding
 from walkcut.doctor.labelstudio import (
+    LabelStudioProbe,
     check_address,
     check_clock,
     check_ssrf_protection,
     check_token,
     token_kind,
 )
-from walkcut.doctor.probe import LabelStudioProbe
 from walkcut.errors import LabelStudioError
 from walkcut.images import LabelStudioAccess
 

@@ -11,11 +11,10 @@ from tests.builders.label_studio_api import BACKEND, BACKEND_URL, LEGACY_TOKEN, 
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.doctor import project
 from walkcut.doctor.checks import Finding
-from walkcut.doctor.probe import LabelStudioProbe
+from walkcut.doctor.labelstudio import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.errors import ImageDecodeError, ImageFetchError, LabelConfigError, LabelStudioError, RequestError
-from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader, LabelStudioAccess
-from walkcut.labelstudio.config import parse_brush_controls
+from walkcut.images import LabelStudioAccess
 from walkcut.settings import Settings
 
 LOCKED = Settings(basic_auth_user="ls", basic_auth_pass="hunter22")
@@ -43,10 +42,8 @@ def problems(probe: LabelStudioProbe, server: ServerProbe | None = None, config:
     return [finding for finding in findings if finding.severity != "ok"]
 
 
-def check_image(probe: LabelStudioProbe, task: int | None = None, **limits: int) -> list[Finding]:
-    loader = ImageLoader(FetchPolicy(), None)
-    controls = parse_brush_controls(CONFIG)
-    return list(project.check_image(probe, 4, task, controls, loader, DecodeLimits(**limits)))
+def check_image(probe: LabelStudioProbe, task: int | None = None, settings: Settings | None = None) -> list[Finding]:
+    return list(project.check_image(probe, 4, task, CONFIG, settings or Settings()))
 
 
 def tasks(site: Site, *references: str) -> None:
@@ -105,7 +102,7 @@ def test_images_that_cannot_be_fetched_or_decoded(site: Site, probe: LabelStudio
         check_image(probe)
     tasks(site, data_url(png(quarters(30, 40))))
     with pytest.raises(ImageDecodeError, match="WALKCUT_MAX_PIXELS"):
-        check_image(probe, max_pixels=1000)
+        check_image(probe, settings=Settings(max_pixels=1000))
 
 
 def test_a_project_without_the_task(site: Site, probe: LabelStudioProbe) -> None:

@@ -191,5 +191,5 @@ def test_without_a_server_no_large_model_is_loaded() -> None:
 def test_requests_carry_the_token(site: Site) -> None:
     probe = find_server(Settings(host="127.0.0.1", port=site.server_port, token="hunter22"))
     assert probe is not None
-    probe.post("/webhook", {})
+    probe.request("/webhook", {})
     assert site.seen[-1].headers["Authorization"] == "Bearer hunter22"

@@ -25,7 +25,7 @@ def test_labels_are_those_of_the_papers_algorithm() -> None:
     segmenter = Segmenter(tiny_backbone("sd14"), PRESETS["diffseg"])
     comparison = compare_with_reference(segmenter, png(quarters(40, 60)))
     assert comparison.agreement == 1
-    assert comparison.speedup == comparison.reference_seconds / comparison.seconds > 0
+    assert min(comparison.seconds, comparison.reference_seconds) > 0
 
 
 def test_the_peak_of_a_stage_is_its_own() -> None:

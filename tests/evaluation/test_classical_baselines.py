@@ -1,15 +1,25 @@
-"""The classical baselines keep the contract of a system, and find obvious segments."""
+"""The classical baselines keep the contract of a system, and find obvious segments; their graph, links and parts."""
 
 import sys
 
 import numpy as np
 import pytest
+from skimage.color import rgb2lab
+from skimage.segmentation import quickshift
 
 from tests.builders.scenes import agreement, quarter_labels, quarters
 from walkcut.errors import SettingsError
-from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES, ClassicalBaseline
-from walkcut.evaluation.classical_methods import ColourKMeans, KMeansSetting
+from walkcut.evaluation.classical_baselines import (
+    CLASSICAL_BASELINES,
+    ClassicalBaseline,
+    kmeans_labels,
+    linked,
+    slic_ncut_labels,
+    without_small,
+)
+from walkcut.evaluation.metrics import contingency_table, variation_of_information
 from walkcut.evaluation.systems import System
+from walkcut.hierarchy.hierarchy import renumber
 
 all_baselines = pytest.mark.parametrize("baseline", CLASSICAL_BASELINES.values(), ids=CLASSICAL_BASELINES)
 GREY = np.repeat(quarters(60, 90).mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
@@ -62,13 +72,14 @@ def test_settings_go_from_coarse_to_fine(baseline: System) -> None:
 
 
 def test_settings_name_their_parameters() -> None:
-    baseline = ClassicalBaseline("k", ColourKMeans((KMeansSetting(2, 0.05), KMeansSetting(3, 0.01))), side=50)
+    parameters = ({"k": 2, "min_part": 0.05}, {"k": 3, "min_part": 0.01})
+    baseline = ClassicalBaseline("k", kmeans_labels, parameters, side=50)
     assert baseline.settings == ("k=2 min_part=0.05", "k=3 min_part=0.01")
 
 
 def test_another_setting_is_another_version() -> None:
     first, same, changed, smaller = (
-        ClassicalBaseline("k", ColourKMeans((KMeansSetting(k, 0.05),)), side=side)
+        ClassicalBaseline("k", kmeans_labels, ({"k": k, "min_part": 0.05},), side=side)
         for k, side in ((2, 50), (2, 50), (3, 50), (2, 40))
     )
     assert first.version == same.version
@@ -79,3 +90,33 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     with pytest.raises(SettingsError, match=r"sklearn.cluster is not installed: pip install 'walkcut\[evaluation\]'"):
         CLASSICAL_BASELINES["kmeans"].segment(quarters(16, 16), 1)
+
+
+def test_no_edge_of_the_superpixels_graph_weighs_less_than_the_minimum() -> None:
+    """By default colours separate four quarters; if all edges weigh 1, nothing does."""
+    lab = rgb2lab(quarters(60, 80))
+    default, equal = (slic_ncut_labels(lab, [{"thresh": 0.03}], min_weight=weight)[0] for weight in (1e-3, 1.0))
+    assert agreement(renumber(default), quarter_labels(60, 80)) > 0.97
+    assert len(np.unique(equal)) == 1
+
+
+def test_linked_pixels_follow_their_parents() -> None:
+    parent = np.array([[1, 1, 1, 4, 4]])
+    assert linked(parent, np.array([[True, True, True, True, True]])).tolist() == [[0, 0, 0, 1, 1]]
+    assert linked(parent, np.array([[True, True, False, True, True]])).tolist() == [[0, 0, 1, 2, 2]]
+
+
+@pytest.mark.parametrize("longest", [3, 10, 40])
+def test_one_tree_of_links_cut_is_quickshift_itself(longest: float) -> None:
+    lab = rgb2lab(quarters(24, 32, noise=30))
+    _, parent, length = quickshift(lab, kernel_size=4, max_dist=np.inf, convert2lab=False, return_tree=True)
+    direct = quickshift(lab, kernel_size=4, max_dist=longest, convert2lab=False)
+    ours = linked(np.asarray(parent), np.asarray(length) <= longest)
+    assert variation_of_information(contingency_table(ours, direct)) == 0
+
+
+def test_parts_of_a_cluster_are_segments_and_small_ones_go_to_the_nearest() -> None:
+    clusters = np.array([[0, 0, 1, 1, 0, 0], [0, 0, 2, 1, 0, 0]])
+    assert renumber(without_small(clusters, 0.1)).tolist() == [[0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 2, 2]]
+    assert len(np.unique(without_small(clusters, 0))) == 4
+    assert not without_small(clusters, 0.9).any()

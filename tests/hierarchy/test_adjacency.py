@@ -4,11 +4,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import ndimage
 
-from walkcut.hierarchy.adjacency import label_adjacency
+from walkcut.hierarchy.adjacency import colour_graph, label_adjacency
 
 label_maps = arrays.arrays(
     np.uint16, arrays.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 4)
+)
+large_maps = arrays.arrays(
+    np.int64, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3)
 )
 
 
@@ -35,3 +39,25 @@ def test_borders_are_those_of_all_pixel_sides(labels: np.ndarray) -> None:
     adjacency = label_adjacency(labels)
     assert dict(zip(map(tuple, adjacency.pairs.tolist()), adjacency.lengths.tolist(), strict=True)) == sides
     assert adjacency.pairs.tolist() == sorted(adjacency.pairs.tolist())
+
+
+def connected(values: np.ndarray) -> np.ndarray:
+    """Label each connected component of each value, from 0."""
+    parts, count = np.zeros(values.shape, np.int64), 0
+    for value in np.unique(values):
+        components, found = ndimage.label(values == value)
+        parts += np.where(components > 0, components + count - 1, 0)
+        count += found
+    return parts
+
+
+@given(large_maps)
+def test_six_colours_keep_connected_neighbours_apart(values: np.ndarray) -> None:
+    parts = connected(values)
+    colours = colour_graph(parts, 6)[parts]
+    for axis in (0, 1):
+        assert ((np.diff(colours, axis=axis) != 0) | (np.diff(parts, axis=axis) == 0)).all()
+
+
+def test_a_single_colour_is_given_to_all() -> None:
+    assert colour_graph(np.array([[0, 1, 2]]), 1).tolist() == [0, 0, 0]

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walkcut.hierarchy.hierarchy import Hierarchy, TopDownSplit, from_splits, renumber
+from walkcut.hierarchy.hierarchy import Hierarchy, from_splits, renumber
 
 # Leaves 0-3; 0 and 1 merge into 4, 2 and 3 into 5, these two into 6.
 FOUR_LEAVES = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, True, True]))
@@ -46,9 +46,9 @@ def test_a_single_leaf_has_no_merges() -> None:
 
 def test_splits_become_merges_with_costs_that_rise_downwards() -> None:
     splits = [
-        TopDownSplit(0, (1, 2), 0.5, True),
-        TopDownSplit(1, (3, 4), 0.2, True),
-        TopDownSplit(2, (5, 6), 0.7, False),
+        (0, 0.5, True),
+        (1, 0.2, True),
+        (2, 0.7, False),
     ]
     hierarchy = from_splits(splits, leaves=[5, 3, 6, 4])
     assert hierarchy.merges.tolist() == [[0, 2], [1, 3], [4, 5]]
@@ -57,7 +57,7 @@ def test_splits_become_merges_with_costs_that_rise_downwards() -> None:
 
 
 def test_nothing_is_cut_below_a_rejected_split() -> None:
-    splits = [TopDownSplit(0, (1, 2), 0.5, False), TopDownSplit(1, (3, 4), 0.6, True)]
+    splits = [(0, 0.5, False), (1, 0.6, True)]
     assert from_splits(splits, leaves=[2, 3, 4]).is_cut.tolist() == [False, False]
 
 

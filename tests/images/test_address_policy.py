@@ -4,8 +4,9 @@ import pytest
 
 from tests.builders.resolver import FixedResolver
 from walkcut.errors import ImageFetchError
-from walkcut.images import Fetcher, FetchPolicy
+from walkcut.images import FetchPolicy
 from walkcut.images.address_policy import is_public, resolve_host
+from walkcut.images.fetch import Fetcher
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 

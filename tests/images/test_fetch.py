@@ -10,7 +10,8 @@ import pytest
 
 from tests.builders.http_site import PERSONAL, Clock, Route, Seen, Site, jwt, redirect, reply
 from walkcut.errors import ImageFetchError
-from walkcut.images import Fetcher, FetchPolicy, LabelStudioAccess
+from walkcut.images import FetchPolicy, ImageLoader, LabelStudioAccess
+from walkcut.images.fetch import Fetcher
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
 OPEN = FetchPolicy(allow_private_hosts=True)
@@ -332,3 +333,39 @@ def test_a_host_that_cannot_be_reached(site: Site) -> None:
     site.server_close()
     refused(Fetcher(OPEN, None), f"{site.url}/a.jpg", "cannot be reached.*inside a container, localhost is")
     refused(Fetcher(OPEN, None), "http://no-such-host.invalid/a.jpg", "no-such-host.invalid cannot be reached")
+
+
+# Label Studio that registers itself
+
+
+@pytest.fixture
+def label_studio(site: Site) -> Site:
+    site.routes[UPLOAD] = reply(body=b"image")
+    return site
+
+
+def test_without_settings_label_studio_registers_itself(label_studio: Site) -> None:
+    loader = ImageLoader(FetchPolicy(), None, trusts_callers=True)
+    with pytest.raises(ImageFetchError, match="LABEL_STUDIO_URL"):
+        loader.fetch(UPLOAD)
+    loader.register_label_studio(label_studio.url, "abc")
+    assert loader.fetch(UPLOAD) == b"image"
+    assert label_studio.seen[-1].headers["Authorization"] == "Token abc"
+
+
+def test_a_configured_token_is_not_sent_to_an_address_from_a_request(label_studio: Site, elsewhere: Site) -> None:
+    elsewhere.routes[UPLOAD] = reply(body=b"other image")
+    loader = ImageLoader(FetchPolicy(), LabelStudioAccess(label_studio.url, "configured"))
+    loader.register_label_studio(elsewhere.url, "theirs")
+    assert loader.fetch(UPLOAD) == b"image"
+    assert loader.fetch(f"{elsewhere.url}{UPLOAD}") == b"image"
+    assert [seen.headers["Authorization"] for seen in label_studio.seen] == ["Token configured"] * 2
+    assert elsewhere.seen == []
+
+
+@pytest.mark.parametrize(("hostname", "token"), [("", ""), ("localhost", "abc"), ("ftp://x", ""), ("http://x", "a b")])
+def test_values_that_are_no_address_change_nothing(label_studio: Site, hostname: str, token: str) -> None:
+    loader = ImageLoader(FetchPolicy(), None, trusts_callers=True)
+    loader.register_label_studio(label_studio.url, "abc")
+    loader.register_label_studio(hostname, token)
+    assert loader.fetch(UPLOAD) == b"image"

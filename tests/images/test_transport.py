@@ -12,7 +12,8 @@ import pytest
 from tests.builders.http_site import Site, redirect, reply, serving
 from tests.builders.resolver import FixedResolver
 from walkcut.errors import ImageFetchError
-from walkcut.images import Fetcher, FetchPolicy
+from walkcut.images import FetchPolicy
+from walkcut.images.fetch import Fetcher
 from walkcut.images.transport import Deadline
 
 

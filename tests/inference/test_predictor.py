@@ -16,7 +16,7 @@ from walkcut.errors import BusyError, RequestError, SettingsError
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all, regions_at_granularity
-from walkcut.inference.project import Project, ProjectOptions
+from walkcut.inference.project import Project, ProjectOptions, project_from_controls
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.tasks import Task

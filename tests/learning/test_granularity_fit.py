@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from tests.builders.trees import LEVELS, ROW, random_tree
 from walkcut.errors import SegmentationError
-from walkcut.evaluation.contingency import contingency_table
-from walkcut.evaluation.metrics import covering
+from walkcut.evaluation.metrics import contingency_table, covering
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy

@@ -18,7 +18,8 @@ from tests.builders.image_files import encode_image
 from tests.builders.trees import ROW
 from walkcut.errors import ImageDecodeError, ImageFetchError, TreeFileError
 from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.images import DecodeLimits, Fetcher, FetchPolicy, decode
+from walkcut.images import DecodeLimits, FetchPolicy, decode
+from walkcut.images.fetch import Fetcher
 
 MEGABYTE = 1 << 20
 LIMITS = DecodeLimits()

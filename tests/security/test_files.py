@@ -7,7 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from walkcut.errors import ImageFetchError
-from walkcut.images import Fetcher, FetchPolicy, LabelStudioAccess
+from walkcut.images import FetchPolicy, LabelStudioAccess
+from walkcut.images.fetch import Fetcher
 
 
 @pytest.fixture

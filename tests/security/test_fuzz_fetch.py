@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.builders.fuzzing import JSON, Parser, as_text, fuzz_tests, mutated
 from walkcut.errors import ImageFetchError
-from walkcut.images import Fetcher, FetchPolicy, LabelStudioAccess, redact
+from walkcut.images import FetchPolicy, LabelStudioAccess, redact
+from walkcut.images.fetch import Fetcher
 
 ROOT = Path(__file__).parents[2]
 

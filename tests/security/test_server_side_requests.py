@@ -13,8 +13,9 @@ import pytest
 from tests.builders.http_site import Site, redirect, reply
 from tests.builders.resolver import FixedResolver
 from walkcut.errors import ImageFetchError
-from walkcut.images import Fetcher, FetchPolicy, ImageLoader, LabelStudioAccess
+from walkcut.images import FetchPolicy, ImageLoader, LabelStudioAccess
 from walkcut.images.address_policy import is_metadata, is_public
+from walkcut.images.fetch import Fetcher
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 UPLOAD = "/data/upload/1/a.jpg"

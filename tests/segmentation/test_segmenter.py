@@ -15,8 +15,9 @@ from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.segmentation.algorithms.ncut import FixedThreshold
+from walkcut.segmentation.algorithms.pamr import Pamr
 from walkcut.segmentation.methods.hierarchical import NCut
-from walkcut.segmentation.presets import PRESETS, Pamr, Preset
+from walkcut.segmentation.presets import PRESETS, Preset
 from walkcut.segmentation.segmenter import Segmenter, load_segmenter, refine_tree
 
 

@@ -287,11 +287,11 @@ def test_another_segmenter_learns_everything_again(
     FeedbackWorker(predictor, store).learn_due()
     store.annotations.disable("3", 3)
     other = make_predictor(tmp_path / "other", preset="ncut")
-    assert other.segmenter_version != predictor.tree_service.version
+    assert other.tree_service.version != predictor.tree_service.version
     assert ProjectCache(other, store).get("3", CONFIG).profile.labels == ()
     runs(FeedbackWorker(other, store), monkeypatch, lambda: len(learned_ids(store)) == 2 and not pending(store))
     assert ProjectCache(other, store).get("3", CONFIG).profile.labels == ("Car",)
-    assert {feedback.segmenter_version for feedback in learned_from(store)} == {other.segmenter_version}
+    assert {feedback.segmenter_version for feedback in learned_from(store)} == {other.tree_service.version}
 
 
 def pending(store: ProjectStore) -> int:

@@ -67,16 +67,13 @@ class Backbone(Protocol):
     @property
     def version(self) -> str:
         """Text that changes whenever the features change; part of the model version."""
-        ...
 
     @property
     def provides(self) -> frozenset[FeatureKind]:
         """The kinds of features that it can extract."""
-        ...
 
     def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
         """Return the features of an upright sRGB image of at least 16×16 pixels; kinds not provided stay empty."""
-        ...
 
 
 CLASSICAL = "classical"

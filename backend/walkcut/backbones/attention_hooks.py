@@ -4,7 +4,7 @@ They are placed on the projections to queries and keys, and so work with every a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from walkcut.errors import SegmentationError
 
@@ -78,24 +77,17 @@ def capture_attention(levels: Mapping[int, Sequence[Projections]]) -> Iterator[d
     def take_keys(layer: Projections, level: int, _module: nn.Module, _inputs: object, keys: Tensor) -> None:
         batch, patches, _ = keys.shape
         total = averages.setdefault(level, keys.new_zeros(batch, patches, patches, dtype=torch.float32))
-        weight = 1 / (layer.heads * len(levels[level]))
-        add_attention(
-            total, split_heads(queries.pop(layer), layer.heads), split_heads(keys, layer.heads), weight=weight
-        )
+        by_head = (part.unflatten(2, (layer.heads, -1)).permute(2, 0, 1, 3) for part in (queries.pop(layer), keys))
+        add_attention(total, *by_head, weight=1 / (layer.heads * len(levels[level])))
         missing.remove(layer)
         if not missing:
             raise _StopForward
 
-    handles = [
-        handle
-        for level, layers in levels.items()
-        for layer in layers
-        for handle in (
-            layer.to_q.register_forward_hook(partial(take_queries, layer)),
-            layer.to_k.register_forward_hook(partial(take_keys, layer, level)),
-        )
-    ]
-    with _hooked(handles):
+    with ExitStack() as stack, suppress(_StopForward):
+        for level, layers in levels.items():
+            for layer in layers:
+                stack.enter_context(layer.to_q.register_forward_hook(partial(take_queries, layer)))
+                stack.enter_context(layer.to_k.register_forward_hook(partial(take_keys, layer, level)))
         yield averages
     if missing:
         raise SegmentationError(f"{len(missing)} layers gave no queries and keys: undo the model's fused projections")
@@ -110,13 +102,8 @@ def capture_output(module: nn.Module) -> Iterator[list[Tensor]]:
         outputs.append(output)
         raise _StopForward
 
-    with _hooked([module.register_forward_hook(take)]):
+    with module.register_forward_hook(take), suppress(_StopForward):
         yield outputs
-
-
-def split_heads(projected: Float[Tensor, "b n c"], heads: int) -> Float[Tensor, "h b n d"]:
-    """Return queries or keys separated by head."""
-    return projected.unflatten(2, (heads, -1)).permute(2, 0, 1, 3)
 
 
 def add_attention(
@@ -134,15 +121,3 @@ def check_finite(values: Tensor, model: str) -> None:
     """Raise `SegmentationError` for values that overflowed the model's precision."""
     if not bool(values.isfinite().all()):
         raise SegmentationError(f"{model} overflowed: set the precision to bfloat16 or float32")
-
-
-@contextmanager
-def _hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Remove the hooks, however the pass ends."""
-    try:
-        yield
-    except _StopForward:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -27,15 +27,12 @@ _COLOUR_STEP, _LIGHTNESS, _CHROMA = 18.0, 0.6, 20.0
 _COLOUR_SOFTNESS = 0.3  # standard deviation of the soft assignment, times the spacing
 
 _FLOOR = 1e-4  # added to each bin, so that χ² never divides by zero
-
 _TINY = 1e-30  # for two empty bins; normal in single precision
-
 _CUES = 2  # colour and texture
 
 _TEXTURE_SIGMAS = (1.0, 2.0)  # pixels
 _TEXTURE_ORDERS = ((0, 1), (1, 0), (0, 2), (1, 1), (2, 0))  # of the derivatives along y and x
 _TEXTURE_FLAT = 0.05  # the constant response of the bin for flat areas
-
 _CONTOUR_SIGMAS = (1.5, 3.0, 6.0)  # pixels of an image with 256 on the longest side
 
 
@@ -48,11 +45,7 @@ class ClassicalBackbone:
     `contour_scale` by which the contour between two patches exceeds that at its ends, and for every `histogram_scale`
     of χ² distance. The map is that of `steps` steps, to cover the whole image as self-attention does.
 
-    Tried on BSDS500 val and not adopted, since none raised `merge`'s covering ODS by 0.004 on both the even and the odd
-    images (change on either): contours of 1 (-0.018, -0.005) and of 12 pixels (-0.010, -0.006) besides, strength
-    across each border's own direction (-0.011, -0.001), strength smoothed along contours (-0.002, -0.001), contours of
-    the walk's eigenvectors (-0.001, -0.005) and their distance between regions (-0.010, -0.002), textures of 4 and 8
-    pixels (-0.009, 0.000), and distances of mean colours (-0.006, -0.008).
+    Other features were tried on BSDS500 and rejected: see `benchmarks/RESULTS.md`.
     """
 
     provides: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps", "feature_map", "contour"})
@@ -77,13 +70,11 @@ class ClassicalBackbone:
         with span("features"):
             lab = to_lab(_shrink(image, self.working_side))
             histograms = torch.cat([colour_histogram(lab), texture_histogram(lab[0])])
-            if not kinds & {"contour", "attention_maps"}:
-                return ImageFeatures(feature_map=histograms)
-            contour = contour_strength(histograms)
+            contour = contour_strength(histograms) if kinds & {"contour", "attention_maps"} else None
             return ImageFeatures(
-                attention_maps=(self._walk(histograms, contour),) if "attention_maps" in kinds else (),
-                feature_map=histograms if "feature_map" in kinds else None,
-                contour=contour if "contour" in kinds else None,
+                (self._walk(histograms, contour),) if contour is not None and "attention_maps" in kinds else (),
+                histograms if "feature_map" in kinds else None,
+                contour if "contour" in kinds else None,
             )
 
     def _walk(self, histograms: Float[Tensor, "c h w"], contour: Float[Tensor, "h w"]) -> AttentionMap:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
+from walkcut.backbones import DINO, AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import (
     Projections,
     SelfAttention,
@@ -22,7 +22,7 @@ from walkcut.backbones.attention_hooks import (
 from walkcut.backbones.configs import DIFFCUT, DWC, AttentionConfig, FeatureConfig
 from walkcut.backbones.diffusion_model import DiffusionModel, load_model, random_model
 from walkcut.backbones.oom_fallback import ExecutionPlan, fallback_plans, run_with_oom_fallback, sliced_attention
-from walkcut.backbones.weights import find_architecture, working_size
+from walkcut.backbones.weights import ARCHITECTURES, check_dtype, working_size
 from walkcut.errors import SettingsError
 from walkcut.telemetry.spans import span
 
@@ -109,13 +109,11 @@ class DiffusionBackbone:
                 latents = self.model.invert(latents, self.attention.timestep)
             with capture_attention(depths) as averages:
                 self.model.predict(latents, self.attention.timestep)
-        grids = {depth: _grid(latents, depth) for depth in depths}
         for average in averages.values():
             check_finite(average, self.version)
+        coarse_to_fine = [(_grid(latents, depth), averages[depth]) for depth in sorted(averages, reverse=True)]
         return tuple(
-            tuple(
-                AttentionMap(grids[depth], average[index]) for depth, average in sorted(averages.items(), reverse=True)
-            )
+            tuple(AttentionMap(grid, average[index]) for grid, average in coarse_to_fine)
             for index in range(len(latents))
         )
 
@@ -133,11 +131,15 @@ def load_diffusion(
     name: str, weights: Weights, device: torch.device, attention: AttentionConfig = DWC
 ) -> DiffusionBackbone:
     """Return the backbone on a diffusion model; see `find_weights`. Raises `SettingsError`."""
-    if weights.random:
-        return DiffusionBackbone(
-            random_model(name, find_architecture(name), dtype=weights.dtype, device=device), attention
-        )
-    return DiffusionBackbone(load_model(name, weights=weights.folder, dtype=weights.dtype, device=device), attention)
+    check_dtype(weights.dtype, device)
+    if not weights.random:
+        model = load_model(name, weights=weights.folder, dtype=weights.dtype, device=device)
+    elif name in ARCHITECTURES:
+        model = random_model(name, ARCHITECTURES[name], dtype=weights.dtype, device=device)
+    else:
+        known = ", ".join([*ARCHITECTURES, DINO])
+        raise SettingsError(f"unknown architecture {name!r} for random weights: choose one of {known}")
+    return DiffusionBackbone(model, attention)
 
 
 def attention_layers(model: DiffusionModel, settings: AttentionConfig) -> dict[int, list[Projections]]:

@@ -10,21 +10,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMInverseScheduler, UNet2DConditionModel
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from walkcut.backbones.attention_hooks import self_attention_layers
 from walkcut.backbones.oom_fallback import normalise_oom_errors
-from walkcut.backbones.weights import (
-    Architecture,
-    check_dtype,
-    find_file,
-    find_weights,
-    read_config,
-    weights_digest,
-)
+from walkcut.backbones.weights import Architecture, find_weights, load_network, read_config, weights_digest
 from walkcut.errors import SettingsError
 
 _log = logging.getLogger(__name__)
@@ -33,16 +25,7 @@ _CPU = torch.device("cpu")
 _SEED = 0  # of random weights
 _QUERY_SCALE = 3.0  # of a random model, whose attention is then cut about as often as a trained one's
 _TOKENS = 77  # of every prompt
-DDIM_STEPS = 50
-_NOISE_SETTINGS = (
-    "beta_schedule",
-    "beta_start",
-    "beta_end",
-    "trained_betas",
-    "num_train_timesteps",
-    "prediction_type",
-    "rescale_betas_zero_snr",
-)
+_DDIM_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -57,8 +40,8 @@ class PromptEmbedding:
 class DiffusionModel:
     """Networks of a latent diffusion model, for one caller at a time.
 
-    They are kept on `device`, the U-Net in `dtype`; the autoencoder, whose activations overflow in float16, and all
-    latents are in float32.
+    They are kept on `device` and for inference only, the U-Net in `dtype`; the autoencoder, whose activations overflow
+    in float16, and all latents are in float32.
     """
 
     version: str
@@ -68,6 +51,12 @@ class DiffusionModel:
     prompt: PromptEmbedding
     device: torch.device
     dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        self.autoencoder.decoder = nn.Identity()
+        for network in (self.unet, self.autoencoder):
+            network.eval().requires_grad_(requires_grad=False)
+        self.restore_device()
 
     @property
     def patch(self) -> int:
@@ -109,12 +98,10 @@ class DiffusionModel:
 
     def encode(self, images: Sequence[UInt8[Tensor, "_ _ 3"]], size: tuple[int, int]) -> Float[Tensor, "b 4 h w"]:
         """Return the latents of images resized to `size` (height, width): the scaled mean of the posterior."""
-        mean = self.autoencoder.encode(torch.cat([self._pixels(image, size) for image in images])).latent_dist.mean
+        pixels = (image.to(self.autoencoder.device).permute(2, 0, 1)[None].float() for image in images)
+        resized = [interpolate(image, size=size, mode="bilinear", antialias=True) for image in pixels]
+        mean = self.autoencoder.encode(torch.cat(resized) / 127.5 - 1).latent_dist.mean
         return mean * self.autoencoder.config.scaling_factor
-
-    def _pixels(self, image: UInt8[Tensor, "y x 3"], size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
-        pixels = image.to(self.autoencoder.device).permute(2, 0, 1)[None].float()
-        return interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False) / 127.5 - 1
 
     def predict(self, latents: Float[Tensor, "b 4 h w"], timestep: int) -> Float[Tensor, "b 4 h w"]:
         """Run the U-Net once with the empty prompt."""
@@ -150,92 +137,42 @@ class DiffusionModel:
 
 
 def load_model(name: str, *, weights: Path | None, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
-    """Return the model of this name (see `find_weights`), without its text encoder.
-
-    Raises `SettingsError` where the weights are missing or the device cannot compute in `dtype`.
-    """
-    check_dtype(dtype, device)
+    """Return the model of this name, without its text encoder; see `find_weights`. Raises `SettingsError`."""
     folder = find_weights(name, weights)
-    # Not diffusers' own `to`: see `DiffusionModel._move`.
-    unet = nn.Module.to(_load(UNet2DConditionModel, folder, "unet", "diffusion_pytorch_model"), dtype)
-    autoencoder = _load(AutoencoderKL, folder, "vae", "diffusion_pytorch_model")
-    prompt = _empty_prompt(folder)
+    unet = load_network(UNet2DConditionModel.from_pretrained, folder, "unet", "diffusion_pytorch_model")
+    autoencoder = load_network(AutoencoderKL.from_pretrained, folder, "vae", "diffusion_pytorch_model")
     schedule = _schedule(read_config(folder, "scheduler", "scheduler_config.json"))
-    return _for_inference(f"{Path(name).name}-{weights_digest(folder)}", unet, autoencoder, schedule, prompt, device)
+    version = f"{Path(name).name}-{weights_digest(folder)}"
+    return DiffusionModel(version, unet, autoencoder, schedule, _empty_prompt(folder), device, dtype)
 
 
 def random_model(name: str, architecture: Architecture, *, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
     """Return a model with random weights, always the same: for tests, and to measure speed and memory.
 
-    Its keys equal its queries, so that patches attend to similar ones and there is something to cut. Raises
-    `SettingsError` where the device cannot compute in `dtype`.
+    Its keys equal its queries, so that patches attend to similar ones and there is something to cut.
     """
-    check_dtype(dtype, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         unet = UNet2DConditionModel(**architecture.unet)
         autoencoder = AutoencoderKL(**architecture.autoencoder)
-        tokens = torch.randn(1, _TOKENS, unet.config.cross_attention_dim)
-        prompt = PromptEmbedding(tokens, _random_pooled(unet))
+        tokens, pooled = torch.randn(1, _TOKENS, unet.config.cross_attention_dim), None
+        if unet.config.addition_embed_type == "text_time":  # it takes six time ids beside the whole prompt
+            time_channels = 6 * unet.config.addition_time_embed_dim
+            pooled = torch.randn(1, unet.config.projection_class_embeddings_input_dim - time_channels)
     for layer in self_attention_layers(unet):
         queries, keys = (part.get_parameter("weight").data for part in (layer.projections.to_q, layer.projections.to_k))
         keys.copy_(queries.mul_(_QUERY_SCALE))
-    nn.Module.to(unet, dtype)
-    return _for_inference(f"{name}-random", unet, autoencoder, _schedule(architecture.noise), prompt, device)
-
-
-def _random_pooled(unet: UNet2DConditionModel) -> Float[Tensor, "1 d"] | None:
-    """Return a random embedding of the whole prompt, if the U-Net takes one beside the six time ids."""
-    if unet.config.addition_embed_type != "text_time":
-        return None
-    times = 6 * unet.config.addition_time_embed_dim
-    return torch.randn(1, unet.config.projection_class_embeddings_input_dim - times)
-
-
-def _for_inference(
-    version: str,
-    unet: UNet2DConditionModel,
-    autoencoder: AutoencoderKL,
-    schedule: DDIMInverseScheduler,
-    prompt: PromptEmbedding,
-    device: torch.device,
-) -> DiffusionModel:
-    """Return the model on its device, for inference only."""
-    autoencoder.decoder = nn.Identity()
-    for network in (unet, autoencoder):
-        network.to(device).eval().requires_grad_(requires_grad=False)
-    pooled = None if prompt.pooled is None else prompt.pooled.to(device)
-    prompt = PromptEmbedding(prompt.tokens.to(device), pooled)
-    return DiffusionModel(version, unet, autoencoder, schedule, prompt, device, unet.dtype)
+    prompt, schedule = PromptEmbedding(tokens, pooled), _schedule(architecture.noise)
+    return DiffusionModel(f"{name}-random", unet, autoencoder, schedule, prompt, device, dtype)
 
 
 def _schedule(config: Mapping[str, Any]) -> DDIMInverseScheduler:
     """Return the model's noise schedule with the timesteps 1, 21 … 981 of 50-step DDIM."""
-    noise = {name: config[name] for name in _NOISE_SETTINGS if name in config}
-    schedule = DDIMInverseScheduler(
-        **noise, clip_sample=False, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=1
+    schedule = DDIMInverseScheduler.from_config(
+        config, clip_sample=False, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=1
     )
-    schedule.set_timesteps(DDIM_STEPS)
+    schedule.set_timesteps(_DDIM_STEPS)
     return schedule
-
-
-def _load(network: Any, folder: Path, part: str, stem: str) -> Any:
-    """Load a network of diffusers or transformers from safetensors in the subfolder `part`, in float32."""
-    file = find_file(folder, part, stem)
-    try:
-        loaded, report = network.from_pretrained(
-            folder / part,
-            variant="fp16" if file is not None and ".fp16." in file.name else None,
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise SettingsError(f"{folder / part} cannot be read: fetch it again") from error
-    if report["missing_keys"]:
-        raise SettingsError(f"{file} lacks {min(report['missing_keys'])}: fetch it again")
-    return loaded.float()
 
 
 @torch.no_grad()
@@ -258,6 +195,6 @@ def _encode_empty(encoder: Any, folder: Path, suffix: str) -> Any:
         tokenizer = CLIPTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{tokenizer_dir} cannot be read: fetch it again") from error
-    network = _load(encoder, folder, f"text_encoder{suffix}", "model").eval()
+    network = load_network(encoder.from_pretrained, folder, f"text_encoder{suffix}", "model").eval()
     tokens = tokenizer("", padding="max_length", max_length=_TOKENS, truncation=True, return_tensors="pt")
     return network(tokens.input_ids, output_hidden_states=True)

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import ViTConfig, ViTModel
 
 from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import Projections, capture_attention, capture_output, check_finite
-from walkcut.backbones.weights import check_dtype, find_folder, how_to_fetch, weights_digest, working_size
+from walkcut.backbones.weights import check_dtype, find_folder, how_to_fetch, load_network, weights_digest, working_size
 from walkcut.errors import SettingsError
 from walkcut.telemetry.spans import span
 
@@ -88,36 +88,22 @@ def between_patches(attention: Float[Tensor, "m m"]) -> Float[Tensor, "n n"]:
     return weights / weights.sum(1, keepdim=True)
 
 
-def load_dino(weights: Weights, device: torch.device) -> DinoBackbone:
-    """Load DINO's ViT-S/8 from the folder `dino` of the weights or the hub's cache. Raises `SettingsError`."""
-    if weights.random:
-        return random_dino(device=device, dtype=weights.dtype)
+def load_dino(weights: Weights, device: torch.device, architecture: Mapping[str, Any] = _VITS8) -> DinoBackbone:
+    """Load DINO's ViT-S/8 from the folder `dino` of the weights or the hub's cache, or make one with random weights.
+
+    Random weights are always the same; only they may be of another `architecture`. Raises `SettingsError`.
+    """
     check_dtype(weights.dtype, device)
-    folder = find_folder("dino", _REPOSITORY, _FILES, weights.folder)
-    missing = [file for file in _FILES if not (folder / file).is_file()]
-    if missing:
-        raise SettingsError(f"{folder} lacks {', '.join(missing)}: {how_to_fetch(_REPOSITORY, missing, folder)}")
-    try:
-        network, report = ViTModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, add_pooling_layer=False, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise SettingsError(f"{folder} cannot be read: fetch it again") from error
-    if report["missing_keys"]:
-        raise SettingsError(f"{folder} lacks {min(report['missing_keys'])}: fetch it again")
-    return _for_inference(network, f"vits8-{weights_digest(folder, ('',))}", device, weights.dtype)
-
-
-def random_dino(
-    *, device: torch.device, dtype: torch.dtype = torch.float32, architecture: Mapping[str, Any] = _VITS8
-) -> DinoBackbone:
-    """Return a network with random weights, always the same, by default of DINO's architecture."""
-    check_dtype(dtype, device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        network = ViTModel(ViTConfig(**architecture), add_pooling_layer=False)
-    return _for_inference(network, "random", device, dtype)
-
-
-def _for_inference(network: ViTModel, weights: str, device: torch.device, dtype: torch.dtype) -> DinoBackbone:
-    return DinoBackbone(network.to(device, dtype).eval().requires_grad_(requires_grad=False), weights)
+    if weights.random:
+        version = "random"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            network = ViTModel(ViTConfig(**architecture), add_pooling_layer=False)
+    else:
+        folder = find_folder("dino", _REPOSITORY, _FILES, weights.folder)
+        missing = [file for file in _FILES if not (folder / file).is_file()]
+        if missing:
+            raise SettingsError(f"{folder} lacks {', '.join(missing)}: {how_to_fetch(_REPOSITORY, missing, folder)}")
+        version = f"vits8-{weights_digest(folder, ('',))}"
+        network = load_network(partial(ViTModel.from_pretrained, add_pooling_layer=False), folder, "", "model")
+    return DinoBackbone(network.to(device, weights.dtype).eval().requires_grad_(requires_grad=False), version)

@@ -53,7 +53,7 @@ def degradations(plan: ExecutionPlan, size: tuple[int, int], batch: int, full_ba
     messages = {
         f"run {batch} at a time instead of {full_batch}": batch != full_batch,
         "attention sliced": plan.sliced,
-        f"shrunk to {_format_size(plan.size)} instead of {_format_size(size)}": plan.size != size,
+        f"shrunk to {plan.size[1]}×{plan.size[0]} instead of {size[1]}×{size[0]}": plan.size != size,
         "computed on the CPU": plan.offload_to_cpu,
     }
     return tuple(message for message, applies in messages.items() if applies)
@@ -85,7 +85,8 @@ def run_with_oom_fallback(
             messages = degradations(plan if len(images) > 1 else remaining[0], size, half, full_batch)
             _log.warning("out of memory on %s: trying again, %s", device, ", ".join(messages))
         # Outside `except`, where the error would still hold the tensors of the pass.
-        _empty_cache(device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # for tensors of other sizes
         if len(images) > 1:
             return (*attempt(images[:half], plans), *attempt(images[half:], plans))
         return attempt(images, remaining)
@@ -113,13 +114,3 @@ def sliced_attention(unet: Any) -> Iterator[None]:
         yield
     finally:
         unet.set_attn_processor(before)
-
-
-def _format_size(size: tuple[int, int]) -> str:
-    return f"{size[1]}×{size[0]}"
-
-
-def _empty_cache(device: torch.device) -> None:
-    """Release the memory that PyTorch caches, for tensors of other sizes."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -6,7 +6,7 @@ Nothing is downloaded: an error names the missing files, with the command that f
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 
-from walkcut.backbones import DINO, MODELS
+from walkcut.backbones import MODELS
 from walkcut.errors import SettingsError
 
 # Settings of diffusers' classes that differ from the defaults.
@@ -107,15 +108,6 @@ def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
         raise SettingsError(f"{device} cannot compute in {dtype}: choose float32, or another device") from error
 
 
-def find_architecture(name: str) -> Architecture:
-    """Return the architecture of a named model. Raises `SettingsError` for an unknown name."""
-    if name not in ARCHITECTURES:
-        raise SettingsError(
-            f"unknown architecture {name!r} for random weights: choose one of {', '.join([*ARCHITECTURES, DINO])}"
-        )
-    return ARCHITECTURES[name]
-
-
 def find_weights(name: str, weights: Path | None = None) -> Path:
     """Return the diffusers folder of a model: a name in `ARCHITECTURES`, a folder, or an id `owner/name` on the hub.
 
@@ -163,6 +155,25 @@ def read_config(folder: Path, part: str, file: str) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read: fetch it again") from error
 
 
+def load_network(from_pretrained: Callable[..., Any], folder: Path, part: str, stem: str) -> Any:
+    """Load one part of a model from safetensors, in float32. Raises `SettingsError` for damaged files."""
+    file = find_file(folder, part, stem)
+    try:
+        network, report = from_pretrained(
+            folder / part,
+            variant="fp16" if file is not None and ".fp16." in file.name else None,
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise SettingsError(f"{folder / part} cannot be read: fetch it again") from error
+    if report["missing_keys"]:
+        raise SettingsError(f"{file} lacks {min(report['missing_keys'])}: fetch it again")
+    return network.float()
+
+
 def find_folder(name: str, repository: str, files: Sequence[str], weights: Path | None) -> Path:
     """Return the folder `name` in `weights`, or else the repository's in the hub's cache on this machine.
 
@@ -193,19 +204,14 @@ def _checked(folder: Path, name: str) -> Path:
         raise SettingsError(
             f"{folder} lacks {', '.join(missing)}{_unsafe_files(folder)}: {_how_to_complete(folder, name, missing)}"
         )
-    if name in ARCHITECTURES:
-        _check_family(folder, name)
-    return folder
-
-
-def _check_family(folder: Path, name: str) -> None:
     traits = _family_traits(read_config(folder, "unet", "config.json"))
-    if traits != _family_traits(ARCHITECTURES[name].unet):
-        likely = [family for family in ARCHITECTURES if _family_traits(ARCHITECTURES[family].unet) == traits]
+    likely = [family for family in ARCHITECTURES if _family_traits(ARCHITECTURES[family].unet) == traits]
+    if name in ARCHITECTURES and name not in likely:
         raise SettingsError(
             f"{folder} holds no {name} but {' or '.join(likely) or 'another model'}: "
             "rename the folder to its model, or choose the folder itself as model"
         )
+    return folder
 
 
 def _family_traits(unet: Mapping[str, Any]) -> tuple[object, ...]:

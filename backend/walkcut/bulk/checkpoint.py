@@ -4,30 +4,31 @@ An image's line is written after its files are complete: workers stage the files
 their final names.
 """
 
+import fcntl
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.formats import Format
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult
 from walkcut.bulk.jsonl import HashSet64, append_line, external_sort, keys, temporary_dir, truncate_partial_line
-from walkcut.bulk.run_folder import (
-    DONE,
-    FAILED,
-    STAGING,
-    STATE,
-    assembled_files,
-    check_run_settings,
-    delete_files,
-    delete_run,
-    locked,
-    read_run_settings,
-    require_run_or_empty,
-    save_assembled_files,
-)
+from walkcut.errors import SettingsError
+from walkcut.storage import atomic_file
+
+FAILED = "failed.jsonl"  # a line for each failed image
+REPORT = "report.json"
+STAGING = ".walkcut/parts"  # files of images that are not in the checkpoint yet, while that is open
+
+_STATE = ".walkcut"
+_DONE = f"{_STATE}/done.jsonl"  # a line for each finished image
+_RUN = f"{_STATE}/run.json"  # the run's settings
+_ASSEMBLED = f"{_STATE}/assembled.json"  # the names of files that describe all images
+_LOCK = "lock"
 
 
 class Checkpoint:
@@ -35,7 +36,7 @@ class Checkpoint:
 
     def __init__(self, output_dir: Path, done_file: IO[bytes], failed_file: IO[bytes]) -> None:
         self._output_dir, self._done_file, self._failed_file = output_dir, done_file, failed_file
-        self._done, self._failed = HashSet64(keys(output_dir / DONE)), HashSet64(keys(output_dir / FAILED))
+        self._done, self._failed = HashSet64(keys(output_dir / _DONE)), HashSet64(keys(output_dir / FAILED))
 
     @property
     def done(self) -> int:
@@ -59,13 +60,8 @@ class Checkpoint:
         """Move an image's files to their final names, then write its line."""
         for name, staged in result.files.items():
             _move(self._output_dir / STAGING / staged, self._output_dir / name)
-        line = {
-            **asdict(result.item),
-            "tree_key": result.tree_key,
-            "files": list(result.files),
-            "record": result.record,
-        }
-        append_line(self._done_file, line)
+        files = {"tree_key": result.tree_key, "files": list(result.files), "record": result.record}
+        append_line(self._done_file, {**asdict(result.item), **files})
         self._done.add(result.item.key)
 
     def fail(self, failure: ItemFailure) -> None:
@@ -75,19 +71,37 @@ class Checkpoint:
 
     def assemble(self, output_format: Format) -> None:
         """Write the files that describe all finished images, in place of those assembled before."""
-        state = self._output_dir / STATE
+        state = self._output_dir / _STATE
         with temporary_dir(state / "sorting") as sorting, temporary_dir(state / "assembling") as assembling:
-            lines = external_sort(self._output_dir / DONE, sorting)
+            lines = external_sort(self._output_dir / _DONE, sorting)
             output_format.assemble((json.loads(line)["record"] for line in lines), assembling)
             names = [
                 path.relative_to(assembling).as_posix() for path in sorted(assembling.rglob("*")) if path.is_file()
             ]
-            before = assembled_files(self._output_dir)
-            save_assembled_files(self._output_dir, {*before, *names})
-            delete_files(self._output_dir, set(before) - set(names))
+            before = _assembled_files(self._output_dir)
+            _save_assembled_files(self._output_dir, {*before, *names})
+            _delete_files(self._output_dir, set(before) - set(names))
             for name in names:
                 _move(assembling / name, self._output_dir / name)
-        save_assembled_files(self._output_dir, names)
+        _save_assembled_files(self._output_dir, names)
+
+
+def stage_files(output_dir: Path, files: Mapping[str, bytes]) -> dict[str, str]:
+    """Write output files under temporary names, from any process; return the temporary name of each.
+
+    `Checkpoint.save` moves them to their final names; the others are deleted when the checkpoint is closed or opened.
+    Raises `SettingsError` for a folder that cannot be written to.
+    """
+    names = {name: secrets.token_hex(16) for name in files}
+    try:
+        for name, staged in names.items():
+            (output_dir / STAGING / staged).write_bytes(files[name])
+    except OSError as error:
+        raise SettingsError(
+            f"{output_dir} cannot be written to ({error}): free disk space, and make sure that no other run was "
+            "started there; the same command continues from here"
+        ) from error
+    return names
 
 
 @contextmanager
@@ -99,42 +113,119 @@ def open_checkpoint(
     `restart` deletes the run that is there first; `retry_failed` forgets its failures. Raises `SettingsError` for a
     folder with a run of other settings, with other files, or in use by another process.
     """
-    require_run_or_empty(output_dir)
-    (output_dir / STATE).mkdir(parents=True, exist_ok=True)
+    _require_run_or_empty(output_dir)
+    (output_dir / _STATE).mkdir(parents=True, exist_ok=True)
     failed_path = output_dir / FAILED
     with ExitStack() as stack:
-        stack.enter_context(locked(output_dir))
+        stack.enter_context(_locked(output_dir))
         if restart:
-            delete_run(output_dir)
-        check_run_settings(output_dir, run_settings)
+            _delete_run(output_dir)
+        _check_run_settings(output_dir, run_settings)
         if retry_failed:
             failed_path.unlink(missing_ok=True)
         stack.callback(_delete_if_empty, failed_path)
         stack.enter_context(temporary_dir(output_dir / STAGING))
         done_file, failed_file = (
-            stack.enter_context(truncate_partial_line(path).open("ab")) for path in (output_dir / DONE, failed_path)
+            stack.enter_context(truncate_partial_line(path).open("ab")) for path in (output_dir / _DONE, failed_path)
         )
         yield Checkpoint(output_dir, done_file, failed_file)
 
 
 def read_entries(output_dir: Path) -> Iterator[CheckpointEntry]:
-    """Yield the finished images of a run in the order of their keys.
-
-    Raises `SettingsError` if another process is using the folder.
-    """
+    """Yield a run's finished images in the order of their keys. Raises `SettingsError` if the folder is in use."""
     read_run_settings(output_dir)
-    with locked(output_dir), temporary_dir(output_dir / STATE / "sorting") as sorting:
-        for line in external_sort(truncate_partial_line(output_dir / DONE), sorting):
+    with _locked(output_dir), temporary_dir(output_dir / _STATE / "sorting") as sorting:
+        for line in external_sort(truncate_partial_line(output_dir / _DONE), sorting):
             row = json.loads(line)
             item = Item(row["key"], row["reference"], row["data"], row["task_id"], row["control_index"])
-            yield CheckpointEntry(item, row["tree_key"], tuple(row["files"]), row["record"])
+            yield CheckpointEntry(item, row["tree_key"])
 
 
-def _move(path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(target)
+def read_run_settings(output_dir: Path) -> dict[str, Any]:
+    """Return the settings of the run in a folder. Raises `SettingsError` if there is none."""
+    try:
+        return dict(json.loads((output_dir / _RUN).read_bytes()))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{output_dir} holds no run of `walkcut prelabel`: give the --out folder of one") from error
+
+
+def _check_run_settings(output_dir: Path, run_settings: Mapping[str, Any]) -> None:
+    """Store a new run's settings. Raises `SettingsError` if the folder holds a run with other settings."""
+    path = output_dir / _RUN
+    if not path.exists():
+        with atomic_file(path) as write:
+            write(json.dumps(run_settings, indent=2).encode() + b"\n")
+    stored = read_run_settings(output_dir)
+    changes = "; ".join(
+        f"{name} was {stored.get(name)!s:.80}, now {run_settings.get(name)!s:.80}"
+        for name in {**stored, **run_settings}
+        if stored.get(name) != run_settings.get(name)
+    )
+    if changes:
+        raise SettingsError(
+            f"{output_dir} holds a run with other settings ({changes}): use the same settings, choose another --out, "
+            "or pass --restart, which deletes the results of that run"
+        )
+
+
+@contextmanager
+def _locked(output_dir: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder; the system frees the lock however this process ends."""
+    with (output_dir / _STATE / _LOCK).open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingsError(
+                f"another process is using {output_dir}: wait until it has ended, or choose another --out"
+            ) from error
+        yield
+
+
+def _require_run_or_empty(output_dir: Path) -> None:
+    if not output_dir.exists() or (output_dir / _RUN).exists():
+        return
+    foreign = next((path.name for path in output_dir.iterdir() if path.name != _STATE), None)
+    if foreign is not None:
+        raise SettingsError(
+            f"{output_dir} holds other files, such as {foreign}: choose a new or an empty folder as --out"
+        )
+
+
+def _assembled_files(output_dir: Path) -> list[str]:
+    path = output_dir / _ASSEMBLED
+    return list(json.loads(path.read_bytes())) if path.exists() else []
+
+
+def _save_assembled_files(output_dir: Path, names: Iterable[str]) -> None:
+    with atomic_file(output_dir / _ASSEMBLED) as write:
+        write(json.dumps(sorted(names)).encode())
+
+
+def _delete_run(output_dir: Path) -> None:
+    """Delete all files of the run in a folder, and no others."""
+    with truncate_partial_line(output_dir / _DONE).open("rb") as lines:
+        for line in lines:
+            _delete_files(output_dir, json.loads(line)["files"])
+    _delete_files(output_dir, [*_assembled_files(output_dir), FAILED, REPORT])
+    for path in (output_dir / _STATE).iterdir():
+        if path.name != _LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _delete_files(output_dir: Path, names: Iterable[str]) -> None:
+    """Delete files below a folder, and its subfolders that become empty."""
+    for name in names:
+        (output_dir / name).unlink(missing_ok=True)
+        for folder in Path(name).parents[:-1]:
+            with suppress(OSError):  # it is not empty
+                (output_dir / folder).rmdir()
 
 
 def _delete_if_empty(path: Path) -> None:
     if not path.stat().st_size:
         path.unlink()
+
+
+def _move(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)

@@ -78,12 +78,21 @@ Outcome = ItemResult | ItemFailure
 
 @dataclass(frozen=True)
 class CheckpointEntry:
-    """A finished image as the checkpoint holds it; `tree_key` is that of its cut tree."""
+    """A finished image of an earlier run, and the key of its cut tree."""
 
     item: Item
     tree_key: str
-    files: tuple[str, ...]
-    record: Mapping[str, Any]
 
 
 Job = Item | CheckpointEntry | ItemFailure
+
+
+def item_of(job: Any) -> Item | ItemFailure:
+    """Return the item of a job or an outcome, at any stage; a failure has its key and its reference."""
+    return job if isinstance(job, Item | ItemFailure) else job.item
+
+
+def failure_of(job: Any, stage: str, reason: str) -> ItemFailure:
+    """Return the failure of a job."""
+    item = item_of(job)
+    return ItemFailure(item.key, item.reference, stage, reason)

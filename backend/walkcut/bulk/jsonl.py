@@ -15,7 +15,6 @@ from jaxtyping import UInt64
 _KEY_PREFIX = b'{"key": "'
 _MAX_RECENT = 65536
 _SORT_BYTES = 64 << 20  # of lines that are sorted in memory
-_BLOCK_BYTES = 1 << 16
 
 
 class HashSet64:
@@ -67,16 +66,8 @@ def append_line(file: IO[bytes], line: Mapping[str, Any]) -> None:
 def truncate_partial_line(path: Path) -> Path:
     """Cut off a last line without a line feed; an absent file is created. Returns the path."""
     with path.open("a+b") as file:
-        end = file.seek(0, 2)
-        while end:
-            begin = max(0, end - _BLOCK_BYTES)
-            file.seek(begin)
-            offset = file.read(end - begin).rfind(b"\n")
-            if offset >= 0:
-                end = begin + offset + 1
-                break
-            end = begin
-        file.truncate(end)
+        file.seek(0)
+        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
     return path
 
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from walkcut.bulk.formats import FormatOptions, LabelStudioFormat, make_format
-from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.formats import Format, LabelStudioFormat, make_format
 from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -13,7 +12,7 @@ from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess
 from walkcut.inference.factory import make_access, make_fetch_policy, make_project_options, tree_folder
 from walkcut.inference.predictor import regions_at_granularity
-from walkcut.inference.project import Project, project_from_controls
+from walkcut.inference.project import Project, model_version, project_from_controls
 from walkcut.labelstudio.config import BrushControl, parse_brush_controls
 from walkcut.settings import Settings
 
@@ -52,72 +51,25 @@ class Plan:
         return ItemPrediction(item, tree.size, predictions)
 
 
-@dataclass(frozen=True)
-class PlanOptions:
-    """Requested output: name of the format, labelling config (XML), granularities, tolerance of polygons in pixels.
-
-    Without a labelling config all regions have the label Region; without granularities the settings' are used.
-    """
-
-    output_format: str
-    label_config: str = ""
-    granularities: Sequence[Granularity] = ()
-    tolerance: float = 1.0
-
-    def plan(
-        self,
-        settings: Settings,
-        segmenter_version: str,
-        preset_name: str,
-        *,
-        project: Project | None = None,
-        use_tree_cache: bool,
-    ) -> Plan:
-        """Return the plan for a segmenter's version and preset, with the labels and profile of a project if given.
-
-        Raises `SettingsError` for a labelling config with several images per task.
-        """
-        if project is None:
-            controls = parse_brush_controls(self.label_config) if self.label_config else (_DEFAULT_CONTROL,)
-            project = project_from_controls(controls, make_project_options(settings), {})
-        if len(project.controls) > 1:
-            images = ", ".join(control.to_name for control in project.controls)
-            raise SettingsError(
-                f"the labelling config has several images per task ({images}), but files hold one: keep one of them, "
-                "or import the tasks into Label Studio and use `walkcut prelabel --project`"
-            )
-        granularities = tuple(self.granularities) or self._default_granularities(project)
-        project = replace(project, options=replace(project.options, granularity=granularities[-1]))
-        output_format = make_format(self.output_format, FormatOptions(project.controls[0], self.tolerance))
-        return make_plan(
-            settings,
-            project,
-            granularities,
-            output_format,
-            segmenter_version,
-            preset_name,
-            use_tree_cache=use_tree_cache,
-        )
-
-    def _default_granularities(self, project: Project) -> tuple[Granularity, ...]:
-        if self.output_format == LabelStudioFormat.name:
-            return project.options.granularities
-        return (project.options.granularity,)
-
-
 def make_plan(
     settings: Settings,
-    project: Project,
-    granularities: tuple[Granularity, ...],
-    output_format: Format,
     segmenter_version: str,
     preset_name: str,
+    project: Project,
+    output_format: Format,
+    granularities: Sequence[Granularity] = (),
     *,
     use_tree_cache: bool,
 ) -> Plan:
-    """Return a plan with the limits, access and tree cache of the settings."""
+    """Return a plan with the limits, access and tree cache of the settings.
+
+    Without granularities the project's are used: for Label Studio's import files all, else the default.
+    """
+    options = project.options
+    default = options.granularities if output_format.name == LabelStudioFormat.name else (options.granularity,)
+    granularities = tuple(granularities) or default
     return Plan(
-        project,
+        replace(project, options=replace(options, granularity=granularities[-1])),
         granularities,
         output_format,
         segmenter_version,
@@ -127,3 +79,23 @@ def make_plan(
         make_access(settings),
         tree_folder(settings) if use_tree_cache else None,
     )
+
+
+def project_of_files(settings: Settings, label_config: str) -> Project:
+    """Return a project that has learned nothing, for a labelling config (XML) or, if empty, one label: Region."""
+    controls = parse_brush_controls(label_config) if label_config else (_DEFAULT_CONTROL,)
+    return project_from_controls(controls, make_project_options(settings), {})
+
+
+def format_of_files(name: str, project: Project, tolerance: float | None = None) -> Format:
+    """Return a format by its name, with the largest distance of polygons from a region's border, in pixels.
+
+    Raises `SettingsError` for a project with several images per task.
+    """
+    if len(project.controls) > 1:
+        images = ", ".join(control.to_name for control in project.controls)
+        raise SettingsError(
+            f"the labelling config has several images per task ({images}), but files hold one: keep one of them, "
+            "or import the tasks into Label Studio and use `walkcut prelabel --project`"
+        )
+    return make_format(name, project.controls[0], tolerance)

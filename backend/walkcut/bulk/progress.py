@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, start_http_server
 from tqdm import tqdm
 
-from walkcut.bulk.items import ItemFailure, ItemResult, Outcome
+from walkcut.bulk.items import ItemResult, Outcome
 from walkcut.errors import SettingsError, WalkcutError
 
 log = logging.getLogger(__name__)
@@ -56,37 +56,37 @@ class RunStats:
 
 
 @contextmanager
-def progress_bar(total: Callable[[], int] | None = None, *, already_done: int = 0) -> Iterator[OutcomeObserver]:
-    """Show progress on standard error: a bar on a terminal, else a log line at intervals.
+def progress_bar(
+    stats: RunStats, total: Callable[[], int] | None = None, *, already_done: int = 0
+) -> Iterator[OutcomeObserver]:
+    """Show the progress that `stats` counts on standard error: a bar on a terminal, else a log line at intervals.
 
     The bar shows the remaining time once `total` has returned, in a thread, the number of all images; earlier runs
     finished `already_done` of them.
     """
     if not sys.stderr.isatty():
-        yield _log_lines()
+        yield _log_lines(stats)
         return
     with tqdm(unit="image", smoothing=0.05, initial=already_done) as bar:
         if total is not None:
             threading.Thread(target=_set_total, args=(bar, total), daemon=True).start()
-        failed, gpu = 0, gpu_use()
+        gpu = gpu_use()
 
-        def update(outcome: Outcome) -> None:
-            nonlocal failed, gpu
-            failed += isinstance(outcome, ItemFailure)
-            bar.set_postfix({"failed": failed, **gpu}, refresh=False)
+        def update(_outcome: Outcome) -> None:
+            nonlocal gpu
+            bar.set_postfix({"failed": stats.failed, **gpu}, refresh=False)
             if bar.update():  # the bar was drawn, which it is not for every image
                 gpu = gpu_use()
 
         yield update
 
 
-def _log_lines() -> OutcomeObserver:
+def _log_lines(stats: RunStats) -> OutcomeObserver:
     """Return an observer that logs progress at intervals."""
-    stats, last = RunStats(), time.perf_counter()
+    last = time.perf_counter()
 
-    def log_progress(outcome: Outcome) -> None:
+    def log_progress(_outcome: Outcome) -> None:
         nonlocal last
-        stats(outcome)
         if time.perf_counter() - last >= _LOG_INTERVAL_S:
             last, rate = time.perf_counter(), stats.report()["images_per_second"]
             gpu = "".join(f", {name} {value}" for name, value in gpu_use().items())

@@ -3,19 +3,17 @@
 import json
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
-from walkcut.bulk.checkpoint import Checkpoint, open_checkpoint
-from walkcut.bulk.items import CheckpointEntry, ItemFailure, Job, Outcome
+from walkcut.bulk.checkpoint import REPORT, Checkpoint, open_checkpoint
+from walkcut.bulk.items import ItemFailure, Job, Outcome, item_of
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.progress import OutcomeObserver, RunStats, progress_bar, serve_metrics
-from walkcut.bulk.run_folder import REPORT
-from walkcut.bulk.sinks import FolderSink, Sink
+from walkcut.bulk.sinks import Sink
 from walkcut.storage import TreeCache, atomic_file
 
 RunJob = TypeVar("RunJob", bound=Job)
@@ -53,22 +51,21 @@ class BulkRun:
 
         Raises `RunInterrupted` on SIGINT and SIGTERM, and `SettingsError` as `open_checkpoint`.
         """
-        with (
-            _sigterm_as_interrupt(),
-            open_checkpoint(
-                self.output_dir,
-                run_settings(self.plan, self.label_config),
-                restart=self.restart,
-                retry_failed=self.retry_failed,
-            ) as checkpoint,
-            ExitStack() as stack,
-        ):
-            sink = FolderSink(checkpoint, self.plan.output_format) if make_sink is None else make_sink(checkpoint)
-            observers = [stack.enter_context(progress_bar(total, already_done=checkpoint.done + checkpoint.failed))]
+        with ExitStack() as stack:
+            on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on Ctrl-C
+            stack.callback(signal.signal, signal.SIGTERM, on_sigterm)
+            settings = run_settings(self.plan, self.label_config)
+            checkpoint = stack.enter_context(
+                open_checkpoint(self.output_dir, settings, restart=self.restart, retry_failed=self.retry_failed)
+            )
+            sink = Sink(checkpoint, self.plan.output_format) if make_sink is None else make_sink(checkpoint)
+            stats, before = RunStats(), checkpoint.done + checkpoint.failed
+            bar = stack.enter_context(progress_bar(stats, total, already_done=before))
+            observers: list[OutcomeObserver] = [stats, bar]
             if self.metrics_address is not None:
                 observers.append(stack.enter_context(serve_metrics(*self.metrics_address)))
             try:
-                stats = run(jobs, self.engine, checkpoint, sink, self.tree_cache, observers)
+                run(jobs, self.engine, checkpoint, sink, self.tree_cache, observers)
                 return write_report(self.output_dir, checkpoint, stats)
             except KeyboardInterrupt as error:
                 raise RunInterrupted(checkpoint.done) from error
@@ -98,14 +95,17 @@ def run(
     sink: Sink,
     tree_cache: TreeCache | None = None,
     observers: Sequence[OutcomeObserver] = (),
-) -> RunStats:
+) -> None:
     """Pass the jobs that the sink has not seen through the engine; an interrupt keeps the finished images."""
-    stats = RunStats()
-    outcomes = engine(job for job in jobs if not sink.is_done(_key(job)))
+    outcomes = engine(job for job in jobs if not sink.is_done(item_of(job).key))
     try:
         for outcome in outcomes:
-            _save(outcome, checkpoint, sink, tree_cache)
-            stats(outcome)
+            if isinstance(outcome, ItemFailure):
+                checkpoint.fail(outcome)
+            else:
+                if tree_cache is not None and outcome.tree_bytes:
+                    tree_cache.register(outcome.tree_key, outcome.tree_bytes)
+                sink.save(outcome)
             for observe in observers:
                 observe(outcome)
     except KeyboardInterrupt:
@@ -115,16 +115,6 @@ def run(
         if isinstance(outcomes, Generator):
             outcomes.close()  # ends the worker processes
     sink.finalise()
-    return stats
-
-
-def _save(outcome: Outcome, checkpoint: Checkpoint, sink: Sink, tree_cache: TreeCache | None) -> None:
-    if isinstance(outcome, ItemFailure):
-        checkpoint.fail(outcome)
-        return
-    if tree_cache is not None and outcome.tree_bytes:
-        tree_cache.register(outcome.tree_key, outcome.tree_bytes)
-    sink.save(outcome)
 
 
 def write_report(output_dir: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:
@@ -133,21 +123,3 @@ def write_report(output_dir: Path, checkpoint: Checkpoint, stats: RunStats) -> d
     with atomic_file(output_dir / REPORT) as write:
         write(json.dumps(report, indent=2).encode() + b"\n")
     return report
-
-
-def _key(job: Job) -> str:
-    return job.item.key if isinstance(job, CheckpointEntry) else job.key
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` on SIGTERM, as on Ctrl-C."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

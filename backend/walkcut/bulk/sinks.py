@@ -5,15 +5,13 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
 
 from walkcut.bulk.checkpoint import Checkpoint
-from walkcut.bulk.formats import LabelStudioFormat
-from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.formats import Format, LabelStudioFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction, ItemResult
 from walkcut.bulk.sources.tasks import task_keys
 from walkcut.errors import LabelStudioError
@@ -32,42 +30,25 @@ _RETRY_WAITS_S = (5, 15, 60)
 _MODEL_VERSION = re.compile(r".+-walkcut-.+-[0-9a-f]{8}")
 
 
-@runtime_checkable
-class Sink(Protocol):
-    """Takes finished images."""
+class Sink:
+    """Takes finished images: into the folder of the checkpoint, with the files that describe all of them."""
+
+    def __init__(self, checkpoint: Checkpoint, output_format: Format) -> None:
+        self._checkpoint, self._output_format = checkpoint, output_format
 
     def is_done(self, key: str) -> bool:
         """Return whether an image needs no processing: it was taken earlier, or has failed."""
+        return self._checkpoint.is_done(key)
 
     def save(self, result: ItemResult) -> None:
         """Take an image, now or in a batch with others."""
+        self._checkpoint.save(result)
 
     def flush(self) -> None:
         """Send an incomplete batch."""
 
     def finalise(self) -> None:
         """Complete the output, after the last image."""
-
-
-class FolderSink:
-    """Writes files and records into the checkpoint's folder, and there the files that describe all images."""
-
-    def __init__(self, checkpoint: Checkpoint, output_format: Format) -> None:
-        self._checkpoint, self._output_format = checkpoint, output_format
-
-    def is_done(self, key: str) -> bool:
-        """Return whether an image is in the checkpoint."""
-        return self._checkpoint.is_done(key)
-
-    def save(self, result: ItemResult) -> None:
-        """Save an image in the checkpoint."""
-        self._checkpoint.save(result)
-
-    def flush(self) -> None:
-        """Do nothing: images are saved one by one."""
-
-    def finalise(self) -> None:
-        """Write the files that describe all images."""
         self._checkpoint.assemble(self._output_format)
 
 
@@ -86,7 +67,7 @@ class TaskFormat:
         """Do nothing: the predictions are in Label Studio."""
 
 
-class LabelStudioSink:
+class LabelStudioSink(Sink):
     """Adds predictions to a project of Label Studio, all of a task in one request, then saves them in the checkpoint.
 
     Label Studio is asked which versions a task has, so predictions that were deleted there are made again, and none is
@@ -104,7 +85,8 @@ class LabelStudioSink:
         *,
         replacing: bool = False,
     ) -> None:
-        self._checkpoint, self._client, self._project_id = checkpoint, client, project_id
+        super().__init__(checkpoint, TaskFormat(project.controls))
+        self._client, self._project_id = client, project_id
         self._controls, self._versions, self._replacing = project.controls, frozenset(versions), replacing
         self._incomplete: dict[int, dict[str, ItemResult]] = {}  # tasks some of whose images are missing, by id
         self._results: list[ItemResult] = []  # of the batch, as are the two below
@@ -118,13 +100,12 @@ class LabelStudioSink:
     def save(self, result: ItemResult) -> None:
         """Add an image's task to the batch when all images of the task are there."""
         task_id = result.item.task_id or 0
-        images = self._incomplete.setdefault(task_id, {})
-        images[result.item.key] = result
-        if len(images) == len(self._controls):
-            del self._incomplete[task_id]
-            self._add_task(task_id, [images[key] for key in task_keys(task_id, self._controls)])
-
-    def _add_task(self, task_id: int, images: Sequence[ItemResult]) -> None:
+        by_key = self._incomplete.setdefault(task_id, {})
+        by_key[result.item.key] = result
+        if len(by_key) < len(self._controls):
+            return
+        del self._incomplete[task_id]
+        images = [by_key[key] for key in task_keys(task_id, self._controls)]
         predictions = merge_predictions([image.record["predictions"] for image in images])
         size = len(json.dumps(predictions))
         if len(self._predictions) + len(predictions) > _MAX_PREDICTIONS or self._bytes + size > _MAX_BYTES:
@@ -137,7 +118,14 @@ class LabelStudioSink:
         """Send the batch, with retries while Label Studio is unavailable, and save its images in the checkpoint."""
         predictions, results = self._predictions, self._results
         self._predictions, self._results, self._bytes = [], [], 0
-        existing_tasks = _retrying()(partial(self._send, predictions)) if predictions else set()
+        retrying = Retrying(
+            retry=retry_if_exception_type(LabelStudioError),
+            wait=wait_chain(*map(wait_fixed, _RETRY_WAITS_S)),
+            stop=stop_after_attempt(_MAX_ATTEMPTS),
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+        existing_tasks = retrying(self._send, predictions) if predictions else set()
         for result in results:
             if result.item.task_id in existing_tasks and not self._checkpoint.is_done(result.item.key):
                 self._checkpoint.save(replace(result, record={"task": result.item.task_id}))
@@ -158,19 +146,16 @@ class LabelStudioSink:
     def finalise(self) -> None:
         """Send the last batch, and delete the predictions that it replaces."""
         self.flush()
-        if self._replacing:
-            log.info("%d predictions of earlier versions deleted", self._delete_replaced())
-
-    def _delete_replaced(self) -> int:
-        """Delete the predictions that new ones replace; return how many."""
-        kept = {*self._versions, self._client.chosen_version(self._project_id)}
-        deleted = 0
+        if not self._replacing:
+            return
+        deleted, kept = 0, {*self._versions, self._client.chosen_version(self._project_id)}
         for task, versions in self._client.tasks_neither_annotated_nor_skipped(self._project_id):
             if self._versions <= versions and any(map(is_replaceable, versions - kept)):
-                deleted += self._delete_replaced_of(task["id"], kept)
-        return deleted
+                deleted += self._delete_replaced(task["id"], kept)
+        log.info("%d predictions of earlier versions deleted", deleted)
 
-    def _delete_replaced_of(self, task_id: int, kept: set[str]) -> int:
+    def _delete_replaced(self, task_id: int, kept: set[str]) -> int:
+        """Delete the predictions of a task that new ones replace; return how many."""
         predictions = self._client.predictions(task_id)
         if not any(self._client.tasks_neither_annotated_nor_skipped(self._project_id, [task_id])):
             return 0  # it was annotated in the meantime
@@ -178,17 +163,6 @@ class LabelStudioSink:
         for prediction_id in replaced_ids:
             self._client.delete_prediction(prediction_id)
         return len(replaced_ids)
-
-
-def _retrying() -> Retrying:
-    """Return a caller that retries while Label Studio is unavailable, and raises the last error."""
-    return Retrying(
-        retry=retry_if_exception_type(LabelStudioError),
-        wait=wait_chain(*map(wait_fixed, _RETRY_WAITS_S)),
-        stop=stop_after_attempt(_MAX_ATTEMPTS),
-        before_sleep=_log_retry,
-        reraise=True,
-    )
 
 
 def _log_retry(state: RetryCallState) -> None:

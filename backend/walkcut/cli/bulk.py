@@ -2,26 +2,24 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
-from walkcut.bulk.checkpoint import Checkpoint
-from walkcut.bulk.run_folder import FAILED
+from walkcut.bulk.checkpoint import FAILED, Checkpoint
+from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE
 from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink
-from walkcut.cli.options import GRANULARITIES, GranularityType, with_options
+from walkcut.cli.options import FILE, GRANULARITIES, GranularityType, with_options
 from walkcut.settings import Settings
 from walkcut.telemetry.logs import set_up_logging
 
-DEFAULT_TOLERANCE: Final = 1.0
 _INTERRUPTED = 130  # exit status of shells for Ctrl-C
 
 export_options = with_options(
     click.option(
         "--label-config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=FILE,
         help="Labelling config (XML) of the project that the output is for.  [default: one label, Region; with "
         "re-export, that of the run in DIR]",
     ),
@@ -35,15 +33,12 @@ export_options = with_options(
     click.option(
         "--tolerance",
         type=click.FloatRange(0),
-        default=DEFAULT_TOLERANCE,
-        show_default=True,
         metavar="PIXELS",
-        help="Largest distance of a polygon from the region's border.",
+        help="For polygon and yolo: largest distance of a polygon from the region's border.  "
+        f"[default: {DEFAULT_TOLERANCE}]",
     ),
     click.option("--workers", type=click.IntRange(1), help="Number of worker processes.  [default: one per core]"),
-    click.option(
-        "--restart", is_flag=True, help="Delete the files of the earlier run in this run's folder and start again."
-    ),
+    click.option("--restart", is_flag=True, help="Delete the files of the earlier run in this folder and start again."),
     click.option("--retry-failed", is_flag=True, help="Try failed images again."),
 )
 

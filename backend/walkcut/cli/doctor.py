@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from walkcut.doctor import Finding, Target, diagnose
+from walkcut.doctor import Finding, diagnose
 from walkcut.errors import SettingsError
 from walkcut.settings import read_settings, unknown_variables
 
@@ -21,7 +21,7 @@ _MAX_WIDTH = 120
 @click.option("--project", "project_id", type=click.IntRange(1), help="Check this Label Studio project too.")
 @click.option("--task", "task_id", type=click.IntRange(1), help="Load the image of this task.  [the project's first]")
 @click.option("--json", "as_json", is_flag=True, help="Write the findings as JSON.")
-def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None:  # noqa: FBT001 - as click calls it
+def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None:
     """Check the settings, this machine, Label Studio and a project in it.
 
     Each problem comes with its remedy. The exit status is 1 if there is an error. No secret is shown.
@@ -29,7 +29,7 @@ def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None: 
     if task_id is not None and project_id is None:
         raise SettingsError("--task needs --project: name the project of the task")
     findings = []
-    for finding in _findings(Target(project_id, task_id)):
+    for finding in _findings(project_id, task_id):
         findings.append(finding)
         if not as_json:
             _print_finding(finding)
@@ -44,7 +44,7 @@ def doctor(project_id: int | None, task_id: int | None, as_json: bool) -> None: 
         raise SystemExit(1)
 
 
-def _findings(target: Target) -> Iterator[Finding]:
+def _findings(project_id: int | None, task_id: int | None) -> Iterator[Finding]:
     """Yield all findings; a single one if the settings cannot be read."""
     try:
         settings = read_settings()
@@ -56,25 +56,16 @@ def _findings(target: Target) -> Iterator[Finding]:
     yield Finding("settings", "ok", f"{message}; `walkcut settings` lists all")
     for message in unknown_variables():
         yield Finding("settings", "warning", message, "correct its name, or remove it; `walkcut settings` lists all")
-    yield from diagnose(settings, target)
+    yield from diagnose(settings, project_id, task_id)
 
 
 def _print_finding(finding: Finding) -> None:
-    severity = click.style(f"{finding.severity:8}", fg=_COLOURS[finding.severity])
-    click.echo(f"{severity} {finding.check:12} {_wrap(finding.message)[_MARGIN:]}")
-    if finding.remedy:
-        click.echo(_wrap(f"→ {finding.remedy}", hanging=2))
-
-
-def _wrap(text: str, hanging: int = 0) -> str:
-    """Return the text beside the margin, without breaking addresses and variables, which users copy."""
+    """Print a finding beside the margin, without breaking addresses and variables, which users copy."""
     width = min(_MAX_WIDTH, shutil.get_terminal_size((_MAX_WIDTH, 0)).columns)
-    margin = " " * _MARGIN
-    return textwrap.fill(
-        text,
-        max(width, 2 * _MARGIN),
-        initial_indent=margin,
-        subsequent_indent=margin + " " * hanging,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    wrapper = textwrap.TextWrapper(max(width, 2 * _MARGIN), break_long_words=False, break_on_hyphens=False)
+    wrapper.initial_indent = wrapper.subsequent_indent = " " * _MARGIN
+    severity = click.style(f"{finding.severity:8}", fg=_COLOURS[finding.severity])
+    click.echo(f"{severity} {finding.check:12} {wrapper.fill(finding.message)[_MARGIN:]}")
+    if finding.remedy:
+        wrapper.subsequent_indent += "  "
+        click.echo(wrapper.fill(f"→ {finding.remedy}"))

@@ -3,21 +3,21 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from tqdm import tqdm
 
-from walkcut.cli.options import model_options
+from walkcut.cli.options import FOLDER, OUTPUT_FILE, model_options
 from walkcut.errors import require_extra
 from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
-from walkcut.evaluation.paper_results import PaperResult, paper_results
+from walkcut.evaluation.paper_results import paper_results
 from walkcut.evaluation.protocols import PROTOCOLS, Protocol
 from walkcut.evaluation.report import SystemOutcome, report_page
 from walkcut.evaluation.runner import EvaluationRun
@@ -35,31 +35,25 @@ _TAUS = tuple(round(0.04 * step, 2) for step in range(1, 25))
 LADDER: tuple[Granularity, ...] = (*map(Threshold, _TAUS), *map(Segments, _COUNTS), *Level)
 _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
 
-T = TypeVar("T")
-
 
 @click.command()
-@click.option("--dataset", required=True, type=click.Choice(tuple(DATASETS)), help="The data set.")
-@click.option("--root", required=True, type=click.Path(file_okay=False, path_type=Path), help="The data set's folder.")
-@click.option("--split", default="val", show_default=True, help="The part of the data set.")
+@click.option("--dataset", required=True, type=click.Choice(DATASETS), help="The data set.")
+@click.option("--root", required=True, type=FOLDER, help="The data set's folder.")
+@click.option("--split", default="val", help="The part of the data set.")
 @click.option(
-    "--half",
-    type=click.Choice(("even", "odd")),
-    help="Score every other image only, from the first (even) or the second (odd) on.",
+    "--half", type=click.Choice(("even", "odd")), help="Score every other image, from the first (even) or second (odd)."
 )
 @click.option(
     "--protocol",
-    type=click.Choice(tuple(PROTOCOLS)),
+    type=click.Choice(PROTOCOLS),
     help="How images are cropped, scaled and scored: native keeps their size, the others follow a paper.  "
     "[default: native for partitions, else dwc]",
 )
 @model_options
 @click.option("--peers/--no-peers", help="Also score classical segmenters and the papers' baselines.")
-@click.option(
-    "--feedback", is_flag=True, help="Also score the oracle merge by simulated masks and clicks of an annotator."
-)
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for the scores.")
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="HTML file with plots and images.")
+@click.option("--feedback", is_flag=True, help="Also score the oracle merge by simulated masks and clicks.")
+@click.option("--json", "json_path", type=OUTPUT_FILE, help="File for the scores.")
+@click.option("--report", type=OUTPUT_FILE, help="HTML file with plots and images.")
 def evaluate(
     dataset: str,
     root: Path,
@@ -68,33 +62,43 @@ def evaluate(
     protocol: str | None,
     model: str | None,
     method: str | None,
-    random_weights: bool,  # noqa: FBT001 - the command line's switches
-    peers: bool,  # noqa: FBT001
-    feedback: bool,  # noqa: FBT001
+    random_weights: bool,
+    peers: bool,
+    feedback: bool,
     json_path: Path | None,
     report: Path | None,
 ) -> None:
     """Score segmentations against human ground truth.
 
-    Data sets of partitions, such as BSDS500, are scored at many granularities; those with classes at
-    the granularity auto. With
-    --json FILE each image's scores are appended to FILE.NAME.jsonl, from which an interrupted run resumes. --peers and
-    --report need the extra: pip install 'walkcut[evaluation]'.
+    Data sets of partitions, such as BSDS500, are scored at many granularities; those with classes at the granularity
+    auto. With --json FILE each image's scores are appended to FILE.NAME.jsonl, from which an interrupted run resumes.
+    --peers and --report need the extra: pip install 'walkcut[evaluation]'.
     """
-    _check_extra(*(["sklearn"] if peers else []), *(["jinja2", "matplotlib"] if report else []))
-    examples = _half(read_dataset(dataset, root, split), half)
-    rules = PROTOCOLS[protocol or ("native" if examples.partitions else "dwc")]
+    with require_extra("evaluation"):
+        for module in [*(["sklearn"] if peers else []), *(["jinja2", "matplotlib"] if report else [])]:
+            import_module(module)
+    examples = read_dataset(dataset, root, split)
+    if half is not None:
+        first = ("even", "odd").index(half)
+        examples = replace(examples, split=f"{examples.split}-{half}", examples=examples.examples[first::2])
     settings = with_overrides(read_settings(), model=model, method=method)
     segmenter = make_segmenter(settings, random_weights=random_weights)
     feedback_summary = _score_feedback(examples, segmenter) if feedback else {}
-    outcomes = _score_systems(_systems(segmenter, examples, peers=peers), examples, rules, json_path)
+    systems: list[System] = [TreeSystem(segmenter, LADDER if examples.partitions else (Level.AUTO,))]
+    if peers:
+        systems += [*CLASSICAL_BASELINES.values(), *baseline_systems(segmenter)]
+    rules = PROTOCOLS[protocol or ("native" if examples.partitions else "dwc")]
+    outcomes = _score_systems(systems, examples, rules, json_path)
     papers = paper_results(segmenter.preset.name, settings.model, dataset)
     for row in papers:
         click.echo(
             f"{row.source}: mean IoU {row.miou}, accuracy {row.accuracy}, F1 {row.f1} ({row.averaging}, in percent)"
         )
     if json_path is not None:
-        json_path.write_text(json.dumps(_document(outcomes, papers) | feedback_summary, indent=2) + "\n")
+        summary, *baselines = (outcome.summary for outcome in outcomes)
+        document = {**summary, "paper_results": [asdict(row) for row in papers]}
+        document |= {**({"baselines": baselines} if baselines else {}), **feedback_summary}
+        json_path.write_text(json.dumps(document, indent=2) + "\n")
     if report is not None:
         facts = {
             "Program": f"walkcut {version('walkcut')}",
@@ -105,66 +109,29 @@ def evaluate(
         report.write_text(report_page(outcomes, papers, facts), encoding="utf-8")
 
 
-def _check_extra(*modules: str) -> None:
-    """Raise `SettingsError` before any work if a module of the extra is missing."""
-    with require_extra("evaluation"):
-        for module in modules:
-            import_module(module)
-
-
-def _systems(segmenter: Segmenter, dataset: Dataset, *, peers: bool) -> list[System]:
-    """Return the segmenter, and with `peers` all baselines."""
-    baselines = [*CLASSICAL_BASELINES.values(), *baseline_systems(segmenter)] if peers else []
-    return [TreeSystem(segmenter, LADDER if dataset.partitions else (Level.AUTO,)), *baselines]
-
-
 def _score_systems(
     systems: Sequence[System], dataset: Dataset, protocol: Protocol, json_path: Path | None
 ) -> list[SystemOutcome]:
-    """Score all systems and print a line for each, and one that compares it with the first."""
+    """Score all systems and print a line for each, and one that compares it with the first.
+
+    Boundaries, which take long, are scored for partitions only: at some thresholds, or else at all settings.
+    """
     outcomes: list[SystemOutcome] = []
     for system in systems:
-        run = EvaluationRun(
-            system, dataset, protocol, _boundary_settings(system) if dataset.partitions else frozenset()
-        )
+        names = frozenset(system.settings)
+        boundary_settings = (_BOUNDARY_SETTINGS & names or names) if dataset.partitions else frozenset()
+        run = EvaluationRun(system, dataset, protocol, boundary_settings)
         record = None if json_path is None else json_path.with_name(f"{json_path.name}.{system.name}.jsonl")
-        results = tuple(_progress(run.results(record), system.name, dataset))
+        results = tuple(tqdm(run.results(record), system.name, len(dataset.examples), unit="image", disable=None))
         outcomes.append(SystemOutcome(run, results, summarise(run, results)))
-        click.echo(_line(outcomes[-1].summary))
-        if len(outcomes) > 1:
-            click.echo(_comparison(outcomes[0].summary, outcomes[-1].summary))
+        _print_scores(outcomes[0].summary, outcomes[-1].summary)
     return outcomes
-
-
-def _document(outcomes: Sequence[SystemOutcome], papers: Sequence[PaperResult]) -> dict[str, Any]:
-    """Return the first outcome's summary with the papers' results, and the baselines' summaries if there are any."""
-    first, *baselines = (outcome.summary for outcome in outcomes)
-    rows = {"paper_results": [asdict(row) for row in papers]}
-    return {**first, **rows, **({"baselines": baselines} if baselines else {})}
-
-
-def _boundary_settings(system: System) -> frozenset[str]:
-    """Return the settings at which boundaries are scored, which takes long: some thresholds, or else all settings."""
-    return _BOUNDARY_SETTINGS & {*system.settings} or frozenset(system.settings)
-
-
-def _half(dataset: Dataset, half: str | None) -> Dataset:
-    """Return the data set with every other image, in the order of their names."""
-    if half is None:
-        return dataset
-    first = ("even", "odd").index(half)
-    return replace(dataset, split=f"{dataset.split}-{half}", examples=dataset.examples[first::2])
-
-
-def _progress(images: Iterable[T], name: str, dataset: Dataset) -> Iterator[T]:
-    """Show the progress on standard error if that is a terminal."""
-    total = len(dataset.examples)
-    return iter(tqdm(images, desc=name, total=total, unit="image", disable=not sys.stderr.isatty()))
 
 
 def _score_feedback(dataset: Dataset, segmenter: Segmenter) -> dict[str, Any]:
     """Return the scores of feedback for JSON, and print a line for each kind of segments."""
-    summary = summarise_annotations([*_progress(simulated_annotations(dataset, segmenter), "feedback", dataset)])
+    annotations = simulated_annotations(dataset, segmenter)
+    summary = summarise_annotations([*tqdm(annotations, "feedback", len(dataset.examples), unit="image", disable=None)])
     for name, row in summary.items():
         curve = ", ".join(f"{iou:.3f} after {n}" for n, iou in row["miou_clicks"].items())
         click.echo(
@@ -175,15 +142,12 @@ def _score_feedback(dataset: Dataset, segmenter: Segmenter) -> dict[str, Any]:
     return {"feedback": summary}
 
 
-def _line(summary: Mapping[str, Any]) -> str:
-    """Return the main scores in a line."""
+def _print_scores(first: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+    """Print a system's main scores, and for a baseline the first system's at its best number of segments."""
     names = ("covering_ods", "covering_ois", "miou_hungarian", "miou_oracle", "accuracy", "f1", "seconds_per_image")
     scores = "  ".join(f"{name} {summary[name]:.3f}" for name in names)
-    return f"{summary['system']:14} {scores}  at {summary['ods_setting']}"
-
-
-def _comparison(first: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
-    """Return the first system's scores at the number of segments of a baseline's best setting, in a line."""
-    segments = next(row["segments"] for row in baseline["settings"] if row["setting"] == baseline["ods_setting"])
-    scores = "  ".join(f"{measure} {value:.3f}" for measure, value in at_segments(first, segments).items())
-    return f"{'':14} {first['system']} at the same {segments:.1f} segments: {scores}"
+    click.echo(f"{summary['system']:14} {scores}  at {summary['ods_setting']}")
+    if summary is not first:
+        segments = next(row["segments"] for row in summary["settings"] if row["setting"] == summary["ods_setting"])
+        scores = "  ".join(f"{measure} {value:.3f}" for measure, value in at_segments(first, segments).items())
+        click.echo(f"{'':14} {first['system']} at the same {segments:.1f} segments: {scores}")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 import numpy as np
-from jaxtyping import Integer, UInt16
+from jaxtyping import Integer
 
-from walkcut.cli.options import GranularityType
+from walkcut.cli.options import OUTPUT_FILE, PATH, GranularityType
 from walkcut.errors import SettingsError, TreeFileError
 from walkcut.evaluation.ground_truth import LabelImage
 from walkcut.hierarchy.cut_tree import CutTree
@@ -24,20 +24,16 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @click.command()
-@click.argument("tree", type=click.Path(path_type=Path))
+@click.argument("tree", type=PATH)
 @click.option(
-    "--annotation",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Label PNG of regions, 0 for none, or a JSON export of Label Studio.",
+    "--annotation", required=True, type=PATH, help="Label PNG of regions, 0 for none, or a JSON export of Label Studio."
 )
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="16-bit PNG to write.")
+@click.option("--out", required=True, type=OUTPUT_FILE, help="16-bit PNG to write.")
 @click.option(
     "--min-overlap",
     type=click.FloatRange(0, 1),
     default=0.0,
-    show_default=True,
-    help="The fraction of a segment that a region must cover to take it.",
+    help="Fraction of a segment that a region must cover to take it.",
 )
 @click.option("--keep-unannotated", is_flag=True, help="Leave segments without annotation at 0.")
 @click.option(
@@ -53,7 +49,7 @@ def merge(
     annotation: Path,
     out: Path,
     min_overlap: float,
-    keep_unannotated: bool,  # noqa: FBT001 - the command line's switches
+    keep_unannotated: bool,
     granularity: Granularity | None,
     task: int | None,
     annotation_id: int | None,
@@ -65,19 +61,26 @@ def merge(
     most; a segment that no region touches goes to the nearest region in the tree. Regions keep their labels; those of
     an export are numbered from 1. The result is reported as a line of JSON on standard output.
     """
-    cut = _read_tree(tree)
-    if _read_bytes(annotation).startswith(_PNG):
-        regions: Sequence[Region] = ()
+    try:
+        cut = CutTree.from_bytes(_read_bytes(tree))
+    except TreeFileError as error:
+        raise TreeFileError(f"{tree}: {error}, by `walkcut segment --tree`") from error
+    content = _read_bytes(annotation)
+    regions: Sequence[Region] = ()
+    if content.startswith(_PNG):
         numbers: Integer[np.ndarray, "y x"] = LabelImage(annotation).read()
     else:
-        result = select_annotation(_read_json(annotation), task_id=task, annotation_id=annotation_id)
+        export = _parse_json(content, annotation)
+        result = select_annotation(export, task_id=task, annotation_id=annotation_id)
         regions = annotated_regions(result, _one_image(result, image), cut.size, strict=True)
         numbers = region_numbers(regions, cut.size)
     segments, _ = tree_segments(cut, granularity)
     answer = annotated = oracle_merge(segments, numbers, min_overlap=min_overlap)
     if not keep_unannotated:
         answer = oracle_merge_tree(cut, numbers, granularity=granularity, min_overlap=min_overlap)
-    _write(answer, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(out) as write:
+        write(encode_png(answer))
     line = {
         "out": str(out),
         "segments": len(np.unique(segments)),
@@ -89,16 +92,9 @@ def merge(
     click.echo(json.dumps(line))
 
 
-def _read_tree(path: Path) -> CutTree:
+def _parse_json(content: bytes, path: Path) -> object:
     try:
-        return CutTree.from_bytes(_read_bytes(path))
-    except TreeFileError as error:
-        raise TreeFileError(f"{path}: {error}, by `walkcut segment --tree`") from error
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(_read_bytes(path))
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise SettingsError(
             f"{path} is neither a PNG nor JSON ({error}): pass a label PNG, or a JSON export of Label Studio"
@@ -120,10 +116,3 @@ def _one_image(result: Sequence[object], image: str | None) -> str:
     if image not in names and (image is not None or len(names) > 1):
         raise SettingsError(f"choose the --image among {', '.join(names)}")
     return image or names[0]
-
-
-def _write(labels: UInt16[np.ndarray, "y x"], path: Path) -> None:
-    """Write a 16-bit PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as write:
-        write(encode_png(labels))

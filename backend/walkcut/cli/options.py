@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import reduce
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +14,10 @@ from walkcut.segmentation.presets import PRESETS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+PATH = click.Path(path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 GRANULARITIES = "auto, coarse, medium, fine, 12, tau=0.4 or k=3."
 
 
@@ -23,9 +28,7 @@ def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], 
 
 model_options = with_options(
     click.option("--model", help=f"Model of the image features: {', '.join(MODELS)}, a diffusers folder or a hub id."),
-    click.option(
-        "--method", help=f"Method of the cut tree: {', '.join(PRESETS)}, or another that `walkcut presets` lists."
-    ),
+    click.option("--method", help=f"Method of the cut tree: {', '.join(PRESETS)}, or another of `walkcut presets`."),
     click.option("--random-weights", is_flag=True, help="Build the model without its weights, to try it out."),
 )
 

@@ -3,19 +3,18 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from walkcut.bulk.engines.options import LOCAL, RAY, EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
-from walkcut.bulk.plan import Plan, PlanOptions, make_plan
+from walkcut.bulk.plan import Plan, format_of_files, make_plan, project_of_files
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.bulk.sources.tasks import project_items
-from walkcut.cli.bulk import DEFAULT_TOLERANCE, execute, export_options
-from walkcut.cli.options import model_options
+from walkcut.cli.bulk import execute, export_options
+from walkcut.cli.options import FOLDER, model_options
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
@@ -24,9 +23,6 @@ from walkcut.inference.model import InProcessModel
 from walkcut.serving.backend import make_backend
 from walkcut.settings import Settings, read_settings
 from walkcut.storage import TreeCache
-
-if TYPE_CHECKING:
-    from walkcut.segmentation.segmenter import Segmenter
 
 _DEFAULT_CPUS = 1
 
@@ -37,21 +33,15 @@ _DEFAULT_CPUS = 1
 @click.option(
     "--out",
     "output_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder of the run: output, state and failed.jsonl.  [with --project: prelabel/project-ID/VERSION in "
     "WALKCUT_STATE_DIR]",
 )
 @click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(tuple(FORMATS)),
-    default=LabelStudioFormat.name,
-    show_default=True,
-    help="Format of the output.",
+    "--format", "output_format", type=click.Choice(FORMATS), default=LabelStudioFormat.name, help="Output format."
 )
 @click.option(
     "--image-key",
-    default="",
     metavar="NAME",
     help="Field of manifests that holds the image.  [default: image, url, path or file_name]",
 )
@@ -61,7 +51,6 @@ _DEFAULT_CPUS = 1
     "--engine",
     type=click.Choice((LOCAL, RAY)),
     default=LOCAL,
-    show_default=True,
     help="Run on this machine, or on the Ray cluster at RAY_ADDRESS (without it, one that is started here), by default "
     "with as many workers as it has room for.",
 )
@@ -70,21 +59,11 @@ _DEFAULT_CPUS = 1
     "cpus",
     type=click.IntRange(1),
     default=_DEFAULT_CPUS,
-    show_default=True,
     help="With --engine ray: cores of each process with a model on the CPU.",
 )
+@click.option("--trees/--no-trees", "keep_trees", default=True, help="Keep the trees that `walkcut re-export` needs.")
 @click.option(
-    "--trees/--no-trees",
-    "keep_trees",
-    default=True,
-    show_default=True,
-    help="Keep the cut trees, which `walkcut re-export` needs.",
-)
-@click.option(
-    "--replace",
-    "replacing",
-    is_flag=True,
-    help="With --project: delete walkcut's earlier predictions of tasks that have new ones.",
+    "--replace", is_flag=True, help="With --project: delete walkcut's earlier predictions of tasks that have new ones."
 )
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port for Prometheus metrics of the run.")
 def prelabel(
@@ -92,20 +71,20 @@ def prelabel(
     project: int | None,
     output_dir: Path | None,
     output_format: str,
-    image_key: str,
+    image_key: str | None,
     label_config: Path | None,
     granularities: Sequence[Granularity],
-    tolerance: float,
+    tolerance: float | None,
     model: str | None,
     method: str | None,
-    random_weights: bool,  # noqa: FBT001 - the command line's switches
+    random_weights: bool,
     workers: int | None,
     engine: str,
     cpus: int,
-    keep_trees: bool,  # noqa: FBT001
-    replacing: bool,  # noqa: FBT001
-    restart: bool,  # noqa: FBT001
-    retry_failed: bool,  # noqa: FBT001
+    keep_trees: bool,
+    replace: bool,
+    restart: bool,
+    retry_failed: bool,
     metrics_port: int | None,
 ) -> None:
     """Predict many images, into files or a Label Studio project. An interrupted run continues with the same command.
@@ -115,52 +94,46 @@ def prelabel(
     instead, for tasks without annotations that lack the current model version, which changes when the project learns.
     Images that fail are listed in failed.jsonl in the folder of the run; the others are done, and the exit status is 1.
     """
-    if bool(sources) == (project is not None):
-        raise SettingsError("give either sources or --project")
-    if replacing and project is None:
-        raise SettingsError("--replace deletes predictions in Label Studio: give the project with --project")
-    if cpus != _DEFAULT_CPUS and engine != RAY:
-        raise SettingsError("--cpus-per-worker is for processes of a cluster: add --engine ray")
-    is_default = (output_format, tolerance) == (LabelStudioFormat.name, DEFAULT_TOLERANCE)
-    if project is not None and (label_config or granularities or image_key or not is_default):
-        raise SettingsError(
-            "a project has its own labelling config, granularities and images: leave out --label-config, "
-            "--granularity, --image-key, --format and --tolerance"
-        )
-    if project is None and output_dir is None:
-        raise SettingsError("give the folder of the output with --out")
+    is_project = project is not None
+    for_files = (label_config, granularities, image_key, tolerance is not None, output_format != LabelStudioFormat.name)
+    refusals = {
+        "give either sources or --project": bool(sources) == is_project,
+        "--replace deletes predictions in Label Studio: give the project with --project": replace and not is_project,
+        "--cpus-per-worker is for processes of a cluster: add --engine ray": cpus != _DEFAULT_CPUS and engine != RAY,
+        "a project has its own labelling config, granularities and images: leave out --label-config, --granularity, "
+        "--image-key, --format and --tolerance": is_project and any(for_files),
+        "give the folder of the output with --out": not is_project and output_dir is None,
+    }
+    for message, applies in refusals.items():
+        if applies:
+            raise SettingsError(message)
     settings = with_overrides(read_settings(), model=model, method=method)
     engines = EngineOptions(engine, settings, random_weights, workers, cpus)
     segmenter = engines.make_segmenter()
+    tree_cache = TreeCache(tree_folder(settings), settings.cache_bytes) if keep_trees else None
+    metrics_address = None if metrics_port is None else (settings.host, metrics_port)
 
     def make_run(plan: Plan, run_dir: Path, config: str = "") -> BulkRun:
-        return BulkRun(
-            plan,
-            engines.make_engine(plan, run_dir, segmenter),
-            run_dir,
-            config,
-            tree_cache=TreeCache(tree_folder(settings), settings.cache_bytes) if keep_trees else None,
-            metrics_address=None if metrics_port is None else (settings.host, metrics_port),
-            restart=restart,
-            retry_failed=retry_failed,
-        )
+        run_engine = engines.make_engine(plan, run_dir, segmenter)
+        return BulkRun(plan, run_engine, run_dir, config, tree_cache, metrics_address, restart, retry_failed)
 
     if project is not None or output_dir is None:  # never both, see above
-        _predict_project(
-            str(project), output_dir, settings, segmenter, make_run, use_tree_cache=keep_trees, replacing=replacing
-        )
+        tree_model = InProcessModel(segmenter, DecodeLimits(settings.max_pixels))
+        _predict_project(str(project), output_dir, settings, tree_model, make_run, keep_trees, replace)
         return
     config = label_config.read_text() if label_config else ""
-    plan = PlanOptions(output_format, config, granularities, tolerance).plan(
-        settings, segmenter.version, segmenter.preset.name, use_tree_cache=keep_trees
+    files_project = project_of_files(settings, config)
+    plan = make_plan(
+        settings,
+        segmenter.version,
+        segmenter.preset.name,
+        files_project,
+        format_of_files(output_format, files_project, tolerance),
+        granularities,
+        use_tree_cache=keep_trees,
     )
-    items = partial(
-        read_sources,
-        sources,
-        image_key=image_key,
-        data_key=plan.project.controls[0].data_key,
-        local_files_root=settings.local_files_root,
-    )
+    data_key, root = plan.project.controls[0].data_key, settings.local_files_root
+    items = partial(read_sources, sources, image_key=image_key or "", data_key=data_key, local_files_root=root)
     execute(make_run(plan, output_dir, config), settings, items(), total=lambda: sum(1 for _ in items()))
 
 
@@ -168,31 +141,22 @@ def _predict_project(
     project_id: str,
     output_dir: Path | None,
     settings: Settings,
-    segmenter: "Segmenter",
+    model: InProcessModel,
     make_run: Callable[[Plan, Path], BulkRun],
-    *,
-    use_tree_cache: bool,
-    replacing: bool,
+    keep_trees: bool,
+    replace: bool,
 ) -> None:
     """Predict the tasks without annotations, as the backend does; tasks that have these predictions are skipped."""
-    model = InProcessModel(segmenter, DecodeLimits(settings.max_pixels))
     with make_backend(settings, lambda *_: model) as backend:
         client, project = backend.require_client(), backend.project(project_id)
+        granularities, task_format = project.options.granularities, TaskFormat(project.controls)
         plan = make_plan(
-            settings,
-            project,
-            project.options.granularities,
-            TaskFormat(project.controls),
-            segmenter.version,
-            segmenter.preset.name,
-            use_tree_cache=use_tree_cache,
+            settings, model.version, model.preset_name, project, task_format, granularities, use_tree_cache=keep_trees
         )
-        run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / plan.versions[-1]
-        execute(
-            make_run(plan, run_dir),
-            settings,
-            project_items(client.unannotated_tasks(project_id), project.controls, plan.versions),
-            make_sink=lambda checkpoint: LabelStudioSink(
-                checkpoint, client, project_id, project, plan.versions, replacing=replacing
-            ),
+        versions = plan.versions
+        run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / versions[-1]
+        jobs = project_items(client.unannotated_tasks(project_id), project.controls, versions)
+        make_sink = partial(
+            LabelStudioSink, client=client, project_id=project_id, project=project, versions=versions, replacing=replace
         )
+        execute(make_run(plan, run_dir), settings, jobs, make_sink=make_sink)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime, timezone
+from operator import attrgetter
 from typing import Any
 
 import click
@@ -38,8 +39,13 @@ def show(project_id: int) -> None:
     with _open_store() as store:
         annotations, label_config, enabled = store.annotations, store.label_config(key), store.learning(key)
         rows, backlog, set_aside = annotations.all_feedback(key), annotations.backlog(key), annotations.set_aside(key)
-        all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
-        profile = _profile(all_feedback, map(AnnotationFeedback.from_json, annotations.feedback(key)), label_config)
+        learned_from = list(map(AnnotationFeedback.from_json, annotations.feedback(key)))
+    all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
+    newest = max((feedback for feedback, _ in all_feedback), key=attrgetter("updated_at"), default=None)
+    profile = ProjectProfile()
+    if newest is not None:
+        labels = semantic_labels(parse_brush_controls(label_config)) if label_config else frozenset()
+        profile = fit_profile(learned_from, newest.segmenter_version, labels)
     document = {
         "project": project_id,
         "learning": enabled,
@@ -65,17 +71,15 @@ def undo(project_id: int, annotation_id: int | None, task_id: int | None) -> Non
     with _open_store() as store:
         rows = store.annotations.all_feedback(str(project_id))
         enabled = [AnnotationFeedback.from_json(row) for row, disabled in rows if not disabled]
-        chosen = [
-            item.annotation_id for item in enabled if item.annotation_id == annotation_id or item.task_id == task_id
-        ]
-        if not chosen:
+        ids = [item.annotation_id for item in enabled if item.annotation_id == annotation_id or item.task_id == task_id]
+        if not ids:
             name = f"annotation {annotation_id}" if task_id is None else f"task {task_id}"
             raise SettingsError(
                 f"project {project_id} has learned nothing from {name}: see `walkcut project show {project_id}`"
             )
-        for chosen_id in chosen:
-            store.annotations.disable(str(project_id), chosen_id)
-    click.echo(f"{len(chosen)} disabled")
+        for feedback_id in ids:
+            store.annotations.disable(str(project_id), feedback_id)
+    click.echo(f"{len(ids)} disabled")
 
 
 @project.command()
@@ -104,17 +108,6 @@ def sync(project_id: int) -> None:
     click.echo(f"{result.learned} learned, {result.forgotten} forgotten, {result.failed} failed")
     if result.failed:
         raise SystemExit(1)
-
-
-def _profile(
-    all_feedback: list[tuple[AnnotationFeedback, bool]], enabled: Iterable[AnnotationFeedback], label_config: str
-) -> ProjectProfile:
-    """Return the profile of a project for the segmenter of its newest feedback."""
-    if not all_feedback:
-        return ProjectProfile()
-    newest = max((feedback for feedback, _ in all_feedback), key=lambda feedback: feedback.updated_at)
-    labels = semantic_labels(parse_brush_controls(label_config)) if label_config else frozenset()
-    return fit_profile(enabled, newest.segmenter_version, labels)
 
 
 def _summary(feedback: AnnotationFeedback) -> dict[str, Any]:

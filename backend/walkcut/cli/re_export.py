@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from walkcut.bulk.checkpoint import read_entries
+from walkcut.bulk.checkpoint import read_entries, read_run_settings
 from walkcut.bulk.engines.local import available_cores, reexport
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
-from walkcut.bulk.plan import PlanOptions
-from walkcut.bulk.run_folder import read_run_settings
+from walkcut.bulk.plan import format_of_files, make_plan, project_of_files
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import TaskFormat
 from walkcut.cli.bulk import execute, export_options
+from walkcut.cli.options import FOLDER
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.factory import make_project_options, tree_folder
@@ -28,19 +28,8 @@ from walkcut.storage import ProjectStore
 
 @click.command("re-export")
 @click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
-@click.option(
-    "--out",
-    "output_dir",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the new output, another than DIR.",
-)
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(tuple(FORMATS)),
-    help="Format of the output.  [default: that of the run in DIR]",
-)
+@click.option("--out", "output_dir", required=True, type=FOLDER, help="Folder of the new output, another than DIR.")
+@click.option("--format", "output_format", type=click.Choice(FORMATS), help="Output format.  [default: that of DIR]")
 @click.option("--project", type=click.IntRange(1), metavar="ID", help="Use what this Label Studio project has learned.")
 @export_options
 def re_export(
@@ -50,10 +39,10 @@ def re_export(
     project: int | None,
     label_config: Path | None,
     granularities: Sequence[Granularity],
-    tolerance: float,
+    tolerance: float | None,
     workers: int | None,
-    restart: bool,  # noqa: FBT001 - the command line's switches
-    retry_failed: bool,  # noqa: FBT001
+    restart: bool,
+    retry_failed: bool,
 ) -> None:
     """Export the images of a `walkcut prelabel` run in DIR again, at another granularity or in another format.
 
@@ -68,14 +57,17 @@ def re_export(
     segmenter, method = run_settings["segmenter"], run_settings["method"]
     is_of_project = run_settings["format"] == TaskFormat.name
     default_format = LabelStudioFormat.name if is_of_project else run_settings["format"]
-    options = PlanOptions(output_format or default_format, config, granularities, tolerance)
     if project is None and is_of_project and not config:
         raise SettingsError(
             f"{run_dir} is a run into a Label Studio project: give its id with --project, to use what it has learned, "
             "or its labelling config with --label-config, to export without that"
         )
-    learned = None if project is None else _learned_project(settings, str(project), config, segmenter)
-    plan = options.plan(settings, segmenter, method, project=learned, use_tree_cache=True)
+    if project is None:
+        labels = project_of_files(settings, config)
+    else:
+        labels = _learned_project(settings, str(project), config, segmenter)
+    file_format = format_of_files(output_format or default_format, labels, tolerance)
+    plan = make_plan(settings, segmenter, method, labels, file_format, granularities, use_tree_cache=True)
     engine = partial(reexport, plan, output_dir, tree_folder(settings), processes=workers or available_cores())
     run = BulkRun(plan, engine, output_dir, config, restart=restart, retry_failed=retry_failed)
     execute(run, settings, read_entries(run_dir))

@@ -46,6 +46,7 @@ def serve(host: str | None, port: int | None) -> None:
         metrics.set_build_info(
             model=settings.model, method=predictor.tree_service.preset_name, segmenter=predictor.tree_service.version
         )
+        max_bytes = 2 * app.config["MAX_CONTENT_LENGTH"]  # the app refuses smaller ones with a message
         sockets: dict[int, Any] = {}
         log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, settings.port)
         log.info("state is kept in %s", settings.state_dir)
@@ -62,8 +63,7 @@ def serve(host: str | None, port: int | None) -> None:
                 host=settings.host,
                 port=settings.port,
                 threads=settings.threads,
-                max_request_body_size=2
-                * app.config["MAX_CONTENT_LENGTH"],  # the app refuses smaller ones with a message
+                max_request_body_size=max_bytes,
                 ident="walkcut",
             )
 

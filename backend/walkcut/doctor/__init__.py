@@ -2,66 +2,50 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from itertools import chain
 
 from walkcut.doctor import environment, labelstudio, project, server
 from walkcut.doctor.checks import Finding, Severity, run_check, without_secrets
-from walkcut.doctor.probe import LabelStudioProbe
+from walkcut.doctor.labelstudio import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
-from walkcut.images import DecodeLimits
-from walkcut.inference.factory import make_access, make_image_loader
-from walkcut.labelstudio.config import parse_brush_controls
+from walkcut.inference.factory import make_access
 from walkcut.settings import Settings
 
-__all__ = ["Finding", "Target", "diagnose"]
+__all__ = ["Finding", "diagnose"]
 
 
-@dataclass(frozen=True)
-class Target:
-    """Project and task to check: no project without an id, the project's first task without a task id."""
+def diagnose(settings: Settings, project_id: int | None = None, task_id: int | None = None) -> Iterator[Finding]:
+    """Yield the findings of all checks as they are made, without secrets; a check that fails does not stop the next.
 
-    project_id: int | None = None
-    task_id: int | None = None
-
-
-@dataclass(frozen=True)
-class _Deployment:
-    """The settings, the target, and the walkcut that runs at the port of the settings, if any."""
-
-    settings: Settings
-    target: Target
-    server: ServerProbe | None
-
-
-def diagnose(settings: Settings, target: Target) -> Iterator[Finding]:
-    """Yield the findings of all checks as they are made, without secrets; a check that fails does not stop the next."""
-    deployment = _Deployment(settings, target, server.find_server(settings))
-    label_studio = run_check("address", "Label Studio was not checked", _check_label_studio, deployment)
-    for finding in chain(_local_findings(deployment), label_studio):
+    With the id of a project, that is checked too, and the image of its first task or of the task with an id.
+    """
+    probe = server.find_server(settings)
+    label_studio = _check_label_studio(settings, probe, project_id, task_id)
+    for finding in chain(
+        _local_findings(settings, probe), run_check("address", "Label Studio was not checked", label_studio)
+    ):
         yield without_secrets(finding, settings)
 
 
-def _local_findings(deployment: _Deployment) -> Iterator[Finding]:
+def _local_findings(settings: Settings, probe: ServerProbe | None) -> Iterator[Finding]:
     """Yield the findings that need no Label Studio."""
-    settings, probe = deployment.settings, deployment.server
-    yield from run_check("versions", "the installed packages cannot be listed", environment.check_packages)
-    yield from run_check("device", "the device cannot be used", environment.check_device, settings)
-    yield from run_check("weights", "the model cannot be used", environment.check_weights, settings)
-    yield from run_check("state", "the state folder cannot be used", environment.check_state, settings)
-    yield from run_check("database", "the database cannot be used", environment.check_database, settings)
-    yield from run_check("annotations", "the annotations were not counted", environment.check_backlog, settings)
-    yield from run_check("port", "the port cannot be used", server.check_port, settings, probe)
+    yield from run_check("versions", "the installed packages cannot be listed", environment.check_packages())
+    yield from run_check("device", "the device cannot be used", environment.check_device(settings))
+    yield from run_check("weights", "the model cannot be used", environment.check_weights(settings))
+    yield from run_check("state", "the state folder cannot be used", environment.check_state(settings))
+    yield from run_check("database", "the database cannot be used", environment.check_database(settings))
+    yield from run_check("annotations", "the annotations were not counted", environment.check_backlog(settings))
+    yield from run_check("port", "the port cannot be used", server.check_port(settings, probe))
     if probe is not None:
-        yield from run_check("latency", f"walkcut at {probe.url} gives wrong answers", server.check_responses, probe)
-    yield from run_check("latency", "no image was predicted", server.check_prediction, settings, probe)
+        yield from run_check("latency", f"walkcut at {probe.url} gives wrong answers", server.check_responses(probe))
+    yield from run_check("latency", "no image was predicted", server.check_prediction(settings, probe))
 
 
-def _check_label_studio(deployment: _Deployment) -> Iterator[Finding]:
-    """Check Label Studio and the target project. Raises `SettingsError`."""
-    settings, project_id = deployment.settings, deployment.target.project_id
+def _check_label_studio(
+    settings: Settings, walkcut: ServerProbe | None, project_id: int | None, task_id: int | None
+) -> Iterator[Finding]:
+    """Check Label Studio and the project. Raises `SettingsError`."""
     access = make_access(settings)
     if access is None:
         severity: Severity = "warning" if project_id is None else "error"
@@ -70,36 +54,35 @@ def _check_label_studio(deployment: _Deployment) -> Iterator[Finding]:
         return
     now = datetime.now(timezone.utc)
     with closing(LabelStudioProbe(access, settings.ca_bundle)) as probe:
-        address = run_check("address", "Label Studio was not checked", labelstudio.check_address, probe, now)
+        address = run_check("address", "Label Studio was not checked", labelstudio.check_address(probe, now))
         yield from (findings := list(address))
         if _has_error(findings):
             return
-        token = run_check("token", "the token was not checked", labelstudio.check_token, probe, access.token, now)
-        yield from (findings := list(token))
+        checks = labelstudio.check_token(probe, access.token, now)
+        yield from (findings := list(run_check("token", "the token was not checked", checks)))
         if access.token and not _has_error(findings):
-            ssrf_failure = "Label Studio's SSRF protection is unknown"
-            yield from run_check("ssrf", ssrf_failure, labelstudio.check_ssrf_protection, probe)
+            checks = labelstudio.check_ssrf_protection(probe)
+            yield from run_check("ssrf", "Label Studio's SSRF protection is unknown", checks)
             if project_id is not None:
-                failure = f"project {project_id} cannot be checked"
-                yield from run_check("project", failure, _check_project, deployment, probe, project_id)
+                checks = _check_project(settings, probe, project_id, task_id, walkcut)
+                yield from run_check("project", f"project {project_id} cannot be checked", checks)
         elif project_id is not None:
             yield Finding("project", "error", f"project {project_id} was not checked", "correct the token first")
 
 
-def _check_project(deployment: _Deployment, probe: LabelStudioProbe, project_id: int) -> Iterator[Finding]:
+def _check_project(
+    settings: Settings, probe: LabelStudioProbe, project_id: int, task_id: int | None, walkcut: ServerProbe | None
+) -> Iterator[Finding]:
     """Check a project: its labelling config, backends and an image. Raises `LabelStudioError`."""
-    settings = deployment.settings
     document = project.read_project(probe, project_id)
     yield Finding("project", "ok", f"project {project_id}, {document.get('title')!r}, is accessible")
     label_config = str(document.get("label_config") or "")
-    config = list(run_check("config", "the labelling config cannot be used", project.check_config, label_config))
-    yield from config
-    backends = partial(project.check_backends, probe, project_id, label_config, settings, deployment.server)
+    config = run_check("config", "the labelling config cannot be used", project.check_config(label_config))
+    yield from (findings := list(config))
+    backends = project.check_backends(probe, project_id, label_config, settings, walkcut)
     yield from run_check("backend", "the connected backends were not checked", backends)
-    if not _has_error(config):
-        loader, limits = make_image_loader(settings), DecodeLimits(settings.max_pixels)
-        controls, task_id = parse_brush_controls(label_config), deployment.target.task_id
-        image = partial(project.check_image, probe, project_id, task_id, controls, loader, limits)
+    if not _has_error(findings):
+        image = project.check_image(probe, project_id, task_id, label_config, settings)
         yield from run_check("image", "an image cannot be loaded", image)
 
 

@@ -2,9 +2,9 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Literal, ParamSpec
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from walkcut.errors import WalkcutError
@@ -13,7 +13,6 @@ from walkcut.settings import Settings
 log = logging.getLogger(__name__)
 
 Severity = Literal["ok", "warning", "error"]
-Arguments = ParamSpec("Arguments")
 
 _MIN_SECRET = 4  # shorter ones would blank out parts of words
 _BUG_REMEDY = "see whether the message helps; if not, report it with the output of `walkcut doctor`"
@@ -29,16 +28,10 @@ class Finding:
     remedy: str = ""
 
 
-def run_check(
-    name: str,
-    failure: str,
-    check: Callable[Arguments, Iterable[Finding]],
-    *args: Arguments.args,
-    **kwargs: Arguments.kwargs,
-) -> Iterator[Finding]:
+def run_check(name: str, failure: str, findings: Iterable[Finding]) -> Iterator[Finding]:
     """Yield a check's findings; an error ends it with the finding `failure`, whose remedy is the error's message."""
     try:
-        yield from check(*args, **kwargs)
+        yield from findings
     except WalkcutError as error:
         yield Finding(name, "error", failure, str(error))
     except Exception as error:
@@ -48,21 +41,14 @@ def run_check(
 
 
 def without_secrets(finding: Finding, settings: Settings) -> Finding:
-    """Return the finding with the secrets of the settings, and passwords in addresses, blanked out."""
-    message, remedy = (_blank_out(text, settings) for text in (finding.message, finding.remedy))
-    return replace(finding, message=message, remedy=remedy)
-
-
-def _blank_out(text: str, settings: Settings) -> str:
-    for secret in sorted(_secrets(settings), key=len, reverse=True):
-        text = text.replace(secret, "…")
-    return re.sub(r"(://[^\s/:@]*):[^\s/@]+@", r"\1:…@", text)
-
-
-def _secrets(settings: Settings) -> set[str]:
-    """Return the values of secret settings, and the passwords in addresses, both as written and decoded."""
+    """Return the finding with the settings' secrets, also decoded, and the passwords in all addresses blanked out."""
     secrets = {str(getattr(settings, spec.name)) for spec in fields(Settings) if not spec.repr}
     for url in (settings.database_url, settings.label_studio_url):
-        _, colon, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
-        secrets |= {password, unquote(password)} if colon else set()
-    return {secret for secret in secrets if len(secret) >= _MIN_SECRET}
+        password = urlsplit(url).netloc.rpartition("@")[0].partition(":")[2]
+        secrets |= {password, unquote(password)}
+    texts = [finding.message, finding.remedy]
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _MIN_SECRET:
+            texts = [text.replace(secret, "…") for text in texts]
+    message, remedy = (re.sub(r"(://[^\s/:@]*):[^\s/@]+@", r"\1:…@", text) for text in texts)
+    return replace(finding, message=message, remedy=remedy)

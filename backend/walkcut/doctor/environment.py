@@ -63,7 +63,7 @@ def check_state(settings: Settings) -> Iterator[Finding]:
     """Check that the state folder is writable, and its disk large enough for the cut trees."""
     folder = settings.state_dir
     try:
-        existing = _nearest_existing(folder)
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with TemporaryFile(dir=existing) as file:
             file.write(b"walkcut")
     except OSError as error:
@@ -92,16 +92,14 @@ def check_database(settings: Settings) -> Iterator[Finding]:
     file = settings.state_dir / "walkcut.sqlite3"
     if not settings.database_url and not file.exists():
         yield Finding("database", "ok", f"{file} will be created at the first start")
-        return
-    database = check_integrity(settings.state_dir, settings.database_url)
-    if not database.damage:
+    elif not (database := check_integrity(settings.state_dir, settings.database_url)).damage:
         yield Finding("database", "ok", f"{database.url} can be used")
-        return
-    remedy = (
-        "stop walkcut, restore the file from a backup or move it away, and run `walkcut project sync ID` for each "
-        "project: Label Studio still has the annotations"
-    )
-    yield Finding("database", "error", f"{database.url} is damaged: {database.damage}", remedy)
+    else:
+        remedy = (
+            "stop walkcut, restore the file from a backup or move it away, and run `walkcut project sync ID` for each "
+            "project: Label Studio still has the annotations"
+        )
+        yield Finding("database", "error", f"{database.url} is damaged: {database.damage}", remedy)
 
 
 def check_backlog(settings: Settings) -> Iterator[Finding]:
@@ -115,11 +113,6 @@ def check_backlog(settings: Settings) -> Iterator[Finding]:
         return
     message = f"{backlog.set_aside} could not be learned from, {backlog.pending} wait"
     yield Finding("annotations", "warning", message, "`walkcut project show ID` names them with the reasons")
-
-
-def _nearest_existing(folder: Path) -> Path:
-    """Return the folder, or its nearest parent that exists."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def _file_size(file: Path) -> int:

@@ -1,18 +1,25 @@
-"""Checks of Label Studio: address, release, clock, token and SSRF protection."""
+"""Checks of Label Studio: address, release, clock, token and SSRF protection; and the client for them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
 
 import httpx
 
 from walkcut.doctor.checks import Finding
-from walkcut.doctor.probe import LabelStudioProbe
-from walkcut.errors import API_KEY_REMEDY, LabelStudioError, TokenExchangeError
+from walkcut.errors import API_KEY_REMEDY, LabelStudioError, TokenExchangeError, format_reason
+from walkcut.images import LabelStudioAccess
 from walkcut.images.tokens import jwt_claims
+from walkcut.labelstudio.connection import Connection
 
 ALLOW_PRIVATE = "start Label Studio with USE_DEFAULT_BANNED_SUBNETS=false"
 
+_TIMEOUT_S = 30.0  # Label Studio itself waits for each backend that is down
 _MIN_RELEASE, _TESTED_RELEASE = (1, 8), "1.23"
 _MAX_CLOCK_DIFFERENCE_S = 60.0
 _NEW_KEY_REMEDY = (
@@ -21,9 +28,70 @@ _NEW_KEY_REMEDY = (
 _DISABLED = "disabled for this organization"  # in Label Studio's reason for refusing a legacy token
 
 
+@dataclass(frozen=True)
+class ApiResponse:
+    """A response of Label Studio; `document` is `None` if its body is not JSON."""
+
+    status: int
+    document: Any = field(repr=False)
+    text: str = field(repr=False)
+    date: str
+
+    @property
+    def detail(self) -> str:
+        """Reason of an error, in one line."""
+        return format_reason(self.document.get("detail")) if isinstance(self.document, dict) else ""
+
+
+class LabelStudioProbe:
+    """Client that reports statuses and dates instead of raising errors for them.
+
+    Raises `LabelStudioError` if Label Studio cannot be reached, or does not exchange a personal access token.
+    """
+
+    def __init__(self, access: LabelStudioAccess, ca_bundle: Path | None = None) -> None:
+        self._connection = Connection(access, timeout=_TIMEOUT_S, ca_bundle=ca_bundle)
+        self.url = self._connection.url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    def get(self, path: str, query: Mapping[str, str] | None = None, *, anonymous: bool = False) -> ApiResponse:
+        """Get a path, with the token unless `anonymous`."""
+        try:
+            with self._reaching():
+                response = self._connection.request("GET", path, params=query, anonymous=anonymous)
+        except TokenExchangeError as error:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} does not exchange the token ({error.status}): see the check `token`"
+            ) from error
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        return ApiResponse(response.status_code, document, response.text, response.headers.get("Date", ""))
+
+    def exchange_token(self) -> None:
+        """Exchange the personal access token for an access token. Raises `TokenExchangeError`."""
+        with self._reaching():
+            self._connection.exchange_token()
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise LabelStudioError(
+                f"Label Studio at {self.url} cannot be reached ({reason}): check that it runs, and that "
+                "LABEL_STUDIO_URL is its address as seen from here: inside a container, localhost is the container"
+            ) from error
+
+
 def check_address(probe: LabelStudioProbe, now: datetime) -> Iterator[Finding]:
     """Check that a supported Label Studio answers, and its clock. Raises `LabelStudioError`."""
-    response = probe.get_anonymously("/api/version/")
+    response = probe.get("/api/version/", anonymous=True)
     release = response.document.get("release") if isinstance(response.document, dict) else None
     if response.status in range(300, 400):
         raise LabelStudioError(f"{probe.url} redirects: set LABEL_STUDIO_URL to the address that it redirects to")
@@ -36,8 +104,8 @@ def check_address(probe: LabelStudioProbe, now: datetime) -> Iterator[Finding]:
     if tuple(int(digits) for digits in re.findall(r"\d+", str(release))[:2]) < _MIN_RELEASE:
         message = f"this release is older than {'.'.join(map(str, _MIN_RELEASE))}"
         yield Finding("address", "warning", message, f"upgrade: walkcut is tested with {_TESTED_RELEASE}")
-    if response.date is not None:
-        yield check_clock(response.date, now)
+    with suppress(ValueError):  # a malformed Date header (RFC 9110)
+        yield check_clock(parsedate_to_datetime(response.date), now)
 
 
 def check_clock(label_studio: datetime, local_time: datetime) -> Finding:
@@ -105,12 +173,14 @@ def _check_acceptance(probe: LabelStudioProbe, kind: str) -> Finding:
 
 def check_ssrf_protection(probe: LabelStudioProbe) -> Iterator[Finding]:
     """Check whether Label Studio may reach private addresses. Raises `LabelStudioError`."""
-    values = probe.server_settings("USE_DEFAULT_BANNED_SUBNETS", "ML_BLOCK_LOCAL_IP", "SSRF_PROTECTION_ENABLED")
-    if not values:
+    page = probe.get("/version/").text  # a superuser's shows all settings, secrets too
+    names = ("USE_DEFAULT_BANNED_SUBNETS", "ML_BLOCK_LOCAL_IP", "SSRF_PROTECTION_ENABLED")
+    values = [match[1] == "True" for name in names if (match := re.search(rf'"{name}": "(True|False)"', page))]
+    if len(values) < len(names):
         message = "only superusers see which addresses Label Studio refuses; for walkcut at a private address"
         yield Finding("ssrf", "ok", f"{message}, {ALLOW_PRIVATE}")
         return
-    bans_subnets, blocks_models, blocks_webhooks = values.values()
+    bans_subnets, blocks_models, blocks_webhooks = values
     if not bans_subnets or not (blocks_models or blocks_webhooks):
         yield Finding("ssrf", "ok", "Label Studio may reach private addresses")
     elif not blocks_models:

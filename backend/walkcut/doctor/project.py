@@ -9,13 +9,13 @@ import httpx
 
 from walkcut.auth import Credentials
 from walkcut.doctor.checks import Finding
-from walkcut.doctor.labelstudio import ALLOW_PRIVATE
-from walkcut.doctor.probe import LabelStudioProbe
+from walkcut.doctor.labelstudio import ALLOW_PRIVATE, LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.errors import LabelStudioError, WalkcutError
-from walkcut.images import DecodeLimits, ImageLoader, decode, redact
-from walkcut.inference.project import ProjectOptions
-from walkcut.labelstudio.config import BrushControl, parse_brush_controls
+from walkcut.images import DecodeLimits, decode, redact
+from walkcut.inference.factory import make_image_loader
+from walkcut.inference.project import ProjectOptions, project_from_controls
+from walkcut.labelstudio.config import parse_brush_controls
 from walkcut.labelstudio.tasks import read_extra_params, read_task
 from walkcut.settings import Settings
 
@@ -33,7 +33,7 @@ def read_project(probe: LabelStudioProbe, project_id: int) -> Json:
 
 
 def _get(probe: LabelStudioProbe, path: str, name: str, **query: str) -> Any:
-    response = probe.get(path, **query)
+    response = probe.get(path, query)
     if response.status != httpx.codes.OK:
         raise LabelStudioError(
             f"Label Studio answered {response.status} ({response.detail}) to the request for {name}: check that it "
@@ -46,28 +46,23 @@ def check_config(label_config: str) -> Iterator[Finding]:
     """Check the brush controls and text fields of a config. Raises `LabelConfigError` or `RequestError`."""
     controls = parse_brush_controls(label_config)
     project_from_controls(controls, ProjectOptions(), {})
-    for control in controls:
-        message = f"regions go to {control.from_name!r} on {control.to_name!r}, whose image is {control.data_key!r}"
+    for brush in controls:
+        message = f"regions go to {brush.from_name!r} on {brush.to_name!r}, whose image is {brush.data_key!r}"
         yield Finding("config", "ok", message)
-        yield _check_text_field(control)
-
-
-def _check_text_field(control: BrushControl) -> Finding:
-    if control.status_field:
-        return Finding("config", "ok", f"walkcut answers annotators in the text field {control.status_field!r}")
-    message = f"{control.to_name!r} has no text field: annotators can neither type a granularity nor see answers"
-    return Finding("config", "warning", message, f"add {_TEXT_FIELD.format(control.to_name)} to the labelling config")
+        if brush.status_field:
+            message = f"walkcut answers annotators in the text field {brush.status_field!r}"
+            yield Finding("config", "ok", message)
+        else:
+            message = f"{brush.to_name!r} has no text field: annotators can neither type a granularity nor see answers"
+            remedy = f"add {_TEXT_FIELD.format(brush.to_name)} to the labelling config"
+            yield Finding("config", "warning", message, remedy)
 
 
 def check_image(
-    probe: LabelStudioProbe,
-    project_id: int,
-    task_id: int | None,
-    controls: Sequence[BrushControl],
-    loader: ImageLoader,
-    limits: DecodeLimits,
+    probe: LabelStudioProbe, project_id: int, task_id: int | None, label_config: str, settings: Settings
 ) -> Iterator[Finding]:
     """Load the images of a task, by default the project's first. Raises `WalkcutError`."""
+    loader, limits = make_image_loader(settings), DecodeLimits(settings.max_pixels)
     tasks = _tasks(probe, project_id, task_id)
     if not tasks and task_id is None:
         yield Finding("image", "warning", f"project {project_id} has no tasks", "import one and run this again")
@@ -75,7 +70,7 @@ def check_image(
         message, remedy = f"project {project_id} has no task {task_id}", "choose the id of a task in this project"
         yield Finding("image", "error", message, remedy)
     for task in map(read_task, tasks):
-        for control in controls:
+        for control in parse_brush_controls(label_config):
             reference = task.image_reference(control)
             data = loader.fetch(reference, task.id)
             height, width, _ = decode(data, limits).shape
@@ -173,23 +168,27 @@ def check_webhook(url: str, webhooks: Sequence[Json], settings: Settings) -> Fin
     address = f"{url.rstrip('/')}/webhook"
     webhook = next((webhook for webhook in webhooks if webhook.get("url") == address), None)
     if webhook is None:
+        problem = "there is no webhook"
         remedy = (
             f"Settings > Webhooks > Add Webhook: {redact(address)}, with payload, for all actions; Label Studio "
             f"creates none if it was started with only ML_BLOCK_LOCAL_IP=false: {ALLOW_PRIVATE}"
         )
-        return Finding("webhook", "warning", f"there is no webhook: {_WITHOUT_WEBHOOK}", remedy)
-    has_events = webhook.get("send_for_all_actions") or set(webhook.get("actions") or ()) >= _EVENTS
-    if not (webhook.get("is_active") and webhook.get("send_payload") and has_events):
-        message = f"the webhook is off, or lacks the payload or an action: {_WITHOUT_WEBHOOK}"
-        return Finding("webhook", "warning", message, "Settings > Webhooks: activate it, with payload, for all actions")
-    if not any(map(settings.credentials.accepts, _authorizations(webhook, address))):
+    elif not (webhook.get("is_active") and webhook.get("send_payload") and _has_events(webhook)):
+        problem = "the webhook is off, or lacks the payload or an action"
+        remedy = "Settings > Webhooks: activate it, with payload, for all actions"
+    elif not any(map(settings.credentials.accepts, _authorizations(webhook, address))):
+        problem = "the webhook lacks walkcut's user name and password and is refused"
         remedy = (
             "Settings > Webhooks > headers: add Authorization with the value Basic and base64 of user:password; or "
             "connect the model as http://user:password@host:port"
         )
-        message = f"the webhook lacks walkcut's user name and password and is refused: {_WITHOUT_WEBHOOK}"
-        return Finding("webhook", "warning", message, remedy)
-    return Finding("webhook", "ok", "walkcut receives annotation events")
+    else:
+        return Finding("webhook", "ok", "walkcut receives annotation events")
+    return Finding("webhook", "warning", f"{problem}: {_WITHOUT_WEBHOOK}", remedy)
+
+
+def _has_events(webhook: Json) -> bool:
+    return bool(webhook.get("send_for_all_actions")) or set(webhook.get("actions") or ()) >= _EVENTS
 
 
 def _authorizations(webhook: Json, address: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import base64
 import errno
-import io
 import math
 import secrets
 import socket
@@ -10,18 +9,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import numpy as np
-from PIL import Image
 
 from walkcut.auth import Credentials
 from walkcut.backbones import CLASSICAL
 from walkcut.doctor.checks import Finding
 from walkcut.errors import SettingsError, WalkcutError
+from walkcut.images.encode import encode_png
 from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio.config import EXAMPLE_CONFIG
 from walkcut.labelstudio.tasks import Task
@@ -31,6 +31,11 @@ _PREDICT_TIMEOUT_S, _OTHER_TIMEOUT_S = 100.0, 1.0  # Label Studio's
 _SLOW_S = 10.0  # an annotator who opens a new task waits this long for its prediction
 _REQUEST_TIMEOUT_S = 10.0
 _IMAGE_SIZE = (768, 1024)
+_PORT_REMEDIES = {
+    errno.EADDRINUSE: "another program uses the port: stop it, or set WALKCUT_PORT to another port",
+    errno.EACCES: "set WALKCUT_PORT to 1024 or more",
+}
+_HOST_REMEDY = "set WALKCUT_HOST to an address of this machine: 127.0.0.1, or 0.0.0.0 for all"
 _SERVER, _ADAPTER = "walkcut", "WalkcutModel"  # model_class of walkcut's server, and under label-studio-ml
 
 
@@ -46,63 +51,47 @@ class ServerProbe:
     credentials: Credentials = field(default_factory=Credentials)
     is_adapter: bool = False  # under label-studio-ml, whose server has no /versions
 
-    def get(self, path: str) -> Any:
-        """Get a document. Raises `SettingsError` for wrong credentials, else `ServerError`."""
-        return self._request("GET", path, timeout=_REQUEST_TIMEOUT_S)
-
-    def post(self, path: str, document: object, *, timeout: float = _REQUEST_TIMEOUT_S) -> Any:
-        """Post a document and return the answer. Raises as `get`."""
-        return self._request("POST", path, timeout=timeout, json=document)
-
-    def unready_reasons(self) -> list[str]:
-        """Return why the server accepts no new images; empty if it does, or gives no reason."""
+    def request(self, path: str, document: object = None, *, timeout: float = _REQUEST_TIMEOUT_S) -> Any:
+        """Get a path, or post a document to it. Raises `SettingsError` for wrong credentials, else `ServerError`."""
+        method, url = "GET" if document is None else "POST", f"{self.url}{path}"
         try:
-            document = _get_json(f"{self.url}/ready", self._auth_headers)
-        except (httpx.HTTPError, ValueError):
-            return []
-        reasons = document.get("reasons") if isinstance(document, dict) else None
-        return [str(reason) for reason in reasons] if isinstance(reasons, list) else []
-
-    def serves_any(self, versions: Set[object]) -> bool:
-        """Return whether the server serves one of the model versions; true if it cannot be asked. Raises as `get`."""
-        return self.is_adapter or not versions.isdisjoint(self.get("/versions")["versions"])
-
-    @property
-    def _auth_headers(self) -> dict[str, str]:
-        return {"Authorization": self.credentials.header} if self.credentials.required else {}
-
-    def _request(self, method: str, path: str, *, timeout: float, json: object = None) -> Any:
-        try:
-            response = httpx.request(
-                method, f"{self.url}{path}", json=json, headers=self._auth_headers, timeout=timeout, trust_env=False
-            )
+            response = httpx.request(method, url, json=document, headers=self.headers, timeout=timeout, trust_env=False)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise ServerError(
-                f"{self.url}{path} did not answer ({reason}): check whether walkcut is overloaded"
-            ) from error
+            raise ServerError(f"{url} did not answer ({reason}): check whether walkcut is overloaded") from error
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise SettingsError(
                 f"{self.url} refuses the credentials of these settings: set WALKCUT_BASIC_AUTH_USER and "
                 "WALKCUT_BASIC_AUTH_PASS, or WALKCUT_TOKEN, to the values that the server was started with"
             )
         if response.status_code != httpx.codes.OK:
-            raise ServerError(f"{self.url}{path} answered {response.status_code}: see walkcut's log")
+            raise ServerError(f"{url} answered {response.status_code}: see walkcut's log")
         return response.json()
 
+    def serves_any(self, versions: Set[object]) -> bool:
+        """Return whether the server serves one of the versions; true if it cannot be asked. Raises as `request`."""
+        return self.is_adapter or not versions.isdisjoint(self.request("/versions")["versions"])
 
-def _get_json(url: str, headers: Mapping[str, str] | None = None) -> Any:
-    return httpx.get(url, headers=headers, timeout=_REQUEST_TIMEOUT_S, trust_env=False).json()
+    @property
+    def headers(self) -> dict[str, str]:
+        """Authorization, if the credentials require it."""
+        return {"Authorization": self.credentials.header} if self.credentials.required else {}
+
+
+def _read_object(url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the JSON object at an address, whatever the status; empty if there is none."""
+    try:
+        document = httpx.get(url, headers=headers, timeout=_REQUEST_TIMEOUT_S, trust_env=False).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def find_server(settings: Settings) -> ServerProbe | None:
     """Return the walkcut that answers at the host and port of the settings, ready or not; `None` without one."""
-    url = f"http://{_connectable(settings.host)}:{settings.port}"
-    try:
-        document = _get_json(f"{url}/health")
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-        return None
-    name = document.get("model_class") if isinstance(document, dict) else None
+    host = settings.host if settings.host not in {"", "0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104 - connected to
+    url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    name = _read_object(f"{url}/health").get("model_class")
     if name not in {_SERVER, _ADAPTER}:
         return None
     return ServerProbe(url, settings.credentials, is_adapter=name == _ADAPTER)
@@ -112,8 +101,9 @@ def check_port(settings: Settings, server: ServerProbe | None) -> Iterator[Findi
     """Check that walkcut answers at its port and is ready, or that the port is free."""
     if server is not None:
         yield Finding("port", "ok", f"walkcut answers at {server.url}")
-        if reasons := server.unready_reasons():
-            message = f"walkcut is not ready for new images: {'; '.join(reasons)}"
+        reasons = _read_object(f"{server.url}/ready", server.headers).get("reasons")
+        if isinstance(reasons, list) and reasons:
+            message = f"walkcut is not ready for new images: {'; '.join(map(str, reasons))}"
             yield Finding("port", "error", message, "see walkcut's log, and try again in a minute")
         return
     address = f"{settings.host}:{settings.port}"
@@ -121,39 +111,22 @@ def check_port(settings: Settings, server: ServerProbe | None) -> Iterator[Findi
         with socket.create_server((settings.host, settings.port)):
             pass
     except OSError as error:
-        yield Finding("port", "error", f"{address} cannot be used: {error.strerror or error}", _port_remedy(error))
+        remedy = _PORT_REMEDIES.get(error.errno or 0, _HOST_REMEDY)
+        yield Finding("port", "error", f"{address} cannot be used: {error.strerror or error}", remedy)
         return
     yield Finding("port", "ok", f"{address} is free; walkcut is not running there")
 
 
-def _port_remedy(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "another program uses the port: stop it, or set WALKCUT_PORT to another port"
-    if error.errno == errno.EACCES:
-        return "set WALKCUT_PORT to 1024 or more"
-    return "set WALKCUT_HOST to an address of this machine: 127.0.0.1, or 0.0.0.0 for all"
-
-
-def _connectable(host: str) -> str:
-    """Return the host to connect to, as in a URL, of a server that listens on `host`."""
-    if host in {"", "0.0.0.0", "::"}:  # noqa: S104 - connected to, not listened on
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
 def check_responses(server: ServerProbe) -> Iterator[Finding]:
     """Check how fast the health check and a webhook are answered; the webhook's event is of no known kind."""
-    yield _response_time("health", lambda: server.get("/health"))
-    yield _response_time("webhook", lambda: server.post("/webhook", {"action": "DOCTOR"}))
-
-
-def _response_time(name: str, request: Callable[[], object]) -> Finding:
-    seconds = _seconds(request)
-    message = f"/{name} answers in {seconds * 1000:.0f} ms; Label Studio waits {_OTHER_TIMEOUT_S:g} s"
-    if seconds < _OTHER_TIMEOUT_S:
-        return Finding("latency", "ok", message)
-    remedy = "check what else the machine does, and whether the disk of WALKCUT_STATE_DIR is slow"
-    return Finding("latency", "error", message, remedy)
+    for path, document in (("/health", None), ("/webhook", {"action": "DOCTOR"})):
+        seconds = _seconds(partial(server.request, path, document))
+        message = f"{path} answers in {seconds * 1000:.0f} ms; Label Studio waits {_OTHER_TIMEOUT_S:g} s"
+        if seconds < _OTHER_TIMEOUT_S:
+            yield Finding("latency", "ok", message)
+        else:
+            remedy = "check what else the machine does, and whether the disk of WALKCUT_STATE_DIR is slow"
+            yield Finding("latency", "error", message, remedy)
 
 
 def check_prediction(settings: Settings, server: ServerProbe | None) -> Iterator[Finding]:
@@ -189,7 +162,7 @@ def _predict_remotely(server: ServerProbe, image: str) -> None:
     """Predict an image over HTTP, outside of any project. Raises `ServerError` without a prediction."""
     tasks = [{"id": 0, "data": {"image": image}}]
     document = {"tasks": tasks, "project": None, "label_config": EXAMPLE_CONFIG, "params": {"context": None}}
-    if not server.post("/predict", document, timeout=_PREDICT_TIMEOUT_S)["results"][0]:
+    if not server.request("/predict", document, timeout=_PREDICT_TIMEOUT_S)["results"][0]:
         raise ServerError(f"{server.url} returns no prediction for a test image: see walkcut's log")
 
 
@@ -208,9 +181,7 @@ def _random_image() -> str:
     height, width = _IMAGE_SIZE
     rectangles = rng.integers(0, 256, (6, 8, 3)).repeat(height // 6, 0).repeat(width // 8, 1)
     pixels = np.clip(rectangles + rng.normal(0, 4, rectangles.shape), 0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(encode_png(pixels)).decode()}"
 
 
 def _seconds(action: Callable[[], object]) -> float:

@@ -1,9 +1,9 @@
 """Time and memory of each stage, and the speed-up over the papers' own algorithms."""
 
-import io
 import platform
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from walkcut.evaluation.reference import REFERENCE_THRESHOLDS, reference_labels
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.images import DecodeLimits, decode
+from walkcut.images.encode import encode_png
 from walkcut.labelstudio import brush
 from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.segmenter import Segmenter
-from walkcut.telemetry.spans import record_spans, span, timed
+from walkcut.telemetry.spans import record_spans, span
 
 STAGES = ("decode", "VAE", "U-Net", "model", "aggregate", "walk", "affinity", "cut", "assign", "refine", "encode")
 MODEL_STAGES = frozenset({"VAE", "U-Net", "model"})
@@ -46,18 +46,13 @@ class Comparison:
     agreement: float
     segments: int
 
-    @property
-    def speedup(self) -> float:
-        """How many times faster walkcut is."""
-        return self.reference_seconds / self.seconds
-
 
 @dataclass
 class Meter:
     """An observer of stages that sums what each costs within a round."""
 
     device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     peaks: dict[str, int | None] = field(default_factory=dict)
 
     @contextmanager
@@ -65,14 +60,12 @@ class Meter:
         """Measure a stage."""
         self._wait()
         _reset_peak(self.device)
-        with timed(name, self._add):
-            yield
-            self._wait()
+        begin = time.perf_counter()
+        yield
+        self._wait()
+        self.seconds[name] += time.perf_counter() - begin
         peak, before = peak_memory(self.device), self.peaks.get(name)
         self.peaks[name] = peak if peak is None or before is None else max(before, peak)
-
-    def _add(self, name: str, seconds: float) -> None:
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -101,27 +94,24 @@ def measure_stages(segmenter: Segmenter, data: bytes, *, rounds: int) -> dict[st
 
 
 def compare_with_reference(segmenter: Segmenter, data: bytes) -> Comparison:
-    """Compare the method's published form with the papers' algorithm, on the same image features."""
-    segmenter = published_form(segmenter)
+    """Compare the method's published form with the papers' algorithm, on the same image features.
+
+    That form is cut only by the method's rule, at evenly spaced thresholds, without PAMR.
+    """
+    method = segmenter.preset.method
+    if isinstance(method, NCut | DiffCut):
+        method = replace(method, max_leaves=None, thresholds=REFERENCE_THRESHOLDS)
     image = decode(data, DecodeLimits())
     pixels = torch.tensor(image, device=segmenter.device)
-    features = segmenter.backbone.extract(pixels, segmenter.preset.method.requires)
+    features = segmenter.backbone.extract(pixels, method.requires)
     begin = time.perf_counter()
-    labels = segmenter.preset.method.build_tree(features, pixels).labels(Level.AUTO).astype(np.int64)
+    labels = method.build_tree(features, pixels).labels(Level.AUTO).astype(np.int64)
     middle = time.perf_counter()
-    paper_labels = reference_labels(segmenter.preset.method, features, (image.shape[0], image.shape[1]))
+    paper_labels = reference_labels(method, features, (image.shape[0], image.shape[1]))
     reference = renumber(paper_labels.cpu().numpy())
     end = time.perf_counter()
     agreement = float((renumber(labels) == reference).mean())
     return Comparison(middle - begin, end - middle, agreement, int(labels.max()) + 1)
-
-
-def published_form(segmenter: Segmenter) -> Segmenter:
-    """Return the segmenter as published: cut only by the method's rule, at evenly spaced thresholds, without PAMR."""
-    method = segmenter.preset.method
-    if isinstance(method, NCut | DiffCut):
-        method = replace(method, max_leaves=None, thresholds=REFERENCE_THRESHOLDS)
-    return replace(segmenter, preset=replace(segmenter.preset, method=method, pamr=None))
 
 
 def synthetic_image(height: int = 480, width: int = 640, patches: int = 14) -> bytes:
@@ -132,9 +122,7 @@ def synthetic_image(height: int = 480, width: int = 640, patches: int = 14) -> b
     nearest = ((y[..., None] - centres[:, 0]) ** 2 + (x[..., None] - centres[:, 1]) ** 2).argmin(-1)
     shade = 20 * np.sin(x / 90 + y / 60)[..., None]
     pixels = rng.uniform(30, 220, (patches, 3))[nearest] + shade + rng.normal(0, 8, (height, width, 3))
-    file = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return encode_png(pixels.clip(0, 255).astype(np.uint8))
 
 
 def peak_memory(device: torch.device) -> int | None:

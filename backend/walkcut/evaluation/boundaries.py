@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from functools import cache
 from operator import add
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
@@ -15,14 +15,12 @@ from walkcut.errors import SegmentationError
 from walkcut.evaluation.metrics import OdsOis, check_scorable
 
 TOLERANCE = 0.0075  # of the image's diagonal: BSDS's 4.3 pixels
+Boundary: TypeAlias = Bool[np.ndarray, "y x"]
 
 
 @dataclass(frozen=True)
 class BoundaryCounts:
-    """Boundary pixels of the machine and of all humans, and how many of each are matched; counts add up.
-
-    Precision without machine pixels and recall without human ones are 1.
-    """
+    """Boundary pixels of the machine and of all humans, and how many of each are matched; counts add up."""
 
     machine_matched: int = 0
     machine: int = 0
@@ -34,12 +32,12 @@ class BoundaryCounts:
 
     @property
     def precision(self) -> float:
-        """The fraction of the machine's pixels that are matched to at least one human's."""
+        """The fraction of the machine's pixels that are matched to at least one human's; 1 without pixels."""
         return self.machine_matched / self.machine if self.machine else 1.0
 
     @property
     def recall(self) -> float:
-        """The fraction of all humans' pixels that are matched to the machine's."""
+        """The fraction of all humans' pixels that are matched to the machine's; 1 without pixels."""
         return self.human_matched / self.human if self.human else 1.0
 
     @property
@@ -49,7 +47,7 @@ class BoundaryCounts:
         return 2 * self.precision * self.recall / total if total else 0.0
 
 
-def boundaries(labels: Integer[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
+def boundaries(labels: Integer[np.ndarray, "y x"]) -> Boundary:
     """Return the thinned boundary of a label image, pixel for pixel that of BSDS500's files.
 
     A pixel is on it if the 2×2 block to its right and below, cropped at the image's edge, holds two labels.
@@ -60,15 +58,13 @@ def boundaries(labels: Integer[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
     return np.asarray(thin(np.any([corner != neighbour for neighbour in neighbours], axis=0)))
 
 
-def boundary_counts(
-    machine: Bool[np.ndarray, "y x"], humans: Sequence[Bool[np.ndarray, "h w"]], *, tolerance: float = TOLERANCE
-) -> BoundaryCounts:
+def boundary_counts(machine: Boundary, humans: Sequence[Bool[np.ndarray, "h w"]]) -> BoundaryCounts:
     """Count one image's matches between the boundary of the machine and that of each human.
 
-    Pixels match one to one within `tolerance` of the image's diagonal, separately for each human; a machine pixel
+    Pixels match one to one within `TOLERANCE` of the image's diagonal, separately for each human; a machine pixel
     is right if it is matched to any human's. Raises `SegmentationError` if the sizes differ.
     """
-    distance = tolerance * float(np.hypot(*machine.shape))
+    distance = TOLERANCE * float(np.hypot(*machine.shape))
     right = np.zeros(int(machine.sum()), bool)
     human_matched = 0
     for human in humans:
@@ -80,9 +76,7 @@ def boundary_counts(
     return BoundaryCounts(int(right.sum()), right.size, human_matched, sum(int(human.sum()) for human in humans))
 
 
-def matched_pixels(
-    machine: Bool[np.ndarray, "y x"], human: Bool[np.ndarray, "y x"], distance: float
-) -> Bool[np.ndarray, " m"]:
+def matched_pixels(machine: Boundary, human: Boundary, distance: float) -> Bool[np.ndarray, " m"]:
     """Return which machine pixels, in reading order, are matched to human pixels at most `distance` away.
 
     The one-to-one matching is a maximum one. BSDS's program takes that of least total distance; here the nearest pairs
@@ -130,29 +124,19 @@ def _augmented(
     return unmatched[flow[source, unmatched].toarray().ravel() > 0]
 
 
-def _neighbours(
-    machine: Bool[np.ndarray, "y x"], human: Bool[np.ndarray, "y x"], distance: float
-) -> Int32[np.ndarray, "m d"]:
+def _neighbours(machine: Boundary, human: Boundary, distance: float) -> Int32[np.ndarray, "m d"]:
     """Return the indices of the human pixels around each machine pixel, nearest first; -1 where there is none."""
     radius = int(distance)
     index = np.full(human.shape, -1, np.int32)
     index[human] = np.arange(human.sum())
     padded = np.pad(index, radius, constant_values=-1)
     y, x = machine.nonzero()
-    down, right = _disc(distance)
+    down, right = np.mgrid[-radius : radius + 1, -radius : radius + 1].reshape(2, -1)
+    length = down**2 + right**2
+    disc = np.argsort(length, kind="stable")[: int((length <= distance**2).sum())]
     width = padded.shape[1]
     centres = (y + radius) * width + x + radius
-    return padded.ravel()[centres[:, None] + (down * width + right)]
-
-
-@cache
-def _disc(distance: float) -> tuple[Int64[np.ndarray, " d"], Int64[np.ndarray, " d"]]:
-    """Return the offsets (down, right) of at most `distance` pixels, shortest first."""
-    reach = np.arange(-int(distance), int(distance) + 1)
-    down, right = (steps.ravel() for steps in np.meshgrid(reach, reach, indexing="ij"))
-    length = down**2 + right**2
-    order = np.argsort(length, kind="stable")[: int((length <= distance**2).sum())]
-    return down[order], right[order]
+    return padded.ravel()[centres[:, None] + (down * width + right)[disc]]
 
 
 def boundary_ods_ois(counts: Sequence[Sequence[BoundaryCounts]]) -> OdsOis:

@@ -30,7 +30,7 @@ from jaxtyping import Int64, UInt8
 
 from walkcut.errors import ImageDecodeError, SettingsError
 from walkcut.evaluation.ground_truth import IGNORE, LabelImage, Truth, human_segmentations
-from walkcut.images import IMAGE_SUFFIXES, DecodeLimits, decode
+from walkcut.images.decode import IMAGE_SUFFIXES, DecodeLimits, decode
 
 _BACKGROUND: Final = "background"
 
@@ -179,17 +179,17 @@ def read_dataset(name: str, root: Path, split: str = "val") -> Dataset:
     if layout.truth.endswith(".mat"):
         examples = tuple(Example(stem, image, human_segmentations(truth)) for stem, image, truth in paths)
         return Dataset(name, split, examples)
-    classes, class_of = _read_classes(name)
+    rows = read_table(name)
+    classes = tuple(dict.fromkeys(row["class"] for row in rows if row["class"]))
+    class_of = {int(row["label"]): classes.index(row["class"]) if row["class"] else IGNORE for row in rows}
     examples = tuple(Example(stem, image, (LabelImage(truth, class_of),)) for stem, image, truth in paths)
     return Dataset(name, split, examples, classes)
 
 
-def _read_classes(name: str) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Return the classes of a data set, and the class of each label in its label images."""
+def read_table(name: str) -> list[dict[str, str]]:
+    """Return the rows of `data/NAME.csv`."""
     text = (files("walkcut.evaluation") / "data" / f"{name}.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
-    classes = tuple(dict.fromkeys(row["class"] for row in rows if row["class"]))
-    return classes, {int(row["label"]): classes.index(row["class"]) if row["class"] else IGNORE for row in rows}
+    return list(csv.DictReader(text.splitlines()))
 
 
 def _find(name: str, layout: _Layout, root: Path, split: str) -> list[tuple[str, Path, Path]]:
@@ -204,11 +204,10 @@ def _find(name: str, layout: _Layout, root: Path, split: str) -> list[tuple[str,
         for stem in _names(layout, root, split)
     ]
     missing = [str(path) for _, image, truth in paths for path in (image, truth) if not path.is_file()]
-    if missing or not paths:
-        files_missing = f"{len(missing)} files: {_first_names(missing)}" if missing else "all images"
-        raise SettingsError(
-            f"{root} lacks {files_missing}; get the images of {name} and their truths from {layout.source}"
-        )
+    remedy = f"; get the images of {name} and their truths from {layout.source}"
+    if not paths:
+        raise SettingsError(f"{root} lacks all images{remedy}")
+    _refuse(missing, f"{root} lacks {len(missing)} files:", remedy)
     return paths
 
 
@@ -236,14 +235,13 @@ def _read_folder(root: Path, split: str) -> Dataset:
     part = split if (root / "images" / split).is_dir() else ""
     image_folder, labels, class_list = root / "images" / part, root / "labels" / part, root / "classes.txt"
     classes = tuple(class_list.read_text(encoding="utf-8").splitlines()) if class_list.exists() else ()
-    image_paths = [path for path in sorted(image_folder.glob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
-    truths = [_label_paths(labels, image.stem) for image in image_paths]
-    _check_images(image_folder, labels, image_paths)
-    _check_truths(labels, dict(zip(image_paths, truths, strict=True)), several=not classes)
+    images = sorted(path for path in image_folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    truths = {image: _label_paths(labels, image.stem) for image in images}
+    _check_folder(image_folder, labels, truths, has_classes=bool(classes))
     class_of = {**{label: label for label in range(len(classes))}, 255 if len(classes) <= 255 else 65535: IGNORE}
     examples = tuple(
         Example(image.stem, image, tuple(LabelImage(path, class_of if classes else None) for path in paths))
-        for image, paths in zip(image_paths, truths, strict=True)
+        for image, paths in truths.items()
     )
     return Dataset(_FOLDER, split, examples, classes)
 
@@ -254,30 +252,29 @@ def _label_paths(labels: Path, stem: str) -> tuple[Path, ...]:
     return (single,) if single.is_file() else tuple(sorted(labels.glob(f"{escape(stem)}.*.png")))
 
 
-def _check_images(image_folder: Path, labels: Path, image_paths: Sequence[Path]) -> None:
-    if not image_paths:
+def _check_folder(
+    image_folder: Path, labels: Path, truths: Mapping[Path, Sequence[Path]], *, has_classes: bool
+) -> None:
+    """Raise `SettingsError` unless each image has a stem that no other has, and its truths."""
+    if not truths:
         raise SettingsError(f"{image_folder} holds no images: put STEM.jpg (or PNG, …) there, and {labels}/STEM.png")
-    duplicates = [stem for stem, count in Counter(image.stem for image in image_paths).items() if count > 1]
-    if duplicates:
-        raise SettingsError(
-            f"{image_folder} holds several images of one stem: {_first_names(duplicates)}; rename all but one of each"
-        )
-
-
-def _check_truths(labels: Path, truths: Mapping[Path, Sequence[Path]], *, several: bool) -> None:
+    duplicates = [stem for stem, count in Counter(image.stem for image in truths).items() if count > 1]
     unlabelled = [image.name for image, paths in truths.items() if not paths]
-    if unlabelled:
-        raise SettingsError(
-            f"{labels} holds no truth for {len(unlabelled)} images: {_first_names(unlabelled)}; put STEM.png there for "
-            "each, or STEM.1.png, STEM.2.png, … by several people"
-        )
-    multiple = [image.name for image, paths in truths.items() if len(paths) > 1]
-    if multiple and not several:
-        raise SettingsError(
-            f"{labels} holds several truths for {_first_names(multiple)}, but classes.txt makes their labels classes: "
-            "keep one STEM.png for each image, or remove classes.txt"
-        )
+    multiple = [image.name for image, paths in truths.items() if len(paths) > 1 and has_classes]
+    _refuse(duplicates, f"{image_folder} holds several images of one stem:", "; rename all but one of each")
+    _refuse(
+        unlabelled,
+        f"{labels} holds no truth for {len(unlabelled)} images:",
+        "; put STEM.png there for each, or STEM.1.png, STEM.2.png, … by several people",
+    )
+    _refuse(
+        multiple,
+        f"{labels} holds several truths for",
+        ", but classes.txt makes their labels classes: keep one STEM.png for each image, or remove classes.txt",
+    )
 
 
-def _first_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+def _refuse(names: Sequence[str], problem: str, remedy: str) -> None:
+    """Raise `SettingsError` with the first of the names, if there are any."""
+    if names:
+        raise SettingsError(f"{problem} {', '.join(names[:3])}{', …' if len(names) > 3 else ''}{remedy}")

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Integer, Real, UInt8
+from jaxtyping import Real, UInt8
 from PIL import Image
 
-from walkcut.evaluation.contingency import coarsened
 from walkcut.evaluation.datasets import Example
-from walkcut.evaluation.metrics import background_groups, primary_classes
-from walkcut.evaluation.runner import EvaluationRun, ImageResult
-from walkcut.evaluation.scoring import Score
+from walkcut.evaluation.metrics import LabelMap, background_groups, coarsened, primary_classes
+from walkcut.evaluation.runner import EvaluationRun, ImageResult, Score
 from walkcut.segmentation.visualization import draw_overlay
 
 _SIDE = 400  # pixels of a figure's longer side
@@ -48,10 +46,7 @@ class ImageFigures:
 
 
 def image_figures(run: EvaluationRun, results: Sequence[ImageResult], setting: str) -> list[ImageFigures]:
-    """Segment and draw the images of best, median and worst covering at a setting.
-
-    `results` are those of all images, in the data set's order.
-    """
+    """Segment and draw the images of best, median and worst covering at a setting, given the results of all images."""
     column = run.system.settings.index(setting)
     ranks = ranked(np.array([result.scores[column].covering for result in results]))
     return [_draw(run, run.dataset.examples[index], results[index], column, rank) for rank, index in ranks]
@@ -89,8 +84,8 @@ def _draw(run: EvaluationRun, example: Example, result: ImageResult, column: int
     pixels = np.asarray(thumbnail)
     figures = (
         Figure(_jpeg(pixels), "image"),
-        Figure(_overlay(pixels, prediction), f"prediction: {_count_segments(prediction)}"),
-        Figure(_overlay(pixels, merged), f"oracle-merged: {_count_segments(merged)}"),
+        Figure(_overlay(pixels, prediction), f"prediction: {_segments(len(np.unique(prediction)))}"),
+        Figure(_overlay(pixels, merged), f"oracle-merged: {_segments(len(np.unique(merged)))}"),
         Figure(_overlay(pixels, truth, ignore=run.dataset.ignore), _truth_caption(run, truth, len(truths))),
     )
     steps = ladder_columns([score.segments for score in result.scores]) if len(predictions) > 1 else []
@@ -98,9 +93,7 @@ def _draw(run: EvaluationRun, example: Example, result: ImageResult, column: int
     return ImageFigures(rank, example.name, result.seconds, result.scores[column], figures, ladder)
 
 
-def oracle_merged_labels(
-    run: EvaluationRun, labels: Integer[np.ndarray, "y x"], truth: Integer[np.ndarray, "y x"]
-) -> Integer[np.ndarray, "y x"]:
+def oracle_merged_labels(run: EvaluationRun, labels: LabelMap, truth: LabelMap) -> LabelMap:
     """Return each pixel's primary class, after the protocol's background merge: as `metrics.oracle_merged` merges."""
     protocol, background = run.protocol, run.dataset.background
     table = replace(protocol, merges_background=False).table(truth, labels, run.dataset)
@@ -110,9 +103,7 @@ def oracle_merged_labels(
     return primary_classes(table)[labels]
 
 
-def _overlay(
-    image: UInt8[np.ndarray, "y x 3"], labels: Integer[np.ndarray, "h w"], *, ignore: int | None = None
-) -> str:
+def _overlay(image: UInt8[np.ndarray, "y x 3"], labels: LabelMap, *, ignore: int | None = None) -> str:
     """Draw labels of any size over the image, darkened where they are `ignore`."""
     height, width = image.shape[:2]
     scaled = np.asarray(Image.fromarray(labels.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST))
@@ -128,9 +119,9 @@ def _jpeg(pixels: UInt8[np.ndarray, "y x 3"]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _truth_caption(run: EvaluationRun, truth: Integer[np.ndarray, "y x"], people: int) -> str:
+def _truth_caption(run: EvaluationRun, truth: LabelMap, people: int) -> str:
     if run.dataset.partitions:
-        return f"truth, first of {people}: {_count_segments(truth)}"
+        return f"truth, first of {people}: {_segments(len(np.unique(truth)))}"
     present = np.setdiff1d(truth, run.dataset.ignore)
     ignored = "; dark: not scored" if (truth == run.dataset.ignore).any() else ""
     return f"truth: {', '.join(run.dataset.classes[label] for label in present)}{ignored}"
@@ -140,10 +131,6 @@ def _step_caption(run: EvaluationRun, result: ImageResult, column: int) -> str:
     setting, score = run.system.settings[column], result.scores[column]
     at = "" if setting == str(score.segments) else f" at {setting}"
     return f"{_segments(score.segments)}{at}, covering {score.covering:.2f}"
-
-
-def _count_segments(labels: Integer[np.ndarray, "y x"]) -> str:
-    return _segments(len(np.unique(labels)))
 
 
 def _segments(count: int) -> str:

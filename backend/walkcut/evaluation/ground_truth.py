@@ -1,6 +1,7 @@
 """Ground truth files: label images as PNG, and BSDS500's `.mat` files with segmentations by several people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,10 +24,7 @@ _TRUTH_ERRORS: Final = (*DECODE_ERRORS, MatReadError, NotImplementedError)  # th
 
 @dataclass(frozen=True)
 class LabelImage:
-    """A PNG of labels: grey values of any depth, or palette indices.
-
-    `classes` maps labels to classes; without it the labels only separate parts.
-    """
+    """A PNG of labels, grey values or palette indices; without `classes` of the labels they only separate parts."""
 
     path: Path
     classes: Mapping[int, int] | None = None
@@ -56,12 +54,9 @@ class HumanSegmentation:
 
     def read(self) -> Int64[np.ndarray, "y x"]:
         """Return the segment of each pixel, from 1. Raises `ImageDecodeError` for a damaged or foreign file."""
-        try:
+        with _reading(self.path):
             people = loadmat(self.path, variable_names=["groundTruth"])["groundTruth"]
-            labels = np.asarray(people[0, self.person]["Segmentation"][0, 0], np.int64)
-        except _TRUTH_ERRORS as error:
-            raise _damaged(self.path, error) from error
-        return labels
+            return np.asarray(people[0, self.person]["Segmentation"][0, 0], np.int64)
 
 
 Truth = LabelImage | HumanSegmentation
@@ -69,21 +64,16 @@ Truth = LabelImage | HumanSegmentation
 
 def human_segmentations(path: Path) -> tuple[HumanSegmentation, ...]:
     """Return all segmentations of a BSDS500 file, not yet read. Raises as `HumanSegmentation.read`."""
-    try:
+    with _reading(path):
         people = {variable: shape[1] for variable, shape, _ in whosmat(path)}["groundTruth"]
-    except _TRUTH_ERRORS as error:
-        raise _damaged(path, error) from error
-    return tuple(HumanSegmentation(path, person) for person in range(people))
+        return tuple(HumanSegmentation(path, person) for person in range(people))
 
 
 def _read_labels(path: Path) -> Int64[np.ndarray, "y x"]:
     """Return the labels of a PNG of one channel: palette indices, not their colours."""
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            mode, scale = image.mode, _GREY_SCALES.get(str(image.tile[0].args), 1)
-            labels = np.asarray(image)
-    except _TRUTH_ERRORS as error:
-        raise _damaged(path, error) from error
+    with _reading(path), Image.open(path, formats=["PNG"]) as image:
+        mode, scale = image.mode, _GREY_SCALES.get(str(image.tile[0].args), 1)
+        labels = np.asarray(image)
     if mode not in _LABEL_MODES:
         raise ImageDecodeError(
             f"the label image {path} holds colours ({mode}): save it with one channel, of grey values or palette "
@@ -92,5 +82,12 @@ def _read_labels(path: Path) -> Int64[np.ndarray, "y x"]:
     return labels.astype(np.int64) // scale
 
 
-def _damaged(path: Path, error: Exception) -> ImageDecodeError:
-    return ImageDecodeError(f"the ground truth {path} cannot be read ({error}): put the original file there")
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn an error of a reader into an `ImageDecodeError` that names the file."""
+    try:
+        yield
+    except _TRUTH_ERRORS as error:
+        raise ImageDecodeError(
+            f"the ground truth {path} cannot be read ({error}): put the original file there"
+        ) from error

@@ -1,16 +1,65 @@
-"""Region scores, all from contingency tables: truth labels by segments, in pixels.
+"""Contingency tables of two label images, and the region scores, which are all computed from them.
 
 A table without pixels scores as a perfect one.
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Int64, Real
+from jaxtyping import Bool, Int64, Integer, Real
 from scipy.optimize import linear_sum_assignment
 
 from walkcut.errors import SegmentationError
-from walkcut.evaluation.contingency import coarsened
+
+ContingencyTable: TypeAlias = Int64[np.ndarray, "t s"]  # pixels that each truth label shares with each segment
+LabelMap: TypeAlias = Integer[np.ndarray, "_ _"]
+ClassCounts: TypeAlias = Int64[np.ndarray, " t"]
+
+
+def contingency_table(
+    truth: LabelMap, segments: LabelMap, *, classes: int | None = None, ignore: int | None = None
+) -> ContingencyTable:
+    """Count the pixels that each truth label (row) shares with each segment (column).
+
+    Rows are the labels `0 … classes - 1`, by default up to the largest; columns the segments `0 …` up to the largest.
+    Pixels whose truth is `ignore` are left out; their segments keep their columns. Labels without pixels are rows and
+    columns of zeros, which only matching notices. Raises `SegmentationError` if the sizes differ, a label is negative,
+    or a truth label is not below `classes`.
+    """
+    if truth.shape != segments.shape:
+        raise SegmentationError(
+            f"segments of {segments.shape} do not fit a truth of {truth.shape}: scale one to the other by nearest pixel"
+        )
+    true, predicted = truth.ravel().astype(np.int64), segments.ravel().astype(np.int64)
+    width = _label_count(predicted, "segments")
+    if ignore is not None:
+        scored = true != ignore
+        true, predicted = true[scored], predicted[scored]
+    labels = _label_count(true, "truth")
+    rows = labels if classes is None else classes
+    if labels > rows:
+        raise SegmentationError(f"the truth's label {labels - 1} is beyond {rows} classes: map it to one, or ignore it")
+    return np.bincount(true * width + predicted, minlength=rows * width).reshape(rows, width)
+
+
+def coarsened(table: ContingencyTable, groups: Integer[np.ndarray, " s"]) -> Int64[np.ndarray, "t g"]:
+    """Return the table after segment `i` became part of segment `groups[i]`.
+
+    All levels of a tree need only the table of its leaves: `coarsened(table, tree.segment_of(granularity))`.
+    """
+    coarse = np.zeros((len(table), int(groups.max()) + 1), np.int64)
+    np.add.at(coarse.T, groups, table.T)
+    return coarse
+
+
+def _label_count(labels: Int64[np.ndarray, " n"], source: str) -> int:
+    """Return one more than the largest label, and at least 1."""
+    if labels.min(initial=0) < 0:
+        raise SegmentationError(
+            f"label {labels.min()} in the {source}: labels start at 0; ignore the truth's void label"
+        )
+    return int(labels.max(initial=0)) + 1
 
 
 @dataclass(frozen=True)
@@ -21,28 +70,18 @@ class Counts:
     per-image average is the mean of each image's score.
     """
 
-    tp: Int64[np.ndarray, " t"]
-    fp: Int64[np.ndarray, " t"]
-    fn: Int64[np.ndarray, " t"]
-
-    @classmethod
-    def zeros(cls, classes: int) -> "Counts":
-        """Return the counts of no image, the start of a sum."""
-        zeros = np.zeros(classes, np.int64)
-        return cls(zeros, zeros, zeros)
+    tp: ClassCounts
+    fp: ClassCounts
+    fn: ClassCounts
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
 
     @property
-    def pixels(self) -> int:
-        """The number of scored pixels."""
-        return int((self.tp + self.fn).sum())
-
-    @property
     def accuracy(self) -> float:
         """The fraction of the scored pixels that are right."""
-        return float(self.tp.sum()) / self.pixels if self.pixels else 1.0
+        pixels = int((self.tp + self.fn).sum())
+        return float(self.tp.sum()) / pixels if pixels else 1.0
 
     @property
     def f1(self) -> float:
@@ -62,14 +101,17 @@ class Counts:
         union = self.tp + self.fp + self.fn
         return _mean_of_ratios(self.tp, union, union > 0)
 
+    @property
+    def scores(self) -> tuple[float, float, float]:
+        """Accuracy, F1 and mean IoU."""
+        return self.accuracy, self.f1, self.mean_iou
 
-def _mean_of_ratios(
-    part: Int64[np.ndarray, " t"], whole: Int64[np.ndarray, " t"], counted: Bool[np.ndarray, " t"]
-) -> float:
+
+def _mean_of_ratios(part: ClassCounts, whole: ClassCounts, counted: Bool[np.ndarray, " t"]) -> float:
     return float((part[counted] / whole[counted]).mean()) if counted.any() else 1.0
 
 
-def matched_segments(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, " t"]:
+def matched_segments(table: ContingencyTable) -> Int64[np.ndarray, " t"]:
     """Return the segment of each class by the one-to-one matching of largest total overlap (Hungarian method).
 
     If there are fewer segments than classes, empty ones are added, numbered on from `s`. The solver decides which extra
@@ -82,7 +124,7 @@ def matched_segments(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, " t"]
     return matched.astype(np.int64)
 
 
-def matched_counts(table: Int64[np.ndarray, "t s"]) -> Counts:
+def matched_counts(table: ContingencyTable) -> Counts:
     """Return one image's counts under `matched_segments`, as in DiffSeg's and DiffCut's programs.
 
     A pixel outside its class's segment is that class's `fn`; a pixel of another class in a class's segment is that
@@ -98,12 +140,12 @@ def matched_counts(table: Int64[np.ndarray, "t s"]) -> Counts:
     return Counts(tp, claimed - tp, table.sum(axis=1) - tp)
 
 
-def primary_classes(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, " s"]:
+def primary_classes(table: ContingencyTable) -> Int64[np.ndarray, " s"]:
     """Return the class with which each segment overlaps most: the first of several, 0 for an empty segment."""
     return table.argmax(axis=0)
 
 
-def oracle_merged(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, "t t"]:
+def oracle_merged(table: ContingencyTable) -> Int64[np.ndarray, "t t"]:
     """Return the table after all segments of each primary class became one, column `i` for class `i`.
 
     `matched_counts` of it gives the oracle-merged scores (DWC supplement A). No merge of the segments is more accurate.
@@ -111,7 +153,7 @@ def oracle_merged(table: Int64[np.ndarray, "t s"]) -> Int64[np.ndarray, "t t"]:
     return table @ np.eye(len(table), dtype=np.int64)[primary_classes(table)]
 
 
-def background_groups(table: Int64[np.ndarray, "t s"], background: int = 0) -> Int64[np.ndarray, " s"]:
+def background_groups(table: ContingencyTable, background: int = 0) -> Int64[np.ndarray, " s"]:
     """Return each segment's group under DiffCut's many-to-one background (supplement H, program).
 
     Foreground classes are matched first, without the background's pixels. The segments of classes in the image stay;
@@ -124,12 +166,12 @@ def background_groups(table: Int64[np.ndarray, "t s"], background: int = 0) -> I
     return np.where(np.isin(segments, kept), segments, len(segments))
 
 
-def merge_background(table: Int64[np.ndarray, "t s"], background: int = 0) -> Int64[np.ndarray, "t g"]:
+def merge_background(table: ContingencyTable, background: int = 0) -> Int64[np.ndarray, "t g"]:
     """Return the table after DiffCut's many-to-one background, see `background_groups`: VOC, Context, COCO-Object."""
     return coarsened(table, background_groups(table, background))
 
 
-def covering(table: Int64[np.ndarray, "t s"]) -> float:
+def covering(table: ContingencyTable) -> float:
     """Return the covering of the truth by the segments, in [0, 1]: Arbeláez et al. 2011, section 2.3.3.
 
     Each truth region's best intersection over union with a segment, averaged with its pixels as weight.
@@ -141,11 +183,8 @@ def covering(table: Int64[np.ndarray, "t s"]) -> float:
     return float(true @ (table / np.maximum(union, 1)).max(axis=1)) / pixels
 
 
-def variation_of_information(table: Int64[np.ndarray, "t s"]) -> float:
-    """Return H(truth | segments) + H(segments | truth), 0 for equal partitions: Arbeláez et al. 2011, section 2.3.1.
-
-    In bits, as in scikit-image and in BSDS's published numbers.
-    """
+def variation_of_information(table: ContingencyTable) -> float:
+    """Return H(truth | segments) + H(segments | truth) in bits, as BSDS's: Arbeláez et al. 2011, section 2.3.1."""
     true, predicted, pixels = _totals(table)
     rows, columns = table.nonzero()
     shared = table[rows, columns]
@@ -153,7 +192,7 @@ def variation_of_information(table: Int64[np.ndarray, "t s"]) -> float:
     return float(shared @ bits) / max(pixels, 1)
 
 
-def rand_index(table: Int64[np.ndarray, "t s"]) -> float:
+def rand_index(table: ContingencyTable) -> float:
     """Return the fraction of pixel pairs that both partitions join or both separate, in [0, 1]: Rand 1971.
 
     The probabilistic Rand index of several human truths is the mean of their Rand indices (Arbeláez et al. 2011,
@@ -165,7 +204,7 @@ def rand_index(table: Int64[np.ndarray, "t s"]) -> float:
     return (pairs - by_true - by_predicted + 2 * joined) / pairs if pairs else 1.0
 
 
-def _totals(table: Int64[np.ndarray, "t s"]) -> tuple[Int64[np.ndarray, " t"], Int64[np.ndarray, " s"], int]:
+def _totals(table: ContingencyTable) -> tuple[Int64[np.ndarray, " t"], Int64[np.ndarray, " s"], int]:
     """Return the pixels of each truth label, of each segment, and of the image."""
     return table.sum(axis=1), table.sum(axis=0), int(table.sum())
 

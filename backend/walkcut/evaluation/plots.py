@@ -70,10 +70,7 @@ def series_style(index: int) -> SeriesStyle:
 
 
 def score_plot(measure: str, summaries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the plot of a measure at all settings of all summaries as an SVG element.
-
-    Raises `SettingsError` without matplotlib.
-    """
+    """Return the plot of a measure at all settings as an SVG element. Raises `SettingsError` without matplotlib."""
     with require_extra("evaluation"):
         from matplotlib import rc_context  # noqa: PLC0415 - an extra
     file = io.StringIO()

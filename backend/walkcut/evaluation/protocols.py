@@ -7,7 +7,6 @@ image by image (`metrics.matched_counts`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -15,9 +14,8 @@ import torch
 from jaxtyping import Int64, Integer, Shaped, UInt8
 from torch.nn.functional import interpolate
 
-from walkcut.evaluation.contingency import contingency_table
 from walkcut.evaluation.datasets import Dataset
-from walkcut.evaluation.metrics import merge_background
+from walkcut.evaluation.metrics import ContingencyTable, LabelMap, contingency_table, merge_background
 
 
 @dataclass(frozen=True)
@@ -82,15 +80,10 @@ class Protocol:
         return _nearest(self.center_crop.crop(truth), input_size)[np.ix_(first, first)]
 
     def resize_labels(self, labels: Integer[np.ndarray, "y x"]) -> Integer[np.ndarray, "h w"]:
-        """Return the method's labels, of any size, at the size at which they are scored: by the nearest centre.
-
-        DiffCut's program does this with features, before it assigns them.
-        """
+        """Return the labels at the scored size, by the nearest centre (DiffCut's program scales features instead)."""
         return labels if self.center_crop is None else _nearest(labels, self.center_crop.score_size)
 
-    def table(
-        self, truth: Int64[np.ndarray, "y x"], labels: Integer[np.ndarray, "y x"], dataset: Dataset
-    ) -> Int64[np.ndarray, "t s"]:
+    def table(self, truth: LabelMap, labels: LabelMap, dataset: Dataset) -> ContingencyTable:
         """Return the overlaps of `crop_truth` and `resize_labels`: a row for each class, or part of a partition."""
         if dataset.partitions:
             parts = np.unique(truth, return_inverse=True)[1].reshape(truth.shape)
@@ -111,20 +104,18 @@ def _nearest(labels: Integer[np.ndarray, "y x"], side: int) -> Integer[np.ndarra
 
 
 _DIFFSEG: Final = CenterCrop(input_size=512, score_size=512)
-PROTOCOLS: Final[Mapping[str, Protocol]] = MappingProxyType(
-    {
-        protocol.name: protocol
-        for protocol in (
-            # The paper names neither crop nor size: it follows DiffSeg in data and scores, upsamples to 512 x 512
-            # (section 3.6), and compares its numbers with DiffSeg's. So DiffSeg's rules are used.
-            Protocol("dwc", _DIFFSEG),
-            # Not the authors but DiffCut's scored DiffSeg on data with a background, with their merge.
-            Protocol("diffseg", _DIFFSEG),
-            # Its program merges the background before PAMR, and counts VOC's void as background.
-            Protocol("diffcut", CenterCrop(input_size=1024, score_size=128, margin=1, to_even=True),
-                     void_is_background=True),
-            # Every image in its own size, and no help from the truth.
-            Protocol("native", center_crop=None, merges_background=False),
-        )
-    }
-)  # fmt: skip
+PROTOCOLS: Final[Mapping[str, Protocol]] = {
+    protocol.name: protocol
+    for protocol in (
+        # The paper names neither crop nor size: it follows DiffSeg in data and scores, upsamples to 512 x 512
+        # (section 3.6), and compares its numbers with DiffSeg's. So DiffSeg's rules are used.
+        Protocol("dwc", _DIFFSEG),
+        # Not the authors but DiffCut's scored DiffSeg on data with a background, with their merge.
+        Protocol("diffseg", _DIFFSEG),
+        # Its program merges the background before PAMR, and counts VOC's void as background.
+        Protocol("diffcut", CenterCrop(input_size=1024, score_size=128, margin=1, to_even=True),
+                 void_is_background=True),
+        # Every image in its own size, and no help from the truth.
+        Protocol("native", center_crop=None, merges_background=False),
+    )
+}  # fmt: skip

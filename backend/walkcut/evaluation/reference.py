@@ -4,9 +4,12 @@ Full eigendecompositions, one threshold after the other, features of all pixels,
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import itemgetter
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
@@ -19,11 +22,13 @@ from walkcut.segmentation.methods.flat import DiffSeg
 from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.methods.inputs import patch_features
 
+Size: TypeAlias = tuple[int, int]
+
 _CHANNELS = 256  # of all pixels' features at a time, which limits the memory
 REFERENCE_THRESHOLDS = 100  # unless the papers name a number
 
 
-def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def reference_labels(method: Method, features: ImageFeatures, size: Size) -> Int64[Tensor, "y x"]:
     """Return the segment of each pixel by the method's published form, cut as far as its rule allows.
 
     Raises `TypeError` for methods without a published form; `NCut` on an affinity, `DiffCut` and `DiffSeg` have one.
@@ -31,7 +36,7 @@ def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, i
     match method:
         case NCut(affinity=("dot" | "cosine") as affinity, walk_steps=steps, rule=rule, thresholds=thresholds):
             P, grid = reference_aggregate(features)
-            F = _repeated_product(P, steps)
+            F = reduce(torch.matmul, [P] * steps)
             unit = normalize(F, dim=1) if affinity == "cosine" else F
             segments = reference_partition(unit @ unit.T, rule, thresholds or REFERENCE_THRESHOLDS)
             return reference_assignment(F, segments, grid, size, normalised=True)
@@ -40,20 +45,18 @@ def reference_labels(method: Method, features: ImageFeatures, size: tuple[int, i
             F, grid = unit.flatten(0, 1), (unit.shape[0], unit.shape[1])
             cosine = F @ F.T
             A = ((cosine - cosine.min()) / (cosine.max() - cosine.min())) ** exponent
-            return reference_assignment(
-                F, reference_partition(A, rule, thresholds or REFERENCE_THRESHOLDS), grid, size, normalised=False
-            )
+            segments = reference_partition(A, rule, thresholds or REFERENCE_THRESHOLDS)
+            return reference_assignment(F, segments, grid, size, normalised=False)
         case DiffSeg(refine=False):
             P, grid = reference_aggregate(features)
             proposals = reference_merging(P, anchor_points(grid, method.anchors), method)
-            return interpolate(proposals.unflatten(1, grid)[None], size=size, mode="bilinear", align_corners=False)[
-                0
-            ].argmax(0)
+            maps = proposals.unflatten(1, grid)[None]
+            return interpolate(maps, size=size, mode="bilinear", align_corners=False)[0].argmax(0)
         case _:
             raise TypeError(f"{method} has no published form: compare NCut on an affinity, DiffCut or DiffSeg")
 
 
-def reference_aggregate(features: ImageFeatures) -> tuple[Float[Tensor, "n n"], tuple[int, int]]:
+def reference_aggregate(features: ImageFeatures) -> tuple[Float[Tensor, "n n"], Size]:
     """Return the mean of all levels' maps on the finest grid, weighted by their sides (DiffSeg Eq. 2-3)."""
     grid = max((level.grid for level in features.attention_maps), key=lambda sides: sides[0] * sides[1])
     sides = [(height * width) ** 0.5 for height, width in (level.grid for level in features.attention_maps)]
@@ -87,27 +90,21 @@ def _best_cut(A: Float[Tensor, "n n"], thresholds: int) -> Cut | None:
     laplacian = torch.eye(len(A), device=A.device) - scale[:, None] * A * scale
     vector = scale * torch.linalg.eigh(laplacian).eigenvectors[:, 1]
     vector = vector / vector.norm()
-    best: tuple[float, Bool[Tensor, " n"]] | None = None
+    cuts = []
     for threshold in torch.linspace(0.99 * float(vector.min()), 0.99 * float(vector.max()), thresholds):
         side = vector <= threshold
         if bool(side.any()) and not bool(side.all()):
             weight = A[side][:, ~side].sum()
-            cost = float(weight / A[side].sum() + weight / A[~side].sum())
-            best = (cost, side) if best is None or cost < best[0] else best
-    if best is None:
+            cuts.append((float(weight / A[side].sum() + weight / A[~side].sum()), side))
+    if not cuts:
         return None
-    cost, side = best
+    cost, side = min(cuts, key=itemgetter(0))
     edges = A.triu(1)
     return Cut(side, cost, float(A[side][:, ~side].sum()), float(edges.sum()), int((edges > 0).sum()))
 
 
 def reference_assignment(
-    F: Float[Tensor, "n c"],
-    segments: Sequence[Int64[Tensor, " _"]],
-    grid: tuple[int, int],
-    size: tuple[int, int],
-    *,
-    normalised: bool,
+    F: Float[Tensor, "n c"], segments: Sequence[Int64[Tensor, " _"]], grid: Size, size: Size, *, normalised: bool
 ) -> Int64[Tensor, "y x"]:
     """Return each pixel's most similar segment, by the upsampled features of all pixels (DWC 3.6, DiffCut 3.3)."""
     means = torch.stack([F[part].mean(0) for part in segments])
@@ -140,11 +137,3 @@ def reference_divergence(p: Float[Tensor, " n"], Q: Float[Tensor, "b n"]) -> Flo
     """Return `½ (KL(p‖q) + KL(q‖p))` of the map `p` and each map `q` in `Q` (DiffSeg Eq. 5)."""
     ratio = p.log() - Q.log()
     return ((p * ratio).sum(1) - (Q * ratio).sum(1)) / 2
-
-
-def _repeated_product(P: Float[Tensor, "n n"], steps: int) -> Float[Tensor, "n n"]:
-    """Return the `steps`-th power of `P`, factor by factor."""
-    product = P
-    for _ in range(steps - 1):
-        product = product @ P
-    return product

@@ -1,9 +1,10 @@
 """The report of an evaluation: one self-contained HTML file with scores, plots and images."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from walkcut.errors import require_extra
 from walkcut.evaluation.figures import image_figures
@@ -58,31 +59,15 @@ def report_page(outcomes: Sequence[SystemOutcome], papers: Sequence[PaperResult]
     )
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A score in the table: its key in a summary, and whether the maximum or the minimum is best."""
-
-    group: str
-    label: str
-    key: str
-    best: Literal["max", "min"] = "max"
-
-
-_COLUMNS: Final = (
-    _Column("Covering", "ODS", "covering_ods"),
-    _Column("Covering", "OIS", "covering_ois"),
-    _Column("Rand index", "ODS", "rand_ods"),
-    _Column("Rand index", "OIS", "rand_ois"),
-    _Column("Variation of inf.", "ODS", "variation_ods", "min"),
-    _Column("Variation of inf.", "OIS", "variation_ois", "min"),
-    _Column("Boundary F", "ODS", "boundary_f_ods"),
-    _Column("Boundary F", "OIS", "boundary_f_ois"),
-    _Column("Mean IoU", "Hungarian", "miou_hungarian"),
-    _Column("Mean IoU", "merged", "miou_oracle"),
-    _Column("", "Accuracy", "accuracy"),
-    _Column("", "F1", "f1"),
-    _Column("", "Seconds", "seconds_per_image", "min"),
-)
+_COLUMNS: Final = {  # labels and keys in a summary, by group
+    "Covering": {"ODS": "covering_ods", "OIS": "covering_ois"},
+    "Rand index": {"ODS": "rand_ods", "OIS": "rand_ois"},
+    "Variation of inf.": {"ODS": "variation_ods", "OIS": "variation_ois"},
+    "Boundary F": {"ODS": "boundary_f_ods", "OIS": "boundary_f_ois"},
+    "Mean IoU": {"Hungarian": "miou_hungarian", "merged": "miou_oracle"},
+    "": {"Accuracy": "accuracy", "F1": "f1", "Seconds": "seconds_per_image"},
+}
+_LOWER_IS_BETTER: Final = frozenset({"variation_ods", "variation_ois", "seconds_per_image"})
 
 
 @dataclass(frozen=True)
@@ -96,16 +81,19 @@ class Table:
 
 def score_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """Return the measured scores, a row for each summary; the best of a column with several values is marked."""
-    columns = [column for column in _COLUMNS if any(column.key in summary for summary in summaries)]
-    groups = tuple((name, len(list(group))) for name, group in groupby(columns, key=lambda column: column.group))
-    by_column = [_cells(column, summaries) for column in columns]
-    return Table(groups, tuple(column.label for column in columns), tuple(zip(*by_column, strict=True)))
+    measured = {key for summary in summaries for key in summary}
+    columns = [
+        (group, label, key) for group, keys in _COLUMNS.items() for label, key in keys.items() if key in measured
+    ]
+    groups = Counter(group for group, _, _ in columns)
+    cells = [_cells(key, summaries) for _, _, key in columns]
+    return Table(tuple(groups.items()), tuple(label for _, label, _ in columns), tuple(zip(*cells, strict=True)))
 
 
-def _cells(column: _Column, summaries: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:
-    texts = [f"{summary[column.key]:.3f}" if column.key in summary else "–" for summary in summaries]
+def _cells(key: str, summaries: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:
+    texts = [f"{summary[key]:.3f}" if key in summary else "–" for summary in summaries]
     values = [float(text) for text in texts if text != "–"]
-    best = f"{max(values) if column.best == 'max' else min(values):.3f}"
+    best = f"{min(values) if key in _LOWER_IS_BETTER else max(values):.3f}"
     return [(text, text == best and len(values) > 1) for text in texts]
 
 

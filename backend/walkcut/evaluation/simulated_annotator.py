@@ -9,9 +9,8 @@ from jaxtyping import Bool, Int64, Integer
 from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from walkcut.errors import SettingsError
-from walkcut.evaluation.contingency import contingency_table
 from walkcut.evaluation.datasets import Dataset
-from walkcut.evaluation.metrics import Counts
+from walkcut.evaluation.metrics import Counts, contingency_table
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level
 from walkcut.learning.oracle_merge import oracle_merge, oracle_merge_tree, tree_segments
@@ -46,38 +45,26 @@ def score_simulated_annotator(
 ) -> SimulatedAnnotation:
     """Score an annotator who merges segments into the regions of `truth`, numbered from 1.
 
-    The segments are the tree's leaves, or those at a granularity; clicks are answered by `oracle_merge_tree`.
+    The segments are the tree's leaves, or those at a granularity; clicks are answered by `oracle_merge_tree`. The first
+    click lies in the truth's largest region, each later one in the largest connected wrong area, always at its most
+    interior point. No segment is clicked twice for the same region.
     """
     segments, _ = tree_segments(tree, granularity)
     full = region_iou(truth, oracle_merge(segments, truth))
-    scores: list[float] = []
-    for answer in _answers(tree, segments, truth, granularity):
-        scores.append(region_iou(truth, answer))
-        if len(scores) >= max(_REPORTED_CLICKS) and max(scores) >= _GOAL * full:
-            break
-    return SimulatedAnnotation(len(np.unique(truth)), full, tuple(scores))
-
-
-def _answers(
-    tree: CutTree, segments: Int64[np.ndarray, "y x"], truth: Int64[np.ndarray, "y x"], granularity: Granularity | None
-) -> Iterator[Integer[np.ndarray, "y x"]]:
-    """Yield the regions after each click.
-
-    The first click lies in the truth's largest region, each later one in the largest connected wrong area, always at
-    its most interior point. No segment is clicked twice for the same region.
-    """
     annotation = np.zeros_like(truth)
     wrong = truth == np.bincount(truth.ravel()).argmax()
     clicked = np.zeros((int(segments.max()) + 1, int(truth.max()) + 1), np.bool_)  # segments, regions
-    for _ in range(_MAX_CLICKS):
-        if not wrong.any():
-            return
+    scores: list[float] = []
+    while wrong.any() and len(scores) < _MAX_CLICKS:
         click = interior_point(wrong)
         annotation[click] = truth[click]
         clicked[segments[click], truth[click]] = True
         answer = oracle_merge_tree(tree, annotation, granularity=granularity)
-        yield answer
+        scores.append(region_iou(truth, answer))
+        if len(scores) >= max(_REPORTED_CLICKS) and max(scores) >= _GOAL * full:
+            break
         wrong = (answer != truth) & ~clicked[segments, truth]
+    return SimulatedAnnotation(len(np.unique(truth)), full, tuple(scores))
 
 
 def interior_point(area: Bool[np.ndarray, "y x"]) -> tuple[int, int]:

@@ -1,14 +1,15 @@
 """Summary of a run: each measure at each setting, the best setting for all images, and the best for each image."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 
 from walkcut.evaluation.boundaries import boundary_ods_ois
-from walkcut.evaluation.metrics import Counts, OdsOis, ods_ois
-from walkcut.evaluation.runner import EvaluationRun, ImageResult
-from walkcut.evaluation.scoring import MEASURES
+from walkcut.evaluation.metrics import ods_ois
+from walkcut.evaluation.runner import MEASURES, EvaluationRun, ImageResult
 
 
 def summarise(run: EvaluationRun, results: Sequence[ImageResult]) -> dict[str, Any]:
@@ -20,10 +21,18 @@ def summarise(run: EvaluationRun, results: Sequence[ImageResult]) -> dict[str, A
     that setting, `settings` those at every setting.
     """
     weights = np.array([result.weight for result in results], np.float64)
-    covering = ods_ois(_matrix(results, "covering"), weights)
-    variation = ods_ois(-_matrix(results, "variation"))
-    rand = ods_ois(_matrix(results, "rand"))
-    rows = [_setting(results, column, name, weights) for column, name in enumerate(run.system.settings)]
+    matrices = {  # of images (rows) at settings (columns)
+        measure: np.array([[getattr(score, measure) for score in result.scores] for result in results])
+        for measure in ("segments", *MEASURES)
+    }
+    rows = [
+        {"setting": name}
+        | {measure: float(np.mean(matrix[:, column])) for measure, matrix in matrices.items()}
+        | {"covering": float(np.average(matrices["covering"][:, column], weights=weights))}
+        for column, name in enumerate(run.system.settings)
+    ]
+    covering, variation = ods_ois(matrices["covering"], weights), ods_ois(-matrices["variation"])
+    rand = ods_ois(matrices["rand"])
     at_best = rows[covering.granularity]
     return {
         **run.run_settings,
@@ -38,7 +47,7 @@ def summarise(run: EvaluationRun, results: Sequence[ImageResult]) -> dict[str, A
         "variation_ods": -variation.ods,
         "variation_ois": -variation.ois,
         **_boundary(results),
-        **_totals(results, covering),
+        **_totals(results, covering.granularity, at_best),
         "per_image": {name: at_best[name] for name in MEASURES},
     }
 
@@ -58,27 +67,14 @@ def at_segments(summary: Mapping[str, Any], segments: float) -> dict[str, float]
     }
 
 
-def _setting(results: Sequence[ImageResult], column: int, name: str, weights: np.ndarray) -> dict[str, Any]:
-    """Return the averages over images at one setting."""
-    scores = [result.scores[column] for result in results]
-    row: dict[str, Any] = {"setting": name, "segments": float(np.mean([score.segments for score in scores]))}
-    row |= {measure: float(np.mean([getattr(score, measure) for score in scores])) for measure in MEASURES}
-    row["covering"] = float(np.average([score.covering for score in scores], weights=weights))
-    return row
-
-
-def _totals(results: Sequence[ImageResult], best: OdsOis) -> dict[str, float]:
-    """Return accuracy, F1 and mean IoU at the best setting: accumulated if there are classes, else averaged."""
-    scores = [result.scores[best.granularity] for result in results]
-    matched = [score.counts for score in scores if score.counts is not None]
-    merged = [score.counts_oracle for score in scores if score.counts_oracle is not None]
-    if matched:
-        sums = [sum(counts, Counts.zeros(len(counts[0].tp))) for counts in (matched, merged)]
-        values = [getattr(counts, name) for counts in sums for name in ("accuracy", "f1", "mean_iou")]
-    else:
-        values = [float(np.mean([getattr(score, measure) for score in scores])) for measure in MEASURES[-6:]]
+def _totals(results: Sequence[ImageResult], column: int, averages: Mapping[str, Any]) -> dict[str, float]:
+    """Return accuracy, F1 and mean IoU at a setting: accumulated if there are classes, else averaged."""
     names = ("accuracy", "f1", "miou_hungarian", *MEASURES[-3:])
-    return dict(zip(names, values, strict=True))
+    scores = [result.scores[column] for result in results]
+    if scores[0].counts is None:
+        return {name: averages[measure] for name, measure in zip(names, MEASURES[-6:], strict=True)}
+    sums = [reduce(add, (getattr(score, counts) for score in scores)) for counts in ("counts", "counts_oracle")]
+    return dict(zip(names, (value for counts in sums for value in counts.scores), strict=True))
 
 
 def _boundary(results: Sequence[ImageResult]) -> dict[str, float]:
@@ -88,8 +84,3 @@ def _boundary(results: Sequence[ImageResult]) -> dict[str, float]:
         return {}
     boundary = boundary_ods_ois(counts)
     return {"boundary_f_ods": boundary.ods, "boundary_f_ois": boundary.ois}
-
-
-def _matrix(results: Sequence[ImageResult], measure: str) -> np.ndarray:
-    """Return the measure of each image (rows) at each setting (columns)."""
-    return np.array([[getattr(score, measure) for score in result.scores] for result in results])

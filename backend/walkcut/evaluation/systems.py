@@ -63,15 +63,11 @@ class TreeSystem:
 
     def segment(self, image: UInt8[np.ndarray, "y x 3"], true_segments: int) -> Sequence[Integer[np.ndarray, "y x"]]:
         """See `System`."""
-        tree = self._with_clusters(true_segments).segment(image)
+        segmenter, preset = self.segmenter, self.segmenter.preset
+        if preset.method == KMeans(clusters=None):  # DiffSeg's K-Means-S takes the truth's number of clusters
+            segmenter = replace(segmenter, preset=replace(preset, method=KMeans(true_segments)))
+        tree = segmenter.segment(image)
         return [tree.labels(granularity) for granularity in self.granularities]
-
-    def _with_clusters(self, true_segments: int) -> Segmenter:
-        """Return the segmenter, with the truth's number of clusters for DiffSeg's K-Means-S."""
-        preset = self.segmenter.preset
-        if preset.method != KMeans(clusters=None):
-            return self.segmenter
-        return replace(self.segmenter, preset=replace(preset, method=KMeans(true_segments)))
 
 
 def baseline_systems(segmenter: Segmenter) -> tuple[TreeSystem, ...]:

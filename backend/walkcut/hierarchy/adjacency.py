@@ -1,4 +1,4 @@
-"""Adjacency of labels in a label map: pairs that touch, and the lengths of their borders."""
+"""Adjacency of labels in a label map: pairs that touch, the lengths of their borders, and colours that differ."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,11 @@ from jaxtyping import Float, Float64, Int64, Integer
 
 @dataclass(frozen=True)
 class Adjacency:
-    """Pairs of labels that share a pixel side, each pair once.
+    """Pairs of labels that share a pixel side, each pair once."""
 
-    Attributes:
-        pairs: the two labels, lower one first, in ascending order
-        lengths: the length of the border, in pixel sides
-        totals: the values given, summed along the border; a side counts the mean of its two pixels
-    """
-
-    pairs: Int64[np.ndarray, "e 2"]
-    lengths: Int64[np.ndarray, " e"]
-    totals: Float64[np.ndarray, " e"]
+    pairs: Int64[np.ndarray, "e 2"]  # the lower label first, in ascending order
+    lengths: Int64[np.ndarray, " e"]  # of the borders, in pixel sides
+    totals: Float64[np.ndarray, " e"]  # of the values along the borders; a side counts the mean of its two pixels
 
 
 def label_adjacency(labels: Integer[np.ndarray, "y x"], values: Float[np.ndarray, "y x"] | None = None) -> Adjacency:
@@ -34,3 +28,35 @@ def label_adjacency(labels: Integer[np.ndarray, "y x"], values: Float[np.ndarray
     edges, edge, lengths = np.unique(np.concatenate(codes), return_inverse=True, return_counts=True)
     totals = np.bincount(edge, np.concatenate(means), len(edges)).astype(np.float64)  # integers without edges
     return Adjacency(np.stack(np.divmod(edges, k), 1), lengths, totals)
+
+
+def colour_graph(labels: Integer[np.ndarray, "y x"], colours: int) -> Int64[np.ndarray, " k"]:
+    """Return a colour in `0 … colours - 1` for each label `0 … k - 1`, different from its neighbours' where possible.
+
+    Greedy, smallest degree last (Matula & Beck 1983): six colours are enough where segments are connected. A label
+    takes the colour that the fewest of its neighbours have, and of those the one used least so far.
+    """
+    neighbours: list[set[int]] = [set() for _ in range(int(labels.max()) + 1)]
+    for a, b in label_adjacency(labels).pairs.tolist():
+        neighbours[a].add(b)
+        neighbours[b].add(a)
+    colour_of = np.full(len(neighbours), -1)
+    uses = np.zeros(colours, np.int64)
+    for label in reversed(_smallest_last(neighbours)):
+        taken = [colour_of[neighbour] for neighbour in neighbours[label] if colour_of[neighbour] >= 0]
+        colour_of[label] = np.lexsort((uses, np.bincount(taken, minlength=colours)))[0]
+        uses[colour_of[label]] += 1
+    return colour_of
+
+
+def _smallest_last(neighbours: list[set[int]]) -> list[int]:
+    """Return the labels in order of removal, always the one with the fewest neighbours left."""
+    degree = {label: len(adjacent) for label, adjacent in enumerate(neighbours)}
+    order = []
+    while degree:
+        label = min(degree, key=lambda candidate: (degree[candidate], candidate))
+        del degree[label]
+        order.append(label)
+        for neighbour in neighbours[label] & degree.keys():
+            degree[neighbour] -= 1
+    return order

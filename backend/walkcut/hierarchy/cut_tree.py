@@ -66,16 +66,14 @@ class CutTree:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
-        height, width = self.leaves.shape
-        return height, width
+        return self.leaves.shape[0], self.leaves.shape[1]
 
     @property
     def nbytes(self) -> int:
         """Size of its arrays in bytes, without the cached `areas`."""
         hierarchy = self.hierarchy
-        arrays = [self.leaves, hierarchy.merges, hierarchy.costs, hierarchy.is_cut]
-        arrays += [] if self.descriptors is None else [self.descriptors]
-        return sum(array.nbytes for array in arrays)
+        arrays = (self.leaves, hierarchy.merges, hierarchy.costs, hierarchy.is_cut, self.descriptors)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     @cached_property
     def areas(self) -> Int64[np.ndarray, " k"]:
@@ -83,10 +81,7 @@ class CutTree:
         return np.bincount(self.leaves.ravel(), minlength=self.hierarchy.leaf_count)
 
     def labels(self, granularity: Granularity) -> UInt16[np.ndarray, "y x"]:
-        """Return the segment of each pixel, numbered from 0 by first pixel.
-
-        Levels are nested pixel by pixel: segments are unions of leaves. At most there are as many as leaves.
-        """
+        """Return the segment of each pixel, numbered from 0 by first pixel; segments are unions of leaves."""
         return self.segment_of(granularity).astype(np.uint16)[self.leaves]
 
     def segment_of(self, granularity: Granularity) -> Int64[np.ndarray, " k"]:
@@ -211,14 +206,14 @@ def _array_names(archive: zipfile.ZipFile) -> list[str]:
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with archive.open(f"{name}.npy") as file:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
-        return array
+        return np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def _check_consistency(arrays: Mapping[str, NDArray[Any]]) -> None:
     """Raise `TreeFileError` where the arrays of a tree file contradict each other."""
     leaves, merges, costs = arrays["leaves"], arrays["merges"], arrays["costs"]
     rows, count = len(merges), len(merges) + 1
+    descriptors = arrays.get("descriptors", np.zeros((count, 0)))
     is_consistent = (
         merges.shape == (rows, 2)
         and rows < _MAX_LEAVES
@@ -231,8 +226,8 @@ def _check_consistency(arrays: Mapping[str, NDArray[Any]]) -> None:
         and int(leaves.max()) == count - 1
         and arrays["levels"].shape == (len(_NAMED_LEVELS),)
         and bool((arrays["levels"] >= 1).all())
+        and len(descriptors) == count
+        and bool(np.isfinite(descriptors).all())
     )
-    if is_consistent and "descriptors" in arrays:
-        is_consistent = len(arrays["descriptors"]) == count and bool(np.isfinite(arrays["descriptors"]).all())
     if not is_consistent:
         raise TreeFileError("a damaged cut tree: its arrays contradict each other. Segment the image again")

@@ -1,7 +1,7 @@
 """Descriptors of segments: mean features of leaves, and of any union of leaves."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Float16, Float32, Int64, Real, UInt16
+from jaxtyping import Bool, Float, Float16, Float32, Real, UInt16
 from scipy.sparse import coo_array
 
 
@@ -11,10 +11,13 @@ def leaf_means(leaves: UInt16[np.ndarray, "y x"], features: Float[np.ndarray, "c
     The grid of the features may differ from the image's size: a cell belongs to the leaf at its centre, and a leaf at
     no cell's centre takes the cell that contains its middle pixel.
     """
-    height, width = features.shape[1:]
-    cell_leaves = leaves[np.ix_(_centres(leaves.shape[0], height), _centres(leaves.shape[1], width))].ravel()
+    grid = features.shape[1:]
+    centres = (
+        (2 * np.arange(cells) + 1) * pixels // (2 * cells) for cells, pixels in zip(grid, leaves.shape, strict=True)
+    )
+    cell_leaves = leaves[np.ix_(*centres)].ravel()
     missing = np.setdiff1d(np.arange(int(leaves.max()) + 1), cell_leaves)
-    cells = [*range(height * width), *(_middle_cell(leaves == leaf, (height, width)) for leaf in missing)]
+    cells = [*range(len(cell_leaves)), *(_middle_cell(leaves == leaf, grid) for leaf in missing)]
     entries = np.ones(len(cells)), (np.concatenate([cell_leaves, missing]), cells)
     member = coo_array(entries, dtype=np.float32).tocsr()
     means = (member @ features.reshape(len(features), -1).T) / member.sum(1)[:, None]
@@ -34,12 +37,7 @@ def union_descriptors(means: Float16[np.ndarray, "k c"], areas: Real[np.ndarray,
     return (roots / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
 
 
-def _centres(pixels: int, cells: int) -> Int64[np.ndarray, " c"]:
-    """Return the pixel at the centre of each of `cells` cells along a side of `pixels` pixels."""
-    return (2 * np.arange(cells) + 1) * pixels // (2 * cells)
-
-
-def _middle_cell(mask: Bool[np.ndarray, "y x"], grid: tuple[int, int]) -> int:
+def _middle_cell(mask: Bool[np.ndarray, "y x"], grid: tuple[int, ...]) -> int:
     """Return the cell that contains the mask's middle pixel in reading order."""
     pixels = np.argwhere(mask)
     row, column = pixels[len(pixels) // 2] * grid // mask.shape

@@ -55,10 +55,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Walk:
-    """The method's own answer for a random walk of 1 to 64 `steps`; one step is `auto`, more steps are coarser.
-
-    Costs are estimated, not computed again: see `cut_tree.walk_eigenvalues`.
-    """
+    """The method's own answer after a walk of 1 to 64 `steps`, by `cut_tree.walk_eigenvalues`; one step is `auto`."""
 
     steps: int
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+Split = tuple[int, float, bool]  # node, cost, and whether the stopping rule accepts it
+
 
 @dataclass(frozen=True)
 class Hierarchy:
@@ -27,10 +29,7 @@ class Hierarchy:
         return len(self.merges) + 1
 
     def cluster_of(self, merged: Bool[np.ndarray, " m"]) -> Int64[np.ndarray, " k"]:
-        """Return for each leaf the node that it belongs to after the `merged` rows.
-
-        Where a row is merged, all rows below it must be merged too.
-        """
+        """Return each leaf's node after the `merged` rows; where a row is merged, all rows below it must be too."""
         cluster = np.arange(2 * self.leaf_count - 1)
         for row in reversed(range(len(merged))):
             if merged[row]:
@@ -39,11 +38,7 @@ class Hierarchy:
 
     def leaves_under(self, node: int) -> Bool[np.ndarray, " k"]:
         """Return which leaves belong to a node."""
-        inside = np.zeros(2 * self.leaf_count - 1, np.bool_)
-        inside[node] = True
-        for row in reversed(range(node - self.leaf_count + 1)):
-            inside[self.merges[row]] |= inside[self.leaf_count + row]
-        return inside[: self.leaf_count]
+        return self.cluster_of(np.arange(self.leaf_count - 1) <= node - self.leaf_count) == node
 
     def subtree_sums(self, amounts: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " n"]:
         """Return for each node the sum of its leaves' amounts."""
@@ -66,13 +61,9 @@ class Hierarchy:
 
     def coarsened(self, max_leaves: int) -> tuple[Int64[np.ndarray, " k"], "Hierarchy"]:
         """Merge the finest rows until `max_leaves` are left; return each leaf's new leaf, and their hierarchy."""
-        done = max(0, self.leaf_count - max_leaves)
-        cluster_of = self.cluster_of(np.arange(self.leaf_count - 1) < done)
-        leaf_of = renumber(cluster_of)
-        new_node = np.full(2 * self.leaf_count - 1, -1)
-        new_node[cluster_of] = leaf_of
-        new_node[self.leaf_count + done :] = self.leaf_count - done + np.arange(self.leaf_count - 1 - done)
-        return leaf_of, Hierarchy(new_node[self.merges[done:]], self.costs[done:], self.is_cut[done:])
+        cluster_of = self.cluster_of(np.arange(self.leaf_count - 1) < self.leaf_count - max_leaves)
+        _, first = np.unique(cluster_of, return_index=True)
+        return renumber(cluster_of), self.pruned(np.sort(first))
 
     def pruned(self, kept: Int64[np.ndarray, " l"]) -> "Hierarchy":
         """Return the hierarchy of the leaves `kept` alone, renumbered `0, 1, …` in the order given."""
@@ -88,40 +79,24 @@ class Hierarchy:
         return Hierarchy(new_node[self.merges[rows]].reshape(-1, 2), self.costs[rows], self.is_cut[rows])
 
 
-@dataclass(frozen=True)
-class TopDownSplit:
-    """One cut of a top-down recursion: `node` into `halves`; nodes are numbered as they are made, the root being 0."""
+def from_splits(splits: Sequence[Split], leaves: Sequence[int]) -> Hierarchy:
+    """Return the hierarchy of a top-down recursion from node 0, whose split `i` makes the nodes `2i + 1` and `2i + 2`.
 
-    node: int
-    halves: tuple[int, int]
-    cost: float
-    is_accepted: bool
-
-
-def from_splits(splits: Sequence[TopDownSplit], leaves: Sequence[int]) -> Hierarchy:
-    """Return the hierarchy of a recursion; `leaves` lists the nodes that were not split, in the order to number them.
-
-    Costs are made monotone: a node costs at least as much as the nodes above it. `is_cut` holds where the stopping
-    rule accepted a split and all splits above it.
+    `leaves` lists the nodes that were not split, in their order in the hierarchy. Costs are made monotone: a node costs
+    at least as much as the nodes above it. `is_cut` holds where the rule accepted a split and all splits above it.
     """
-    cost, accepted = {0: 0.0}, {0: True}
-    for split in splits:
-        cost[split.node] = max(cost[split.node], split.cost)
-        accepted[split.node] &= split.is_accepted
-        for half in split.halves:
-            cost[half], accepted[half] = cost[split.node], accepted[split.node]
-    ordered = sorted(enumerate(splits), key=lambda item: (cost[item[1].node], item[0]), reverse=True)
-    new_node = {node: leaf for leaf, node in enumerate(leaves)}
-    merges = []
-    for _, split in ordered:
-        merges.append(sorted(new_node[half] for half in split.halves))
-        new_node[split.node] = len(leaves) + len(merges) - 1
-    nodes = [split.node for _, split in ordered]
-    return Hierarchy(
-        np.array(merges, np.int64).reshape(-1, 2),
-        np.array([cost[node] for node in nodes], np.float64),
-        np.array([accepted[node] for node in nodes], np.bool_),
-    )
+    costs, accepted = np.zeros(2 * len(leaves) - 1), np.full(2 * len(leaves) - 1, fill_value=True)
+    for row, (node, cost, is_accepted) in enumerate(splits):
+        family = [node, 2 * row + 1, 2 * row + 2]
+        costs[family] = max(costs[node], cost)
+        accepted[family] = accepted[node] and is_accepted
+    nodes = np.array([node for node, _, _ in splits], np.int64)
+    finest_first = np.argsort(costs[nodes], kind="stable")[::-1]
+    nodes = nodes[finest_first]
+    new_node = np.empty(len(costs), np.int64)
+    new_node[[*leaves, *nodes]] = np.arange(len(costs))
+    halves = 2 * finest_first[:, None] + [1, 2]
+    return Hierarchy(np.sort(new_node[halves], 1), costs[nodes], accepted[nodes])
 
 
 def renumber(labels: Int64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:

@@ -15,19 +15,14 @@ _MAX_ADDRESSES: Final = 8  # per host
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: IPv4 addresses on IPv6-only networks
 _INTERNET: Final = ipaddress.IPv6Network("2000::/3")  # RFC 4291: the global unicast addresses assigned so far
 _NOT_PUBLIC: Final = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("192.88.99.0/24"))  # RFC 6890, 7526
-_METADATA: Final = tuple(  # services that give a cloud machine its credentials
-    map(
-        ipaddress.ip_network,
-        (
-            "169.254.0.0/16",  # most clouds; OpenStack has fe80::a9fe:a9fe too
-            "fe80::a9fe:a9fe/128",
-            "fd00:ec2::254/128",  # Amazon
-            "fd20:ce::254/128",  # Google
-            "168.63.129.16/32",  # Azure, a public address
-            "100.100.100.200/32",  # Alibaba
-            "192.0.0.192/32",  # Oracle
-        ),
-    )
+_METADATA: Final = (  # services that give a cloud machine its credentials
+    ipaddress.ip_network("169.254.0.0/16"),  # most clouds; OpenStack has fe80::a9fe:a9fe too
+    ipaddress.ip_network("fe80::a9fe:a9fe/128"),
+    ipaddress.ip_network("fd00:ec2::254/128"),  # Amazon
+    ipaddress.ip_network("fd20:ce::254/128"),  # Google
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure, a public address
+    ipaddress.ip_network("100.100.100.200/32"),  # Alibaba
+    ipaddress.ip_network("192.0.0.192/32"),  # Oracle
 )
 
 
@@ -62,40 +57,29 @@ def _embedded_ipv4(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
-class AddressPolicy:
-    """Resolves hosts and checks their addresses; the `trusted` origin may have a private one."""
+def allowed_addresses(
+    origin: Origin, policy: FetchPolicy, trusted: Origin | None, resolve: Resolver
+) -> Sequence[Address]:
+    """Return the first addresses of an origin's host, each of them checked; the `trusted` origin may be private.
 
-    def __init__(self, policy: FetchPolicy, trusted: Origin | None, resolve: Resolver) -> None:
-        self._policy = policy
-        self._trusted = trusted
-        self._resolve = resolve
-
-    def allowed_addresses(self, origin: Origin) -> Sequence[Address]:
-        """Return the first addresses of an origin's host, each of them checked.
-
-        Raises:
-            ImageFetchError: images may not come from this host, or from one of the addresses.
-            OSError: the host has no address.
-        """
-        is_configured = origin == self._trusted or self._policy.allows(origin)
-        if self._policy.only_allowed_hosts and not is_configured:
-            raise ImageFetchError(
-                f"{origin.host!r} is not among the hosts that images may come from: name it in WALKCUT_ALLOWED_HOSTS."
-            )
-        addresses = self._resolve(origin.host, origin.port)[:_MAX_ADDRESSES]
-        if not is_configured:
-            for address in addresses:
-                self._check(origin, address)
-        return addresses
-
-    def _check(self, origin: Origin, address: Address) -> None:
+    Raises `ImageFetchError` if images may not come from this host or one of its addresses, `OSError` if it has none.
+    """
+    is_configured = origin == trusted or policy.allows(origin)
+    if policy.only_allowed_hosts and not is_configured:
+        raise ImageFetchError(
+            f"{origin.host!r} is not among the hosts that images may come from: name it in WALKCUT_ALLOWED_HOSTS."
+        )
+    addresses = resolve(origin.host, origin.port)[:_MAX_ADDRESSES]
+    for address in () if is_configured else addresses:
+        location = f"{origin.host}:{origin.port} is at {address}"
         if is_metadata(address):
             raise ImageFetchError(
-                f"{origin.host}:{origin.port} is at {address}, a cloud metadata address. "
+                f"{location}, a cloud metadata address. "
                 "If this host serves images nevertheless, name it in WALKCUT_ALLOWED_HOSTS."
             )
-        if not (self._policy.allow_private_hosts or is_public(address)):
+        if not (policy.allow_private_hosts or is_public(address)):
             raise ImageFetchError(
-                f"{origin.host}:{origin.port} is at {address}, which is not public. To fetch images from this "
-                "host, name it in WALKCUT_ALLOWED_HOSTS; WALKCUT_ALLOW_PRIVATE_HOSTS=true allows all private hosts."
+                f"{location}, which is not public. To fetch images from this host, name it in WALKCUT_ALLOWED_HOSTS; "
+                "WALKCUT_ALLOW_PRIVATE_HOSTS=true allows all private hosts."
             )
+    return addresses

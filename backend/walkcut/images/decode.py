@@ -44,18 +44,8 @@ _MAX_TILE_PIXELS: Final = 1 << 24
 # The errors of Pillow on damaged data; the fuzz tests fail on any other. DecompressionBombWarning is for programs
 # that turn warnings into errors: GIF and TIFF check their frames and tiles against Pillow's own limit too.
 DECODE_ERRORS: Final = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError),
+    *(struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 
 _TRANSPOSE: Final = {
@@ -84,10 +74,8 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
     """Decode the first frame of an image to upright RGB.
 
     The size in the header is checked before any pixel is decoded. Transparent parts are composited over white, as on
-    Label Studio's page, so that the colours hidden beneath have no effect. Deep greys: see `_to_8_bits`.
-
-    Raises:
-        ImageDecodeError: the data is no JPEG, PNG, WebP, GIF, BMP, TIFF or binary PPM, is damaged, or beyond `limits`.
+    Label Studio's page, so that the colours hidden beneath have no effect. Deep greys: see `_to_8_bits`. Raises
+    `ImageDecodeError` for other data than JPEG, PNG, WebP, GIF, BMP, TIFF and binary PPM, damaged or beyond `limits`.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(file, "PNG")
@@ -98,23 +86,18 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
     if not data:
         raise ImageDecodeError("the image is empty (0 bytes). Upload the file again.")
     try:
-        image = _load(data, limits)
+        image = _open(data)
+        _check_size(image.size, limits)
+        _check_cost(image, data)
+        orientation = _orientation(image)
+        image.load()
+        upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
     except DECODE_ERRORS as error:
         raise ImageDecodeError(
             f"the image ({len(data)} bytes) is damaged: {str(error) or type(error).__name__}. "
             "Open it in an image editor, save it and upload it again."
         ) from error
-    return _rgb(image)
-
-
-def _load(data: bytes, limits: DecodeLimits) -> Image.Image:
-    """Decode an image upright, in the file's mode, after checking its header."""
-    image = _open(data)
-    _check_size(image.size, limits)
-    _check_cost(image, data)
-    orientation = _orientation(image)
-    image.load()
-    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+    return _rgb(upright)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

@@ -1,26 +1,30 @@
 """Image references -> bytes: from the reference itself, from disk, from Label Studio or from the web."""
 
-import http
+import http.client
+import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
-from walkcut.errors import API_KEY_REMEDY, ImageFetchError, TokenExchangeError
+from walkcut.errors import API_KEY_REMEDY, ImageFetchError, SettingsError, TokenExchangeError
 from walkcut.images import references
-from walkcut.images.address_policy import AddressPolicy, Resolver, resolve_host
+from walkcut.images.address_policy import Resolver, resolve_host
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, parse_origin, redacted_reason
 from walkcut.images.redact import redact
 from walkcut.images.tokens import TokenAuth, exchange_token
 from walkcut.images.transport import Deadline, Request, Response, Transport
 
+_log = logging.getLogger(__name__)
+
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _UNAUTHORISED: Final = (401, 403)
-_REASON_PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
 _LEGACY_REMEDY: Final = (
     f"{API_KEY_REMEDY}; or enable legacy tokens in the organisation's settings, where they are disabled by default"
 )
@@ -41,11 +45,9 @@ class Fetcher:
         clock: Callable[[], float] = time.monotonic,
         resolve: Resolver = resolve_host,
     ) -> None:
-        self._policy = policy
-        self._access = access
-        self._clock = clock
+        self._policy, self._access, self._clock = policy, access, clock
         self._label_studio = parse_origin(access.url) if access else None
-        self._transport = Transport(policy, AddressPolicy(policy, self._label_studio, resolve))
+        self._transport = Transport(policy, self._label_studio, resolve)
         self._auth: TokenAuth | None = None
         if access and access.token:
             self._auth = TokenAuth(access.token, partial(exchange_token, access, self._transport.send), clock)
@@ -53,8 +55,7 @@ class Fetcher:
     def fetch(self, reference: object, task_id: int | None = None) -> bytes:
         """Fetch the bytes that a value of task data refers to; files of cloud storages need the task's id.
 
-        Raises:
-            ImageFetchError: the reference is of no accepted kind, is not allowed, or leads to no image.
+        Raises `ImageFetchError` for a reference that is of no accepted kind, is not allowed, or leads to no image.
         """
         try:
             return self._fetch(reference, task_id)
@@ -85,7 +86,7 @@ class Fetcher:
             if response.status == http.HTTPStatus.OK:
                 return response.body
             if response.status not in _REDIRECTS or not response.location:
-                raise self._refusal(url, response)
+                raise self._refusal(url, response.status)
             url = urljoin(url, response.location)
         raise ImageFetchError(f"more than {self._policy.max_redirects} redirects, the last one to {redact(url)}.")
 
@@ -95,7 +96,11 @@ class Fetcher:
         try:
             return self._get(url, deadline)
         except TokenExchangeError as error:
-            raise self._exchange_failure(error) from error
+            if error.status == http.HTTPStatus.OK:
+                raise ImageFetchError(
+                    f"{redact(error.url)} gave no access token. Set LABEL_STUDIO_URL to a Label Studio's URL."
+                ) from error
+            raise self._refusal(error.url, error.status) from error
         except TimeoutError as error:
             raise ImageFetchError(
                 f"{host} took longer than {self._policy.connect_timeout:g} s to connect to or "
@@ -125,28 +130,61 @@ class Fetcher:
             return response
         return self._transport.send(Request(url, {"Authorization": renewed}), deadline)
 
-    def _exchange_failure(self, error: TokenExchangeError) -> ImageFetchError:
-        """Return an error with the reason why a personal access token was not exchanged, and a remedy."""
-        if error.status == http.HTTPStatus.OK:
-            return ImageFetchError(
-                f"{redact(error.url)} gave no access token. Set LABEL_STUDIO_URL to a Label Studio's URL."
-            )
-        return self._refusal(error.url, Response(error.status, None, b""))
-
-    def _refusal(self, url: str, response: Response) -> ImageFetchError:
+    def _refusal(self, url: str, status: int) -> ImageFetchError:
         """Return an error with the server's status and a remedy."""
-        answered = f"{redact(url)} answered {response.status} {_REASON_PHRASES.get(response.status, '')}".rstrip()
+        answered = f"{redact(url)} answered {status} {http.client.responses.get(status, '')}".rstrip()
         is_label_studio = parse_origin(url) == self._label_studio
-        if response.status in _UNAUTHORISED and is_label_studio:
+        if status in _UNAUTHORISED and is_label_studio:
             kind = self._auth.kind if self._auth else ""
             credentials = f" to the {kind}, or its user may not see the project" if kind else " without a token"
             remedy = _LEGACY_REMEDY if kind == "legacy token" else API_KEY_REMEDY
             return ImageFetchError(f"{answered}{credentials}: {remedy}.")
-        if response.status in _UNAUTHORISED:
+        if status in _UNAUTHORISED:
             reason = f" Label Studio's token is sent to {self._access.url} only." if self._access else ""
             return ImageFetchError(f"{answered}. Make the image public, or sign its URL again.{reason}")
-        if response.status == http.HTTPStatus.NOT_FOUND and is_label_studio:
+        if status == http.HTTPStatus.NOT_FOUND and is_label_studio:
             return ImageFetchError(
                 f"{answered}. For files of local or cloud storages, connect the storage to the project in Label Studio."
             )
         return ImageFetchError(f"{answered}. Open the URL in a browser, or look into that server's log.")
+
+
+class ImageLoader:
+    """Fetches images with the configured access to Label Studio, or else with the one that it registers.
+
+    A configured token is never sent to an address from a request. Without configuration, such an address is used, with
+    the token that came with it, only if `trusts_callers`: it may be private, and anybody could have sent it.
+    """
+
+    def __init__(
+        self, policy: FetchPolicy, configured: LabelStudioAccess | None, *, trusts_callers: bool = False
+    ) -> None:
+        self._policy, self._configured, self._trusts_callers = policy, configured, trusts_callers
+        self._access, self._fetcher = configured, Fetcher(policy, configured)
+        self._lock = threading.Lock()
+
+    def fetch(self, reference: object, task_id: int | None = None) -> bytes:
+        """Fetch an image as `Fetcher.fetch` does."""
+        return self._fetcher.fetch(reference, task_id)
+
+    def register_label_studio(self, hostname: str, token: str) -> None:
+        """Take over the address and the token that Label Studio sends at set-up.
+
+        A configured Label Studio gains the address as an alias; without one, both are used as they are. Values that
+        are no address, and those of untrusted callers, are logged and ignored.
+        """
+        configured = self._configured
+        if configured is None and not self._trusts_callers:
+            _log.info(
+                "Label Studio's own address was not used: the caller is not authenticated. "
+                "Set LABEL_STUDIO_URL, or a password or token for callers."
+            )
+            return
+        try:
+            access = replace(configured, aliases=(hostname,)) if configured else LabelStudioAccess(hostname, token)
+        except SettingsError as error:
+            _log.info("Label Studio's own address was not used: %s", error)
+            return
+        with self._lock:
+            if access != self._access:
+                self._access, self._fetcher = access, Fetcher(self._policy, access)

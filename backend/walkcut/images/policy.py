@@ -24,8 +24,7 @@ class Origin(NamedTuple):
 def parse_origin(url: str) -> Origin:
     """Return scheme, host and port of an http(s) URL.
 
-    Raises:
-        ValueError: another scheme, no host or an unprintable one, a port out of range, or a user name or password.
+    Raises `ValueError` for another scheme, no or an unprintable host, a port out of range, a user name or a password.
     """
     parts = urlsplit(url)
     if parts.scheme not in _PORTS:
@@ -98,22 +97,18 @@ class LabelStudioAccess:
 
     def __post_init__(self) -> None:
         for url in (self.url, *self.aliases):
-            _check_label_studio_url(url)
+            try:
+                parse_origin(url)
+            except ValueError as error:
+                raise SettingsError(
+                    f"{redact(url)} is not a Label Studio address: {redacted_reason(error)}. "
+                    "Set LABEL_STUDIO_URL to one like http://label-studio:8080."
+                ) from error
         if self.token and not is_token(self.token):
             raise SettingsError(
                 "Label Studio's token holds blanks or other characters that no token has. "
                 "Copy it to LABEL_STUDIO_API_KEY again."
             )
-
-
-def _check_label_studio_url(url: str) -> None:
-    try:
-        parse_origin(url)
-    except ValueError as error:
-        raise SettingsError(
-            f"{redact(url)} is not a Label Studio address: {redacted_reason(error)}. "
-            "Set LABEL_STUDIO_URL to one like http://label-studio:8080."
-        ) from error
 
 
 def is_token(text: str) -> bool:

@@ -25,8 +25,7 @@ _MAX_CHARACTERS_PER_BYTE: Final = 4  # base64 of which every character is percen
 def read_data_url(reference: str, policy: FetchPolicy) -> bytes | None:
     """Return the bytes of a data: URL (RFC 2397), base64 or percent-encoded; None for any other reference.
 
-    Raises:
-        ImageFetchError: no comma, broken base64, or too many bytes.
+    Raises `ImageFetchError` for a missing comma, broken base64 or too many bytes.
     """
     if not is_data_url(reference):
         return None
@@ -60,8 +59,7 @@ def _unquoted(text: str) -> bytes:
 def read_local_file(path: str | None, policy: FetchPolicy) -> bytes | None:
     """Read the file of `/data/local-files/?d=…` below the root; None for other paths, or without a root.
 
-    Raises:
-        ImageFetchError: no such file, or one outside the root: by `..`, an absolute path or a symbolic link.
+    Raises `ImageFetchError` if there is none, or it is outside the root: by `..`, an absolute path or a symbolic link.
     """
     root = policy.local_files_root
     if root is None or path is None or urlsplit(path).path.rstrip("/") != _LOCAL_FILES:
@@ -110,8 +108,7 @@ def label_studio_path(reference: str, access: LabelStudioAccess | None) -> str |
 def web_address(reference: str, path: str | None, task_id: int | None, access: LabelStudioAccess | None) -> str:
     """Return the URL of a reference with the given `label_studio_path`.
 
-    Raises:
-        ImageFetchError: the reference is of no accepted kind, or needs a Label Studio or a task that is unknown.
+    Raises `ImageFetchError` for one of no accepted kind, or that needs a Label Studio or a task that is unknown.
     """
     scheme = urlsplit(reference).scheme
     if path is None and scheme in ("http", "https"):

@@ -24,12 +24,9 @@ class TokenAuth:
     """
 
     def __init__(self, token: str, exchange: Callable[[Deadline], str], clock: Callable[[], float]) -> None:
-        self._token = token
-        self._exchange = exchange
-        self._clock = clock
+        self._token, self._exchange, self._clock = token, exchange, clock
         self._lock = threading.Lock()
-        self._header = ""
-        self._renew_at = float("-inf")
+        self._header, self._renew_at = "", float("-inf")
         # Label Studio's list of tokens shows personal access tokens without their signature: copies may lack it.
         self._is_personal = jwt_claims(token).get("token_type") == "refresh"
 
@@ -41,9 +38,7 @@ class TokenAuth:
     def header(self, deadline: Deadline, *, refused: str = "") -> str:
         """Return the header's value, renewed if it is about to expire or is the one that Label Studio `refused`.
 
-        Raises:
-            TokenExchangeError: the token could not be exchanged.
-            TimeoutError: another thread was exchanging it until the deadline.
+        Raises `TokenExchangeError`, or `TimeoutError` where another thread was exchanging the token until the deadline.
         """
         if not self._is_personal:
             return f"Token {self._token}"
@@ -63,8 +58,7 @@ class TokenAuth:
 def exchange_token(access: LabelStudioAccess, send: Callable[[Request, Deadline], Response], deadline: Deadline) -> str:
     """Exchange a personal access token for an access token, at Label Studio's `/api/token/refresh/`.
 
-    Raises:
-        TokenExchangeError: Label Studio refused, or sent no access token.
+    Raises `TokenExchangeError` if Label Studio refused, or sent no access token.
     """
     url = f"{access.url.rstrip('/')}/api/token/refresh/"
     body = json.dumps({"refresh": access.token}).encode()
@@ -78,8 +72,7 @@ def exchange_token(access: LabelStudioAccess, send: Callable[[Request, Deadline]
 
 def jwt_claims(token: str) -> dict[str, object]:
     """Return the claims of a JSON Web Token (RFC 7519) without verifying them; empty for other texts."""
-    _, _, rest = token.partition(".")
-    payload = rest.partition(".")[0]
+    payload = f"{token}.".split(".")[1]
     try:
         return _json_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except ValueError:
@@ -98,8 +91,8 @@ def _json_object(text: bytes) -> dict[str, object]:
 def _lifetime(access: str) -> float:
     """Return an access token's lifetime in seconds by its own claims: Label Studio's clock may differ."""
     claims = jwt_claims(access)
-    issued, expires = claims.get("iat"), claims.get("exp")
-    times = [time for time in (issued, expires) if isinstance(time, int | float) and abs(time) < _NEVER_EXPIRES]
+    issued_and_expires = claims.get("iat"), claims.get("exp")
+    times = [time for time in issued_and_expires if isinstance(time, int | float) and abs(time) < _NEVER_EXPIRES]
     if len(times) == 2 and times[1] > times[0]:
         return float(times[1] - times[0])
     return _DEFAULT_LIFETIME

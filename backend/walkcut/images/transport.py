@@ -19,8 +19,8 @@ import certifi
 import httpcore
 
 from walkcut.errors import ImageFetchError
-from walkcut.images.address_policy import Address, AddressPolicy
-from walkcut.images.policy import FetchPolicy, parse_origin
+from walkcut.images.address_policy import Address, Resolver, allowed_addresses
+from walkcut.images.policy import FetchPolicy, Origin, parse_origin
 
 _HEADERS: Final = {"User-Agent": "walkcut", "Accept-Encoding": "identity", "Connection": "close"}
 _MAX_HEADERS: Final = 100
@@ -34,8 +34,7 @@ class Deadline:
     """A point in time, by a clock that never goes backwards."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._at = clock() + seconds
+        self._clock, self._at = clock, clock() + seconds
 
     @property
     def passed(self) -> bool:
@@ -43,11 +42,7 @@ class Deadline:
         return self._clock() >= self._at
 
     def remaining(self, limit: float | None = None) -> float:
-        """Return the seconds left, more than 0 and at most `limit` if there is one.
-
-        Raises:
-            TimeoutError: the deadline has passed.
-        """
+        """Return the seconds left, more than 0 and at most `limit`. Raises `TimeoutError` after the deadline."""
         seconds = self._at - self._clock()
         if seconds <= 0:
             raise TimeoutError
@@ -74,22 +69,20 @@ class Response:
 
 
 class Transport:
-    """Sends HTTP requests within a policy. Safe to share between threads."""
+    """Sends HTTP requests within a policy; the `trusted` origin may be private. Safe to share between threads."""
 
-    def __init__(self, policy: FetchPolicy, addresses: AddressPolicy) -> None:
-        self._policy = policy
-        self._addresses = addresses
+    def __init__(self, policy: FetchPolicy, trusted: Origin | None, resolve: Resolver) -> None:
+        self._policy, self._trusted, self._resolve = policy, trusted, resolve
         self._tls = ssl.create_default_context(cafile=policy.ca_bundle or certifi.where())
 
     def send(self, request: Request, deadline: Deadline) -> Response:
         """Send a request and read the response, without following redirects.
 
-        Raises:
-            ImageFetchError: the host's address is not allowed, or the body is too large or compressed.
-            OSError, httpcore.ProtocolError, ValueError: the network, the server or the URL is at fault.
+        Raises `ImageFetchError` if the address is not allowed or the body too large or compressed; `OSError`,
+        `httpcore.ProtocolError` or `ValueError` where the network, the server or the URL is at fault.
         """
         url, headers = _http_url(request.url), [*_HEADERS.items(), *request.headers.items()]
-        addresses = self._addresses.allowed_addresses(parse_origin(request.url))
+        addresses = allowed_addresses(parse_origin(request.url), self._policy, self._trusted, self._resolve)
         timeouts = {"timeout": {"connect": self._policy.connect_timeout}}
         # httpcore alters its TLS context at each connection, so `_tls`, which threads share, stays with the backend.
         tls, backend = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), _PinnedBackend(addresses, deadline, self._tls)

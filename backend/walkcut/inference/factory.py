@@ -29,7 +29,7 @@ ModelFactory = Callable[[Settings, Metrics], TreeModel]
 
 def make_segmenter(settings: Settings, *, random_weights: bool = False) -> "Segmenter":
     """Return the segmenter of the settings, on their device; loads torch. Raises `SettingsError`."""
-    from walkcut.segmentation.loading import load_configured_segmenter  # noqa: PLC0415 - nothing else here loads torch
+    from walkcut.segmentation.segmenter import load_configured_segmenter  # noqa: PLC0415 - nothing else loads torch
 
     return load_configured_segmenter(
         settings.model,
@@ -48,7 +48,7 @@ def in_process_model(settings: Settings, _metrics: Metrics) -> TreeModel:
 
 def supervised_model(settings: Settings, metrics: Metrics) -> TreeModel:
     """Return the model, in a separate process that is restarted when it dies."""
-    multiprocessing.set_forkserver_preload(["walkcut.segmentation.loading"])  # restarts then take no import time
+    multiprocessing.set_forkserver_preload(["walkcut.segmentation.segmenter"])  # restarts then take no import time
     quarantine = Quarantine(settings.state_dir / "quarantine")
     limits, timeout = DecodeLimits(settings.max_pixels), settings.segment_timeout
     start = partial(ModelProcess, partial(make_segmenter, settings), limits, timeout=timeout)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from walkcut.errors import BUG, WalkcutError
-from walkcut.hierarchy.colour_graph import colour_graph
+from walkcut.hierarchy.adjacency import colour_graph
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import Deadline, ImageLoader

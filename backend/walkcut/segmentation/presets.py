@@ -6,49 +6,38 @@ from dataclasses import dataclass, replace
 from walkcut.backbones.configs import DIFFSEG, DWC, AttentionConfig
 from walkcut.errors import SettingsError
 from walkcut.segmentation.algorithms.ncut import Affinity, FixedThreshold, ManC, ScaledMinCut, StoppingRule
+from walkcut.segmentation.algorithms.pamr import Pamr
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import AutoSC, Dbscan, DiffSeg, KMeans, MaskCut, TokenCut
 from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut, NCutMerge
 
 
 @dataclass(frozen=True)
-class Pamr:
-    """Settings of the refinement of borders; see `segmentation.pamr`."""
-
-    iterations: int = 10
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
-
-
-@dataclass(frozen=True)
 class Preset:
-    """A method with its settings.
-
-    Attributes:
-        attention: which self-attention of a diffusion model is read, by default `DWC`
-        pamr: how borders are refined afterwards, by default not at all
-    """
+    """A method with its settings."""
 
     name: str
     method: Method
-    attention: AttentionConfig | None = None
-    pamr: Pamr | None = None
+    attention: AttentionConfig | None = None  # the self-attention that is read of a diffusion model, by default `DWC`
+    pamr: Pamr | None = None  # how borders are refined afterwards, by default not at all
+
+
+def _by_name(*presets: Preset) -> Mapping[str, Preset]:
+    return {preset.name: preset for preset in presets}
 
 
 # For annotators: trees go beyond the method's own answer, and so have finer levels too.
-PRESETS: Mapping[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        Preset("merge", Merge()),
-        Preset("ncut", NCut()),
-        Preset("ncut+merge", NCutMerge()),
-        Preset("diffcut", DiffCut()),
-        Preset("diffseg", DiffSeg(), DIFFSEG),
-    )
-}
+PRESETS = _by_name(
+    Preset("merge", Merge()),
+    Preset("ncut", NCut()),
+    Preset("ncut+merge", NCutMerge()),
+    Preset("diffcut", DiffCut()),
+    Preset("diffseg", DiffSeg(), DIFFSEG),
+)
 
 _DWC_INVERTED = replace(DWC, ddim_inversion=True)  # DWC 3.1
 _ALL = (8, 16, 32, 64)
-_LEVELS = (_ALL, (16, 32, 64), (32, 64), (64,))
+_LEVELS = {"-".join(map(str, levels)): levels for levels in (_ALL, (16, 32, 64), (32, 64), (64,))}
 _STEPS = {step: 981 - 20 * step for step in (25, 30, 35, 40, 45)}  # of DDIM's 50: their timesteps
 
 
@@ -65,51 +54,44 @@ def _diffcut(row: str, threshold: float, exponent: float = 10, pamr: Pamr | None
     return Preset(row, DiffCut(FixedThreshold(threshold), exponent, max_leaves=None), pamr=pamr)
 
 
-def _levels_suffix(levels: tuple[int, ...]) -> str:
-    return "-".join(map(str, levels))
-
-
 _BEST = _dwc("table3-manc-16-32-64", ManC(), levels=(16, 32, 64))
 
 # Rows of the papers' tables whose settings the papers give. DWC's use DDIM inversion, as in its section 3.1.
-PAPER_PRESETS: Mapping[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        *(
-            _dwc(f"table1-{affinity}-{tau}", FixedThreshold(tau), affinity=affinity)
-            for affinity in ("dot", "cosine")
-            for tau in (0.4, 0.5, 0.6)
-        ),
-        *(_dwc(f"table2-k{steps}", ScaledMinCut(), walk_steps=steps) for steps in range(1, 6)),
-        _dwc("table3-walk", FixedThreshold(0.3), affinity="walk"),
-        *(_dwc(f"table3-manc-{_levels_suffix(levels)}", ManC(), levels=levels) for levels in _LEVELS),
-        *(_dwc(f"table3-mincut-{_levels_suffix(levels)}", ScaledMinCut(), levels=levels) for levels in _LEVELS),
-        replace(_BEST, name="dwc-table5-dwc"),
-        replace(_BEST, name="dwc-table5-dwc-pamr", pamr=Pamr()),
-        _diffcut("dwc-table5-diffcut-sd14", 0.2),
-        _diffcut("dwc-table5-diffcut-sd14-pamr", 0.2, pamr=Pamr()),
-        _diffcut("dwc-table5-diffcut-ssd1b", 0.5),
-        *(
-            replace(_BEST, name=f"dwc-table7-step-{step}", attention=replace(_DWC_INVERTED, timestep=timestep))
-            for step, timestep in _STEPS.items()
-        ),
-        replace(_BEST, name="dwc-table7-no-inversion", attention=DWC),
-        Preset("diffseg-table1", DiffSeg(1.1), DIFFSEG),
-        Preset("diffseg-table1-320", DiffSeg(1.1), replace(DIFFSEG, side=320)),
-        Preset("diffseg-table1-refined", DiffSeg(1.1, refine=True), DIFFSEG),
-        Preset("diffseg-table1-half-precision", DiffSeg(1.1, half_precision=True), DIFFSEG),
-        Preset("diffseg-table1-kmeans-c", KMeans(6), DIFFSEG),
-        Preset("diffseg-table1-kmeans-s", KMeans(clusters=None), DIFFSEG),
-        Preset("diffseg-table1-dbscan", Dbscan(), DIFFSEG),
-        Preset("diffseg-table2", DiffSeg(0.9), DIFFSEG),
-        Preset("diffseg-table2-320", DiffSeg(0.9), replace(DIFFSEG, side=320)),
-        _diffcut("diffcut-table1", 0.5, pamr=Pamr()),
-        Preset("diffcut-table1-diffseg", DiffSeg(1.0), DIFFSEG, Pamr()),
-        Preset("diffcut-table1-maskcut", MaskCut(5)),
-        Preset("diffcut-autosc", AutoSC()),
-        Preset("tokencut", TokenCut()),
-    )
-}
+PAPER_PRESETS = _by_name(
+    *(
+        _dwc(f"table1-{affinity}-{tau}", FixedThreshold(tau), affinity=affinity)
+        for affinity in ("dot", "cosine")
+        for tau in (0.4, 0.5, 0.6)
+    ),
+    *(_dwc(f"table2-k{steps}", ScaledMinCut(), walk_steps=steps) for steps in range(1, 6)),
+    _dwc("table3-walk", FixedThreshold(0.3), affinity="walk"),
+    *(_dwc(f"table3-manc-{name}", ManC(), levels=levels) for name, levels in _LEVELS.items()),
+    *(_dwc(f"table3-mincut-{name}", ScaledMinCut(), levels=levels) for name, levels in _LEVELS.items()),
+    replace(_BEST, name="dwc-table5-dwc"),
+    replace(_BEST, name="dwc-table5-dwc-pamr", pamr=Pamr()),
+    _diffcut("dwc-table5-diffcut-sd14", 0.2),
+    _diffcut("dwc-table5-diffcut-sd14-pamr", 0.2, pamr=Pamr()),
+    _diffcut("dwc-table5-diffcut-ssd1b", 0.5),
+    *(
+        replace(_BEST, name=f"dwc-table7-step-{step}", attention=replace(_DWC_INVERTED, timestep=timestep))
+        for step, timestep in _STEPS.items()
+    ),
+    replace(_BEST, name="dwc-table7-no-inversion", attention=DWC),
+    Preset("diffseg-table1", DiffSeg(1.1), DIFFSEG),
+    Preset("diffseg-table1-320", DiffSeg(1.1), replace(DIFFSEG, side=320)),
+    Preset("diffseg-table1-refined", DiffSeg(1.1, refine=True), DIFFSEG),
+    Preset("diffseg-table1-half-precision", DiffSeg(1.1, half_precision=True), DIFFSEG),
+    Preset("diffseg-table1-kmeans-c", KMeans(6), DIFFSEG),
+    Preset("diffseg-table1-kmeans-s", KMeans(clusters=None), DIFFSEG),
+    Preset("diffseg-table1-dbscan", Dbscan(), DIFFSEG),
+    Preset("diffseg-table2", DiffSeg(0.9), DIFFSEG),
+    Preset("diffseg-table2-320", DiffSeg(0.9), replace(DIFFSEG, side=320)),
+    _diffcut("diffcut-table1", 0.5, pamr=Pamr()),
+    Preset("diffcut-table1-diffseg", DiffSeg(1.0), DIFFSEG, Pamr()),
+    Preset("diffcut-table1-maskcut", MaskCut(5)),
+    Preset("diffcut-autosc", AutoSC()),
+    Preset("tokencut", TokenCut()),
+)
 
 
 def describe(preset: Preset) -> str:

@@ -3,19 +3,21 @@
 import hashlib
 import logging
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from walkcut.backbones import Backbone, ImageFeatures, Weights, load_backbone
+from walkcut.backbones import CLASSICAL, Backbone, ImageFeatures, Weights, load_backbone
 from walkcut.backbones.classical import ClassicalBackbone
+from walkcut.backbones.devices import make_device, make_dtype
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.descriptors import leaf_means
-from walkcut.segmentation.algorithms.pamr import refine_labels
-from walkcut.segmentation.presets import PRESETS, Pamr, Preset, find_preset
+from walkcut.segmentation.algorithms.pamr import Pamr, refine_labels
+from walkcut.segmentation.presets import PRESETS, Preset, find_preset
 from walkcut.telemetry.spans import span
 
 _log = logging.getLogger(__name__)
@@ -25,10 +27,7 @@ REVISION = 3  # raise it when the same preset gives other trees
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A backbone and a preset, on a device.
-
-    Raises `SettingsError` for a method that needs features which the model does not provide.
-    """
+    """A backbone and a preset on a device. Raises `SettingsError` if the method needs features that the model lacks."""
 
     backbone: Backbone
     preset: Preset
@@ -115,10 +114,20 @@ def load_segmenter(
     return Segmenter(backbone, preset or default, device)
 
 
+def load_configured_segmenter(
+    model: str, method: str, *, device: str, dtype: str, weights_dir: Path | None, random_weights: bool = False
+) -> Segmenter:
+    """Return a segmenter, device and precision given by name; the classical model ignores folder and precision."""
+    weights = Weights(weights_dir, make_dtype(dtype), random_weights)
+    if model == CLASSICAL and not random_weights:
+        weights = Weights()
+    return load_segmenter(model, method, device=make_device(device), weights=weights)
+
+
 def refine_tree(tree: CutTree, image: UInt8[Tensor, "y x 3"], settings: Pamr) -> CutTree:
     """Return the tree with borders of leaves refined by PAMR; leaves that lose all their pixels are dropped."""
     leaves = torch.from_numpy(tree.leaves.astype(np.int64)).to(image.device)
     channels = image.permute(2, 0, 1) / 255
     with span("refine"):
-        leaves = refine_labels(leaves, channels, iterations=settings.iterations, dilations=settings.dilations)
-    return build_tree(leaves.cpu().numpy(), tree.hierarchy, tree.levels)
+        leaves = refine_labels(leaves, channels, settings)
+    return build_tree(leaves.numpy(force=True), tree.hierarchy, tree.levels)

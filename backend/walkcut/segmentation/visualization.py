@@ -5,22 +5,11 @@ from jaxtyping import Bool, Integer, UInt8
 from scipy.ndimage import grey_dilation, grey_erosion
 
 from walkcut.errors import SegmentationError
-from walkcut.hierarchy.colour_graph import colour_graph
+from walkcut.hierarchy.adjacency import colour_graph
 
 # Distinct, also for the colour-blind (from Tol's and Okabe & Ito's sets).
-_PALETTE = np.array(
-    [
-        [68, 119, 170],
-        [238, 119, 51],
-        [34, 136, 51],
-        [204, 187, 68],
-        [170, 51, 119],
-        [102, 204, 238],
-        [238, 102, 119],
-        [0, 158, 115],
-    ],
-    np.float32,
-)
+_COLOURS = bytes.fromhex("4477aa ee7733 228833 ccbb44 aa3377 66ccee ee6677 009e73")
+_PALETTE = np.frombuffer(_COLOURS, np.uint8).reshape(-1, 3).astype(np.float32)
 _OPACITY = 0.45  # of the colours
 _PIXELS_PER_WIDTH = 400  # of the shorter side, for each pixel of an outline's half width
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from walkcut.errors import LabelStudioError
 from walkcut.inference.predictor import Predictor
+from walkcut.inference.project import Project
 from walkcut.labelstudio.annotations import annotated_regions
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region, make_prediction
-from walkcut.labelstudio.tasks import Submission
+from walkcut.labelstudio.tasks import Submission, read_submission
 from walkcut.learning.annotation_merge import merge_by_annotation
 from walkcut.learning.feedback import AnnotatedImage, extract_feedback
 from walkcut.storage import Attempt, ProjectStore

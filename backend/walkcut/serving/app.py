@@ -18,6 +18,7 @@ from walkcut.inference.project import Project
 from walkcut.interactive.interactive_segmenter import answer_all
 from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.tasks import Task, parse_project_id, read_extra_params, read_tasks
+from walkcut.serving.backend import Backend
 from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
 from walkcut.serving.webhooks import save_event
 from walkcut.storage import ProjectStore

@@ -19,7 +19,7 @@ from walkcut.errors import (
 )
 from walkcut.inference.predictor import Predictor
 from walkcut.labelstudio.client import LabelStudioClient
-from walkcut.labelstudio.tasks import parse_timestamp
+from walkcut.labelstudio.tasks import parse_id, parse_timestamp
 from walkcut.serving.annotation_processor import AnnotationProcessor
 from walkcut.serving.webhooks import save_annotation
 from walkcut.storage import Attempt, Backlog, ProjectStore

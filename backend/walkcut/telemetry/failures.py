@@ -6,14 +6,12 @@ from contextvars import ContextVar
 
 Counter = Callable[[Exception], None]
 
-_counter: ContextVar[Counter | None] = ContextVar("counter", default=None)
+_counter: ContextVar[Counter] = ContextVar("counter", default=lambda _error: None)
 
 
 def record_failure(error: Exception) -> None:
     """Report an error to the counter of this thread if there is one."""
-    counter = _counter.get()
-    if counter is not None:
-        counter(error)
+    _counter.get()(error)
 
 
 @contextmanager

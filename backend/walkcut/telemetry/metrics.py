@@ -1,6 +1,7 @@
 """Counters, gauges and histograms for Prometheus."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -14,34 +15,24 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        self.requests = Counter("walkcut_requests", "Requests", ["endpoint", "status"], registry=registry)
-        self.seconds = Histogram(
-            "walkcut_request_seconds", "Time to answer", ["endpoint"], registry=registry, buckets=_REQUEST_BUCKETS
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=_REQUEST_BUCKETS)
+        self.requests = counter("walkcut_requests", "Requests", ["endpoint", "status"])
+        self.seconds = histogram("walkcut_request_seconds", "Time to answer", ["endpoint"])
+        self.predicted = histogram(
+            "walkcut_predict_seconds", "Time to predict, for an annotator or a batch", ["caller"]
         )
-        self.predicted = Histogram(
-            "walkcut_predict_seconds",
-            "Time to predict, for an annotator or a batch",
-            ["caller"],
-            registry=registry,
-            buckets=_REQUEST_BUCKETS,
-        )
-        self.tasks = Counter("walkcut_tasks", "Requested tasks", ["outcome"], registry=registry)
-        self.predicting = Gauge("walkcut_predicting", "Predict requests in progress", registry=registry)
-        self.waiting = Gauge("walkcut_waiting", "Images that wait for the model", ["caller"], registry=registry)
-        self.stages = Histogram(
-            "walkcut_stage_seconds", "Time of each stage", ["stage"], registry=registry, buckets=_STAGE_BUCKETS
-        )
-        self.trees = Counter("walkcut_trees", "Requested cut trees, by source", ["source"], registry=registry)
-        self.failures = Counter("walkcut_failures", "Failed tasks and requests", ["reason"], registry=registry)
-        self.events = Counter("walkcut_events", "Webhook calls", ["outcome"], registry=registry)
-        self.pending = Gauge("walkcut_annotations_pending", "Annotations to be learned from", registry=registry)
-        self.set_aside = Gauge(
-            "walkcut_annotations_set_aside", "Annotations that could not be learned from", registry=registry
-        )
-        self.crashes = Counter(
-            "walkcut_model_crashes", "Crashes and time-outs of the model's process", ["reason"], registry=registry
-        )
-        self.quarantined = Gauge("walkcut_quarantined", "Images in quarantine", registry=registry)
+        self.tasks = counter("walkcut_tasks", "Requested tasks", ["outcome"])
+        self.predicting = gauge("walkcut_predicting", "Predict requests in progress")
+        self.waiting = gauge("walkcut_waiting", "Images that wait for the model", ["caller"])
+        self.stages = histogram("walkcut_stage_seconds", "Time of each stage", ["stage"], buckets=_STAGE_BUCKETS)
+        self.trees = counter("walkcut_trees", "Requested cut trees, by source", ["source"])
+        self.failures = counter("walkcut_failures", "Failed tasks and requests", ["reason"])
+        self.events = counter("walkcut_events", "Webhook calls", ["outcome"])
+        self.pending = gauge("walkcut_annotations_pending", "Annotations to be learned from")
+        self.set_aside = gauge("walkcut_annotations_set_aside", "Annotations that could not be learned from")
+        self.crashes = counter("walkcut_model_crashes", "Crashes and time-outs of the model's process", ["reason"])
+        self.quarantined = gauge("walkcut_quarantined", "Images in quarantine")
         self.build = Info("walkcut_build", "Version, model and method", registry=registry)
         ProcessCollector(registry=registry)
 

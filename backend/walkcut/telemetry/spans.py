@@ -6,21 +6,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 
-Observer = Callable[[str], AbstractContextManager[None]]
+Observer = Callable[[str], AbstractContextManager[object]]
 Recorder = Callable[[str, float], None]  # takes a span's name and its seconds
 
-_observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
+_observer: ContextVar[Observer] = ContextVar("observer", default=nullcontext)
 
 
-def span(name: str) -> AbstractContextManager[None]:
+def span(name: str) -> AbstractContextManager[object]:
     """Mark what runs inside as a span, for the observer of this thread if there is one.
 
     >>> with record_spans(timer(lambda name, seconds: print(name, seconds < 1))), span("decode"):
     ...     pass
     decode True
     """
-    observer = _observer.get()
-    return nullcontext() if observer is None else observer(name)
+    return _observer.get()(name)
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.builders.bulk import (
-    EchoWorker,
     done_by_key,
     dying_factory,
+    echo_worker,
     make_plan,
     make_run_dir,
     quick_segmenter,
@@ -18,6 +18,7 @@ from tests.builders.bulk import (
 )
 from walkcut.bulk.engines.local import in_processes, model_per_process, shared_model
 from walkcut.bulk.items import Item, ItemFailure, ItemResult, Outcome
+from walkcut.bulk.workers import Worker
 from walkcut.errors import SettingsError
 
 MAX_IN_FLIGHT = 2 * 3  # jobs of two processes
@@ -35,7 +36,7 @@ def items(count: int) -> list[Item]:
 
 def test_all_jobs_are_done_once_and_failures_pass_through() -> None:
     jobs: list[Item | ItemFailure] = [*items(30), ItemFailure("bad", "?", "source", "no reference")]
-    assert done_by_key(in_processes(EchoWorker, jobs, processes=2)) == {
+    assert done_by_key(in_processes(echo_worker, jobs, processes=2)) == {
         **{str(n): True for n in range(30)},
         "bad": False,
     }
@@ -50,7 +51,7 @@ def test_jobs_are_taken_only_as_processes_need_them() -> None:
             taken += 1
             yield item
 
-    outcomes = in_processes(EchoWorker, counted(), processes=2)
+    outcomes = in_processes(echo_worker, counted(), processes=2)
     for count, _ in enumerate(outcomes):
         assert taken <= count + MAX_IN_FLIGHT
     assert taken == 100
@@ -59,7 +60,7 @@ def test_jobs_are_taken_only_as_processes_need_them() -> None:
 def test_a_process_that_dies_is_replaced_and_its_job_tried_again(tmp_path: Path) -> None:
     jobs = items(10)
     jobs[3:3] = [Item("once", f"die once {tmp_path / 'marker'}")]
-    assert done_by_key(in_processes(EchoWorker, jobs, processes=2)) == {
+    assert done_by_key(in_processes(echo_worker, jobs, processes=2)) == {
         **{str(n): True for n in range(10)},
         "once": True,
     }
@@ -67,7 +68,7 @@ def test_a_process_that_dies_is_replaced_and_its_job_tried_again(tmp_path: Path)
 
 def test_a_job_whose_process_dies_twice_fails() -> None:
     jobs = [*items(5), Item("bad", "die"), *items(10)[5:]]
-    outcomes = list(in_processes(EchoWorker, jobs, processes=2))
+    outcomes = list(in_processes(echo_worker, jobs, processes=2))
     (failure,) = (outcome for outcome in outcomes if isinstance(outcome, ItemFailure))
     assert (failure.key, failure.reference, failure.stage) == ("bad", "die", "work")
     assert "a process ended (exit code -9" in failure.reason
@@ -79,7 +80,7 @@ def test_a_job_whose_process_dies_twice_fails() -> None:
     ("make_worker", "message"),
     [(refusing_factory, "no such model"), (dying_factory, r"-9.* before it was ready: use f")],
 )
-def test_a_worker_that_cannot_be_made_ends_the_run(make_worker: Callable[[], EchoWorker], message: str) -> None:
+def test_a_worker_that_cannot_be_made_ends_the_run(make_worker: Callable[[], Worker], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         list(in_processes(make_worker, items(3), processes=2))
 

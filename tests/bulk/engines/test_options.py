@@ -36,14 +36,16 @@ def test_the_engine_fits_the_model_and_its_device() -> None:
     assert make_engine("local").func is local.model_per_process
     assert make_engine("local", model="dino").func is local.shared_model
     assert make_engine("local", "cuda").func is local.shared_model
-    assert make_engine("ray", model="dino").func is ray_engine.model_per_process
-    assert make_engine("ray", model="dino").keywords == {"cpus": 2, "processes": 3}
+    engine = make_engine("ray", model="dino")
+    assert engine.func is ray_engine.in_cluster
+    assert engine.keywords == {"tree_dir": None, "processes": 3}
+    assert [(stage.cpus, stage.gpus) for stage in engine.args[0]] == [(2, 0)]
 
 
 def test_each_process_of_a_cluster_has_the_one_gpu_that_ray_gives_it() -> None:
-    engine = make_engine("ray", "cuda:1")
-    assert engine.func is ray_engine.model_per_gpu
-    make_segmenter = engine.args[2]
+    stages = make_engine("ray", "cuda:1").args[0]
+    assert [stage.gpus for stage in stages] == [0, 1, 0]
+    (make_segmenter,) = stages[1].make_worker.args
     assert make_segmenter.args[0].device == "cuda"
 
 

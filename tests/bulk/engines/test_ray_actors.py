@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.builders.bulk import EchoWorker, done_by_key, make_run_dir, refusing_factory
+from tests.builders.bulk import done_by_key, echo, echo_worker, make_run_dir, refusing_factory
+from walkcut.bulk.checkpoint import STAGING
 from walkcut.bulk.engines.ray_actors import Pool, PoolWorker, Stage, from_table, to_table
 from walkcut.bulk.items import Item, ItemFailure, Outcome
-from walkcut.bulk.run_folder import STAGING
 from walkcut.bulk.workers import Worker
 from walkcut.errors import SettingsError
 
@@ -17,13 +17,15 @@ class Killed(BaseException):
     """Simulates the death of the process, after which no code of it runs."""
 
 
-class DyingWorker(EchoWorker):
-    """Dies of some images."""
+def run_or_die(item: Item | ItemFailure) -> Outcome:
+    if isinstance(item, Item) and item.reference == "die":
+        raise Killed
+    return echo(item)
 
-    def run(self, item: Item | ItemFailure) -> Outcome:
-        if isinstance(item, Item) and item.reference == "die":
-            raise Killed
-        return super().run(item)
+
+def dying_worker() -> Worker:
+    """Return a worker that dies of some images."""
+    return Worker(run_or_die)
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def notes(tmp_path: Path) -> Path:
 
 
 def worker(
-    notes: Path, make_worker: Callable[[], Worker] = DyingWorker, markers: dict[Path, str] | None = None
+    notes: Path, make_worker: Callable[[], Worker] = dying_worker, markers: dict[Path, str] | None = None
 ) -> PoolWorker:
     return PoolWorker(Pool(0, Stage(make_worker), 1, notes, markers or {}))
 
@@ -62,7 +64,7 @@ def test_an_image_that_kills_its_process_fails_alone_after_three_deaths(notes: P
 
 
 def test_a_worker_that_cannot_be_made_is_not_retried_for_ever(notes: Path) -> None:
-    def dying() -> EchoWorker:
+    def dying() -> Worker:
         raise Killed
 
     for _ in range(3):
@@ -96,5 +98,5 @@ def test_a_process_has_as_many_threads_as_cores(
 ) -> None:
     counts: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", counts.append)
-    Pool(0, Stage(EchoWorker, cpus), 1, tmp_path, {}).start_worker()
+    Pool(0, Stage(echo_worker, cpus), 1, tmp_path, {}).start_worker()
     assert counts == [threads]

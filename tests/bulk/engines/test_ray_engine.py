@@ -14,10 +14,11 @@ from ray.cluster_utils import Cluster
 
 from tests.builders.bulk import (
     CONTROL,
-    EchoWorker,
     done_by_key,
     done_lines,
     dying_factory,
+    echo,
+    echo_worker,
     make_plan,
     make_result,
     make_run_dir,
@@ -30,14 +31,14 @@ from tests.builders.bulk import (
 )
 from tests.builders.bulk_commands import end_with, start_walkcut, wait_for_lines, walkcut
 from walkcut.bulk.checkpoint import open_checkpoint
-from walkcut.bulk.engines import local, ray_cluster, ray_engine, ray_pipeline
+from walkcut.bulk.engines import local, ray_cluster, ray_engine
 from walkcut.bulk.engines.ray_actors import Stage
-from walkcut.bulk.engines.ray_engine import in_cluster
+from walkcut.bulk.engines.ray_engine import in_cluster, make_ray_engine
 from walkcut.bulk.formats import LabelStudioFormat, PngFormat
 from walkcut.bulk.items import Item, ItemFailure, Outcome
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.runner import Engine, run, run_settings
-from walkcut.bulk.sinks import FolderSink
+from walkcut.bulk.sinks import Sink
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.bulk.workers import Worker, make_full_worker
 from walkcut.errors import SettingsError
@@ -63,16 +64,15 @@ def two_machines() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-class SlowWorker(EchoWorker):
-    """Takes a moment, and writes a file named by its process."""
+def run_slowly(folder: Path, item: Item | ItemFailure) -> Outcome:
+    (folder / f"{os.getpid()}").touch()
+    time.sleep(0.05)
+    return echo(item)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
-    def run(self, item: Item | ItemFailure) -> Outcome:
-        (self._folder / f"{os.getpid()}").touch()
-        time.sleep(0.05)
-        return super().run(item)
+def slow_worker(folder: Path) -> Worker:
+    """Return a worker that takes a moment, and writes a file named by its process."""
+    return Worker(partial(run_slowly, folder))
 
 
 def items(count: int) -> Jobs:
@@ -88,8 +88,8 @@ def run_dir(tmp_path: Path) -> Path:
     return make_run_dir(tmp_path / "out")
 
 
-def echo(
-    jobs: Iterable[Item | ItemFailure], run_dir: Path, make_worker: Callable[[], EchoWorker] = EchoWorker
+def run_in_cluster(
+    jobs: Iterable[Item | ItemFailure], run_dir: Path, make_worker: Callable[[], Worker] = echo_worker
 ) -> list[Outcome]:
     return list(in_cluster([Stage(make_worker)], run_dir, jobs))
 
@@ -97,17 +97,14 @@ def echo(
 def run_files(engine: Engine[Any], plan: Plan, images: Path, run_dir: Path) -> dict[str, bytes]:
     """Return the files of a run, without its state; each image is done once."""
     with open_checkpoint(run_dir, run_settings(plan)) as checkpoint:
-        run(read_sources([str(images)]), engine, checkpoint, FolderSink(checkpoint, plan.output_format))
+        run(read_sources([str(images)]), engine, checkpoint, Sink(checkpoint, plan.output_format))
     assert max(Counter(json.loads(line)["key"] for line in done_lines(run_dir)).values()) == 1
     return output_files(run_dir)
 
 
-@pytest.mark.parametrize(
-    ("engine", "output_format"),
-    [(ray_engine.model_per_process, PngFormat()), (ray_engine.model_per_gpu, LabelStudioFormat(CONTROL))],
-)
+@pytest.mark.parametrize(("device_type", "output_format"), [("cpu", PngFormat()), ("cuda", LabelStudioFormat(CONTROL))])
 def test_a_cluster_writes_what_one_machine_writes(
-    tmp_path: Path, engine: Any, output_format: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, device_type: str, output_format: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also with relative paths, although the workers have another working directory."""
     monkeypatch.chdir(tmp_path)
@@ -121,7 +118,8 @@ def test_a_cluster_writes_what_one_machine_writes(
     plans = [make_plan(output_format, tree_dir=folder) for folder in tree_dirs]
     local_engine = partial(local.model_per_process, plans[0], Path("a"), quick_segmenter, processes=1)
     local_files = run_files(local_engine, plans[0], tmp_path / "in", Path("a"))
-    ray_files = run_files(partial(engine, plans[1], Path("b"), quick_segmenter), plans[1], tmp_path / "in", Path("b"))
+    engine = make_ray_engine(plans[1], Path("b"), quick_segmenter, device_type)
+    ray_files = run_files(engine, plans[1], tmp_path / "in", Path("b"))
     failures = [sorted(files.pop("failed.jsonl").splitlines()) for files in (local_files, ray_files)]
     assert local_files == ray_files
     assert failures[0] == failures[1]
@@ -134,7 +132,7 @@ def test_a_cluster_writes_what_one_machine_writes(
 def test_a_process_that_is_killed_loses_nothing(tmp_path: Path, run_dir: Path) -> None:
     killed = 0
     outcomes = []
-    for outcome in in_cluster([Stage(partial(SlowWorker, tmp_path))], run_dir, items(60)):
+    for outcome in in_cluster([Stage(partial(slow_worker, tmp_path))], run_dir, items(60)):
         outcomes.append(outcome)
         if len(outcomes) == 9:
             killed = int(min(path.name for path in tmp_path.iterdir()))
@@ -147,8 +145,8 @@ def test_an_image_that_kills_its_processes_fails_alone(
     tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the first of two windows; another image kills one process."""
-    monkeypatch.setattr(ray_pipeline, "_MIN_WINDOW", WINDOW)
-    monkeypatch.setattr(ray_pipeline, "_WINDOW_PER_PROCESS", 1)
+    monkeypatch.setattr(ray_engine, "_MIN_WINDOW", WINDOW)
+    monkeypatch.setattr(ray_engine, "_WINDOW_PER_PROCESS", 1)
     jobs = [*items(30), ItemFailure("lost", "?", "source", "no reference")]
     jobs[10:10] = [Item("bad", "die")]
     jobs[20:20] = [Item("once", f"die once {tmp_path / 'marker'}")]
@@ -161,7 +159,7 @@ def test_an_image_that_kills_its_processes_fails_alone(
             yield job
 
     outcomes: list[Outcome] = []
-    for outcome in in_cluster([Stage(EchoWorker)], run_dir, counted()):
+    for outcome in in_cluster([Stage(echo_worker)], run_dir, counted()):
         outcomes.append(outcome)
         assert taken <= len(outcomes) + WINDOW
     (failure,) = (outcome for outcome in outcomes if isinstance(outcome, ItemFailure) and outcome.key != "lost")
@@ -176,10 +174,10 @@ def test_an_image_that_kills_its_processes_fails_alone(
     [(refusing_factory, "^no such model"), (dying_factory, r"killed .* before it was ready: run fewer")],
 )
 def test_a_worker_that_cannot_be_made_ends_the_run(
-    make_worker: Callable[[], EchoWorker], message: str, run_dir: Path
+    make_worker: Callable[[], Worker], message: str, run_dir: Path
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        echo(items(3), run_dir, make_worker)
+        run_in_cluster(items(3), run_dir, make_worker)
 
 
 @pytest.mark.slow
@@ -203,18 +201,20 @@ def test_a_killed_driver_continues_with_the_same_result(
     assert output_files(run_dir) == output_files(tmp_path / "whole")
 
 
-class BrokenWorker(EchoWorker):
-    """Fails with an unexpected error."""
+def run_broken(item: Item | ItemFailure) -> Outcome:
+    raise TypeError("unexpected")
 
-    def run(self, item: Item | ItemFailure) -> Outcome:
-        raise TypeError("unexpected")
+
+def broken_worker() -> Worker:
+    """Return a worker that fails with an unexpected error."""
+    return Worker(run_broken)
 
 
 @pytest.mark.parametrize(
     ("make_worker", "message"),
     [
         (partial(make_full_worker, make_plan(), Path("/missing"), quick_segmenter), "^/missing cannot be written to"),
-        (BrokenWorker, r"Ray failed \(TypeError: unexpected"),
+        (broken_worker, r"Ray failed \(TypeError: unexpected"),
     ],
 )
 def test_an_error_that_affects_all_images_ends_the_run(
@@ -226,33 +226,33 @@ def test_an_error_that_affects_all_images_ends_the_run(
 
 def test_each_image_has_one_outcome_whatever_ray_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        ray_pipeline, "_run", lambda pools, jobs: iter([make_result("1"), make_result("1"), make_result("other")])
+        ray_engine, "_run", lambda pools, jobs: iter([make_result("1"), make_result("1"), make_result("other")])
     )
     bad = ItemFailure("bad", "?", "source", "no reference")
-    first, second, third = ray_pipeline._dedupe([], [*items(2), bad])
+    first, second, third = ray_engine._dedupe([], [*items(2), bad])
     assert (first, second) == (bad, make_result("1"))
     assert isinstance(third, ItemFailure)
     assert (third.key, third.reason.partition(":")[0]) == ("0", "Ray returned no result for this image")
 
 
 def test_a_finished_run_needs_no_cluster(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "connected", None)
-    assert echo([], run_dir) == []
+    monkeypatch.setattr(ray_cluster, "connected", None)
+    assert run_in_cluster([], run_dir) == []
 
 
 def test_machines_with_another_version_are_named(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "_VERSION", "9.9")
     with pytest.raises(SettingsError, match=r"has walkcut [0-9.]+, this one 9.9: install the same version"):
-        echo(items(1), run_dir)
+        run_in_cluster(items(1), run_dir)
 
 
 def test_a_cluster_without_room_is_named(run_dir: Path) -> None:
     with pytest.raises(SettingsError, match="no machine of the Ray cluster has 2 CPU for a process: choose fewer"):
-        list(in_cluster([Stage(EchoWorker, cpus=2)], run_dir, items(1)))
+        list(in_cluster([Stage(echo_worker, cpus=2)], run_dir, items(1)))
 
 
 @pytest.mark.soak
 def test_memory_of_the_driver_is_bounded(run_dir: Path) -> None:
-    outcomes = in_cluster([Stage(EchoWorker)], run_dir, items(40_000))
+    outcomes = in_cluster([Stage(echo_worker)], run_dir, items(40_000))
     sizes = [resident_bytes() for index, _ in enumerate(outcomes) if index % 10_000 == 0]
     assert sizes[-1] - sizes[1] < 50 << 20

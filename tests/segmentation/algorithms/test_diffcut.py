@@ -10,7 +10,8 @@ from tests.builders.graphs import ncut_cost
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.segmentation import diffcut
-from walkcut.segmentation.algorithms.diffcut import _cut, _cut_like_the_authors, power_affinity
+from walkcut.segmentation.algorithms.diffcut import _cut_like_the_authors, power_affinity
+from walkcut.segmentation.algorithms.ncut import FixedThreshold, cut_graph
 
 
 def scene(seed: int, *, noise: float = 0.3) -> Tensor:
@@ -77,10 +78,11 @@ def test_patches_with_a_zero_are_dropped_by_hand() -> None:
     for pair in (slice(0, 2), slice(2, 4), slice(4, 6)):
         A[pair, pair] = 1
     A[0, 4] = A[4, 0] = 0
-    assert _cut(A, 0.5, 100).tolist() == [0, 0, 1, 1, 2, 2]
+    rule = FixedThreshold(0.5)
+    assert cut_graph(A, rule=rule, max_leaves=None, thresholds=100)[0].tolist() == [0, 0, 1, 1, 2, 2]
     # Below the first cut, which parts 4 and 5 from the rest, 0 is left out; it stays with 2 and 3, which lie lower
     # than 1 alone.
-    assert renumber(_cut_like_the_authors(A, 0.5, 100).numpy()).tolist() == [0, 1, 0, 0, 2, 2]
+    assert renumber(_cut_like_the_authors(A, rule, 100).numpy()).tolist() == [0, 1, 0, 0, 2, 2]
 
 
 @pytest.mark.parametrize("drop_zeros", [False, True])

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 from tests.builders.graphs import random_walk
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.diffseg import (
+    DiffSegSettings,
     _greedy,
     anchor_points,
     diffseg,
@@ -139,15 +140,16 @@ def test_a_proposal_that_wins_no_pixel_leaves_no_gap() -> None:
 
 def test_one_hot_maps_stay_apart_and_uniform_ones_merge() -> None:
     everywhere = torch.arange(16)
-    assert len(merge_attention(torch.eye(16), everywhere, threshold=1.0)) == 16
+    assert len(merge_attention(torch.eye(16), everywhere, DiffSegSettings(threshold=1.0))) == 16
     torch.testing.assert_close(
-        merge_attention(torch.full((16, 16), 1 / 16), everywhere, threshold=1.0), torch.full((1, 16), 1 / 16)
+        merge_attention(torch.full((16, 16), 1 / 16), everywhere, DiffSegSettings(threshold=1.0)),
+        torch.full((1, 16), 1 / 16),
     )
 
 
 def test_a_map_is_always_similar_to_itself() -> None:
     P = random_walk(64, 0).float()
-    torch.testing.assert_close(merge_attention(P, torch.arange(64), threshold=1e-12), P)
+    torch.testing.assert_close(merge_attention(P, torch.arange(64), DiffSegSettings(threshold=1e-12)), P)
 
 
 def test_grids_need_not_be_square() -> None:
@@ -205,7 +207,7 @@ def test_a_proposal_taken_in_starts_no_union_but_counts_in_later_ones() -> None:
 @given(st.integers(1, 9), seeds)
 def test_proposals_are_distributions(rounds: int, seed: int) -> None:
     P = random_walk(12, seed)
-    proposals = merge_attention(P, torch.arange(0, 12, 2), threshold=0.1, rounds=rounds)
+    proposals = merge_attention(P, torch.arange(0, 12, 2), DiffSegSettings(threshold=0.1, rounds=rounds))
     torch.testing.assert_close(proposals.sum(1), torch.ones(len(proposals), dtype=P.dtype))
     assert len(proposals) <= 6
 
@@ -218,7 +220,10 @@ def test_refinement_takes_the_means_of_the_clusters() -> None:
 
 def test_refinement_follows_the_merging() -> None:
     P = random_walk(16, 0)
-    rough, refined = (object_proposals(P, (4, 4), threshold=0.2, anchors=3, refine=refine) for refine in (False, True))
+    rough, refined = (
+        object_proposals(P, (4, 4), DiffSegSettings(threshold=0.2, anchors=3, refine=refine))
+        for refine in (False, True)
+    )
     assert not torch.equal(rough, refined)
     torch.testing.assert_close(refined, refine_by_kmeans(P, rough))
 
@@ -270,8 +275,8 @@ LOSSY = torch.tensor([[0.9, 0.1, 1e-8, 1e-8], [0.8, 0.2, 1e-7, 1e-7], [1e-7, 1e-
 
 def test_half_precision_loses_maps_with_zeros() -> None:
     everywhere = torch.arange(4)
-    whole = merge_attention(LOSSY, everywhere, threshold=1.0)
-    lost = merge_attention(LOSSY, everywhere, threshold=1.0, half_precision=True)
+    whole = merge_attention(LOSSY, everywhere, DiffSegSettings(threshold=1.0))
+    lost = merge_attention(LOSSY, everywhere, DiffSegSettings(threshold=1.0, half_precision=True))
     # Only maps 1 and 2 are left: as anchors and in the means.
     torch.testing.assert_close(whole, LOSSY.unflatten(0, (2, 2)).mean(1))
     torch.testing.assert_close(lost, LOSSY[1:3])
@@ -283,8 +288,8 @@ def test_half_precision_rounds_what_is_compared_but_not_what_is_averaged() -> No
     exact, rounded = float(divergence(P, P)[0, 1]), float(divergence(P.half().float(), P.half().float())[0, 1])
     threshold = (exact + rounded) / 2
     assert rounded < exact
-    torch.testing.assert_close(merge_attention(P, torch.arange(2), threshold=threshold, rounds=1), P)
-    merged = merge_attention(P, torch.arange(2), threshold=threshold, rounds=1, half_precision=True)
+    torch.testing.assert_close(merge_attention(P, torch.arange(2), DiffSegSettings(threshold=threshold, rounds=1)), P)
+    merged = merge_attention(P, torch.arange(2), DiffSegSettings(threshold=threshold, rounds=1, half_precision=True))
     torch.testing.assert_close(merged, P.mean(0).expand(2, 2))
 
 

@@ -31,7 +31,7 @@ def test_the_best_cut_of_two_pairs_by_hand() -> None:
     cut = graph_cut.best_cut(TWO_PAIRS, graph_cut.fiedler_vector(TWO_PAIRS))
     assert cut is not None
     assert cut.side.tolist() in ([True, True, False, False], [False, False, True, True])
-    assert (cut.nodes, cut.edges, cut.total, cut.weight) == (4, 6, 12, 4)
+    assert (len(cut.side), cut.edges, cut.total, cut.weight) == (4, 6, 12, 4)
     assert cut.ncut == pytest.approx(2 / 3)
 
 

@@ -35,27 +35,20 @@ class EngineOptions:
         return make_segmenter(settings, random_weights=self.random_weights)
 
     def make_engine(self, plan: Plan, output_dir: Path, segmenter: "Segmenter") -> Engine[Any]:
-        """Return the engine of a plan. Raises `SettingsError` if Ray is requested and not installed."""
-        if self.name == LOCAL:
-            return self._make_local(plan, output_dir, segmenter)
-        return self._make_ray(plan, output_dir)
+        """Return the engine of a plan: a model in each process if it is small and on the CPU, else one in this process.
 
-    def _make_local(self, plan: Plan, output_dir: Path, segmenter: "Segmenter") -> Engine[Any]:
-        """Return an engine with a model in each process if it is small and on the CPU, else with one model."""
+        In a cluster there is a model in each process on the CPU, else one on each GPU. Raises `SettingsError` if Ray is
+        requested and not installed.
+        """
+        device_type = self.settings.device.partition(":")[0]  # Ray chooses the GPU: a process sees only its own
+        make = partial(make_segmenter, replace(self.settings, device=device_type), random_weights=self.random_weights)
+        if self.name == RAY:
+            try:
+                from walkcut.bulk.engines.ray_engine import make_ray_engine  # noqa: PLC0415 - needs an extra
+            except ImportError as error:
+                raise SettingsError(f"--engine ray needs Ray ({error}): pip install 'walkcut[ray]'") from error
+            return make_ray_engine(plan, output_dir, make, device_type, cpus=self.cpus, processes=self.workers)
         processes = self.workers or available_cores()
         if self.settings.model == CLASSICAL and self.settings.device == "cpu":
-            make = partial(make_segmenter, self.settings, random_weights=self.random_weights)
             return partial(model_per_process, plan, output_dir, make, processes=processes)
         return partial(shared_model, plan, output_dir, segmenter, processes=processes)
-
-    def _make_ray(self, plan: Plan, output_dir: Path) -> Engine[Any]:
-        """Return an engine with a model in each process on the CPU, else with a model on each GPU."""
-        try:
-            from walkcut.bulk.engines import ray_engine  # noqa: PLC0415 - needs an extra
-        except ImportError as error:
-            raise SettingsError(f"--engine ray needs Ray ({error}): pip install 'walkcut[ray]'") from error
-        device = self.settings.device.partition(":")[0]  # Ray chooses the GPU: a process sees only its own
-        make = partial(make_segmenter, replace(self.settings, device=device), random_weights=self.random_weights)
-        if device == "cpu":
-            return partial(ray_engine.model_per_process, plan, output_dir, make, cpus=self.cpus, processes=self.workers)
-        return partial(ray_engine.model_per_gpu, plan, output_dir, make, processes=self.workers)

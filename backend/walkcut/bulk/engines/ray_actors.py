@@ -7,7 +7,6 @@ folder: a block that was started before is processed job by job, and a job that 
 import hashlib
 import pickle  # noqa: TID251  # nosec B403 - between processes of one run
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from walkcut.bulk.engines.prefetch import THREADS, prefetched
 from walkcut.bulk.engines.ray_cluster import verify_marker
-from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure
-from walkcut.bulk.steps import LoadedImage, SegmentedImage
-from walkcut.bulk.workers import Worker
+from walkcut.bulk.items import ItemFailure, failure_of, item_of
+from walkcut.bulk.workers import Worker, prefetched
 from walkcut.errors import SettingsError, WalkcutError
 
 _MAX_ATTEMPTS = 2  # at a job alone
@@ -75,7 +72,10 @@ class PoolWorker:
             if self._started is None:
                 verify_marker(self._pool.markers)
             with self._recorded_attempt("together", *jobs) as deaths:
-                yield from map(self._run_alone, jobs) if deaths else self._run_together(jobs)
+                if deaths:
+                    yield from map(self._run_alone, jobs)
+                else:
+                    yield from map(self._worker().run, prefetched(self._worker().prefetch, jobs))
         except WalkcutError as error:
             yield error
         except OSError as error:
@@ -88,20 +88,13 @@ class PoolWorker:
             self._started = self._pool.start_worker()
         return self._started
 
-    def _run_together(self, jobs: Sequence[Any]) -> Iterator[Any]:
-        """Run jobs one after another, and prefetch the next ones."""
-        with ThreadPoolExecutor(THREADS) as pool:
-            yield from map(self._worker().run, prefetched(pool, self._worker().prefetch, jobs))
-
     def _run_alone(self, job: Any) -> Any:
         """Run a job that may kill its process."""
         with self._recorded_attempt("alone", job) as deaths:
             if deaths < _MAX_ATTEMPTS:
-                return self._worker().run(self._worker().prefetch(job))
-        item = item_of(job)
-        return ItemFailure(
-            item.key,
-            item.reference,
+                return self._worker()(job)
+        return failure_of(
+            job,
             "work",
             f"each process that ran it died, {_MAX_ATTEMPTS} times (perhaps it was killed for lack of memory): run "
             "fewer processes per machine, with more --cpus-per-worker, or scale large images down",
@@ -127,8 +120,3 @@ def to_table(values: Iterable[Any]) -> pa.Table:
 def from_table(table: pa.Table) -> list[Any]:
     """Return the values of `to_table`."""
     return [pickle.loads(row) for row in table[_JOB].to_pylist()]  # noqa: S301  # nosec B301 - of this run
-
-
-def item_of(job: Item | CheckpointEntry | LoadedImage | SegmentedImage) -> Item:
-    """Return the image of a job, at any stage."""
-    return job if isinstance(job, Item) else job.item

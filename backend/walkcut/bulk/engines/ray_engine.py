@@ -1,71 +1,60 @@
-"""Engine of many machines: stages of the work as pools of processes, wherever a Ray cluster has room for them."""
+"""Engine of many machines: stages of the work as pools of processes, wherever a Ray cluster has room for them.
+
+Ray Data passes the jobs through the pools, one window after another.
+"""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import ray
+import ray.data
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
-from walkcut.bulk.engines.ray_actors import Pool, Stage
-from walkcut.bulk.engines.ray_cluster import (
-    available_slots,
-    check_walkcut_versions,
-    connected,
-    shared_fs_marker,
-    verify_marker,
-)
-from walkcut.bulk.engines.ray_pipeline import run_windows
-from walkcut.bulk.items import Item, ItemFailure, Job, Outcome
+from walkcut.bulk import workers
+from walkcut.bulk.checkpoint import STAGING
+from walkcut.bulk.engines import ray_cluster
+from walkcut.bulk.engines.ray_actors import Pool, PoolWorker, Stage, from_table, to_table
+from walkcut.bulk.items import Item, ItemFailure, Job, Outcome, failure_of, item_of
 from walkcut.bulk.plan import Plan
-from walkcut.bulk.run_folder import STAGING
-from walkcut.bulk.steps import ImageSegmenter
-from walkcut.bulk.workers import make_export_worker, make_full_worker, make_load_worker, make_segment_worker
+from walkcut.bulk.workers import ImageSegmenter
 from walkcut.errors import SettingsError, WalkcutError
 
 log = logging.getLogger(__name__)
 
+_MIN_WINDOW = 10_000  # jobs that the driver holds
+_WINDOW_PER_PROCESS = 200
+_BLOCK = 8  # jobs that go through a stage together
 
-def model_per_process(
+
+def make_ray_engine(
     plan: Plan,
     output_dir: Path,
     make_segmenter: Callable[[], ImageSegmenter],
-    items: Iterable[Item | ItemFailure],
+    device_type: str,
     *,
     cpus: int = 1,
     processes: int | None = None,
-) -> Iterator[Outcome]:
-    """Process each image in one of the cluster's processes, with `cpus` cores and a model each: for the CPU.
+) -> Callable[[Iterable[Item | ItemFailure]], Iterator[Outcome]]:
+    """Return an engine with a model in each of the cluster's processes, or on each GPU, where others load and export.
 
-    There are `processes`, or as many as fit. See `in_cluster`.
+    There are `processes` with a model, of `cpus` cores each on the CPU, or as many as fit. See `in_cluster`.
     """
-    plan, output_dir = _absolute(plan, output_dir)
-    stages = [Stage(partial(make_full_worker, plan, output_dir, make_segmenter), cpus)]
-    return in_cluster(stages, output_dir, items, tree_dir=plan.tree_dir, processes=processes)
-
-
-def model_per_gpu(
-    plan: Plan,
-    output_dir: Path,
-    make_segmenter: Callable[[], ImageSegmenter],
-    items: Iterable[Item | ItemFailure],
-    *,
-    processes: int | None = None,
-) -> Iterator[Outcome]:
-    """Process each image with a model on one of the cluster's GPUs; other processes load and export.
-
-    There are `processes` with a model, or one for each GPU. See `in_cluster`.
-    """
-    plan, output_dir = _absolute(plan, output_dir)
-    stages = [
-        Stage(partial(make_load_worker, plan), cpus=0.5, is_auxiliary=True),
-        Stage(partial(make_segment_worker, make_segmenter), cpus=0, gpus=1),
-        Stage(partial(make_export_worker, plan, output_dir), cpus=0.5, is_auxiliary=True),
-    ]
-    return in_cluster(stages, output_dir, items, tree_dir=plan.tree_dir, processes=processes)
+    # Other processes have another working directory.
+    plan = replace(plan, tree_dir=None if plan.tree_dir is None else plan.tree_dir.resolve())
+    output_dir = output_dir.resolve()
+    if device_type == "cpu":
+        stages = [Stage(partial(workers.make_full_worker, plan, output_dir, make_segmenter), cpus)]
+    else:
+        stages = [
+            Stage(partial(workers.make_load_worker, plan), cpus=0.5, is_auxiliary=True),
+            Stage(partial(workers.make_segment_worker, make_segmenter), cpus=0, gpus=1),
+            Stage(partial(workers.make_export_worker, plan, output_dir), cpus=0.5, is_auxiliary=True),
+        ]
+    return partial(in_cluster, stages, output_dir, tree_dir=plan.tree_dir, processes=processes)
 
 
 def in_cluster(
@@ -87,16 +76,20 @@ def in_cluster(
     if first is None:
         return
     notes_dir = output_dir / STAGING
-    with connected(), shared_fs_marker(notes_dir, *([] if tree_dir is None else [tree_dir])) as markers:
+    shared_dirs = [notes_dir] if tree_dir is None else [notes_dir, tree_dir]
+    with ray_cluster.connected(), ray_cluster.shared_fs_marker(*shared_dirs) as markers:
         try:
-            check_walkcut_versions()
+            ray_cluster.check_walkcut_versions()
             pools = [
                 Pool(index, stage, _max_processes(stage, stages, processes), notes_dir, markers)
                 for index, stage in enumerate(stages)
             ]
             log.info("Ray: at most %s processes", " + ".join(str(pool.max_processes) for pool in pools))
             _warm_up(pools)
-            yield from run_windows(pools, chain([first], jobs))
+            jobs = chain([first], jobs)
+            size = max(_MIN_WINDOW, *(_WINDOW_PER_PROCESS * pool.max_processes for pool in pools))
+            while window := list(islice(jobs, size)):
+                yield from _dedupe(pools, window)
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             raise SettingsError(
@@ -104,17 +97,12 @@ def in_cluster(
             ) from error
 
 
-def _absolute(plan: Plan, output_dir: Path) -> tuple[Plan, Path]:
-    """Return the plan and the folder with absolute paths, for processes with another working directory."""
-    return replace(plan, tree_dir=None if plan.tree_dir is None else plan.tree_dir.resolve()), output_dir.resolve()
-
-
 def _max_processes(stage: Stage, stages: Sequence[Stage], processes: int | None) -> int:
     """Return a stage's number of processes: the requested one if it has the model, else as many as fit."""
     if processes is not None and not stage.is_auxiliary:
         return processes
     resources = {"CPU": stage.cpus, "GPU": stage.gpus}
-    slots = available_slots(resources)
+    slots = ray_cluster.available_slots(resources)
     if not slots:
         required = " and ".join(f"{amount:g} {name}" for name, amount in resources.items() if amount)
         raise SettingsError(
@@ -141,8 +129,65 @@ def _warm_up(pools: Iterable[Pool]) -> None:
 
 def _start_error(pool: Pool) -> WalkcutError | None:
     try:
-        verify_marker(pool.markers)
+        ray_cluster.verify_marker(pool.markers)
         pool.start_worker()
     except WalkcutError as error:
         return error
     return None
+
+
+def _dedupe(pools: Sequence[Pool], window: Iterable[Job]) -> Iterator[Outcome]:
+    """Yield one outcome for each job, even if Ray runs it several times."""
+    pending: dict[str, Job] = {}
+    for job in window:
+        if isinstance(job, ItemFailure):
+            yield job
+        else:
+            pending[item_of(job).key] = job
+    for outcome in _run(pools, list(pending.values())):
+        if pending.pop(item_of(outcome).key, None) is not None:
+            yield outcome
+    for job in pending.values():
+        yield failure_of(job, "work", "Ray returned no result for this image: try again with --retry-failed")
+
+
+def _run(pools: Sequence[Pool], jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Yield the results of the last pool. Raises those that are errors."""
+    if not jobs:
+        return
+    size = min(_BLOCK, max(1, len(jobs) // (2 * max(pool.max_processes for pool in pools))))
+    blocks = [to_table(jobs[begin : begin + size]) for begin in range(0, len(jobs), size)]
+    with ray.data.DataContext.current(_quiet_context()):
+        data: ray.data.Dataset = ray.data.from_arrow(blocks)
+    for pool in pools:
+        data = _map_stage(data, pool, min(pool.max_processes, len(blocks)))
+    for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for outcome in from_table(batch):
+            if isinstance(outcome, WalkcutError):
+                raise outcome
+            yield outcome
+
+
+def _map_stage(data: ray.data.Dataset, pool: Pool, max_processes: int) -> ray.data.Dataset:
+    return data.map_batches(
+        PoolWorker,
+        fn_constructor_args=(pool,),
+        batch_size=1 if pool.stage.gpus else None,  # Ray requires a number with GPUs; None is the block as it is
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=max_processes, initial_size=1 if pool.stage.is_auxiliary else max_processes
+        ),
+        num_cpus=pool.stage.cpus,
+        num_gpus=pool.stage.gpus,
+    )
+
+
+def _quiet_context() -> ray.data.DataContext:
+    """Return Ray Data's context without progress bars and messages: walkcut has its own."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.get_name() == "console":
+            handler.setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    return context

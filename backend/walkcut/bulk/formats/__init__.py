@@ -1,47 +1,64 @@
 """Output formats of bulk runs."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
 
 from walkcut.bulk.formats.coco import CocoFormat
-from walkcut.bulk.formats.label_maps import classes
 from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
-from walkcut.bulk.formats.protocol import Format
+from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE
+from walkcut.bulk.formats.records import Records
 from walkcut.bulk.formats.yolo import YoloFormat
+from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.errors import SettingsError
 from walkcut.labelstudio.config import BrushControl
 
-
-@dataclass(frozen=True)
-class FormatOptions:
-    """Options of formats: the control that regions are for, and the `tolerance` of polygons in pixels."""
-
-    control: BrushControl
-    tolerance: float = 1.0
+FORMATS = tuple(kind.name for kind in (LabelStudioFormat, PngFormat, CocoFormat, PolygonFormat, YoloFormat))
+_POLYGONS = (PolygonFormat.name, YoloFormat.name)
 
 
-FORMATS: Mapping[str, Callable[[FormatOptions], Format]] = {
-    LabelStudioFormat.name: lambda options: LabelStudioFormat(options.control),
-    PngFormat.name: lambda _: PngFormat(),
-    CocoFormat.name: lambda options: CocoFormat(classes(options.control)),
-    PolygonFormat.name: lambda options: PolygonFormat(options.tolerance),
-    YoloFormat.name: lambda options: YoloFormat(classes(options.control), options.tolerance),
-}
+@runtime_checkable
+class Format(Protocol):
+    """An output format: images are encoded one by one in any process, and assembled once at the end."""
+
+    name: ClassVar[str]  # on the command line
+
+    def encode(self, image: ItemPrediction) -> EncodedItem:
+        """Encode one image."""
+
+    def assemble(self, records: Records, output_dir: Path) -> None:
+        """Write the files that describe all images, from their records in the order of their keys.
+
+        Memory does not grow with the number of images. A repeated call replaces the files of the call before.
+        """
 
 
-def make_format(name: str, options: FormatOptions) -> Format:
-    """Return a format by its name. Raises `SettingsError` for an unknown name, and for options that it rejects."""
+def make_format(name: str, control: BrushControl, tolerance: float | None = None) -> Format:
+    """Return a format by its name, for a control's regions; polygons have a `tolerance` in pixels.
+
+    Raises `SettingsError` for an unknown name, and for a tolerance that is not a distance or that the format ignores.
+    """
     if name not in FORMATS:
         raise SettingsError(f"unknown format {name!r}: use {', '.join(FORMATS)}")
-    return FORMATS[name](options)
+    if tolerance is not None and name not in _POLYGONS:
+        raise SettingsError(
+            f"the format {name} has no polygons: leave out --tolerance, or use {' or '.join(_POLYGONS)}"
+        )
+    pixels = DEFAULT_TOLERANCE if tolerance is None else tolerance
+    if not 0 <= pixels < inf:
+        raise SettingsError(f"a polygon's tolerance of {pixels} is not a distance in pixels: use 0 (exact) or more")
+    labels = control.labels or control.neutral_labels
+    masks: tuple[Format, ...] = (LabelStudioFormat(control), PngFormat(), CocoFormat(labels))
+    polygons: tuple[Format, ...] = (PolygonFormat(pixels), YoloFormat(labels, pixels))
+    return (*masks, *polygons)[FORMATS.index(name)]
 
 
 __all__ = [
     "FORMATS",
     "CocoFormat",
-    "FormatOptions",
+    "Format",
     "LabelStudioFormat",
     "PngFormat",
     "PolygonFormat",

@@ -1,23 +1,22 @@
 """COCO's instance and panoptic annotations."""
 
-from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool
+from scipy.ndimage import find_objects
 
 from walkcut.bulk.formats import rle
-from walkcut.bulk.formats.files import ArrayFile, file_name, image_name, write_object
-from walkcut.bulk.formats.label_maps import class_index, default_label_map, default_regions
+from walkcut.bulk.formats.records import Records, class_index, file_name, image_name, json_bytes, label_map
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 from walkcut.labelstudio.predictions import Region
-
-_FOLDER = "panoptic"
+from walkcut.storage import atomic_file
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,14 @@ class CocoFormat:
 
         Raises `SettingsError` for a label not in `classes`.
         """
-        labels = default_label_map(image)
+        labels = label_map(image)
         height, width = image.size
         file = file_name(image.item.key, ".png")
         ids = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], -1).astype(np.uint8)
         image_info = {"file_name": image_name(image.item), "width": width, "height": height}
-        regions = [self._encode_region(region) for region in default_regions(image)]
-        return EncodedItem(
-            {f"{_FOLDER}/{file}": encode_png(ids)}, {"image": image_info, "file": file, "regions": regions}
-        )
+        regions = [self._encode_region(region) for region in image.predictions[-1].regions]
+        record = {"image": image_info, "file": file, "regions": regions}
+        return EncodedItem({f"panoptic/{file}": encode_png(ids)}, record)
 
     def _encode_region(self, region: Region) -> dict[str, Any]:
         return {
@@ -56,29 +54,43 @@ class CocoFormat:
             "counts": rle.encode(region.mask),
         }
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+    def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `annotations.json` and `panoptic.json`; their arrays are collected in unnamed files."""
         output_dir.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
-            images, instances, panoptic = (
-                ArrayFile(files.enter_context(TemporaryFile(dir=output_dir))) for _ in range(3)
-            )
-            instance_id = 0
+            images, instances, panoptic = (files.enter_context(TemporaryFile(dir=output_dir)) for _ in range(3))
+            instance_ids = count(1)
             for image_id, record in enumerate(records, 1):
-                images.add({"id": image_id, **record["image"]})
-                segments = list(_panoptic_segments(record))
-                panoptic.add({"image_id": image_id, "file_name": record["file"], "segments_info": segments})
-                for instance in _instances(record):
-                    instance_id += 1
-                    instances.add({"id": instance_id, "image_id": image_id, **instance})
-            head = {"info": {"description": "walkcut"}, "licenses": [], "categories": self._categories()}
-            write_object({**head, "images": images, "annotations": instances}, output_dir / "annotations.json")
-            write_object({**head, "images": images, "annotations": panoptic}, output_dir / "panoptic.json")
+                image = record["image"]
+                segments = []
+                for index, region in enumerate(record["regions"], 1):
+                    fields = {name: value for name, value in region.items() if name != "counts"}
+                    segments.append({"id": index, **fields})
+                    mask = {"size": [image["height"], image["width"]], "counts": region["counts"]}
+                    ids = {"id": next(instance_ids), "image_id": image_id}
+                    _append(instances, {**ids, **fields, "segmentation": mask})
+                _append(images, {"id": image_id, **image})
+                _append(panoptic, {"image_id": image_id, "file_name": record["file"], "segments_info": segments})
+            self._write(output_dir / "annotations.json", images, instances)
+            self._write(output_dir / "panoptic.json", images, panoptic)
 
-    def _categories(self) -> list[dict[str, Any]]:
-        return [
+    def _write(self, path: Path, images: IO[bytes], annotations: IO[bytes]) -> None:
+        categories = [
             {"id": index, "name": name, "supercategory": "", "isthing": 1} for index, name in enumerate(self.classes, 1)
         ]
+        with atomic_file(path) as write:
+            write(b'{\n"info": {"description":"walkcut"},\n"licenses": [],\n"categories": ' + json_bytes(categories))
+            for name, elements in ((b"images", images), (b"annotations", annotations)):
+                write(b',\n"%s": [' % name)
+                elements.seek(0)
+                for line in elements:
+                    write(line)
+                write(b"]")
+            write(b"\n}\n")
+
+
+def _append(elements: IO[bytes], element: Any) -> None:
+    elements.write((b",\n" if elements.tell() else b"\n") + json_bytes(element))
 
 
 def bounding_box(mask: Bool[np.ndarray, "y x"]) -> list[int]:
@@ -87,26 +99,8 @@ def bounding_box(mask: Bool[np.ndarray, "y x"]) -> list[int]:
     >>> bounding_box(np.array([[False, False, False], [False, True, True]]))
     [1, 1, 2, 1]
     """
-    ranges = []
-    for axis in (0, 1):
-        inside = np.flatnonzero(mask.any(axis))
-        ranges.append((int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0))
-    (left, right), (top, bottom) = ranges
-    return [left, top, right - left, bottom - top]
-
-
-def _without_counts(region: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in region.items() if name != "counts"}
-
-
-def _instances(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the regions of a record as instance annotations."""
-    size = [record["image"]["height"], record["image"]["width"]]
-    for region in record["regions"]:
-        yield {**_without_counts(region), "segmentation": {"size": size, "counts": region["counts"]}}
-
-
-def _panoptic_segments(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the regions of a record as panoptic segments, with their ids in the image."""
-    for index, region in enumerate(record["regions"], 1):
-        yield {"id": index, **_without_counts(region)}
+    boxes = find_objects(mask.astype(np.uint8))
+    if not boxes:
+        return [0, 0, 0, 0]
+    rows, columns = boxes[0]
+    return [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]

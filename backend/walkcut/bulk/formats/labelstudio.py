@@ -1,14 +1,14 @@
 """Label Studio's import files."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from walkcut.bulk.formats.files import json_bytes
+from walkcut.bulk.formats.records import Records, json_bytes
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import make_prediction
@@ -49,7 +49,7 @@ class LabelStudioFormat:
         ]
         return EncodedItem({}, {"data": dict(task.data), "predictions": predictions})
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+    def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `tasks-00001.json` and so on, and delete files with higher numbers."""
         output_dir.mkdir(parents=True, exist_ok=True)
         last = 0

@@ -1,12 +1,10 @@
 """Label images."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from walkcut.bulk.formats.files import file_name, image_name, write_lines
-from walkcut.bulk.formats.label_maps import default_label_map
+from walkcut.bulk.formats.records import Records, file_name, image_record, label_map, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 
@@ -19,24 +17,14 @@ class PngFormat:
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Return KEY.png, and a record of its regions."""
-        prediction = image.predictions[-1]
-        height, width = image.size
         file = file_name(image.item.key, ".png")
         segments = [
             {"id": index, "label": region.label, "score": region.score}
-            for index, region in enumerate(prediction.regions, 1)
+            for index, region in enumerate(image.predictions[-1].regions, 1)
         ]
-        record = {
-            "key": image.item.key,
-            "image": image_name(image.item),
-            "file": file,
-            "width": width,
-            "height": height,
-            "model_version": prediction.model_version,
-            "segments": segments,
-        }
-        return EncodedItem({file: encode_png(default_label_map(image))}, record)
+        record = {**image_record(image, file), "segments": segments}
+        return EncodedItem({file: encode_png(label_map(image))}, record)
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+    def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `labels.jsonl`, a line for each image."""
         write_lines(records, output_dir / "labels.jsonl")

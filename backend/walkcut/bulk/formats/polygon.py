@@ -1,15 +1,11 @@
 """Polygons as JSON Lines."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from walkcut.bulk.formats.files import image_name, write_lines
-from walkcut.bulk.formats.label_maps import default_label_map
-from walkcut.bulk.formats.polygonize import check_tolerance, polygons
+from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE, polygons
+from walkcut.bulk.formats.records import Records, image_record, label_map, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 
 
@@ -23,31 +19,17 @@ class PolygonFormat:
     """
 
     name: ClassVar[str] = "polygon"
-    tolerance: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_tolerance(self.tolerance)
+    tolerance: float = DEFAULT_TOLERANCE
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Return no file, and the line as record."""
-        prediction = image.predictions[-1]
-        height, width = image.size
         regions: list[dict[str, Any]] = [
-            {"label": region.label, "score": region.score, "polygons": []} for region in prediction.regions
+            {"label": region.label, "score": region.score, "polygons": []} for region in image.predictions[-1].regions
         ]
-        for index, parts in groupby(polygons(default_label_map(image), self.tolerance), attrgetter("region")):
-            regions[index - 1]["polygons"] = [[ring.tolist() for ring in (part.outer, *part.holes)] for part in parts]
-        record = {
-            "key": image.item.key,
-            "image": image_name(image.item),
-            "width": width,
-            "height": height,
-            "model_version": prediction.model_version,
-            "tolerance": self.tolerance,
-            "regions": regions,
-        }
-        return EncodedItem({}, record)
+        for polygon in polygons(label_map(image), self.tolerance):
+            regions[polygon.region - 1]["polygons"].append([ring.tolist() for ring in polygon.rings])
+        return EncodedItem({}, {**image_record(image), "tolerance": self.tolerance, "regions": regions})
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
+    def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `polygons.jsonl`, a line for each image."""
         write_lines(records, output_dir / "polygons.jsonl")

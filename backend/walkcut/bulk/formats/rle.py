@@ -6,7 +6,7 @@ length before the last (`rleToString` of the COCO API, `common/maskApi.c`).
 """
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 
 from walkcut.labelstudio.brush import run_lengths
 
@@ -23,11 +23,7 @@ def encode(mask: Bool[np.ndarray, "y x"]) -> str:
     >>> encode(np.array([[False, True, True]]))
     '12'
     """
-    return compress(run_lengths(mask.T.ravel()))
-
-
-def compress(lengths: Int64[np.ndarray, " n"]) -> str:
-    """Return run lengths as COCO's string."""
+    lengths = run_lengths(mask.T.ravel())
     numbers = lengths.copy()
     numbers[3:] -= lengths[1:-2]
     rest = numbers[:, None] >> (_BITS * np.arange(_CHARACTERS))

@@ -1,18 +1,15 @@
 """YOLO's segmentation labels."""
 
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from walkcut.bulk.formats.files import file_name
-from walkcut.bulk.formats.label_maps import class_index, default_label_map, default_regions
-from walkcut.bulk.formats.polygonize import Points, Polygon, check_tolerance, polygons
+from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE, Points, Polygon, polygons
+from walkcut.bulk.formats.records import Records, class_index, file_name, label_map
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.storage import atomic_file
 
@@ -29,41 +26,32 @@ class YoloFormat:
 
     name: ClassVar[str] = "yolo"
     classes: tuple[str, ...]
-    tolerance: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_tolerance(self.tolerance)
+    tolerance: float = DEFAULT_TOLERANCE
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Return labels/KEY.txt, empty if there are no regions. Raises `SettingsError` for a label not in `classes`."""
-        class_indices = [class_index(region.label, self.classes) for region in default_regions(image)]
-        size = np.array([image.size[1], image.size[0]])
-        lines = [
-            f"{class_indices[polygon.region - 1]} {_coordinates(_single_ring(polygon) / size)}\n"
-            for polygon in polygons(default_label_map(image), self.tolerance)
-        ]
+        class_indices = [class_index(region.label, self.classes) for region in image.predictions[-1].regions]
+        lines = []
+        for polygon in polygons(label_map(image), self.tolerance):
+            points = _single_ring(polygon) / np.array(image.size[::-1])
+            coordinates = [f"{value:.6f}" for value in points.ravel().tolist()]
+            lines.append(f"{class_indices[polygon.region - 1]} {' '.join(coordinates)}\n")
         file = f"labels/{file_name(image.item.key, '.txt')}"
         return EncodedItem({file: "".join(lines).encode()}, {"key": image.item.key})
 
-    def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:  # noqa: ARG002 - the protocol's
+    def assemble(self, records: Records, output_dir: Path) -> None:  # noqa: ARG002 - the protocol's
         """Write `data.yaml`, which names all images for training and, until you split them, for validation."""
         output_dir.mkdir(parents=True, exist_ok=True)
-        names = [f"  {index}: {json.dumps(name, ensure_ascii=False)}" for index, name in enumerate(self.classes)]
-        lines = ["train: images", "val: images", "names:", *names]
+        names = [f"  {index}: {json.dumps(name, ensure_ascii=False)}\n" for index, name in enumerate(self.classes)]
         with atomic_file(output_dir / "data.yaml") as write:
-            write("".join(f"{line}\n" for line in lines).encode())
+            write("".join(["train: images\nval: images\nnames:\n", *names]).encode())
 
 
 def _single_ring(polygon: Polygon) -> Points:
     """Return the outer ring with the holes joined to it, each at the nearest pair of points."""
-    ring = polygon.outer
-    for hole in polygon.holes:
+    ring, *holes = polygon.rings
+    for hole in holes:
         start, end = np.unravel_index(cdist(ring, hole).argmin(), (len(ring), len(hole)))
         inner = np.roll(hole, -end, axis=0)
         ring = np.concatenate([ring[: start + 1], inner, inner[:1], ring[start:]])
     return ring
-
-
-def _coordinates(points: Float[np.ndarray, "n 2"]) -> str:
-    """Return x and y of each point in turn."""
-    return " ".join(f"{value:.6f}" for value in points.ravel().tolist())

@@ -66,24 +66,23 @@ def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
 
 def _read_json(file: BinaryFile) -> Iterator[object]:
     """Yield the elements of a JSON array without holding all of it."""
-    decoder, position = json.JSONDecoder(), 1
+    decoder = json.JSONDecoder()
     chunks = codecs.iterdecode(iter(partial(file.read, _CHUNK_BYTES), b""), "utf-8-sig")
     text = next(chunks, "").lstrip()
     if not text.startswith("["):
         raise ValueError("it does not begin with [")
-    while True:
-        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
-        if text[position : position + 1] == "]":
-            return
+    text = text[1:]
+    while not (text := text.lstrip(" \t\r\n,")).startswith("]"):
         try:
-            row, position = decoder.raw_decode(text, position)
+            row, end = decoder.raw_decode(text)
         except ValueError:
             chunk = next(chunks, None)
             if chunk is None:
                 raise
-            text, position = text[position:] + chunk, 0
-            continue
-        yield row
+            text += chunk
+        else:
+            yield row
+            text = text[end:]
 
 
 def _read_json_lines(file: BinaryFile) -> Iterator[object]:

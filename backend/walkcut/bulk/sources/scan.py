@@ -2,9 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -12,32 +10,14 @@ from urllib.parse import quote, unquote, urlsplit
 from walkcut.bulk.items import Item, ItemFailure
 from walkcut.bulk.jsonl import HashSet64
 from walkcut.bulk.sources.manifests import is_manifest, read_rows, reference_of
-from walkcut.bulk.sources.uris import (
-    cloud,
-    is_cloud,
-    is_web,
-    local_path,
-    open_cloud,
-    resolve_uri,
-    validate_uri,
-    walk_cloud,
-    walk_local,
-)
+from walkcut.bulk.sources.uris import cloud, is_cloud, is_web, local_path, open_file, resolve_uri, validate_uri, walk
 from walkcut.errors import RequestError, SettingsError
-from walkcut.images import IMAGE_SUFFIXES, redact
+from walkcut.images import redact
+from walkcut.images.decode import IMAGE_SUFFIXES
 
 _WILDCARD = re.compile(r"[*?\[]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_PART_LENGTH = 150  # characters of a part of a key: file systems allow 255 bytes, with suffixes
-
-
-@dataclass(frozen=True)
-class _Source:
-    """An image in a source: the name that its key is made from, its reference, and its task's data."""
-
-    name: str
-    reference: str
-    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_sources(
@@ -56,67 +36,67 @@ def read_sources(
             if isinstance(image, ItemFailure):
                 yield image
             elif references.add(image.reference):
-                address = _address(image.reference, local_files_root)
-                is_served = address != image.reference
-                data = {**image.data, data_key: address} if is_served else {data_key: address, **image.data}
-                yield Item(_new_key(image, keys), image.reference, data)
+                yield Item(_new_key(image, keys), image.reference, _task_data(image, data_key, local_files_root))
 
 
-def _images_of(source: str, image_key: str) -> Iterator[_Source | ItemFailure]:
+def _images_of(source: str, image_key: str) -> Iterator[Item | ItemFailure]:
+    """Yield the images of a source, each with the name that its key is made from in place of the key."""
     try:
         validate_uri(source)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     if is_web(source):
-        return iter([_Source(_last_part(source), source)])
+        return iter([Item(_last_part(source), source)])
     return _images_in_cloud(source, image_key) if is_cloud(source) else _local_images(source, image_key)
 
 
-def _local_images(source: str, image_key: str) -> Iterator[_Source | ItemFailure]:
+def _local_images(source: str, image_key: str) -> Iterator[Item | ItemFailure]:
     path = local_path(source)
     if path.is_dir():
-        return _images_below(walk_local(path), str(path))
+        return _images_below(str(path))
     if path.exists():
         if is_manifest(source):
             return _images_of_manifest(source, image_key)
-        return iter([_Source(path.name, resolve_uri(".", source))])
-    root, pattern = _split_glob(source)
-    if not pattern or not Path(root or ".").is_dir():
+        return iter([Item(path.name, resolve_uri(".", source))])
+    parts = path.parts
+    first = next((index for index, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
+    root, pattern = Path(*parts[:first]), "/".join(parts[first:])
+    if not pattern or not root.is_dir():
         raise SettingsError(f"{source} does not exist: give a folder, an image, a manifest or a glob pattern")
-    paths = (path for path in sorted(Path(root or ".").glob(pattern)) if path.is_file())
-    images = (_Source(path.relative_to(root or ".").as_posix(), resolve_uri(".", str(path))) for path in paths)
-    return _require_images(source, images)
+    paths = (path for path in sorted(root.glob(pattern)) if path.is_file())
+    return _require_images(
+        source, (Item(path.relative_to(root).as_posix(), resolve_uri(".", str(path))) for path in paths)
+    )
 
 
-def _images_in_cloud(url: str, image_key: str) -> Iterator[_Source | ItemFailure]:
+def _images_in_cloud(url: str, image_key: str) -> Iterator[Item | ItemFailure]:
     system, path = cloud(url)
-    is_pattern = _WILDCARD.search(path) is not None
     try:
-        matches = system.glob(path) if is_pattern else []
-        is_file, exists = (False, True) if is_pattern else (system.isfile(path), system.exists(path))
+        if _WILDCARD.search(path):
+            matches = system.glob(path)
+            return _require_images(url, (Item(_last_part(match), system.unstrip_protocol(match)) for match in matches))
+        is_file, exists = system.isfile(path), system.exists(path)
     except Exception as error:  # each cloud storage has its own errors
         raise SettingsError(
             f"{redact(url)} cannot be listed ({error}): check the address, and that your credentials allow it"
         ) from error
-    if is_pattern:
-        return _require_images(url, (_Source(_last_part(match), system.unstrip_protocol(match)) for match in matches))
     if not exists:
         raise SettingsError(f"{redact(url)} does not exist: check the address")
     if is_file:
-        return _images_of_manifest(url, image_key) if is_manifest(url) else iter([_Source(_last_part(url), url)])
-    return _images_below(walk_cloud(url), url)
+        return _images_of_manifest(url, image_key) if is_manifest(url) else iter([Item(_last_part(url), url)])
+    return _images_below(url)
 
 
-def _images_below(files: Iterable[PurePosixPath], folder: str) -> Iterator[_Source | ItemFailure]:
+def _images_below(folder: str) -> Iterator[Item | ItemFailure]:
     """Yield the files of a folder with the suffix of an image."""
-    images = (file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
-    return _require_images(folder, (_Source(str(image), resolve_uri(folder, str(image))) for image in images))
+    images = (file for file in walk(folder) if file.suffix.lower() in IMAGE_SUFFIXES)
+    return _require_images(folder, (Item(str(image), resolve_uri(folder, str(image))) for image in images))
 
 
-def _images_of_manifest(name: str, image_key: str) -> Iterator[_Source | ItemFailure]:
+def _images_of_manifest(name: str, image_key: str) -> Iterator[Item | ItemFailure]:
     """Yield the images of a manifest, whose references are relative to its folder."""
     folder = name.rpartition("/")[0] if is_cloud(name) else str(local_path(name).parent)
-    with closing(open_cloud(name) if is_cloud(name) else local_path(name).open("rb")) as file:
+    with open_file(name) as file:
         for row_index, row in enumerate(read_rows(name, file), 1):
             try:
                 reference, data = reference_of(row, image_key)
@@ -126,10 +106,10 @@ def _images_of_manifest(name: str, image_key: str) -> Iterator[_Source | ItemFai
                 continue
             is_absolute = is_web(reference) or is_cloud(reference) or PurePosixPath(reference).is_absolute()
             key_name = _last_part(reference) if is_absolute else reference
-            yield _Source(key_name, resolve_uri(folder, reference), data)
+            yield Item(key_name, resolve_uri(folder, reference), data)
 
 
-def _require_images(source: str, images: Iterator[_Source]) -> Iterator[_Source | ItemFailure]:
+def _require_images(source: str, images: Iterator[Item]) -> Iterator[Item | ItemFailure]:
     """Yield the images. Raises `SettingsError` if there are none."""
     first = next(images, None)
     if first is None:
@@ -138,29 +118,24 @@ def _require_images(source: str, images: Iterator[_Source]) -> Iterator[_Source 
     yield from images
 
 
-def _split_glob(pattern: str) -> tuple[str, str]:
-    """Return the folder before the first part with wildcards, and the rest."""
-    parts = PurePosixPath(pattern).parts
-    first = next((index for index, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
-    return str(PurePosixPath(*parts[:first])), "/".join(parts[first:])
-
-
 def _last_part(reference: str) -> str:
     """Return the last part of a URL or path."""
     return "" if reference.startswith("data:") else PurePosixPath(unquote(urlsplit(reference).path)).name
 
 
-def _address(reference: str, root: Path | None) -> str:
-    """Return the address at which Label Studio finds an image."""
+def _task_data(image: Item, data_key: str, root: Path | None) -> dict[str, Any]:
+    """Return the data of an image's task, with the address at which Label Studio finds the image."""
+    reference = image.reference
     if root is None or is_web(reference) or is_cloud(reference) or not Path(reference).is_relative_to(root):
-        return reference
-    return f"/data/local-files/?d={quote(Path(reference).relative_to(root).as_posix())}"
+        return {data_key: reference, **image.data}
+    served = f"/data/local-files/?d={quote(Path(reference).relative_to(root).as_posix())}"
+    return {**image.data, data_key: served}
 
 
-def _new_key(image: _Source, keys: HashSet64) -> str:
+def _new_key(image: Item, keys: HashSet64) -> str:
     """Return and add a new key: the image's name, with digests of its reference where that is taken."""
-    path = PurePosixPath(image.name)
-    key = _sanitised_key(str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else image.name)
+    path = PurePosixPath(image.key)
+    key = _sanitised_key(str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else image.key)
     while not keys.add(key):
         key = f"{key}-{hashlib.sha256(image.reference.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
     return key

@@ -1,10 +1,9 @@
 """References to files: on this machine, in cloud storage (fsspec), in Label Studio or on the web."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from walkcut.bulk.items import Item
@@ -13,18 +12,7 @@ from walkcut.images import FetchPolicy, ImageLoader, redact
 from walkcut.images.policy import redacted_reason
 from walkcut.images.references import label_studio_path
 
-
-@runtime_checkable
-class BinaryFile(Protocol):
-    """A file open for reading, of this machine or of fsspec."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read the next bytes."""
-
-    def __iter__(self) -> Iterator[bytes]: ...
-
-    def close(self) -> None:
-        """Close the file."""
+BinaryFile = Any  # open for reading, of this machine or of fsspec, whose files have no common type
 
 
 def validate_uri(reference: str) -> str:
@@ -69,20 +57,30 @@ def resolve_uri(folder: str, reference: str) -> str:
 
 
 def read_image(item: Item, loader: ImageLoader, policy: FetchPolicy) -> bytes:
-    """Return the bytes of an item's image. Raises `ImageFetchError`."""
-    if item.task_id is not None or is_web(item.reference):
-        return loader.fetch(item.reference, item.task_id)
-    if is_cloud(item.reference):
-        return _read(lambda: open_cloud(item.reference), item.reference, policy)
-    path = local_path(item.reference)
-    if path.exists() and not path.is_file():
+    """Return the bytes of an item's image, within the policy's limit. Raises `ImageFetchError`."""
+    reference = item.reference
+    if item.task_id is not None or is_web(reference):
+        return loader.fetch(reference, item.task_id)
+    path = local_path(reference)
+    if not is_cloud(reference) and path.exists() and not path.is_file():
         raise ImageFetchError(f"{path} is not a file: give the path of an image")
-    return _read(lambda: path.open("rb"), item.reference, policy)
+    try:
+        with open_file(reference) as file:
+            data = file.read(policy.max_bytes + 1)
+    except Exception as error:  # each cloud storage has its own errors
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageFetchError(
+            f"{redact(reference)} cannot be read ({reason}): check that it exists and that walkcut may read it"
+        ) from error
+    policy.check_bytes(len(data))
+    return data
 
 
-def open_cloud(url: str) -> BinaryFile:
-    """Open a file in cloud storage for reading."""
-    system, path = cloud(url)
+def open_file(reference: str) -> BinaryFile:
+    """Open a file of this machine or in cloud storage for reading."""
+    if not is_cloud(reference):
+        return local_path(reference).open("rb")
+    system, path = cloud(reference)
     return system.open(path, "rb")
 
 
@@ -105,32 +103,10 @@ def cloud(url: str) -> tuple[Any, str]:
     return system, path
 
 
-def walk_local(folder: Path) -> Iterator[PurePosixPath]:
+def walk(folder: str) -> Iterator[PurePosixPath]:
     """Yield all files below a folder by name, relative to it; memory grows with the largest folder only."""
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            yield PurePosixPath((Path(parent) / name).relative_to(folder).as_posix())
-
-
-def walk_cloud(url: str) -> Iterator[PurePosixPath]:
-    """Yield all files below a prefix in cloud storage, as `walk_local`."""
-    system, root = cloud(url)
+    system, root = cloud(folder) if is_cloud(folder) else (os, folder)
     for parent, folders, files in system.walk(root):
         folders.sort()
         for name in sorted(files):
-            yield PurePosixPath(parent).relative_to(PurePosixPath(root)) / name
-
-
-def _read(open_file: Callable[[], BinaryFile], reference: str, policy: FetchPolicy) -> bytes:
-    """Return the bytes of a file within the policy's limit. Raises `ImageFetchError`."""
-    try:
-        with closing(open_file()) as file:
-            data = file.read(policy.max_bytes + 1)
-    except Exception as error:  # each cloud storage has its own errors
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageFetchError(
-            f"{redact(reference)} cannot be read ({reason}): check that it exists and that walkcut may read it"
-        ) from error
-    policy.check_bytes(len(data))
-    return data
+            yield PurePosixPath(parent).relative_to(root) / name

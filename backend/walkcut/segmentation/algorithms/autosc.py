@@ -11,16 +11,13 @@ from torch import Tensor
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.diffcut import assign_concepts, normalised_patches, power_affinity
 from walkcut.segmentation.algorithms.graph_cut import inverse_root
+from walkcut.segmentation.algorithms.upsampling import Size
 
 _ROUNDING = 1e-5  # far above the rounding errors of zero eigenvalues in single precision
 
 
 def autosc(
-    features: Float[Tensor, "h w c"],
-    *,
-    exponents: Sequence[float] = (1, 5, 10, 15),
-    max_clusters: int = 64,
-    size: tuple[int, int],
+    features: Float[Tensor, "h w c"], *, exponents: Sequence[float] = (1, 5, 10, 15), max_clusters: int = 64, size: Size
 ) -> Int64[Tensor, "y x"]:
     """Return the segment of each pixel of an image of `size` (height, width), numbered from 0 without gaps.
 

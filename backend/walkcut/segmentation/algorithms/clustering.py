@@ -6,6 +6,7 @@ scikit-learn's, as in DiffSeg's baselines (section 9.4); it is needed only when 
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from walkcut.errors import SegmentationError, require_extra
 from walkcut.segmentation.algorithms.graph_cut import cosine_affinity, fiedler_vector, patch_features
-from walkcut.segmentation.algorithms.upsampling import ScoreMaps, assign_pixels, leaf_score_maps
+from walkcut.segmentation.algorithms.upsampling import Size, leaf_score_maps, upsampled_argmax
 
 _WEAK_EDGE = 1e-5  # between dissimilar patches, so that the graph stays connected (TokenCut)
 _MIN_OBJECT_FRACTION = 0.01  # of all patches (MaskCut)
@@ -29,23 +30,16 @@ _TOLERANCE = 1e-9  # with edges this weak the eigenvalues of separate parts lie 
 _SPARSE_NODES = 1024  # above this ARPACK with sparse edges is many times faster
 
 
-def kmeans(
-    features: Float[Tensor, "h w c"], *, clusters: int = 6, size: tuple[int, int], seed: int = 0
-) -> Int64[Tensor, "y x"]:
-    """Segment by K-means from K-means++ seeds drawn with `seed`.
-
-    DiffSeg's K-Means-C takes 6 clusters for every image, its K-Means-S the number of classes in each image's truth.
-    """
+def kmeans(features: Float[Tensor, "h w c"], *, clusters: int = 6, size: Size, seed: int = 0) -> Int64[Tensor, "y x"]:
+    """Segment by K-means; DiffSeg's K-Means-C takes 6 clusters, its K-Means-S the number of classes in the truth."""
     points = patch_features(features)
     if not 1 <= clusters <= len(points):
         raise SegmentationError(f"{len(points)} patches make 1 to {len(points)} clusters, not {clusters}")
     cluster = kmeans_clusters(points, clusters, seed=seed).unique(return_inverse=True)[1]
-    return _pixels(leaf_score_maps(points, cluster, _grid(features)), size).to(features.device)
+    return _pixels(leaf_score_maps(points, cluster, _grid(features)), size)
 
 
-def dbscan(
-    features: Float[Tensor, "h w c"], *, radius: float, neighbours: int = 5, size: tuple[int, int]
-) -> Int64[Tensor, "y x"]:
+def dbscan(features: Float[Tensor, "h w c"], *, radius: float, neighbours: int = 5, size: Size) -> Int64[Tensor, "y x"]:
     """Segment by DBSCAN (Ester et al. 1996).
 
     Patches with `neighbours` patches, themselves included, within `radius` are cores. Cores within the radius of each
@@ -57,23 +51,16 @@ def dbscan(
     points = patch_features(features)
     cluster = density_clusters(points, radius=radius, neighbours=neighbours)
     scores = leaf_score_maps(points, cluster + 1, _grid(features))  # leaf 0: noise
-    if bool((cluster >= 0).any()):
-        scores = ScoreMaps(scores.scores[1:], scores.norms[1:])
-    return _pixels(scores, size).to(features.device)
+    return _pixels(scores[1:] if len(scores) > 1 else scores, size)
 
 
-def tokencut(
-    features: Float[Tensor, "h w c"], *, threshold: float = 0.2, size: tuple[int, int]
-) -> Int64[Tensor, "y x"]:
-    """Segment by TokenCut (Wang et al. 2022): 1 for the salient object, 0 elsewhere.
-
-    `threshold` is the cosine similarity above which patches are connected.
-    """
+def tokencut(features: Float[Tensor, "h w c"], *, threshold: float = 0.2, size: Size) -> Int64[Tensor, "y x"]:
+    """Segment by TokenCut (Wang et al. 2022): 1 for the salient object, 0 elsewhere. See `salient_object`."""
     return _nearest(salient_object(features, threshold=threshold).long(), size)
 
 
 def maskcut(
-    features: Float[Tensor, "h w c"], *, objects: int = 3, threshold: float = 0.15, size: tuple[int, int]
+    features: Float[Tensor, "h w c"], *, objects: int = 3, threshold: float = 0.15, size: Size
 ) -> Int64[Tensor, "y x"]:
     """Segment by MaskCut (CutLER, Wang et al. 2023): repeated TokenCut with the previous objects masked out.
 
@@ -87,7 +74,8 @@ def maskcut(
     for index in range(1, objects + 1):
         mask = salient_object(features * (labels == 0)[..., None], threshold=threshold, central=True)
         tiny = float(mask.double().mean()) <= _MIN_OBJECT_FRACTION
-        if index > 1 and (tiny or _iou(mask, previous) > _SAME_OBJECT_IOU):
+        iou = float((mask & previous).sum() / (mask | previous).sum().clamp_min(1))
+        if index > 1 and (tiny or iou > _SAME_OBJECT_IOU):
             mask = torch.zeros_like(mask)
         labels[mask & (labels == 0)] = index
         previous = mask
@@ -109,23 +97,25 @@ def kmeans_clusters(
     """
     with require_extra("evaluation"):
         from sklearn.cluster import KMeans  # noqa: PLC0415 - an extra
-        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
     centres = "k-means++" if init is None else init.numpy(force=True)
-    method = KMeans(clusters, init=centres, n_init=starts, random_state=seed)
-    with warnings.catch_warnings(), threadpool_limits(1):  # threads that wait for each other are slower
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
-        labels = method.fit_predict(points.numpy(force=True))
-    return torch.from_numpy(labels.astype(np.int64)).to(points.device)
+    return _fit_predict(KMeans(clusters, init=centres, n_init=starts, random_state=seed), points)
 
 
 def density_clusters(points: Float[Tensor, "n c"], *, radius: float, neighbours: int) -> Int64[Tensor, " n"]:
     """Return each point's DBSCAN cluster, -1 for noise. Raises `SettingsError` without scikit-learn."""
     with require_extra("evaluation"):
         from sklearn.cluster import DBSCAN  # noqa: PLC0415 - an extra
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
-    with threadpool_limits(1):
-        labels = DBSCAN(eps=radius, min_samples=neighbours).fit_predict(points.double().numpy(force=True))
+    return _fit_predict(DBSCAN(eps=radius, min_samples=neighbours), points.double())
+
+
+def _fit_predict(method: Any, points: Float[Tensor, "n c"]) -> Int64[Tensor, " n"]:
+    """Return each point's cluster by a method of scikit-learn."""
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - an extra
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    with warnings.catch_warnings(), threadpool_limits(1):  # threads that wait for each other are slower
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
+        labels = method.fit_predict(points.numpy(force=True))
     return torch.from_numpy(labels.astype(np.int64)).to(points.device)
 
 
@@ -170,19 +160,15 @@ def _fiedler_vector(similar: Bool[Tensor, "n n"]) -> Float64[Tensor, " n"]:
     return torch.from_numpy(scale * vectors[:, 0]).to(similar.device)
 
 
-def _grid(features: Float[Tensor, "h w c"]) -> tuple[int, int]:
+def _grid(features: Float[Tensor, "h w c"]) -> Size:
     return features.shape[0], features.shape[1]
 
 
-def _iou(mask: Bool[Tensor, "h w"], previous: Bool[Tensor, "h w"]) -> float:
-    return float((mask & previous).sum() / (mask | previous).sum().clamp_min(1))
-
-
-def _pixels(scores: ScoreMaps, size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def _pixels(scores: Float[Tensor, "k h w"], size: Size) -> Int64[Tensor, "y x"]:
     """Assign each pixel to the cluster of the most similar mean, as for the segments of DWC and DiffCut."""
-    return torch.from_numpy(assign_pixels(scores, size).astype("int64")).unique(return_inverse=True)[1]
+    return upsampled_argmax(scores, size).unique(return_inverse=True)[1]
 
 
-def _nearest(labels: Int64[Tensor, "h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
+def _nearest(labels: Int64[Tensor, "h w"], size: Size) -> Int64[Tensor, "y x"]:
     """Scale labels to an image's `size`: each pixel takes its own patch's, as in TokenCut and MaskCut."""
     return interpolate(labels[None, None].double(), size=size, mode="nearest-exact")[0, 0].long()

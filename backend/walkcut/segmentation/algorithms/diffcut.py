@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.graph_cut import best_cut, fiedler_vector, patch_features
 from walkcut.segmentation.algorithms.ncut import FixedThreshold, cut_graph
-from walkcut.segmentation.algorithms.upsampling import leaf_score_maps, upsampled_argmax
+from walkcut.segmentation.algorithms.upsampling import Size, leaf_score_maps, upsampled_argmax
 
 
 def diffcut(
@@ -17,7 +17,7 @@ def diffcut(
     threshold: float = 0.5,
     exponent: float = 10,
     thresholds: int = 100,
-    size: tuple[int, int],
+    size: Size,
     drop_zeros: bool = False,
 ) -> Int64[Tensor, "y x"]:
     """Return the segment of each pixel of an image of `size` (height, width), numbered from 0 without gaps.
@@ -34,7 +34,11 @@ def diffcut(
     """
     unit = normalised_patches(features)
     A = power_affinity(unit, exponent)
-    segments = (_cut_like_the_authors if drop_zeros else _cut)(A, threshold, thresholds)
+    rule = FixedThreshold(threshold)
+    if drop_zeros:
+        segments = _cut_like_the_authors(A, rule, thresholds)
+    else:
+        segments = torch.from_numpy(cut_graph(A, rule=rule, max_leaves=None, thresholds=thresholds)[0]).to(A.device)
     return assign_concepts(unit, segments, (features.shape[0], features.shape[1]), size)
 
 
@@ -56,27 +60,21 @@ def power_affinity(unit: Float[Tensor, "n c"], exponent: float) -> Float[Tensor,
 
 
 def assign_concepts(
-    unit: Float[Tensor, "n c"], segments: Int64[Tensor, " n"], grid: tuple[int, int], size: tuple[int, int]
+    unit: Float[Tensor, "n c"], segments: Int64[Tensor, " n"], grid: Size, size: Size
 ) -> Int64[Tensor, "y x"]:
     """Return for each pixel the segment whose mean unit feature has the largest product with the pixel's (DiffCut 3.3).
 
     As in the authors' program the mean is not normalised again. Segments are numbered from 0 without gaps; those
     without a pixel are dropped.
     """
-    return upsampled_argmax(leaf_score_maps(unit, segments, grid).scores, size).unique(return_inverse=True)[1]
+    scores = leaf_score_maps(unit, segments, grid, normalised=False)
+    return upsampled_argmax(scores, size).unique(return_inverse=True)[1]
 
 
-def _cut(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:
-    """Return the segment of each patch, numbered by first patch."""
-    leaf_of, _ = cut_graph(A, rule=FixedThreshold(threshold), max_leaves=None, thresholds=thresholds)
-    return torch.from_numpy(leaf_of).to(A.device)
-
-
-def _cut_like_the_authors(A: Float[Tensor, "n n"], threshold: float, thresholds: int) -> Int64[Tensor, " n"]:
+def _cut_like_the_authors(A: Float[Tensor, "n n"], rule: FixedThreshold, thresholds: int) -> Int64[Tensor, " n"]:
     """Return the segment of each patch, where cuts after the first divide only patches without a zero affinity.
 
-    The other patches stay on the lower side.
-    The sign of the Fiedler vector puts its largest entry on the upper side.
+    The other patches stay on the lower side. The largest entry of the Fiedler vector is on the upper side.
     """
     is_positive, segments = (A > 0).all(1), torch.zeros(len(A), dtype=torch.int64, device=A.device)
     queue = [torch.arange(len(A), device=A.device)]
@@ -88,7 +86,7 @@ def _cut_like_the_authors(A: Float[Tensor, "n n"], threshold: float, thresholds:
         part = A[kept[:, None], kept]
         vector = fiedler_vector(part)
         cut = best_cut(part, vector * vector[vector.abs().argmax()].sign(), thresholds=thresholds)
-        if cut is not None and FixedThreshold(threshold).accepts(cut):
+        if cut is not None and rule.accepts(cut):
             segments[kept[~cut.side]] = segments.max() + 1
             queue += [members[segments[members] == segment] for segment in segments[members].unique()]
     return segments

@@ -7,6 +7,7 @@ with published numbers.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isqrt
 
 import torch
@@ -17,7 +18,18 @@ from torch.nn.functional import one_hot
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.clustering import kmeans_clusters
 from walkcut.segmentation.algorithms.random_walk import aggregate
-from walkcut.segmentation.algorithms.upsampling import upsampled_argmax
+from walkcut.segmentation.algorithms.upsampling import Size, upsampled_argmax
+
+
+@dataclass(frozen=True)
+class DiffSegSettings:
+    """Settings of DiffSeg."""
+
+    threshold: float = 1.0  # divergence below which maps merge; the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes
+    rounds: int = 3  # of merging
+    anchors: int = 16  # along each side
+    refine: bool = False  # by the authors' K-means
+    half_precision: bool = False  # loses maps as the authors' program does, for comparison only
 
 
 def diffseg(
@@ -26,8 +38,8 @@ def diffseg(
     threshold: float,
     rounds: int = 3,
     anchors: int = 16,
-    size: tuple[int, int],
-    grids: Sequence[tuple[int, int]] | None = None,
+    size: Size,
+    grids: Sequence[Size] | None = None,
     refine: bool = False,
     half_precision: bool = False,
 ) -> Int64[Tensor, "y x"]:
@@ -35,7 +47,7 @@ def diffseg(
 
     This is the reference that the paper's program is compared with; segmenters use `methods.flat.DiffSeg`. Segments
     are numbered from 0 without gaps. `grids` holds the height and width of each map's grid, square by default. For
-    `maps` see `aggregate`, for the other settings `object_proposals`; both raise `SegmentationError`.
+    `maps` see `aggregate`, for the other settings `DiffSegSettings`; out of range both raise `SegmentationError`.
 
     >>> attention = torch.eye(2).repeat_interleave(2, 0).repeat_interleave(2, 1) / 2  # patches 0 and 1, patches 2 and 3
     >>> diffseg([attention], grids=[(1, 4)], threshold=1, size=(1, 8)).tolist()
@@ -44,41 +56,18 @@ def diffseg(
     grids = [_square_grid(weights) for weights in maps] if grids is None else grids
     # The largest height and width: never coarser than any level, so that no map loses weight.
     grid = (max((height for height, _ in grids), default=0), max((width for _, width in grids), default=0))
-    proposals = object_proposals(
-        aggregate(maps, grids, grid),
-        grid,
-        threshold=threshold,
-        rounds=rounds,
-        anchors=anchors,
-        refine=refine,
-        half_precision=half_precision,
-    )
+    settings = DiffSegSettings(threshold, rounds, anchors, refine, half_precision)
+    proposals = object_proposals(aggregate(maps, grids, grid), grid, settings)
     return upsampled_argmax(proposals.unflatten(1, grid), size).unique(return_inverse=True)[1]
 
 
-def object_proposals(
-    P: Float[Tensor, "n n"],
-    grid: tuple[int, int],
-    *,
-    threshold: float,
-    rounds: int = 3,
-    anchors: int = 16,
-    refine: bool = False,
-    half_precision: bool = False,
-) -> Float[Tensor, "k n"]:
-    """Return one map per object, from the aggregated attention `P` on `grid` (height, width).
-
-    `threshold` is the divergence below which maps merge (the paper: 1.1 for COCO-Stuff, 0.9 for Cityscapes, 1 by
-    default), `anchors` the number of anchors along each side, `rounds` the number of merging rounds. `refine` adds the
-    authors' K-means; `half_precision` loses maps as their program does, for comparison only. Raises
-    `SegmentationError` for settings out of range.
-    """
-    points = anchor_points(grid, anchors)
-    proposals = merge_attention(P, points, threshold=threshold, rounds=rounds, half_precision=half_precision)
-    return refine_by_kmeans(P, proposals) if refine else proposals
+def object_proposals(P: Float[Tensor, "n n"], grid: Size, settings: DiffSegSettings) -> Float[Tensor, "k n"]:
+    """Return one map per object, from the aggregated attention `P` on `grid`; for errors see `merge_attention`."""
+    proposals = merge_attention(P, anchor_points(grid, settings.anchors), settings)
+    return refine_by_kmeans(P, proposals) if settings.refine else proposals
 
 
-def anchor_points(grid: tuple[int, int], anchors: int) -> Int64[Tensor, " a"]:
+def anchor_points(grid: Size, anchors: int) -> Int64[Tensor, " a"]:
     """Return the patches of a centred lattice of `anchors` × `anchors` points, fewer where a side is shorter.
 
     As in the authors' program the spacing is an integer: `(side - 1) // (anchors - 1)`.
@@ -90,24 +79,20 @@ def anchor_points(grid: tuple[int, int], anchors: int) -> Int64[Tensor, " a"]:
 
 
 def merge_attention(
-    P: Float[Tensor, "n n"],
-    points: Int64[Tensor, " a"],
-    *,
-    threshold: float,
-    rounds: int = 3,
-    half_precision: bool = False,
+    P: Float[Tensor, "n n"], points: Int64[Tensor, " a"], settings: DiffSegSettings
 ) -> Float[Tensor, "k n"]:
-    """Return object proposals: the maps at the anchor `points`, merged with similar maps in `rounds` (Sec. 3.2).
+    """Return object proposals: the maps at the anchor `points`, merged with similar maps in rounds (Sec. 3.2).
 
     Raises `SegmentationError` for settings out of range and, with `half_precision`, where all anchors are lost.
     """
+    threshold = settings.threshold
     if not 0 < threshold < torch.inf:
         raise SegmentationError(f"the divergence below which maps merge must be finite and above 0, not {threshold}")
-    if rounds < 1:
-        raise SegmentationError(f"DiffSeg needs at least 1 round, not {rounds}")
-    similar = _similar_in_half_precision if half_precision else _similar
+    if settings.rounds < 1:
+        raise SegmentationError(f"DiffSeg needs at least 1 round, not {settings.rounds}")
+    similar = _similar_in_half_precision if settings.half_precision else _similar
     proposals = _means(P, similar(P, points, threshold))
-    for _ in range(rounds - 1):
+    for _ in range(settings.rounds - 1):
         indices = torch.arange(len(proposals))
         proposals = _means(proposals, _greedy(_similar(proposals, indices, threshold)))
     return proposals
@@ -126,10 +111,7 @@ def divergence(P: Float[Tensor, "a n"], Q: Float[Tensor, "b n"]) -> Float[Tensor
 
 
 def refine_by_kmeans(P: Float[Tensor, "n n"], proposals: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-    """Return the mean maps of the K-means clusters that start from the proposals: the authors' refinement of borders.
-
-    Raises `SettingsError` without scikit-learn.
-    """
+    """Return the means of the K-means clusters that start from the proposals: the authors' refinement of borders."""
     members = one_hot(kmeans_clusters(P, len(proposals), init=proposals), len(proposals)).T.bool()
     return _means(P, members[members.any(1)])
 
@@ -174,7 +156,7 @@ def _means(P: Float[Tensor, "n m"], chosen: Bool[Tensor, "k n"]) -> Float[Tensor
     return (chosen.to(P) @ P) / chosen.sum(1, keepdim=True)
 
 
-def _square_grid(weights: Float[Tensor, "n n"]) -> tuple[int, int]:
+def _square_grid(weights: Float[Tensor, "n n"]) -> Size:
     """Return the square grid of a map. Raises `SegmentationError` for a number of patches that is no square."""
     side = isqrt(len(weights))
     if side * side != len(weights):

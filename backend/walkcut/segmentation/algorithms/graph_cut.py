@@ -21,26 +21,13 @@ _MIN_DEGREE = 1e-6  # of the mean degree; smaller ones would amplify rounding er
 
 @dataclass(frozen=True)
 class Cut:
-    """A graph cut in two.
+    """A graph cut in two; its edges count once each, without self-edges."""
 
-    Attributes:
-        side: which nodes are in the first half
-        ncut: the normalised cut, in [0, 2] (DWC Eq. 2)
-        weight: the weight of the edges between the halves (DWC Eq. 1)
-        total: the weight of all edges of the graph, each counted once, without self-edges
-        edges: the number of edges of positive weight, without self-edges
-    """
-
-    side: Bool[Tensor, " n"]
-    ncut: float
-    weight: float
-    total: float
-    edges: int
-
-    @property
-    def nodes(self) -> int:
-        """The number of nodes of the graph."""
-        return self.side.numel()
+    side: Bool[Tensor, " n"]  # which nodes are in the first half
+    ncut: float  # the normalised cut, in [0, 2] (DWC Eq. 2)
+    weight: float  # of the edges between the halves (DWC Eq. 1)
+    total: float  # weight of all edges
+    edges: int  # number of edges of positive weight
 
 
 def patch_features(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
@@ -51,23 +38,18 @@ def patch_features(features: Float[Tensor, "h w c"]) -> Float[Tensor, "n c"]:
 
 
 def dot_affinity(P: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
-    """Return `A = P Pᵀ`: how much two patches attend to the same patches (DWC 3.3)."""
-    return _gram(P)
+    """Return `A = P Pᵀ`: how much two patches attend to the same patches (DWC 3.3). Only the upper half is computed."""
+    A = P.new_empty(len(P), len(P))
+    for first in range(0, len(P), _BLOCK_ROWS):
+        last = first + _BLOCK_ROWS
+        A[first:last, first:] = P[first:last] @ P[first:].T
+        A[last:, first:last] = A[first:last, last:].T
+    return A
 
 
 def cosine_affinity(P: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
     """Return `A_ij = p_i · p_j / (‖p_i‖ ‖p_j‖)`, in [0, 1] for distributions (DWC 3.3)."""
-    return _gram(torch.nn.functional.normalize(P, dim=1))
-
-
-def _gram(F: Float[Tensor, "n m"]) -> Float[Tensor, "n n"]:
-    """Return `F Fᵀ`, exactly symmetric: only the upper half is computed."""
-    product = F.new_empty(len(F), len(F))
-    for first in range(0, len(F), _BLOCK_ROWS):
-        last = first + _BLOCK_ROWS
-        product[first:last, first:] = F[first:last] @ F[first:].T
-        product[last:, first:last] = product[first:last, last:].T
-    return product
+    return dot_affinity(torch.nn.functional.normalize(P, dim=1))
 
 
 def walk_affinity(P: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
@@ -106,8 +88,7 @@ def fiedler_vector(A: Float[Tensor, "n n"], *, tolerance: float = 1e-5) -> Float
         raise SegmentationError("affinities must be finite, not negative, and not all zero: check the image features")
     scale = inverse_root(degree)
     if len(A) <= _DENSE_NODES:
-        vectors = torch.linalg.eigh(scale[:, None] * A * scale).eigenvectors
-        vector = vectors[:, -2]
+        vector = torch.linalg.eigh(scale[:, None] * A * scale).eigenvectors[:, -2]
     else:
         vector = _lanczos(A, scale, degree.sqrt() / degree.sum().sqrt(), tolerance)
     vector = scale * vector
@@ -148,7 +129,7 @@ def best_cut(A: Float[Tensor, "n n"], vector: Float[Tensor, " n"], *, thresholds
     order = torch.argsort(vector, stable=True)
     cut, cost = _prefix_costs(A, order)
     ordered = vector[order]
-    allowed = _increases(ordered) if thresholds is None else _evenly_spaced(ordered, thresholds)
+    allowed = ordered[1:] > ordered[:-1] if thresholds is None else _evenly_spaced(ordered, thresholds)
     cost = torch.where(allowed, cost, torch.inf)
     best = int(cost.argmin())
     if not bool(torch.isfinite(cost[best])):
@@ -167,13 +148,9 @@ def _prefix_costs(
     """Return the cut weight (Eq. 1) and NCut (Eq. 2) of each proper prefix of `order`."""
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
+    blocks = zip(A.split(_BLOCK_ROWS), rank.split(_BLOCK_ROWS), strict=True)
     # Faster than sorting rows and columns.
-    earlier = torch.cat(
-        [
-            (rows * (rank < ranks[:, None])).sum(1)
-            for rows, ranks in zip(A.split(_BLOCK_ROWS), rank.split(_BLOCK_ROWS), strict=True)
-        ]
-    ).double()
+    earlier = torch.cat([(rows * (rank < ranks[:, None])).sum(1) for rows, ranks in blocks]).double()
     within = (2 * earlier + A.diagonal().double())[order].cumsum(0)[:-1]
     volume = A.sum(1).double()[order].cumsum(0)
     inside, outside = volume[:-1], volume[-1] - volume[:-1]
@@ -182,16 +159,8 @@ def _prefix_costs(
     return cut, cut / inside.clamp_min(tiny) + cut / outside.clamp_min(tiny)
 
 
-def _increases(ordered: Float[Tensor, " n"]) -> Bool[Tensor, "n-1"]:
-    """Return where a sorted vector increases, so that a threshold fits between two nodes."""
-    return ordered[1:] > ordered[:-1]
-
-
 def _evenly_spaced(ordered: Float[Tensor, " n"], thresholds: int) -> Bool[Tensor, "n-1"]:
-    """Return the prefixes cut off by evenly spaced values from 0.99 of the lowest to 0.99 of the highest.
-
-    The papers do not give the range; this is that of DiffCut's program.
-    """
+    """Return the prefixes below evenly spaced values, 0.99 of the lowest to 0.99 of the highest (DiffCut's program)."""
     low, high = 0.99 * float(ordered[0]), 0.99 * float(ordered[-1])
     values = torch.linspace(low, high, thresholds, dtype=ordered.dtype, device=ordered.device)
     lengths = torch.searchsorted(ordered, values, right=True)
@@ -214,18 +183,17 @@ def _lanczos(
     basis = torch.empty(steps + 1, len(A), dtype=A.dtype, device=A.device)
     basis[0] = first
     residual = _orthogonal(_start_vector(first), basis[:1])
-    diagonal: list[float] = []
-    off_diagonal: list[float] = []
+    remainder = float(residual.norm())
+    T = torch.zeros(steps + 1, steps + 1, dtype=torch.float64)  # tridiagonal; `eigh` reads the lower half alone
     for step in range(1, steps + 1):
-        off_diagonal.append(float(residual.norm()))
-        basis[step] = residual / off_diagonal[-1]
+        basis[step] = residual / remainder
         following = scale * (A @ (scale * basis[step]))
-        diagonal.append(float(following @ basis[step]))
+        T[step - 1, step - 1] = float(following @ basis[step])
         residual = _orthogonal(following, basis[: step + 1])
-        remainder = float(residual.norm())
+        T[step, step - 1] = remainder = float(residual.norm())
         if step % _CHECK_INTERVAL == 0 or step == steps or remainder < tolerance:
-            weights = _ritz(diagonal, off_diagonal[1:])
-            if remainder * abs(float(weights[-1])) < tolerance or remainder < tolerance:
+            weights = torch.linalg.eigh(T[:step, :step]).eigenvectors[:, -1]
+            if remainder * abs(float(weights[-1])) < tolerance:
                 break
     return weights.to(basis) @ basis[1 : step + 1]
 
@@ -235,12 +203,3 @@ def _orthogonal(vector: Float[Tensor, " n"], basis: Float[Tensor, "m n"]) -> Flo
     for _ in range(2):  # the second pass removes the rounding errors of the first
         vector = vector - basis.T @ (basis @ vector)
     return vector
-
-
-def _ritz(diagonal: list[float], off_diagonal: list[float]) -> Float64[Tensor, " m"]:
-    """Return the top eigenvector of a symmetric tridiagonal matrix."""
-    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    if off_diagonal:
-        side = torch.tensor(off_diagonal, dtype=torch.float64)
-        matrix = matrix + torch.diag(side, 1) + torch.diag(side, -1)
-    return torch.linalg.eigh(matrix).eigenvectors[:, -1]

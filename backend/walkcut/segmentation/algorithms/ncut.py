@@ -12,21 +12,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from walkcut.errors import SegmentationError
-from walkcut.hierarchy.hierarchy import Hierarchy, TopDownSplit, from_splits
-from walkcut.segmentation.algorithms.graph_cut import (
-    Cut,
-    best_cut,
-    cosine_affinity,
-    dot_affinity,
-    fiedler_vector,
-    walk_affinity,
-    walk_vector,
-)
+from walkcut.hierarchy.hierarchy import Hierarchy, Split, from_splits
+from walkcut.segmentation.algorithms import graph_cut
+from walkcut.segmentation.algorithms.graph_cut import Cut
 from walkcut.telemetry.spans import span
 
 Affinity = Literal["dot", "cosine", "walk"]
 _SMALL_GRAPH = 1500  # nodes
-_Proposal = tuple[bool, float, int, Cut]  # is rejected by the rule, cost, node, cut
 
 
 @runtime_checkable
@@ -35,7 +27,6 @@ class StoppingRule(Protocol):
 
     def accepts(self, cut: Cut) -> bool:
         """Return whether to make the cut."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,7 @@ def man_c_threshold(cut: Cut) -> float:
 
     The paper leaves open which edges count: here those of the subgraph, once each, without self-edges.
     """
-    return cut.nodes * cut.total / (2 * cut.edges) if cut.edges else 0.0
+    return len(cut.side) * cut.total / (2 * cut.edges) if cut.edges else 0.0
 
 
 def recursive_ncut(
@@ -83,56 +74,61 @@ def recursive_ncut(
     max_leaves: int | None = 64,
     thresholds: int | None = None,
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Cut the graph of a row-stochastic `P` recursively (DWC 3.4); see `cut_graph`.
-
-    The affinity `walk` cuts `P` itself instead of a symmetric affinity made of it.
-    """
+    """Cut the graph of a row-stochastic `P`, or for the affinity `walk` `P` itself (DWC 3.4); see `cut_graph`."""
     if affinity == "walk":
         with span("cut"):
-            return _recurse(P, _bisect_walk, rule, max_leaves, thresholds)
+            return cut_graph(P, rule=rule, max_leaves=max_leaves, thresholds=thresholds, bisect=_bisect_walk)
     with span("affinity"):
-        A = {"dot": dot_affinity, "cosine": cosine_affinity}[affinity](P)
+        A = {"dot": graph_cut.dot_affinity, "cosine": graph_cut.cosine_affinity}[affinity](P)
     with span("cut"):
         return cut_graph(A, rule=rule, max_leaves=max_leaves, thresholds=thresholds)
 
 
+def _bisect(A: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
+    """Return the best cut of a graph by its Fiedler vector; `None` where it cannot be divided."""
+    return graph_cut.best_cut(A, graph_cut.fiedler_vector(A), thresholds=thresholds) if len(A) > 1 else None
+
+
 def cut_graph(
-    A: Float[Tensor, "n n"], *, rule: StoppingRule, max_leaves: int | None, thresholds: int | None = None
+    A: Float[Tensor, "n n"],
+    *,
+    rule: StoppingRule,
+    max_leaves: int | None,
+    thresholds: int | None = None,
+    bisect: Callable[[Tensor, int | None], Cut | None] = _bisect,
 ) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Cut a graph in two by its Fiedler vector, then the halves, to a tree of at most `max_leaves` leaves.
+    """Cut a graph in two by `bisect`, then the halves, to a tree of at most `max_leaves` leaves.
 
     Cutting continues past the stopping `rule`, so that the tree has finer levels too: accepted cuts first, and cheap
     cuts before expensive ones. With `max_leaves=None` it stops at the rule. Returns each node's leaf, numbered by
     first node, and the hierarchy of the leaves. `thresholds`: see `best_cut`. Raises `SegmentationError` if
     `max_leaves` is below 1.
     """
-    return _recurse(A, _bisect, rule, max_leaves, thresholds)
-
-
-def _recurse(
-    graph: Float[Tensor, "n n"],
-    bisect: Callable[[Tensor, int | None], Cut | None],
-    rule: StoppingRule,
-    max_leaves: int | None,
-    thresholds: int | None,
-) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Cut as `cut_graph`, with a given function `bisect` that cuts a graph in two."""
     if max_leaves is not None and max_leaves < 1:
         raise SegmentationError(f"a tree has at least 1 leaf, not {max_leaves}: set max_leaves to 1 or more")
-    members = [torch.arange(len(graph), device=graph.device)]
-    queue: list[_Proposal] = []
-    splits: list[TopDownSplit] = []
-    with _threads_for(len(graph)):
-        _propose(queue, 0, 0.0, bisect(graph, thresholds), rule)
+    members: list[Int64[Tensor, " _"]] = []
+    queue: list[tuple[bool, float, int, Cut]] = []  # is rejected by the rule, cost, node, cut
+    splits: list[Split] = []
+
+    def propose(part: Int64[Tensor, " _"], parent_cost: float) -> None:
+        members.append(part)
+        with _threads_for(len(part)):
+            cut = bisect(A if len(part) == len(A) else A[part[:, None], part], thresholds)
+            if cut is not None:
+                heapq.heappush(queue, (not rule.accepts(cut), max(parent_cost, cut.ncut), len(members) - 1, cut))
+
+    propose(torch.arange(len(A), device=A.device), 0.0)
     while queue and (len(splits) < max_leaves - 1 if max_leaves is not None else not queue[0][0]):
         is_rejected, cost, node, cut = heapq.heappop(queue)
-        splits.append(TopDownSplit(node, (len(members), len(members) + 1), cut.ncut, not is_rejected))
-        for side in (cut.side, ~cut.side):
-            members.append(members[node][side])
-            part = members[-1]
-            with _threads_for(len(part)):
-                _propose(queue, len(members) - 1, cost, bisect(graph[part[:, None], part], thresholds), rule)
-    return _leaf_hierarchy(members, splits)
+        splits.append((node, cost, not is_rejected))
+        propose(members[node][cut.side], cost)
+        propose(members[node][~cut.side], cost)
+    inner = {node for node, _, _ in splits}
+    leaves = sorted(set(range(len(members))) - inner, key=lambda node: int(members[node][0]))
+    leaf_of = np.empty(len(A), np.int64)
+    for leaf, node in enumerate(leaves):
+        leaf_of[members[node].numpy(force=True)] = leaf
+    return leaf_of, from_splits(splits, leaves)
 
 
 @contextmanager
@@ -147,39 +143,11 @@ def _threads_for(nodes: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _propose(queue: list[_Proposal], node: int, floor: float, cut: Cut | None, rule: StoppingRule) -> None:
-    """Queue the cut of a node at a cost of at least `floor`, the cost of its parent."""
-    if cut is not None:
-        heapq.heappush(queue, (not rule.accepts(cut), max(floor, cut.ncut), node, cut))
-
-
-def _bisect(A: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
-    """Return the best cut of a subgraph by its own Fiedler vector; `None` where it cannot be divided."""
-    return best_cut(A, fiedler_vector(A), thresholds=thresholds) if len(A) > 1 else None
-
-
 def _bisect_walk(P: Float[Tensor, "n n"], thresholds: int | None) -> Cut | None:
-    """Return the best cut of a walk restricted to these patches (DWC 3.2); `None` where it cannot be divided."""
+    """Return the best cut of a walk restricted to these patches (DWC 3.2); a row of zeros becomes a self-loop."""
     if len(P) < 2:
         return None
-    P = _restrict_walk(P)
-    return best_cut(walk_affinity(P), walk_vector(P), thresholds=thresholds)
-
-
-def _restrict_walk(P: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """Return the walk with rows normalised to sum to 1 again; a row of zeros becomes a self-loop."""
-    stays = P.sum(1, keepdim=True)
-    identity = torch.eye(len(P), dtype=P.dtype, device=P.device)
-    return torch.where(stays > 0, P / stays.clamp_min(torch.finfo(P.dtype).tiny), identity)
-
-
-def _leaf_hierarchy(
-    members: list[Int64[Tensor, "_"]], splits: list[TopDownSplit]
-) -> tuple[Int64[np.ndarray, " n"], Hierarchy]:
-    """Return each patch's leaf, numbered by first patch, and the hierarchy of the leaves."""
-    inner = {split.node for split in splits}
-    leaves = sorted((node for node in range(len(members)) if node not in inner), key=lambda node: int(members[node][0]))
-    leaf_of = np.empty(len(members[0]), np.int64)
-    for leaf, node in enumerate(leaves):
-        leaf_of[members[node].cpu().numpy()] = leaf
-    return leaf_of, from_splits(splits, leaves)
+    staying = P.sum(1, keepdim=True)
+    loops = torch.eye(len(P), dtype=P.dtype, device=P.device)
+    P = torch.where(staying > 0, P / staying.clamp_min(torch.finfo(P.dtype).tiny), loops)
+    return graph_cut.best_cut(graph_cut.walk_affinity(P), graph_cut.walk_vector(P), thresholds=thresholds)

@@ -1,6 +1,8 @@
 """Pixel-adaptive mask refinement (Araslanov & Roth 2020, Eq. 4-6), as DiffCut 3.3 applies it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import torch
 from jaxtyping import Float, Int64
@@ -8,11 +10,20 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from walkcut.errors import SegmentationError
+from walkcut.segmentation.algorithms.upsampling import argmax_of_chunks
 
 _SHARPNESS = 0.1  # times the local standard deviation, as in the authors' program
 _EPSILON = 1e-8
 _MAX_VALUES = 1 << 25  # of the masks refined together
-_DIRECTIONS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
+_DIRECTIONS = [direction for direction in product((-1, 0, 1), repeat=2) if direction != (0, 0)]
+
+
+@dataclass(frozen=True)
+class Pamr:
+    """Settings of `pamr`."""
+
+    iterations: int = 10
+    dilations: tuple[int, ...] = (1, 2, 4, 8)
 
 
 def pamr(
@@ -45,40 +56,21 @@ def pamr(
     return masks
 
 
-def refine_labels(
-    labels: Int64[Tensor, "y x"],
-    image: Float[Tensor, "3 y x"],
-    *,
-    iterations: int = 10,
-    dilations: Sequence[int] = (1, 2, 4, 8),
-) -> Int64[Tensor, "y x"]:
-    """Return the label with the largest refined mask at each pixel, the lower one in ties; see `pamr`.
-
-    Masks are refined in chunks of labels, to bound the memory.
-    """
-    best = torch.full(labels.shape, -torch.inf, device=image.device)
-    winner = torch.zeros_like(labels)
-    for chunk in labels.unique().split(max(1, _MAX_VALUES // labels.numel())):
-        masks = (labels == chunk[:, None, None]).to(image)
-        value, index = pamr(image, masks, iterations=iterations, dilations=dilations).max(0)
-        winner = torch.where(value > best, chunk[index], winner)
-        best = torch.maximum(value, best)
-    return winner
+def refine_labels(labels: Int64[Tensor, "y x"], image: Float[Tensor, "3 y x"], settings: Pamr) -> Int64[Tensor, "y x"]:
+    """Return the label with the largest refined mask at each pixel, the lower one in ties; see `pamr`."""
+    present = labels.unique()
+    chunks = present.split(max(1, _MAX_VALUES // labels.numel()))
+    masks = ((labels == chunk[:, None, None]).to(image) for chunk in chunks)
+    refined = (pamr(image, mask, iterations=settings.iterations, dilations=settings.dilations) for mask in masks)
+    return present[argmax_of_chunks(refined)]
 
 
 def _neighbour_weights(image: Float[Tensor, "3 y x"], dilations: Sequence[int]) -> Float[Tensor, "p y x"]:
     """Return `softmax_p(−mean_c |x_c − x_c(p)| / 0.1 σ_c)` over neighbours p, with the local deviation σ (Eq. 4-5)."""
-    deviation = _local_deviation(image, dilations)
-    differences = [
-        -((image - shifted).abs() / (_EPSILON + _SHARPNESS * deviation)).mean(0)
-        for shifted in _shifts(image, dilations)
-    ]
-    return torch.stack(differences).softmax(0)
-
-
-def _local_deviation(image: Float[Tensor, "c y x"], dilations: Sequence[int]) -> Float[Tensor, "c y x"]:
-    """Return the unbiased standard deviation over the neighbours and, once per dilation, the pixel itself."""
-    return torch.stack([*_shifts(image, dilations), *[image] * len(dilations)]).std(0)
+    neighbours = list(_shifts(image, dilations))
+    deviation = torch.stack([*neighbours, *[image] * len(dilations)]).std(0)  # with the pixel, once per dilation
+    scale = _EPSILON + _SHARPNESS * deviation
+    return torch.stack([-((image - neighbour).abs() / scale).mean(0) for neighbour in neighbours]).softmax(0)
 
 
 def _weighted_sum(

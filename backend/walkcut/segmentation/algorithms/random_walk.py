@@ -8,11 +8,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from walkcut.errors import SegmentationError
+from walkcut.segmentation.algorithms.upsampling import Size
 
 
-def aggregate(
-    maps: Sequence[Float[Tensor, "_ _"]], grids: Sequence[tuple[int, int]], grid: tuple[int, int]
-) -> Float[Tensor, "n n"]:
+def aggregate(maps: Sequence[Float[Tensor, "_ _"]], grids: Sequence[Size], grid: Size) -> Float[Tensor, "n n"]:
     """Return the transition matrix `P = Σ_r w_r S^(r)` on `grid`, `w_r ∝` side length (DWC 3.1, DiffSeg Eq. 2-3).
 
     Row `i` of map `r` is the attention of patch `i` of its grid (height, width) to all patches; a row of zeros counts
@@ -36,7 +35,7 @@ def walk(P: Float[Tensor, "n n"], steps: int) -> Float[Tensor, "n n"]:
     return torch.linalg.matrix_power(P, steps)
 
 
-def _check(maps: Sequence[Float[Tensor, "_ _"]], grids: Sequence[tuple[int, int]]) -> None:
+def _check(maps: Sequence[Float[Tensor, "_ _"]], grids: Sequence[Size]) -> None:
     """Raise `SegmentationError` where maps and grids do not fit, or entries are negative or not finite."""
     if len(maps) != len(grids):
         raise SegmentationError(f"{len(maps)} attention maps do not fit {len(grids)} grids: pass one grid for each map")
@@ -49,9 +48,7 @@ def _check(maps: Sequence[Float[Tensor, "_ _"]], grids: Sequence[tuple[int, int]
             raise SegmentationError("attention must be finite and not negative: check the model's precision")
 
 
-def _upsample_map(
-    weights: Float[Tensor, "m m"], map_grid: tuple[int, int], grid: tuple[int, int]
-) -> Float[Tensor, "n n"]:
+def _upsample_map(weights: Float[Tensor, "m m"], map_grid: Size, grid: Size) -> Float[Tensor, "n n"]:
     """Return a map on a finer grid (DiffSeg Eq. 2)."""
     weights = _distributions(weights.to(_precision(weights)))
     if map_grid == grid:
@@ -72,10 +69,7 @@ def _precision(weights: Float[Tensor, "_ _"]) -> torch.dtype:
     return torch.promote_types(weights.dtype, torch.float32)
 
 
-def _sources(map_grid: tuple[int, int], grid: tuple[int, int]) -> Int64[Tensor, " n"]:
+def _sources(map_grid: Size, grid: Size) -> Int64[Tensor, " n"]:
     """Return for each patch of `grid` the patch of `map_grid` that covers its centre."""
-    y, x = (
-        ((torch.arange(fine, dtype=torch.float64) + 0.5) * coarse / fine).long()
-        for fine, coarse in zip(grid, map_grid, strict=True)
-    )
+    y, x = ((2 * torch.arange(fine) + 1) * coarse // (2 * fine) for fine, coarse in zip(grid, map_grid, strict=True))
     return (y[:, None] * map_grid[1] + x).flatten()

@@ -49,8 +49,7 @@ class MergeRule:
 
 def watershed_leaves(contour: Float[Tensor, "y x"]) -> Int64[np.ndarray, "y x"]:
     """Return the catchment basins of the local minima of a contour map, numbered by first pixel."""
-    basins = watershed(contour.numpy(force=True), connectivity=1)
-    return renumber(basins.astype(np.int64))
+    return renumber(watershed(contour.numpy(force=True), connectivity=1).astype(np.int64))
 
 
 def merge_leaves(
@@ -72,23 +71,22 @@ def merge_leaves(
         raise SegmentationError(f"features go down to {features.min():.3g}: merging needs non-negative features")
     rule = rule or MergeRule()
     regions = _Regions(leaves, contour.numpy(force=True), features.numpy(force=True), rule)
-    queue = regions.pairs()
+    queue = regions.separated([(a, b) for a, borders in enumerate(regions.borders) for b in borders if a < b])
     heapq.heapify(queue)
-    merges, separations = [], []
+    merged: list[_Pair] = []
     while queue:
         separation, a, b = heapq.heappop(queue)
-        if not regions.adjacent(a, b):
-            continue  # one of them has been merged since
-        merges.append((a, b))
-        separations.append(separation)
-        for pair in regions.merge(a, b):
-            heapq.heappush(queue, pair)
-    costs = rule.cost(np.array(separations, np.float64))
-    return Hierarchy(np.array(merges, np.int64).reshape(-1, 2), costs, costs <= max(rule.auto, costs.min(initial=1)))
+        if b in regions.borders[a]:  # neither has been merged since
+            merged.append((separation, a, b))
+            for pair in regions.merge(a, b):
+                heapq.heappush(queue, pair)
+    separations, *merges = np.array(merged).reshape(-1, 3).T
+    costs = rule.cost(separations)
+    return Hierarchy(np.stack(merges, 1).astype(np.int64), costs, costs <= max(rule.auto, costs.min(initial=1)))
 
 
 class _Regions:
-    """Regions by their node in the hierarchy: their sums over pixels, and their borders with their neighbours.
+    """Regions by their node in the hierarchy: their sums over pixels, and the borders with each of their neighbours.
 
     The size of a region is its area less half the length of its borders, 0 for a sliver one pixel wide.
     """
@@ -108,52 +106,32 @@ class _Regions:
         self._areas = np.pad(areas, (0, k - 1))
         self._sizes = np.pad(areas - halves, (0, k - 1))
         self._sums = np.pad(member @ features.reshape(-1, pixels).T.astype(np.float64), ((0, k - 1), (0, 0)))
-        self._borders: list[dict[int, _Border]] = [{} for _ in range(2 * k - 1)]
+        self.borders: list[dict[int, _Border]] = [{} for _ in range(2 * k - 1)]
         borders = zip(adjacency.lengths.tolist(), adjacency.totals.tolist(), strict=True)
         for (a, b), border in zip(adjacency.pairs.tolist(), borders, strict=True):
-            self._borders[a][b] = self._borders[b][a] = border
-
-    def adjacent(self, a: int, b: int) -> bool:
-        """Return whether neither region has been merged and they share a border."""
-        return b in self._borders[a]
-
-    def pairs(self) -> list[_Pair]:
-        """Return all pairs of neighbours."""
-        edges = [(a, b, border) for a, borders in enumerate(self._borders) for b, border in borders.items() if a < b]
-        return self._pairs(edges)
+            self.borders[a][b] = self.borders[b][a] = border
 
     def merge(self, a: int, b: int) -> list[_Pair]:
         """Merge two neighbours into the next node; return its pairs with its neighbours."""
         node, self._nodes = self._nodes, self._nodes + 1
-        self._areas[node] = self._areas[a] + self._areas[b]
-        self._sizes[node] = self._sizes[a] + self._sizes[b] + self._borders[a][b][0]
-        self._sums[node] = self._sums[a] + self._sums[b]
-        self._borders[node] = _union_borders(self._borders[a], self._borders[b], (a, b))
-        self._borders[a] = self._borders[b] = {}
-        for neighbour, border in self._borders[node].items():
-            borders = self._borders[neighbour]
+        for sums in (self._areas, self._sizes, self._sums):
+            sums[node] = sums[a] + sums[b]
+        first, second = self.borders[a], self.borders[b]
+        self._sizes[node] += first[b][0]
+        self.borders[a] = self.borders[b] = {}
+        neighbours = (first.keys() | second.keys()) - {a, b}
+        for neighbour in neighbours:
+            lengths, contours = zip(first.get(neighbour, (0.0, 0.0)), second.get(neighbour, (0.0, 0.0)), strict=True)
+            borders = self.borders[neighbour]
             borders.pop(a, None), borders.pop(b, None)
-            borders[node] = border
-        return self._pairs([(neighbour, node, border) for neighbour, border in self._borders[node].items()])
+            borders[node] = self.borders[node][neighbour] = (sum(lengths), sum(contours))
+        return self.separated([(neighbour, node) for neighbour in neighbours])
 
-    def _pairs(self, edges: list[tuple[int, int, _Border]]) -> list[_Pair]:
-        """Return the pairs of these edges with their separations."""
-        if not edges:
-            return []
-        a, b = np.array([edge[:2] for edge in edges]).T
-        length, contour = np.array([edge[2] for edge in edges]).T
+    def separated(self, pairs: list[tuple[int, int]]) -> list[_Pair]:
+        """Return pairs of neighbours with their separations."""
+        a, b = np.array(pairs, np.int64).reshape(-1, 2).T
+        length, contour = np.array([self.borders[first][second] for first, second in pairs]).reshape(-1, 2).T
         means = self._sums[a] / self._areas[a, None], self._sums[b] / self._areas[b, None]
         sizes = np.maximum(np.minimum(self._sizes[a], self._sizes[b]), _MIN_SIZE) / self._pixels
         separations = self._rule.separation(contour / length, chi_square(*means), sizes)
         return list(zip(separations.tolist(), a.tolist(), b.tolist(), strict=True))
-
-
-def _union_borders(
-    first: dict[int, _Border], second: dict[int, _Border], merged: tuple[int, int]
-) -> dict[int, _Border]:
-    """Return the borders of the union of two neighbours, without the one between them."""
-    union = {}
-    for neighbour in (first.keys() | second.keys()) - set(merged):
-        lengths, contours = zip(first.get(neighbour, (0.0, 0.0)), second.get(neighbour, (0.0, 0.0)), strict=True)
-        union[neighbour] = (sum(lengths), sum(contours))
-    return union

@@ -1,6 +1,7 @@
 """Upsampling from patches to pixels: score maps, and labels that follow the image's edges."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from itertools import product
 
 import numpy as np
 import torch
@@ -10,56 +11,48 @@ from skimage.measure import label as label_components
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, one_hot
 
+Size = tuple[int, int]  # height and width
 _MAX_SCORES = 1 << 24  # upsampled at a time
 _MAX_VOTES = 1 << 22  # counted at a time
 
 
-@dataclass(frozen=True)
-class ScoreMaps:
-    """Similarity of each patch to each leaf.
-
-    With features `F` of the patches and their mean `m_s` over leaf `s`, `scores[s]` is `F · m_s` on the grid of patches
-    and `norms[s]` is `‖m_s‖`.
-    """
-
-    scores: Float[Tensor, "k h w"]
-    norms: Float[Tensor, " k"]
-
-
-def leaf_score_maps(F: Float[Tensor, "n c"], leaf_of: Int64[Tensor, " n"], grid: tuple[int, int]) -> ScoreMaps:
-    """Return the score maps of the leaves `0 … k - 1` that the patches belong to.
-
-    `F` holds a row of features for each patch, such as the rows of `P`.
-    """
+def leaf_score_maps(
+    F: Float[Tensor, "n c"], leaf_of: Int64[Tensor, " n"], grid: Size, *, normalised: bool = True
+) -> Float[Tensor, "k h w"]:
+    """Return the product of each patch's features with the mean of each leaf `0 … k - 1`, normalised or not."""
     member = one_hot(leaf_of).T.to(F)
     means = (member @ F) / member.sum(1)[:, None]
-    return ScoreMaps((means @ F.T).unflatten(1, grid), (means @ means.T).diagonal().sqrt())
+    scores = (means @ F.T).unflatten(1, grid)
+    if not normalised:
+        return scores
+    return scores / (means @ means.T).diagonal().sqrt().clamp_min(torch.finfo(F.dtype).tiny)[:, None, None]
 
 
-def assign_pixels(maps: ScoreMaps, size: tuple[int, int]) -> UInt16[np.ndarray, "y x"]:
+def assign_pixels(scores: Float[Tensor, "k h w"], size: Size) -> UInt16[np.ndarray, "y x"]:
     """Return the leaf of each pixel of an image of `size`: the one of largest cosine to its mean (DWC 3.6).
 
     The papers upsample the features of all patches. As upsampling is linear, and the pixel's norm does not change
     which leaf is nearest, upsampling `k` score maps gives the same labels.
     """
-    norms = maps.norms.clamp_min(torch.finfo(maps.norms.dtype).tiny)
-    return upsampled_argmax(maps.scores / norms[:, None, None], size).cpu().numpy().astype(np.uint16)
+    return upsampled_argmax(scores, size).numpy(force=True).astype(np.uint16)
 
 
-def upsampled_argmax(maps: Float[Tensor, "k h w"], size: tuple[int, int]) -> Int64[Tensor, "y x"]:
-    """Return the index of the largest map at each pixel of an image of `size`, maps being upsampled bilinearly.
+def upsampled_argmax(maps: Float[Tensor, "k h w"], size: Size) -> Int64[Tensor, "y x"]:
+    """Return the index of the largest map at each pixel of an image of `size`; maps are upsampled bilinearly."""
+    chunks = maps.split(max(1, _MAX_SCORES // (size[0] * size[1])))
+    return argmax_of_chunks(
+        interpolate(chunk[None], size=size, mode="bilinear", align_corners=False)[0] for chunk in chunks
+    )
 
-    Ties go to the first map. A few maps are upsampled at a time.
-    """
-    best = torch.full(size, -torch.inf, dtype=maps.dtype, device=maps.device)
-    winner = torch.zeros(size, dtype=torch.int64, device=maps.device)
-    step = max(1, _MAX_SCORES // (size[0] * size[1]))
-    for first in range(0, len(maps), step):
-        chunk = interpolate(maps[None, first : first + step], size=size, mode="bilinear", align_corners=False)[0]
+
+def argmax_of_chunks(chunks: Iterable[Float[Tensor, "_ y x"]]) -> Int64[Tensor, "y x"]:
+    """Return the index of the largest of all maps at each pixel, given a few maps at a time; ties go to the first."""
+    best, winner, count = torch.tensor(-torch.inf), torch.tensor(0), 0
+    for chunk in chunks:
         score, index = chunk.max(0)
-        better = score > best
-        best = torch.where(better, score, best)
-        winner = torch.where(better, index + first, winner)
+        winner = torch.where(score > best, index + count, winner)
+        best = torch.where(score > best, score, best)
+        count += len(chunk)
     return winner
 
 
@@ -74,16 +67,14 @@ def joint_bilateral_upsample(
     if labels.shape == image.shape[:2]:
         return labels.astype(np.uint16)
     cells = torch.from_numpy(labels).to(image.device)
-    means = adaptive_avg_pool2d(image.permute(2, 0, 1).float() / 255, labels.shape)
-    colours = means.permute(1, 2, 0)
+    colours = adaptive_avg_pool2d(image.permute(2, 0, 1).float() / 255, labels.shape).permute(1, 2, 0)
     rows = max(1, _MAX_VOTES // (9 * image.shape[1]))
     strips = [
         _vote(cells, colours, image[top : top + rows], (top, image.shape[0]), (spatial, colour))
         for top in range(0, image.shape[0], rows)
     ]
-    return remove_small_components(
-        torch.cat(strips).cpu().numpy().astype(np.uint16), image[..., 0].numel() / labels.size
-    )
+    upsampled = torch.cat(strips).numpy(force=True).astype(np.uint16)
+    return remove_small_components(upsampled, upsampled.size / labels.size)
 
 
 def remove_small_components(labels: UInt16[np.ndarray, "y x"], min_area: float) -> UInt16[np.ndarray, "y x"]:
@@ -109,22 +100,13 @@ def _vote(
     x = ((torch.arange(strip.shape[1], device=strip.device) + 0.5) * width / strip.shape[1] - 0.5)[None]
     pixels = strip / 255
     candidates, votes = [], []
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            row = (y.round() + down).long().clamp(0, height - 1)
-            column = (x.round() + right).long().clamp(0, width - 1)
-            distance = ((row - y) ** 2 + (column - x) ** 2) / (2 * scales[0] ** 2)
-            difference = (colours[row, column] - pixels).square().sum(2) / (2 * scales[1] ** 2)
-            candidates.append(cells[row, column])
-            votes.append(torch.exp(-distance - difference))
-    return _majority(torch.stack(candidates), torch.stack(votes))
-
-
-def _majority(candidates: Int64[Tensor, "c s x"], votes: Float[Tensor, "c s x"]) -> Int64[Tensor, "s x"]:
-    """Return for each pixel the candidate with the most votes in total, the earlier one in ties."""
-    winner, best = candidates[0], torch.full_like(votes[0], -1)
-    for candidate in candidates:
-        total = (votes * (candidates == candidate)).sum(0)
-        winner = torch.where(total > best, candidate, winner)
-        best = torch.maximum(total, best)
-    return winner
+    for down, right in product((-1, 0, 1), repeat=2):
+        row = (y.round() + down).long().clamp(0, height - 1)
+        column = (x.round() + right).long().clamp(0, width - 1)
+        distance = ((row - y) ** 2 + (column - x) ** 2) / (2 * scales[0] ** 2)
+        difference = (colours[row, column] - pixels).square().sum(2) / (2 * scales[1] ** 2)
+        candidates.append(cells[row, column])
+        votes.append(torch.exp(-distance - difference))
+    labels, weights = torch.stack(candidates), torch.stack(votes)
+    totals = ((weights * (labels == label)).sum(0, keepdim=True) for label in labels)
+    return labels.gather(0, argmax_of_chunks(totals)[None])[0]

@@ -16,11 +16,6 @@ class Method(Protocol):
     @property
     def requires(self) -> frozenset[FeatureKind]:
         """The kinds of features that the method needs."""
-        ...
 
     def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
-        """Return the cut tree of an image, given its features; `Level.AUTO` is the method's own answer.
-
-        Raises `SegmentationError` for missing features.
-        """
-        ...
+        """Return the cut tree of an image. Raises `SegmentationError` if the features lack a kind of `requires`."""

@@ -8,31 +8,32 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
 from jaxtyping import Float, Int64, UInt8
+from scipy.cluster.hierarchy import linkage
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, one_hot
+from torch.nn.functional import adaptive_avg_pool2d, normalize, one_hot
 
 from walkcut.backbones import FeatureKind, ImageFeatures
-from walkcut.errors import SettingsError
+from walkcut.errors import SegmentationError, SettingsError
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level
+from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.segmentation.algorithms import clustering
 from walkcut.segmentation.algorithms.autosc import autosc
-from walkcut.segmentation.algorithms.diffseg import object_proposals
-from walkcut.segmentation.algorithms.linkage import average_linkage
-from walkcut.segmentation.algorithms.upsampling import upsampled_argmax
+from walkcut.segmentation.algorithms.diffseg import DiffSegSettings, object_proposals
+from walkcut.segmentation.algorithms.upsampling import Size, upsampled_argmax
 from walkcut.segmentation.methods.inputs import patch_features, transition_matrix
 from walkcut.telemetry.spans import span
 
-Size = tuple[int, int]
+_ATTENTION: frozenset[FeatureKind] = frozenset({"attention_maps"})
 
 
 class _FlatMethod(ABC):
-    """A method that labels each pixel by comparing patches."""
+    """A method that labels each pixel by comparing patches: their features, or their rows of the transition matrix."""
 
-    @abstractmethod
-    def _patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
-        """Return the vector of each patch that is compared."""
+    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"feature_map"})
 
     @abstractmethod
     def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
@@ -40,58 +41,32 @@ class _FlatMethod(ABC):
 
     def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        patches = self._patches(features)
+        if "feature_map" in self.requires:
+            patches = patch_features(features)
+        else:
+            P, grid = transition_matrix(features)
+            patches = P.unflatten(0, grid)
         with span("cut"):
             labels = self._labels(patches, (image.shape[0], image.shape[1]))
         return _flat_tree(labels, patches)
 
 
-class _AttentionMethod(_FlatMethod):
-    """A method that compares the rows of the transition matrix."""
-
-    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"attention_maps"})
-
-    def _patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
-        P, grid = transition_matrix(features)
-        return P.unflatten(0, grid)
-
-
-class _FeatureMethod(_FlatMethod):
-    """A method that compares the model's features."""
-
-    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"feature_map"})
-
-    def _patches(self, features: ImageFeatures) -> Float[Tensor, "h w c"]:
-        return patch_features(features)
-
-
 @dataclass(frozen=True)
-class DiffSeg(_AttentionMethod):
-    """Attention maps merged by divergence (Tian et al. 2024); for the settings see `segmentation.diffseg`."""
+class DiffSeg(DiffSegSettings, _FlatMethod):
+    """Attention maps merged by divergence (Tian et al. 2024)."""
 
-    threshold: float = 1.0
-    rounds: int = 3
-    anchors: int = 16
-    refine: bool = False
-    half_precision: bool = False
+    requires = _ATTENTION
 
     def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         grid = patches.shape[0], patches.shape[1]
-        proposals = object_proposals(
-            patches.flatten(0, 1),
-            grid,
-            threshold=self.threshold,
-            rounds=self.rounds,
-            anchors=self.anchors,
-            refine=self.refine,
-            half_precision=self.half_precision,
-        )
-        return upsampled_argmax(proposals.unflatten(1, grid), size)
+        return upsampled_argmax(object_proposals(patches.flatten(0, 1), grid, self).unflatten(1, grid), size)
 
 
 @dataclass(frozen=True)
-class KMeans(_AttentionMethod):
+class KMeans(_FlatMethod):
     """K-means (DiffSeg, table 1); with `clusters=None`, `walkcut evaluate` sets the number of true classes."""
+
+    requires = _ATTENTION
 
     clusters: int | None = 6
 
@@ -102,8 +77,10 @@ class KMeans(_AttentionMethod):
 
 
 @dataclass(frozen=True)
-class Dbscan(_AttentionMethod):
+class Dbscan(_FlatMethod):
     """DBSCAN (DiffSeg, table 1, which does not give the radius)."""
+
+    requires = _ATTENTION
 
     radius: float = 0.05
     neighbours: int = 5
@@ -113,7 +90,7 @@ class Dbscan(_AttentionMethod):
 
 
 @dataclass(frozen=True)
-class TokenCut(_FeatureMethod):
+class TokenCut(_FlatMethod):
     """One salient object (Wang et al. 2022)."""
 
     threshold: float = 0.2
@@ -123,7 +100,7 @@ class TokenCut(_FeatureMethod):
 
 
 @dataclass(frozen=True)
-class MaskCut(_FeatureMethod):
+class MaskCut(_FlatMethod):
     """At most `objects` salient objects, one after the other (Wang et al. 2023)."""
 
     objects: int = 3
@@ -134,11 +111,27 @@ class MaskCut(_FeatureMethod):
 
 
 @dataclass(frozen=True)
-class AutoSC(_FeatureMethod):
+class AutoSC(_FlatMethod):
     """Spectral clustering with the number of clusters chosen by the eigengap (DiffCut's variant)."""
 
     def _labels(self, patches: Float[Tensor, "h w c"], size: Size) -> Int64[Tensor, "y x"]:
         return autosc(patches, size=size)
+
+
+def average_linkage(means: Float[Tensor, "k c"]) -> Hierarchy:
+    """Return the hierarchy of segments with these mean features, by average linkage of their cosines.
+
+    A merge costs the average cosine between its halves, clipped to [0, 1]. `is_cut` is true for all merges, so that the
+    granularity auto gives the segments themselves. Raises `SegmentationError` for means that are not finite.
+    """
+    if not bool(torch.isfinite(means).all()):
+        raise SegmentationError("mean features must be finite: check the model's precision")
+    unit = normalize(means.double(), dim=1).cpu()
+    pairs = torch.triu_indices(len(unit), len(unit), 1)
+    if pairs.numel() == 0:
+        return Hierarchy(np.empty((0, 2), np.int64), np.empty(0), np.empty(0, np.bool_))
+    tree = linkage((1 - unit @ unit.T)[pairs[0], pairs[1]].numpy(), "average")
+    return Hierarchy(tree[:, :2].astype(np.int64), (1 - tree[:, 2]).clip(0, 1), np.full(len(tree), fill_value=True))
 
 
 def _flat_tree(labels: Int64[Tensor, "y x"], patches: Float[Tensor, "h w c"]) -> CutTree:

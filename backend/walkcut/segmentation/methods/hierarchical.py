@@ -1,6 +1,5 @@
 """Methods that give a hierarchy: region merging, and normalised cuts of walks and of features."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -17,43 +16,17 @@ from walkcut.segmentation.algorithms.diffcut import normalised_patches, power_af
 from walkcut.segmentation.algorithms.ncut import Affinity, FixedThreshold, ManC, StoppingRule, cut_graph, recursive_ncut
 from walkcut.segmentation.algorithms.random_walk import walk
 from walkcut.segmentation.algorithms.region_merging import merge_leaves, watershed_leaves
-from walkcut.segmentation.algorithms.upsampling import (
-    ScoreMaps,
-    assign_pixels,
-    joint_bilateral_upsample,
-    leaf_score_maps,
-    upsampled_argmax,
-)
+from walkcut.segmentation.algorithms.upsampling import assign_pixels, joint_bilateral_upsample, leaf_score_maps
 from walkcut.segmentation.methods.inputs import contour_features, patch_features, transition_matrix
 from walkcut.telemetry.spans import span
 
 _MAX_MERGED_LEAVES = 256  # finer regions are texture
-
-
-@dataclass(frozen=True)
-class LevelBound:
-    """A named level: all cuts of cost at most `tau`, with the number of segments clamped to these bounds."""
-
-    tau: float
-    min_segments: int
-    max_segments: int
-
-
-Bounds = Mapping[Level, LevelBound]
-
-
-def _bounds(coarse: float, medium: float, fine: float) -> Bounds:
-    return {
-        Level.COARSE: LevelBound(coarse, 2, 8),
-        Level.MEDIUM: LevelBound(medium, 4, 20),
-        Level.FINE: LevelBound(fine, 8, 40),
-    }
-
-
-# Median on BSDS500 val with the classical backbone: about 4, 10 and 22 segments.
-MERGE_BOUNDS = _bounds(0.27, 0.46, 0.63)
-NCUT_BOUNDS = _bounds(0.2, 0.48, 0.72)
-DIFFCUT_BOUNDS = _bounds(0.16, 0.3, 0.4)
+_BOUNDS = {Level.COARSE: (2, 8), Level.MEDIUM: (4, 20), Level.FINE: (8, 40)}  # of the number of segments
+# Coarse, medium and fine make all cuts of at most these costs: about 4, 10 and 22 segments, which are the medians on
+# BSDS500 val with the classical backbone.
+MERGE_COSTS = (0.27, 0.46, 0.63)
+NCUT_COSTS = (0.2, 0.48, 0.72)
+DIFFCUT_COSTS = (0.16, 0.3, 0.4)
 
 
 @dataclass(frozen=True)
@@ -91,9 +64,9 @@ class NCut:
         scores, hierarchy = self.leaves(features)
         with span("assign"):
             labels = assign_pixels(scores, (image.shape[0], image.shape[1]))
-        return build_tree(labels, hierarchy, named_levels(hierarchy, NCUT_BOUNDS))
+        return build_tree(labels, hierarchy, named_levels(hierarchy, NCUT_COSTS))
 
-    def leaves(self, features: ImageFeatures) -> tuple[ScoreMaps, Hierarchy]:
+    def leaves(self, features: ImageFeatures) -> tuple[Float[Tensor, "k h w"], Hierarchy]:
         """Return the score maps of the leaves, and their hierarchy."""
         P, grid = transition_matrix(features)
         with span("walk"):
@@ -141,21 +114,19 @@ class DiffCut:
         with span("cut"):
             leaf_of, hierarchy = cut_graph(A, rule=self.rule, max_leaves=self.max_leaves, thresholds=self.thresholds)
         with span("assign"):
-            scores = leaf_score_maps(F, torch.from_numpy(leaf_of).to(F.device), (patches.shape[0], patches.shape[1]))
+            grid, segments = (patches.shape[0], patches.shape[1]), torch.from_numpy(leaf_of).to(F.device)
             # As in the authors' program the means are not normalised again.
-            labels = upsampled_argmax(scores.scores, (image.shape[0], image.shape[1])).cpu().numpy()
-        return build_tree(labels, hierarchy, named_levels(hierarchy, DIFFCUT_BOUNDS))
+            scores = leaf_score_maps(F, segments, grid, normalised=False)
+            labels = assign_pixels(scores, (image.shape[0], image.shape[1]))
+        return build_tree(labels, hierarchy, named_levels(hierarchy, DIFFCUT_COSTS))
 
 
-def named_levels(hierarchy: Hierarchy, bounds: Bounds) -> dict[Level, int]:
-    """Return the number of segments of each named level for this image."""
+def named_levels(hierarchy: Hierarchy, costs: tuple[float, float, float]) -> dict[Level, int]:
+    """Return the numbers of segments after all cuts of at most the costs of coarse, medium and fine, within bounds."""
+    segments = [1 + int((hierarchy.costs <= cost).sum()) for cost in costs]
     return {
-        level: min(
-            max(1 + int((hierarchy.costs <= bound.tau).sum()), bound.min_segments),
-            bound.max_segments,
-            hierarchy.leaf_count,
-        )
-        for level, bound in bounds.items()
+        level: min(max(count, minimum), maximum, hierarchy.leaf_count)
+        for count, (level, (minimum, maximum)) in zip(segments, _BOUNDS.items(), strict=True)
     }
 
 
@@ -172,4 +143,4 @@ def _merge_tree(
     leaf_of, hierarchy = merged.coarsened(min(distinct, _MAX_MERGED_LEAVES))
     with span("assign"):
         labels = joint_bilateral_upsample(leaf_of[leaves], image)
-    return build_tree(labels, hierarchy, named_levels(hierarchy, MERGE_BOUNDS))
+    return build_tree(labels, hierarchy, named_levels(hierarchy, MERGE_COSTS))

@@ -186,7 +186,7 @@ def test_a_tree_is_exported_again_without_its_image(tmp_path: Path, run_dir: Pat
     first = process(make_plan(tree_dir=tmp_path), Item("a", str(path)), run_dir)
     path.unlink()
     reexport = make_reexport_worker(make_plan(granularities=(Segments(2),), tree_dir=tmp_path), tmp_path, run_dir)
-    entry = CheckpointEntry(first.item, first.tree_key, (), {})
+    entry = CheckpointEntry(first.item, first.tree_key)
     result = reexport.run(reexport.prefetch(entry))
     assert isinstance(result, ItemResult)
     assert len(result.record["segments"]) == 2
