@@ -244,7 +244,7 @@ def test_an_unavailable_database_is_reported_and_counted(
     expected = {"error": "walkcut cannot answer now: try again; its log has the details"}
     assert (answer.status_code, answer.json) == (503, expected)
     assert [backend.sample("walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
-    assert "ANNOTATION_UPDATED not stored; a sync" in caplog.text
+    assert "ANNOTATION_CREATED not stored; a sync" in caplog.text
     assert syncs == ["soon"]
     assert "Traceback" not in caplog.text
 
