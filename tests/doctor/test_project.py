@@ -51,6 +51,17 @@ def tasks(site: Site, *references: str) -> None:
     site.routes["/api/tasks/"] = json_reply({"tasks": documents})
 
 
+def test_a_config_with_classes_only_gets_neutral_labels_to_paste() -> None:
+    labels = '<Label value="Sky"/><Label value="Tree"/>'
+    config = f'<View><Image name="im" value="$i"/><BrushLabels name="b" toName="im">{labels}</BrushLabels></View>'
+    _, finding, _ = project.check_config(config)
+    assert (finding.check, finding.severity) == ("config", "warning")
+    assert finding.message == "all labels of 'b' are classes: regions come without a label, all of them grey"
+    _, pasted = finding.remedy.split(": ", 1)
+    _, text = project.check_config(config.replace(labels, labels + pasted))
+    assert "text field" in text.message
+
+
 def test_a_project_is_read(probe: LabelStudioProbe) -> None:
     assert project.read_project(probe, 4)["title"] == "Roofs"
 

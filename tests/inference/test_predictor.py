@@ -89,6 +89,12 @@ def test_neighbours_differ_where_there_are_labels_enough(tmp_path: Path) -> None
     assert len({region.label for region in regions}) >= 2
 
 
+def test_without_neutral_labels_regions_have_none(tmp_path: Path) -> None:
+    control = replace(CONTROL, neutral_labels=(), labels=("Sky", "Tree"))
+    (*_, found) = make_predictor(tmp_path).predict(task(1, A), Project((control,), ProjectOptions()))
+    assert {tuple(region["value"]["brushlabels"]) for region in found.result} == {()}
+
+
 def test_one_bad_task_costs_the_others_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     predictor = make_predictor(tmp_path)
     tasks = [task(1, A), task(2, GONE), task(3, BROKEN), Task(4, {}), task(5, B)]

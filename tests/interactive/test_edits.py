@@ -67,6 +67,40 @@ def test_a_selection_takes_the_given_label_or_one_unlike_its_neighbours() -> Non
     assert drawn(select(state(beside), at(0)))["<select p0>"] == "B ####...."
 
 
+def test_a_selection_is_cut_out_of_what_lies_below() -> None:
+    below = [region("r", "###.....", "Car"), region("s", "...#####", "B"), region("t", "..##....", "A")]
+    assert drawn(select(state(*below, segments=4), at(3))) == {
+        "r": "Car ##......",
+        "s": "B ....####",
+        "<select p3>": "A ..##....",
+    }
+
+
+def test_a_selection_keeps_the_name_of_what_it_replaces() -> None:
+    sky, point = region("r", "########", "Sky"), at(0)
+    assert drawn(select(state(sky), point)) == {"r": "Sky ....####", "<select p0>": "Sky ####...."}
+    assert drawn(select(state(sky), point, label="Car"))["<select p0>"] == "Car ####...."
+    assert not select(state(sky), point).regions["<select p0>"].modified
+    assert select(state(sky), point, label="Car").regions["<select p0>"].modified
+
+
+def test_merged_regions_get_another_colour_than_their_neighbours_unless_they_are_named() -> None:
+    def merged(label: str) -> str:
+        parts = region("r", "##......", label), region("s", "..##....", "B"), region("t", "....####")
+        return drawn(merge_regions(state(*parts), at(0, 2)))["r"]
+
+    assert [merged(label) for label in ("A", "B", "Car")] == ["B ####....", "B ####....", "Car ####...."]
+
+
+def test_without_neutral_labels_regions_stay_without_a_label() -> None:
+    parts = region("r", "##......", ""), region("s", "..##....", ""), region("t", "....####", "Sky")
+    unnamed = replace(state(*parts, segments=4), placeholders=("",))
+    assert drawn(split_region(unnamed, *at(5)))["<t 6>"] == "Sky ......##"
+    assert drawn(merge_with_parent(unnamed, *at(0))) == {"r": " ####....", "t": "Sky ....####"}
+    assert drawn(merge_regions(unnamed, at(0, 5))) == {"s": " ..##....", "t": "Sky ##..####"}
+    assert drawn(select(replace(unnamed, regions={}), at(0))) == {"<select p0>": " ##......"}
+
+
 def test_clicks_that_select_nothing_are_refused() -> None:
     with pytest.raises(GranularityError, match="click without Alt"):
         select(state(), at(3, is_positive=False))
@@ -113,20 +147,20 @@ def test_finer_makes_no_part_below_the_minimum_area() -> None:
 def test_coarser_merges_the_region_with_its_parent() -> None:
     before = state(region("r", "##......"), region("s", "..##....", "B"), region("t", "....####"))
     once = merge_with_parent(before, *at(0))
-    assert drawn(once) == {"r": "A ####....", "t": "A ....####"}
-    assert drawn(merge_with_parent(once, *at(0))) == {"r": "A ########"}
+    assert drawn(once) == {"r": "B ####....", "t": "A ....####"}
+    assert drawn(merge_with_parent(once, *at(0))) == {"r": "B ########"}
     with pytest.raises(GranularityError, match="cannot be made any coarser"):
         merge_with_parent(merge_with_parent(once, *at(0)), *at(0))
 
 
 def test_coarser_undoes_finer() -> None:
-    before = state(region("r", "####...."), region("t", "....####"))
+    before = state(region("r", "####...."), region("t", "....####", "B"))
     assert drawn(merge_with_parent(split_region(before, *at(0)), *at(0))) == drawn(before)
 
 
 def test_coarser_leaves_regions_that_lie_mostly_outside() -> None:
     before = state(region("r", "##......"), region("t", "...#####"))
-    assert drawn(merge_with_parent(before, *at(0))) == {"r": "A ###.....", "t": "A ...#####"}
+    assert drawn(merge_with_parent(before, *at(0))) == {"r": "B ###.....", "t": "A ...#####"}
 
 
 def test_coarser_works_on_a_region_smaller_than_any_leaf() -> None:
@@ -153,7 +187,7 @@ def test_merge_without_a_region_takes_the_segment() -> None:
 def test_merge_leaves_out_regions_at_negative_points() -> None:
     before = state(region("r", "##......"), region("s", "..##...."), region("t", "....####"))
     points = [*at(0, 2, 7), *at(2, is_positive=False)]
-    assert drawn(merge_regions(before, points)) == {"r": "A ##..####", "s": "A ..##...."}
+    assert drawn(merge_regions(before, points)) == {"r": "B ##..####", "s": "A ..##...."}
 
 
 @pytest.mark.parametrize("points", [at(0), at(0, 1), at(0, is_positive=False)])

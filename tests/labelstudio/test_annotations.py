@@ -127,6 +127,27 @@ def test_other_items_and_empty_masks_are_left_out(document: object) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("document", "label"),
+    [
+        (masked() | {"value": {"format": "rle", "rle": brush.encode(MASK)}}, ""),
+        (masked() | {"value": {"format": "rle", "rle": brush.encode(MASK), "brushlabels": []}}, ""),
+        (masked() | {"type": "brush"}, "Car"),
+        (masked() | {"type": "brush", "from_name": "free", "value": {"rle": brush.encode(MASK)}}, ""),
+    ],
+)
+def test_a_brush_region_needs_no_label(document: dict[str, Any], label: str) -> None:
+    for selection in (CONTROL, CONTROL.to_name):
+        (region,) = annotated_regions([document, masked(label="Merge", id="p")], selection, SIZE, strict=True)
+        assert (region.id, region.label, region.mask.tolist()) == ("r1", label, MASK.tolist())
+    assert annotated_image_names([document]) == (CONTROL.to_name,)
+
+
+def test_a_plain_brush_that_was_named_is_one_region() -> None:
+    plain = masked(from_name="free") | {"type": "brush", "value": {"rle": brush.encode(MASK)}}
+    assert [region.label for region in annotated_regions([plain, masked()], CONTROL, SIZE)] == ["Car"]
+
+
 def test_regions_of_all_controls_of_an_image() -> None:
     result = [masked(), masked(from_name="other", id="r2"), masked(to_name="second", id="r3"), masked(to_name=["?"])]
     assert [region.id for region in annotated_regions(result, "image", SIZE)] == ["r1", "r2"]

@@ -18,7 +18,7 @@ def test_names_and_attributes_come_from_the_label_config() -> None:
             "brush",
             "image",
             "photo",
-            ("Car",),
+            (),
             {"name": "brush", "toName": "image", "granularity": "fine"},
             ("Car", "Sky"),
         ),
@@ -44,6 +44,23 @@ def test_neutral_labels_are_those_marked_neutral() -> None:
     (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
     assert control.neutral_labels == ("A", "B")
     assert semantic_labels([control]) == {"Car"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "neutral", "placeholders", "classes"),
+    [
+        ('<Label value="Sky"/><Label value="Tree"/>', (), ("",), {"Sky", "Tree"}),
+        ('<Label value="Region"/>', ("Region",), ("Region",), set()),
+        ('<Label value="A" neutral="true"/><Label value="Tree"/>', ("A",), ("A",), {"Tree"}),
+    ],
+)
+def test_a_class_never_stands_for_regions_without_a_name(
+    labels: str, neutral: tuple[str, ...], placeholders: tuple[str, ...], classes: set[str]
+) -> None:
+    (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    assert (control.neutral_labels, control.placeholders) == (neutral, placeholders)
+    assert semantic_labels([control]) == classes
+    assert not control.is_class("")
 
 
 def test_each_image_has_its_first_brush() -> None:

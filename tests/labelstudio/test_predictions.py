@@ -40,6 +40,10 @@ def test_a_region_is_a_result_item_of_label_studio() -> None:
     }
 
 
+def test_a_region_without_a_label_has_an_empty_list_of_them() -> None:
+    assert brush_region(Region(MASK, ""), CONTROL, "abc")["value"]["brushlabels"] == []
+
+
 def test_ids_depend_on_task_control_image_and_source_alone() -> None:
     others = [
         region_id(replace(TASK, id=8), CONTROL, "v 0"),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,12 @@ def test_a_stroke_takes_its_segment_and_all_others_stay(tree: CutTree, control: 
     assert car.mask[2, 2]
     assert car.mask.mean() == pytest.approx(0.25, abs=0.02)
     assert np.sum([car.mask, *(region.mask for region in others)], axis=0).tolist() == np.ones(SIZE).tolist()
+
+
+def test_without_neutral_labels_other_segments_have_none(tree: CutTree, control: BrushControl) -> None:
+    image = AnnotatedImage(replace(control, neutral_labels=()), tree, [drawn(slice(2, 4), slice(2, 20))])
+    ((_, (car, *others)),) = merge_by_annotation([image], min_area=0.0)
+    assert (car.label, {region.label for region in others}) == ("Car", {""})
 
 
 def test_small_segments_without_a_region_are_left_out(tree: CutTree, control: BrushControl) -> None:

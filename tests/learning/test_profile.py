@@ -11,7 +11,7 @@ from walkcut.errors import SegmentationError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold, parse_granularity
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import BrushControl, parse_brush_controls
 from walkcut.labelstudio.predictions import Region
 from walkcut.labelstudio.tasks import Submission, Task
 from walkcut.learning.feedback import AnnotatedImage, AnnotationFeedback, LabelExample, extract_feedback
@@ -88,6 +88,15 @@ def test_a_generic_label_gives_covering_scores_alone() -> None:
     generic = feedback_of(ROW, [("Region", FIRST_THREE)])
     assert generic.examples == ()
     assert generic.covering_scores == feedback_of(ROW, [("First", FIRST_THREE)]).covering_scores
+
+
+def test_the_first_of_several_classes_is_learned_like_the_others() -> None:
+    labels = '<Label value="Sky"/><Label value="Tree"/>'
+    (control,) = parse_brush_controls(
+        f'<View><Image name="im" value="$photo"/><BrushLabels name="b" toName="im">{labels}</BrushLabels></View>'
+    )
+    image = annotated(ROW, [("Sky", FIRST_THREE), ("", ALL)])
+    assert {example.label for example in feedback_of_images([replace(image, control=control)]).examples} == {"Sky"}
 
 
 def test_an_empty_annotation_teaches_nothing() -> None:

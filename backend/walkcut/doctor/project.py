@@ -24,6 +24,7 @@ Json = dict[str, Any]
 _DISCONNECTED, _ERROR = "DI", "ER"  # states of a backend in Label Studio; in all others it works
 _EVENTS = {"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"}
 _TEXT_FIELD = '<TextArea name="granularity" toName="{}" editable="true" maxSubmissions="0"/>'
+_COLOURS = {"Region": "#1f77d0", "Region B": "#f2b701", "Region C": "#e73f74", "Region D": "#11a579"}
 _WITHOUT_WEBHOOK = "walkcut learns from annotations only when it synchronises, by default once an hour"
 
 
@@ -49,6 +50,10 @@ def check_config(label_config: str) -> Iterator[Finding]:
     for brush in controls:
         message = f"regions go to {brush.from_name!r} on {brush.to_name!r}, whose image is {brush.data_key!r}"
         yield Finding("config", "ok", message)
+        if not brush.neutral_labels:
+            message = f"all labels of {brush.from_name!r} are classes: regions come without a label, all of them grey"
+            remedy = f"to tell neighbours apart, add to <BrushLabels name={brush.from_name!r}>: {_neutral_labels()}"
+            yield Finding("config", "warning", message, remedy)
         if brush.status_field:
             message = f"walkcut answers annotators in the text field {brush.status_field!r}"
             yield Finding("config", "ok", message)
@@ -56,6 +61,12 @@ def check_config(label_config: str) -> Iterator[Finding]:
             message = f"{brush.to_name!r} has no text field: annotators can neither type a granularity nor see answers"
             remedy = f"add {_TEXT_FIELD.format(brush.to_name)} to the labelling config"
             yield Finding("config", "warning", message, remedy)
+
+
+def _neutral_labels() -> str:
+    """Return labels for regions without a name, as XML."""
+    attributes = 'neutral="true" visible="false"'
+    return "".join(f'<Label value="{name}" background="{colour}" {attributes}/>' for name, colour in _COLOURS.items())
 
 
 def check_image(

@@ -97,12 +97,12 @@ def regions_at_granularity(
     """Return the largest segments that are large enough as disjoint regions, largest first.
 
     A segment that resembles a learned label gets it, with the confidence as its score. Other segments get neutral
-    labels that differ between neighbours where there are enough of them; their score is their distinctness.
+    labels that differ between neighbours where there are enough of them, or none; their score is their distinctness.
     """
     groups, options = tree.segment_of(granularity), project.options
     labels = groups.astype(np.uint16)[tree.leaves]
     areas = np.bincount(groups, tree.areas)
-    colours, scores = colour_graph(labels, len(control.neutral_labels)), tree.distinctness(granularity)
+    colours, scores = colour_graph(labels, len(control.placeholders)), tree.distinctness(granularity)
     learned = suggest_labels(tree, groups, project.profile, options.label_confidence)
     largest = np.argsort(-areas, kind="stable")[: options.max_regions]
     regions = []
@@ -113,7 +113,7 @@ def regions_at_granularity(
             notes = (*notes, f"label learned from annotations, confidence {confidence:.2f}")
             regions.append(Region(mask, label, confidence, notes))
         else:
-            regions.append(Region(mask, control.neutral_labels[colours[segment]], float(scores[segment]), notes))
+            regions.append(Region(mask, control.placeholders[colours[segment]], float(scores[segment]), notes))
     return regions
 
 

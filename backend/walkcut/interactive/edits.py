@@ -24,15 +24,16 @@ Regions = Mapping[str, Region]  # by id, bottom to top
 class EditState:
     """An image being edited: its tree, the granularity chosen, and the regions on the screen.
 
-    Edits make no region smaller than the fraction `min_area` of the image. New regions take the `neutral_labels` so
-    that neighbours differ, and an id that `make_id` derives from a text that names their origin, and no region has yet.
+    Edits make no region smaller than the fraction `min_area` of the image. Regions that nobody has named take the
+    `placeholders` (see `BrushControl`) so that neighbours differ. A new region gets an id that `make_id` derives from a
+    text that names its origin, and that no region has yet.
     """
 
     tree: CutTree
     granularity: Granularity
     regions: Regions
     min_area: float
-    neutral_labels: tuple[str, ...]
+    placeholders: tuple[str, ...]
     make_id: Callable[[str], str]
 
     @property
@@ -50,12 +51,26 @@ class EditState:
         return self.new_region("segment", self.unclaimed(labels == labels[pixel]))
 
     def new_region(self, source: str, mask: Mask) -> Region:
-        """Return a new region, with the neutral label that the fewest regions within two pixels of it have."""
+        """Return a new region without a name."""
+        return self.recoloured(Region(mask, "", id=self.new_id(f"{source} {int(mask.argmax())}")))
+
+    def is_named(self, region: Region) -> bool:
+        """Return whether a region's label names a kind of object."""
+        return region.label not in {"", *self.placeholders}
+
+    def recoloured(self, region: Region) -> Region:
+        """Return a region, with the placeholder that the fewest others within two pixels have unless it is named.
+
+        Of equal ones it keeps its own.
+        """
+        if self.is_named(region):
+            return region
+        mask, others = region.mask, [other for other in self.regions.values() if other.id != region.id]
         box = tuple(slice(max(0, span.start - 2), span.stop + 2) for span in find_objects(mask.view(np.uint8))[0])
         around = binary_dilation(mask[box], iterations=2)
-        nearby = [region.label for region in self.regions.values() if (region.mask[box] & around).any()]
-        label = min(self.neutral_labels, key=nearby.count)
-        return Region(mask, label, id=self.new_id(f"{source} {int(mask.argmax())}"))
+        nearby = [other.label for other in others if (other.mask[box] & around).any()]
+        label = min(self.placeholders, key=lambda label: (nearby.count(label), label != region.label))
+        return replace(region, label=label)
 
     def new_id(self, source: str) -> str:
         """Return the id of a source, made again where a region has it."""
@@ -90,16 +105,23 @@ def resegment_all(state: EditState, segmented: Sequence[Region]) -> EditState:
 
 
 def select(state: EditState, points: Sequence[Point], label: str = "") -> EditState:
-    """Add one region of the segments at positive points, without the parts that hold negative points."""
+    """Add one region of the segments at positive points, without the parts that hold negative points.
+
+    It is cut out of all others. It gets the `label`, else the name of the region that held most of it.
+    """
     leaves = [int(state.tree.leaves[point.pixel(state.tree.size)]) for point in points]
     positive = [leaf for leaf, point in zip(leaves, points, strict=True) if point.is_positive]
     negative = [leaf for leaf, point in zip(leaves, points, strict=True) if not point.is_positive]
     selected = select_leaves(state.tree, state.granularity, positive, negative)
     if not selected.any():
         raise GranularityError("nothing is selected: click without Alt on a segment")
-    region = state.new_region("", selected[state.tree.leaves])
+    mask = selected[state.tree.leaves]
     identity = state.new_id(f"select {points[0].id}")  # the same while further points extend it
-    return state.with_regions([replace(region, id=identity, label=label or region.label, modified=bool(label))])
+    region = _named_as_before(state, Region(mask, "", id=identity))
+    if label:
+        region = replace(region, label=label, modified=True)
+    state = _subtract(state, mask)
+    return state.with_regions([state.recoloured(region)])
 
 
 def split_region(state: EditState, point: Point) -> EditState:
@@ -111,7 +133,7 @@ def split_region(state: EditState, point: Point) -> EditState:
     kept, separated = (part, rest) if part[point.pixel(state.tree.size)] else (rest, part)
     state = state.with_regions([replace(region, mask=kept)])
     new = state.new_region(region.id, separated)
-    label = new.label if region.label in state.neutral_labels else region.label
+    label = region.label if state.is_named(region) else new.label
     return state.with_regions([replace(new, label=label, modified=region.modified)])
 
 
@@ -130,13 +152,13 @@ def merge_with_parent(state: EditState, point: Point) -> EditState:
         union = np.any([region.mask, state.unclaimed(inside), *(neighbour.mask for neighbour in merged)], axis=0)
         if count(union & ~region.mask) >= state.min_pixels:
             modified = any(part.modified for part in (region, *merged))
-            changed = replace(region, mask=union, modified=modified)
-            return state.with_regions([changed], [neighbour.id for neighbour in merged])
+            state = state.with_regions([], [neighbour.id for neighbour in merged])
+            return state.with_regions([state.recoloured(replace(region, mask=union, modified=modified))])
         leaves = enclosing_subtree(state.tree, leaves, state.min_pixels)
 
 
 def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
-    """Merge the regions at positive points, under id and label of the first with a label that is not neutral."""
+    """Merge the regions at positive points, under id and label of the first that is named."""
     chosen: dict[str, Region] = {}
     for point in points:
         region = state.region_at(point)
@@ -147,11 +169,11 @@ def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
             chosen.pop(region.id, None)
     if len(chosen) < 2:
         raise GranularityError("click on another region to merge it with the first")
-    labelled = [region for region in chosen.values() if region.label not in state.neutral_labels]
-    kept = (labelled or list(chosen.values()))[0]
+    kept = next(filter(state.is_named, chosen.values()), next(iter(chosen.values())))
     union = np.any([region.mask for region in chosen.values()], axis=0)
     kept = replace(kept, mask=union, modified=any(region.modified for region in chosen.values()))
-    return state.with_regions([kept], [identity for identity in chosen if identity != kept.id])
+    state = state.with_regions([], [identity for identity in chosen if identity != kept.id])
+    return state.with_regions([state.recoloured(kept)])
 
 
 def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str) -> EditState:
@@ -170,10 +192,9 @@ def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTre
         dominant = _dominant_region(state, mask)
         stays = dominant is not None and bool((mask & edge).any() and (dominant.mask & ~box).any())
         if not stays and count(mask) >= state.min_pixels:
-            region = state.new_region(source, mask)
-            if dominant is not None and dominant.label not in state.neutral_labels:
-                region = replace(region, label=dominant.label, modified=dominant.modified)
-            state = _subtract(state, mask).with_regions([region])
+            region = _named_as_before(state, state.new_region(source, mask))
+            state = _subtract(state, mask)
+            state = state.with_regions([state.recoloured(region)])
     return state
 
 
@@ -181,6 +202,14 @@ def _dominant_region(state: EditState, mask: Mask) -> Region | None:
     """Return the region that holds at least half of a mask, if there is one."""
     largest = max(state.regions.values(), key=lambda region: count(region.mask & mask), default=None)
     return largest if largest is not None and 2 * count(largest.mask & mask) >= count(mask) else None
+
+
+def _named_as_before(state: EditState, region: Region) -> Region:
+    """Return a region, with the name of the one that holds at least half of it, if there is one."""
+    dominant = _dominant_region(state, region.mask)
+    if dominant is None or not state.is_named(dominant):
+        return region
+    return replace(region, label=dominant.label, modified=dominant.modified)
 
 
 def _subtract(state: EditState, mask: Mask) -> EditState:

@@ -52,7 +52,7 @@ class InteractiveSegmenter:
             return status_item([*typed, f"{STATUS_MARK}{error}"], control)
         screen = self._sessions.screen(task, control, tree.size)
         before, make_id = screen.regions, partial(region_id, task, control)
-        state = edits.EditState(tree, granularity, before, project.options.min_area, control.neutral_labels, make_id)
+        state = edits.EditState(tree, granularity, before, project.options.min_area, control.placeholders, make_id)
         segmented = regions_at_granularity(tree, granularity, project, control)
         state = edits.resegment_all(state, segmented)
         self._sessions.save(task, control, granularity, [], before, state.regions)
@@ -69,7 +69,7 @@ class InteractiveSegmenter:
         )
         before = self._sessions.screen(task, control, tree.size, prompts).regions
         make_id = partial(region_id, task, control)
-        state = edits.EditState(tree, granularity, before, project.options.min_area, control.neutral_labels, make_id)
+        state = edits.EditState(tree, granularity, before, project.options.min_area, control.placeholders, make_id)
         verb = prompts[-1].label or "Select"
         message = f"{verb} at {granularity}"
         for edit in self._edits(task, control, prompts):

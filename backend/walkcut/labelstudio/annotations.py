@@ -11,7 +11,7 @@ from skimage import draw
 
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import UNLABELLED, BrushControl
 from walkcut.labelstudio.predictions import Region, is_modified
 from walkcut.labelstudio.prompts import PROMPTS, result_items
 
@@ -30,7 +30,8 @@ def annotated_regions(
     """Return the regions in the `result` of an annotation or a draft on an image of `size` (height, width), in order.
 
     `control` selects the regions of a brush control, or of all controls of an image (its `to_name`). Brush masks and
-    strokes, rectangles, ellipses, polygons and key points with a label become regions. Prompts, negative key points,
+    strokes, and rectangles, ellipses, polygons and key points with a label become regions; the label of a brush region
+    may be empty. Prompts, negative key points,
     the second item that Label Studio adds to an accepted region, and empty masks do not.
 
     Items that cannot be read are left out or, if `strict`, raise `BrushError` or `RequestError`. Raises `RequestError`
@@ -70,23 +71,34 @@ def annotated_image_names(result: object) -> tuple[str, ...]:
 
 
 def _region_items(result: object) -> list[dict[str, Any]]:
-    """Return the items of a result that are positive regions with a label that is not a prompt's."""
+    """Return the items of a result that are positive regions: with a label that is not a prompt's, or of a brush.
+
+    Label Studio gives a brush region without a label the type of its tag, which is "brush" for a plain `Brush`.
+    """
     shapes = [item for item in result_items(result) if item["type"] in _SHAPES and item.get("is_positive") is not False]
     # On accept Label Studio gives a brush region a second result, of the type of another label that is selected.
-    regions = [item for item in shapes if item["type"] == "brushlabels" or "rle" not in item["value"]]
-    return [item for item in regions if _label(item) not in {"", *PROMPTS}]
+    named = {str(item["id"]) for item in shapes if item["type"] == "brushlabels" and "id" in item}
+    return [
+        item
+        for item in shapes
+        if (item["type"] == "brushlabels" and _label(item) not in PROMPTS)
+        or (item["type"] == "brush" and str(item.get("id")) not in named)
+        or ("rle" not in item["value"] and _label(item) not in {UNLABELLED, *PROMPTS})
+    ]
 
 
 def _belongs(item: Mapping[str, Any], control: BrushControl | str) -> bool:
     if isinstance(control, str):
         return item.get("to_name") == control
-    return (item.get("from_name"), item.get("to_name")) == (control.from_name, control.to_name)
+    return item.get("to_name") == control.to_name and (
+        item["type"] == "brush" or item.get("from_name") == control.from_name
+    )
 
 
 def _label(item: Mapping[str, Any]) -> str:
-    """Return the first label of an item, or an empty text."""
-    labels = item["value"].get(item["type"])
-    return labels[0] if isinstance(labels, list) and labels and isinstance(labels[0], str) else ""
+    """Return the first label of an item, or the empty one."""
+    labels = item["value"].get("brushlabels" if item["type"] == "brush" else item["type"])
+    return labels[0] if isinstance(labels, list) and labels and isinstance(labels[0], str) else UNLABELLED
 
 
 def _read_region(item: Mapping[str, Any], size: _Size) -> Region:
@@ -193,6 +205,7 @@ def _key_point_mask(value: Mapping[str, Any], size: _Size) -> _Mask:
 
 _SHAPES: Final[Mapping[str, Callable[[Mapping[str, Any], _Size], _Mask]]] = {
     "brushlabels": _brush_mask,
+    "brush": _brush_mask,
     "rectanglelabels": _rectangle_mask,
     "ellipselabels": _ellipse_mask,
     "polygonlabels": _polygon_mask,

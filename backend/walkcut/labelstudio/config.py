@@ -11,6 +11,7 @@ from defusedxml.ElementTree import fromstring
 from walkcut.errors import LabelConfigError
 
 _MAX_CHARACTERS = 1_000_000
+UNLABELLED = ""  # the label of a region without one: Label Studio shows it grey, to be named
 EXAMPLE_CONFIG = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
     '<Label value="Region"/></BrushLabels></View>'
@@ -22,7 +23,8 @@ class BrushControl:
     """A brush control and the image that it labels.
 
     `data_key` names the image in a task's data, `options` are the tag's attributes, and `labels` all labels of the
-    control. Pre-annotated regions take the `neutral_labels` in turn, so that neighbours differ in colour.
+    control. Pre-annotated regions take the `neutral_labels` in turn, so that neighbours differ in colour; there are
+    none where the config has several labels and marks none of them as neutral.
     `status_field` names the text field for messages to annotators: `status`, else `granularity`, else the first one of
     the image; it is empty where the config has none.
     """
@@ -34,6 +36,15 @@ class BrushControl:
     options: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     status_field: str = ""
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The labels for regions that nobody has named: the neutral ones, else the empty label."""
+        return self.neutral_labels or (UNLABELLED,)
+
+    def is_class(self, label: str) -> bool:
+        """Return whether a label names a kind of object: it is neither neutral nor empty."""
+        return label not in {UNLABELLED, *self.neutral_labels}
 
 
 def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
@@ -71,11 +82,14 @@ def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
 
 def semantic_labels(controls: Sequence[BrushControl]) -> frozenset[str]:
     """Return the labels that name kinds of objects: all but the neutral ones."""
-    return frozenset(label for control in controls for label in control.labels if label not in control.neutral_labels)
+    return frozenset(label for control in controls for label in control.labels if control.is_class(label))
 
 
 def _control(control: Element, image: Element, status_field: str) -> BrushControl:
-    """Return the brush control of a tag. Raises `LabelConfigError` without an image variable or without labels."""
+    """Return the brush control of a tag; a single label is neutral.
+
+    Raises `LabelConfigError` without an image variable or without labels.
+    """
     value = image.get("value", "")
     if not value.startswith("$") or len(value) < 2:
         raise LabelConfigError(
@@ -86,6 +100,6 @@ def _control(control: Element, image: Element, status_field: str) -> BrushContro
     labels.pop("", None)
     if not labels:
         raise LabelConfigError(f'<BrushLabels name={control.get("name", "")!r}> needs a <Label value="Region"/>')
-    neutral_labels = tuple(label for label, is_neutral in labels.items() if is_neutral) or tuple(labels)[:1]
+    neutral_labels = tuple(label for label, is_neutral in labels.items() if is_neutral or len(labels) == 1)
     names = control.get("name", ""), image.get("name", "")
     return BrushControl(*names, value[1:], neutral_labels, dict(control.attrib), tuple(labels), status_field)

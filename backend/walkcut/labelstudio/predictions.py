@@ -15,7 +15,7 @@ from walkcut.labelstudio.tasks import Task
 
 @dataclass(frozen=True)
 class Region:
-    """A mask of the image's size, a label of its control, and a score in [0, 1].
+    """A mask of the image's size, a label of its control or the empty one, and a score in [0, 1].
 
     Label Studio shows the `notes` in the region's Info panel. `id` is the region's id in Label Studio, empty if it has
     none yet. A region is `modified` if a person drew or named it.
@@ -78,7 +78,11 @@ def brush_region(region: Region, control: BrushControl, identity: str) -> dict[s
         "image_rotation": 0,
         "score": region.score,
         "meta": {**notes, "walkcut": {"label": None if region.modified else region.label}},
-        "value": {"format": "rle", "rle": brush.encode(region.mask), "brushlabels": [region.label]},
+        "value": {
+            "format": "rle",
+            "rle": brush.encode(region.mask),
+            "brushlabels": [region.label] if region.label else [],
+        },
     }
 
 
@@ -114,7 +118,7 @@ def deletion_markers(ids: Iterable[str], size: tuple[int, int], control: BrushCo
     """
     pixel = np.zeros(size, np.bool_)
     pixel[0, 0] = True
-    marker = brush_region(Region(pixel, control.neutral_labels[0]), control, "") | {"dynamic": True}
+    marker = brush_region(Region(pixel, control.placeholders[0]), control, "") | {"dynamic": True}
     return [marker | {"id": identity} for identity in ids]
 
 

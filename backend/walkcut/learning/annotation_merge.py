@@ -29,9 +29,9 @@ def _merge_image(image: AnnotatedImage, min_area: float) -> list[Region]:
     segments = image.tree.labels(Level.FINE).astype(np.int64)
     owners = majority_region(segments, numbers)[segments]
     merged = [Region(owners == number, region.label, 1.0) for number, region in enumerate(image.regions, 1)]
-    neutral_labels = image.control.neutral_labels
+    placeholders = image.control.placeholders
     unclaimed = [
-        Region(segments == segment, neutral_labels[index % len(neutral_labels)], 0.0)
+        Region(segments == segment, placeholders[index % len(placeholders)], 0.0)
         for index, segment in enumerate(np.unique(segments[owners == 0]))
     ]
     return [

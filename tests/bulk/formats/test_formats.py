@@ -76,6 +76,22 @@ def test_a_label_missing_in_the_labelling_config_is_named(name: str) -> None:
         output_format.encode(make_prediction(LABELS))
 
 
+def test_regions_without_a_label_are_called_unlabelled() -> None:
+    control, image = replace(CONTROL, neutral_labels=(), labels=("Sky", "Cat")), make_prediction(LABELS)
+    (prediction,) = image.predictions
+    regions = [replace(region, label="") for region in prediction.regions]
+    image = replace(image, predictions=[replace(prediction, regions=regions)])
+    assert [region["category_id"] for region in make_format("coco", control).encode(image).record["regions"]] == [3] * 3
+    (lines,) = make_format("yolo", control).encode(image).files.values()
+    assert {line.split()[0] for line in lines.decode().splitlines()} == {"2"}
+    assert {region["label"] for region in make_format("png", control).encode(image).record["segments"]} == {
+        "unlabelled"
+    }
+    assert {region["label"] for region in make_format("polygon", control).encode(image).record["regions"]} == {
+        "unlabelled"
+    }
+
+
 def test_a_control_without_labels_has_the_generic_ones() -> None:
     control = BrushControl("brush", "image", "image", CLASSES)
     assert make_format("yolo", control) == make_format("yolo", CONTROL)

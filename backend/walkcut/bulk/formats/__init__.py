@@ -9,11 +9,11 @@ from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
 from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE
-from walkcut.bulk.formats.records import Records
+from walkcut.bulk.formats.records import Records, label_name
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.errors import SettingsError
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import UNLABELLED, BrushControl
 
 FORMATS = tuple(kind.name for kind in (LabelStudioFormat, PngFormat, CocoFormat, PolygonFormat, YoloFormat))
 _POLYGONS = (PolygonFormat.name, YoloFormat.name)
@@ -49,7 +49,8 @@ def make_format(name: str, control: BrushControl, tolerance: float | None = None
     pixels = DEFAULT_TOLERANCE if tolerance is None else tolerance
     if not 0 <= pixels < inf:
         raise SettingsError(f"a polygon's tolerance of {pixels} is not a distance in pixels: use 0 (exact) or more")
-    labels = control.labels or control.neutral_labels
+    unlabelled = () if control.neutral_labels else (label_name(UNLABELLED),)
+    labels = tuple(dict.fromkeys([*(control.labels or control.neutral_labels), *unlabelled]))
     masks: tuple[Format, ...] = (LabelStudioFormat(control), PngFormat(), CocoFormat(labels))
     polygons: tuple[Format, ...] = (PolygonFormat(pixels), YoloFormat(labels, pixels))
     return (*masks, *polygons)[FORMATS.index(name)]

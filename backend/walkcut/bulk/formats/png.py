@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from walkcut.bulk.formats.records import Records, file_name, image_record, label_map, write_lines
+from walkcut.bulk.formats.records import Records, file_name, image_record, label_map, label_name, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 
@@ -19,7 +19,7 @@ class PngFormat:
         """Return KEY.png, and a record of its regions."""
         file = file_name(image.item.key, ".png")
         segments = [
-            {"id": index, "label": region.label, "score": region.score}
+            {"id": index, "label": label_name(region.label), "score": region.score}
             for index, region in enumerate(image.predictions[-1].regions, 1)
         ]
         record = {**image_record(image, file), "segments": segments}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE, polygons
-from walkcut.bulk.formats.records import Records, image_record, label_map, write_lines
+from walkcut.bulk.formats.records import Records, image_record, label_map, label_name, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 
 
@@ -24,7 +24,8 @@ class PolygonFormat:
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Return no file, and the line as record."""
         regions: list[dict[str, Any]] = [
-            {"label": region.label, "score": region.score, "polygons": []} for region in image.predictions[-1].regions
+            {"label": label_name(region.label), "score": region.score, "polygons": []}
+            for region in image.predictions[-1].regions
         ]
         for polygon in polygons(label_map(image), self.tolerance):
             regions[polygon.region - 1]["polygons"].append([ring.tolist() for ring in polygon.rings])

@@ -55,11 +55,17 @@ def label_map(image: ItemPrediction) -> UInt16[np.ndarray, "y x"]:
     return region_numbers(regions, image.size)
 
 
+def label_name(label: str) -> str:
+    """Return the name of a label in files: `unlabelled` for the empty one."""
+    return label or "unlabelled"
+
+
 def class_index(label: str, names: Sequence[str]) -> int:
     """Return the index of a label among the classes' names. Raises `SettingsError` if it is missing."""
-    if label not in names:
-        raise SettingsError(f"the label {label!r} is not in the labelling config, which has {', '.join(names)}: add it")
-    return names.index(label)
+    name = label_name(label)
+    if name not in names:
+        raise SettingsError(f"the label {name!r} is not in the labelling config, which has {', '.join(names)}: add it")
+    return names.index(name)
 
 
 def json_bytes(document: Any) -> bytes:
