@@ -45,7 +45,7 @@ def test_select_extends_and_excludes(editor: Editor, project: int, tasks: Iterat
     assert editor.smart_point("Select", *HILL, negative=True)
     (third,) = editor.suggestions()
     assert third.id == first.id
-    assert editor.status().startswith("→ Select at auto")
+    assert editor.status().startswith("→ Region selected")
     editor.screenshot(artifacts / "select.png")
     editor.accept()
     assert brushes(editor) == {first.id}
@@ -92,7 +92,7 @@ def test_a_box_is_segmented_anew(editor: Editor, project: int, tasks: Iterator[i
     assert editor.suggestions()
     editor.screenshot(artifacts / "box.png")
     editor.accept()
-    assert "→ Re-segment at auto" in editor.status()
+    assert "new regions in the box" in editor.status()
 
 
 def test_typing_replaces_what_is_in_the_draft(

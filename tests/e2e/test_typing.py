@@ -21,10 +21,10 @@ def test_typed_granularities_replace_the_suggestions(
     editor.new_annotation()
     editor.auto_annotation_on()
     for line, regions, status in (
-        ("6", 6, "→ 6 segments"),
-        ("finer", 9, "→ 9 segments"),
-        ("nonsense", 0, "→ unknown granularity 'nonsense': use auto"),
-        ("4", 4, "→ 4 segments"),
+        ("6", 6, "→ 6 regions"),
+        ("finer", 9, "→ 9 regions"),
+        ("nonsense", 0, "→ Unknown granularity 'nonsense': use auto"),
+        ("4", 4, "→ 4 regions"),
     ):
         assert editor.type_granularity(line)
         assert len(editor.suggestions()) == regions, line

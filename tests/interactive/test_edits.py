@@ -192,7 +192,7 @@ def test_merge_leaves_out_regions_at_negative_points() -> None:
 
 @pytest.mark.parametrize("points", [at(0), at(0, 1), at(0, is_positive=False)])
 def test_merge_waits_for_a_second_region(points: Sequence[Point]) -> None:
-    with pytest.raises(GranularityError, match="click on another region"):
+    with pytest.raises(GranularityError, match="click on one more region"):
         merge_regions(state(region("r", "##......")), points)
 
 

@@ -129,19 +129,19 @@ def draft(answer: Prediction, saved: int = 0, *, named: str = "", painted: str =
 def test_a_typed_granularity_segments_the_image_and_is_reported(interactive: InteractiveSegmenter) -> None:
     answer = interactive.answer(task(), PROJECT, typed("3"))
     assert len(regions(answer)) == 3
-    assert status_text(answer) == "→ 3 segments"
+    assert status_text(answer) == "→ 3 regions"
     assert sum(areas(answer)) == 40 * 60
 
 
 @pytest.mark.parametrize(
     ("lines", "status"),
     [
-        (["4", "coarser"], "→ 3 segments"),
-        (["auto"], "→ auto: 4 segments"),
+        (["4", "coarser"], "→ 3 regions"),
+        (["auto"], "→ auto: 4 regions"),
         (["tau=0.0001"], "→ tau=0.0001: "),
-        (["k=1"], "→ k=1: 4 segments"),
-        (["1"], "→ 1 segment"),
-        (["4", "nonsense"], "→ unknown granularity 'nonsense': use auto, coarse"),
+        (["k=1"], "→ k=1: 4 regions"),
+        (["1"], "→ 1 region"),
+        (["4", "nonsense"], "→ Unknown granularity 'nonsense': use auto, coarse"),
     ],
 )
 def test_the_status_reports_the_granularity_or_the_valid_commands(
@@ -150,15 +150,44 @@ def test_the_status_reports_the_granularity_or_the_valid_commands(
     assert status_text(interactive.answer(task(), PROJECT, typed(*lines))).startswith(status)
 
 
+def test_the_status_says_how_many_regions_there_are_after_acceptance(interactive: InteractiveSegmenter) -> None:
+    four = interactive.answer(task(), PROJECT, typed("4"))
+    named, *_ = regions(four)
+    answer = interactive.answer(task(drafts=[draft(four, named=named)]), PROJECT, typed("4", "2"))
+    there = {*regions(four), *regions(answer)} - deleted(answer)
+    gone = len(deleted(answer))
+    assert status_text(answer) == f"→ {len(there)} regions, 1 of them yours; {gone} old one{'s' * (gone != 1)} go" + (
+        "es" * (gone == 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("context", "status"),
+    [
+        (clicks("Finer", (0.1, 0.1)), "Split into 2 regions"),
+        (clicks("Coarser", (0.1, 0.1)), "2 regions merged into 1"),
+        (clicks("Merge", (0.1, 0.1), (0.9, 0.9)), "2 regions merged into 1"),
+        (clicks("Car", (0.1, 0.1)), "Selected: Car"),
+        (clicks("Select", (0.1, 0.1), is_positive=False), "Nothing selected: click without Alt"),
+    ],
+)
+def test_the_status_of_an_edit_is_one_short_sentence(
+    interactive: InteractiveSegmenter, context: dict[str, Any], status: str
+) -> None:
+    interactive.answer(task(), PROJECT, typed("4"))
+    assert status_text(interactive.answer(task(), PROJECT, context)) == f"→ {status}"
+    assert len(status) <= 40
+
+
 def test_segments_too_small_to_show_are_reported(interactive: InteractiveSegmenter) -> None:
     project = replace(PROJECT, options=ProjectOptions(max_regions=2))
-    assert status_text(interactive.answer(task(), project, typed("3"))) == "→ 3 segments, 2 large enough to show"
+    assert status_text(interactive.answer(task(), project, typed("3"))) == "→ 2 regions; 1 too small to show"
 
 
 def test_without_a_status_field_the_message_follows_the_commands(interactive: InteractiveSegmenter) -> None:
     project = replace(PROJECT, controls=(replace(CONTROL, status_field="granularity"),))
     (item,) = [i for i in interactive.answer(task(), project, typed("3", "4")).result if i["type"] == "textarea"]
-    assert (item["from_name"], item["value"]["text"]) == ("granularity", ["3", "4", "→ 4 segments"])
+    assert (item["from_name"], item["value"]["text"]) == ("granularity", ["3", "4", "→ 4 regions"])
     silent = replace(PROJECT, controls=(replace(CONTROL, status_field=""),))
     assert all(item["type"] == "brushlabels" for item in interactive.answer(task(), silent, typed("3")).result)
 
@@ -229,7 +258,7 @@ def test_a_click_selects_at_the_granularity_of_the_project(interactive: Interact
     ((label, mask),) = regions(answer).values()
     assert (label, mask[2, 2]) == ("A", True)
     assert areas(answer) == approximately(600)
-    assert status_text(answer) == "→ Select at 4"
+    assert status_text(answer) == "→ Region selected"
 
 
 def test_a_click_selects_at_the_granularity_typed_last(interactive: InteractiveSegmenter) -> None:
@@ -308,7 +337,7 @@ def test_long_after_an_interaction_the_documents_count(
 def test_merge_joins_the_regions_at_the_clicks(interactive: InteractiveSegmenter) -> None:
     four = interactive.answer(task(), PROJECT, typed("4"))
     first = interactive.answer(task(), PROJECT, clicks("Merge", (0.1, 0.1)))
-    assert (regions(first), status_text(first)) == ({}, "→ Merge: click on another region to merge it with the first")
+    assert (regions(first), status_text(first)) == ({}, "→ Click on one more region to merge")
     both = interactive.answer(task(), PROJECT, clicks("Merge", (0.1, 0.1), (0.9, 0.9)))
     assert areas(both) == approximately(1200)
     assert len(deleted(both)) == 1
@@ -318,7 +347,7 @@ def test_merge_joins_the_regions_at_the_clicks(interactive: InteractiveSegmenter
 def test_earlier_edits_stay_when_a_later_one_fails(interactive: InteractiveSegmenter) -> None:
     answer = interactive.answer(task(), PROJECT, clicks("Coarser", *[(0.1, 0.1)] * 9))
     assert areas(answer) == [2400]
-    assert status_text(answer) == "→ Coarser: this region cannot be made any coarser"
+    assert status_text(answer) == "→ This region cannot be made any coarser"
 
 
 def test_a_box_is_segmented_as_a_crop(interactive: InteractiveSegmenter) -> None:
@@ -326,7 +355,7 @@ def test_a_box_is_segmented_as_a_crop(interactive: InteractiveSegmenter) -> None
     answer = interactive.answer(task(), PROJECT, {"result": [{"id": "b", "type": "rectanglelabels", "value": value}]})
     assert sum(areas(answer)) == 20 * 30
     assert len(regions(answer)) >= 4
-    assert status_text(answer) == "→ Re-segment at 4"
+    assert status_text(answer) == f"→ {len(regions(answer))} new regions in the box"
 
 
 def test_prompt_labels_are_case_insensitive(interactive: InteractiveSegmenter) -> None:

@@ -114,7 +114,7 @@ def select(state: EditState, points: Sequence[Point], label: str = "") -> EditSt
     negative = [leaf for leaf, point in zip(leaves, points, strict=True) if not point.is_positive]
     selected = select_leaves(state.tree, state.granularity, positive, negative)
     if not selected.any():
-        raise GranularityError("nothing is selected: click without Alt on a segment")
+        raise GranularityError("nothing selected: click without Alt")
     mask = selected[state.tree.leaves]
     identity = state.new_id(f"select {points[0].id}")  # the same while further points extend it
     region = _named_as_before(state, Region(mask, "", id=identity))
@@ -168,7 +168,7 @@ def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
         else:
             chosen.pop(region.id, None)
     if len(chosen) < 2:
-        raise GranularityError("click on another region to merge it with the first")
+        raise GranularityError("click on one more region to merge")
     kept = next(filter(state.is_named, chosen.values()), next(iter(chosen.values())))
     union = np.any([region.mask for region in chosen.values()], axis=0)
     kept = replace(kept, mask=union, modified=any(region.modified for region in chosen.values()))

@@ -6,12 +6,11 @@ from itertools import groupby
 from typing import Any
 
 from walkcut.errors import GranularityError
-from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.predictor import Predictor, isolate_failure, regions_at_granularity
 from walkcut.inference.project import Project
 from walkcut.interactive import edits
 from walkcut.interactive.commands import apply_command, latest_granularity
+from walkcut.interactive.messages import describe_edits, describe_segmentation
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Prediction, brush_region, deletion_markers, region_id, status_item
@@ -49,15 +48,17 @@ class InteractiveSegmenter:
             current = latest_granularity(commands[:-1], tree, project.options.granularity)
             granularity = apply_command(commands[-1], tree, current)
         except GranularityError as error:
-            return status_item([*typed, f"{STATUS_MARK}{error}"], control)
+            return status_item([*typed, f"{STATUS_MARK}{_sentence(error)}"], control)
         screen = self._sessions.screen(task, control, tree.size)
         before, make_id = screen.regions, partial(region_id, task, control)
         state = edits.EditState(tree, granularity, before, project.options.min_area, control.placeholders, make_id)
         segmented = regions_at_granularity(tree, granularity, project, control)
         state = edits.resegment_all(state, segmented)
         self._sessions.save(task, control, granularity, [], before, state.regions)
-        message = f"{STATUS_MARK}{_describe(granularity, tree, len(segmented))}"
-        return [*_diff(before, screen.ids, state, control), *status_item([*typed, message], control)]
+        changes = _diff(before, screen.ids, state, control)
+        deleted, hidden = sum("dynamic" in item for item in changes), tree.segment_count(granularity) - len(segmented)
+        message = describe_segmentation(state.regions, granularity, deleted=deleted, hidden=hidden)
+        return [*changes, *status_item([*typed, f"{STATUS_MARK}{message}"], control)]
 
     def _handle_prompts(
         self, task: Task, project: Project, control: BrushControl, prompts: Sequence[Prompt]
@@ -70,13 +71,13 @@ class InteractiveSegmenter:
         before = self._sessions.screen(task, control, tree.size, prompts).regions
         make_id = partial(region_id, task, control)
         state = edits.EditState(tree, granularity, before, project.options.min_area, control.placeholders, make_id)
-        verb = prompts[-1].label or "Select"
-        message = f"{verb} at {granularity}"
+        failure = ""
         for edit in self._edits(task, control, prompts):
             try:
                 state = edit(state)
             except GranularityError as error:
-                message = f"{verb}: {error}"
+                failure = _sentence(error)
+        message = failure or describe_edits(prompts[-1].label, before, state.regions, control)
         self._sessions.save(task, control, granularity, prompts, before, state.regions)
         return [*_diff(before, (), state, control), *status_item([f"{STATUS_MARK}{message}"], control)]
 
@@ -118,12 +119,8 @@ def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, c
     ]
 
 
-def _describe(granularity: Granularity, tree: CutTree, visible: int) -> str:
-    """Return the granularity, its number of segments, and how many are large enough to be `visible`."""
-    count = tree.segment_count(granularity)
-    segments = f"{count} segment{'s' * (count != 1)}"
-    text = segments if str(count) == str(granularity) else f"{granularity}: {segments}"
-    return text if visible == count else f"{text}, {visible} large enough to show"
+def _sentence(error: GranularityError) -> str:
+    return str(error)[:1].upper() + str(error)[1:]
 
 
 def answer_all(

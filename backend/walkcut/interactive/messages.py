@@ -1,0 +1,43 @@
+"""Messages to annotators: short sentences, since Label Studio may cover a line after about 40 characters."""
+
+from collections.abc import Mapping
+
+from walkcut.hierarchy.granularity import Granularity, Segments
+from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Region
+
+
+def describe_segmentation(after: Mapping[str, Region], granularity: Granularity, *, deleted: int, hidden: int) -> str:
+    """Return how many regions there are at a granularity, and how many `deleted` ones and `hidden` segments."""
+    modified = sum(region.modified for region in after.values())
+    level = "" if isinstance(granularity, Segments) else f"{granularity}: "
+    mine = f", {modified} of them yours" if modified else ""
+    gone = f"; {_count(deleted, 'old one')} go{'es' * (deleted == 1)}" if deleted else ""
+    return f"{level}{_count(len(after), 'region')}{mine}{gone}" + (f"; {hidden} too small to show" if hidden else "")
+
+
+def describe_edits(verb: str, before: Mapping[str, Region], after: Mapping[str, Region], control: BrushControl) -> str:
+    """Return what the edits of a label have changed.
+
+    >>> import numpy as np
+    >>> parts = {name: Region(np.eye(2, dtype=bool), "A", id=name) for name in "ab"}
+    >>> describe_edits("Finer", {}, parts, BrushControl("brush", "image", "image", ("A",)))
+    'Split into 2 regions'
+    """
+    changed = [region for name, region in after.items() if before.get(name) is not region]
+    new, gone = [region for region in changed if region.id not in before], before.keys() - after.keys()
+    match verb.lower():
+        case "finer":
+            return f"Split into {_count(len(changed), 'region')}"
+        case "coarser" | "merge":
+            merged = f"{len(changed) + len(gone)} regions merged into {len(changed)}"
+            return merged if gone else "Region made larger"
+        case "re-segment":
+            return f"{_count(len(new), 'new region')} in the box"
+        case _:
+            name = next((region.label for region in new if control.is_class(region.label)), "")
+            return f"Selected: {name}" if name else "Region selected"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
