@@ -80,7 +80,7 @@ class FakeLabelStudio(LabelStudioClient):
     def prediction_version(self, prediction_id: int) -> str:
         if prediction_id != 7:
             raise LabelStudioError("deleted")
-        return "fine-walkcut-merge-0"
+        return "fine 000000"
 
     def predictions(self, task_id: int) -> dict[int, str]:
         return {index: row["model_version"] for index, row in enumerate(self.predicted) if row["task"] == task_id}

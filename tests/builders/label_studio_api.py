@@ -11,7 +11,7 @@ BACKEND: dict[str, Any] = {
     "url": BACKEND_URL,
     "state": "CO",
     "readable_state": "Connected",
-    "model_version": "auto-walkcut-merge-1",
+    "model_version": "auto 000001",
     "is_interactive": True,
 }
 WEBHOOK: dict[str, Any] = {

@@ -14,17 +14,18 @@ from walkcut.bulk.checkpoint import open_checkpoint
 from walkcut.bulk.items import Item, ItemFailure, ItemPrediction, ItemResult, Outcome, RegionPrediction
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.runner import run, run_settings
-from walkcut.bulk.sinks import LabelStudioSink, TaskFormat, is_replaceable, merge_predictions
+from walkcut.bulk.sinks import LabelStudioSink, TaskFormat, merge_predictions
 from walkcut.bulk.sources.tasks import project_items
 from walkcut.bulk.workers import make_full_worker
 from walkcut.errors import LabelStudioError
 from walkcut.hierarchy.granularity import Level, Segments, Threshold
-from walkcut.inference.project import Project, ProjectOptions, model_version
+from walkcut.inference.project import Project, ProjectOptions, is_model_version, model_version
 from walkcut.labelstudio.predictions import Region, make_prediction
 from walkcut.labelstudio.tasks import Task
+from walkcut.learning.profile import ProjectProfile
 
-OLD = ("auto-walkcut-merge-01234567", "tau=0.4-walkcut-ncut+merge-89abcdef")
-OTHERS = ("sam-2", "folded-walkcut-7")
+OLD = ("auto 012345", "tau=0.4 89abcd")
+OTHERS = ("sam-2", "merged 7")
 
 
 def tasks_with_images(folder: Path, count: int) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def predict_project(
     controls = plan.project.controls
     with open_checkpoint(run_dir, run_settings(plan), retry_failed=retry_failed) as checkpoint:
         sink = LabelStudioSink(checkpoint, studio, "3", plan.project, plan.versions, replacing=replacing)
-        items = project_items(studio.unannotated_tasks("3"), controls, plan.versions)
+        items = project_items(studio.unannotated_tasks("3"), controls, plan.versions[-1])
         run(items, lambda jobs: process_files(plan, run_dir, jobs), checkpoint, sink)
         return checkpoint.done
 
@@ -57,7 +58,7 @@ def predictions_of(*versions: str, task: int = 1) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def plan() -> Plan:
-    return make_plan(TaskFormat((CONTROL,)), (Level.COARSE, Level.FINE, Level.AUTO))
+    return make_plan(TaskFormat((CONTROL,)), (Level.COARSE, Level.MEDIUM, Level.AUTO))
 
 
 @pytest.fixture(autouse=True)
@@ -299,12 +300,12 @@ def test_nothing_is_deleted_before_new_predictions_are_added(tmp_path: Path, pla
 
 
 @pytest.mark.parametrize("granularity", [*Level, Segments(12), Threshold(0.4)])
-def test_versions_of_walkcut_are_replaceable(plan: Plan, granularity: Any) -> None:
-    for method in ("merge", "ncut+merge", "dwc-paper"):
-        assert is_replaceable(model_version("any", method, plan.project, granularity))
-    assert not any(
-        map(
-            is_replaceable,
-            (*OTHERS, "folded-walkcut-12345678", "", "auto-walkcut-merge-0123456", "my-auto-walkcut-model", "walkcut"),
-        )
-    )
+def test_versions_of_walkcut_are_short_and_recognised(plan: Plan, granularity: Any) -> None:
+    learned = plan.project.with_profile(ProjectProfile(granularity))
+    for version in (model_version("any", plan.project, granularity), model_version("any", learned, granularity)):
+        assert is_model_version(version)
+        assert len(version) <= 15  # Label Studio shows no more of a tab's title
+    assert model_version("any", plan.project, granularity).startswith(f"{granularity} ")
+    assert model_version("any", learned, granularity).startswith("learned ")
+    others = (*OTHERS, "merged 123456", "", None, "auto 01234", "my auto 012345", "walkcut")
+    assert not any(map(is_model_version, others))

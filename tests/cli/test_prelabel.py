@@ -41,7 +41,7 @@ def test_images_become_import_files_and_are_exported_again_from_their_trees(tmp_
     assert "failed.jsonl lists the reasons; --retry-failed tries these images again" in result.stderr
     tasks = json.loads((tmp_path / "out" / "tasks-00001.json").read_text())
     assert [task["data"]["image"] for task in tasks] == [str(tmp_path / "in" / f"{index}.png") for index in range(3)]
-    assert [len(task["predictions"]) for task in tasks] == [4] * 3
+    assert [len(task["predictions"]) for task in tasks] == [3] * 3
     assert len(list((state / "trees").iterdir())) == 3
 
     refused = walkcut(*arguments, "--format", "png")
@@ -119,13 +119,13 @@ def learned(state: Path) -> Iterator[ProjectStore]:
 
 
 def test_predictions_are_added_to_a_project_once_and_replace_earlier_ones(studio: FakeLabelStudio, state: Path) -> None:
-    studio.store([{"task": task_id, "model_version": "auto-walkcut-merge-01234567"} for task_id in studio.tasks])
+    studio.store([{"task": task_id, "model_version": "auto 012345"} for task_id in studio.tasks])
     for _ in range(2):
         result = walkcut("prelabel", "--project", 3, "--workers", 1)
         assert result.exit_code == 0, result.output
     (request,) = studio.requests
-    assert sorted(prediction["task"] for prediction in request) == [1] * 4 + [2] * 4
-    assert len({prediction["model_version"] for prediction in request}) == 4
+    assert sorted(prediction["task"] for prediction in request) == [1] * 2 + [2] * 2
+    assert len({prediction["model_version"] for prediction in request}) == 2
     assert len(list((state / "prelabel" / "project-3").iterdir())) == 1
     result = walkcut("prelabel", "--project", 3, "--workers", 1, "--replace")
     assert result.exit_code == 0, result.output
@@ -165,7 +165,7 @@ def test_a_run_into_a_project_is_exported_again_with_what_it_has_learned(
     ]
     assert "Car" in labels(exported)
     coarse = predictions("coarse", "--project", 3, "--granularity", 2)
-    assert [prediction["model_version"].partition("-")[0] for prediction in coarse] == ["2"]
+    assert [prediction["model_version"].partition(" ")[0] for prediction in coarse] == ["2"]
     assert "Car" in labels(coarse)
 
     refused = walkcut(*again, tmp_path / "refused")

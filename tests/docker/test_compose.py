@@ -106,7 +106,7 @@ def state(stack: Stack, template: str) -> str:
 
 
 def test_the_sample_task_has_a_prediction_for_each_tab(task: Any) -> None:
-    versions = [prediction["model_version"].partition("-")[0] for prediction in task["predictions"]]
+    versions = [prediction["model_version"].partition(" ")[0] for prediction in task["predictions"]]
     assert versions == ["coarse", "medium", "fine", "auto"]
     assert all(prediction["result"] for prediction in task["predictions"])
 

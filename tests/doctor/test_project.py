@@ -189,7 +189,7 @@ def test_a_backend_that_is_not_interactive(site: Site, probe: LabelStudioProbe) 
     assert finding.remedy.startswith("switch on interactive preannotations")
 
 
-@pytest.mark.parametrize(("offered", "count"), [("auto-walkcut-merge-1", 0), ("auto-walkcut-merge-2", 1)])
+@pytest.mark.parametrize(("offered", "count"), [("auto 000001", 0), ("auto 000002", 1)])
 def test_another_walkcut_than_the_one_here_is_connected(
     site: Site, probe: LabelStudioProbe, offered: str, count: int
 ) -> None:

@@ -13,7 +13,7 @@ from tests.e2e.images import REPOSITORY, Mask
 
 def granularity_of(model_version: str) -> str:
     """The granularity that a prediction's version begins with."""
-    granularity, _, _ = model_version.partition("-walkcut-")
+    granularity, _, _ = model_version.partition(" ")
     return granularity
 
 

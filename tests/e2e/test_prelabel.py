@@ -100,7 +100,7 @@ def test_a_run_that_is_killed_twice_comes_to_the_same(
     assert len(found) == IMAGES
     sets = {tuple(version for version, _ in predictions) for predictions in found.values()}
     assert len(sets) == 1, "the same four versions for each task, each once, the default last"
-    assert [version.partition("-")[0] for version in sets.pop()] == ["coarse", "medium", "fine", "auto"]
+    assert [version.partition(" ")[0] for version in sets.pop()] == ["coarse", "medium", "fine", "auto"]
     assert found == predictions(label_studio, whole)
     assert len({str(predictions) for predictions in found.values()}) == IMAGES, "no two images are alike"
 
@@ -120,12 +120,11 @@ def test_earlier_predictions_are_replaced_where_annotators_lose_nothing(
         path = f"/api/tasks/{task}/annotations/"
         taken[label_studio.request("POST", path, json=body).json()["id"]] = parent["id"]
     others = [
-        {"task": tasks[3], "model_version": version, "score": 0.5, "result": []}
-        for version in ("sam-2", "folded-walkcut-7")
+        {"task": tasks[3], "model_version": version, "score": 0.5, "result": []} for version in ("sam-2", "merged 7")
     ]
     label_studio.request("POST", f"/api/projects/{project}/import/predictions", json=others)
     chosen = {
-        "label_config": label_config.replace('max_regions="40"', 'max_regions="2"'),
+        "label_config": label_config.replace('max_regions="40"', 'max_regions="39"'),
         "model_version": old[1],
     }
     label_studio.request("PATCH", f"/api/projects/{project}", json=chosen)
@@ -138,7 +137,7 @@ def test_earlier_predictions_are_replaced_where_annotators_lose_nothing(
             tasks[0]: [old[1], *new],  # which the project's settings choose
             tasks[1]: old,  # annotated
             tasks[2]: [*old, *new],  # skipped
-            tasks[3]: [old[1], "sam-2", "folded-walkcut-7", *new],
+            tasks[3]: [old[1], "sam-2", "merged 7", *new],
             tasks[4]: [old[1], *new],
         }
     for annotation, parent in taken.items():

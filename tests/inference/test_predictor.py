@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from tests.builders.models import CountingBackbone, Gate, make_predictor
+from tests.builders.predictions import SAMPLE
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.backbones import FeatureKind, ImageFeatures
 from walkcut.errors import BusyError, RequestError, SettingsError
@@ -46,12 +47,18 @@ def masks(result: list[dict]) -> list[np.ndarray]:
 
 def test_a_task_has_a_prediction_per_granularity_with_the_default_last(tmp_path: Path) -> None:
     predictor = make_predictor(tmp_path)
-    found = predictor.predict(task(1, A), PROJECT)
+    found = predictor.predict(task(1, data_url(SAMPLE.read_bytes())), PROJECT)
     versions = [prediction.model_version for prediction in found]
-    assert [version.split("-")[0] for version in versions] == ["coarse", "medium", "fine", "auto"]
+    assert [version.split(" ")[0] for version in versions] == ["coarse", "medium", "fine", "auto"]
     assert versions[-1] == predictor.version(PROJECT, Level.AUTO)
     assert len(set(versions)) == 4
     assert all(0 <= prediction.score <= 1 for prediction in found)
+
+
+def test_granularities_with_the_same_regions_share_a_prediction(tmp_path: Path) -> None:
+    found = make_predictor(tmp_path).predict(task(1, A), PROJECT)
+    assert [prediction.model_version.split(" ")[0] for prediction in found] == ["fine", "auto"]
+    assert len({tuple(mask.tobytes() for mask in masks(prediction.result)) for prediction in found}) == 2
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,7 @@ def test_one_bad_task_costs_the_others_nothing(tmp_path: Path, caplog: pytest.Lo
     predictor = make_predictor(tmp_path)
     tasks = [task(1, A), task(2, GONE), task(3, BROKEN), Task(4, {}), task(5, B)]
     found = predict_all(predictor, tasks, PROJECT, NOW)
-    assert [len(predictions) for predictions in found] == [4, 0, 0, 0, 4]
+    assert [len(predictions) for predictions in found] == [2, 0, 0, 0, 2]
     for number, reason in (
         (2, "cannot fetch the image 'gone.jpg'"),
         (3, "not in a supported image format"),
@@ -116,7 +123,7 @@ def test_a_defect_met_by_one_task_costs_the_others_nothing(tmp_path: Path, caplo
     backbone = CountingBackbone(hook=fail_once)
     predictor = make_predictor(tmp_path, backbone)
     found = predict_all(predictor, [task(1, A), task(2, B)], PROJECT, NOW)
-    assert [len(predictions) for predictions in found] == [0, 4]
+    assert [len(predictions) for predictions in found] == [0, 2]
     assert "a bug in walkcut: please report it" in caplog.text
 
 
@@ -133,7 +140,7 @@ def test_nothing_is_begun_after_the_deadline(tmp_path: Path, caplog: pytest.LogC
         found = predict_all(
             make_predictor(tmp_path), [task(1, A), task(2, B)], PROJECT, Deadline(5, lambda: moments[-1])
         )
-    assert [len(predictions) for predictions in found] == [4, 0]
+    assert [len(predictions) for predictions in found] == [2, 0]
     assert "task 2 timed out: Label Studio asks for it again" in caplog.text
 
 
@@ -145,7 +152,7 @@ def test_a_image_that_takes_too_long_is_handed_back_and_its_tree_kept(tmp_path: 
         assert predict_all(predictor, [task(1, A), task(2, B)], PROJECT, Deadline(0.05)) == [[], []]
     assert {type(failure) for failure in failures} == {BusyError}
     gate.opened.set()
-    assert len(predictor.predict(task(1, A), PROJECT)) == 4
+    assert len(predictor.predict(task(1, A), PROJECT)) == 2
     assert len(backbone.calls) == 1
 
 

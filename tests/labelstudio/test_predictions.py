@@ -15,6 +15,7 @@ from walkcut.labelstudio.predictions import (
     region_id,
     region_id_prefix,
     status_item,
+    without_duplicates,
 )
 from walkcut.labelstudio.tasks import Task
 
@@ -100,6 +101,13 @@ def test_a_region_is_modified_if_a_person_drew_or_named_it(changes: dict[str, An
 
 def test_a_modified_region_is_still_modified_when_it_is_suggested_and_accepted() -> None:
     assert is_modified(brush_region(Region(MASK, "Region", modified=True), CONTROL, "r"))
+
+
+def test_of_predictions_with_the_same_masks_the_last_stays() -> None:
+    whole, part = Region(np.ones((3, 4), bool), "A"), Region(MASK, "A")
+    levels = {"coarse": [whole], "medium": [whole], "fine": [whole, part], "auto": [replace(whole, label="B")], "x": []}
+    predictions = [make_prediction(TASK, [(CONTROL, regions)], name) for name, regions in levels.items()]
+    assert [prediction.model_version for prediction in without_duplicates(predictions)] == ["fine", "auto", "x"]
 
 
 def test_a_prediction_holds_the_regions_of_every_control() -> None:

@@ -100,7 +100,7 @@ def test_feedback_of_a_submitted_annotation_is_saved(worker: FeedbackWorker, sto
     deliver(store, created(5, *quarters_drawn, parent_prediction=7))
     assert worker.learn_due() == 1
     (feedback,) = learned_from(store)
-    assert (feedback.annotation_id, feedback.task_id, feedback.source_model_version) == (5, 1, "fine-walkcut-merge-0")
+    assert (feedback.annotation_id, feedback.task_id, feedback.source_model_version) == (5, 1, "fine 000000")
     assert {example.label for example in feedback.examples} == {"Car"}  # a generic label has no examples
     assert max(feedback.covering_scores.values()) > 0.9
     assert store.annotations.backlog() == NOTHING_LEFT
@@ -440,7 +440,7 @@ def test_strokes_merge_the_segments_that_they_touch(
     deliver(store, created(5, *strokes))
     worker.learn_due()
     (offered,) = studio.predicted
-    assert (offered["task"], offered["model_version"]) == (1, "folded-walkcut-5")
+    assert (offered["task"], offered["model_version"]) == (1, "merged 5")
     masks: dict[str, list[np.ndarray]] = {}
     for item in offered["result"]:
         masks.setdefault(item["value"]["brushlabels"][0], []).append(brush.decode(item["value"]["rle"], SIZE))

@@ -93,14 +93,14 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
 def test_one_backend_answers_all_requests(adapter: ModuleType) -> None:
     assert adapter.backend() is adapter.backend()
     models = [adapter.WalkcutModel("3", CONFIG) for _ in range(2)]
-    assert models[0].get("model_version").startswith("auto-walkcut-")
+    assert models[0].get("model_version").startswith("auto ")
     assert models[0].get("model_version") == models[1].get("model_version")
 
 
 def test_tasks_are_predicted_at_all_granularities_and_a_failed_one_has_no_prediction(adapter: ModuleType) -> None:
     model = adapter.WalkcutModel("3", CONFIG)
     done, failed = model.predict(TASKS, context=None, login=None, password=None).predictions
-    assert [prediction["model_version"].split("-")[0] for prediction in done] == LEVELS
+    assert [prediction["model_version"].split(" ")[0] for prediction in done] == LEVELS
     assert done[-1]["model_version"] == model.get("model_version")
     assert failed == []
 
@@ -116,7 +116,7 @@ def test_an_annotator_gets_one_answer(adapter: ModuleType) -> None:
 def test_extra_parameters_change_the_version_at_once(adapter: ModuleType, extra_params: object) -> None:
     model = adapter.WalkcutModel("3", CONFIG)
     model.set_extra_params(extra_params)
-    assert model.get("model_version").startswith("3-walkcut-")
+    assert model.get("model_version").startswith("3 ")
     store = adapter.backend().store
     assert (store.label_config("3"), store.extra_params("3")) == (CONFIG, {"granularity": "3"})
 
@@ -124,7 +124,7 @@ def test_extra_parameters_change_the_version_at_once(adapter: ModuleType, extra_
 def test_invalid_extra_parameters_are_ignored(adapter: ModuleType) -> None:
     model = adapter.WalkcutModel("3", CONFIG)
     model.set_extra_params("no JSON")
-    assert model.get("model_version").startswith("auto-walkcut-")
+    assert model.get("model_version").startswith("auto ")
 
 
 def test_submitted_annotations_are_stored_and_learned_from(adapter: ModuleType) -> None:
@@ -170,7 +170,7 @@ def test_the_package_itself_serves_the_adapter(tmp_path: Path) -> None:
         version = post("setup", **set_up, extra_params={"granularity": "auto"})["model_version"]
         body = {"tasks": TASKS, "project": "3.17951639", "label_config": TYPED}
         done, failed = post("predict", **body, params={"login": None, "password": None, "context": None})["results"]
-        assert [prediction["model_version"].split("-")[0] for prediction in done] == LEVELS
+        assert [prediction["model_version"].split(" ")[0] for prediction in done] == LEVELS
         assert done[-1]["model_version"] == version
         assert {region["type"] for region in done[-1]["result"]} == {"brushlabels"}
         assert failed == []

@@ -37,8 +37,7 @@ class Plan:
     def versions(self) -> tuple[str, ...]:
         """Model version of each granularity."""
         return tuple(
-            model_version(self.segmenter_version, self.preset_name, self.project, granularity)
-            for granularity in self.granularities
+            model_version(self.segmenter_version, self.project, granularity) for granularity in self.granularities
         )
 
     def predict(self, item: Item, tree: CutTree) -> ItemPrediction:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Any, ClassVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
 
 from walkcut.bulk.checkpoint import Checkpoint
-from walkcut.bulk.formats import Format, LabelStudioFormat
+from walkcut.bulk.formats import Format
+from walkcut.bulk.formats.labelstudio import encode_predictions
 from walkcut.bulk.items import EncodedItem, ItemPrediction, ItemResult
 from walkcut.bulk.sources.tasks import task_keys
 from walkcut.errors import LabelStudioError
-from walkcut.inference.project import Project
+from walkcut.inference.project import Project, is_model_version
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.predictions import Prediction, without_duplicates
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,6 @@ _MAX_PREDICTIONS = 200  # in one request, which Label Studio accepts or rejects 
 _MAX_BYTES = 8 * 10**6
 _MAX_ATTEMPTS = 4  # at a request
 _RETRY_WAITS_S = (5, 15, 60)
-
-_MODEL_VERSION = re.compile(r".+-walkcut-.+-[0-9a-f]{8}")
 
 
 class Sink:
@@ -61,7 +60,8 @@ class TaskFormat:
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Encode the predictions of an image."""
-        return LabelStudioFormat(self.controls[image.item.control_index]).encode(image)
+        predictions = encode_predictions(image, self.controls[image.item.control_index])
+        return EncodedItem({}, {"predictions": [prediction.as_json() for prediction in predictions]})
 
     def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
         """Do nothing: the predictions are in Label Studio."""
@@ -70,9 +70,10 @@ class TaskFormat:
 class LabelStudioSink(Sink):
     """Adds predictions to a project of Label Studio, all of a task in one request, then saves them in the checkpoint.
 
-    Label Studio is asked which versions a task has, so predictions that were deleted there are made again, and none is
-    added twice. With `replacing`, walkcut's predictions of other versions are deleted at the end from tasks that have
-    all `versions` and were neither annotated nor skipped; the version chosen in the project's settings is kept.
+    Label Studio is asked which versions a task has: tasks without the default one, the last of the `versions`, are
+    predicted again, and none is added twice. With `replacing`, walkcut's predictions of other versions are deleted at
+    the end from tasks that have the default one and were neither annotated nor skipped; the version chosen in the
+    project's settings is kept.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class LabelStudioSink(Sink):
         client: LabelStudioClient,
         project_id: str,
         project: Project,
-        versions: Iterable[str],
+        versions: Sequence[str],
         *,
         replacing: bool = False,
     ) -> None:
         super().__init__(checkpoint, TaskFormat(project.controls))
         self._client, self._project_id = client, project_id
-        self._controls, self._versions, self._replacing = project.controls, frozenset(versions), replacing
+        self._controls, self._versions, self._replacing = project.controls, versions, replacing
         self._incomplete: dict[int, dict[str, ItemResult]] = {}  # tasks some of whose images are missing, by id
         self._results: list[ItemResult] = []  # of the batch, as are the two below
         self._predictions: list[tuple[int, Mapping[str, Any]]] = []
@@ -150,7 +151,7 @@ class LabelStudioSink(Sink):
             return
         deleted, kept = 0, {*self._versions, self._client.chosen_version(self._project_id)}
         for task, versions in self._client.tasks_neither_annotated_nor_skipped(self._project_id):
-            if self._versions <= versions and any(map(is_replaceable, versions - kept)):
+            if self._versions[-1] in versions and any(map(is_model_version, versions - kept)):
                 deleted += self._delete_replaced(task["id"], kept)
         log.info("%d predictions of earlier versions deleted", deleted)
 
@@ -159,7 +160,9 @@ class LabelStudioSink(Sink):
         predictions = self._client.predictions(task_id)
         if not any(self._client.tasks_neither_annotated_nor_skipped(self._project_id, [task_id])):
             return 0  # it was annotated in the meantime
-        replaced_ids = [id_ for id_, version in predictions.items() if is_replaceable(version) and version not in kept]
+        replaced_ids = [
+            id_ for id_, version in predictions.items() if is_model_version(version) and version not in kept
+        ]
         for prediction_id in replaced_ids:
             self._client.delete_prediction(prediction_id)
         return len(replaced_ids)
@@ -170,20 +173,10 @@ def _log_retry(state: RetryCallState) -> None:
         log.warning("%s; retried in %d s", state.outcome.exception(), state.upcoming_sleep)
 
 
-def is_replaceable(version: str) -> bool:
-    """Return whether a model version is one of walkcut's (`model_version`), not of regions merged by an annotation.
-
-    >>> is_replaceable("auto-walkcut-merge-01234567"), is_replaceable("sam-2")
-    (True, False)
-    """
-    return _MODEL_VERSION.fullmatch(version) is not None
-
-
 def merge_predictions(images: Sequence[Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
-    """Return the predictions of a task from those of its images: all regions of a version, with their mean score."""
-    merged: list[Mapping[str, Any]] = []
-    for predictions in zip(*images, strict=True):
-        result = [region for prediction in predictions for region in prediction["result"]]
-        score = sum(region["score"] for region in result) / max(1, len(result))
-        merged.append({"result": result, "score": score, "model_version": predictions[0]["model_version"]})
-    return merged
+    """Return the predictions of a task, without duplicates, from those of its images: all regions of a version."""
+    merged = [
+        Prediction([region for part in parts for region in part["result"]], parts[0]["model_version"])
+        for parts in zip(*images, strict=True)
+    ]
+    return [prediction.as_json() for prediction in without_duplicates(merged)]

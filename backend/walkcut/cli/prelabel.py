@@ -154,8 +154,10 @@ def _predict_project(
             settings, model.version, model.preset_name, project, task_format, granularities, use_tree_cache=keep_trees
         )
         versions = plan.versions
-        run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / versions[-1]
-        jobs = project_items(client.unannotated_tasks(project_id), project.controls, versions)
+        run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / versions[-1].replace(
+            " ", "-"
+        )
+        jobs = project_items(client.unannotated_tasks(project_id), project.controls, versions[-1])
         make_sink = partial(
             LabelStudioSink, client=client, project_id=project_id, project=project, versions=versions, replacing=replace
         )

@@ -14,7 +14,7 @@ from walkcut.doctor.server import ServerProbe
 from walkcut.errors import LabelStudioError, WalkcutError
 from walkcut.images import DecodeLimits, decode, redact
 from walkcut.inference.factory import make_image_loader
-from walkcut.inference.project import ProjectOptions, project_from_controls
+from walkcut.inference.project import ProjectOptions, is_model_version, project_from_controls
 from walkcut.labelstudio.config import parse_brush_controls
 from walkcut.labelstudio.tasks import read_extra_params, read_task
 from walkcut.settings import Settings
@@ -115,7 +115,7 @@ def check_backends(
     webhooks = list(_get(probe, "/api/webhooks/", f"the webhooks of project {project_id}", project=project))
     for backend in backends:
         yield _check_state(backend, label_config)
-    walkcuts = [backend for backend in backends if "-walkcut-" in str(backend.get("model_version"))]
+    walkcuts = [backend for backend in backends if is_model_version(backend.get("model_version"))]
     yield from _check_identity(backends, walkcuts, server)
     for url in dict.fromkeys(str(backend.get("url")) for backend in walkcuts):
         yield check_webhook(url, webhooks, settings)

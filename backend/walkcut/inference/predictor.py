@@ -17,7 +17,7 @@ from walkcut.inference.project import Project, ProjectOptions, model_version, pr
 from walkcut.inference.queue import Priority
 from walkcut.inference.tree_service import TreeService
 from walkcut.labelstudio.config import BrushControl, parse_brush_controls
-from walkcut.labelstudio.predictions import Prediction, Region, make_prediction
+from walkcut.labelstudio.predictions import Prediction, Region, make_prediction, without_duplicates
 from walkcut.labelstudio.tasks import Task
 from walkcut.learning.profile import suggest_labels
 from walkcut.storage import Crop, image_digest
@@ -48,14 +48,17 @@ class Predictor:
 
     def version(self, project: Project, granularity: Granularity) -> str:
         """Return the model version of predictions; see `model_version`."""
-        return model_version(self.tree_service.version, self.tree_service.preset_name, project, granularity)
+        return model_version(self.tree_service.version, project, granularity)
 
     def project_from_config(self, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """Return the project of a labelling config. Raises `LabelConfigError` or `RequestError`."""
         return project_from_controls(parse_brush_controls(label_config), self._options, extra_params)
 
     def predict(self, task: Task, project: Project, priority: Priority = _NO_PRIORITY) -> list[Prediction]:
-        """Return one prediction per granularity, the default last. Raises `WalkcutError` if an image is missing."""
+        """Return a prediction per granularity, the default last, without duplicates.
+
+        Raises `WalkcutError` if an image is missing.
+        """
         trees = [
             (control, self.get_tree(task.image_reference(control), task.id, priority=priority))
             for control in project.controls
@@ -68,7 +71,7 @@ class Predictor:
                 ]
             with span("encode"):
                 predictions.append(make_prediction(task, regions, self.version(project, granularity)))
-        return predictions
+        return without_duplicates(predictions)
 
     def get_tree(
         self, reference: str, task_id: int, crop: Crop | None = None, priority: Priority = _NO_PRIORITY

@@ -1,14 +1,17 @@
 """A labelling project: its controls, its options, and its learned profile."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from walkcut.errors import RequestError, SettingsError, WalkcutError
+from walkcut.errors import GranularityError, RequestError, SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity, Level, parse_granularity
 from walkcut.labelstudio.config import BrushControl
 from walkcut.learning.profile import ProjectProfile
+
+_DIGEST = re.compile(r"[0-9a-f]{6}")
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,28 @@ class Project:
         return replace(self, profile=profile, options=replace(self.options, granularity=granularity))
 
 
-def model_version(segmenter_version: str, preset_name: str, project: Project, granularity: Granularity) -> str:
-    """Return the model version of predictions, which changes with every setting that changes them."""
+def model_version(segmenter_version: str, project: Project, granularity: Granularity) -> str:
+    """Return the model version of predictions, which changes with every setting that changes them.
+
+    It is the title of a tab in Label Studio, which shows up to 15 characters whole: the granularity, or `learned` for
+    one that was, and six digits.
+    """
     settings = f"{segmenter_version} {project.controls} {project.options} {project.profile.digest}"
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
-    return f"{granularity}-walkcut-{preset_name}-{digest}"
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:6]
+    return f"{'learned' if granularity == project.profile.granularity else granularity} {digest}"
+
+
+def is_model_version(text: object) -> bool:
+    """Return whether a text is one of walkcut's model versions.
+
+    >>> is_model_version("auto 0123ab"), is_model_version("tau=0.4 0123ab"), is_model_version("sam 2")
+    (True, True, False)
+    """
+    name, _, digest = str(text).partition(" ")
+    try:
+        return _DIGEST.fullmatch(digest) is not None and (name == "learned" or bool(parse_granularity(name)))
+    except GranularityError:
+        return False
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {

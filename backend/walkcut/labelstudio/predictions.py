@@ -63,6 +63,12 @@ def make_prediction(
     return Prediction(result, model_version)
 
 
+def without_duplicates(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Return the predictions, the last of those with the same masks."""
+    masks = [[item["value"]["rle"] for item in prediction.result] for prediction in predictions]
+    return [prediction for i, prediction in enumerate(predictions) if masks[i] not in masks[i + 1 :]]
+
+
 def brush_region(region: Region, control: BrushControl, identity: str) -> dict[str, Any]:
     """Return the result item of a region under this id; see `is_modified` for its `meta`."""
     height, width = region.mask.shape

@@ -72,7 +72,7 @@ class AnnotationProcessor:
         """Add merged segments to Label Studio as a prediction."""
         if self._client is None or not regions:
             return
-        task, version = submission.task, f"folded-walkcut-{submission.annotation_id}"
+        task, version = submission.task, f"merged {submission.annotation_id}"
         # An earlier attempt may have succeeded although its answer was lost.
         if version not in self._client.predictions(task.id).values():
             document = make_prediction(task, regions, version).as_json()

@@ -12,7 +12,7 @@ def test_tasks_that_lack_a_version_are_listed() -> None:
         ({"id": 2, "data": {"image": "/2.jpg"}}, frozenset({"w"})),
         ({"id": 3, "data": {"text": "?"}}, frozenset()),
     ]
-    item, failure = project_items(tasks, [CONTROL], ["v"])
+    item, failure = project_items(tasks, [CONTROL], "v")
     assert item == Item("task-2", "/2.jpg", {"image": "/2.jpg"}, 2)
     assert isinstance(failure, ItemFailure)
     assert "task 3 has no image" in failure.reason
@@ -24,7 +24,7 @@ def test_a_task_has_an_item_for_each_image_or_is_one_failure() -> None:
         ({"id": 2, "data": {"image": "/2.jpg", "back": "/3.jpg"}}, frozenset()),
         ({"id": 4, "data": {"image": "/4.jpg"}}, frozenset()),
     ]
-    first, second, failure = project_items(tasks, controls, ["v"])
+    first, second, failure = project_items(tasks, controls, "v")
     assert first == Item("task-2-1", "/2.jpg", tasks[0][0]["data"], 2, 0)
     assert second == Item("task-2-2", "/3.jpg", tasks[0][0]["data"], 2, 1)
     assert isinstance(failure, ItemFailure)

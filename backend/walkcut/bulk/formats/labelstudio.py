@@ -11,7 +11,7 @@ from typing import ClassVar
 from walkcut.bulk.formats.records import Records, json_bytes
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.predictions import make_prediction
+from walkcut.labelstudio.predictions import Prediction, make_prediction, without_duplicates
 from walkcut.labelstudio.tasks import Task
 from walkcut.storage import atomic_file
 
@@ -22,6 +22,14 @@ SHARD_BYTES = 100 * 10**6
 SHARD_TASKS = 10_000
 
 _SHARD = re.compile(r"tasks-(\d{5,})\.json")
+
+
+def encode_predictions(image: ItemPrediction, control: BrushControl) -> list[Prediction]:
+    """Return the predictions of one image of a task, for its control. Raises `RequestError` as `image_reference`."""
+    task = Task(image.item.task_id or 0, image.item.data)
+    return [
+        make_prediction(task, [(control, regional.regions)], regional.model_version) for regional in image.predictions
+    ]
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,9 @@ class LabelStudioFormat:
 
         Raises `RequestError` if the item's data lack the image that the labelling config shows.
         """
-        task = Task(image.item.task_id or 0, image.item.data)
-        predictions = [
-            make_prediction(task, [(self.control, regional.regions)], regional.model_version).as_json()
-            for regional in image.predictions
-        ]
-        return EncodedItem({}, {"data": dict(task.data), "predictions": predictions})
+        predictions = without_duplicates(encode_predictions(image, self.control))
+        documents = [prediction.as_json() for prediction in predictions]
+        return EncodedItem({}, {"data": dict(image.item.data), "predictions": documents})
 
     def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `tasks-00001.json` and so on, and delete files with higher numbers."""

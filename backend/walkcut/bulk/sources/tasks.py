@@ -10,15 +10,14 @@ from walkcut.labelstudio.tasks import read_task
 
 
 def project_items(
-    tasks: Iterable[tuple[Mapping[str, Any], frozenset[str]]], controls: Sequence[BrushControl], versions: Iterable[str]
+    tasks: Iterable[tuple[Mapping[str, Any], frozenset[str]]], controls: Sequence[BrushControl], version: str
 ) -> Iterator[Item | ItemFailure]:
-    """Yield the images of the tasks that lack a prediction of one of these model versions.
+    """Yield the images of the tasks that lack a prediction of this model version, that of the default granularity.
 
     Each task comes with the versions of its predictions. A task without one of its images is one failure.
     """
-    requested = frozenset(versions)
     for document, existing in tasks:
-        if requested <= existing:
+        if version in existing:
             continue
         task = read_task(document)
         keys = task_keys(task.id, controls)
