@@ -120,7 +120,7 @@ def _accounted(backend: Backend, studio: Studio) -> str:
     with closing(ProjectStore(backend.state, f"sqlite:///{_database(backend)}")) as store:
         known = set(store.annotations.known(PROJECT))
         learned = {row["annotation_id"]: row["updated_at"] for row, _ in store.annotations.all_feedback(PROJECT)}
-        aside = {item.annotation_id for item in store.annotations.set_aside(PROJECT) if item.problem}
+        aside = {item.annotation_id for item in store.annotations.list_set_aside(PROJECT) if item.problem}
         versions = {row["segmenter_version"] for row, _ in store.annotations.all_feedback(PROJECT)}
     lost = [
         annotation_id

@@ -18,7 +18,9 @@ def save_event(store: ProjectStore, action: str, project_id: str, body: Mapping[
     annotation or no project, and `StoreError`.
     """
     if not project_id:
-        raise RequestError("an event needs the id of its project: switch on the webhook's payload")
+        raise RequestError(
+            "an event needs the id of its project: switch on *Send payload* of the webhook in Label Studio"
+        )
     match action:
         case "ANNOTATION_CREATED" | "ANNOTATION_UPDATED":
             _save_label_config(store, project_id, body.get("project"))

@@ -65,10 +65,10 @@ class Backlog:
 
 
 class AnnotationStore:
-    """Annotations by project and id, with the feedback that was learned from each; raises as `ProjectStore`.
+    """Annotations by project and id, with the feedback that was learned from each. Methods raise `StoreError`.
 
-    A state of an annotation is learned from once. What a process learned from a state that was changed or deleted in
-    the meantime is dropped.
+    Each saved state of an annotation is learned from once. If it is changed or deleted while it is learned from, the
+    result is dropped.
     """
 
     def __init__(self, database: Database) -> None:
@@ -114,9 +114,9 @@ class AnnotationStore:
     def next_attempt(self, now: float, pause: Callable[[int], float], project_id: str = "") -> Attempt | None:
         """Return the attempt that has been due longest at the time `now`; `None` without one.
 
-        The attempt is noted before it is made, with the time of the next one, `pause(number)` seconds later: so one
-        that ends the process is not repeated at once, and no other process makes it too. Projects that do not learn are
-        left out; with a `project_id`, all others are.
+        The attempt is reserved before it is made, and the next one is scheduled `pause(number)` seconds later: a crash
+        is not retried at once, and no two processes make the same attempt. Projects that do not learn are left out;
+        with a `project_id`, all others are.
         """
         off = sa.select(PROJECTS.c.project_id).where(sa.not_(PROJECTS.c.learning))
         is_due = ((_C.due <= now) | (_C.due > now + _FAR_FUTURE_S)) & _C.project_id.not_in(off)
@@ -154,7 +154,7 @@ class AnnotationStore:
                 connection.execute(_delete_labels(row.project_id, [row.annotation_id]))
                 for values in rows:
                     connection.execute(LABELS.insert().values(values))
-                self._raise_revision(connection, row.project_id)
+                self._increment_revision(connection, row.project_id)
 
     def relearn(self, segmenter_version: str) -> int:
         """Have all annotations learned from again whose feedback is from another segmenter; return their number."""
@@ -175,7 +175,7 @@ class AnnotationStore:
         query = sa.select(*counts).where(_C.project_id == project_id if project_id else sa.true())
         return Backlog(*self._database.rows(query)[0])
 
-    def set_aside(self, project_id: str) -> list[SetAside]:
+    def list_set_aside(self, project_id: str) -> list[SetAside]:
         """Return the annotations of a project that could not be learned from, by id."""
         columns = _C.annotation_id, _C.task_id, _C.attempts, _C.due, _C.problem
         where = (_C.project_id == project_id) & (_C.problem != "")
@@ -205,7 +205,7 @@ class AnnotationStore:
         """Disable the feedback of annotations, also of those that were not learned from yet."""
         chosen = (_C.project_id == project_id) & condition
         with self._database.transaction() as connection:
-            self._raise_revision(connection, project_id)
+            self._increment_revision(connection, project_id)
             count = connection.execute(sa.select(sa.func.count()).where(chosen, _IS_ENABLED)).scalar_one()
             connection.execute(ANNOTATIONS.update().where(chosen).values(disabled_updated=_C.updated))
             return int(count)
@@ -217,9 +217,9 @@ class AnnotationStore:
                 deleted = connection.execute(ANNOTATIONS.delete().where(chosen).returning(_C.annotation_id)).scalars()
                 if annotation_ids := deleted.all():
                     connection.execute(_delete_labels(project_id, annotation_ids))
-                    self._raise_revision(connection, project_id)
+                    self._increment_revision(connection, project_id)
 
-    def _raise_revision(self, connection: sa.Connection, project_id: str) -> None:
+    def _increment_revision(self, connection: sa.Connection, project_id: str) -> None:
         row = self._database.insert(PROJECTS).values(project_id=project_id, revision=1)
         raised = {"revision": PROJECTS.c.revision + 1}
         connection.execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project_id], set_=raised))
