@@ -38,11 +38,8 @@ def show(project_id: int) -> None:
     key = str(project_id)
     with _open_store() as store:
         annotations, label_config, enabled = store.annotations, store.label_config(key), store.learning(key)
-        rows, backlog, set_aside = (
-            annotations.all_feedback(key),
-            annotations.backlog(key),
-            annotations.list_set_aside(key),
-        )
+        rows, backlog = annotations.all_feedback(key), annotations.backlog(key)
+        failed = annotations.list_set_aside(key)
         learned_from = list(map(AnnotationFeedback.from_json, annotations.feedback(key)))
     all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
     newest = max((feedback for feedback, _ in all_feedback), key=attrgetter("updated_at"), default=None)
