@@ -136,11 +136,11 @@ class Editor:
         self._wait("an empty annotation", lambda: not self.regions())
         self._settle()
 
-    def auto_annotation_on(self) -> None:
-        """Switch Auto-Annotation on, and Auto-Accept off; needs an interactive backend."""
+    def auto_annotation_on(self, *, accept: bool = False) -> None:
+        """Switch Auto-Annotation on, and Auto-Accept as given; needs an interactive backend."""
         self._switch("bottombar-auto-annotation-toggle", "autoAnnotation", on=True)
         if not self.suggestions():  # pending suggestions take this switch's place
-            self._switch("bottombar-auto-accept-toggle", "autoAcceptSuggestions", on=False)
+            self._switch("bottombar-auto-accept-toggle", "autoAcceptSuggestions", on=accept)
 
     def smart_point(self, label: str, x: float, y: float, *, negative: bool = False) -> bool:
         """Click with the smart key point at a fraction of the image's width and height.
