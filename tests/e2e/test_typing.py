@@ -57,8 +57,8 @@ def test_the_first_granularity_replaces_what_the_task_was_opened_with(
         assert editor.type_granularity(line)
         if not auto_accept:
             editor.accept()
-        shown = wait_for("the regions", lambda: (now := editor.regions()) and len(now) <= 12 and now, 60)
-        assert len(shown) == count
+        wait_for("the old regions to go", lambda: len(editor.regions()) <= 12, 60)
+        assert len(editor.regions()) == count
         assert f"{count} " in editor.status()
         if count != 8:
             editor.wait_for_draft()
