@@ -411,6 +411,16 @@ def test_a_sync_makes_up_for_lost_webhooks(
     assert {example.label for example in learned_from(store)[0].examples} == {"Sky"}
 
 
+def test_a_sync_takes_what_label_studio_holds_even_if_its_clock_was_put_back(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
+    deliver(store, created(1, *HALVES, updated=LATER))
+    worker.learn_due()
+    studio.held = [(task(), annotation(1, ("Sky", TOP)))]
+    assert worker.sync("3") == SyncResult(learned=1)
+    assert {example.label for example in learned_from(store)[0].examples} == {"Sky"}
+
+
 def test_a_sync_leaves_disabled_feedback_disabled(
     worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
 ) -> None:

@@ -85,6 +85,17 @@ def test_a_finished_annotation_comes_again_when_it_changes(annotations: Annotati
     assert (attempt.row, attempt.number, attempt.is_offered) == (row(time=2), 1, True)
 
 
+def test_label_studio_decides_which_state_of_an_annotation_counts(annotations: AnnotationStore) -> None:
+    learn(annotations, row(time=2))
+    annotations.disable("3", 1)
+    annotations.replace(row(time=2))
+    assert attempts(annotations) == []
+    annotations.replace(row(time=1))
+    assert attempts(annotations) == [row(time=1)]
+    annotations.save_feedback(row(time=1), "v1", [], {"time": 1})
+    assert annotations.all_feedback("3") == [({"time": 1}, False)]
+
+
 @pytest.mark.parametrize("change", ["save", "delete"])
 def test_what_was_learned_from_a_state_that_changed_meanwhile_is_dropped(
     annotations: AnnotationStore, change: str

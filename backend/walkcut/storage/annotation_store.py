@@ -17,7 +17,9 @@ _UNREADABLE = datetime(1970, 1, 1, tzinfo=timezone.utc)  # older than any annota
 
 _C = ANNOTATIONS.c
 _IS_LEARNED = _C.learned_updated.is_not(None)
-_IS_ENABLED = _IS_LEARNED & (_C.disabled_updated.is_(None) | (_C.disabled_updated < _C.learned_updated))
+_IS_ENABLED = _IS_LEARNED & (
+    _C.disabled_updated.is_(None) | _C.disabled_updated.not_in([_C.updated, _C.learned_updated])
+)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,20 @@ class AnnotationStore:
 
     def save(self, row: AnnotationRow) -> None:
         """Save an annotation, to be learned from at once, unless this state of it or a later one is known."""
+        self._save(row, lambda new: new > _C.updated)
+
+    def replace(self, row: AnnotationRow) -> None:
+        """Save an annotation as Label Studio holds it, even if the known state is later: its clock may be put back."""
+        self._save(row, lambda new: new != _C.updated)
+
+    def _save(self, row: AnnotationRow, is_newer: Callable[[Any], sa.ColumnElement[bool]]) -> None:
         state = {"task_id": row.task_id, "updated": row.updated, "submission": row.submission}
         state |= {"due": 0.0, "attempts": 0, "problem": ""}
         insert = self._database.insert(ANNOTATIONS).values(
             project_id=row.project_id, annotation_id=row.annotation_id, **state
         )
-        is_later = insert.excluded.updated > _C.updated
-        self._database.execute(insert.on_conflict_do_update(index_elements=_KEY, set_=state, where=is_later))
+        where = is_newer(insert.excluded.updated)
+        self._database.execute(insert.on_conflict_do_update(index_elements=_KEY, set_=state, where=where))
 
     def save_unreadable(self, project_id: str, annotation_id: int, task_id: int, problem: str) -> None:
         """Set an annotation aside whose document cannot be read; what was learned from an earlier state stays."""
