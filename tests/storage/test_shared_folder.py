@@ -1,8 +1,9 @@
 """Several processes write, read, evict and open one folder of cut trees, or one quarantine, at the same time."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -37,13 +38,14 @@ def quarantine(folder: Path, process: int) -> None:
         Quarantine(folder, max_files=10).add(f"{process}-{index}", "v1", "it hung")
 
 
-def run_at_once(work: Callable[..., object], *arguments: object) -> list[object]:
+@pytest.fixture(scope="module")
+def run_at_once() -> Iterator[Callable[..., list[object]]]:
+    """A function that calls another one in all processes at the same time."""
     with ProcessPoolExecutor(PROCESSES, get_context("forkserver")) as pool:
-        running = [pool.submit(work, *arguments, process) for process in range(PROCESSES)]
-        return [future.result(120) for future in running]
+        yield lambda work, *arguments: list(pool.map(partial(work, *arguments), range(PROCESSES)))
 
 
-def test_no_tree_is_lost_where_there_is_room_for_all(tmp_path: Path) -> None:
+def test_no_tree_is_lost_where_there_is_room_for_all(tmp_path: Path, run_at_once: Callable[..., list[object]]) -> None:
     assert run_at_once(write_and_open, tmp_path, 1 << 30) == [[]] * PROCESSES
     keys = [f"{process}-{index}" for process in range(PROCESSES) for index in range(TREES)]
     assert [key for key in keys if read_tree(tmp_path, key) is None] == []
@@ -51,7 +53,9 @@ def test_no_tree_is_lost_where_there_is_room_for_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 5, 64, 128])
-def test_all_processes_together_keep_to_the_quota(tmp_path: Path, room: int) -> None:
+def test_all_processes_together_keep_to_the_quota(
+    tmp_path: Path, run_at_once: Callable[..., list[object]], room: int
+) -> None:
     quota = room * SIZE
     assert run_at_once(write_and_open, tmp_path, quota) == [[]] * PROCESSES
     files = list(tmp_path.iterdir())
@@ -59,7 +63,9 @@ def test_all_processes_together_keep_to_the_quota(tmp_path: Path, room: int) -> 
     assert len(files) >= room * 30 // 32 - PROCESSES, "no more was evicted than had to be"
 
 
-def test_the_quarantine_holds_the_newest_of_all_processes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_quarantine_holds_the_newest_of_all_processes(
+    tmp_path: Path, run_at_once: Callable[..., list[object]], capfd: pytest.CaptureFixture[str]
+) -> None:
     run_at_once(quarantine, tmp_path)
     assert 10 <= len(list(tmp_path.iterdir())) <= 10 + PROCESSES
     assert "was not put into quarantine" not in capfd.readouterr().err

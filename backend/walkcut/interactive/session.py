@@ -17,7 +17,7 @@ from walkcut.interactive.edits import Regions
 from walkcut.labelstudio.annotations import annotated_regions
 from walkcut.labelstudio.brush import mask_from_runs, run_lengths
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.predictions import Region, region_id
 from walkcut.labelstudio.prompts import Prompt, result_items
 from walkcut.labelstudio.tasks import Task, parse_timestamp
 
@@ -114,7 +114,7 @@ def unmodified_region_ids(task: Task, control: BrushControl) -> list[str]:
 
 
 def _key(task: Task, control: BrushControl) -> tuple[int, str]:
-    return task.id, f"{control.to_name} {task.image_reference(control)}"
+    return task.id, region_id(task, control, "")  # short: a reference may be a `data:` URL
 
 
 def _pack(regions: Regions) -> _PackedRegions:

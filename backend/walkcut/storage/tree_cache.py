@@ -57,10 +57,11 @@ def _path(folder: Path, key: str) -> Path:
 
 
 class TreeCache:
-    """Cached cut trees by key, least recently used evicted; safe to share between threads, and a folder between processes.
+    """Cached cut trees by key, least recently used evicted; safe to share between threads.
 
-    The folder holds `quota` bytes of files, and up to a 32nd more for each further process that writes there; memory
-    holds `max_memory` bytes of trees, or one larger tree. Raises `SettingsError` if the folder cannot be made or read.
+    Several processes may share a folder. It holds `quota` bytes of files, and up to a 32nd more for each further
+    process that writes there; memory holds `max_memory` bytes of trees, or one larger tree. Raises `SettingsError` if
+    the folder cannot be made or read.
     """
 
     def __init__(self, folder: Path, quota: int, *, max_memory: int = _MAX_MEMORY) -> None:
