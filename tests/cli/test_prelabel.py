@@ -58,7 +58,7 @@ def test_images_become_import_files_and_are_exported_again_from_their_trees(tmp_
     assert output_files(tmp_path / "again") == output_files(tmp_path / "direct")
     assert len(output_files(tmp_path / "again")) == 5
 
-    TreeCache(state / "trees", 0).register("new", 1)  # evicts all trees
+    TreeCache(state / "trees", 0).register(1)  # evicts all trees
     evicted = walkcut(*again, "--out", tmp_path / "evicted")
     assert evicted.exit_code == 1
     assert "in total 0 done, 4 failed" in evicted.output

@@ -69,7 +69,7 @@ def test_more_versions_than_label_studio_lists_are_known(
     number = label_studio.create_project("Versions", label_config)
     project = str(number)
     full, few, none = label_studio.import_tasks(number, [{"image": f"{n}.png"} for n in range(3)])
-    versions = [f"auto {n:06x}" for n in range(20)]
+    versions = [f"auto {n:06x}" for n in range(50)]
     added = [(full, version) for version in versions] + [(few, version) for version in versions[:4]]
     client.add_predictions(
         project,

@@ -94,7 +94,7 @@ def test_versions_that_a_list_leaves_out_are_read_from_the_predictions(
     site: Site, studio: LabelStudioClient, separator: str
 ) -> None:
     """Label Studio 1.23 lists 500 characters of all versions: with PostgreSQL, quotation marks among them."""
-    versions = [f"auto {number:06x}" for number in range(20)]
+    versions = [f"auto {number:06x}" for number in range(50)]
     quoted = json.dumps(versions)[1:-1][:500].replace('"', "") if separator == ", " else ",".join(versions)[:500]
     listed = {1: versions[0], 2: separator.join(versions[:9]), 3: quoted}
 

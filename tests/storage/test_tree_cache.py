@@ -3,30 +3,21 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.builders.plain_trees import plain_tree
 from walkcut.cli import main
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.hierarchy.granularity import Level
-from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.storage import TreeCache, write_tree
 
-LEVELS = {Level.COARSE: 1, Level.MEDIUM: 1, Level.FINE: 1}
-
-
-def plain_tree(width: int) -> CutTree:
-    """Return a tree of one leaf, recognisable by its width."""
-    nothing = Hierarchy(np.zeros((0, 2), np.int64), np.zeros(0), np.zeros(0, bool))
-    return CutTree(np.zeros((2, width), np.uint16), nothing, LEVELS)
-
-
 SIZE = len(plain_tree(3).to_bytes())
+ROOM_FOR_1, ROOM_FOR_2, ROOM_FOR_3 = (count * SIZE + SIZE // 2 for count in (1, 2, 3))  # with a 32nd left free
 
 
 def put(cache: TreeCache, key: str, tree: CutTree) -> None:
@@ -111,9 +102,9 @@ USED = [("put", "a"), ("put", "b"), ("get", "a")]
 
 
 @settings(max_examples=50)
-@given(steps=st.lists(STEPS, max_size=12), quota=st.sampled_from([0, SIZE, 2 * SIZE + SIZE // 2]))
-@example(steps=[*USED, ("put", "c")], quota=2 * SIZE)
-@example(steps=[*USED, ("start", ""), ("put", "c")], quota=2 * SIZE)
+@given(steps=st.lists(STEPS, max_size=12), quota=st.sampled_from([0, ROOM_FOR_1, ROOM_FOR_2]))
+@example(steps=[*USED, ("put", "c")], quota=ROOM_FOR_2)
+@example(steps=[*USED, ("start", ""), ("put", "c")], quota=ROOM_FOR_2)
 def test_the_least_recently_used_files_go_first_also_after_a_restart(steps: list[tuple[str, str]], quota: int) -> None:
     with TemporaryDirectory() as name:
         cache = TreeCache(Path(name), quota, max_memory=1)
@@ -134,27 +125,75 @@ def test_the_least_recently_used_files_go_first_also_after_a_restart(steps: list
 
 
 def test_the_folder_is_not_listed_for_each_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = TreeCache(tmp_path, 2 * SIZE)
-    for listing in ("glob", "iterdir"):
-        monkeypatch.setattr(Path, listing, None)
-    for key in "abcd":
-        put(cache, key, plain_tree(3))
+    cache, listings, scandir = TreeCache(tmp_path, 320 * SIZE), list[Path](), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listings.append(folder) or scandir(folder))
+    for number in range(330):
+        put(cache, f"{number:03}", plain_tree(3))
+    assert len(listings) <= 33
     monkeypatch.undo()
-    assert keys(tmp_path) == ["c", "d"]
+    kept = keys(tmp_path)
+    assert 310 <= len(kept) <= 320
+    assert kept[-1] == "329"
+    assert len(kept) == 330 - int(kept[0])
 
 
 def test_registered_files_of_other_processes_count(tmp_path: Path) -> None:
-    cache = TreeCache(tmp_path, 2 * SIZE)
+    cache = TreeCache(tmp_path, ROOM_FOR_2)
     for key in "abc":
         size = write_tree(tmp_path, key, plain_tree(3).to_bytes())
         assert size == SIZE
-        cache.register(key, size)
+        cache.register(size)
     assert keys(tmp_path) == ["b", "c"]
     assert cache.get("c") is not None
 
 
+def test_files_that_other_processes_wrote_or_used_count(tmp_path: Path) -> None:
+    cache, neighbour = (TreeCache(tmp_path, ROOM_FOR_2) for _ in range(2))
+    put(cache, "a", plain_tree(3))
+    put(neighbour, "b", plain_tree(3))
+    assert neighbour.get("a") is not None
+    put(cache, "c", plain_tree(3))
+    assert keys(tmp_path) == ["a", "c"]
+    assert TreeCache(tmp_path, ROOM_FOR_2).get("b") is None
+
+
+def test_a_file_that_cannot_be_read_is_not_in_the_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.tree.npz").mkdir()
+    assert TreeCache(tmp_path, 1 << 20).get("a") is None
+    assert "the cut tree a cannot be read" in caplog.text
+
+
+def test_a_quota_that_cannot_be_kept_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = TreeCache(tmp_path / "trees", 0)
+    os.rmdir(tmp_path / "trees")
+    cache.register(1)
+    assert "may exceed their quota" in caplog.text
+
+
+@pytest.mark.parametrize(("step", "result"), [("write_tree", 0), ("list_files", [])])
+def test_a_tree_in_memory_does_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, result: object
+) -> None:
+    cache, is_waiting, is_written = TreeCache(tmp_path, 0), Event(), Event()
+    put(cache, "a", plain_tree(3))
+
+    def wait(*_: object) -> object:
+        is_waiting.set()
+        assert is_written.wait(60)
+        return result
+
+    monkeypatch.setattr(f"walkcut.storage.tree_cache.{step}", wait)
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(put, cache, "b", plain_tree(3))
+        assert is_waiting.wait(60)
+        try:
+            assert pool.submit(cache.get, "a").result(10) is not None
+        finally:
+            is_written.set()
+
+
 def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
-    cache = TreeCache(tmp_path, 3 * SIZE, max_memory=2 * plain_tree(3).nbytes)
+    cache = TreeCache(tmp_path, ROOM_FOR_3, max_memory=2 * plain_tree(3).nbytes)
 
     def touch(number: int) -> None:
         key = "abcdef"[number * 7 % 6]
@@ -167,12 +206,6 @@ def test_many_threads_keep_to_the_quota(tmp_path: Path) -> None:
     assert len(keys(tmp_path)) == 3
     put(cache, "last", plain_tree(3))
     assert len(keys(tmp_path)) == 3
-
-
-def test_half_written_files_of_killed_processes_are_deleted(tmp_path: Path) -> None:
-    (tmp_path / ".abc.part").write_bytes(b"half")
-    TreeCache(tmp_path, 1 << 20)
-    assert keys(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["file", "file/below", "/proc/self/walkcut"])

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from skimage.color import rgb2lab
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
 from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures
+from walkcut.backbones.resize import resize
 from walkcut.telemetry.spans import span
 
 _Array = TypeVar("_Array", np.ndarray, Tensor)
@@ -212,8 +213,7 @@ def _shrink(image: UInt8[Tensor, "y x 3"], side: int) -> Float[Tensor, "3 h w"]:
     height, width, _ = image.shape
     scale = min(1.0, side / max(height, width))
     size = [min(length, max(_MIN_SIDE, round(length * scale))) for length in (height, width)]
-    scaled = image.permute(2, 0, 1)[None].float() / 255
-    return interpolate(scaled, size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    return resize(image, (size[0], size[1]))[0].clamp(0, 1)
 
 
 def _compress(lab: Float[Tensor, "3 *s"]) -> Float[Tensor, "3 *s"]:

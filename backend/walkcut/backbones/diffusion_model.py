@@ -11,11 +11,11 @@ import torch
 from diffusers import AutoencoderKL, DDIMInverseScheduler, UNet2DConditionModel
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from walkcut.backbones.attention_hooks import self_attention_layers
 from walkcut.backbones.oom_fallback import normalise_oom_errors
+from walkcut.backbones.resize import resize
 from walkcut.backbones.weights import Architecture, find_weights, load_network, read_config, weights_digest
 from walkcut.errors import SettingsError
 
@@ -98,8 +98,7 @@ class DiffusionModel:
 
     def encode(self, images: Sequence[UInt8[Tensor, "_ _ 3"]], size: tuple[int, int]) -> Float[Tensor, "b 4 h w"]:
         """Return the latents of images resized to `size` (height, width): the scaled mean of the posterior."""
-        pixels = (image.to(self.autoencoder.device).permute(2, 0, 1)[None].float() for image in images)
-        resized = [interpolate(image, size=size, mode="bilinear", antialias=True) for image in pixels]
+        resized = [resize(image.to(self.autoencoder.device), size, white=255) for image in images]
         mean = self.autoencoder.encode(torch.cat(resized) / 127.5 - 1).latent_dist.mean
         return mean * self.autoencoder.config.scaling_factor
 

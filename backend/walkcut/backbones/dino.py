@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 from transformers import ViTConfig, ViTModel
 
 from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import Projections, capture_attention, capture_output, check_finite
+from walkcut.backbones.resize import resize
 from walkcut.backbones.weights import check_dtype, find_folder, how_to_fetch, load_network, weights_digest, working_size
 from walkcut.errors import SettingsError
 from walkcut.telemetry.spans import span
@@ -68,8 +68,7 @@ class DinoBackbone:
     def _preprocess(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "1 3 h w"]:
         """Return the image resized and normalised as in training."""
         size = working_size((image.shape[0], image.shape[1]), self.side, self.network.config.patch_size)
-        pixels = image.to(self.network.device).permute(2, 0, 1)[None] / 255
-        pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+        pixels = resize(image.to(self.network.device), size)
         mean, deviation = (pixels.new_tensor(values)[:, None, None] for values in (_MEAN, _DEVIATION))
         return ((pixels - mean) / deviation).to(self.network.dtype)
 

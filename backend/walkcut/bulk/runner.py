@@ -104,7 +104,7 @@ def run(
                 checkpoint.fail(outcome)
             else:
                 if tree_cache is not None and outcome.tree_bytes:
-                    tree_cache.register(outcome.tree_key, outcome.tree_bytes)
+                    tree_cache.register(outcome.tree_bytes)
                 sink.save(outcome)
             for observe in observers:
                 observe(outcome)

@@ -20,6 +20,7 @@ from walkcut.hierarchy.hierarchy import Hierarchy, renumber
 _FORMAT = 4
 _MAX_BYTES = 1 << 30  # of an unpacked tree file
 _MAX_LEAVES = 1 << 16
+_ROWS = 64  # of pixels, looked up at a time
 _NAMED_LEVELS = (Level.COARSE, Level.MEDIUM, Level.FINE)
 _ARRAYS = {  # kind of dtype and number of dimensions
     "format": ("i", 0),
@@ -82,7 +83,11 @@ class CutTree:
 
     def labels(self, granularity: Granularity) -> UInt16[np.ndarray, "y x"]:
         """Return the segment of each pixel, numbered from 0 by first pixel; segments are unions of leaves."""
-        return self.segment_of(granularity).astype(np.uint16)[self.leaves]
+        return self.at_pixels(self.segment_of(granularity).astype(np.uint16))
+
+    def at_pixels(self, values: Shaped[np.ndarray, " k"]) -> Shaped[np.ndarray, "y x"]:
+        """Return the value of each pixel, given one for each leaf."""
+        return _look_up(values, self.leaves)
 
     def segment_of(self, granularity: Granularity) -> Int64[np.ndarray, " k"]:
         """Return the segment of each leaf, numbered as in `labels`."""
@@ -171,11 +176,28 @@ def walk_eigenvalues(costs: Float64[np.ndarray, " m"], steps: int) -> Float64[np
 
 def build_tree(leaves: Shaped[np.ndarray, "y x"], hierarchy: Hierarchy, levels: Mapping[Level, int]) -> CutTree:
     """Return the tree of an image, given the leaf of each pixel; leaves without a pixel are dropped."""
-    present, first, inverse = np.unique(leaves, return_index=True, return_inverse=True)
-    kept = present[np.argsort(first)].astype(np.int64)
-    rank = np.empty(len(kept), np.uint16)
-    rank[np.argsort(first)] = np.arange(len(kept))
-    return CutTree(rank[inverse].reshape(leaves.shape), hierarchy.pruned(kept), levels)
+    first = _first_pixels(leaves)
+    kept = np.argsort(first, kind="stable")[: np.count_nonzero(first < leaves.size)]
+    rank = np.zeros(len(first), np.uint16)
+    rank[kept] = np.arange(len(kept))
+    return CutTree(_look_up(rank, leaves), hierarchy.pruned(kept), levels)
+
+
+def _first_pixels(leaves: Shaped[np.ndarray, "y x"]) -> Int64[np.ndarray, " k"]:
+    """Return the first pixel of each leaf in reading order, the number of pixels for leaves without one."""
+    first = np.full(int(leaves.max()) + 1, leaves.size)
+    pixels = np.arange(leaves.shape[1])
+    for row in reversed(range(len(leaves))):
+        first[leaves[row, ::-1]] = row * len(pixels) + pixels[::-1]  # the last of several assignments stays
+    return first
+
+
+def _look_up(table: Shaped[np.ndarray, " k"], labels: Shaped[np.ndarray, "y x"]) -> Shaped[np.ndarray, "y x"]:
+    """Return `table[labels]`, for which NumPy would convert all labels to 64 bits at once."""
+    result = np.empty(labels.shape, table.dtype)
+    for top in range(0, len(labels), _ROWS):
+        result[top : top + _ROWS] = table[labels[top : top + _ROWS]]
+    return result
 
 
 def _read_arrays(data: bytes) -> dict[str, NDArray[Any]]:

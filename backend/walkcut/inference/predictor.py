@@ -1,12 +1,13 @@
 """From a Label Studio task to its predictions."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
+from cachetools import TTLCache, cached
 
 from walkcut.errors import BUG, WalkcutError
 from walkcut.hierarchy.adjacency import colour_graph
@@ -44,7 +45,8 @@ class Predictor:
     ) -> None:
         self.tree_service, self.loader = tree_service, loader
         self._options, self._timeout = options, timeout
-        self._recent_digest = lru_cache(maxsize=1024)(self._load_digest)
+        recent = TTLCache[tuple[str, int], str](1024, _RECENT_S)
+        self._recent_digest = cached(recent, key=_image_key, lock=Lock())(self._load_digest)
 
     def version(self, project: Project, granularity: Granularity) -> str:
         """Return the model version of predictions; see `model_version`."""
@@ -81,17 +83,22 @@ class Predictor:
 
     def tree_for_interactive(self, reference: str, task_id: int, crop: Crop | None = None) -> CutTree:
         """Return the cut tree urgently, for a waiting annotator; an image loaded minutes ago is not loaded again."""
-        digest = self._recent_digest(reference, task_id, int(time.monotonic() // _RECENT_S))
+        digest = self._recent_digest(reference, task_id)
         tree = self.tree_service.cached(digest, crop)
         priority = Priority(urgent=True, deadline=Deadline(self._timeout))
         return tree or self.get_tree(reference, task_id, crop, priority)
 
-    def _load_digest(self, reference: str, task_id: int, _period: int) -> str:
+    def _load_digest(self, reference: str, task_id: int) -> str:
         return image_digest(self._load(reference, task_id))
 
     def _load(self, reference: str, task_id: int) -> bytes:
         with span("fetch"):
             return self.loader.fetch(reference, task_id or None)
+
+
+def _image_key(reference: str, task_id: int) -> tuple[str, int]:
+    """Return a key that is short even for a reference that holds a whole image, as `data:` URLs do."""
+    return image_digest(reference.encode(errors="surrogatepass")), task_id
 
 
 def regions_at_granularity(
@@ -103,7 +110,7 @@ def regions_at_granularity(
     labels that differ between neighbours where there are enough of them, or none; their score is their distinctness.
     """
     groups, options = tree.segment_of(granularity), project.options
-    labels = groups.astype(np.uint16)[tree.leaves]
+    labels = tree.at_pixels(groups.astype(np.uint16))
     areas = np.bincount(groups, tree.areas)
     colours, scores = colour_graph(labels, len(control.placeholders)), tree.distinctness(granularity)
     learned = suggest_labels(tree, groups, project.profile, options.label_confidence)

@@ -15,7 +15,7 @@ from walkcut.interactive.edits import Regions
 from walkcut.labelstudio.annotations import annotated_regions
 from walkcut.labelstudio.brush import mask_from_runs, run_lengths
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.predictions import Region, region_id_prefix
+from walkcut.labelstudio.predictions import Region, region_id, region_id_prefix
 from walkcut.labelstudio.prompts import Prompt, result_items
 from walkcut.labelstudio.tasks import Task
 
@@ -24,9 +24,7 @@ _DRAFT_DELAY_S = 15.0  # Label Studio saves a draft some seconds after a change
 _NO_MASK = np.zeros((0, 0), np.bool_)
 
 _PackedRegions = tuple[tuple[Region, Int64[np.ndarray, "_"]], ...]  # without its mask, and the mask's run lengths
-_Versions = frozenset[
-    tuple[str, str]
-]  # ids of documents, each with the time of its last change by Label Studio's clock
+_Versions = frozenset[tuple[str, str]]  # ids of documents, with the times of their last change by Label Studio's clock
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def _by_id(regions: Sequence[Region]) -> Regions:
 
 
 def _key(task: Task, control: BrushControl) -> tuple[int, str]:
-    return task.id, f"{control.to_name} {task.image_reference(control)}"
+    return task.id, region_id(task, control, "")  # short: a reference may be a `data:` URL
 
 
 def _pack(regions: Regions) -> _PackedRegions:

@@ -10,9 +10,11 @@ from jaxtyping import Bool
 
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.packed_mask import holds_packed_mask
 from walkcut.labelstudio.tasks import Task
 
 
+@holds_packed_mask
 @dataclass(frozen=True)
 class Region:
     """A mask of the image's size, a label of its control or the empty one, and a score in [0, 1].

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from walkcut.errors import QuarantineError
-from walkcut.storage.files import atomic_file
+from walkcut.storage.files import atomic_file, list_files
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,8 @@ _SUFFIX = ".json"
 class Quarantine:
     """A folder with one file for each quarantined image, by its digest and the segmenter's version.
 
-    Deleting a file releases its image. The oldest files beyond `max_files` are deleted.
+    Deleting a file releases its image. The oldest files beyond `max_files` are deleted, whichever
+    process wrote them.
     """
 
     def __init__(self, folder: Path, *, max_files: int = _MAX_FILES) -> None:
@@ -42,17 +43,14 @@ class Quarantine:
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as write:
                 write(json.dumps(entry).encode())
-            for oldest in sorted(self._files(), key=lambda file: file.stat().st_mtime_ns)[: -self._max_files]:
-                oldest.unlink(missing_ok=True)
+            for oldest in list_files(self._folder, _SUFFIX)[: -self._max_files]:
+                (self._folder / oldest.name).unlink(missing_ok=True)
         except OSError as error:
             log.warning("the image %s was not put into quarantine: %s", digest, error)
         return _refusal(reason, path)
 
     def __len__(self) -> int:
-        return len(self._files())
-
-    def _files(self) -> list[Path]:
-        return list(self._folder.glob(f"*{_SUFFIX}"))
+        return sum(1 for _ in self._folder.glob(f"*{_SUFFIX}"))
 
     def _path(self, digest: str, segmenter_version: str) -> Path:
         return self._folder / f"{digest}-{segmenter_version}{_SUFFIX}"

@@ -3,23 +3,23 @@
 import hashlib
 import logging
 import os
-import threading
 import time
-from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 from cachetools import LRUCache
 
 from walkcut.errors import TreeFileError, unusable_folder
 from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.storage.files import PARTIAL_SUFFIX, atomic_file
+from walkcut.storage.files import atomic_file, list_files
 
 log = logging.getLogger(__name__)
 
 Crop = tuple[slice, slice]  # rows and columns
 
 _SUFFIX = ".tree.npz"
+_STEPS = 32  # listings of the folder while its quota is written once
 _MAX_MEMORY = 64 << 20  # bytes: sixty trees of 640×480 or two of 12 megapixels, which take 1 and 21 ms to read
 
 
@@ -59,17 +59,22 @@ def _path(folder: Path, key: str) -> Path:
 class TreeCache:
     """Cached cut trees by key, least recently used evicted; safe to share between threads.
 
-    The folder holds `quota` bytes of files; memory holds `max_memory` bytes of trees, or one larger tree. The folder is
-    listed once, here. Raises `SettingsError` if it cannot be made or read.
+    Several processes may share a folder. It holds `quota` bytes of files, and up to a 32nd more for each further
+    process that writes there; memory holds `max_memory` bytes of trees, or one larger tree. Raises `SettingsError` if
+    the folder cannot be made or read.
     """
 
     def __init__(self, folder: Path, quota: int, *, max_memory: int = _MAX_MEMORY) -> None:
-        self._folder, self._quota = folder, quota
-        self._lock = threading.RLock()
+        self._folder, self._quota, self._step = folder, quota, quota // _STEPS
+        self._memory_lock, self._quota_lock = Lock(), Lock()  # the disk is never waited for under the first
         # A tree larger than the memory counts as all of it, so that the latest tree always stays.
         self._trees = LRUCache[str, CutTree](max_memory, lambda tree: min(tree.nbytes, max_memory))
-        self._sizes = _list(folder)  # of the files, least recently used first
-        self._total = sum(self._sizes.values())
+        self._unlisted = self._step  # bytes written since the folder was listed: the first file leads to a listing
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.scandir(folder).close()
+        except OSError as error:
+            raise unusable_folder(folder, str(error.strerror)) from error
 
     def get(self, key: str) -> CutTree | None:
         """Return the tree of a key, from memory or its file, or `None`; a damaged file is deleted."""
@@ -79,15 +84,17 @@ class TreeCache:
             tree = read_tree(self._folder, key)
         except TreeFileError as error:
             log.warning("deleted %s: %s", _path(self._folder, key), error)
-            with self._lock:
-                self._delete(key)
+            with suppress(OSError):
+                _path(self._folder, key).unlink()
+        except OSError as error:
+            log.warning("the cut tree %s cannot be read: %s", key, error)
         if tree is not None:
             self.touch(key, tree)
         return tree
 
     def get_from_memory(self, key: str) -> CutTree | None:
         """Return the tree of a key from memory, or `None`."""
-        with self._lock:
+        with self._memory_lock:
             tree = self._trees.get(key)
         if tree is not None:
             self.touch(key, tree)
@@ -96,54 +103,41 @@ class TreeCache:
     def put(self, key: str, tree: CutTree, content: bytes) -> None:
         """Save a tree in memory, and its content as a file. A full disk is logged, not raised."""
         try:
-            with self._lock:
-                self.register(key, write_tree(self._folder, key, content))
+            size = write_tree(self._folder, key, content)
         except OSError as error:
             log.warning("the cut tree %s was not saved: %s", key, error)
+            size = 0
         self.touch(key, tree)
+        self.register(size)
 
-    def register(self, key: str, size: int) -> None:
-        """Count a file of `size` bytes in the folder, and evict others to make room."""
-        with self._lock:
-            self._set_size(key, size)
-            while self._total > self._quota:
-                self._delete(next(iter(self._sizes)))
+    def register(self, size: int) -> None:
+        """Count `size` bytes that were written into the folder, and evict trees to make room.
+
+        The folder is listed after each 32nd of the quota, and then emptied so far that another 32nd fits. The list of
+        one process would miss what others write, use and delete.
+        """
+        with self._quota_lock:
+            self._unlisted += size
+            if self._unlisted > self._step:
+                try:
+                    self._evict()
+                    self._unlisted = 0
+                except OSError as error:
+                    log.warning("the cut trees in %s may exceed their quota: %s", self._folder, error)
 
     def touch(self, key: str, tree: CutTree) -> None:
-        """Mark a tree as the most recently used, in memory, among the files, and for the next start."""
-        with self._lock:
+        """Mark a tree as the most recently used, in memory and, for all processes, in the folder."""
+        with self._memory_lock:
             self._trees[key] = tree
-            if key in self._sizes:
-                self._sizes.move_to_end(key)
         now = time.time_ns()  # finer than the file system's own clock
         with suppress(OSError):  # evicted in the meantime, or never saved
             os.utime(_path(self._folder, key), ns=(now, now))
 
-    def _delete(self, key: str) -> None:
-        self._set_size(key, 0)
-        _path(self._folder, key).unlink(missing_ok=True)
-
-    def _set_size(self, key: str, size: int) -> None:
-        """Note the size of a file in bytes, 0 for a deleted one."""
-        self._total += size - self._sizes.pop(key, 0)
-        if size:
-            self._sizes[key] = size
-
-
-def _list(folder: Path) -> OrderedDict[str, int]:
-    """Return the size in bytes of each tree's file, least recently used first; delete half-written files.
-
-    Make the folder if it is missing. Raises `SettingsError`.
-    """
-    files = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
-            partial.unlink(missing_ok=True)
-        for path in folder.glob(f"*{_SUFFIX}"):
-            with suppress(FileNotFoundError):  # evicted by another process
-                files.append((path.stat(), path.name.removesuffix(_SUFFIX)))
-    except OSError as error:
-        raise unusable_folder(folder, str(error.strerror)) from error
-    files.sort(key=lambda file: file[0].st_mtime_ns)
-    return OrderedDict((key, status.st_size) for status, key in files)
+    def _evict(self) -> None:
+        files = list_files(self._folder, _SUFFIX)
+        excess = sum(file.size for file in files) - (self._quota - self._step)
+        for file in files:
+            if excess <= 0:
+                break
+            (self._folder / file.name).unlink(missing_ok=True)
+            excess -= file.size

@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8, UInt16
+from jaxtyping import Bool, Float, Int64, UInt8, UInt16
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import label as label_components
 from torch import Tensor
@@ -67,24 +67,41 @@ def joint_bilateral_upsample(
     if labels.shape == image.shape[:2]:
         return labels.astype(np.uint16)
     cells = torch.from_numpy(labels).to(image.device)
-    colours = adaptive_avg_pool2d(image.permute(2, 0, 1).float() / 255, labels.shape).permute(1, 2, 0)
+    colours = _cell_colours(image, labels.shape)
     rows = max(1, _MAX_VOTES // (9 * image.shape[1]))
     strips = [
         _vote(cells, colours, image[top : top + rows], (top, image.shape[0]), (spatial, colour))
+        .numpy(force=True)
+        .astype(np.uint16)
         for top in range(0, image.shape[0], rows)
     ]
-    upsampled = torch.cat(strips).numpy(force=True).astype(np.uint16)
+    upsampled = np.concatenate(strips)
     return remove_small_components(upsampled, upsampled.size / labels.size)
 
 
 def remove_small_components(labels: UInt16[np.ndarray, "y x"], min_area: float) -> UInt16[np.ndarray, "y x"]:
     """Give connected components of fewer than `min_area` pixels the label of the nearest larger component."""
-    components = label_components(labels, background=-1, connectivity=1)
-    is_small = (np.bincount(components.ravel()) < min_area)[components]
+    is_small = _in_small_components(labels, min_area)
     if not is_small.any() or is_small.all():
         return labels
-    rows, columns = distance_transform_edt(is_small, return_distances=False, return_indices=True)
-    return labels[rows, columns]
+    nearest = distance_transform_edt(is_small, return_distances=False, return_indices=True)
+    cleaned = labels.copy()
+    cleaned[is_small] = labels[tuple(nearest[:, is_small])]
+    return cleaned
+
+
+def _in_small_components(labels: UInt16[np.ndarray, "y x"], min_area: float) -> Bool[np.ndarray, "y x"]:
+    components = label_components(labels, background=-1, connectivity=1)
+    is_small: Bool[np.ndarray, "y x"] = (np.bincount(components.ravel()) < min_area)[components]
+    return is_small
+
+
+def _cell_colours(image: UInt8[Tensor, "y x 3"], grid: Size) -> Float[Tensor, "h w 3"]:
+    """Return the mean colour of each cell of a grid, in [0, 1], with one row of cells in memory at a time."""
+    height, rows = image.shape[0], grid[0]
+    spans = ((row * height // rows, -(-(row + 1) * height // rows)) for row in range(rows))
+    strips = (image[top:bottom].permute(2, 0, 1).float() / 255 for top, bottom in spans)
+    return torch.cat([adaptive_avg_pool2d(strip, (1, grid[1])) for strip in strips], 1).permute(1, 2, 0)
 
 
 def _vote(
