@@ -7,7 +7,7 @@ from tests.builders.graphs import random_walk
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.segmentation.algorithms.ncut import FixedThreshold, recursive_ncut
+from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold, recursive_ncut
 from walkcut.segmentation.algorithms.upsampling import assign_pixels, leaf_score_maps
 
 LEVELS = {Level.COARSE: 1, Level.MEDIUM: 2, Level.FINE: 3}

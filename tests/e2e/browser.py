@@ -110,8 +110,8 @@ class Editor:
         return [region for region in self._regions("selected.regions") if region.type]  # typed lines have none
 
     def suggestions(self) -> list[Region]:
-        """What the backend proposed and nobody has accepted or rejected yet."""
-        return self._regions("selected.suggestions.values()")
+        """What the backend proposed and nobody has accepted or rejected yet, without markers of what is to go."""
+        return self._regions("selected.suggestions.values()", "(r) => !r.dynamic")
 
     def image_size(self) -> tuple[int, int]:
         """The image's natural width and height, as the browser turns it."""
@@ -136,11 +136,11 @@ class Editor:
         self._wait("an empty annotation", lambda: not self.regions())
         self._settle()
 
-    def auto_annotation_on(self) -> None:
-        """Switch Auto-Annotation on, and Auto-Accept off; needs an interactive backend."""
+    def auto_annotation_on(self, *, accept: bool = False) -> None:
+        """Switch Auto-Annotation on, and Auto-Accept as given; needs an interactive backend."""
         self._switch("bottombar-auto-annotation-toggle", "autoAnnotation", on=True)
-        if not self.suggestions():  # pending suggestions take this switch's place
-            self._switch("bottombar-auto-accept-toggle", "autoAcceptSuggestions", on=False)
+        if not self._is_pending():  # pending suggestions take this switch's place
+            self._switch("bottombar-auto-accept-toggle", "autoAcceptSuggestions", on=accept)
 
     def smart_point(self, label: str, x: float, y: float, *, negative: bool = False) -> bool:
         """Click with the smart key point at a fraction of the image's width and height.
@@ -234,9 +234,12 @@ class Editor:
         """
         self.browser.execute_async_script(script)
 
-    def _regions(self, of: str) -> list[Region]:
+    def _is_pending(self) -> bool:
+        return bool(self._run("return window.Htx.annotationStore.selected.suggestions.size"))
+
+    def _regions(self, of: str, which: str = "(r) => true") -> list[Region]:
         script = f"""
-            return Array.from(window.Htx.annotationStore.{of}).map((r) => (
+            return Array.from(window.Htx.annotationStore.{of}).filter({which}).map((r) => (
                 [r.cleanId, r.type, r.labelName ?? null, r.score ?? null]));
         """
         return [Region(*row) for row in self._run(script)]
@@ -319,5 +322,5 @@ class Editor:
 
     def _end_suggestions(self, test_id: str) -> None:
         self._click(f'[data-testid="{test_id}"]')
-        self._wait("the suggestions to go", lambda: not self.suggestions())
+        self._wait("the suggestions to go", lambda: not self._is_pending())
         self._settle()

@@ -97,10 +97,17 @@ def test_masks_are_disjoint_and_as_large_as_the_image(label_studio: LabelStudio,
             assert stack.sum(axis=0).max() == 1
 
 
-def test_regions_have_ids_of_their_own_and_a_score(label_studio: LabelStudio, preannotated: Preannotated) -> None:
-    regions = [r for task in preannotated.good for p in label_studio.predictions(task) for r in p["result"]]
-    assert len({region["id"] for region in regions}) == len(regions)
-    assert all(0 <= region["score"] <= 1 for region in regions)
+def test_predictions_of_a_task_share_their_ids_and_regions_have_a_score(
+    label_studio: LabelStudio, preannotated: Preannotated
+) -> None:
+    seen = set[str]()
+    for task in preannotated.good:
+        results = [prediction["result"] for prediction in label_studio.predictions(task)]
+        longest, *others = sorted(([region["id"] for region in result] for result in results), key=len, reverse=True)
+        assert all(shorter == longest[: len(shorter)] for shorter in others)
+        assert len({*longest} - seen) == len(longest)
+        seen |= {*longest}
+        assert all(0 <= region["score"] <= 1 for result in results for region in result)
 
 
 def test_masks_are_what_walkcut_computes(label_studio: LabelStudio, preannotated: Preannotated, tmp_path: Path) -> None:

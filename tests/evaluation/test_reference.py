@@ -8,7 +8,7 @@ from walkcut.backbones import AttentionMap, ImageFeatures
 from walkcut.evaluation.reference import reference_labels
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import renumber
-from walkcut.segmentation.algorithms.ncut import FixedThreshold, ScaledMinCut
+from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold, ScaledMinCut
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import DiffSeg
 from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut

@@ -50,7 +50,7 @@ class Backend:
     def __init__(self, folder: Path, environment: Mapping[str, str], *, through: Sequence[str] = ()) -> None:
         self.state, self._log, self._port = folder / "state", folder / "walkcut.log", free_port()
         self.url, self._through = f"http://127.0.0.1:{self._port}", through
-        self._environment = {
+        self.environment = {
             "WALKCUT_STATE_DIR": str(self.state),
             "WALKCUT_ALLOW_PRIVATE_HOSTS": "true",
             "WALKCUT_THREADS": "16",
@@ -73,7 +73,7 @@ class Backend:
         """Start it, and do not wait."""
         command = [*self._through, sys.executable, "-m", "walkcut", "serve", "--port", str(self._port)]
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, env={**os.environ, **self._environment}, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env={**os.environ, **self.environment}, stdout=log, stderr=log)
         return self.process
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class Backend:
 
     def stored(self) -> tuple[set[int], set[int]]:
         """The annotations that are in the store, and those that taught."""
-        store = ProjectStore(self.state, self._environment.get("WALKCUT_DATABASE_URL", ""))
+        store = ProjectStore(self.state, self.environment.get("WALKCUT_DATABASE_URL", ""))
         try:
             learned = {feedback["annotation_id"] for feedback, _ in store.annotations.all_feedback(PROJECT)}
             return set(store.annotations.known(PROJECT)), learned

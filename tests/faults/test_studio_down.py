@@ -27,7 +27,7 @@ def test_label_studio_comes_goes_and_comes_back(folder: Path) -> None:
             assert backend.predict(IMAGE_THERE)[0]
         begin = len(backend.log)
         assert backend.submit(6, IMAGE_THERE, size=(30, 41)).ok, "while it is away again"
-        backend.says("ANNOTATION_CREATED in project 7 not learned from; retrying", after=begin)
+        backend.says("annotation 6 in project 7 is set aside, and tried again in 2 s", after=begin)
         assert backend.predict(IMAGE)[0], "images from elsewhere come"
         studio["/api/tasks/1/annotations"] = label_studio([annotation, submitted(6, size=(30, 41))["annotation"]])[
             "/api/tasks/1/annotations"

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -194,22 +194,53 @@ def test_a_box_as_large_as_the_image_replaces_all_regions() -> None:
     assert drawn(after) == {"<box 0>": "B ####....", "<box 4>": "A ....####"}
 
 
-def test_segmenting_the_image_again_replaces_unmodified_regions() -> None:
-    before = state(region("old", "####...."), region("mine", "....###.", "Car"), region("older", ".......#"))
+def test_segmenting_the_image_again_replaces_unmodified_regions_under_the_ids_of_a_prediction() -> None:
+    mine = replace(region("<1>", "....###.", "Car"), modified=True)
+    before = state(region("old", "####...."), mine, region("<0>", ".......#", "Car"))
     segmented = [region("", "##......"), region("", "..####.."), region("", "......##", "B")]
-    after = resegment_all(before, segmented, ["old", "older"], "typed")
-    assert drawn(after) == {
-        "mine": "Car ....###.",
-        "old": "A ##......",
-        "older": "A ..##....",
-        "<typed 0>": "B .......#",
+    assert drawn(resegment_all(before, segmented)) == {
+        "<1>": "Car ....###.",
+        "<0>": "A ##......",
+        "<2>": "A ..##....",
+        "<3>": "B .......#",
     }
-    assert drawn(resegment_all(state(), segmented[:2], [], "typed")) == {
-        "<typed 0>": "A ##......",
-        "<typed 1>": "A ..####..",
-    }
+    assert drawn(resegment_all(state(), segmented[:2])) == {"<0>": "A ##......", "<1>": "A ..####.."}
 
 
 def test_surplus_unmodified_regions_are_deleted() -> None:
-    before = state(region("old", "####...."), region("older", "....####"))
-    assert drawn(resegment_all(before, [region("", "########")], ["old", "older"], "typed")) == {"old": "A ########"}
+    before = state(region("<0>", "####...."), region("<1>", "....####"))
+    assert drawn(resegment_all(before, [region("", "########")])) == {"<0>": "A ########"}
+
+
+def test_an_id_that_a_region_has_is_not_given_again() -> None:
+    before = state(region("r", "####...."), region("<r 2>", "......##"))
+    assert drawn(split_region(before, *at(0))) == {
+        "r": "A ##......",
+        "<r 2>": "A ......##",
+        "<<r 2>>": "B ..##....",
+    }
+
+
+@pytest.mark.parametrize(
+    ("edit", "modified"),
+    [
+        (lambda before: split_region(before, *at(0)), {"r", "<r 2>"}),
+        (lambda before: merge_with_parent(before, *at(5)), {"r"}),
+        (lambda before: merge_with_parent(merge_with_parent(before, *at(5)), *at(5)), {"s"}),
+        (lambda before: merge_with_parent(before, *at(0)), {"r"}),
+        (lambda before: merge_regions(before, at(5, 0)), {"r"}),
+        (lambda before: select(before, at(6), label="Car"), {"r", "<select p6>"}),
+        (lambda before: select(before, at(6)), {"r"}),
+        (
+            lambda before: resegment_box(before, (slice(0, 1), slice(0, 8)), inside(*[0] * 4, *[1] * 4), "box"),
+            {"<box 0>"},
+        ),
+    ],
+)
+def test_what_is_made_of_a_modified_region_is_modified(
+    edit: Callable[[EditState], EditState], modified: set[str]
+) -> None:
+    before = state(
+        replace(region("r", "####....", "Car"), modified=True), region("s", "....##.."), region("t", "......##")
+    )
+    assert {name for name, region in edit(before).regions.items() if region.modified} == modified

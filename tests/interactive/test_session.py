@@ -1,20 +1,19 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from walkcut.hierarchy.granularity import Segments
-from walkcut.interactive.session import SessionStore, regions_by_id, unmodified_region_ids
+from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.predictions import Region, brush_region
+from walkcut.labelstudio.predictions import Region, brush_region, region_id
 from walkcut.labelstudio.prompts import Point
 from walkcut.labelstudio.tasks import Task
 
 CONTROL = BrushControl("brush", "image", "image", ("A",), labels=("A", "Car"))
 SIZE = (1, 4)
-NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
 POINT = Point("p1", "Select", 0.5, 0.5)
 
 
@@ -30,16 +29,20 @@ def task(number: int = 1, /, **documents: Sequence[dict[str, object]]) -> Task:
     return Task(number, {"image": "a.jpg"}, **documents)
 
 
+SEEN = document(region("seen"), id=1, updated_at="2026-11-20T12:00:00Z")
+
+
 class Session:
     """A store of sessions at a time that is set by hand, in which one interaction replaced a region by another."""
 
     def __init__(self) -> None:
-        self.now = NOON
+        self.now = 0.0
         self.store = SessionStore(lambda: self.now)
-        self.store.save(task(), CONTROL, Segments(4), [POINT], {"old": region("old")}, {"new": region("new", ".#.#")})
+        before, after = {"old": region("old")}, {"new": region("new", ".#.#")}
+        self.store.save(task(drafts=[SEEN]), CONTROL, Segments(4), [POINT], before, after)
 
     def ids(self, of: Task, *prompts: Point) -> list[str]:
-        return [*self.store.regions(of, CONTROL, SIZE, prompts, "v2")]
+        return [*self.store.screen(of, CONTROL, SIZE, prompts).regions]
 
 
 @pytest.fixture
@@ -47,23 +50,38 @@ def session() -> Session:
     return Session()
 
 
-def test_regions_are_restored_with_mask_and_label(session: Session) -> None:
-    (restored,) = session.store.regions(task(), CONTROL, SIZE, [], "v").values()
-    assert (restored.id, restored.label, restored.mask.tolist()) == ("new", "A", [[False, True, False, True]])
+def test_regions_are_restored_with_all_that_is_known_of_them(session: Session) -> None:
+    drawn = replace(region("new", ".#.#", "Car"), score=0.5, notes=("a",), modified=True)
+    session.store.save(task(), CONTROL, Segments(4), [], {}, {"new": drawn})
+    (restored,) = session.store.screen(task(), CONTROL, SIZE).regions.values()
+    assert replace(restored, mask=drawn.mask) == drawn
+    assert restored.mask.tolist() == [[False, True, False, True]]
     assert session.store.granularity(task(), CONTROL) == Segments(4)
 
 
 def test_prompts_that_are_sent_again_refer_to_the_regions_before(session: Session) -> None:
-    assert session.ids(task(), POINT, Point("p2", "Select", 0, 0)) == ["old"]
-    assert session.ids(task(), Point("p2", "Select", 0, 0)) == ["new"]
+    assert session.ids(task(drafts=[SEEN]), POINT, Point("p2", "Select", 0, 0)) == ["old"]
+    assert session.ids(task(drafts=[SEEN]), Point("p2", "Select", 0, 0)) == ["new"]
 
 
-def test_a_later_draft_or_15_seconds_end_the_interaction(session: Session) -> None:
-    draft = document(region("draft"), updated_at=(NOON + timedelta(seconds=1)).isoformat())
-    assert session.ids(task(drafts=[draft])) == ["draft"]
-    assert session.ids(task(drafts=[{**draft, "updated_at": "unknown"}])) == ["new"]
-    session.now += timedelta(seconds=15)
-    assert session.ids(task()) == []
+@pytest.mark.parametrize("updated_at", ["2026-11-20T11:59:00Z", "2026-11-20T12:00:01Z", "2036-01-01T00:00:00Z", None])
+def test_another_draft_than_the_one_seen_ends_the_interaction_whatever_its_time(
+    session: Session, updated_at: object
+) -> None:
+    assert session.ids(task(drafts=[SEEN])) == ["new"]
+    assert session.ids(task(drafts=[document(region("draft"), id=1, updated_at=updated_at)])) == ["draft"]
+    assert session.ids(task(drafts=[document(region("draft"), id=2, updated_at=SEEN["updated_at"])])) == ["draft"]
+
+
+def test_submitting_ends_the_interaction(session: Session) -> None:
+    assert session.ids(task(annotations=[document(region("submitted"), id=1)])) == ["submitted"]
+
+
+def test_15_seconds_end_the_interaction(session: Session) -> None:
+    session.now += 14.9
+    assert session.ids(task(drafts=[SEEN])) == ["new"]
+    session.now += 0.1
+    assert session.ids(task(drafts=[SEEN])) == ["seen"]
 
 
 def test_other_images_have_sessions_of_their_own(session: Session) -> None:
@@ -79,26 +97,24 @@ def test_other_images_have_sessions_of_their_own(session: Session) -> None:
         (["predictions"], "predictions"),
     ],
 )
-def test_the_draft_precedes_annotations_and_predictions(names: list[str], expected: str) -> None:
+def test_the_draft_precedes_annotations_and_the_last_prediction(names: list[str], expected: str) -> None:
     documents = {name: [document(region("earlier")), document(region(name))] for name in names}
-    assert [*SessionStore().regions(task(**documents), CONTROL, SIZE, [], "v")] == [expected]
+    assert [*SessionStore().screen(task(**documents), CONTROL, SIZE).regions] == [expected]
 
 
-def test_the_prediction_of_the_current_version_precedes_others() -> None:
-    predictions = [document(region(version), model_version=version) for version in ("v1", "v2", "v3")]
-    store = SessionStore()
-    assert [*store.regions(task(predictions=predictions), CONTROL, SIZE, [], "v2")] == ["v2"]
-    assert [*store.regions(task(predictions=predictions), CONTROL, SIZE, [], "v4")] == ["v3"]
+def test_ids_of_walkcut_in_any_document_may_be_on_the_screen(session: Session) -> None:
+    first, second, third = (region(region_id(task(), CONTROL, source)) for source in "abc")
+    of = task(drafts=[document(first), document()], annotations=[document(second)], predictions=[document(third)])
+    foreign = replace(of, predictions=[*of.predictions, document(region("foreign"))])
+    assert SessionStore().screen(foreign, CONTROL, SIZE).ids == {first.id, second.id, third.id}
+    assert session.store.screen(foreign, CONTROL, SIZE).ids == {first.id, second.id, third.id, "old", "new"}
 
 
-def test_unmodified_regions_are_predictions_with_a_generic_label() -> None:
-    draft = document(region("kept"), region("named", label="Car"), region("painted"))
-    result = draft["result"]
-    assert isinstance(result, list)
-    result[2]["origin"] = "prediction-changed"
-    assert unmodified_region_ids(task(drafts=[draft]), CONTROL) == ["kept"]
-    assert [*regions_by_id(draft, CONTROL, SIZE)] == ["kept", "named", "painted"]
-    assert unmodified_region_ids(task(), CONTROL) == []
+def test_regions_of_a_prediction_are_unmodified_whoever_made_it() -> None:
+    unknown = {key: value for key, value in brush_region(region("r"), CONTROL, "r").items() if key != "origin"}
+    (predicted,) = SessionStore().screen(task(predictions=[{"result": [unknown]}]), CONTROL, SIZE).regions.values()
+    (drawn,) = SessionStore().screen(task(drafts=[{"result": [unknown]}]), CONTROL, SIZE).regions.values()
+    assert (predicted.modified, drawn.modified) == (False, True)
 
 
 def test_threads_may_save_and_read_at_once() -> None:

@@ -1,15 +1,19 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import (
     Region,
     brush_region,
-    deletion_marker,
+    deletion_markers,
+    is_modified,
     make_prediction,
     region_id,
+    region_id_prefix,
     status_item,
 )
 from walkcut.labelstudio.tasks import Task
@@ -31,6 +35,7 @@ def test_a_region_is_a_result_item_of_label_studio() -> None:
         "original_height": 3,
         "image_rotation": 0,
         "score": 0.5,
+        "meta": {"walkcut": {"label": "Region"}},
         "value": {"format": "rle", "rle": brush.encode(MASK), "brushlabels": ["Region"]},
     }
 
@@ -47,10 +52,50 @@ def test_ids_depend_on_task_control_image_and_source_alone() -> None:
     assert len({region_id(TASK, CONTROL, "v 0"), *others}) == 6
 
 
-def test_a_deletion_marker_keeps_one_pixel_of_its_region() -> None:
-    marker = deletion_marker(Region(np.array([[False, True, True], [False, True, False]]), "A", 1.0, id="r"), CONTROL)
-    assert (marker["id"], marker["dynamic"]) == ("r", True)
-    assert brush.decode(marker["value"]["rle"], (2, 3)).tolist() == [[False, False, True], [False, False, False]]
+def test_all_ids_of_a_control_on_an_image_begin_alike() -> None:
+    prefix = region_id_prefix(TASK, CONTROL)
+    assert region_id(TASK, CONTROL, "a").startswith(prefix)
+    assert not region_id(replace(TASK, id=8), CONTROL, "a").startswith(prefix)
+    assert not region_id(TASK, replace(CONTROL, from_name="other"), "a").startswith(prefix)
+
+
+def test_deletion_markers_are_dynamic_regions_of_one_pixel() -> None:
+    markers = deletion_markers(["r", "s"], (2, 3), CONTROL)
+    assert [(marker["id"], marker["dynamic"]) for marker in markers] == [("r", True), ("s", True)]
+    assert [brush.decode(marker["value"]["rle"], (2, 3)).sum() for marker in markers] == [1, 1]
+
+
+def test_predictions_of_a_task_share_their_ids() -> None:
+    long, short = (
+        [
+            item["id"]
+            for item in make_prediction(TASK, [(CONTROL, [Region(MASK, "Region")] * count)], f"v{count}").result
+        ]
+        for count in (3, 2)
+    )
+    assert (long[:2], len({*long})) == (short, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "modified"),
+    [
+        ({}, False),
+        ({"origin": "prediction-changed"}, True),
+        ({"origin": "manual"}, True),
+        ({"value": {"brushlabels": ["Car"]}}, True),
+        ({"value": {}}, True),
+        ({"value": {"brushlabels": ["Car"]}, "meta": {"walkcut": {"label": "Car"}}}, False),
+        ({"value": {}, "meta": {"walkcut": {"label": ""}}}, False),
+        ({"value": {"brushlabels": ["Car"]}, "meta": {"text": ["of another model"]}}, False),
+        ({"meta": "odd"}, False),
+    ],
+)
+def test_a_region_is_modified_if_a_person_drew_or_named_it(changes: dict[str, Any], modified: bool) -> None:
+    assert is_modified(brush_region(Region(MASK, "Region"), CONTROL, "r") | changes) is modified
+
+
+def test_a_modified_region_is_still_modified_when_it_is_suggested_and_accepted() -> None:
+    assert is_modified(brush_region(Region(MASK, "Region", modified=True), CONTROL, "r"))
 
 
 def test_a_prediction_holds_the_regions_of_every_control() -> None:
@@ -63,7 +108,7 @@ def test_a_prediction_holds_the_regions_of_every_control() -> None:
 
 
 def test_notes_are_shown_with_their_region() -> None:
-    assert brush_region(Region(MASK, "Region", notes=("a", "b")), CONTROL, "r")["meta"] == {"text": ["a", "b"]}
+    assert brush_region(Region(MASK, "Region", notes=("a", "b")), CONTROL, "r")["meta"]["text"] == ["a", "b"]
 
 
 def test_a_status_is_the_text_of_its_field() -> None:

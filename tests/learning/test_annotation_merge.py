@@ -28,7 +28,7 @@ def control() -> BrushControl:
 def drawn(rows: slice, columns: slice) -> Region:
     mask = np.zeros(SIZE, bool)
     mask[rows, columns] = True
-    return Region(mask, "Car", id="r")
+    return Region(mask, "Car", id="r", modified=True)
 
 
 def test_a_stroke_takes_its_segment_and_all_others_stay(tree: CutTree, control: BrushControl) -> None:
@@ -36,6 +36,7 @@ def test_a_stroke_takes_its_segment_and_all_others_stay(tree: CutTree, control: 
     ((merged_control, (car, *others)),) = merge_by_annotation([image], min_area=0.0)
     assert merged_control is control
     assert (car.label, {region.label for region in others}) == ("Car", {"Region"})
+    assert (car.modified, {region.modified for region in others}) == (True, {False})
     assert car.mask[2, 2]
     assert car.mask.mean() == pytest.approx(0.25, abs=0.02)
     assert np.sum([car.mask, *(region.mask for region in others)], axis=0).tolist() == np.ones(SIZE).tolist()

@@ -39,7 +39,7 @@ def feedback_of(
 
 
 def annotated(tree: CutTree, regions: Sequence[tuple[str, np.ndarray]]) -> AnnotatedImage:
-    return AnnotatedImage(CONTROL, tree, [Region(mask, label) for label, mask in regions])
+    return AnnotatedImage(CONTROL, tree, [Region(mask, label, modified=True) for label, mask in regions])
 
 
 def feedback_of_images(
@@ -74,6 +74,14 @@ def test_a_large_region_is_an_example_as_a_whole_and_in_parts() -> None:
     assert np.square(whole.descriptor) == pytest.approx([4 / 6, 2 / 6], abs=1e-3)
     assert np.square(first.descriptor) == pytest.approx([1, 0])
     assert np.square(second.descriptor) == pytest.approx([1 / 3, 2 / 3], abs=1e-3)
+
+
+def test_a_label_that_walkcut_gave_is_no_example() -> None:
+    image = annotated(ROW, [("First", FIRST_THREE)])
+    guessed = replace(image, regions=[replace(region, modified=False) for region in image.regions])
+    feedback = feedback_of_images([guessed])
+    assert feedback.examples == ()
+    assert feedback.covering_scores == feedback_of_images([image]).covering_scores
 
 
 def test_the_images_of_a_task_give_all_examples_and_their_mean_scores() -> None:

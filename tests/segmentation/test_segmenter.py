@@ -14,8 +14,8 @@ from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.segmentation.algorithms.ncut import FixedThreshold
 from walkcut.segmentation.algorithms.pamr import Pamr
+from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold
 from walkcut.segmentation.methods.hierarchical import NCut
 from walkcut.segmentation.presets import PRESETS, Preset
 from walkcut.segmentation.segmenter import Segmenter, load_segmenter, refine_tree

@@ -144,7 +144,7 @@ def test_annotations_are_stored_to_be_learned_from(backend: Backend) -> None:
 
 def test_annotations_that_cannot_be_read_are_set_aside(backend: Backend) -> None:
     assert backend.client.post("/webhook", json=event(1, updated_at="soon")).status_code == 200
-    (aside,) = backend.store.annotations.set_aside("3")
+    (aside,) = backend.store.annotations.list_set_aside("3")
     assert (aside.annotation_id, aside.task_id, "'soon' is not a time" in aside.problem) == (1, 9, True)
 
 
@@ -244,7 +244,7 @@ def test_an_unavailable_database_is_reported_and_counted(
     expected = {"error": "walkcut cannot answer now: try again; its log has the details"}
     assert (answer.status_code, answer.json) == (503, expected)
     assert [backend.sample("walkcut_events_total", outcome=outcome) for outcome in ("stored", "lost")] == [1, 1]
-    assert "ANNOTATION_UPDATED not stored; a sync" in caplog.text
+    assert "ANNOTATION_CREATED not stored; a sync" in caplog.text
     assert syncs == ["soon"]
     assert "Traceback" not in caplog.text
 

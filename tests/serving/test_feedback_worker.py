@@ -195,7 +195,7 @@ def test_an_annotation_that_cannot_be_learned_from_stops_no_other(
     assert worker.learn_due() == 2
     assert learned_ids(store) == [6]
     assert worker.backlog == Backlog(pending=0, set_aside=1)
-    (aside,) = store.annotations.set_aside("3")
+    (aside,) = store.annotations.list_set_aside("3")
     assert (aside.annotation_id, aside.task_id, aside.attempts, aside.due) == (5, 1, 1, clock[0] + retried)
     assert str(error) in aside.problem
     failures.clear()
@@ -229,7 +229,7 @@ def test_an_unavailable_image_is_tried_often_for_a_day_and_then_daily(
     while clock[0] - begin < 4 * DAY_S:
         tries.append(clock[0] - begin)
         assert worker.learn_due() == 1
-        clock[0] = store.annotations.set_aside("3")[0].due or 0
+        clock[0] = store.annotations.list_set_aside("3")[0].due or 0
     pauses = np.diff(tries)
     assert pauses[:5].tolist() == [2, 4, 8, 16, 32]
     assert 0.9 * DAY_S < pauses[pauses < DAY_S].sum() < 1.1 * DAY_S
@@ -273,7 +273,7 @@ def test_an_annotation_that_cannot_be_read_is_set_aside_until_label_studio_has_a
     event = created(5, *HALVES)
     deliver(store, event._replace(body=event.body | {"annotation": annotation(5, *HALVES) | odd}))
     assert worker.learn_due() == 0
-    (aside,) = store.annotations.set_aside("3")
+    (aside,) = store.annotations.list_set_aside("3")
     assert (aside.annotation_id, aside.due, "is not a time" in aside.problem) == (5, None, True)
     studio.held = [(task(), annotation(5, *HALVES))]
     assert worker.sync("3") == SyncResult(learned=1)
@@ -405,9 +405,19 @@ def test_a_sync_makes_up_for_lost_webhooks(
     ]
     assert worker.sync("3") == SyncResult(learned=1, forgotten=1, failed=3)
     assert learned_ids(store) == [2, 3]
-    assert [item.annotation_id for item in store.annotations.set_aside("3")] == [5, 6]
+    assert [item.annotation_id for item in store.annotations.list_set_aside("3")] == [5, 6]
     studio.held[0] = (task(), annotation(2, ("Sky", TOP), updated=LATER))
     worker.sync("3")
+    assert {example.label for example in learned_from(store)[0].examples} == {"Sky"}
+
+
+def test_a_sync_takes_what_label_studio_holds_even_if_its_clock_was_put_back(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
+    deliver(store, created(1, *HALVES, updated=LATER))
+    worker.learn_due()
+    studio.held = [(task(), annotation(1, ("Sky", TOP)))]
+    assert worker.sync("3") == SyncResult(learned=1)
     assert {example.label for example in learned_from(store)[0].examples} == {"Sky"}
 
 
@@ -513,7 +523,7 @@ def test_one_odd_annotation_or_project_stops_no_learning(
     monkeypatch.setattr(studio, "annotations", annotations)
     deliver(store, created(7, *HALVES)._replace(project_id="1"))
     runs(worker, monkeypatch, lambda: learned_ids(store) == [6] and not pending(store))
-    assert [item.annotation_id for item in store.annotations.set_aside("3")] == [4, 5]
+    assert [item.annotation_id for item in store.annotations.list_set_aside("3")] == [4, 5]
     assert len(store.annotations.feedback("1")) == 1
 
 

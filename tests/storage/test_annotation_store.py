@@ -85,6 +85,17 @@ def test_a_finished_annotation_comes_again_when_it_changes(annotations: Annotati
     assert (attempt.row, attempt.number, attempt.is_offered) == (row(time=2), 1, True)
 
 
+def test_label_studio_decides_which_state_of_an_annotation_counts(annotations: AnnotationStore) -> None:
+    learn(annotations, row(time=2))
+    annotations.disable("3", 1)
+    annotations.replace(row(time=2))
+    assert attempts(annotations) == []
+    annotations.replace(row(time=1))
+    assert attempts(annotations) == [row(time=1)]
+    annotations.save_feedback(row(time=1), "v1", [], {"time": 1})
+    assert annotations.all_feedback("3") == [({"time": 1}, False)]
+
+
 @pytest.mark.parametrize("change", ["save", "delete"])
 def test_what_was_learned_from_a_state_that_changed_meanwhile_is_dropped(
     annotations: AnnotationStore, change: str
@@ -106,7 +117,7 @@ def test_annotations_that_were_set_aside_tell_why_and_come_again_when_due(annota
         annotations.postpone(begun, NOW + DAY_S, "it is odd")
     annotations.save_unreadable("3", 9, 8, "it has no time")
     annotations.save_unreadable("3", 9, 8, "it has no time yet")
-    first, _, unreadable = annotations.set_aside("3")
+    first, _, unreadable = annotations.list_set_aside("3")
     assert (first.annotation_id, first.task_id, first.attempts, first.due, first.problem) == (
         1,
         2,
@@ -127,7 +138,7 @@ def test_an_unreadable_document_leaves_what_was_learned(annotations: AnnotationS
     annotations.save_unreadable("3", 1, 2, "odd")
     assert annotations.feedback("3") == [document(row())]
     annotations.save(row(time=1))
-    assert annotations.set_aside("3") == []
+    assert annotations.list_set_aside("3") == []
 
 
 def test_attempts_in_a_far_future_are_due_since_the_clock_was_put_back(annotations: AnnotationStore) -> None:

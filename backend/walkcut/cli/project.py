@@ -38,7 +38,8 @@ def show(project_id: int) -> None:
     key = str(project_id)
     with _open_store() as store:
         annotations, label_config, enabled = store.annotations, store.label_config(key), store.learning(key)
-        rows, backlog, set_aside = annotations.all_feedback(key), annotations.backlog(key), annotations.set_aside(key)
+        rows, backlog = annotations.all_feedback(key), annotations.backlog(key)
+        failed = annotations.list_set_aside(key)
         learned_from = list(map(AnnotationFeedback.from_json, annotations.feedback(key)))
     all_feedback = [(AnnotationFeedback.from_json(row), disabled) for row, disabled in rows]
     newest = max((feedback for feedback, _ in all_feedback), key=attrgetter("updated_at"), default=None)
@@ -54,7 +55,7 @@ def show(project_id: int) -> None:
         "labels": {label: _references(annotations) for label, annotations in profile.labels_from.items()},
         "profile": profile.digest,
         "pending": backlog.pending,
-        "set_aside": [_set_aside_summary(item) for item in set_aside],
+        "set_aside": [_set_aside_summary(item) for item in failed],
         "feedback": [_summary(feedback) | {"disabled": disabled} for feedback, disabled in all_feedback],
     }
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))

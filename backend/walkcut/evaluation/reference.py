@@ -15,8 +15,8 @@ from torch.nn.functional import interpolate, normalize
 
 from walkcut.backbones import ImageFeatures
 from walkcut.segmentation.algorithms.diffseg import anchor_points
-from walkcut.segmentation.algorithms.graph_cut import Cut
-from walkcut.segmentation.algorithms.ncut import StoppingRule
+from walkcut.segmentation.algorithms.ncut import Cut
+from walkcut.segmentation.algorithms.recursive_ncut import StoppingRule
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import DiffSeg
 from walkcut.segmentation.methods.hierarchical import DiffCut, NCut

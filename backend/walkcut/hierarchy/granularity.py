@@ -55,7 +55,10 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Walk:
-    """The method's own answer after a walk of 1 to 64 `steps`, by `cut_tree.walk_eigenvalues`; one step is `auto`."""
+    """The segments after a random walk of 1 to 64 `steps`: more steps are coarser, one step is `auto`.
+
+    See `cut_tree.walk_eigenvalues`.
+    """
 
     steps: int
 

@@ -29,7 +29,7 @@ class Hierarchy:
         return len(self.merges) + 1
 
     def cluster_of(self, merged: Bool[np.ndarray, " m"]) -> Int64[np.ndarray, " k"]:
-        """Return each leaf's node after the `merged` rows; where a row is merged, all rows below it must be too."""
+        """Return the node of each leaf after the `merged` rows; a merged row's inner descendants must be merged too."""
         cluster = np.arange(2 * self.leaf_count - 1)
         for row in reversed(range(len(merged))):
             if merged[row]:

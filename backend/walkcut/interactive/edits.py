@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count as count_from
 
 import numpy as np
 from jaxtyping import Bool
@@ -24,7 +25,7 @@ class EditState:
     """An image being edited: its tree, the granularity chosen, and the regions on the screen.
 
     Edits make no region smaller than the fraction `min_area` of the image. New regions take the `neutral_labels` so
-    that neighbours differ, and the id that `make_id` derives from a text that names their origin.
+    that neighbours differ, and an id that `make_id` derives from a text that names their origin, and no region has yet.
     """
 
     tree: CutTree
@@ -49,15 +50,19 @@ class EditState:
         return self.new_region("segment", self.unclaimed(labels == labels[pixel]))
 
     def new_region(self, source: str, mask: Mask) -> Region:
-        """Return a new region, with the neutral label that the fewest regions within two pixels of it have.
-
-        Regions of one source must not share the first pixel, from which the id is made.
-        """
+        """Return a new region, with the neutral label that the fewest regions within two pixels of it have."""
         box = tuple(slice(max(0, span.start - 2), span.stop + 2) for span in find_objects(mask.view(np.uint8))[0])
         around = binary_dilation(mask[box], iterations=2)
         nearby = [region.label for region in self.regions.values() if (region.mask[box] & around).any()]
         label = min(self.neutral_labels, key=nearby.count)
-        return Region(mask, label, id=self.make_id(f"{source} {int(mask.argmax())}"))
+        return Region(mask, label, id=self.new_id(f"{source} {int(mask.argmax())}"))
+
+    def new_id(self, source: str) -> str:
+        """Return the id of a source, made again where a region has it."""
+        identity = self.make_id(source)
+        while identity in self.regions:
+            identity = self.make_id(identity)
+        return identity
 
     def unclaimed(self, mask: Mask) -> Mask:
         """Return the part of a mask that is in no region."""
@@ -71,20 +76,17 @@ class EditState:
         return replace(self, regions=kept | {region.id: region for region in changed})
 
 
-def resegment_all(
-    state: EditState, segmented: Sequence[Region], unmodified_region_ids: Sequence[str], source: str
-) -> EditState:
-    """Replace all unmodified regions by segmented ones, which take over their ids in order.
+def resegment_all(state: EditState, segmented: Sequence[Region]) -> EditState:
+    """Replace all unmodified regions by segmented ones, which take the ids of a prediction's regions.
 
-    Modified regions stay, and their pixels are left out of the new ones.
+    Modified regions keep their ids and pixels, which are left out of the new ones.
     """
-    state = state.with_regions([], unmodified_region_ids)
+    state = state.with_regions([], [region.id for region in state.regions.values() if not region.modified])
     if state.regions:
         unclaimed = [replace(region, mask=state.unclaimed(region.mask)) for region in segmented]
         segmented = [region for region in unclaimed if count(region.mask) >= state.min_pixels]
-    new_ids = (state.make_id(f"{source} {index}") for index in range(len(segmented)))
-    ids = [*unmodified_region_ids, *new_ids][: len(segmented)]
-    return state.with_regions([replace(region, id=name) for region, name in zip(segmented, ids, strict=True)])
+    ids = (identity for identity in map(state.make_id, map(str, count_from())) if identity not in state.regions)
+    return state.with_regions([replace(region, id=name) for region, name in zip(segmented, ids, strict=False)])
 
 
 def select(state: EditState, points: Sequence[Point], label: str = "") -> EditState:
@@ -96,8 +98,8 @@ def select(state: EditState, points: Sequence[Point], label: str = "") -> EditSt
     if not selected.any():
         raise GranularityError("nothing is selected: click without Alt on a segment")
     region = state.new_region("", selected[state.tree.leaves])
-    identity = state.make_id(f"select {points[0].id}")  # the same while further points extend it
-    return state.with_regions([replace(region, id=identity, label=label or region.label)])
+    identity = state.new_id(f"select {points[0].id}")  # the same while further points extend it
+    return state.with_regions([replace(region, id=identity, label=label or region.label, modified=bool(label))])
 
 
 def split_region(state: EditState, point: Point) -> EditState:
@@ -110,7 +112,7 @@ def split_region(state: EditState, point: Point) -> EditState:
     state = state.with_regions([replace(region, mask=kept)])
     new = state.new_region(region.id, separated)
     label = new.label if region.label in state.neutral_labels else region.label
-    return state.with_regions([replace(new, label=label)])
+    return state.with_regions([replace(new, label=label, modified=region.modified)])
 
 
 def merge_with_parent(state: EditState, point: Point) -> EditState:
@@ -127,7 +129,9 @@ def merge_with_parent(state: EditState, point: Point) -> EditState:
         merged = [neighbour for neighbour in neighbours if 2 * count(neighbour.mask & inside) >= count(neighbour.mask)]
         union = np.any([region.mask, state.unclaimed(inside), *(neighbour.mask for neighbour in merged)], axis=0)
         if count(union & ~region.mask) >= state.min_pixels:
-            return state.with_regions([replace(region, mask=union)], [neighbour.id for neighbour in merged])
+            modified = any(part.modified for part in (region, *merged))
+            changed = replace(region, mask=union, modified=modified)
+            return state.with_regions([changed], [neighbour.id for neighbour in merged])
         leaves = enclosing_subtree(state.tree, leaves, state.min_pixels)
 
 
@@ -146,7 +150,8 @@ def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
     labelled = [region for region in chosen.values() if region.label not in state.neutral_labels]
     kept = (labelled or list(chosen.values()))[0]
     union = np.any([region.mask for region in chosen.values()], axis=0)
-    return state.with_regions([replace(kept, mask=union)], [identity for identity in chosen if identity != kept.id])
+    kept = replace(kept, mask=union, modified=any(region.modified for region in chosen.values()))
+    return state.with_regions([kept], [identity for identity in chosen if identity != kept.id])
 
 
 def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str) -> EditState:
@@ -166,8 +171,9 @@ def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTre
         stays = dominant is not None and bool((mask & edge).any() and (dominant.mask & ~box).any())
         if not stays and count(mask) >= state.min_pixels:
             region = state.new_region(source, mask)
-            label = region.label if dominant is None or dominant.label in state.neutral_labels else dominant.label
-            state = _subtract(state, mask).with_regions([replace(region, label=label)])
+            if dominant is not None and dominant.label not in state.neutral_labels:
+                region = replace(region, label=dominant.label, modified=dominant.modified)
+            state = _subtract(state, mask).with_regions([region])
     return state
 
 

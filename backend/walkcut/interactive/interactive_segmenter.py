@@ -1,6 +1,6 @@
 """Interactive segmentation: text commands and prompts of an annotator in, suggestions out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -12,9 +12,9 @@ from walkcut.inference.predictor import Predictor, isolate_failure, regions_at_g
 from walkcut.inference.project import Project
 from walkcut.interactive import edits
 from walkcut.interactive.commands import apply_command, latest_granularity
-from walkcut.interactive.session import SessionStore, regions_by_id, unmodified_region_ids
+from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.predictions import Prediction, brush_region, deletion_marker, region_id, status_item
+from walkcut.labelstudio.predictions import Prediction, brush_region, deletion_markers, region_id, status_item
 from walkcut.labelstudio.prompts import STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
 from walkcut.labelstudio.tasks import Task
 
@@ -42,7 +42,7 @@ class InteractiveSegmenter:
         return Prediction(results, "suggestions")
 
     def _handle_text(self, task: Task, project: Project, control: BrushControl, commands: Sequence[str]) -> Results:
-        """Segment the whole image at the granularity typed, in place of the draft's unmodified regions."""
+        """Segment the whole image at the granularity typed, in place of all unmodified regions."""
         tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id)
         typed = [] if control.status_field == "status" else commands  # a field that takes commands keeps them
         try:
@@ -50,15 +50,14 @@ class InteractiveSegmenter:
             granularity = apply_command(commands[-1], tree, current)
         except GranularityError as error:
             return status_item([*typed, f"{STATUS_MARK}{error}"], control)
-        before = regions_by_id(task.draft, control, tree.size)
-        make_id = partial(region_id, task, control)
+        screen = self._sessions.screen(task, control, tree.size)
+        before, make_id = screen.regions, partial(region_id, task, control)
         state = edits.EditState(tree, granularity, before, project.options.min_area, control.neutral_labels, make_id)
         segmented = regions_at_granularity(tree, granularity, project, control)
-        source = f"typed {len(commands)} {granularity}"
-        state = edits.resegment_all(state, segmented, unmodified_region_ids(task, control), source)
+        state = edits.resegment_all(state, segmented)
         self._sessions.save(task, control, granularity, [], before, state.regions)
         message = f"{STATUS_MARK}{_describe(granularity, tree, len(segmented))}"
-        return [*_diff(before, state, control), *status_item([*typed, message], control)]
+        return [*_diff(before, screen.ids, state, control), *status_item([*typed, message], control)]
 
     def _handle_prompts(
         self, task: Task, project: Project, control: BrushControl, prompts: Sequence[Prompt]
@@ -68,8 +67,7 @@ class InteractiveSegmenter:
         granularity = self._sessions.granularity(task, control) or latest_granularity(
             text_commands(task.draft, control), tree, project.options.granularity
         )
-        version = self._predictor.version(project, project.options.granularity)
-        before = self._sessions.regions(task, control, tree.size, prompts, version)
+        before = self._sessions.screen(task, control, tree.size, prompts).regions
         make_id = partial(region_id, task, control)
         state = edits.EditState(tree, granularity, before, project.options.min_area, control.neutral_labels, make_id)
         verb = prompts[-1].label or "Select"
@@ -80,7 +78,7 @@ class InteractiveSegmenter:
             except GranularityError as error:
                 message = f"{verb}: {error}"
         self._sessions.save(task, control, granularity, prompts, before, state.regions)
-        return [*_diff(before, state, control), *status_item([f"{STATUS_MARK}{message}"], control)]
+        return [*_diff(before, (), state, control), *status_item([f"{STATUS_MARK}{message}"], control)]
 
     def _edits(
         self, task: Task, control: BrushControl, prompts: Sequence[Prompt]
@@ -110,13 +108,13 @@ class InteractiveSegmenter:
         return edits.resegment_box(state, crop, crop_tree, f"box {crop}")
 
 
-def _diff(before: edits.Regions, state: edits.EditState, control: BrushControl) -> Results:
-    """Return the suggestions that turn a screen with the regions `before` into the state."""
+def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, control: BrushControl) -> Results:
+    """Return the suggestions that turn a screen with the regions `before`, or any of these `ids`, into the state."""
     changed = [region for name, region in state.regions.items() if before.get(name) is not region]
-    deleted = [region for name, region in before.items() if name not in state.regions]
+    deleted = [name for name in dict.fromkeys([*before, *sorted(ids)]) if name not in state.regions]
     return [
         *(brush_region(region, control, region.id) for region in changed),
-        *(deletion_marker(region, control) for region in deleted),
+        *deletion_markers(deleted, state.tree.size, control),
     ]
 
 

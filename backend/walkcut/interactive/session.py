@@ -1,9 +1,8 @@
 """Editing sessions: the regions on an annotator's screen, as the backend estimates them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -11,27 +10,44 @@ import numpy as np
 from cachetools import LRUCache
 from jaxtyping import Int64
 
-from walkcut.errors import RequestError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.interactive.edits import Regions
 from walkcut.labelstudio.annotations import annotated_regions
 from walkcut.labelstudio.brush import mask_from_runs, run_lengths
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.predictions import Region, region_id
+from walkcut.labelstudio.predictions import Region, region_id, region_id_prefix
 from walkcut.labelstudio.prompts import Prompt, result_items
-from walkcut.labelstudio.tasks import Task, parse_timestamp
+from walkcut.labelstudio.tasks import Task
 
 _MAX_INTERACTIONS = 64  # images
-_DRAFT_DELAY = timedelta(seconds=15)  # Label Studio saves a draft some seconds after a change
+_DRAFT_DELAY_S = 15.0  # Label Studio saves a draft some seconds after a change
+_NO_MASK = np.zeros((0, 0), np.bool_)
 
-_PackedRegions = tuple[tuple[str, str, Int64[np.ndarray, "_"]], ...]  # id, label and run lengths of each
+_PackedRegions = tuple[tuple[Region, Int64[np.ndarray, "_"]], ...]  # without its mask, and the mask's run lengths
+_Versions = frozenset[tuple[str, str]]  # ids of documents, with the times of their last change by Label Studio's clock
+
+
+@dataclass(frozen=True)
+class Screen:
+    """An estimate of what is on an annotator's screen: its regions, and `ids` of all that may be there instead.
+
+    A task does not tell which of its predictions an annotation was started from, nor which of its annotations is on the
+    screen. Those that are regions of walkcut's have `ids` in common.
+    """
+
+    regions: Regions
+    ids: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """The last interactive call about an image: its time, granularity and prompt ids, the regions before and after."""
+    """The last interactive call about an image: its time, granularity and prompt ids, the regions before and after.
 
-    time: datetime
+    `seen` are the drafts and annotations that the task had, and `time` is in seconds of the store's clock.
+    """
+
+    time: float
+    seen: _Versions
     granularity: Granularity
     prompt_ids: frozenset[str]
     before: _PackedRegions
@@ -42,11 +58,12 @@ class SessionStore:
     """The last interaction of each image, least recently used dropped first; safe to share between threads.
 
     Label Studio reports the regions on the screen in a draft, which it saves some seconds after a change; the last
-    interaction bridges that time. `clock` returns the time with its zone.
+    interaction bridges that time. `clock` returns seconds and never goes back; no time of Label Studio's is compared
+    with it.
     """
 
-    def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
-        self._clock = clock or partial(datetime.now, timezone.utc)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._interactions: LRUCache[tuple[int, str], Interaction] = LRUCache(_MAX_INTERACTIONS)
         self._lock = Lock()
 
@@ -55,27 +72,27 @@ class SessionStore:
         interaction = self._last(task, control)
         return None if interaction is None else interaction.granularity
 
-    def regions(
-        self, task: Task, control: BrushControl, size: tuple[int, int], prompts: Sequence[Prompt], version: str
-    ) -> Regions:
-        """Return the regions that prompts refer to, from the first of these sources that applies.
+    def screen(
+        self, task: Task, control: BrushControl, size: tuple[int, int], prompts: Sequence[Prompt] = ()
+    ) -> Screen:
+        """Return the regions that commands and prompts refer to, from the first of these sources that applies.
 
         1. Those before the last interaction, if the prompts include one of it: Label Studio sends all prompts again
            with each new one.
-        2. Those after the last interaction, for 15 s, unless a draft was saved since.
-        3. The draft, else the annotation that was changed last, else the prediction of this model `version`, which
-           annotations start from.
+        2. Those after the last interaction, for 15 s, unless a draft or an annotation was saved since.
+        3. The draft, else the annotation that was changed last, else the last prediction: Label Studio starts
+           annotations from that one.
         """
         interaction = self._last(task, control)
-        if interaction is not None and interaction.prompt_ids & {prompt.id for prompt in prompts}:
-            return _unpack(interaction.before, size)
-        now = self._clock()
-        if interaction is not None and max(_draft_time(task), now - _DRAFT_DELAY) < interaction.time <= now:
-            return _unpack(interaction.after, size)
-        current = [document for document in task.predictions if document.get("model_version") == version]
-        sources = (task.drafts, task.annotations, current or task.predictions)
-        newest = next((documents[-1] for documents in sources if documents), {})
-        return regions_by_id(newest, control, size)
+        documents = _document_regions(task, control, size)
+        if interaction is None:
+            return Screen(documents, _known_ids(task, control))
+        before, after = _unpack(interaction.before, size), _unpack(interaction.after, size)
+        ids = _known_ids(task, control).union(before, after)
+        if interaction.prompt_ids & {prompt.id for prompt in prompts}:
+            return Screen(before, ids)
+        is_recent = self._clock() < interaction.time + _DRAFT_DELAY_S
+        return Screen(after if is_recent and interaction.seen == _versions(task) else documents, ids)
 
     def save(
         self,
@@ -88,7 +105,7 @@ class SessionStore:
     ) -> None:
         """Save the last interaction of a task's image."""
         prompt_ids = frozenset(prompt.id for prompt in prompts)
-        interaction = Interaction(self._clock(), granularity, prompt_ids, _pack(before), _pack(after))
+        interaction = Interaction(self._clock(), _versions(task), granularity, prompt_ids, _pack(before), _pack(after))
         with self._lock:
             self._interactions[_key(task, control)] = interaction
 
@@ -97,20 +114,33 @@ class SessionStore:
             return self._interactions.get(_key(task, control))
 
 
-def regions_by_id(document: Mapping[str, Any], control: BrushControl, size: tuple[int, int]) -> Regions:
-    """Return the regions of a draft, an annotation or a prediction."""
-    return {region.id: region for region in annotated_regions(document.get("result"), control, size)}
+def _document_regions(task: Task, control: BrushControl, size: tuple[int, int]) -> Regions:
+    """Return the regions of the document that is on the screen, unless something was changed since it was saved."""
+    document = next((documents[-1] for documents in (task.drafts, task.annotations) if documents), None)
+    if document is None:
+        predicted = [{"origin": "prediction", **item} for item in _items(task.predictions[-1:])]
+        return _by_id(annotated_regions(predicted, control, size))
+    return _by_id(annotated_regions(document["result"], control, size))
 
 
-def unmodified_region_ids(task: Task, control: BrushControl) -> list[str]:
-    """Return the ids of the draft's regions that are unchanged predictions with a neutral label."""
-    neutral_labels = [[label] for label in control.neutral_labels]
-    return [
-        str(item.get("id"))
-        for item in result_items(task.draft.get("result"))
-        if (item.get("origin"), item.get("from_name")) == ("prediction", control.from_name)
-        and item["value"].get("brushlabels") in neutral_labels
-    ]
+def _known_ids(task: Task, control: BrushControl) -> frozenset[str]:
+    """Return the ids that walkcut gave to regions of a control in any of a task's documents."""
+    prefix = region_id_prefix(task, control)
+    ids = (str(item.get("id")) for item in _items((*task.predictions, *task.annotations, *task.drafts)))
+    return frozenset(identity for identity in ids if identity.startswith(prefix))
+
+
+def _items(documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (item for document in documents for item in result_items(document["result"]))
+
+
+def _versions(task: Task) -> _Versions:
+    documents = (*task.drafts, *task.annotations)
+    return frozenset((str(document.get("id")), str(document.get("updated_at"))) for document in documents)
+
+
+def _by_id(regions: Sequence[Region]) -> Regions:
+    return {region.id: region for region in regions}
 
 
 def _key(task: Task, control: BrushControl) -> tuple[int, str]:
@@ -118,16 +148,8 @@ def _key(task: Task, control: BrushControl) -> tuple[int, str]:
 
 
 def _pack(regions: Regions) -> _PackedRegions:
-    return tuple((region.id, region.label, run_lengths(region.mask.ravel())) for region in regions.values())
+    return tuple((replace(region, mask=_NO_MASK), run_lengths(region.mask.ravel())) for region in regions.values())
 
 
 def _unpack(regions: _PackedRegions, size: tuple[int, int]) -> Regions:
-    return {name: Region(mask_from_runs(lengths, size), label, id=name) for name, label, lengths in regions}
-
-
-def _draft_time(task: Task) -> datetime:
-    """Return the time at which the draft was last saved; long ago where it has none."""
-    try:
-        return parse_timestamp(task.draft.get("updated_at"))
-    except RequestError:
-        return datetime.min.replace(tzinfo=timezone.utc)
+    return _by_id([replace(region, mask=mask_from_runs(lengths, size)) for region, lengths in regions])

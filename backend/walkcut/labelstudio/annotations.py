@@ -12,7 +12,7 @@ from skimage import draw
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.predictions import Region, is_modified
 from walkcut.labelstudio.prompts import PROMPTS, result_items
 
 _MAX_PERCENT: Final = 1000.0  # a shape farther out was not drawn on an image
@@ -102,9 +102,10 @@ def _read_region(item: Mapping[str, Any], size: _Size) -> Region:
             f"region {identity} was drawn on an image rotated in Label Studio: rotate the file and annotate that"
         )
     try:
-        return Region(_SHAPES[item["type"]](item["value"], size), _label(item), id=identity)
+        mask = _SHAPES[item["type"]](item["value"], size)
     except (BrushError, RequestError) as error:
         raise type(error)(f"region {identity}: {error}; export the annotation again") from error
+    return Region(mask, _label(item), id=identity, modified=is_modified(item))
 
 
 def _brush_mask(value: Mapping[str, Any], size: _Size) -> _Mask:

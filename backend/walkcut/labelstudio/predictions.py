@@ -1,8 +1,8 @@
 """Regions and predictions as Label Studio's documents."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ class Region:
     """A mask of the image's size, a label of its control, and a score in [0, 1].
 
     Label Studio shows the `notes` in the region's Info panel. `id` is the region's id in Label Studio, empty if it has
-    none yet.
+    none yet. A region is `modified` if a person drew or named it.
     """
 
     mask: Bool[np.ndarray, "y x"]
@@ -28,6 +28,7 @@ class Region:
     score: float = 1.0
     notes: tuple[str, ...] = ()
     id: str = ""
+    modified: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,13 @@ class Prediction:
 def make_prediction(
     task: Task, regions_by_control: Sequence[tuple[BrushControl, Sequence[Region]]], model_version: str
 ) -> Prediction:
-    """Return a prediction; regions without an id get one that no other task, version or control shares."""
+    """Return a prediction; regions are numbered within their control, and get the id of their number.
+
+    So all predictions of a task share their ids: whichever of them an annotation was started from, suggestions with
+    these ids replace its regions.
+    """
     result = [
-        brush_region(region, control, region.id or region_id(task, control, f"{model_version} {index}"))
+        brush_region(region, control, region_id(task, control, str(index)))
         for control, regions in regions_by_control
         for index, region in enumerate(regions)
     ]
@@ -61,9 +66,9 @@ def make_prediction(
 
 
 def brush_region(region: Region, control: BrushControl, identity: str) -> dict[str, Any]:
-    """Return the result item of a region under this id."""
+    """Return the result item of a region under this id; see `is_modified` for its `meta`."""
     height, width = region.mask.shape
-    notes = {"meta": {"text": list(region.notes)}} if region.notes else {}
+    notes = {"text": list(region.notes)} if region.notes else {}
     return {
         "id": identity,
         "from_name": control.from_name,
@@ -74,26 +79,45 @@ def brush_region(region: Region, control: BrushControl, identity: str) -> dict[s
         "original_height": height,
         "image_rotation": 0,
         "score": region.score,
-        **notes,
+        "meta": {**notes, "walkcut": {"label": None if region.modified else region.label}},
         "value": {"format": "rle", "rle": brush.encode(region.mask), "brushlabels": [region.label]},
     }
 
 
+def is_modified(item: Mapping[str, Any]) -> bool:
+    """Return whether a person drew or named the region of a result item.
+
+    Label Studio reports that a person did as the item's `origin`. It keeps `meta`, where walkcut notes the label that
+    it chose itself: any other was given by a person, as by a point with a label, or by the labels that were active when
+    a suggestion was accepted.
+    """
+    meta = item.get("meta")
+    note = meta.get("walkcut") if isinstance(meta, dict) else None
+    labels = item["value"].get("brushlabels") or [""]
+    is_renamed = isinstance(note, dict) and "label" in note and [note["label"]] != labels
+    return item.get("origin") != "prediction" or is_renamed
+
+
 def region_id(task: Task, control: BrushControl, source: str) -> str:
     """Return an id that is the same for the same image, control and source, and differs for any other."""
-    return _digest(f"{task.id} {task.image_reference(control)} {control.from_name} {source}")
+    return f"{region_id_prefix(task, control)}{_digest(source)}"
 
 
-def deletion_marker(region: Region, control: BrushControl) -> dict[str, Any]:
-    """Return a suggestion whose acceptance deletes a region from the screen.
+def region_id_prefix(task: Task, control: BrushControl) -> str:
+    """Return the text that all ids of a control's regions on a task's image begin with."""
+    return _digest(f"{task.id} {task.image_reference(control)} {control.from_name}") + "-"
+
+
+def deletion_markers(ids: Iterable[str], size: tuple[int, int], control: BrushControl) -> list[dict[str, Any]]:
+    """Return suggestions whose acceptance deletes the regions with these ids from an image of `size`, if there are any.
 
     An accepted suggestion replaces the region with its id, and Label Studio then deletes all `dynamic` regions (as it
-    does with prompts): a backend has no other way to delete one. One pixel remains to show which region it is.
+    does with prompts): a backend has no other way to delete one. Each marker is one pixel, as masks are never empty.
     """
-    pixels = np.flatnonzero(region.mask)
-    middle = np.zeros(region.mask.shape, np.bool_)
-    middle.flat[pixels[len(pixels) // 2 : len(pixels) // 2 + 1]] = True
-    return brush_region(replace(region, mask=middle), control, region.id) | {"dynamic": True}
+    pixel = np.zeros(size, np.bool_)
+    pixel[0, 0] = True
+    marker = brush_region(Region(pixel, control.neutral_labels[0]), control, "") | {"dynamic": True}
+    return [marker | {"id": identity} for identity in ids]
 
 
 def status_item(lines: Sequence[str], control: BrushControl) -> list[dict[str, Any]]:

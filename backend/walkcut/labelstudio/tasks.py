@@ -108,7 +108,8 @@ def read_submission(task: object, annotation: object) -> Submission:
     """Return a submission from the documents of its task and its annotation. Raises `RequestError` for others."""
     if not isinstance(task, Mapping) or not isinstance(annotation, Mapping):
         raise RequestError(
-            "an event needs the documents of a task and of an annotation: switch on the webhook's payload"
+            "an event needs the documents of a task and of an annotation: switch on *Send payload* of the webhook in "
+            "Label Studio"
         )
     parent, result = annotation.get("parent_prediction"), annotation.get("result")
     return Submission(

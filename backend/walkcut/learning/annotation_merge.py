@@ -1,6 +1,7 @@
 """Segments merged by the regions that annotators drew: the oracle merge (DWC supplement A) as a prediction."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def _merge_image(image: AnnotatedImage, min_area: float) -> list[Region]:
         return []
     segments = image.tree.labels(Level.FINE).astype(np.int64)
     owners = majority_region(segments, numbers)[segments]
-    merged = [Region(owners == number, region.label, 1.0) for number, region in enumerate(image.regions, 1)]
+    merged = [replace(region, mask=owners == number) for number, region in enumerate(image.regions, 1)]
     neutral_labels = image.control.neutral_labels
     unclaimed = [
         Region(segments == segment, neutral_labels[index % len(neutral_labels)], 0.0)

@@ -94,7 +94,8 @@ def extract_feedback(
 ) -> AnnotationFeedback:
     """Return the feedback of an annotation of a task's images: all examples, and the mean of the covering scores.
 
-    Regions with neutral labels, which name no kind of object, give scores but no examples. Empty regions are ignored.
+    Regions with neutral labels, which name no kind of object, give scores but no examples; nor do unmodified regions,
+    whose labels walkcut gave itself. Empty regions are ignored.
     Raises `SegmentationError` for masks of another size than the image's and for trees without descriptors.
     """
     scores = [
@@ -119,7 +120,9 @@ def _examples(image: AnnotatedImage) -> Iterator[LabelExample]:
     regions = [region for region in image.regions if region.label not in image.control.neutral_labels]
     overlaps = leaf_overlaps(image.tree, (region.mask for region in regions))
     for region, overlap in zip(regions, overlaps, strict=True):
-        for descriptor, area_fraction in _region_descriptors(image.tree, overlap) if overlap.any() else ():
+        for descriptor, area_fraction in (
+            _region_descriptors(image.tree, overlap) if region.modified and overlap.any() else ()
+        ):
             yield LabelExample(region.label, tuple(map(float, descriptor.astype(_HALF))), area_fraction)
 
 

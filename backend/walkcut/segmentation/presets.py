@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from walkcut.backbones.configs import DIFFSEG, DWC, AttentionConfig
 from walkcut.errors import SettingsError
-from walkcut.segmentation.algorithms.ncut import Affinity, FixedThreshold, ManC, ScaledMinCut, StoppingRule
 from walkcut.segmentation.algorithms.pamr import Pamr
+from walkcut.segmentation.algorithms.recursive_ncut import Affinity, FixedThreshold, ManC, ScaledMinCut, StoppingRule
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import AutoSC, Dbscan, DiffSeg, KMeans, MaskCut, TokenCut
 from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut, NCutMerge

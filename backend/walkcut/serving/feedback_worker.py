@@ -154,7 +154,8 @@ class FeedbackWorker:
                 continue
             present.add(annotation_id)
             if not _is_state(annotation, known.get(annotation_id)):
-                unreadable += not save_annotation(self._store, project_id, task, annotation)
+                replace = self._store.annotations.replace
+                unreadable += not save_annotation(self._store, project_id, task, annotation, replace)
         deleted = known.keys() - present
         self._store.annotations.delete(project_id, deleted)
         return len(deleted), unreadable

@@ -1,7 +1,7 @@
 """Webhook events of Label Studio, saved as the state of annotations that the feedback worker learns from."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from walkcut.errors import RequestError, problem_text
@@ -18,18 +18,22 @@ def save_event(store: ProjectStore, action: str, project_id: str, body: Mapping[
     annotation or no project, and `StoreError`.
     """
     if not project_id:
-        raise RequestError("an event needs the id of its project: switch on the webhook's payload")
+        raise RequestError(
+            "an event needs the id of its project: switch on *Send payload* of the webhook in Label Studio"
+        )
     match action:
         case "ANNOTATION_CREATED" | "ANNOTATION_UPDATED":
             _save_label_config(store, project_id, body.get("project"))
-            save_annotation(store, project_id, body.get("task"), body.get("annotation"))
+            save_annotation(store, project_id, body.get("task"), body.get("annotation"), store.annotations.save)
         case "ANNOTATIONS_DELETED":
             store.annotations.delete(project_id, parse_ids(body.get("annotations")))
         case "TASKS_DELETED":
             store.annotations.delete_tasks(project_id, parse_ids(body.get("tasks")))
 
 
-def save_annotation(store: ProjectStore, project_id: str, task: object, annotation: object) -> bool:
+def save_annotation(
+    store: ProjectStore, project_id: str, task: object, annotation: object, save: Callable[[AnnotationRow], None]
+) -> bool:
     """Save an annotation from its documents, and delete one of a skipped task; return whether they can be read.
 
     An annotation whose documents cannot be read is set aside with the reason. Raises `RequestError` for one without an
@@ -46,8 +50,7 @@ def save_annotation(store: ProjectStore, project_id: str, task: object, annotati
     if submission.skipped:
         store.annotations.delete(project_id, {annotation_id})
     else:
-        row = AnnotationRow(project_id, annotation_id, submission.task.id, updated, submission.to_json())
-        store.annotations.save(row)
+        save(AnnotationRow(project_id, annotation_id, submission.task.id, updated, submission.to_json()))
     return True
 
 

@@ -17,7 +17,9 @@ _UNREADABLE = datetime(1970, 1, 1, tzinfo=timezone.utc)  # older than any annota
 
 _C = ANNOTATIONS.c
 _IS_LEARNED = _C.learned_updated.is_not(None)
-_IS_ENABLED = _IS_LEARNED & (_C.disabled_updated.is_(None) | (_C.disabled_updated < _C.learned_updated))
+_IS_ENABLED = _IS_LEARNED & (
+    _C.disabled_updated.is_(None) | _C.disabled_updated.not_in([_C.updated, _C.learned_updated])
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ class Backlog:
 
 
 class AnnotationStore:
-    """Annotations by project and id, with the feedback that was learned from each; raises as `ProjectStore`.
+    """Annotations by project and id, with the feedback that was learned from each. Methods raise `StoreError`.
 
-    A state of an annotation is learned from once. What a process learned from a state that was changed or deleted in
-    the meantime is dropped.
+    Each saved state of an annotation is learned from once. If it is changed or deleted while it is learned from, the
+    result is dropped.
     """
 
     def __init__(self, database: Database) -> None:
@@ -74,13 +76,20 @@ class AnnotationStore:
 
     def save(self, row: AnnotationRow) -> None:
         """Save an annotation, to be learned from at once, unless this state of it or a later one is known."""
+        self._save(row, lambda new: new > _C.updated)
+
+    def replace(self, row: AnnotationRow) -> None:
+        """Save an annotation as Label Studio holds it, even if the known state is later: its clock may be put back."""
+        self._save(row, lambda new: new != _C.updated)
+
+    def _save(self, row: AnnotationRow, is_newer: Callable[[Any], sa.ColumnElement[bool]]) -> None:
         state = {"task_id": row.task_id, "updated": row.updated, "submission": row.submission}
         state |= {"due": 0.0, "attempts": 0, "problem": ""}
         insert = self._database.insert(ANNOTATIONS).values(
             project_id=row.project_id, annotation_id=row.annotation_id, **state
         )
-        is_later = insert.excluded.updated > _C.updated
-        self._database.execute(insert.on_conflict_do_update(index_elements=_KEY, set_=state, where=is_later))
+        where = is_newer(insert.excluded.updated)
+        self._database.execute(insert.on_conflict_do_update(index_elements=_KEY, set_=state, where=where))
 
     def save_unreadable(self, project_id: str, annotation_id: int, task_id: int, problem: str) -> None:
         """Set an annotation aside whose document cannot be read; what was learned from an earlier state stays."""
@@ -105,9 +114,9 @@ class AnnotationStore:
     def next_attempt(self, now: float, pause: Callable[[int], float], project_id: str = "") -> Attempt | None:
         """Return the attempt that has been due longest at the time `now`; `None` without one.
 
-        The attempt is noted before it is made, with the time of the next one, `pause(number)` seconds later: so one
-        that ends the process is not repeated at once, and no other process makes it too. Projects that do not learn are
-        left out; with a `project_id`, all others are.
+        The attempt is reserved before it is made, and the next one is scheduled `pause(number)` seconds later: a crash
+        is not retried at once, and no two processes make the same attempt. Projects that do not learn are left out;
+        with a `project_id`, all others are.
         """
         off = sa.select(PROJECTS.c.project_id).where(sa.not_(PROJECTS.c.learning))
         is_due = ((_C.due <= now) | (_C.due > now + _FAR_FUTURE_S)) & _C.project_id.not_in(off)
@@ -145,7 +154,7 @@ class AnnotationStore:
                 connection.execute(_delete_labels(row.project_id, [row.annotation_id]))
                 for values in rows:
                     connection.execute(LABELS.insert().values(values))
-                self._raise_revision(connection, row.project_id)
+                self._increment_revision(connection, row.project_id)
 
     def relearn(self, segmenter_version: str) -> int:
         """Have all annotations learned from again whose feedback is from another segmenter; return their number."""
@@ -166,7 +175,7 @@ class AnnotationStore:
         query = sa.select(*counts).where(_C.project_id == project_id if project_id else sa.true())
         return Backlog(*self._database.rows(query)[0])
 
-    def set_aside(self, project_id: str) -> list[SetAside]:
+    def list_set_aside(self, project_id: str) -> list[SetAside]:
         """Return the annotations of a project that could not be learned from, by id."""
         columns = _C.annotation_id, _C.task_id, _C.attempts, _C.due, _C.problem
         where = (_C.project_id == project_id) & (_C.problem != "")
@@ -196,7 +205,7 @@ class AnnotationStore:
         """Disable the feedback of annotations, also of those that were not learned from yet."""
         chosen = (_C.project_id == project_id) & condition
         with self._database.transaction() as connection:
-            self._raise_revision(connection, project_id)
+            self._increment_revision(connection, project_id)
             count = connection.execute(sa.select(sa.func.count()).where(chosen, _IS_ENABLED)).scalar_one()
             connection.execute(ANNOTATIONS.update().where(chosen).values(disabled_updated=_C.updated))
             return int(count)
@@ -208,9 +217,9 @@ class AnnotationStore:
                 deleted = connection.execute(ANNOTATIONS.delete().where(chosen).returning(_C.annotation_id)).scalars()
                 if annotation_ids := deleted.all():
                     connection.execute(_delete_labels(project_id, annotation_ids))
-                    self._raise_revision(connection, project_id)
+                    self._increment_revision(connection, project_id)
 
-    def _raise_revision(self, connection: sa.Connection, project_id: str) -> None:
+    def _increment_revision(self, connection: sa.Connection, project_id: str) -> None:
         row = self._database.insert(PROJECTS).values(project_id=project_id, revision=1)
         raised = {"revision": PROJECTS.c.revision + 1}
         connection.execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project_id], set_=raised))

@@ -23,7 +23,7 @@ from walkcut.segmentation.algorithms.clustering import (
     salient_object,
     tokencut,
 )
-from walkcut.segmentation.algorithms.graph_cut import cosine_affinity
+from walkcut.segmentation.algorithms.ncut import cosine_affinity
 
 seeds = st.integers(0, 1000)
 

@@ -11,7 +11,7 @@ from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.segmentation import diffcut
 from walkcut.segmentation.algorithms.diffcut import _cut_like_the_authors, power_affinity
-from walkcut.segmentation.algorithms.ncut import FixedThreshold, cut_graph
+from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold, cut_graph
 
 
 def scene(seed: int, *, noise: float = 0.3) -> Tensor:

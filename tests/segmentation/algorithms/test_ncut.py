@@ -1,156 +1,136 @@
-from dataclasses import dataclass
+import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from tests.builders.graphs import TWO_PAIRS, block_affinity, block_walk, random_walk
+from tests.builders.graphs import TWO_PAIRS, block_affinity, block_walk, ncut_cost, random_walk
 from walkcut.errors import SegmentationError
-from walkcut.hierarchy.hierarchy import renumber
-from walkcut.segmentation.algorithms.graph_cut import (
-    Cut,
-    best_cut,
-    dot_affinity,
-    fiedler_vector,
-    walk_affinity,
-    walk_vector,
-)
-from walkcut.segmentation.algorithms.ncut import (
-    Affinity,
-    FixedThreshold,
-    ManC,
-    ScaledMinCut,
-    StoppingRule,
-    cut_graph,
-    man_c_threshold,
-    recursive_ncut,
-)
+from walkcut.segmentation.algorithms import ncut
 
-GROUPS = [20, 17, 12, 9]
-TRUTH = np.repeat(np.arange(4), GROUPS)
-# Of two pairs, as its best cut: 4 nodes, 6 edges that weigh 12, a cut that weighs 4 and costs 2/3.
-TWO_PAIRS_CUT = best_cut(TWO_PAIRS, fiedler_vector(TWO_PAIRS))
+seeds = st.integers(0, 10_000)
 
 
-def test_the_man_c_threshold_by_hand() -> None:
-    assert TWO_PAIRS_CUT is not None
-    assert man_c_threshold(TWO_PAIRS_CUT) == 4 * 12 / (2 * 6)
-    no_edges = Cut(torch.tensor([True, False]), ncut=0.0, weight=0.0, total=0.0, edges=0)
-    assert man_c_threshold(no_edges) == 0
+def random_affinity(nodes: int, seed: int) -> Tensor:
+    P = random_walk(nodes, seed)
+    return P @ P.T
 
 
-def test_on_a_complete_graph_the_man_c_threshold_is_the_papers_limit() -> None:
-    A = dot_affinity(block_walk(GROUPS))
-    cut = best_cut(A, fiedler_vector(A))
+def test_ncut_of_two_pairs_by_hand() -> None:
+    apart = torch.tensor([True, True, False, False])
+    assert ncut_cost(TWO_PAIRS, apart) == pytest.approx(4 / 12 + 4 / 12)
+    assert ncut_cost(TWO_PAIRS, ~apart) == pytest.approx(8 / 12)
+    assert ncut_cost(TWO_PAIRS, torch.tensor([True, False, False, False])) == pytest.approx(6 / 6 + 6 / 18)
+
+
+def test_the_best_cut_of_two_pairs_by_hand() -> None:
+    cut = ncut.best_cut(TWO_PAIRS, ncut.fiedler_vector(TWO_PAIRS))
     assert cut is not None
-    assert man_c_threshold(cut) == pytest.approx(cut.total / (len(cut.side) - 1))
+    assert cut.side.tolist() in ([True, True, False, False], [False, False, True, True])
+    assert (len(cut.side), cut.edges, cut.total, cut.weight) == (4, 6, 12, 4)
+    assert cut.ncut == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize(
-    ("rule", "scale", "is_accepted"),
-    [
-        (FixedThreshold(0.67), 1, True),
-        (FixedThreshold(0.66), 1, False),
-        (ManC(), 1, True),  # 2/3 against 4
-        (ManC(), 0.16, False),  # 2/3 against 0.64
-        (ScaledMinCut(), 0.09, True),  # 1/3 against 0.36
-        (ScaledMinCut(), 0.08, False),  # 1/3 against 0.32
-    ],
-)
-def test_stopping_rules_by_hand(rule: StoppingRule, scale: float, is_accepted: bool) -> None:
-    cut = best_cut(scale * TWO_PAIRS, fiedler_vector(TWO_PAIRS))
+@given(st.integers(2, 9), seeds)
+def test_ncut_is_between_zero_and_two(nodes: int, seed: int) -> None:
+    side = torch.arange(nodes) < 1 + seed % (nodes - 1)
+    assert 0 <= ncut_cost(random_affinity(nodes, seed), side) <= 2
+
+
+@given(st.integers(2, 24), seeds)
+def test_the_sweep_finds_what_brute_force_finds(nodes: int, seed: int) -> None:
+    A, vector = random_affinity(nodes, seed), random_walk(nodes, seed + 1)[0]
+    cut = ncut.best_cut(A, vector)
     assert cut is not None
-    assert rule.accepts(cut) is is_accepted
+    by_hand = [ncut_cost(A, vector <= value) for value in vector.sort().values[:-1]]
+    assert cut.ncut == pytest.approx(min(by_hand))
+    assert cut.ncut == pytest.approx(ncut_cost(A, cut.side))
+    assert cut.weight == pytest.approx(float(A[cut.side][:, ~cut.side].sum()))
 
 
-@pytest.mark.parametrize("affinity", ["dot", "cosine", "walk"])
-def test_groups_come_apart_before_anything_else(affinity: Affinity) -> None:
-    leaf_of, hierarchy = recursive_ncut(block_walk(GROUPS), affinity=affinity, rule=FixedThreshold(0.6), max_leaves=12)
-    automatic = renumber(hierarchy.cluster_of(~hierarchy.is_cut)[leaf_of])
-    assert automatic.tolist() == TRUTH.tolist()
-    assert hierarchy.leaf_count == 12
-    assert (np.diff(hierarchy.costs) <= 0).all()
-
-
-def test_the_walk_is_restricted_to_each_half() -> None:
-    A = block_affinity([6, 5, 4], within=1.0, between=0.3)
-    A[:6, 6:] /= 10
-    P = A / A.sum(1, keepdim=True)
-    leaf_of, hierarchy = recursive_ncut(P, affinity="walk", max_leaves=3)
-    assert leaf_of.tolist() == [0] * 6 + [1] * 5 + [2] * 4
-    half = P[6:, 6:] / P[6:, 6:].sum(1, keepdim=True)
-    cut = best_cut(walk_affinity(half), walk_vector(half))
+@given(st.integers(2, 24), seeds)
+def test_evenly_spaced_thresholds_are_those_of_the_papers(nodes: int, seed: int) -> None:
+    A, vector = random_affinity(nodes, seed), random_walk(nodes, seed + 1)[0] - 1 / nodes
+    cut = ncut.best_cut(A, vector, thresholds=5)
     assert cut is not None
-    assert hierarchy.costs[0] == pytest.approx(cut.ncut, abs=1e-6)
+    values = 0.99 * np.linspace(float(vector.min()), float(vector.max()), 5)
+    assert cut.ncut == pytest.approx(min(ncut_cost(A, vector <= value) for value in values))
 
 
-def test_the_dot_affinity_stops_by_itself() -> None:
-    leaf_of, hierarchy = recursive_ncut(block_walk(GROUPS), rule=ManC(), max_leaves=12)
-    assert renumber(hierarchy.cluster_of(~hierarchy.is_cut)[leaf_of]).tolist() == TRUTH.tolist()
+def test_equal_nodes_are_not_divided() -> None:
+    assert ncut.best_cut(TWO_PAIRS, torch.ones(4, dtype=torch.float64)) is None
 
 
-@settings(max_examples=20)
-@given(st.permutations(range(sum(GROUPS))))
-def test_a_permutation_of_nodes_permutes_the_labels(order: list[int]) -> None:
-    P = block_walk(GROUPS)[order][:, order]
-    leaf_of, hierarchy = recursive_ncut(P, rule=FixedThreshold(0.6), max_leaves=4)
-    automatic = hierarchy.cluster_of(~hierarchy.is_cut)[leaf_of]
-    assert renumber(automatic).tolist() == renumber(TRUTH[order]).tolist()
+@pytest.mark.parametrize("nodes", [2, 5, 47, 60, 200])
+def test_lanczos_agrees_with_the_full_decomposition(nodes: int) -> None:
+    A = random_affinity(nodes, nodes) + block_affinity([nodes // 2, nodes - nodes // 2])
+    degree = A.sum(1).numpy()
+    _, vectors = scipy.linalg.eigh(np.diag(degree) - A.numpy(), np.diag(degree))
+    truth = vectors[:, 1] / np.linalg.norm(vectors[:, 1])
+    vector = ncut.fiedler_vector(A, tolerance=1e-10)
+    assert abs(float(vector @ torch.from_numpy(truth))) == pytest.approx(1, abs=1e-8)
 
 
-@given(st.integers(1, 20), st.integers(0, 1000), st.integers(1, 25))
-def test_any_walk_gives_a_tree_within_its_bound(nodes: int, seed: int, max_leaves: int) -> None:
-    leaf_of, hierarchy = recursive_ncut(random_walk(nodes, seed), max_leaves=max_leaves)
-    assert hierarchy.leaf_count <= min(nodes, max_leaves)
-    assert np.unique(leaf_of).tolist() == list(range(hierarchy.leaf_count))
-    assert list(dict.fromkeys(leaf_of.tolist())) == list(range(hierarchy.leaf_count))
+def test_single_precision_finds_the_same_vector() -> None:
+    A = block_affinity([70, 50])
+    single = ncut.fiedler_vector(A.float()).double()
+    assert abs(float(single @ ncut.fiedler_vector(A, tolerance=1e-10))) == pytest.approx(1, abs=1e-5)
 
 
-def test_accepted_cuts_come_first() -> None:
-    _, hierarchy = recursive_ncut(block_walk(GROUPS), rule=FixedThreshold(0.6), max_leaves=3)
-    assert hierarchy.is_cut.tolist() == [True, True]
+def test_power_iteration_finds_the_second_vector_of_a_walk() -> None:
+    P = block_walk([12, 7, 5])
+    values, vectors = np.linalg.eig(P.numpy())
+    truth = torch.from_numpy(np.real(vectors[:, np.argsort(-np.real(values))[1]]))
+    vector = ncut.walk_vector(P, tolerance=1e-12)
+    assert abs(float(vector @ truth / truth.norm())) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("affinity", ["dot", "cosine", "walk"])
-@pytest.mark.parametrize("P", [torch.eye(6), torch.full((6, 6), 1 / 6)], ids=["one-hot", "uniform"])
-def test_extreme_attention_gives_numbers(P: torch.Tensor, affinity: Affinity) -> None:
-    leaf_of, hierarchy = recursive_ncut(P, affinity=affinity)
-    assert len(leaf_of) == 6
-    assert np.isfinite(hierarchy.costs).all()
+def test_the_stationary_distribution_stays_as_it_is() -> None:
+    P = block_walk([9, 4])
+    pi = ncut.stationary(P, tolerance=1e-14)
+    torch.testing.assert_close(pi @ P, pi)
+    assert float(pi.sum()) == pytest.approx(1)
 
 
-def test_evenly_spaced_thresholds_reach_the_sweep() -> None:
-    P = block_affinity([5, 4, 3])
-    P = P / P.sum(1, keepdim=True)
-    _, hierarchy = recursive_ncut(P, max_leaves=2, thresholds=1)
-    vector = fiedler_vector(dot_affinity(P))
-    cut = best_cut(dot_affinity(P), vector, thresholds=1)
-    assert cut is not None
-    assert hierarchy.costs.tolist() == pytest.approx([cut.ncut])
+def test_the_ncut_of_the_flow_is_the_probability_of_leaving() -> None:
+    P = block_walk([6, 3])
+    side = torch.arange(9) < 6
+    pi = ncut.stationary(P, tolerance=1e-14)
+    leaving = [float((pi[half, None] * P[half][:, ~half]).sum() / pi[half].sum()) for half in (side, ~side)]
+    assert ncut_cost(ncut.walk_affinity(P), side) == pytest.approx(sum(leaving), abs=1e-5)
 
 
-def test_a_tree_without_leaves_is_refused() -> None:
-    with pytest.raises(SegmentationError, match="at least 1 leaf, not 0"):
-        recursive_ncut(torch.eye(2), max_leaves=0)
+def test_affinities_by_hand() -> None:
+    P = torch.tensor([[0.6, 0.8], [1.0, 0.0]])
+    torch.testing.assert_close(ncut.dot_affinity(P), torch.tensor([[1.0, 0.6], [0.6, 1.0]]))
+    torch.testing.assert_close(ncut.cosine_affinity(2 * P), torch.tensor([[1.0, 0.6], [0.6, 1.0]]))
 
 
-@pytest.mark.parametrize(("nodes", "threads"), [(20, 1), (1501, 3)])
-def test_a_small_graph_is_cut_by_one_thread(nodes: int, threads: int) -> None:
-    thread_counts: list[int] = []
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_affinities_out_of_range_are_refused(value: float) -> None:
+    A = TWO_PAIRS.clone()
+    A[1, 2] = value
+    with pytest.raises(SegmentationError, match="finite, not negative"):
+        ncut.fiedler_vector(A)
 
-    @dataclass(frozen=True)
-    class CountingThreads:
-        def accepts(self, cut: Cut) -> bool:
-            thread_counts.append(torch.get_num_threads())
-            return False
 
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        cut_graph(torch.ones(nodes, nodes) + torch.eye(nodes), rule=CountingThreads(), max_leaves=None)
-        assert thread_counts == [threads]
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+def test_a_graph_of_zeros_is_refused() -> None:
+    with pytest.raises(SegmentationError, match="not all zero"):
+        ncut.fiedler_vector(torch.zeros(3, 3))
+
+
+def test_a_single_node_has_no_second_vector() -> None:
+    with pytest.raises(SegmentationError, match="one node"):
+        ncut.fiedler_vector(torch.ones(1, 1))
+
+
+def test_a_node_without_edges_does_not_spoil_the_vector() -> None:
+    A = torch.zeros(61, 61, dtype=torch.float64)
+    A[:60, :60] = block_affinity([30, 30])
+    vector = ncut.fiedler_vector(A)
+    assert torch.isfinite(vector).all()
+    assert (vector[:30].sign() == -vector[30:60].sign()).all()

@@ -12,7 +12,7 @@ from walkcut.errors import SegmentationError
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.segmentation.algorithms.diffcut import diffcut
-from walkcut.segmentation.algorithms.ncut import FixedThreshold
+from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import DiffSeg, KMeans
 from walkcut.segmentation.methods.hierarchical import MERGE_COSTS, DiffCut, Merge, NCut, NCutMerge, named_levels

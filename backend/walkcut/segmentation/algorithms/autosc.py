@@ -10,7 +10,7 @@ from torch import Tensor
 
 from walkcut.errors import SegmentationError
 from walkcut.segmentation.algorithms.diffcut import assign_concepts, normalised_patches, power_affinity
-from walkcut.segmentation.algorithms.graph_cut import inverse_root
+from walkcut.segmentation.algorithms.ncut import inverse_root
 from walkcut.segmentation.algorithms.upsampling import Size
 
 _ROUNDING = 1e-5  # far above the rounding errors of zero eigenvalues in single precision

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from walkcut.errors import SegmentationError, require_extra
-from walkcut.segmentation.algorithms.graph_cut import cosine_affinity, fiedler_vector, patch_features
+from walkcut.segmentation.algorithms.ncut import cosine_affinity, fiedler_vector, patch_features
 from walkcut.segmentation.algorithms.upsampling import Size, leaf_score_maps, upsampled_argmax
 
 _WEAK_EDGE = 1e-5  # between dissimilar patches, so that the graph stays connected (TokenCut)

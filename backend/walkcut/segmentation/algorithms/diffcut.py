@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from walkcut.errors import SegmentationError
-from walkcut.segmentation.algorithms.graph_cut import best_cut, fiedler_vector, patch_features
-from walkcut.segmentation.algorithms.ncut import FixedThreshold, cut_graph
+from walkcut.segmentation.algorithms.ncut import best_cut, fiedler_vector, patch_features
+from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold, cut_graph
 from walkcut.segmentation.algorithms.upsampling import Size, leaf_score_maps, upsampled_argmax
 
 

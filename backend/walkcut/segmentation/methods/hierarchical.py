@@ -13,8 +13,15 @@ from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import Hierarchy, renumber
 from walkcut.segmentation.algorithms.diffcut import normalised_patches, power_affinity
-from walkcut.segmentation.algorithms.ncut import Affinity, FixedThreshold, ManC, StoppingRule, cut_graph, recursive_ncut
 from walkcut.segmentation.algorithms.random_walk import walk
+from walkcut.segmentation.algorithms.recursive_ncut import (
+    Affinity,
+    FixedThreshold,
+    ManC,
+    StoppingRule,
+    cut_graph,
+    recursive_ncut,
+)
 from walkcut.segmentation.algorithms.region_merging import merge_leaves, watershed_leaves
 from walkcut.segmentation.algorithms.upsampling import assign_pixels, joint_bilateral_upsample, leaf_score_maps
 from walkcut.segmentation.methods.inputs import contour_features, patch_features, transition_matrix
