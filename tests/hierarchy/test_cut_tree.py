@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from tests.builders.memory import traced
 from tests.builders.trees import LEVELS, ROW, random_tree
 from walkcut.errors import SegmentationError, TreeFileError
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
@@ -42,6 +44,23 @@ def test_its_bytes_are_those_of_its_arrays() -> None:
 def test_a_granularity_picks_its_merges(granularity: Level | Segments | Threshold, labels: list[int]) -> None:
     assert ROW.labels(granularity).tolist() == [labels]
     assert ROW.segment_count(granularity) == max(labels) + 1
+
+
+@given(arrays(np.uint16, st.tuples(st.integers(1, 200), st.integers(1, 5)), elements=st.integers(0, 9)))
+def test_leaves_are_numbered_by_their_first_pixel(pixels: np.ndarray) -> None:
+    merges = np.array([[2 * row, 2 * row + 1] for row in range(9)])
+    tree = build_tree(pixels, Hierarchy(merges, np.linspace(0.9, 0.1, 9), np.ones(9, bool)), LEVELS)
+    order = list(dict.fromkeys(pixels.ravel().tolist()))
+    assert tree.leaves.ravel().tolist() == [order.index(leaf) for leaf in pixels.ravel().tolist()]
+    assert tree.hierarchy.leaf_count == len(order)
+
+
+def test_trees_and_labels_of_large_images_are_made_without_64_bits_for_each_pixel() -> None:
+    pixels = np.arange(4, dtype=np.uint16).repeat(500).repeat(1500).reshape(2000, 1500)
+    held, peak = traced(lambda: build_tree(pixels, ROW.hierarchy, LEVELS))
+    assert 2 * pixels.size <= held <= peak < 3 * pixels.size
+    tree = build_tree(pixels, ROW.hierarchy, LEVELS)
+    assert traced(lambda: tree.labels(Level.FINE))[1] < 3 * pixels.size
 
 
 def test_a_longer_walk_makes_cuts_more_expensive_than_the_rule_accepts() -> None:

@@ -1,20 +1,26 @@
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cachetools import TTLCache
 from jaxtyping import UInt8
 from torch import Tensor
 
+from tests.builders.memory import traced
 from tests.builders.models import CountingBackbone, Gate, make_predictor
 from tests.builders.predictions import SAMPLE
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.backbones import FeatureKind, ImageFeatures
 from walkcut.errors import BusyError, RequestError, SettingsError
+from walkcut.hierarchy.cut_tree import build_tree
 from walkcut.hierarchy.granularity import Level, Segments
+from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all, regions_at_granularity
 from walkcut.inference.project import Project, ProjectOptions, project_from_controls
@@ -28,6 +34,7 @@ CONTROL = BrushControl("brush", "image", "image", ("Region",))
 PROJECT = Project((CONTROL,), ProjectOptions())
 NOW = Deadline(60, lambda: 0.0)  # with a clock that stands still
 A, B = (data_url(png(quarters(*size))) for size in ((40, 60), (50, 30)))
+MEGABYTE = 1 << 20
 GONE, BROKEN = "gone.jpg", data_url(b"no image")
 
 
@@ -162,6 +169,41 @@ def test_an_annotators_call_is_given_up_in_time(tmp_path: Path) -> None:
     with pytest.raises(BusyError, match="the request timed out"):
         predictor.tree_for_interactive(A, 1)
     gate.opened.set()
+
+
+def test_images_in_the_references_of_recent_calls_are_not_kept(tmp_path: Path) -> None:
+    predictor = make_predictor(tmp_path)
+    images = [png(quarters(16, 16 + number)) for number in range(40)]
+    references = (data_url(image + bytes(MEGABYTE)) for image in images)  # readers ignore what follows the image
+    held, _ = traced(lambda: [predictor.tree_for_interactive(reference, 1).size for reference in references])
+    assert held < 2 * MEGABYTE
+
+
+def test_an_image_seen_minutes_ago_is_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, loaded = [0.0], list[int]()
+
+    def fetch(_: str, task_id: int | None) -> bytes:
+        loaded.append(task_id or 0)
+        return png(quarters(16, 16))
+
+    timed = partial(TTLCache, timer=lambda: now[0])
+    monkeypatch.setattr("walkcut.inference.predictor.TTLCache", defaultdict(lambda: timed))
+    predictor = make_predictor(tmp_path)
+    monkeypatch.setattr(predictor.loader, "fetch", fetch)
+    for now[0] in (0.0, 500.0, 700.0):
+        for task_id in (1, 2):
+            predictor.tree_for_interactive("a.png", task_id)
+    assert loaded == [1, 1, 2, 1, 2], "once more to make the tree"
+
+
+def test_regions_are_held_in_less_memory_than_one_of_their_masks(tmp_path: Path) -> None:
+    pixels = np.arange(40).reshape(5, 8).repeat(300, 0).repeat(250, 1)
+    merges = np.array([[max(0, row + 39 if row else 0), row + 1] for row in range(39)])
+    hierarchy = Hierarchy(merges, np.linspace(0.9, 0.1, 39), np.ones(39, bool))
+    tree = build_tree(pixels, hierarchy, dict.fromkeys((Level.COARSE, Level.MEDIUM, Level.FINE), 40))
+    held, peak = traced(lambda: regions_at_granularity(tree, Level.FINE, project(max_regions=50), CONTROL))
+    assert held < pixels.size / 4
+    assert peak < 12 * pixels.size, "the map of segments, their borders, and one mask"
 
 
 def test_stages_are_marked(tmp_path: Path) -> None:

@@ -17,14 +17,13 @@ class Adjacency:
 
 def label_adjacency(labels: Integer[np.ndarray, "y x"], values: Float[np.ndarray, "y x"] | None = None) -> Adjacency:
     """Return the adjacency of the labels `0 … k - 1` by 4-connectivity; without `values`, totals are zeros."""
-    labels, k = labels.astype(np.int64), int(labels.max()) + 1
-    values = np.zeros(labels.shape) if values is None else values
-    codes, means = [], []
+    k, codes, means = int(labels.max()) + 1, [], []
+    values = np.broadcast_to(np.zeros(1), labels.shape) if values is None else values
     for across, value in ((labels, values), (labels.T, values.T)):
-        a, b = across[1:], across[:-1]
-        differ = a != b
-        codes.append((np.minimum(a, b) * k + np.maximum(a, b))[differ])
-        means.append(((value[1:] + value[:-1]) / 2)[differ])
+        differ = across[1:] != across[:-1]
+        a, b = (side[differ].astype(np.int64) for side in (across[1:], across[:-1]))
+        codes.append(np.minimum(a, b) * k + np.maximum(a, b))
+        means.append((value[1:][differ] + value[:-1][differ]) / 2)
     edges, edge, lengths = np.unique(np.concatenate(codes), return_inverse=True, return_counts=True)
     totals = np.bincount(edge, np.concatenate(means), len(edges)).astype(np.float64)  # integers without edges
     return Adjacency(np.stack(np.divmod(edges, k), 1), lengths, totals)

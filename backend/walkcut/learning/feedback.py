@@ -99,7 +99,7 @@ def extract_feedback(
     Raises `SegmentationError` for masks of another size than the image's and for trees without descriptors.
     """
     scores = [
-        covering_scores(image.tree, [region.mask for region in image.regions])
+        covering_scores(image.tree, (region.mask for region in image.regions))
         for image in images
         if any(region.mask.any() for region in image.regions)
     ]
@@ -118,7 +118,7 @@ def extract_feedback(
 
 def _examples(image: AnnotatedImage) -> Iterator[LabelExample]:
     regions = [region for region in image.regions if image.control.is_class(region.label)]
-    overlaps = leaf_overlaps(image.tree, [region.mask for region in regions])
+    overlaps = leaf_overlaps(image.tree, (region.mask for region in regions))
     for region, overlap in zip(regions, overlaps, strict=True):
         for descriptor, area_fraction in (
             _region_descriptors(image.tree, overlap) if region.modified and overlap.any() else ()

@@ -1,6 +1,6 @@
 """How well the segments at each granularity fit annotated regions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -13,24 +13,24 @@ from walkcut.hierarchy.granularity import Granularity, Threshold
 CANDIDATE_GRANULARITIES: tuple[Granularity, ...] = tuple(Threshold(round(0.04 * step, 2)) for step in range(1, 25))
 
 
-def leaf_overlaps(tree: CutTree, masks: Sequence[Bool[np.ndarray, "y x"]]) -> Int64[np.ndarray, "r k"]:
+def leaf_overlaps(tree: CutTree, masks: Iterable[Bool[np.ndarray, "y x"]]) -> Int64[np.ndarray, "r k"]:
     """Return the number of pixels that each mask (row) shares with each leaf (column).
 
-    Raises `SegmentationError` for masks that are not of the image's size.
+    One mask is needed at a time. Raises `SegmentationError` for masks that are not of the image's size.
     """
+    rows, leaves = [], tree.hierarchy.leaf_count
     for mask in masks:
         if mask.shape != tree.size:
             raise SegmentationError(
                 f"a mask of {mask.shape} does not fit an image of {tree.size}: scale it with nearest neighbours"
             )
-    leaves = tree.hierarchy.leaf_count
-    rows = [np.bincount(tree.leaves[mask], minlength=leaves) for mask in masks]
+        rows.append(np.bincount(tree.leaves[mask], minlength=leaves))
     return np.array(rows, np.int64).reshape(-1, leaves)
 
 
 def covering_scores(
     tree: CutTree,
-    masks: Sequence[Bool[np.ndarray, "y x"]],
+    masks: Iterable[Bool[np.ndarray, "y x"]],
     granularities: Sequence[Granularity] = CANDIDATE_GRANULARITIES,
 ) -> Float64[np.ndarray, " g"]:
     """Return the segmentation covering of the annotated regions by the segments at each granularity, in [0, 1].

@@ -4,9 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
 
 from tests.builders.graphs import random_walk
+from tests.builders.memory import resident_peak, traced
 from walkcut.segmentation.algorithms import upsampling
 from walkcut.segmentation.algorithms.upsampling import (
     assign_pixels,
@@ -113,3 +114,23 @@ def test_without_an_edge_the_nearest_cell_wins() -> None:
 def test_labels_of_the_images_size_are_unchanged() -> None:
     labels = np.arange(6).reshape(2, 3)
     assert joint_bilateral_upsample(labels, torch.zeros(2, 3, 3, dtype=torch.uint8)).tolist() == labels.tolist()
+
+
+@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.tuples(st.integers(2, 90), st.integers(2, 90)))
+def test_mean_colours_of_cells_are_those_of_the_whole_image(size: tuple[int, int], grid: tuple[int, int]) -> None:
+    image = torch.randint(0, 256, (*size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    at_once = adaptive_avg_pool2d(image.permute(2, 0, 1).float() / 255, grid).permute(1, 2, 0)
+    assert torch.equal(upsampling._cell_colours(image, grid), at_once)
+
+
+def test_a_large_image_is_not_copied_into_floats_for_its_mean_colours() -> None:
+    image = torch.full((4000, 6000, 3), 7, dtype=torch.uint8)
+    assert resident_peak(lambda: upsampling._cell_colours(image, (171, 256))) < image.nbytes
+
+
+def test_small_components_are_found_in_bounded_memory() -> None:
+    labels = np.arange(6, dtype=np.uint16).repeat(200).repeat(800).reshape(1200, 800)
+    labels[5:7, 5:7] = 9
+    cleaned, (_, peak) = remove_small_components(labels, 5), traced(lambda: remove_small_components(labels, 5))
+    assert not (cleaned == 9).any()
+    assert peak < 25 * labels.size

@@ -98,10 +98,12 @@ def _in_small_components(labels: UInt16[np.ndarray, "y x"], min_area: float) -> 
 
 def _cell_colours(image: UInt8[Tensor, "y x 3"], grid: Size) -> Float[Tensor, "h w 3"]:
     """Return the mean colour of each cell of a grid, in [0, 1], with one row of cells in memory at a time."""
-    height, rows = image.shape[0], grid[0]
-    spans = ((row * height // rows, -(-(row + 1) * height // rows)) for row in range(rows))
-    strips = (image[top:bottom].permute(2, 0, 1).float() / 255 for top, bottom in spans)
-    return torch.cat([adaptive_avg_pool2d(strip, (1, grid[1])) for strip in strips], 1).permute(1, 2, 0)
+    height, (rows, columns) = image.shape[0], grid
+    colours = torch.empty(3, rows, columns, device=image.device)
+    for row in range(rows):
+        strip = image[row * height // rows : -(-(row + 1) * height // rows)].permute(2, 0, 1)
+        colours[:, row] = adaptive_avg_pool2d(strip.float() / 255, (1, columns))[:, 0]
+    return colours.permute(1, 2, 0)
 
 
 def _vote(
