@@ -1,4 +1,3 @@
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -186,8 +185,7 @@ def test_an_image_seen_minutes_ago_is_loaded_again(tmp_path: Path, monkeypatch: 
         loaded.append(task_id or 0)
         return png(quarters(16, 16))
 
-    timed = partial(TTLCache, timer=lambda: now[0])
-    monkeypatch.setattr("walkcut.inference.predictor.TTLCache", defaultdict(lambda: timed))
+    monkeypatch.setattr("walkcut.inference.predictor.TTLCache", partial(TTLCache, timer=lambda: now[0]))
     predictor = make_predictor(tmp_path)
     monkeypatch.setattr(predictor.loader, "fetch", fetch)
     for now[0] in (0.0, 500.0, 700.0):

@@ -15,6 +15,7 @@ from walkcut.cli import main
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.storage import TreeCache, write_tree
+from walkcut.storage.files import FileInfo, list_files
 
 SIZE = len(plain_tree(3).to_bytes())
 ROOM_FOR_1, ROOM_FOR_2, ROOM_FOR_3 = (count * SIZE + SIZE // 2 for count in (1, 2, 3))  # with a 32nd left free
@@ -125,8 +126,13 @@ def test_the_least_recently_used_files_go_first_also_after_a_restart(steps: list
 
 
 def test_the_folder_is_not_listed_for_each_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, listings, scandir = TreeCache(tmp_path, 320 * SIZE), list[Path](), os.scandir
-    monkeypatch.setattr(os, "scandir", lambda folder: listings.append(folder) or scandir(folder))
+    cache, listings = TreeCache(tmp_path, 320 * SIZE), list[Path]()
+
+    def count_listing(folder: Path, suffix: str) -> list[FileInfo]:
+        listings.append(folder)
+        return list_files(folder, suffix)
+
+    monkeypatch.setattr("walkcut.storage.tree_cache.list_files", count_listing)
     for number in range(330):
         put(cache, f"{number:03}", plain_tree(3))
     assert len(listings) <= 33

@@ -45,7 +45,7 @@ class Predictor:
     ) -> None:
         self.tree_service, self.loader = tree_service, loader
         self._options, self._timeout = options, timeout
-        recent = TTLCache[tuple[str, int], str](1024, _RECENT_S)
+        recent: TTLCache[tuple[str, int], str] = TTLCache(1024, _RECENT_S)
         self._recent_digest = cached(recent, key=_image_key, lock=Lock())(self._load_digest)
 
     def version(self, project: Project, granularity: Granularity) -> str:

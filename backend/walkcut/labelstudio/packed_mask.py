@@ -3,7 +3,7 @@
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 
 Mask = Bool[np.ndarray, "y x"]
 Class = TypeVar("Class")
@@ -29,11 +29,10 @@ class _PackedMask:
         return mask
 
     def __set__(self, instance: object, mask: Mask) -> None:
-        box = tuple(_span(mask.any(axis)) for axis in (1, 0))
+        box = tuple(_span(np.flatnonzero(mask.any(axis))) for axis in (1, 0))
         object.__setattr__(instance, _ATTRIBUTE, (mask.shape, box, np.packbits(mask[box])))  # in frozen ones too
 
 
-def _span(inside: Bool[np.ndarray, " n"]) -> slice:
-    """Return the part from the first inside to the last."""
-    indices = np.flatnonzero(inside)
+def _span(indices: Int64[np.ndarray, " n"]) -> slice:
+    """Return the part from the first of ascending indices to the last."""
     return slice(int(indices[0]), int(indices[-1]) + 1) if indices.size else slice(0, 0)
