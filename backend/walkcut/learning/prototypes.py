@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 # Tuned on photographs of grass, rock and sky, where descriptors of one label are 0.3 to 0.9 apart.
 _MAX_VOTES = 3  # images that count for a label, which bounds the score
@@ -49,7 +49,7 @@ class Prototypes:
     label_count: int
     bandwidths: tuple[float, float, float, float]
 
-    def scores(self, segments: Examples, *, held_out: bool = False) -> Float32[np.ndarray, "s l"]:
+    def scores(self, segments: Examples, *, held_out: bool = False) -> Float64[np.ndarray, "s l"]:
         """Return the score of each label for each segment, in [0, 1]; the sum is at most 1.
 
         Nearest neighbours with weights by distance (Dudani 1976), here Gaussian: each image has one vote for a label,
@@ -63,8 +63,10 @@ class Prototypes:
         labels, images = self.examples.labels, self.examples.images
         firsts = np.flatnonzero(np.diff(labels, prepend=-1) | np.diff(images, prepend=-1))
         per_image, label_of = np.maximum.reduceat(votes, firsts, axis=1), labels[firsts]
-        v = np.stack([_sum_of_largest(per_image[:, label_of == label]) for label in range(self.label_count)], axis=1)
-        fractions = v**2 / np.maximum((v**2).sum(1, keepdims=True), np.finfo(np.float32).tiny)
+        v = np.stack(
+            [_sum_of_largest(per_image[:, label_of == label]) for label in range(self.label_count)], 1, dtype=np.float64
+        )
+        fractions = v**2 / np.maximum((v**2).sum(1, keepdims=True), np.finfo(np.float64).tiny)
         strongest = v.max(1, keepdims=True)
         return np.asarray(fractions * strongest / (strongest + _UNKNOWN_VOTES))
 
