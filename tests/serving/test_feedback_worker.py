@@ -102,7 +102,7 @@ def test_feedback_of_a_submitted_annotation_is_saved(worker: FeedbackWorker, sto
     assert worker.learn_due() == 1
     (feedback,) = learned_from(store)
     assert (feedback.annotation_id, feedback.task_id, feedback.source_model_version) == (5, 1, "fine-walkcut-merge-0")
-    assert {example.label for example in feedback.examples} == {"Car"}  # a generic label has no examples
+    assert feedback.labels == {"Car"}  # a generic label has no examples
     assert max(feedback.covering_scores.values()) > 0.9
     assert store.annotations.backlog() == NOTHING_LEFT
 
@@ -134,7 +134,7 @@ def test_feedback_is_that_of_an_annotations_latest_state(worker: FeedbackWorker,
         deliver(store, event)
         worker.learn_due()
     (feedback,) = learned_from(store)
-    assert {example.label for example in feedback.examples} == {"Sky"}
+    assert feedback.labels == {"Sky"}
 
 
 GONE = [
@@ -415,7 +415,7 @@ def test_a_sync_makes_up_for_lost_webhooks(
     assert [item.annotation_id for item in store.annotations.set_aside("3")] == [5, 6]
     studio.held[0] = (task(), annotation(2, ("Sky", TOP), updated=LATER))
     worker.sync("3")
-    assert {example.label for example in learned_from(store)[0].examples} == {"Sky"}
+    assert learned_from(store)[0].labels == {"Sky"}
 
 
 def test_a_sync_leaves_disabled_feedback_disabled(
