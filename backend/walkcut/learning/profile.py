@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 import numpy as np
@@ -18,8 +18,8 @@ from walkcut.learning.prototypes import Examples, Prototypes, build_prototypes, 
 
 _MIN_TASKS = 2  # that a granularity is learned from, so that one odd image does not decide
 _MIN_LABEL_TASKS = 3  # that a label is suggested from
-_MAX_HELD_OUT = 500  # segments that names are calibrated on
-_MAX_CALIBRATED = 3000  # examples of the tasks that they are of
+_MAX_EXAMPLES = 3000
+_MAX_HELD_OUT = 300  # segments that names are calibrated on
 # Weights of a moving average over candidates: with few images, the best smoothed granularity generalises better
 # (measured on BSDS500).
 _SMOOTHING = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
@@ -144,19 +144,21 @@ def _fit_names(
 ) -> tuple[Prototypes, Calibration | None]:
     """Return prototypes, and the calibration of the names that those of other tasks give to each task's segments.
 
-    In a long project a part of the tasks is held out. Without segments there is no calibration.
+    In a long project every second, third … task counts, so that answers stay quick. Without segments there is no
+    calibration.
     """
-    used = examples.images % -(-len(examples.labels) // _MAX_CALIBRATED) == 0
-    rows = np.flatnonzero(used & is_segment)
+    used = examples.images % -(-len(examples.labels) // _MAX_EXAMPLES) == 0
+    examples, is_segment = examples.subset(used), is_segment[used]
+    prototypes = build_prototypes(examples, label_count + 1)
+    rows = np.flatnonzero(is_segment)
     if not rows.size:
-        return build_prototypes(examples, label_count + 1), None
+        return prototypes, None
     segments = examples.subset(rows[:: -(-rows.size // _MAX_HELD_OUT)])
-    held_out = fit_bandwidths(build_prototypes(examples.subset(used), label_count + 1), segments)
-    scores = held_out.scores(segments, held_out=True)
+    prototypes = fit_bandwidths(prototypes, segments)
+    scores = prototypes.scores(segments, held_out=True)
     names = scores.argmax(1)
     tasks = [np.unique(examples.images[examples.labels == label]).size for label in range(label_count)]
     given = (np.array([*tasks, 0]) >= _MIN_LABEL_TASKS)[names]
-    calibration = calibrate(
+    return prototypes, calibrate(
         scores.max(1)[given], names[given], segments.labels[given], segments.images[given], label_count + 1
     )
-    return replace(build_prototypes(examples, label_count + 1), bandwidths=held_out.bandwidths), calibration

@@ -1,6 +1,5 @@
 """Prototypes of labels: examples of annotated images, which vote on the labels of new segments."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -57,7 +56,14 @@ class Prototypes:
         `u` of the unknown, a score is `v² / Σ v² · v* / (v* + u)`: which label, times whether any. With `held_out` the
         examples of a segment's own image do not vote. The labels of `segments` are not used.
         """
-        votes = np.exp(-self._squared_distances(segments) / 2)
+        return self.weighted_scores(segments, self.differences(segments), held_out=held_out)
+
+    def weighted_scores(
+        self, segments: Examples, differences: list[Float32[np.ndarray, "s m"]], *, held_out: bool
+    ) -> Float64[np.ndarray, "s l"]:
+        """Return the scores of segments with these `differences`; see `scores`."""
+        squared = sum((d / np.float32(h)) ** 2 for d, h in zip(differences, self.bandwidths, strict=True) if h < np.inf)
+        votes = np.exp(-np.asarray(squared) / 2)
         if held_out:
             votes[segments.images[:, None] == self.examples.images] = 0
         labels, images = self.examples.labels, self.examples.images
@@ -70,18 +76,15 @@ class Prototypes:
         strongest = v.max(1, keepdims=True)
         return np.asarray(fractions * strongest / (strongest + _UNKNOWN_VOTES))
 
-    def _squared_distances(self, segments: Examples) -> Float32[np.ndarray, "s m"]:
-        descriptor_bandwidth, *layout_bandwidths = self.bandwidths
-        squared = (distances(segments.descriptors, self.examples.descriptors) / descriptor_bandwidth) ** 2
-        for axis, bandwidth in enumerate(layout_bandwidths):
-            if bandwidth < np.inf:
-                ours, theirs = segments.coordinates[:, axis, None], self.examples.coordinates[:, axis]
-                squared += ((ours - theirs) / np.float32(bandwidth)) ** 2
-        return squared
+    def differences(self, segments: Examples) -> list[Float32[np.ndarray, "s m"]]:
+        """Return the distances of descriptors, and the differences of y, x and the logarithm of the area."""
+        ours, theirs = segments.coordinates, self.examples.coordinates
+        layouts = [ours[:, axis, None] - theirs[:, axis] for axis in range(ours.shape[1])]
+        return [distances(segments.descriptors, self.examples.descriptors), *layouts]
 
 
 def build_prototypes(examples: Examples, label_count: int) -> Prototypes:
-    """Build prototypes from at least one example of each label; how an image is numbered does not matter.
+    """Build prototypes from at least one example; how an image is numbered does not matter.
 
     The bandwidth of descriptors follows the median distance between examples of different labels, so that similar
     labels are told apart, and segments that are farther away count as unknown. Positions and areas do not count until
@@ -100,10 +103,17 @@ def fit_bandwidths(prototypes: Prototypes, segments: Examples) -> Prototypes:
 
     Leave-one-out likelihood (Habbema et al. 1974, Duin 1976), one bandwidth after the other; of equals the widest.
     """
+    differences = prototypes.differences(segments)
+
+    def likelihood(candidate: Prototypes) -> float:
+        scores = candidate.weighted_scores(segments, differences, held_out=True)
+        own = scores[np.arange(len(segments.labels)), segments.labels]
+        return round(float(np.log(np.maximum(own, _MIN_LIKELIHOOD)).mean()), 6)
+
     for axis, candidates in enumerate(_LAYOUT_BANDWIDTHS, 1):
         bandwidths = prototypes.bandwidths
         options = [replace(prototypes, bandwidths=(*bandwidths[:axis], h, *bandwidths[axis + 1 :])) for h in candidates]
-        prototypes = max(options, key=_likelihood_of(segments))
+        prototypes = max(options, key=likelihood)
     return prototypes
 
 
@@ -112,14 +122,8 @@ def distances(a: Float[np.ndarray, "m c"], b: Float[np.ndarray, "n c"]) -> Float
     return np.sqrt(np.maximum(2 - 2 * (a.astype(np.float32) @ b.T.astype(np.float32)), 0))
 
 
-def _likelihood_of(segments: Examples) -> Callable[[Prototypes], float]:
-    def mean_log_likelihood(prototypes: Prototypes) -> float:
-        scores = prototypes.scores(segments, held_out=True)[np.arange(len(segments.labels)), segments.labels]
-        return round(float(np.log(np.maximum(scores, _MIN_LIKELIHOOD)).mean()), 6)
-
-    return mean_log_likelihood
-
-
 def _sum_of_largest(votes: Float32[np.ndarray, "s i"]) -> Float32[np.ndarray, " s"]:
     """Return the sum of the largest votes, 0 without any."""
-    return np.asarray(np.sort(votes, axis=1)[:, -_MAX_VOTES:].sum(1))
+    return np.asarray(
+        (votes if votes.shape[1] <= _MAX_VOTES else np.partition(votes, -_MAX_VOTES)[:, -_MAX_VOTES:]).sum(1)
+    )
