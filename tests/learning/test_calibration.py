@@ -51,7 +51,8 @@ def test_without_names_nothing_is_known() -> None:
 @given(st.integers(0, 1000), st.integers(1, 40))
 def test_a_higher_score_never_has_a_lower_confidence(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
-    calibration = calibrate(rng.random(count), *rng.integers(0, 3, (2, count)), rng.integers(0, 5, count), 3)
+    names, truths = rng.integers(0, 3, (2, count))
+    calibration = calibrate(rng.random(count), names, truths, rng.integers(0, 5, count), 3)
     bounds = [confidence(calibration, score, label=1) for score in np.linspace(0, 1, 20)]
     assert bounds == sorted(bounds)
     assert 0 <= bounds[0] <= bounds[-1] < 1

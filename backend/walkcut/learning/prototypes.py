@@ -46,7 +46,7 @@ class Prototypes:
 
     examples: Examples
     label_count: int
-    bandwidths: tuple[float, float, float, float]
+    bandwidths: tuple[float, ...]
 
     def scores(self, segments: Examples, *, held_out: bool = False) -> Float64[np.ndarray, "s l"]:
         """Return the score of each label for each segment, in [0, 1]; the sum is at most 1.
