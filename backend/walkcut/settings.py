@@ -71,7 +71,7 @@ class Settings:
         default=0.0005, ge=0, lt=1, description="area of the smallest region, as a fraction of the image"
     )
     label_confidence: float = Field(
-        default=0.5, ge=0, le=1, description="minimum confidence of a learned label, from 0 to 1"
+        default=0.9, ge=0, le=1, description="fraction of learned names that must be right, from 0 to 1"
     )
     learning: bool = Field(default=True, description="whether to learn from annotations")
     sync_interval: float = Field(

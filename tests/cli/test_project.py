@@ -5,7 +5,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.builders.feedback import CONFIG, HALVES, FakeLabelStudio, annotation, created, deliver, task
+from tests.builders.feedback import (
+    CONFIG,
+    HALVES,
+    LEFT,
+    RIGHT,
+    TOP,
+    FakeLabelStudio,
+    annotation,
+    created,
+    deliver,
+    task,
+)
 from walkcut.cli import main
 from walkcut.inference.factory import make_predictor
 from walkcut.serving.feedback_worker import FeedbackWorker
@@ -50,12 +61,27 @@ def test_what_was_learned_is_shown_with_its_annotations(folder: Path) -> None:
     assert shown["granularity_from"] == references
     assert str(shown["granularity"]).startswith("tau=")
     assert shown["learning"] is True
+    assert shown["label_confidence"] == {"Car": 0}, "two tasks are too few"
     feedback = shown["feedback"]
     assert isinstance(feedback, list)
     assert [(item["task"], item["labels"], item["disabled"]) for item in feedback] == [
         (1, ["Car"], False),
         (2, ["Car"], False),
     ]
+
+
+def test_the_names_that_annotators_kept_are_counted(folder: Path) -> None:
+    with closing(ProjectStore(folder)) as store:
+        event = created(3, ("Car", LEFT), ("Sky", RIGHT & TOP), ("Sky", RIGHT & ~TOP), task_id=3)
+        for item, given in zip(event.body["annotation"]["result"], ("Car", "Car", "Region"), strict=True):
+            item["meta"] = {"walkcut": {"label": given}}
+        deliver(store, event)
+        FeedbackWorker(make_predictor(Settings(state_dir=folder)), store).learn_due()
+    shown = document()
+    assert shown["names"] == {"given": 2, "kept": 1}
+    feedback = shown["feedback"]
+    assert isinstance(feedback, list)
+    assert [item["names"] for item in feedback] == [{"given": 0, "kept": 0}] * 2 + [{"given": 2, "kept": 1}]
 
 
 def test_an_unknown_project_has_learned_nothing(folder: Path) -> None:

@@ -21,11 +21,13 @@ Walkcut = Callable[..., str]
 
 @pytest.fixture
 def named_config(label_config: str) -> str:
-    """The labelling config with labels of its own, as its comment says to add them."""
+    """The labelling config with labels of its own, as its comment says to add them, that need few tasks."""
     more = '<Label value="Sky" background="#56b4e9"/><Label value="Meadow" background="#009e73"/>'
     mark = '<Label value="Background" background="#7b8794"/>'
+    control = '<BrushLabels name="brush"'
     assert mark in label_config
-    return label_config.replace(mark, mark + more)
+    assert control in label_config
+    return label_config.replace(mark, mark + more).replace(control, f'{control} label_confidence="0.8"')
 
 
 def named(result: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -62,30 +64,30 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     artifacts: Path,
 ) -> None:
     project = label_studio.create_project("Learning", named_config)
-    tasks = [label_studio.upload(project, f"{n}.jpg", view) for n, view in enumerate(images.views())]
+    views = [*images.views(), *images.views()[:2]]
+    tasks = [label_studio.upload(project, f"{n}.jpg", view) for n, view in enumerate(views)]
     label_studio.attach_backend(project, backend)
     label_studio.retrieve_predictions(project)
-    plain = newest(label_studio, tasks[3])
+    plain = newest(label_studio, tasks[5])
     assert not labels(plain) & {"Sky", "Meadow"}
 
-    # Two tasks are annotated: one over the API, one by hand from the tab that is open.
-    coarse = next(
-        prediction
-        for prediction in label_studio.predictions(tasks[0])
-        if prediction["model_version"].startswith("coarse")
-    )
-    label_studio.annotate(tasks[0], named(coarse["result"]))
+    # Four tasks are annotated: three over the API, one by hand from the tab that is open.
+    by_api = [tasks[0], *tasks[2:4]]
+    for task in by_api:
+        predictions = label_studio.predictions(task)
+        coarse = next(entry for entry in predictions if entry["model_version"].startswith("coarse"))
+        label_studio.annotate(task, named(coarse["result"]))
     editor.open_task(project, tasks[1], n_tabs=4)
     editor.submit()
     learned = wait_for(
-        "feedback of two tasks", lambda: (now := known(walkcut, project))["feedback"][1:] and now, LEARN_S
+        "feedback of four tasks", lambda: (now := known(walkcut, project))["feedback"][3:] and now, LEARN_S
     )
-    assert {entry["task"] for entry in learned["feedback"]} == set(tasks[:2])
+    assert {entry["task"] for entry in learned["feedback"]} == set(tasks[:4])
     taken = {entry["task"]: entry["source_model_version"] for entry in learned["feedback"]}
-    assert taken == {tasks[0]: "", tasks[1]: newest(label_studio, tasks[1])["model_version"]}
+    assert taken == dict.fromkeys(by_api, "") | {tasks[1]: newest(label_studio, tasks[1])["model_version"]}
     assert learned["granularity"].startswith("tau=")
     assert learned["labels"].keys() == {"Sky", "Meadow"}
-    assert [entry["task"] for entry in learned["labels"]["Sky"]] == [tasks[0]]
+    assert [entry["task"] for entry in learned["labels"]["Sky"]] == by_api
 
     # The next task arrives with the learned granularity and with labels; tasks not touched yet on request.
     task = label_studio.upload(project, "next.jpg", images.views()[2])
@@ -96,13 +98,13 @@ def test_granularity_and_labels_are_learned_shown_and_undone(
     editor.screenshot(artifacts / "learned.png")
     assert walkcut("prelabel", "--project", project).startswith("2 done")
     assert walkcut("prelabel", "--project", project).startswith("0 done")
-    assert newest(label_studio, tasks[3])["model_version"] == arrived["model_version"]
+    assert newest(label_studio, tasks[5])["model_version"] == arrived["model_version"]
 
     # What was learned can be undone, and switched off.
     assert walkcut("project", "undo", project, "--task", tasks[0]) == "1 disabled\n"
-    assert not known(walkcut, project)["labels"]
+    assert [entry["task"] for entry in known(walkcut, project)["labels"]["Sky"]] == by_api[1:]
     assert walkcut("project", "sync", project) == "0 learned, 0 forgotten, 0 failed\n"
-    assert walkcut("project", "reset", project) == "1 disabled\n"
+    assert walkcut("project", "reset", project) == "3 disabled\n"
     again = label_studio.upload(project, "again.jpg", images.views()[2])
     label_studio.task(again)
     assert newest(label_studio, again)["model_version"] == plain["model_version"]

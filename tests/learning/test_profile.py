@@ -57,20 +57,33 @@ def fitting(*best: Granularity, task_id: int, annotation_id: int = 1, by: float 
 
 def showing(label: str, descriptor: Sequence[float], task_id: int) -> AnnotationFeedback:
     """Return feedback with one example."""
-    return AnnotationFeedback("7", 1, task_id, "", "v", {}, (LabelExample(label, tuple(descriptor), 0.5),))
+    return AnnotationFeedback("7", 1, task_id, "", "v", {}, (LabelExample(label, tuple(descriptor), 0.5, 0.5, 0.5),))
+
+
+def annotated_tasks(count: int, *regions: tuple[str, np.ndarray]) -> list[AnnotationFeedback]:
+    """Return the feedback of tasks with the same image and annotation."""
+    return [feedback_of(ROW, regions or [("First", FIRST_THREE)], task_id=task) for task in range(count)]
+
+
+def names_of(feedback: Sequence[AnnotationFeedback], threshold: float = 0.9) -> list[str | None]:
+    """Return the labels that are suggested for the row's two segments."""
+    learned = fit_profile(feedback, "v", LABELS)
+    return [label for label, _ in suggest_labels(ROW, ROW.segment_of(Segments(2)), learned, threshold)]
 
 
 def test_a_region_is_an_example_and_gives_covering_scores() -> None:
     feedback = feedback_of(ROW, [("First", FIRST_THREE)])
-    assert feedback.examples == (LabelExample("First", (1, 0), 0.6),)
+    assert feedback.examples[0] == LabelExample("First", (1, 0), 0.5, 0.3, 0.6)
     assert feedback.covering_scores["tau=0.08"] == pytest.approx(0.6)
     assert feedback.covering_scores["tau=0.12"] == 1
     assert feedback.covering_scores["tau=0.92"] == pytest.approx(2 / 3)
 
 
-def test_a_large_region_is_an_example_as_a_whole_and_in_parts() -> None:
+def test_the_segments_in_a_region_are_examples_too() -> None:
     whole, first, second = feedback_of(ROW, [("First", ALL)]).examples
     assert [example.area_fraction for example in (whole, first, second)] == [1, 0.6, 0.4]
+    assert [example.is_segment for example in (whole, first, second)] == [False, True, True]
+    assert [(example.y, example.x) for example in (whole, first, second)] == [(0.5, 0.5), (0.5, 0.3), (0.5, 0.8)]
     assert np.square(whole.descriptor) == pytest.approx([4 / 6, 2 / 6], abs=1e-3)
     assert np.square(first.descriptor) == pytest.approx([1, 0])
     assert np.square(second.descriptor) == pytest.approx([1 / 3, 2 / 3], abs=1e-3)
@@ -82,6 +95,37 @@ def test_a_label_that_walkcut_gave_is_no_example() -> None:
     feedback = feedback_of_images([guessed])
     assert feedback.examples == ()
     assert feedback.covering_scores == feedback_of_images([image]).covering_scores
+
+
+def test_segments_that_no_named_region_touches_are_examples_of_no_label() -> None:
+    feedback = feedback_of(ROW, [("First", FIRST_THREE), ("Region", ~FIRST_THREE)])
+    assert [(example.label, example.is_segment) for example in feedback.examples] == [
+        ("First", False),
+        ("First", True),
+        ("", True),
+    ]
+    assert feedback.labels == {"First"}
+
+
+def test_a_segment_that_a_stroke_touches_is_an_example_of_neither() -> None:
+    stroke = np.array([[True, False, False, False, False]])
+    assert [(example.label, example.is_segment) for example in feedback_of(ROW, [("First", stroke)]).examples] == [
+        ("First", False),
+        ("", True),
+    ]
+
+
+def test_names_that_walkcut_gave_are_counted_with_those_that_were_kept() -> None:
+    def item(given: object, label: str) -> dict[str, object]:
+        value = {"format": "rle", "rle": [], "brushlabels": [label]}
+        return {"from_name": "brush", "to_name": "image", "type": "brushlabels", "meta": given, "value": value}
+
+    pairs = [("First", "First"), ("First", "Second"), ("Region", "First"), (None, "First"), (["odd"], "First")]
+    result = [item({"walkcut": {"label": given}}, label) for given, label in pairs]
+    result += [item(None, "First"), item({"walkcut": "odd"}, "First")]
+    submission = Submission(Task(1, {}), 1, "", result)
+    feedback = extract_feedback([annotated(ROW, [])], submission, project_id="7", segmenter_version="v")
+    assert (feedback.names_given, feedback.names_kept) == (2, 1)
 
 
 def test_the_images_of_a_task_give_all_examples_and_their_mean_scores() -> None:
@@ -165,7 +209,7 @@ def test_feedback_of_another_version_and_deleted_labels_do_not_count() -> None:
     assert learned.labels == ("First",)
     assert learned.labels_from == {"First": ((1, 1),)}
     assert learned.prototypes is not None
-    assert len(learned.prototypes.labels) == 1
+    assert len(learned.prototypes.examples.labels) == 1
 
 
 def test_the_digest_changes_with_what_was_learned_and_with_nothing_else() -> None:
@@ -195,27 +239,35 @@ def test_another_descriptor_or_another_label_is_another_digest(other: Annotation
 
 
 def test_annotations_of_one_task_are_of_one_image() -> None:
-    once, again, elsewhere = (
-        feedback_of(ROW, [("First", FIRST_THREE)], annotation_id=n, task_id=n // 2) for n in (2, 3, 4)
-    )
-    sure = [
-        suggest_labels(ROW, ROW.segment_of(Segments(1)), fit_profile(feedback, "v", LABELS), 0)[0][1]
-        for feedback in ([once], [once, again], [once, elsewhere])
-    ]
-    assert sure[0] == pytest.approx(sure[1])
-    assert sure[1] < sure[2]
+    once = [feedback_of(ROW, [("First", FIRST_THREE)], annotation_id=n, task_id=n // 2) for n in range(20)]
+    assert names_of(once) == ["First", None]
+    assert names_of(once[:10]) == [None, None], "five tasks with two annotations each"
 
 
 def test_without_examples_nothing_is_suggested() -> None:
     assert suggest_labels(ROW, ROW.segment_of(Segments(2)), ProjectProfile(), 0.5) == [(None, 0), (None, 0)]
 
 
-def test_labels_below_the_threshold_are_not_suggested() -> None:
-    learned = fit_profile([feedback_of(ROW, [("First", FIRST_THREE)])], "v", LABELS)
-    (sure, confidence), (unsure, low) = suggest_labels(ROW, ROW.segment_of(Segments(2)), learned, 0.5)
-    assert (sure, unsure) == ("First", None)
-    assert low < 0.5 < confidence
-    assert suggest_labels(ROW, ROW.segment_of(Segments(2)), learned, 0.99) == [(None, confidence), (None, low)]
+def test_a_label_is_suggested_once_enough_held_out_names_were_right() -> None:
+    assert [names_of(annotated_tasks(count))[0] for count in (1, 2, 8, 9)] == [None, None, None, "First"]
+    assert [names_of(annotated_tasks(count), 0.5)[0] for count in (1, 2, 3)] == [None, None, "First"], "of three tasks"
+    (_, confidence), (unnamed, low) = suggest_labels(
+        ROW, ROW.segment_of(Segments(2)), fit_profile(annotated_tasks(9), "v", LABELS), 0.95
+    )
+    assert (confidence, unnamed, low) == (0.9, None, 0)
+    assert names_of(annotated_tasks(9), 0.95) == [None, None]
+
+
+def test_without_evidence_no_threshold_is_low_enough() -> None:
+    assert names_of(annotated_tasks(2), 0.0) == [None, None]
+    assert fit_profile(annotated_tasks(2), "v", LABELS).highest_confidences == {"First": 0}
+    assert fit_profile(annotated_tasks(9), "v", LABELS).highest_confidences == {"First": 0.9}
+
+
+def test_a_label_whose_segments_are_often_not_named_is_not_suggested() -> None:
+    unnamed = [feedback_of(ROW, [("Second", ~FIRST_THREE)], task_id=20 + task) for task in range(6)]
+    assert names_of(annotated_tasks(9), 0.9) == ["First", None]
+    assert names_of([*annotated_tasks(9), *unnamed], 0.9)[0] is None
 
 
 def scene(number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -248,20 +300,22 @@ def grass_and_rock(number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return np.concatenate(windows), {"First": above, "Second": ~above}
 
 
-@pytest.mark.parametrize("make_example", [scene, pytest.param(grass_and_rock, marks=needs_photographs)])
-def test_five_annotated_images_label_the_next_ones(
-    make_example: Callable[[int], tuple[np.ndarray, dict[str, np.ndarray]]],
+@pytest.mark.parametrize(
+    ("make_example", "count"), [(scene, 8), pytest.param(grass_and_rock, 5, marks=needs_photographs)]
+)
+def test_a_few_annotated_images_label_the_next_ones(
+    make_example: Callable[[int], tuple[np.ndarray, dict[str, np.ndarray]]], count: int
 ) -> None:
     segmenter = load_segmenter("classical")
-    images = [make_example(number) for number in range(8)]
+    images = [make_example(number) for number in range(count + 3)]
     trees = [segmenter.segment(image) for image, _ in images]
-    feedback = [feedback_of(trees[task], [*images[task][1].items()], task_id=task) for task in range(5)]
+    feedback = [feedback_of(trees[task], [*images[task][1].items()], task_id=task) for task in range(count)]
     learned = fit_profile(feedback, "v", LABELS)
     assert learned.granularity is not None
     right, wrong, unannotated = [], [], []
-    for tree, (_, masks) in zip(trees[5:], images[5:], strict=True):
+    for tree, (_, masks) in zip(trees[count:], images[count:], strict=True):
         groups = tree.segment_of(learned.granularity)
-        names = np.array([label or "" for label, _ in suggest_labels(tree, groups, learned, 0.5)])[groups[tree.leaves]]
+        names = np.array([label or "" for label, _ in suggest_labels(tree, groups, learned, 0.9)])[groups[tree.leaves]]
         annotated = np.any([*masks.values()], axis=0)
         truth = np.select([*masks.values()], [*masks], "")
         right.append((names == truth)[annotated].mean())

@@ -30,6 +30,7 @@ from tests.builders.models import make_predictor
 from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError
 from walkcut.hierarchy.granularity import Level
 from walkcut.inference.predictor import Predictor
+from walkcut.inference.project import Project
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.tasks import Task
 from walkcut.learning.feedback import AnnotationFeedback
@@ -101,7 +102,7 @@ def test_feedback_of_a_submitted_annotation_is_saved(worker: FeedbackWorker, sto
     assert worker.learn_due() == 1
     (feedback,) = learned_from(store)
     assert (feedback.annotation_id, feedback.task_id, feedback.source_model_version) == (5, 1, "fine 000000")
-    assert {example.label for example in feedback.examples} == {"Car"}  # a generic label has no examples
+    assert feedback.labels == {"Car"}  # a generic label has no examples
     assert max(feedback.covering_scores.values()) > 0.9
     assert store.annotations.backlog() == NOTHING_LEFT
 
@@ -133,7 +134,7 @@ def test_feedback_is_that_of_an_annotations_latest_state(worker: FeedbackWorker,
         deliver(store, event)
         worker.learn_due()
     (feedback,) = learned_from(store)
-    assert {example.label for example in feedback.examples} == {"Sky"}
+    assert feedback.labels == {"Sky"}
 
 
 GONE = [
@@ -343,23 +344,29 @@ def test_learned_values_reach_the_project_and_its_version(
     processed = projects.get("3", CONFIG)
     assert processed.options.granularity == processed.profile.granularity != plain.options.granularity
     assert processed.profile.labels == ("Car",)
-    result = predictor.predict(Task(9, {"photo": IMAGE}), processed)[-1].result
+    assert labels_predicted(predictor, processed) == {"Region"}, "two images decide no label"
+    deliver(store, *(created(number, *HALVES, task_id=number) for number in range(3, 10)))
+    worker.learn_due()
+    result = predictor.predict(Task(99, {"photo": IMAGE}), projects.get("3", CONFIG))[-1].result
     named = {item["value"]["brushlabels"][0]: item for item in result}
-    assert named["Car"]["score"] >= 0.5
-    assert "confidence" in named["Car"]["meta"]["text"][0]
+    assert named["Car"]["score"] == 0.9
+    assert "confidence 0.90" in named["Car"]["meta"]["text"][0]
+
+
+def labels_predicted(predictor: Predictor, project: Project) -> set[str]:
+    """Return the labels in a prediction for a new task."""
+    result = predictor.predict(Task(99, {"photo": IMAGE}), project)[-1].result
+    return {item["value"]["brushlabels"][0] for item in result}
 
 
 def test_a_control_gets_no_label_that_it_does_not_have(
     worker: FeedbackWorker, predictor: Predictor, store: ProjectStore
 ) -> None:
-    deliver(store, created(1, *HALVES))
+    deliver(store, *(created(number, *HALVES, task_id=number) for number in range(9)))
     worker.learn_due()
     processed = ProjectCache(predictor, store).get("3", CONFIG)
     fewer = replace(processed, controls=(replace(processed.controls[0], labels=("Region", "Sky")),))
-    labels = [
-        {item["value"]["brushlabels"][0] for item in predictor.predict(Task(9, {"photo": IMAGE}), project)[-1].result}
-        for project in (processed, fewer)
-    ]
+    labels = [labels_predicted(predictor, project) for project in (processed, fewer)]
     assert labels == [{"Region", "Car"}, {"Region"}]
 
 
@@ -408,7 +415,7 @@ def test_a_sync_makes_up_for_lost_webhooks(
     assert [item.annotation_id for item in store.annotations.list_set_aside("3")] == [5, 6]
     studio.held[0] = (task(), annotation(2, ("Sky", TOP), updated=LATER))
     worker.sync("3")
-    assert {example.label for example in learned_from(store)[0].examples} == {"Sky"}
+    assert learned_from(store)[0].labels == {"Sky"}
 
 
 def test_a_sync_takes_what_label_studio_holds_even_if_its_clock_was_put_back(

@@ -43,7 +43,7 @@ def save(store: ProjectStore, predictor: Predictor) -> Callable[..., None]:
 
     def save_example(annotation_id: int, label: str = "Car", segmenter: str = predictor.tree_service.version) -> None:
         updated = datetime(2026, 11, 20, 8, 38, 56, tzinfo=timezone.utc)
-        examples = (LabelExample(label, (1.0, 0.0), 0.5),)
+        examples = (LabelExample(label, (1.0, 0.0), 0.5, 0.5, 0.5),)
         feedback = AnnotationFeedback("3", annotation_id, annotation_id, updated.isoformat(), segmenter, {}, examples)
         row = AnnotationRow("3", annotation_id, annotation_id, updated, {})
         store.annotations.save(row)

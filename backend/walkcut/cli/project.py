@@ -33,6 +33,9 @@ def project() -> None:
 def show(project_id: int) -> None:
     """Show what a project has learned, from which tasks, and the feedback of each annotation, as JSON.
 
+    label_confidence is the highest confidence that a name with each label can have, and names counts those that walkcut
+    gave to regions of submitted annotations, and those that annotators kept.
+
     Annotations that could not be learned from are listed as set_aside, with the reason and the next attempt.
     """
     key = str(project_id)
@@ -53,6 +56,11 @@ def show(project_id: int) -> None:
         "granularity": None if profile.granularity is None else str(profile.granularity),
         "granularity_from": _references(profile.granularity_from),
         "labels": {label: _references(annotations) for label, annotations in profile.labels_from.items()},
+        "label_confidence": {label: round(value, 3) for label, value in profile.highest_confidences.items()},
+        "names": {
+            "given": sum(feedback.names_given for feedback, _ in all_feedback),
+            "kept": sum(feedback.names_kept for feedback, _ in all_feedback),
+        },
         "profile": profile.digest,
         "pending": backlog.pending,
         "set_aside": [_set_aside_summary(item) for item in failed],
@@ -120,6 +128,7 @@ def _summary(feedback: AnnotationFeedback) -> dict[str, Any]:
         "source_model_version": feedback.source_model_version,
         "best_granularity": max(scores, key=scores.__getitem__, default=None),
         "labels": sorted(feedback.labels),
+        "names": {"given": feedback.names_given, "kept": feedback.names_kept},
     }
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float16, Float32, Float64, Int64, Shaped, UInt16
 from numpy.typing import NDArray
 
 from walkcut.errors import SegmentationError, TreeFileError
-from walkcut.hierarchy.descriptors import union_descriptors
+from walkcut.hierarchy.descriptors import leaf_centroids, union_descriptors
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold, Walk
 from walkcut.hierarchy.hierarchy import Hierarchy, renumber
 
@@ -71,7 +71,7 @@ class CutTree:
 
     @property
     def nbytes(self) -> int:
-        """Size of its arrays in bytes, without the cached `areas`."""
+        """Size of its arrays in bytes, without the cached `areas` and `centroids`."""
         hierarchy = self.hierarchy
         arrays = (self.leaves, hierarchy.merges, hierarchy.costs, hierarchy.is_cut, self.descriptors)
         return sum(array.nbytes for array in arrays if array is not None)
@@ -80,6 +80,15 @@ class CutTree:
     def areas(self) -> Int64[np.ndarray, " k"]:
         """The number of pixels of each leaf."""
         return np.bincount(self.leaves.ravel(), minlength=self.hierarchy.leaf_count)
+
+    @cached_property
+    def centroids(self) -> Float64[np.ndarray, "k 2"]:
+        """The y and x of each leaf's centre, as fractions of the height and the width."""
+        return leaf_centroids(self.leaves)
+
+    def segment_areas(self, segment_of: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, "s k"]:
+        """Return the area of segments `0 … s - 1` in each leaf, in pixels, given each leaf's segment."""
+        return np.asarray((segment_of == np.arange(int(segment_of.max()) + 1)[:, None]) * self.areas)
 
     def labels(self, granularity: Granularity) -> UInt16[np.ndarray, "y x"]:
         """Return the segment of each pixel, numbered from 0 by first pixel; segments are unions of leaves."""
@@ -105,7 +114,7 @@ class CutTree:
 
     def segment_descriptors(self, segment_of: Int64[np.ndarray, " k"]) -> Float32[np.ndarray, "s c"]:
         """Return the descriptors of segments `0 … s - 1`, given each leaf's segment; see `part_descriptors`."""
-        return self.part_descriptors((segment_of == np.arange(int(segment_of.max()) + 1)[:, None]) * self.areas)
+        return self.part_descriptors(self.segment_areas(segment_of))
 
     def part_descriptors(self, areas: Int64[np.ndarray, "s k"]) -> Float32[np.ndarray, "s c"]:
         """Return unit-length descriptors of parts of the image, given their area in each leaf, in pixels.
@@ -116,6 +125,14 @@ class CutTree:
         if self.descriptors is None:
             raise SegmentationError("this tree has no descriptors of its segments: segment the image again")
         return union_descriptors(self.descriptors, areas)
+
+    def part_layouts(self, areas: Int64[np.ndarray, "s k"]) -> Float64[np.ndarray, "s 3"]:
+        """Return the y and x of the centre and the area of parts of the image, as fractions of the image's.
+
+        `areas` holds the area of each part in each leaf, in pixels; a part lies at the centre of its leaves.
+        """
+        totals = areas.sum(1, keepdims=True)
+        return np.column_stack([areas @ self.centroids / totals, totals / self.leaves.size])
 
     def _merged(self, granularity: Granularity) -> Bool[np.ndarray, " m"]:
         """Return the rows of the hierarchy that are merged at this granularity."""

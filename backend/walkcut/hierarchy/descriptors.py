@@ -1,8 +1,10 @@
-"""Descriptors of segments: mean features of leaves, and of any union of leaves."""
+"""Descriptors of segments: mean features, positions and areas of leaves, and of any union of leaves."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Float16, Float32, Real, UInt16
+from jaxtyping import Bool, Float, Float16, Float32, Float64, Real, UInt16
 from scipy.sparse import coo_array
+
+_ROWS = 256  # of the image at a time, so that a large one takes little memory
 
 
 def leaf_means(leaves: UInt16[np.ndarray, "y x"], features: Float[np.ndarray, "c h w"]) -> Float16[np.ndarray, "k c"]:
@@ -35,6 +37,18 @@ def union_descriptors(means: Float16[np.ndarray, "k c"], areas: Real[np.ndarray,
     roots = np.sign(sums) * np.sqrt(np.abs(sums))
     lengths = np.linalg.norm(roots, axis=1, keepdims=True)
     return (roots / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
+
+
+def leaf_centroids(leaves: UInt16[np.ndarray, "y x"]) -> Float64[np.ndarray, "k 2"]:
+    """Return the mean y and x of each leaf's pixels, as fractions of the height and the width."""
+    count = int(leaves.max()) + 1
+    sums = np.zeros((3, count))
+    for top in range(0, len(leaves), _ROWS):
+        rows = leaves[top : top + _ROWS]
+        y, x = np.indices(rows.shape, np.float32)
+        weights = (None, (y.ravel() + top + 0.5) / len(leaves), (x.ravel() + 0.5) / leaves.shape[1])
+        sums += [np.bincount(rows.ravel(), weight, count) for weight in weights]
+    return np.asarray((sums[1:] / sums[0]).T)
 
 
 def _middle_cell(mask: Bool[np.ndarray, "y x"], grid: tuple[int, ...]) -> int:

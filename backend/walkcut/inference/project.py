@@ -21,7 +21,7 @@ class ProjectOptions:
     granularity: Granularity = Level.AUTO  # that pre-fills annotations
     max_regions: int = 40  # in a prediction, at least 1
     min_area: float = 0.0005  # of a region, as a fraction of the image in [0, 1)
-    label_confidence: float = 0.5  # in [0, 1], that a learned label needs
+    label_confidence: float = 0.9  # fraction of learned names to be right, in [0, 1]; with less evidence none is given
 
     def __post_init__(self) -> None:
         if self.max_regions < 1:
@@ -31,7 +31,7 @@ class ProjectOptions:
                 f"min_area is {self.min_area}: write a fraction of the image from 0 to 1, such as 0.001"
             )
         if not 0 <= self.label_confidence <= 1:
-            raise SettingsError(f"label_confidence is {self.label_confidence}: write a number from 0 to 1, such as 0.5")
+            raise SettingsError(f"label_confidence is {self.label_confidence}: write a number from 0 to 1, such as 0.9")
 
     @property
     def granularities(self) -> tuple[Granularity, ...]:

@@ -70,6 +70,23 @@ def annotated_image_names(result: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
+def suggested_names(result: object, control: BrushControl) -> list[tuple[str, str]]:
+    """Return the name that walkcut gave to each region of a control and the one that it has, where it gave a name.
+
+    Predicted regions carry their label in `meta`, which Label Studio keeps; neutral labels are no names.
+    """
+    items = [item for item in _region_items(result) if _belongs(item, control)]
+    pairs = [(_suggested_label(item), _label(item)) for item in items]
+    return [(given, label) for given, label in pairs if given in set(control.labels) - set(control.neutral_labels)]
+
+
+def _suggested_label(item: Mapping[str, Any]) -> str:
+    meta = item.get("meta")
+    note = meta.get("walkcut") if isinstance(meta, dict) else None
+    label = note.get("label") if isinstance(note, dict) else None
+    return label if isinstance(label, str) else ""
+
+
 def _region_items(result: object) -> list[dict[str, Any]]:
     """Return the items of a result that are positive regions: with a label that is not a prompt's, or of a brush.
 

@@ -1,4 +1,4 @@
-"""The feedback in submitted annotations: which granularity covers them best, and examples of their labels."""
+"""The feedback in submitted annotations: which granularity fits, examples of labels, and which names were kept."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +10,15 @@ from jaxtyping import Float64, Int64
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
+from walkcut.labelstudio.annotations import suggested_names
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region
 from walkcut.labelstudio.tasks import Submission
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_scores, leaf_overlaps
 
-_LARGE_REGION = 0.05  # fraction of the image: smaller regions have one descriptor
-_MAX_PARTS = 4
-_MIN_PART = 0.1  # fraction of the region
+_MIN_SEGMENT = 0.003  # fraction of the image
+_MAX_SEGMENTS = 12
+_TOUCHED = 0.1  # fraction of the segment or of a region; less is an inexact border
 _HALF = np.dtype("<f2")  # descriptors are no more exact than this
 
 AnnotationRef = tuple[int, int]  # task id and annotation id
@@ -34,11 +35,17 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class LabelExample:
-    """A region, or part of one: its label, descriptor (half precision) and fraction of the image's area."""
+    """A region or a segment: its label, descriptor (half precision), centre and area.
+
+    The label of a segment is empty if no named region touches it. `y`, `x` and the area are fractions of the image's.
+    """
 
     label: str
     descriptor: tuple[float, ...]
+    y: float
+    x: float
     area_fraction: float
+    is_segment: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document."""
@@ -63,6 +70,8 @@ class AnnotationFeedback:
     covering_scores: Mapping[str, float]  # how well segments cover the annotated regions, by granularity as text
     examples: tuple[LabelExample, ...]
     source_model_version: str = ""  # of the prediction that the annotation was started from, if any
+    names_given: int = 0  # by walkcut to regions that were submitted
+    names_kept: int = 0  # of these, by the annotator
 
     @property
     def reference(self) -> AnnotationRef:
@@ -72,7 +81,7 @@ class AnnotationFeedback:
     @property
     def labels(self) -> frozenset[str]:
         """The labels that there are examples of."""
-        return frozenset(example.label for example in self.examples)
+        return frozenset(example.label for example in self.examples if example.label)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document."""
@@ -94,8 +103,9 @@ def extract_feedback(
 ) -> AnnotationFeedback:
     """Return the feedback of an annotation of a task's images: all examples, and the mean of the covering scores.
 
-    Regions with a neutral label or none, which name no kind of object, give scores but no examples; nor do unmodified
-    regions, whose labels walkcut gave itself. Empty regions are ignored.
+    Regions with a neutral label or none, which name no kind of object, give scores but no examples: what they cover
+    counts as not annotated. Unmodified regions, whose labels walkcut gave itself, are no examples either. Empty regions
+    are ignored.
     Raises `SegmentationError` for masks of another size than the image's and for trees without descriptors.
     """
     scores = [
@@ -104,6 +114,7 @@ def extract_feedback(
         if any(region.mask.any() for region in image.regions)
     ]
     means = np.mean(scores, axis=0).tolist() if scores else []
+    names = [pair for image in images for pair in suggested_names(submission.result, image.control)]
     return AnnotationFeedback(
         project_id,
         submission.annotation_id,
@@ -113,30 +124,51 @@ def extract_feedback(
         {str(granularity): mean for granularity, mean in zip(CANDIDATE_GRANULARITIES, means, strict=False)},
         tuple(example for image in images for example in _examples(image)),
         source_model_version,
+        len(names),
+        sum(given == submitted for given, submitted in names),
     )
 
 
 def _examples(image: AnnotatedImage) -> Iterator[LabelExample]:
-    regions = [region for region in image.regions if image.control.is_class(region.label)]
-    overlaps = leaf_overlaps(image.tree, (region.mask for region in regions))
-    for region, overlap in zip(regions, overlaps, strict=True):
-        for descriptor, area_fraction in (
-            _region_descriptors(image.tree, overlap) if region.modified and overlap.any() else ()
-        ):
-            yield LabelExample(region.label, tuple(map(float, descriptor.astype(_HALF))), area_fraction)
+    """Yield an example of each named region, and of the largest segments that are in one, or that none touches."""
+    tree = image.tree
+    regions = [region for region in image.regions if image.control.is_class(region.label) and region.mask.any()]
+    labels = [region.label if region.modified else None for region in regions]
+    named = [label for label in labels if label is not None]
+    if not named:
+        return
+    overlaps = leaf_overlaps(tree, (region.mask for region in regions))
+    yield from _label_examples(tree, overlaps[[label is not None for label in labels]], named, is_segment=False)
+    areas = tree.segment_areas(tree.segment_of(Level.MEDIUM))
+    segment_labels = _segment_labels(areas, overlaps / tree.areas, labels)
+    sizes = areas.sum(1)
+    largest = np.argsort(-sizes, kind="stable")[:_MAX_SEGMENTS]
+    rows = [row for row in largest if segment_labels[row] is not None and sizes[row] >= _MIN_SEGMENT * tree.leaves.size]
+    yield from _label_examples(tree, areas[rows], [segment_labels[row] or "" for row in rows], is_segment=True)
 
 
-def _region_descriptors(
-    tree: CutTree, overlap: Int64[np.ndarray, " k"]
-) -> Iterator[tuple[Float64[np.ndarray, " c"], float]]:
-    """Yield descriptors of a region, given its number of pixels in each leaf, with their fractions of the image's area.
+def _segment_labels(
+    areas: Int64[np.ndarray, "s k"], fractions: Float64[np.ndarray, "r k"], labels: Sequence[str | None]
+) -> list[str | None]:
+    """Return the label that covers more than half of each segment, or "" where no region touches it, else `None`.
 
-    First the whole region's, then those of its parts, if there are several: the largest overlaps with medium segments.
+    `fractions` are the regions' of the leaves; a region without a label touches segments, and gives them none. A stroke
+    touches the segment that it is in, however large that is.
     """
-    groups = tree.segment_of(Level.MEDIUM)
-    pixels = np.bincount(groups, overlap)
-    whole = pixels.sum()
-    parts = [part for part in np.argsort(-pixels, kind="stable")[:_MAX_PARTS] if pixels[part] >= _MIN_PART * whole]
-    has_parts = len(parts) > 1 and whole >= _LARGE_REGION * tree.leaves.size
-    areas = np.stack([overlap, *(np.where(groups == part, overlap, 0) for part in parts if has_parts)])
-    yield from zip(tree.part_descriptors(areas), (areas.sum(1) / tree.leaves.size).tolist(), strict=True)
+    pixels = areas @ fractions.T  # segment × region
+    sizes = areas.sum(1)
+    names = list(dict.fromkeys(labels))
+    covered = np.stack([pixels[:, [label == name for label in labels]].sum(1) for name in names], axis=1)
+    touched = (pixels > _TOUCHED * np.minimum(sizes[:, None], pixels.sum(0))).any(1)
+    return [
+        names[row.argmax()] if row.max() > size / 2 else None if is_touched else ""
+        for row, size, is_touched in zip(covered, sizes, touched, strict=True)
+    ]
+
+
+def _label_examples(
+    tree: CutTree, areas: Int64[np.ndarray, "s k"], labels: Sequence[str], *, is_segment: bool
+) -> Iterator[LabelExample]:
+    descriptors = tree.part_descriptors(areas).astype(_HALF)
+    for label, descriptor, layout in zip(labels, descriptors, tree.part_layouts(areas).round(4).tolist(), strict=True):
+        yield LabelExample(label, tuple(map(float, descriptor)), *layout, is_segment)

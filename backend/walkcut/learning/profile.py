@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
-from walkcut.learning.feedback import AnnotationFeedback, AnnotationRef
+from walkcut.learning.calibration import Calibration, calibrate
+from walkcut.learning.feedback import AnnotationFeedback, AnnotationRef, LabelExample
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES
-from walkcut.learning.prototypes import Prototypes, build_prototypes
+from walkcut.learning.prototypes import Examples, Prototypes, build_prototypes, fit_bandwidths
 
 _MIN_TASKS = 2  # that a granularity is learned from, so that one odd image does not decide
+_MIN_LABEL_TASKS = 3  # that a label is suggested from
+_MAX_EXAMPLES = 3000
+_MAX_HELD_OUT = 300  # segments that names are calibrated on
 # Weights of a moving average over candidates: with few images, the best smoothed granularity generalises better
 # (measured on BSDS500).
 _SMOOTHING = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
@@ -25,12 +29,13 @@ _SMOOTHING = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
 class ProjectProfile:
     """The granularity and labels learned from a project's feedback, each with the annotations that it is from.
 
-    Label `i` of the prototypes is `labels[i]`.
+    Label `i` of the prototypes and of the calibration is `labels[i]`; the one after them stands for what has no label.
     """
 
     granularity: Granularity | None = None
     labels: tuple[str, ...] = ()
     prototypes: Prototypes | None = None
+    calibration: Calibration | None = None
     granularity_from: tuple[AnnotationRef, ...] = ()
     labels_from: Mapping[str, tuple[AnnotationRef, ...]] = field(default_factory=dict)
 
@@ -41,9 +46,17 @@ class ProjectProfile:
             return ""
         digest = hashlib.sha256(repr((str(self.granularity), self.labels)).encode())
         if self.prototypes is not None:
-            for array in (self.prototypes.descriptors, self.prototypes.labels, self.prototypes.images):
+            examples = self.prototypes.examples
+            for array in (examples.descriptors, examples.layouts, examples.labels, examples.images):
                 digest.update(array.tobytes())
         return digest.hexdigest()[:8]
+
+    @property
+    def highest_confidences(self) -> dict[str, float]:
+        """The highest confidence that a name with each label can have; 0 as long as too few tasks show it."""
+        bounds = None if self.calibration is None else self.calibration.bounds
+        best = [0.0] * len(self.labels) if bounds is None or not len(bounds) else bounds[-1].tolist()
+        return dict(zip(self.labels, best, strict=False))
 
 
 def fit_profile(
@@ -63,10 +76,11 @@ def fit_profile(
         for label in item.labels & set(labels):
             sources[label].append(item.reference)
     learned = tuple(sorted(sources))
+    examples = _examples(valid, learned) if learned else None
     return ProjectProfile(
         granularity,
         learned,
-        _prototypes(valid, learned),
+        *((None, None) if examples is None else _fit_names(*examples, len(learned))),
         tuple(item.reference for item in scored) if granularity is not None else (),
         {label: tuple(sources[label]) for label in learned},
     )
@@ -77,14 +91,20 @@ def suggest_labels(
 ) -> list[tuple[str | None, float]]:
     """Return for each segment its likeliest label and the confidence in [0, 1]; no label below the `threshold`.
 
-    `groups` holds the segment of each leaf of the tree.
+    `groups` holds the segment of each leaf of the tree. The confidence estimates from held-out tasks which fraction of
+    such names is right; without evidence it is 0, and there is no label.
     """
-    if profile.prototypes is None:
+    if profile.prototypes is None or profile.calibration is None:
         return [(None, 0.0)] * (int(groups.max()) + 1)
-    confidences = profile.prototypes.confidences(tree.segment_descriptors(groups))
+    areas = tree.segment_areas(groups)
+    unknown = np.zeros(len(areas), np.int64)
+    segments = Examples(tree.part_descriptors(areas), tree.part_layouts(areas), unknown, unknown)
+    scores = profile.prototypes.scores(segments)
+    best = scores.argmax(1)
+    confidences = profile.calibration.confidences(scores.max(1), best).tolist()
     return [
-        (profile.labels[best] if confidence >= threshold else None, float(confidence))
-        for best, confidence in zip(confidences.argmax(1), confidences.max(1), strict=True)
+        (profile.labels[label] if 0 < confidence >= threshold else None, confidence)
+        for label, confidence in zip(best, confidences, strict=True)
     ]
 
 
@@ -103,12 +123,42 @@ def _best_granularity(feedback: Sequence[AnnotationFeedback]) -> Granularity | N
     return CANDIDATE_GRANULARITIES[int(smooth.round(9).argmax())]  # equal sums may differ by rounding
 
 
-def _prototypes(feedback: Sequence[AnnotationFeedback], labels: Sequence[str]) -> Prototypes | None:
-    examples = [(item.task_id, example) for item in feedback for example in item.examples if example.label in labels]
-    if not examples:
-        return None
-    return build_prototypes(
-        np.array([example.descriptor for _, example in examples], np.float32),
-        np.array([labels.index(example.label) for _, example in examples], np.int64),
-        [task_id for task_id, _ in examples],
+def _examples(feedback: Sequence[AnnotationFeedback], labels: Sequence[str]) -> tuple[Examples, Bool[np.ndarray, " m"]]:
+    """Return the examples of these labels and of none, and which of them are segments."""
+    index_of = {label: index for index, label in enumerate((*labels, ""))}
+    tasks = {task: index for index, task in enumerate(dict.fromkeys(item.task_id for item in feedback))}
+    rows: list[tuple[int, LabelExample]] = [
+        (tasks[item.task_id], example) for item in feedback for example in item.examples if example.label in index_of
+    ]
+    examples = Examples(
+        np.array([example.descriptor for _, example in rows], np.float32),
+        np.array([(example.y, example.x, example.area_fraction) for _, example in rows], np.float64),
+        np.array([index_of[example.label] for _, example in rows], np.int64),
+        np.array([task for task, _ in rows], np.int64),
+    )
+    return examples, np.array([example.is_segment for _, example in rows])
+
+
+def _fit_names(
+    examples: Examples, is_segment: Bool[np.ndarray, " m"], label_count: int
+) -> tuple[Prototypes, Calibration | None]:
+    """Return prototypes, and the calibration of the names that those of other tasks give to each task's segments.
+
+    In a long project every second, third … task counts, so that answers stay quick. Without segments there is no
+    calibration.
+    """
+    used = examples.images % -(-len(examples.labels) // _MAX_EXAMPLES) == 0
+    examples, is_segment = examples.subset(used), is_segment[used]
+    prototypes = build_prototypes(examples, label_count + 1)
+    rows = np.flatnonzero(is_segment)
+    if not rows.size:
+        return prototypes, None
+    segments = examples.subset(rows[:: -(-rows.size // _MAX_HELD_OUT)])
+    prototypes = fit_bandwidths(prototypes, segments)
+    scores = prototypes.scores(segments, held_out=True)
+    names = scores.argmax(1)
+    tasks = [np.unique(examples.images[examples.labels == label]).size for label in range(label_count)]
+    given = (np.array([*tasks, 0]) >= _MIN_LABEL_TASKS)[names]
+    return prototypes, calibrate(
+        scores.max(1)[given], names[given], segments.labels[given], segments.images[given], label_count + 1
     )
