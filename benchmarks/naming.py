@@ -66,7 +66,7 @@ def make_task(segmenter: Segmenter, image: np.ndarray, parts: Parts, index: int,
     truth = np.full(tree.size, names.index("") if is_complete else -1)
     for name, mask in parts:
         truth[mask] = names.index(name)
-    regions = [Region(mask, name) for name, mask in parts if name]
+    regions = [Region(mask, name, modified=True) for name, mask in parts if name]
     annotated = AnnotatedImage(_control(names), tree, regions)
     submission = Submission(Task(index, {}), index, "", [])
     return NamingTask(

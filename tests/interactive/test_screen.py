@@ -22,8 +22,9 @@ from walkcut.interactive.interactive_segmenter import InteractiveSegmenter
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.tasks import Task
+from walkcut.learning.calibration import Calibration
 from walkcut.learning.profile import ProjectProfile
-from walkcut.learning.prototypes import build_prototypes
+from walkcut.learning.prototypes import Examples, build_prototypes
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.storage import TreeCache
@@ -132,10 +133,12 @@ def test_named_and_painted_regions_stay(predictor: Predictor) -> None:
 def learned(predictor: Predictor) -> Project:
     """A project that takes everything for sky."""
     tree = predictor.get_tree(IMAGE, 1)
-    descriptors = tree.segment_descriptors(tree.segment_of(Segments(5))).astype(np.float32)
-    prototypes = build_prototypes(descriptors, np.zeros(len(descriptors), np.int64), range(len(descriptors)))
+    areas = tree.segment_areas(tree.segment_of(Segments(5)))
+    sky, images = np.zeros(len(areas), np.int64), np.arange(len(areas))
+    prototypes = build_prototypes(Examples(tree.part_descriptors(areas), tree.part_layouts(areas), sky, images), 2)
+    calibration = Calibration(np.zeros(1), np.ones((1, 2)))
     options = replace(PROJECT.options, label_confidence=0.0)
-    return replace(PROJECT, options=options, profile=ProjectProfile(None, ("Sky",), prototypes))
+    return replace(PROJECT, options=options, profile=ProjectProfile(None, ("Sky",), prototypes, calibration))
 
 
 @pytest.mark.parametrize("is_saved", [False, True])

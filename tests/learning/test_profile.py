@@ -148,7 +148,7 @@ def test_the_first_of_several_classes_is_learned_like_the_others() -> None:
         f'<View><Image name="im" value="$photo"/><BrushLabels name="b" toName="im">{labels}</BrushLabels></View>'
     )
     image = annotated(ROW, [("Sky", FIRST_THREE), ("", ALL)])
-    assert {example.label for example in feedback_of_images([replace(image, control=control)]).examples} == {"Sky"}
+    assert feedback_of_images([replace(image, control=control)]).labels == {"Sky"}
 
 
 def test_an_empty_annotation_teaches_nothing() -> None:

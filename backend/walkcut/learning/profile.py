@@ -76,11 +76,12 @@ def fit_profile(
         for label in item.labels & set(labels):
             sources[label].append(item.reference)
     learned = tuple(sorted(sources))
-    examples = _examples(valid, learned) if learned else None
+    prototypes, calibration = _fit_names(*_examples(valid, learned), len(learned)) if learned else (None, None)
     return ProjectProfile(
         granularity,
         learned,
-        *((None, None) if examples is None else _fit_names(*examples, len(learned))),
+        prototypes,
+        calibration,
         tuple(item.reference for item in scored) if granularity is not None else (),
         {label: tuple(sources[label]) for label in learned},
     )
