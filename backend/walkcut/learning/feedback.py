@@ -165,7 +165,7 @@ def _segment_labels(
 def _label_examples(
     tree: CutTree, areas: Int64[np.ndarray, "s k"], labels: Sequence[str], *, is_segment: bool
 ) -> Iterator[LabelExample]:
-    descriptors = tree.part_descriptors(areas).astype(_HALF).tolist()
+    descriptors = tree.part_descriptors(areas).astype(_HALF)
     layouts = tree.part_layouts(areas).round(4).tolist()
     for label, descriptor, (y, x, area_fraction) in zip(labels, descriptors, layouts, strict=True):
-        yield LabelExample(label, tuple(descriptor), y, x, area_fraction, is_segment)
+        yield LabelExample(label, tuple(descriptor.tolist()), y, x, area_fraction, is_segment)
