@@ -1,7 +1,7 @@
 """The feedback in submitted annotations: which granularity fits, examples of labels, and which names were kept."""
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +169,7 @@ def _segment_labels(
 def _label_examples(
     tree: CutTree, areas: Int64[np.ndarray, "s k"], labels: Sequence[str], *, is_segment: bool
 ) -> Iterator[LabelExample]:
-    descriptors = tree.part_descriptors(areas).astype(_HALF).tolist()
+    descriptors: Sequence[Iterable[float]] = list(tree.part_descriptors(areas).astype(_HALF))
     layouts = tree.part_layouts(areas).round(4).tolist()
     for label, descriptor, (y, x, area_fraction) in zip(labels, descriptors, layouts, strict=True):
-        yield LabelExample(label, tuple(descriptor), y, x, area_fraction, is_segment)
+        yield LabelExample(label, tuple(map(float, descriptor)), y, x, area_fraction, is_segment)
