@@ -24,7 +24,7 @@ from benchmarks.processes import descendants
 from benchmarks.responsiveness import free_port, wait_until_up
 from benchmarks.scenes import image_host, jpeg
 from benchmarks.team import ANNOTATED, Client, Gate, Record, Team, script, task_of, visit
-from walkcut.hierarchy.granularity import Level
+from walkcut.hierarchy.granularity import parse_granularity
 from walkcut.segmentation.segmenter import load_segmenter
 from walkcut.storage import ProjectStore
 
@@ -137,12 +137,14 @@ def check_masks(expected: Mapping[str, Any], images: int) -> None:
     segmenter = load_segmenter("classical")
     for index in range(images):
         pixels = np.asarray(Image.open(io.BytesIO(jpeg(index))).convert("RGB"))
-        labels = segmenter.segment(pixels).labels(Level.FINE)
-        for _, rle in expected[f"{index} open"]["fine"]:
-            alpha = np.asarray(brush.decode_rle([int(code) for code in rle.strip("[]").split(",")]))[3::4]
-            mask = alpha.reshape(labels.shape) > 0
-            if not np.array_equal(mask, labels == labels[mask][0]):
-                raise RuntimeError(f"a mask of image {index} is none of its segments")
+        tree = segmenter.segment(pixels)
+        for level, regions in expected[f"{index} open"].items():
+            labels = tree.labels(parse_granularity(level))
+            for rle in regions:
+                alpha = np.asarray(brush.decode_rle([int(code) for code in rle.strip("[]").split(",")]))[3::4]
+                mask = alpha.reshape(labels.shape) > 0
+                if not np.array_equal(mask, labels == labels[mask][0]):
+                    raise RuntimeError(f"a mask of image {index} is none of its segments at {level}")
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from walkcut.inference.model import InProcessModel
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import ProjectOptions
 from walkcut.inference.tree_service import TreeService
+from walkcut.labelstudio.tasks import Task
 from walkcut.storage import TreeCache, write_tree
 
 CONFIG = (
@@ -86,9 +87,10 @@ def test_predictions_and_trees_are_those_of_the_backend(tmp_path: Path, run_dir:
     plan = replace(plan, project=project, preset_name=quick_segmenter().preset.name)
     (tmp_path / "bulk_trees").mkdir()
     result = process(plan, Item("a", reference, {"image": reference}), run_dir)
-    versions = [predictor.version(project, granularity) for granularity in options.granularities]
-    assert [prediction["model_version"] for prediction in result.record["predictions"]] == versions
-    predictor.get_tree(reference, 0)
+    expected = [prediction.as_json() for prediction in predictor.predict(Task(0, {"image": reference}), project)]
+    exported = result.record["predictions"]
+    assert len(exported) > 1
+    assert exported == [{key: prediction[key] for key in exported[0]} for prediction in expected]
     tree = cache.get(result.tree_key)
     assert tree is not None
     (file,) = (tmp_path / "bulk_trees").iterdir()
