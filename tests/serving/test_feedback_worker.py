@@ -425,7 +425,7 @@ def test_a_sync_takes_what_label_studio_holds_even_if_its_clock_was_put_back(
     worker.learn_due()
     studio.held = [(task(), annotation(1, ("Sky", TOP)))]
     assert worker.sync("3") == SyncResult(learned=1)
-    assert {example.label for example in learned_from(store)[0].examples} == {"Sky"}
+    assert learned_from(store)[0].labels == {"Sky"}
 
 
 def test_a_sync_leaves_disabled_feedback_disabled(
