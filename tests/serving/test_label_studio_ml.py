@@ -100,7 +100,9 @@ def test_one_backend_answers_all_requests(adapter: ModuleType) -> None:
 def test_tasks_are_predicted_at_all_granularities_and_a_failed_one_has_no_prediction(adapter: ModuleType) -> None:
     model = adapter.WalkcutModel("3", CONFIG)
     done, failed = model.predict(TASKS, context=None, login=None, password=None).predictions
-    assert [prediction["model_version"].split(" ")[0] for prediction in done] == LEVELS
+    levels = [prediction["model_version"].split(" ")[0] for prediction in done]
+    assert len(levels) > 1
+    assert levels == [level for level in LEVELS if level in levels], "those with the same regions share one"
     assert done[-1]["model_version"] == model.get("model_version")
     assert failed == []
 
@@ -170,7 +172,8 @@ def test_the_package_itself_serves_the_adapter(tmp_path: Path) -> None:
         version = post("setup", **set_up, extra_params={"granularity": "auto"})["model_version"]
         body = {"tasks": TASKS, "project": "3.17951639", "label_config": TYPED}
         done, failed = post("predict", **body, params={"login": None, "password": None, "context": None})["results"]
-        assert [prediction["model_version"].split(" ")[0] for prediction in done] == LEVELS
+        levels = [prediction["model_version"].split(" ")[0] for prediction in done]
+        assert levels == [level for level in LEVELS if level in levels], "those with the same regions share one"
         assert done[-1]["model_version"] == version
         assert {region["type"] for region in done[-1]["result"]} == {"brushlabels"}
         assert failed == []

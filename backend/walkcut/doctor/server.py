@@ -101,9 +101,11 @@ def check_port(settings: Settings, server: ServerProbe | None) -> Iterator[Findi
     """Check that walkcut answers at its port and is ready, or that the port is free."""
     if server is not None:
         yield Finding("port", "ok", f"walkcut answers at {server.url}")
-        reasons = _read_object(f"{server.url}/ready", server.headers).get("reasons")
+        readiness = _read_object(f"{server.url}/ready", server.headers)
+        reasons = readiness.get("reasons")
         if isinstance(reasons, list) and reasons:
-            message = f"walkcut is not ready for new images: {'; '.join(map(str, reasons))}"
+            state = "predicts, with problems" if readiness.get("status") == "READY" else "is not ready for new images"
+            message = f"walkcut {state}: {'; '.join(map(str, reasons))}"
             yield Finding("port", "error", message, "see walkcut's log, and try again in a minute")
         return
     address = f"{settings.host}:{settings.port}"

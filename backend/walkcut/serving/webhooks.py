@@ -10,6 +10,8 @@ from walkcut.storage import AnnotationRow, ProjectStore
 
 log = logging.getLogger(__name__)
 
+_HANDLED = {"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_DELETED"}
+
 
 def save_event(store: ProjectStore, action: str, project_id: str, body: Mapping[str, Any]) -> None:
     """Save what an event tells: an annotation to learn from, or one that is gone. Other events are ignored.
@@ -17,7 +19,7 @@ def save_event(store: ProjectStore, action: str, project_id: str, body: Mapping[
     Label Studio waits one second, so nothing is learned here. Raises `RequestError` for an event that names no
     annotation or no project, and `StoreError`.
     """
-    if not project_id:
+    if action in _HANDLED and not project_id:
         raise RequestError(
             "an event needs the id of its project: switch on *Send payload* of the webhook in Label Studio"
         )
