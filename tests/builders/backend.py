@@ -96,7 +96,7 @@ def listening(backend: Backend, threads: int) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.effective_port}"
     wait_for("the last answer", lambda: not server.active_channels, 60)
     server.task_dispatcher.shutdown()
-    server.close()
+    server.trigger.pull_trigger(server.close)  # in the server's thread: elsewhere it would close what that waits for
     runner.join(10)
 
 
