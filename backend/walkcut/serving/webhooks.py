@@ -10,8 +10,6 @@ from walkcut.storage import AnnotationRow, ProjectStore
 
 log = logging.getLogger(__name__)
 
-_HANDLED = {"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_DELETED"}
-
 
 def save_event(store: ProjectStore, action: str, project_id: str, body: Mapping[str, Any]) -> None:
     """Save what an event tells: an annotation to learn from, or one that is gone. Other events are ignored.
@@ -19,18 +17,14 @@ def save_event(store: ProjectStore, action: str, project_id: str, body: Mapping[
     Label Studio waits one second, so nothing is learned here. Raises `RequestError` for an event that names no
     annotation or no project, and `StoreError`.
     """
-    if action in _HANDLED and not project_id:
+    save = _SAVERS.get(action)
+    if save is None:
+        return
+    if not project_id:
         raise RequestError(
             "an event needs the id of its project: switch on *Send payload* of the webhook in Label Studio"
         )
-    match action:
-        case "ANNOTATION_CREATED" | "ANNOTATION_UPDATED":
-            _save_label_config(store, project_id, body.get("project"))
-            save_annotation(store, project_id, body.get("task"), body.get("annotation"), store.annotations.save)
-        case "ANNOTATIONS_DELETED":
-            store.annotations.delete(project_id, parse_ids(body.get("annotations")))
-        case "TASKS_DELETED":
-            store.annotations.delete_tasks(project_id, parse_ids(body.get("tasks")))
+    save(store, project_id, body)
 
 
 def save_annotation(
@@ -69,3 +63,24 @@ def _save_label_config(store: ProjectStore, project_id: str, project: object) ->
     config = project.get("label_config") if isinstance(project, Mapping) else None
     if isinstance(config, str) and config:
         store.save_setup(project_id, config, store.extra_params(project_id))
+
+
+def _save_submitted(store: ProjectStore, project_id: str, body: Mapping[str, Any]) -> None:
+    _save_label_config(store, project_id, body.get("project"))
+    save_annotation(store, project_id, body.get("task"), body.get("annotation"), store.annotations.save)
+
+
+def _delete_annotations(store: ProjectStore, project_id: str, body: Mapping[str, Any]) -> None:
+    store.annotations.delete(project_id, parse_ids(body.get("annotations")))
+
+
+def _delete_tasks(store: ProjectStore, project_id: str, body: Mapping[str, Any]) -> None:
+    store.annotations.delete_tasks(project_id, parse_ids(body.get("tasks")))
+
+
+_SAVERS: Mapping[str, Callable[[ProjectStore, str, Mapping[str, Any]], None]] = {
+    "ANNOTATION_CREATED": _save_submitted,
+    "ANNOTATION_UPDATED": _save_submitted,
+    "ANNOTATIONS_DELETED": _delete_annotations,
+    "TASKS_DELETED": _delete_tasks,
+}
