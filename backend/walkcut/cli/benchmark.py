@@ -7,6 +7,7 @@ import click
 
 from walkcut.cli.options import FILE, model_options
 from walkcut.evaluation import benchmark as measurements
+from walkcut.evaluation.reference import NoReferenceError
 from walkcut.inference.factory import make_segmenter, with_overrides
 from walkcut.settings import read_settings
 
@@ -32,7 +33,13 @@ def benchmark(
     _print_stages(measurements.measure_stages(segmenter, data, rounds=rounds))
     if not reference:
         return
-    comparison = measurements.compare_with_reference(segmenter, data)
+    try:
+        _print_comparison(measurements.compare_with_reference(segmenter, data))
+    except NoReferenceError as error:
+        click.echo(f"not compared with the papers' algorithm: {error}")
+
+
+def _print_comparison(comparison: measurements.Comparison) -> None:
     agreement = "the same labels" if comparison.agreement == 1 else f"{comparison.agreement:.2%} of pixels equal"
     click.echo(
         f"published form after the model's passes: {comparison.seconds:.2f} s, the papers' algorithm "
