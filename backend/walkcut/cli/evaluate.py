@@ -13,7 +13,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from walkcut.cli.options import FOLDER, OUTPUT_FILE, model_options
+from walkcut.cli.options import FOLDER, OUTPUT_FILE, model_options, random_weights_option
 from walkcut.errors import require_extra
 from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
@@ -50,6 +50,7 @@ _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
     "[default: native for partitions, else dwc]",
 )
 @model_options
+@random_weights_option
 @click.option("--peers/--no-peers", help="Also score classical segmenters and the papers' baselines.")
 @click.option("--feedback", is_flag=True, help="Also score the oracle merge by simulated masks and clicks.")
 @click.option("--json", "json_path", type=OUTPUT_FILE, help="File for the scores.")
@@ -62,6 +63,7 @@ def evaluate(
     protocol: str | None,
     model: str | None,
     method: str | None,
+    device: str | None,
     random_weights: bool,
     peers: bool,
     feedback: bool,
@@ -81,7 +83,7 @@ def evaluate(
     if half is not None:
         first = ("even", "odd").index(half)
         examples = replace(examples, split=f"{examples.split}-{half}", examples=examples.examples[first::2])
-    settings = with_overrides(read_settings(), model=model, method=method)
+    settings = with_overrides(read_settings(), model=model, method=method, device=device)
     segmenter = make_segmenter(settings, random_weights=random_weights)
     feedback_summary = _score_feedback(examples, segmenter) if feedback else {}
     systems: list[System] = [TreeSystem(segmenter, LADDER if examples.partitions else (Level.AUTO,))]
