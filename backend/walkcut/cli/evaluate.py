@@ -101,6 +101,7 @@ def evaluate(
         document = {**summary, "paper_results": [asdict(row) for row in papers]}
         document |= {**({"baselines": baselines} if baselines else {}), **feedback_summary}
         json_path.write_text(json.dumps(document, indent=2) + "\n")
+        click.echo(f"scores: {json_path}")
     if report is not None:
         facts = {
             "Program": f"walkcut {version('walkcut')}",
@@ -109,6 +110,7 @@ def evaluate(
             "Command": shlex.join(["walkcut", *sys.argv[1:]]),
         }
         report.write_text(report_page(outcomes, papers, facts), encoding="utf-8")
+        click.echo(f"report: {report}")
 
 
 def _score_systems(
