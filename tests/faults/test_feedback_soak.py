@@ -105,22 +105,21 @@ def locked(backend: Backend, _chance: random.Random) -> AbstractContextManager[N
 FAULTS: list[Callable[[Backend, random.Random], AbstractContextManager[None]]] = [killed, without_model, locked]
 
 
-def _accounted(backend: Backend, studio: Studio) -> str:
-    """Return what is neither learned from nor set aside, or known although it is gone; empty if there is nothing."""
+def _missed(backend: Backend, studio: Studio) -> dict[str, object]:
+    """Return what is wrong with what is learned: nothing, if each annotation is learned from now or set aside."""
     with backend.open_store() as store:
         known = set(store.annotations.known(PROJECT))
-        learned = {row["annotation_id"]: row["updated_at"] for row, _ in store.annotations.all_feedback(PROJECT)}
+        feedback = {row["annotation_id"]: row for row, _ in store.annotations.all_feedback(PROJECT)}
         aside = {item.annotation_id for item in store.annotations.list_set_aside(PROJECT) if item.problem}
-        versions = {row["segmenter_version"] for row, _ in store.annotations.all_feedback(PROJECT)}
+    learned = {annotation_id: row["updated_at"] for annotation_id, row in feedback.items()}
+    versions = {row["segmenter_version"] for annotation_id, row in feedback.items() if annotation_id not in aside}
     lost = [
         annotation_id
         for annotation_id, event in studio.held.items()
         if annotation_id not in aside and learned.get(annotation_id) != event["annotation"].get("updated_at")
     ]
-    stale = len(versions) > 1
-    return f"lost: {lost}, gone but known: {known - studio.held.keys()}, several segmenters: {stale}" * bool(
-        lost or known - studio.held.keys() or stale
-    )
+    faults = {"lost": lost, "gone but known": known - studio.held.keys(), "segmenters": [*versions][1:]}
+    return {name: annotations for name, annotations in faults.items() if annotations}
 
 
 def _disturb(backend: Backend, studio: Studio, chance: random.Random, port: int) -> None:
@@ -145,8 +144,8 @@ def survive(folder: Path, seed: int, seconds: float) -> None:
             _disturb(backend, studio, chance, port)
         with hosting(studio.answers(), port):
             with suppress(TimeoutError):
-                wait_for("all to be learned from", lambda: not _accounted(backend, studio), 10 * PATIENCE_S)
-            assert _accounted(backend, studio) == ""
+                wait_for("all to be learned from", lambda: not _missed(backend, studio), 10 * PATIENCE_S)
+            assert _missed(backend, studio) == {}
         assert "Traceback" not in backend.log
     assert len(studio.held) > seconds / 10
 
