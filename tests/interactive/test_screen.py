@@ -146,7 +146,7 @@ def test_a_command_is_right_whatever_is_on_the_screen_beside_another_annotation(
     """The other one is a draft of the same annotator, or was submitted by anybody."""
     other, desk = Desk(predictor), Desk(predictor, start)
     other.annotation.accept(other.type("3"))
-    other.annotation.name([*other.annotation.items][0], "Car")
+    other.annotation.name(next(iter(other.annotation.items)), "Car")
     other.annotation.save()
     if is_submitted:
         desk.submitted = tuple(other.annotation.drafts)

@@ -32,8 +32,8 @@ class Screen:
     """An estimate of what is on an annotator's screen: its regions, and `ids` of all that may be there instead.
 
     A task does not tell which of its predictions an annotation was started from, nor which of its annotations is on the
-    screen. Those that are regions of walkcut's have `ids` in common. Regions with the `uncertain` ids may well be others
-    than these `regions`: the last suggestions may have been rejected, and an annotation may be somebody else's.
+    screen. Those that are regions of walkcut's have `ids` in common. Regions with the `uncertain` ids may well differ
+    from these `regions`: the last suggestions may have been rejected, and an annotation may be somebody else's.
     """
 
     regions: Regions
