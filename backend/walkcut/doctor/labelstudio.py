@@ -109,7 +109,7 @@ def check_address(probe: LabelStudioProbe, now: datetime) -> Iterator[Finding]:
 
 
 def check_clock(label_studio: datetime, local_time: datetime) -> Finding:
-    """Measure how far Label Studio's clock is off. walkcut compares no times of the two; whoever reads their logs does."""
+    """Measure how far Label Studio's clock is off. walkcut compares no times of the two; readers of their logs do."""
     difference = (label_studio - local_time).total_seconds()
     if abs(difference) <= _MAX_CLOCK_DIFFERENCE_S:
         return Finding("clock", "ok", "Label Studio's clock agrees with this machine's")
