@@ -99,8 +99,7 @@ def test_a_task_whose_annotations_are_not_listed_keeps_none_of_the_others_back(
     )
     site.routes["/ls/api/tasks/1/annotations/"] = refused
     for number in (2, 3):
-        answer = [{"id": 10 * number}]
-        site.routes[f"/ls/api/tasks/{number}/annotations/"] = lambda handler, answer=answer: documents(handler, answer)
+        site.routes[f"/ls/api/tasks/{number}/annotations/"] = reply(200, b'[{"id": %d}]' % (10 * number), JSON_TYPE)
     listed: list[int] = []
     with pytest.raises(LabelStudioError, match="cannot list the annotations of task 1"):
         listed.extend(annotation["id"] for _, annotation in studio.annotations("4"))

@@ -97,7 +97,7 @@ def _control(control: Element, image: Element, status_field: str) -> BrushContro
             "task's data, such as $image; lists of images (valueList) are not supported"
         )
     # In results Label Studio calls a label by its alias, if it has one.
-    names = {label.get("alias") or label.get("value", ""): label for label in control.iter("Label")}
+    names = {label.get("alias", "") or label.get("value", ""): label for label in control.iter("Label")}
     labels = {name: label.get("neutral") == "true" for name, label in names.items() if name}
     if not labels:
         raise LabelConfigError(f'<BrushLabels name={control.get("name", "")!r}> needs a <Label value="Region"/>')
