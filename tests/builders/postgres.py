@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 
+from benchmarks.processes import descendants
 from tests.builders.processes import free_port
 
 USER, PASSWORD = "walkcut", "geheim"
@@ -34,6 +36,19 @@ class Postgres:
 
     def stop(self) -> None:
         self._run("pg_ctl", "stop", "--wait", "--mode=immediate")
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stop all of the server's processes within the block, so that it accepts what is sent and answers nothing."""
+        leader = int((self._data / "postmaster.pid").read_text().split()[0])
+        processes = [leader, *descendants(leader)]
+        try:
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
 
     def empty(self) -> None:
         """Drop all tables."""

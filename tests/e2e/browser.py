@@ -1,7 +1,7 @@
 """Label Studio's labelling screen in headless Chromium, driven as an annotator works.
 
-State is read from the page's own store (`window.Htx`); every action but `new_annotation` is a real click or key
-press. Written against Label Studio 1.23.2.
+State is read from the page's own store (`window.Htx`); every action but `new_annotation` and `duplicate_tab` is a real
+click or key press. Written against Label Studio 1.23.2.
 """
 
 import time
@@ -134,6 +134,16 @@ class Editor:
         """Start an empty annotation; a task opened with predictions starts with a copy of one."""
         self._run("const s = window.Htx.annotationStore; s.selectAnnotation(s.addAnnotation({userGenerate: true}).id);")
         self._wait("an empty annotation", lambda: not self.regions())
+        self._settle()
+
+    def duplicate_tab(self, granularity: str) -> None:
+        """Start an annotation from a prediction's tab, as *Duplicate Annotation* in its menu does."""
+        script = """
+            const store = window.Htx.annotationStore;
+            const tab = store.predictions.find((p) => p.createdBy.startsWith(arguments[0] + " "));
+            store.selectAnnotation(store.addAnnotationFromPrediction(tab).id);
+        """
+        self._run(script, granularity)
         self._settle()
 
     def auto_annotation_on(self, *, accept: bool = False) -> None:

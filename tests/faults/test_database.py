@@ -1,6 +1,7 @@
 """The database is locked, or restarted: nothing acknowledged is lost, and work goes on when it is back."""
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -58,3 +59,19 @@ def test_postgresql_is_restarted_under_load(tmp_path: Path, postgres: Postgres) 
         backend.learns(*acknowledged)
         assert "geheim" not in backend.log
         assert "Traceback" not in backend.log
+
+
+def test_a_postgresql_that_hangs_costs_no_prediction(tmp_path: Path, postgres: Postgres) -> None:
+    postgres.empty()
+    with running(tmp_path, WALKCUT_DATABASE_URL=postgres.url) as backend:
+        assert backend.set_up().ok
+        assert backend.predict(IMAGE)[0]
+        with postgres.hanging():
+            begin = time.monotonic()
+            assert backend.set_up().ok
+            assert backend.predict(IMAGE)[0]
+            assert backend.predict(IMAGE, line="3")[0]["result"]
+            assert time.monotonic() - begin < 20, "seconds without load: two kinds of calls, once each"
+            assert backend.submit(1).status_code == 503
+        assert backend.submit(2).ok
+        backend.learns(2)

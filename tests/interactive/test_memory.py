@@ -13,7 +13,7 @@ from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.inference.project import Project, ProjectOptions
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter
-from walkcut.interactive.session import SessionStore
+from walkcut.interactive.session import Screen, SessionStore
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.tasks import Task
 
@@ -54,7 +54,7 @@ def test_sessions_do_not_keep_the_images_in_references() -> None:
     def save_all() -> None:
         for number in range(64):
             task = Task(number, {"image": f"data:image/png;base64,{number:0{MEGABYTE}}"})
-            sessions.save(task, CONTROL, Segments(4), [], {}, {})
+            sessions.save(task, CONTROL, Segments(4), [], Screen({}, frozenset()), {})
 
     held, _ = traced(save_all)
     assert held < MEGABYTE

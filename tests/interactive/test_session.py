@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from walkcut.hierarchy.granularity import Segments
-from walkcut.interactive.session import SessionStore
+from walkcut.interactive.session import Screen, SessionStore
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region, brush_region, region_id
 from walkcut.labelstudio.prompts import Point
@@ -14,6 +14,7 @@ from walkcut.labelstudio.tasks import Task
 
 CONTROL = BrushControl("brush", "image", "image", ("A",), labels=("A", "Car"))
 SIZE = (1, 4)
+NOTHING = Screen({}, frozenset())
 POINT = Point("p1", "Select", 0.5, 0.5)
 
 
@@ -39,7 +40,7 @@ class Session:
         self.now = 0.0
         self.store = SessionStore(lambda: self.now)
         before, after = {"old": region("old")}, {"new": region("new", ".#.#")}
-        self.store.save(task(drafts=[SEEN]), CONTROL, Segments(4), [POINT], before, after)
+        self.store.save(task(drafts=[SEEN]), CONTROL, Segments(4), [POINT], Screen(before, frozenset()), after)
 
     def ids(self, of: Task, *prompts: Point) -> list[str]:
         return [*self.store.screen(of, CONTROL, SIZE, prompts).regions]
@@ -52,7 +53,7 @@ def session() -> Session:
 
 def test_regions_are_restored_with_all_that_is_known_of_them(session: Session) -> None:
     drawn = replace(region("new", ".#.#", "Car"), score=0.5, notes=("a",), modified=True)
-    session.store.save(task(), CONTROL, Segments(4), [], {}, {"new": drawn})
+    session.store.save(task(), CONTROL, Segments(4), [], NOTHING, {"new": drawn})
     (restored,) = session.store.screen(task(), CONTROL, SIZE).regions.values()
     for field in fields(Region):
         assert np.array_equal(getattr(restored, field.name), getattr(drawn, field.name))
@@ -82,6 +83,20 @@ def test_15_seconds_end_the_interaction(session: Session) -> None:
     assert session.ids(task(drafts=[SEEN])) == ["new"]
     session.now += 0.1
     assert session.ids(task(drafts=[SEEN])) == ["seen"]
+
+
+def test_regions_that_the_last_suggestions_change_are_uncertain_until_a_draft_is_saved(session: Session) -> None:
+    assert session.store.screen(task(drafts=[SEEN]), CONTROL, SIZE).uncertain == {"old", "new"}
+    repeated = session.store.screen(task(drafts=[SEEN]), CONTROL, SIZE, [POINT])
+    assert repeated.uncertain == frozenset(), "they take the place of the last suggestions"
+    saved = document(region("saved"), id=1, updated_at="2026-11-20T12:00:01Z")
+    assert session.store.screen(task(drafts=[saved]), CONTROL, SIZE).uncertain == frozenset()
+
+
+def test_the_granularity_of_an_interaction_is_followed_as_long_as_its_regions(session: Session) -> None:
+    assert session.store.granularity(task(drafts=[SEEN]), CONTROL) == Segments(4)
+    assert session.store.granularity(task(), CONTROL) is None, "somebody else's, who has no draft"
+    assert session.store.granularity(task(), CONTROL, [POINT]) == Segments(4)
 
 
 def test_other_images_have_sessions_of_their_own(session: Session) -> None:
@@ -121,7 +136,7 @@ def test_threads_may_save_and_read_at_once() -> None:
     store = SessionStore()
 
     def save_and_read(number: int) -> bool:
-        store.save(task(number), CONTROL, Segments(number % 7 + 1), [], {}, {})
+        store.save(task(number), CONTROL, Segments(number % 7 + 1), [], NOTHING, {})
         return store.granularity(task(number), CONTROL) in {None, Segments(number % 7 + 1)}
 
     with ThreadPoolExecutor(8) as threads:

@@ -89,6 +89,23 @@ def test_each_page_of_tasks_starts_after_the_last_task(site: Site, studio: Label
     ]
 
 
+@pytest.mark.parametrize("refused", [reply(500, b""), reply(200, b"[" * 5000)], ids=["refused", "unreadable"])
+def test_a_task_whose_annotations_are_not_listed_keeps_none_of_the_others_back(
+    site: Site, studio: LabelStudioClient, refused: Callable[[BaseHTTPRequestHandler], None]
+) -> None:
+    pages: list[list[int]] = [[1, 2], [3], []]
+    site.routes["/ls/api/tasks/"] = lambda handler: documents(
+        handler, {"tasks": [{"id": number, "data": {}} for number in pages.pop(0)]}
+    )
+    site.routes["/ls/api/tasks/1/annotations/"] = refused
+    for number in (2, 3):
+        site.routes[f"/ls/api/tasks/{number}/annotations/"] = reply(200, b'[{"id": %d}]' % (10 * number), JSON_TYPE)
+    listed: list[int] = []
+    with pytest.raises(LabelStudioError, match="cannot list the annotations of task 1"):
+        listed.extend(annotation["id"] for _, annotation in studio.annotations("4"))
+    assert listed == [20, 30]
+
+
 @pytest.mark.parametrize("separator", [",", ", "], ids=["SQLite", "PostgreSQL"])
 def test_versions_that_a_list_leaves_out_are_read_from_the_predictions(
     site: Site, studio: LabelStudioClient, separator: str

@@ -63,6 +63,12 @@ def test_a_class_never_stands_for_regions_without_a_name(
     assert not control.is_class("")
 
 
+def test_a_label_is_called_by_its_alias_as_in_label_studios_results() -> None:
+    labels = '<Label value="Himmel" alias="Sky"/><Label value="Gebiet" alias="Region" neutral="true"/>'
+    (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    assert (control.labels, control.neutral_labels) == (("Sky", "Region"), ("Region",))
+
+
 def test_each_image_has_its_first_brush() -> None:
     two_images = """<View><View><Image name="left" value="$l"/><Image name="right" value="$r"/></View>
         <BrushLabels name="b1" toName="right"><Label value="A"/></BrushLabels>

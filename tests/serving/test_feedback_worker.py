@@ -534,6 +534,22 @@ def test_one_odd_annotation_or_project_stops_no_learning(
     assert len(store.annotations.feedback("1")) == 1
 
 
+def test_an_annotation_that_cannot_be_saved_stops_no_sync(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+    studio.held = [
+        (task(), annotation(4, *HALVES) | {"result": nested}),
+        (task(5), annotation(5, *HALVES)),
+    ]
+    assert worker.sync("3") == SyncResult(learned=1, failed=1)
+    assert learned_ids(store) == [5]
+    (aside,) = store.annotations.list_set_aside("3")
+    assert (aside.annotation_id, "recursion" in aside.problem) == (4, True)
+
+
 def test_it_resumes_after_a_failure_of_the_database(
     worker: FeedbackWorker,
     store: ProjectStore,
@@ -596,7 +612,32 @@ def syncs(
 def test_a_failed_sync_is_repeated_soon(
     worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert syncs(worker, studio, monkeypatch, failures=2) == [0, 60, 120, 3720]
+    assert syncs(worker, studio, monkeypatch, failures=2) == [0, 60, 120, 3600]
+
+
+def test_a_project_that_is_gone_does_not_have_the_others_fetched_every_minute(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, stop, fetched = [0.0], threading.Event(), list[str]()
+
+    def annotations(project_id: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        fetched.append(project_id)
+        if project_id == "2":
+            raise LabelStudioError("it was deleted")
+        yield from ()
+
+    def wait(seconds: float) -> bool:
+        now[0] += seconds
+        if now[0] > 600:
+            stop.set()
+        return stop.is_set()
+
+    store.save_setup("2", CONFIG, {})
+    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(studio, "annotations", annotations)
+    monkeypatch.setattr(stop, "wait", wait)
+    worker.run(stop, 3600)
+    assert (fetched.count("2"), fetched.count("3")) == (11, 1)
 
 
 def test_a_lost_webhook_is_made_up_for_within_a_minute(

@@ -169,3 +169,22 @@ def test_a_slow_fit_is_not_repeated_all_the_time(
     pass_time(30)
     assert len(profile(projects).labels_from["Car"]) == 60
     assert 3 <= len(reads) <= 5
+
+
+def test_a_database_that_hangs_is_not_waited_for(
+    projects: ProjectCache, store: ProjectStore, save: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("walkcut.serving.project_cache._CALL_S", 0.1)
+    save(1)
+    projects.set_up("3", CONFIG, {"max_regions": 7})
+    known, answered = projects.get("3", CONFIG), threading.Event()
+    assert known.profile.labels == ("Car",)
+    for name in ("extra_params", "learning", "revision", "save_setup"):
+        monkeypatch.setattr(store, name, lambda *_arguments: answered.wait(60))
+    begin = time.monotonic()
+    for _ in range(20):
+        assert projects.get("3", CONFIG) == known
+        assert projects.set_up("3", CONFIG, {"max_regions": 7}) == known
+    assert "did not answer" in projects.database_problem()
+    answered.set()
+    assert time.monotonic() - begin < 5, "each kind of call was tried once"

@@ -54,10 +54,10 @@ class InteractiveSegmenter:
         state = edits.EditState(tree, granularity, before, project.options.min_area, control.placeholders, make_id)
         segmented = regions_at_granularity(tree, granularity, project, control)
         state = edits.resegment_all(state, segmented)
-        self._sessions.save(task, control, granularity, [], before, state.regions)
+        self._sessions.save(task, control, granularity, [], screen, state.regions)
         changes = _diff(before, screen.ids, state, control)
-        deleted, hidden = sum("dynamic" in item for item in changes), tree.segment_count(granularity) - len(segmented)
-        message = describe_segmentation(state.regions, granularity, deleted=deleted, hidden=hidden)
+        markers, hidden = sum("dynamic" in item for item in changes), tree.segment_count(granularity) - len(segmented)
+        message = describe_segmentation(state.regions, granularity, markers=markers, hidden=hidden)
         return [*changes, *status_item([*typed, f"{STATUS_MARK}{message}"], control)]
 
     def _handle_prompts(
@@ -65,10 +65,11 @@ class InteractiveSegmenter:
     ) -> Results:
         """Apply the edits of all prompts to the regions on the screen; an edit that fails is skipped and reported."""
         tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id)
-        granularity = self._sessions.granularity(task, control) or latest_granularity(
+        granularity = self._sessions.granularity(task, control, prompts) or latest_granularity(
             text_commands(task.draft, control), tree, project.options.granularity
         )
-        before = self._sessions.screen(task, control, tree.size, prompts).regions
+        screen = self._sessions.screen(task, control, tree.size, prompts)
+        before = screen.regions
         make_id = partial(region_id, task, control)
         state = edits.EditState(tree, granularity, before, project.options.min_area, control.placeholders, make_id)
         failure = ""
@@ -78,8 +79,9 @@ class InteractiveSegmenter:
             except GranularityError as error:
                 failure = _sentence(error)
         message = failure or describe_edits(prompts[-1].label, before, state.regions, control)
-        self._sessions.save(task, control, granularity, prompts, before, state.regions)
-        return [*_diff(before, (), state, control), *status_item([f"{STATUS_MARK}{message}"], control)]
+        self._sessions.save(task, control, granularity, prompts, screen, state.regions)
+        changes = [] if state.regions is before else _diff(before, screen.uncertain, state, control)
+        return [*changes, *status_item([f"{STATUS_MARK}{message}"], control)]
 
     def _edits(
         self, task: Task, control: BrushControl, prompts: Sequence[Prompt]
@@ -110,8 +112,11 @@ class InteractiveSegmenter:
 
 
 def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, control: BrushControl) -> Results:
-    """Return the suggestions that turn a screen with the regions `before`, or any of these `ids`, into the state."""
-    changed = [region for name, region in state.regions.items() if before.get(name) is not region]
+    """Return the suggestions that turn a screen into the state.
+
+    On the screen are the regions `before`, but other regions or none may have any of these `ids`.
+    """
+    changed = [region for name, region in state.regions.items() if name in ids or before.get(name) is not region]
     deleted = [name for name in dict.fromkeys([*before, *sorted(ids)]) if name not in state.regions]
     return [
         *(brush_region(region, control, region.id) for region in changed),

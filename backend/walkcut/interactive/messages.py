@@ -7,13 +7,16 @@ from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region
 
 
-def describe_segmentation(after: Mapping[str, Region], granularity: Granularity, *, deleted: int, hidden: int) -> str:
-    """Return how many regions there are at a granularity, and how many `deleted` ones and `hidden` segments."""
+def describe_segmentation(after: Mapping[str, Region], granularity: Granularity, *, markers: int, hidden: int) -> str:
+    """Return how many regions there are at a granularity, how many deletion markers, and how many `hidden` segments.
+
+    Label Studio counts the markers as suggestions, also of regions that are not on the screen.
+    """
     modified = sum(region.modified for region in after.values())
     level = "" if isinstance(granularity, Segments) else f"{granularity}: "
-    mine = f", {modified} of them yours" if modified else ""
-    gone = f"; {_count(deleted, 'old one')} go{'es' * (deleted == 1)}" if deleted else ""
-    return f"{level}{_count(len(after), 'region')}{mine}{gone}" + (f"; {hidden} too small to show" if hidden else "")
+    kept = f", {modified} of them kept" if modified else ""
+    gone = f"; {_count(markers, 'more suggestion')} remove{'s' * (markers == 1)} old ones" if markers else ""
+    return f"{level}{_count(len(after), 'region')}{kept}{gone}" + (f"; {hidden} too small to show" if hidden else "")
 
 
 def describe_edits(verb: str, before: Mapping[str, Region], after: Mapping[str, Region], control: BrushControl) -> str:

@@ -32,18 +32,21 @@ class Screen:
     """An estimate of what is on an annotator's screen: its regions, and `ids` of all that may be there instead.
 
     A task does not tell which of its predictions an annotation was started from, nor which of its annotations is on the
-    screen. Those that are regions of walkcut's have `ids` in common.
+    screen. Those that are regions of walkcut's have `ids` in common. Regions with the `uncertain` ids may well differ
+    from these `regions`: the last suggestions may have been rejected, and an annotation may be somebody else's.
     """
 
     regions: Regions
     ids: frozenset[str]
+    uncertain: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Interaction:
     """The last interactive call about an image: its time, granularity and prompt ids, the regions before and after.
 
-    `seen` are the drafts and annotations that the task had, and `time` is in seconds of the store's clock.
+    `seen` are the drafts and annotations that the task had, `uncertain` the ids that were so before, and `time` is in
+    seconds of the store's clock.
     """
 
     time: float
@@ -52,6 +55,8 @@ class Interaction:
     prompt_ids: frozenset[str]
     before: _PackedRegions
     after: _PackedRegions
+    uncertain: frozenset[str]
+    changed: frozenset[str]  # ids of regions that its suggestions add, change or delete
 
 
 class SessionStore:
@@ -67,10 +72,14 @@ class SessionStore:
         self._interactions: LRUCache[tuple[int, str], Interaction] = LRUCache(_MAX_INTERACTIONS)
         self._lock = Lock()
 
-    def granularity(self, task: Task, control: BrushControl) -> Granularity | None:
-        """Return the granularity of the last interaction, None without one."""
+    def granularity(self, task: Task, control: BrushControl, prompts: Sequence[Prompt] = ()) -> Granularity | None:
+        """Return the granularity of the last interaction as long as `screen` follows it, else None."""
         interaction = self._last(task, control)
-        return None if interaction is None else interaction.granularity
+        if interaction is None:
+            return None
+        return (
+            interaction.granularity if _is_repeated(interaction, prompts) or self._counts(interaction, task) else None
+        )
 
     def screen(
         self, task: Task, control: BrushControl, size: tuple[int, int], prompts: Sequence[Prompt] = ()
@@ -85,14 +94,17 @@ class SessionStore:
         """
         interaction = self._last(task, control)
         documents = _document_regions(task, control, size)
+        ids = _known_ids(task, control, documents)
+        uncertain = ids if task.annotations and not task.drafts else frozenset[str]()
         if interaction is None:
-            return Screen(documents, _known_ids(task, control))
+            return Screen(documents, ids, uncertain)
         before, after = _unpack(interaction.before, size), _unpack(interaction.after, size)
-        ids = _known_ids(task, control).union(before, after)
-        if interaction.prompt_ids & {prompt.id for prompt in prompts}:
-            return Screen(before, ids)
-        is_recent = self._clock() < interaction.time + _DRAFT_DELAY_S
-        return Screen(after if is_recent and interaction.seen == _versions(task) else documents, ids)
+        ids |= _own_ids(task, control, before) | _own_ids(task, control, after)
+        if _is_repeated(interaction, prompts):
+            return Screen(before, ids, interaction.uncertain)
+        if self._counts(interaction, task):
+            return Screen(after, ids, interaction.uncertain | interaction.changed)
+        return Screen(documents, ids, uncertain)
 
     def save(
         self,
@@ -100,14 +112,22 @@ class SessionStore:
         control: BrushControl,
         granularity: Granularity,
         prompts: Sequence[Prompt],
-        before: Regions,
+        screen: Screen,
         after: Regions,
     ) -> None:
-        """Save the last interaction of a task's image."""
-        prompt_ids = frozenset(prompt.id for prompt in prompts)
-        interaction = Interaction(self._clock(), _versions(task), granularity, prompt_ids, _pack(before), _pack(after))
+        """Save the last interaction of a task's image, which changed the regions of a `screen`."""
+        prompt_ids, before = frozenset(prompt.id for prompt in prompts), screen.regions
+        changed = frozenset(name for name in {*before, *after} if before.get(name) is not after.get(name))
+        packed = _pack(before), _pack(after)
+        interaction = Interaction(
+            self._clock(), _versions(task), granularity, prompt_ids, *packed, screen.uncertain, changed
+        )
         with self._lock:
             self._interactions[_key(task, control)] = interaction
+
+    def _counts(self, interaction: Interaction, task: Task) -> bool:
+        """Return whether an interaction tells more than the task's documents do."""
+        return self._clock() < interaction.time + _DRAFT_DELAY_S and interaction.seen == _versions(task)
 
     def _last(self, task: Task, control: BrushControl) -> Interaction | None:
         with self._lock:
@@ -123,11 +143,25 @@ def _document_regions(task: Task, control: BrushControl, size: tuple[int, int]) 
     return _by_id(annotated_regions(document["result"], control, size))
 
 
-def _known_ids(task: Task, control: BrushControl) -> frozenset[str]:
-    """Return the ids that walkcut gave to regions of a control in any of a task's documents."""
+def _is_repeated(interaction: Interaction, prompts: Sequence[Prompt]) -> bool:
+    return bool(interaction.prompt_ids & {prompt.id for prompt in prompts})
+
+
+def _known_ids(task: Task, control: BrushControl, documents: Regions) -> frozenset[str]:
+    """Return the ids that walkcut gave to regions in any of a task's documents, and those on the screen.
+
+    A draft is the annotator's own. Another document may be that of somebody else, who drew what is not on the screen.
+    """
     prefix = region_id_prefix(task, control)
     ids = (str(item.get("id")) for item in _items((*task.predictions, *task.annotations, *task.drafts)))
-    return frozenset(identity for identity in ids if identity.startswith(prefix))
+    known = frozenset(identity for identity in ids if identity.startswith(prefix))
+    return known | (_own_ids(task, control, documents) if task.drafts else frozenset(documents))
+
+
+def _own_ids(task: Task, control: BrushControl, regions: Regions) -> frozenset[str]:
+    """Return the ids of all regions but those that a person drew."""
+    prefix = region_id_prefix(task, control)
+    return frozenset(name for name, region in regions.items() if not region.modified or name.startswith(prefix))
 
 
 def _items(documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -81,12 +81,23 @@ class LabelStudioClient:
         return self._project_field(project, "model_version")
 
     def annotations(self, project: str) -> Iterator[tuple[Json, Json]]:
-        """Yield all annotations of a project, each with its task (`id` and `data`), both as webhooks send them."""
+        """Yield all annotations of a project, each with its task (`id` and `data`), both as webhooks send them.
+
+        Where Label Studio does not list those of a task, the error is raised after those of all other tasks.
+        """
+        refused: LabelStudioError | None = None
         for task, _ in self._tasks(project, _filter("total_annotations", "greater", 0)):
-            with self._translate_errors(f"list the annotations of task {task['id']}"):
-                annotations = self._get(f"/api/tasks/{task['id']}/annotations/")
+            try:
+                annotations = self._annotations(task["id"])
+            except LabelStudioError as error:
+                if isinstance(error.__cause__, httpx.TransportError):  # the others would wait for it in vain too
+                    raise
+                refused = error
+                continue
             for annotation in annotations:
                 yield task, annotation
+        if refused is not None:
+            raise refused
 
     def unannotated_tasks(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
         """Yield the tasks without annotations (`id` and `data`), each with its predictions' model versions.
@@ -140,6 +151,10 @@ class LabelStudioClient:
                 f"Label Studio at {self._connection.url} imported {created} of {len(documents)} predictions into "
                 f"project {project}: check that they fit its labelling config, and see Label Studio's log"
             )
+
+    def _annotations(self, task_id: int) -> list[Json]:
+        with self._translate_errors(f"list the annotations of task {task_id}"):
+            return list(self._get(f"/api/tasks/{task_id}/annotations/"))
 
     def _project_field(self, project: str, name: str) -> str:
         with self._translate_errors(f"read project {project}"):

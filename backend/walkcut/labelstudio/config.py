@@ -96,10 +96,11 @@ def _control(control: Element, image: Element, status_field: str) -> BrushContro
             f'the tag <Image name={image.get("name", "")!r}> needs value="$KEY", where KEY names one image in the '
             "task's data, such as $image; lists of images (valueList) are not supported"
         )
-    labels = {label.get("value", ""): label.get("neutral") == "true" for label in control.iter("Label")}
-    labels.pop("", None)
+    # In results Label Studio calls a label by its alias, if it has one.
+    names = {label.get("alias", "") or label.get("value", ""): label for label in control.iter("Label")}
+    labels = {name: label.get("neutral") == "true" for name, label in names.items() if name}
     if not labels:
         raise LabelConfigError(f'<BrushLabels name={control.get("name", "")!r}> needs a <Label value="Region"/>')
     neutral_labels = tuple(label for label, is_neutral in labels.items() if is_neutral or len(labels) == 1)
-    names = control.get("name", ""), image.get("name", "")
-    return BrushControl(*names, value[1:], neutral_labels, dict(control.attrib), tuple(labels), status_field)
+    tags = control.get("name", ""), image.get("name", "")
+    return BrushControl(*tags, value[1:], neutral_labels, dict(control.attrib), tuple(labels), status_field)

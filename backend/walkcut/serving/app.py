@@ -19,9 +19,9 @@ from walkcut.interactive.interactive_segmenter import answer_all
 from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.tasks import Task, parse_project_id, read_extra_params, read_tasks
 from walkcut.serving.backend import Backend
+from walkcut.serving.bounded_calls import BoundedCalls
 from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
 from walkcut.serving.webhooks import save_event
-from walkcut.storage import ProjectStore
 from walkcut.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _MAX_LOGGED = 20  # tasks of a request
 _SPARE_THREADS = 4  # for /health and /setup while all others predict
 _BATCH_THREADS = 4  # for batches of tasks, which wait for the one model anyway
+_SAVE_S = 12.0  # that the database may take to save an event; SQLite waits 10 s for other writers
 
 
 def create_app(backend: Backend, metrics: Metrics) -> Flask:
@@ -59,6 +60,7 @@ class _Views:
     def __init__(self, backend: Backend, metrics: Metrics) -> None:
         self._backend, self._metrics = backend, metrics
         self._versions: dict[str, list[str]] = {}  # by project
+        self._in_time = BoundedCalls(pause=0.0)
         # They leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
         self._threads = {
             "batch": threading.BoundedSemaphore(_BATCH_THREADS),
@@ -82,7 +84,7 @@ class _Views:
             "model": self._backend.predictor.tree_service.unavailable_reason,
             "state folder": _folder_problem(settings.state_dir),
         }
-        problems = unready | {"database": _database_problem(self._backend.store)}
+        problems = unready | {"database": self._database_problem()}
         reasons = [f"{part}: {problem}" for part, problem in problems.items() if problem]
         is_ready = not any(unready.values())
         if reasons:
@@ -90,6 +92,12 @@ class _Views:
         is_authorised = settings.credentials.accepts(request.headers.get("Authorization", ""))
         told = {"reasons": reasons} if reasons and is_authorised else {}
         return {"status": "READY" if is_ready else "NOT READY"} | told, 200 if is_ready else 503
+
+    def _database_problem(self) -> str:
+        """Return why the database is unavailable, without details, which go to the log; empty if it is available."""
+        if problem := self._backend.projects.database_problem():
+            log.warning("%s", problem)
+        return problem and "it does not answer: predictions go on, nothing is learned"
 
     def set_up(self) -> dict[str, str]:
         body = read_object(request.get_data(cache=False))
@@ -111,7 +119,7 @@ class _Views:
         if not self._backend.settings.learning:
             return {"status": "ignored"}
         try:
-            save_event(self._backend.store, action, _project_id(body), body)
+            self._in_time(_SAVE_S, save_event, self._backend.store, action, _project_id(body), body)
         except StoreError:
             self._metrics.events.labels("lost").inc()
             self._backend.feedback_worker.request_sync()
@@ -145,16 +153,6 @@ class _Views:
         self._metrics.tasks.labels("predicted").inc(len(results) - failed)
         self._metrics.tasks.labels("failed").inc(failed)
         return [[prediction.as_json() for prediction in predictions] for predictions in results]
-
-
-def _database_problem(store: ProjectStore) -> str:
-    """Return why the database is unavailable; empty if it is available."""
-    try:
-        store.learning("")
-    except StoreError as error:
-        log.warning("%s", error)
-        return "it does not answer: predictions go on, nothing is learned"
-    return ""
 
 
 def _folder_problem(folder: Path) -> str:

@@ -28,7 +28,7 @@ from walkcut.telemetry.failures import record_failure
 log = logging.getLogger(__name__)
 
 _BATCH = 16  # annotations between two looks at whether a sync is due
-_RESYNC_S = 60.0  # after an incomplete sync, or an event that could not be stored
+_RESYNC_S = 60.0  # after a failed sync of a project, or an event that could not be stored
 _IDLE_S = 1.0
 _MAX_PAUSE_S = 60.0  # while the database is unavailable
 _DAY_S = 86400.0
@@ -60,6 +60,8 @@ class FeedbackWorker:
         self._segmenter_version = predictor.tree_service.version
         self._processor = AnnotationProcessor(predictor, store, client)
         self._sync_requested = threading.Event()
+        self._unsynced: list[str] = []  # projects whose last sync failed
+        self._next_retry = 0.0  # of these
         self.backlog = Backlog()  # when it was last counted
 
     def request_sync(self) -> None:
@@ -114,15 +116,22 @@ class FeedbackWorker:
         return True
 
     def _sync_if_due(self, next_sync: float, interval: float) -> float:
-        """Sync if it is time, and return the time of the next sync: a minute after a request or an incomplete sync."""
+        """Sync if it is time, and return the time of the next sync; a failed one is repeated after a minute.
+
+        After a request all projects are synced within a minute.
+        """
         now = time.monotonic()
         if self._sync_requested.is_set():
             self._sync_requested.clear()
             next_sync = min(next_sync, now + _RESYNC_S)
-        if now < next_sync:
+        is_full = now >= next_sync
+        if not is_full and not (self._unsynced and now >= self._next_retry):
             return next_sync
-        complete = [self._try_fetch(project_id) for project_id in self._store.projects()]
-        return time.monotonic() + (interval if all(complete) else min(interval, _RESYNC_S))
+        projects = self._store.projects() if is_full else self._unsynced
+        self._unsynced = [project_id for project_id in projects if not self._try_fetch(project_id)]
+        now = time.monotonic()
+        self._next_retry = now + _RESYNC_S
+        return now + interval if is_full else next_sync
 
     def _try_fetch(self, project_id: str) -> bool:
         """Fetch a project's annotations if it learns; return whether that did not fail. Raises `StoreError`."""

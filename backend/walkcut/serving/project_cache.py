@@ -13,12 +13,15 @@ from walkcut.inference.project import Project
 from walkcut.labelstudio.config import semantic_labels
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.learning.profile import ProjectProfile, fit_profile
+from walkcut.serving.bounded_calls import BoundedCalls
 from walkcut.storage import ProjectStore
 
 log = logging.getLogger(__name__)
 
 _FAST_S = 0.1  # a longer fit is repeated at most every _REFIT_FACTOR times its duration
 _REFIT_FACTOR = 10
+_CALL_S = 1.0  # that the database may take to answer: Label Studio waits 3 s at set-up
+_FIRST_CALL_S = 10.0  # about a project that nothing is known of
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class ProjectCache:
         self._known: dict[str, _Known] = {}
         self._profiles: dict[str, _CachedProfile] = {}
         self._fitting = threading.Lock()
+        self._read_in_time, self._write_in_time = BoundedCalls(), BoundedCalls()
 
     def set_up(self, project_id: str, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """Save a set-up, and return its project, with its profile if it learns.
@@ -63,7 +67,7 @@ class ProjectCache:
         self._known[project_id] = replace(self._read(project_id), extra_params=extra_params)
         try:
             if project_id:
-                self._store.save_setup(project_id, label_config, dict(extra_params))
+                self._write_in_time(_CALL_S, self._store.save_setup, project_id, label_config, dict(extra_params))
         except StoreError as error:
             log.warning("the set-up of project %s was not saved: %s", project_id, error)
         return self._with_profile(project_id, project)
@@ -73,12 +77,24 @@ class ProjectCache:
         known = self._known[project_id] = self._read(project_id)
         return self._with_profile(project_id, self._predictor.project_from_config(label_config, known.extra_params))
 
-    def _read(self, project_id: str) -> _Known:
+    def database_problem(self) -> str:
+        """Return why the database is unavailable; empty if it is available."""
         try:
-            return _Known(self._store.extra_params(project_id), self._store.learning(project_id))
+            self._read_in_time(_CALL_S, self._store.learning, "")
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    def _read(self, project_id: str) -> _Known:
+        limit = _CALL_S if project_id in self._known else _FIRST_CALL_S
+        try:
+            return self._read_in_time(limit, self._load, project_id)
         except StoreError as error:
             log.warning("project %s is used as it was: %s", project_id, error)
             return self._known.get(project_id, _Known())
+
+    def _load(self, project_id: str) -> _Known:
+        return _Known(self._store.extra_params(project_id), self._store.learning(project_id))
 
     def _with_profile(self, project_id: str, project: Project) -> Project:
         if not (self._learning and self._known[project_id].learning):
@@ -92,7 +108,8 @@ class ProjectCache:
 
     def _profile(self, project_id: str, labels: Collection[str]) -> ProjectProfile:
         """Return a project's profile for the labels that it still has. Raises `StoreError`."""
-        revision, cached = self._store.revision(project_id), self._profiles.get(project_id)
+        revision = self._read_in_time(_CALL_S, self._store.revision, project_id)
+        cached = self._profiles.get(project_id)
         if cached is not None and cached.labels == labels:
             must_wait = self._fitting.locked() or time.monotonic() < cached.next_fit
             if cached.revision == revision or must_wait:

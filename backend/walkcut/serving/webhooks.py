@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from walkcut.errors import RequestError, problem_text
+from walkcut.errors import RequestError, StoreError, problem_text
 from walkcut.labelstudio.tasks import parse_id, parse_ids, parse_timestamp, read_submission
 from walkcut.storage import AnnotationRow, ProjectStore
 
@@ -30,23 +30,25 @@ def save_event(store: ProjectStore, action: str, project_id: str, body: Mapping[
 def save_annotation(
     store: ProjectStore, project_id: str, task: object, annotation: object, save: Callable[[AnnotationRow], None]
 ) -> bool:
-    """Save an annotation from its documents, and delete one of a skipped task; return whether they can be read.
+    """Save an annotation from its documents, and delete one of a skipped task; return whether that was possible.
 
-    An annotation whose documents cannot be read is set aside with the reason. Raises `RequestError` for one without an
-    id, and `StoreError`.
+    An annotation whose documents cannot be read or saved is set aside with the reason. Raises `RequestError` for one
+    without an id, and `StoreError`.
     """
     annotation_id = parse_id(annotation)
     try:
         submission = read_submission(task, annotation)
         updated = parse_timestamp(submission.updated_at)
+        if submission.skipped:
+            store.annotations.delete(project_id, {annotation_id})
+        else:
+            save(AnnotationRow(project_id, annotation_id, submission.task.id, updated, submission.to_json()))
+    except StoreError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the next annotation is saved
         log.warning("annotation %d in project %s cannot be read: %s", annotation_id, project_id, error)
         store.annotations.save_unreadable(project_id, annotation_id, _task_id(task), problem_text(error))
         return False
-    if submission.skipped:
-        store.annotations.delete(project_id, {annotation_id})
-    else:
-        save(AnnotationRow(project_id, annotation_id, submission.task.id, updated, submission.to_json()))
     return True
 
 
