@@ -57,7 +57,8 @@ def test_two_servers_on_one_state_folder_learn_everything_once(folder: Path) -> 
                 chosen = (first, second)[number % 2]
                 chosen.predict(data_url(make_image(number)))
         first.learns(*by_first, *by_second)
-        assert first.predict(*REFERENCES) == second.predict(*REFERENCES)
+        # A profile whose fit takes long on a busy machine is not fitted again at once.
+        wait_for("equal predictions", lambda: first.predict(*REFERENCES) == second.predict(*REFERENCES), PATIENCE_S)
         for backend in (first, second):
             assert "Traceback" not in backend.log
             assert "set aside" not in backend.log.replace("0 annotations are set aside", "")

@@ -78,6 +78,40 @@ def test_submitting_ends_the_interaction(session: Session) -> None:
     assert session.ids(task(annotations=[document(region("submitted"), id=1)])) == ["submitted"]
 
 
+def drafted(user: str) -> Task:
+    """Return a task as Label Studio sends it for one of two annotators, whose drafts are alike."""
+    return task(drafts=[{**SEEN, "user": user}])
+
+
+def test_annotators_of_one_task_do_not_see_each_other(session: Session) -> None:
+    nothing, other = Screen({}, frozenset()), Point("p9", "Select", 0, 0)
+    session.store.save(drafted("ada"), CONTROL, Segments(7), [], nothing, {"hers": region("hers")})
+    session.store.save(drafted("bob"), CONTROL, Segments(2), [other], nothing, {"his": region("his")})
+    assert session.ids(drafted("ada")) == ["hers"]
+    assert session.ids(drafted("bob")) == ["his"]
+    assert session.ids(drafted("cyd")) == ["seen"]
+    granularities = [session.store.granularity(drafted(user), CONTROL) for user in ("ada", "bob", "cyd")]
+    assert granularities == [Segments(7), Segments(2), None]
+
+
+def test_prompts_tell_annotators_apart_that_have_no_draft(session: Session) -> None:
+    hers, his = Point("p7", "Select", 0, 0), Point("p8", "Select", 0, 0)
+    session.store.save(task(), CONTROL, Segments(7), [hers], Screen({"a": region("a")}, frozenset()), {})
+    session.store.save(task(), CONTROL, Segments(2), [his], Screen({"b": region("b")}, frozenset()), {})
+    assert session.ids(task(), hers, Point("p9", "Select", 0, 0)) == ["a"]
+    assert session.store.granularity(task(), CONTROL, [hers]) == Segments(7)
+
+
+def test_an_image_keeps_the_interactions_of_a_few_annotators(session: Session) -> None:
+    for index in range(6):
+        prompts = [Point(f"q{index}", "Select", 0, 0)]
+        session.store.save(task(), CONTROL, Segments(index + 1), prompts, Screen({}, frozenset()), {})
+    granularities = [
+        session.store.granularity(task(), CONTROL, [Point(f"q{index}", "Select", 0, 0)]) for index in range(1, 6)
+    ]
+    assert granularities == [Segments(6), *map(Segments, range(3, 7))]
+
+
 def test_15_seconds_end_the_interaction(session: Session) -> None:
     session.now += 14.9
     assert session.ids(task(drafts=[SEEN])) == ["new"]

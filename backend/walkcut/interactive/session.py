@@ -19,7 +19,8 @@ from walkcut.labelstudio.predictions import Region, region_id, region_id_prefix
 from walkcut.labelstudio.prompts import Prompt, result_items
 from walkcut.labelstudio.tasks import Task
 
-_MAX_INTERACTIONS = 64  # images
+_MAX_IMAGES = 64
+_MAX_ANNOTATORS = 4  # of one image at the same time
 _DRAFT_DELAY_S = 15.0  # Label Studio saves a draft some seconds after a change
 _NO_MASK = np.zeros((0, 0), np.bool_)
 
@@ -50,6 +51,7 @@ class Interaction:
     """
 
     time: float
+    annotator: str  # empty without a draft: nothing else in a call names the caller
     seen: _Versions
     granularity: Granularity
     prompt_ids: frozenset[str]
@@ -60,7 +62,7 @@ class Interaction:
 
 
 class SessionStore:
-    """The last interaction of each image, least recently used dropped first; safe to share between threads.
+    """The last interactions of each image, one of each annotator; safe to share between threads.
 
     Label Studio reports the regions on the screen in a draft, which it saves some seconds after a change; the last
     interaction bridges that time. `clock` returns seconds and never goes back; no time of Label Studio's is compared
@@ -69,12 +71,12 @@ class SessionStore:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._interactions: LRUCache[tuple[int, str], Interaction] = LRUCache(_MAX_INTERACTIONS)
+        self._interactions: LRUCache[tuple[int, str], tuple[Interaction, ...]] = LRUCache(_MAX_IMAGES)
         self._lock = Lock()
 
     def granularity(self, task: Task, control: BrushControl, prompts: Sequence[Prompt] = ()) -> Granularity | None:
         """Return the granularity of the last interaction as long as `screen` follows it, else None."""
-        interaction = self._last(task, control)
+        interaction = self._last(task, control, prompts)
         if interaction is None:
             return None
         return (
@@ -92,7 +94,7 @@ class SessionStore:
         3. The draft, else the annotation that was changed last, else the last prediction: Label Studio starts
            annotations from that one.
         """
-        interaction = self._last(task, control)
+        interaction = self._last(task, control, prompts)
         documents = _document_regions(task, control, size)
         ids = _known_ids(task, control, documents)
         uncertain = ids if task.annotations and not task.drafts else frozenset[str]()
@@ -120,18 +122,42 @@ class SessionStore:
         changed = frozenset(name for name in {*before, *after} if before.get(name) is not after.get(name))
         packed = _pack(before), _pack(after)
         interaction = Interaction(
-            self._clock(), _versions(task), granularity, prompt_ids, *packed, screen.uncertain, changed
+            self._clock(),
+            _annotator(task),
+            _versions(task),
+            granularity,
+            prompt_ids,
+            *packed,
+            screen.uncertain,
+            changed,
         )
+        key = _key(task, control)
         with self._lock:
-            self._interactions[_key(task, control)] = interaction
+            others = [old for old in self._interactions.get(key, ()) if not _continues(interaction, old)]
+            self._interactions[key] = (*others[1 - _MAX_ANNOTATORS :], interaction)
 
     def _counts(self, interaction: Interaction, task: Task) -> bool:
         """Return whether an interaction tells more than the task's documents do."""
         return self._clock() < interaction.time + _DRAFT_DELAY_S and interaction.seen == _versions(task)
 
-    def _last(self, task: Task, control: BrushControl) -> Interaction | None:
+    def _last(self, task: Task, control: BrushControl, prompts: Sequence[Prompt]) -> Interaction | None:
+        """Return the last interaction that one of the prompts was part of, else the annotator's last one."""
         with self._lock:
-            return self._interactions.get(_key(task, control))
+            interactions = self._interactions.get(_key(task, control), ())
+        repeated = [interaction for interaction in interactions if _is_repeated(interaction, prompts)]
+        own = [interaction for interaction in interactions if interaction.annotator == _annotator(task)]
+        return next(reversed(repeated or own), None)
+
+
+def _annotator(task: Task) -> str:
+    """Return who calls: Label Studio sends the drafts of the caller alone. Empty without a draft."""
+    return str(task.drafts[-1].get("user", "")) if task.drafts else ""
+
+
+def _continues(interaction: Interaction, last: Interaction) -> bool:
+    """Return whether an interaction is certainly of the annotator of the last one."""
+    is_named = bool(interaction.annotator) and interaction.annotator == last.annotator
+    return is_named or bool(interaction.prompt_ids & last.prompt_ids)
 
 
 def _document_regions(task: Task, control: BrushControl, size: tuple[int, int]) -> Regions:
