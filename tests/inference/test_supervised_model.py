@@ -158,6 +158,24 @@ def test_a_failed_reload_is_not_tried_all_the_time(tmp_path: Path, file: str, me
         assert there.pid == process
 
 
+@pytest.mark.parametrize("error", [EOFError("unexpected EOF"), OSError("no memory")])
+def test_a_process_that_cannot_be_started_is_started_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("walkcut.inference.supervised_model._RESTART_PAUSE_S", 0.0)
+    with working(tmp_path) as there:
+        start = there._start
+
+        def fail() -> ModelProcess:
+            there._start = start
+            raise error
+
+        there._start = fail
+        with pytest.raises(BusyError, match=rf"cannot be reloaded \({error}\): try again"):
+            there.segment(request(KILLED_ONCE))
+        assert there.segment(request(GOOD))
+
+
 def test_a_process_that_ended_while_idle_is_replaced_without_blame(tmp_path: Path) -> None:
     metrics = Metrics()
     with working(tmp_path, metrics) as there:

@@ -94,7 +94,7 @@ class SupervisedModel:
         self._unavailable = "the model is being reloaded", math.inf
         try:
             self._restart()
-        except (SettingsError, OSError) as error:
+        except (SettingsError, OSError, EOFError) as error:  # EOFError: the process that starts it was killed too
             self._process.end()
             if self._closing:
                 raise shutting_down() from error
@@ -105,7 +105,7 @@ class SupervisedModel:
         self._unavailable = "", 0.0
 
     def _restart(self) -> None:
-        """Start a process with the same model. Raises `SettingsError` or `OSError`."""
+        """Start a process with the same model. Raises `SettingsError`, `OSError` or `EOFError`."""
         self._process.end()
         self._process = self._start()
         if self._closing:
