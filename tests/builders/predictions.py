@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from walkcut import load_segmenter
-from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
+from walkcut.bulk.items import EncodedItem, Item, ItemPrediction, RegionPrediction
 from walkcut.hierarchy.granularity import Segments
 from walkcut.images import DecodeLimits, decode
 from walkcut.labelstudio.config import BrushControl
@@ -27,6 +27,11 @@ def make_prediction(labels: np.ndarray, key: str = "one", *, version: str = "v1"
     regions = [Region(labels == index, CLASSES[index % 3], index / 64) for index in indices]
     fields = {"reference": f"/in/{key}.jpg", "data": {"image": f"{key}.jpg"}, "name": f"{key}.jpg"} | item
     return ItemPrediction(Item(key, **fields), labels.shape, [RegionPrediction(version, regions)])
+
+
+def file_contents(encoded: EncodedItem) -> dict[str, bytes]:
+    """Return the files of an image that are no links."""
+    return {name: content for name, content in encoded.files.items() if isinstance(content, bytes)}
 
 
 def expected_label_map(image: ItemPrediction) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from click.testing import Result
 from PIL import Image
 from pycocotools.coco import COCO

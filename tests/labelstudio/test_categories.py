@@ -4,7 +4,7 @@ import pytest
 from defusedxml.ElementTree import fromstring
 from hypothesis import given
 from hypothesis import strategies as st
-from label_studio_sdk.converter import Converter
+from label_studio_sdk.converter.converter import Converter
 
 from walkcut.labelstudio.categories import label_categories
 from walkcut.labelstudio.config import parse_brush_controls

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from label_studio_sdk.converter import Converter
+from label_studio_sdk.converter.converter import Converter
 
 from walkcut.errors import SettingsError
 from walkcut.labelstudio.json_export import items_of_page, pages, region_labels, select_annotation
@@ -105,7 +105,7 @@ def test_annotations_are_found_in_all_documents_of_label_studio(document: object
             select_annotation(document, task_id=6)
 
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "brushlabels": {"format": "rle", "rle": [0, 1]},
     "polygonlabels": {"points": [[1, 2], [3, 4], [5, 6]], "closed": True},
     "rectanglelabels": {"x": 1, "y": 2, "width": 3, "height": 4, "rotation": 0},
@@ -126,7 +126,7 @@ MIN_CONFIG = (
 @given(st.lists(st.tuples(st.sampled_from(list(SHAPES)), st.lists(st.sampled_from(["Car", "Sky"]), min_size=1))))
 def test_regions_of_json_min_are_those_of_json(shapes: list[tuple[str, list[str]]]) -> None:
     sizes = {"original_width": 4, "original_height": 2}
-    result = [
+    result: list[dict[str, Any]] = [
         {**sizes, "from_name": kind, "to_name": "i", "type": kind, "value": {**SHAPES[kind], kind: labels}}
         for kind, labels in shapes
     ]

@@ -16,6 +16,7 @@ from tests.builders.predictions import (
     CLASSES,
     NUMBERS,
     expected_label_map,
+    file_contents,
     label_maps,
     make_prediction,
     sample_prediction,
@@ -64,7 +65,7 @@ def test_bounding_boxes_are_those_of_pycocotools(mask: np.ndarray) -> None:
 def assembled(images: list[ItemPrediction], out: Path) -> dict[str, bytes]:
     outputs = [FORMAT.encode(image) for image in images]
     FORMAT.assemble((output.record for output in outputs), out)
-    return {name: content for output in outputs for name, content in output.files.items()}
+    return {name: content for output in outputs for name, content in file_contents(output).items()}
 
 
 def assert_read_alike(predictions: list[ItemPrediction], out: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.builders.predictions import CLASSES, CONTROL, make_prediction, sample_prediction
+from tests.builders.predictions import CLASSES, CONTROL, file_contents, make_prediction, sample_prediction
 from walkcut.bulk.formats import FORMATS, CocoFormat, YoloFormat, make_format
 from walkcut.errors import SettingsError
 from walkcut.labelstudio.config import BrushControl
@@ -90,7 +90,7 @@ def test_regions_without_a_label_are_called_unlabelled() -> None:
     regions = [replace(region, label="") for region in prediction.regions]
     image = replace(image, predictions=[replace(prediction, regions=regions)])
     assert [region["category_id"] for region in make_format("coco", control).encode(image).record["regions"]] == [3] * 3
-    (lines,) = make_format("yolo", control).encode(image).files.values()
+    (lines,) = file_contents(make_format("yolo", control).encode(image)).values()
     assert {line.split()[0] for line in lines.decode().splitlines()} == {"2"}
     assert {region["label"] for region in make_format("png", control).encode(image).record["segments"]} == {
         "unlabelled"

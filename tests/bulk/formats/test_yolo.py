@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from tests.builders.predictions import (
     CLASSES,
     NUMBERS,
+    file_contents,
     fill_even_odd,
     iou,
     label_maps,
@@ -27,7 +28,7 @@ Polygons = list[tuple[int, np.ndarray]]
 
 def read(image: ItemPrediction, tolerance: float) -> Polygons:
     """Return class and corners in pixels of each line, checked by ultralytics' rules for labels."""
-    (content,) = YoloFormat(NUMBERS, tolerance).encode(image).files.values()
+    (content,) = file_contents(YoloFormat(NUMBERS, tolerance).encode(image)).values()
     polygons = []
     for line in content.decode().splitlines():
         class_index, *coordinates = line.split(" ")
@@ -93,7 +94,7 @@ def test_pillow_draws_the_sample(tolerance: float, min_iou: float) -> None:
 def test_a_hole_is_joined_to_the_outer_ring() -> None:
     labels = np.ones((4, 4), np.int64)
     labels[1, 1] = 0
-    (content,) = YoloFormat(NUMBERS, 0.0).encode(make_prediction(labels)).files.values()
+    (content,) = file_contents(YoloFormat(NUMBERS, 0.0).encode(make_prediction(labels))).values()
     outer, hole = "1 0 1 1 0 1", "0.25 0.25 0.25 0.5 0.5 0.5 0.5 0.25 0.25 0.25"
     assert [float(value) for value in content.split()] == [1, *map(float, f"0 0 {hole} 0 0 {outer}".split())]
 
