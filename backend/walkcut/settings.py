@@ -60,10 +60,16 @@ class Settings:
         repr=False,
         description="URL of a PostgreSQL or SQLite database; otherwise SQLite in the state folder",
     )
-    model: str = Field(default="classical", description="classical, sd14, sd15, sd21, ssd1b, sdxl, dino, or a folder")
+    model: str = Field(
+        default="classical",
+        description="classical, sd14, sd15, sd21, ssd1b, sdxl, dino, a diffusers folder or a hub id",
+    )
     weights_dir: _Directory | None = Field(default=None, description="folder of model weights; else the hub's cache")
     dtype: Literal["float32", "float16", "bfloat16"] = Field(default="float32", description="precision of the model")
-    method: str = Field(default="", description="merge, ncut, ncut+merge, diffcut, diffseg; else the model's best")
+    method: str = Field(
+        default="",
+        description="merge, ncut, ncut+merge, diffcut, diffseg or one of `walkcut presets`; else the model's best",
+    )
     device: str = Field(default="cpu", description="cpu, cuda, cuda:1 …")
     granularity: _Granularity = Field(default=Level.AUTO, description="auto, coarse, medium, fine, 12, tau=0.4, k=3")
     max_regions: int = Field(default=40, ge=1, description="maximum number of regions in a prediction")
@@ -154,11 +160,20 @@ def _describe_error(error: Any) -> str:
     return f"{error['loc'][0]}={str(error['input'])!r} cannot be used: {requirement[0].lower()}{requirement[1:]}"
 
 
+def description(name: str) -> str:
+    """Return the meaning of a setting and its values.
+
+    >>> description("device")
+    'cpu, cuda, cuda:1 …'
+    """
+    return str(_FIELDS[name].description)
+
+
 def list_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
     """Yield the variable, value and description of each setting; "-" when it is not set, "(set)" for secrets."""
     for name, spec in _FIELDS.items():
         text = _as_variable(getattr(settings, name))
-        yield variable(name), text if spec.repr or text == "-" else "(set)", str(spec.description)
+        yield variable(name), text if spec.repr or text == "-" else "(set)", description(name)
 
 
 def _as_variable(value: object) -> str:

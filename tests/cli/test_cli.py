@@ -2,6 +2,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,8 +19,10 @@ from tests.builders.processes import free_port, is_up, wait_for
 from tests.builders.scenes import agreement, png, quarter_labels, quarters
 from tests.builders.tiny_diffusion import write_folder
 from walkcut.cli import main
+from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level, Segments
+from walkcut.settings import Settings
 
 
 @pytest.fixture
@@ -146,6 +149,7 @@ def test_only_the_called_command_is_imported(argument: str) -> None:
     code = """
 import sys
 from walkcut.cli import main
+from walkcut.errors import SettingsError
 main(sys.argv[1:], standalone_mode=False)
 print({"torch", "label_studio_sdk", "numpy", "flask", "sqlalchemy"} & set(sys.modules))
 """
@@ -198,15 +202,48 @@ def test_serve_puts_the_backend_together(tmp_path: Path, monkeypatch: pytest.Mon
     seen: dict[str, Any] = {}
 
     def answer_health(app: Any, **options: Any) -> None:
-        seen.update(options, health=app.test_client().get("/health").status_code)
+        addresses = [listener.getsockname() for listener in options["sockets"]]
+        seen.update(options, addresses=addresses, health=app.test_client().get("/health").status_code)
 
     monkeypatch.setattr("waitress.serve", answer_health)
     environment = {"WALKCUT_STATE_DIR": str(tmp_path / "state"), "LABEL_STUDIO_URL": "http://ls:8080"}
-    result = run("serve", "--port", 9191, environment=environment)
+    port = free_port()
+    result = run("serve", "--port", port, environment=environment)
     assert result.exit_code == 0, result.output
-    assert (seen["health"], seen["port"], seen["host"]) == (200, 9191, "127.0.0.1")
+    assert seen["health"] == 200
+    assert seen["addresses"] == [("127.0.0.1", port)]
     assert seen["max_request_body_size"] == 256_000_000
     assert files(tmp_path / "state") == ["trees", "walkcut.sqlite3"]
+
+
+def test_serve_takes_the_model_method_and_device_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_backend(settings: Settings, *_: object) -> None:
+        raise SettingsError(f"{settings.model} {settings.method} {settings.device}")
+
+    monkeypatch.setattr("walkcut.cli.serve.make_backend", no_backend)
+    options = ("--port", free_port(), "--model", "dino", "--method", "ncut", "--device", "cuda:1")
+    result = run("serve", *options, environment={"WALKCUT_STATE_DIR": str(tmp_path), "WALKCUT_MODEL": "sd14"})
+    assert result.stderr == "Error: dino ncut cuda:1\n"
+
+
+def test_serve_says_that_its_port_is_taken_before_it_loads_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("walkcut.cli.serve.make_backend", None)  # not reached
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = run("serve", "--port", port, environment={"WALKCUT_STATE_DIR": str(tmp_path)})
+    expected = f"Error: another program listens on port {port} of 127.0.0.1: end it, or choose another --port\n"
+    assert (result.exit_code, result.stderr) == (1, expected)
+
+
+def test_serve_names_an_address_that_this_machine_does_not_have(tmp_path: Path) -> None:
+    result = run("serve", "--host", "192.0.2.1", environment={"WALKCUT_STATE_DIR": str(tmp_path)})
+    assert result.exit_code == 1
+    assert "cannot listen on port 9090 of 192.0.2.1 (" in result.stderr
+    assert "choose another --host or --port" in result.stderr
 
 
 def test_errors_of_the_system_are_one_line(image: Path) -> None:

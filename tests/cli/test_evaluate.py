@@ -97,10 +97,20 @@ def test_the_benchmark_prints_stages_and_the_ratio(tmp_path: Path) -> None:
     result = run("benchmark", "--model", folder, "--image", image, "--rounds", 1)
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.stdout.splitlines()[1:-2]] == [
-        "decode", "VAE", "U-Net", "aggregate", "walk", "affinity", "cut", "assign", "encode", "total",
+        "decode", "features", "VAE", "U-Net", "aggregate", "walk", "affinity", "cut", "assign",
+        "encode", "other", "total",
     ]  # fmt: skip
     assert "without the model's passes: " in result.stdout
     assert result.stdout.rstrip().endswith("the same labels")
+
+
+def test_the_benchmark_of_the_default_model_says_that_there_is_no_reference() -> None:
+    result = run("benchmark", "--rounds", 1)
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:-1]] == [
+        "decode", "features", "cut", "assign", "encode", "other", "total",
+    ]  # fmt: skip
+    assert "not compared with the papers' algorithm: Merge() has no published form" in result.stdout
 
 
 def test_presets_are_listed() -> None:

@@ -51,7 +51,7 @@ def walkcut(*arguments: str) -> Result:
 
 
 def document() -> dict[str, object]:
-    return dict(json.loads(walkcut("show", "3").stdout))
+    return dict(json.loads(walkcut("show", "3", "--json").stdout))
 
 
 def test_what_was_learned_is_shown_with_its_annotations(folder: Path) -> None:
@@ -84,9 +84,44 @@ def test_the_names_that_annotators_kept_are_counted(folder: Path) -> None:
     assert [item["names"] for item in feedback] == [{"given": 0, "kept": 0}] * 2 + [{"given": 2, "kept": 1}]
 
 
-def test_an_unknown_project_has_learned_nothing(folder: Path) -> None:
-    unknown = json.loads(walkcut("show", "77").stdout)
-    assert (unknown["granularity"], unknown["labels"], unknown["feedback"]) == (None, {}, [])
+@pytest.mark.parametrize("arguments", [("show",), ("undo", "--task", "1"), ("reset",), ("learning", "off")])
+def test_an_unknown_project_is_an_error(folder: Path, arguments: tuple[str, ...]) -> None:
+    command, *options = arguments
+    unknown = walkcut(command, "77", *options)
+    assert unknown.exit_code == 1
+    assert unknown.stderr == (
+        "Error: project 77 is unknown here: open a task of it in Label Studio, or run `walkcut project sync 77`; known "
+        "are 3\n"
+    )
+
+
+def test_what_was_learned_is_shown_as_a_table(folder: Path) -> None:
+    with closing(ProjectStore(folder)) as store:
+        deliver(store, created(9, updated="soon"))
+    assert walkcut("show", "3").stdout.splitlines() == [
+        "project      3, learning on",
+        "annotations  2 learned from (0 disabled), 0 waiting, 1 set aside",
+        f"granularity  {document()['granularity']}, from 2 tasks",
+        "names        0 kept of 0 given",
+        "",
+        "label  tasks  annotations  confidence",
+        "Car        2            2        0.00",
+        "",
+        "annotation      task  next attempt               set aside because",
+        "         9         1  when it is changed         'soon' is not a time: annotations need updated_at as Label "
+        "Studio sends it",
+    ]
+
+
+def test_a_project_that_has_learned_nothing_says_so(folder: Path) -> None:
+    with closing(ProjectStore(folder)) as store:
+        store.save_setup("4", CONFIG, {})
+    assert walkcut("show", "4").stdout.splitlines() == [
+        "project      4, learning on",
+        "annotations  0 learned from (0 disabled), 0 waiting, 0 set aside",
+        "granularity  none learned",
+        "names        0 kept of 0 given",
+    ]
 
 
 def test_annotations_that_were_set_aside_are_shown_with_the_reason(folder: Path) -> None:

@@ -97,7 +97,7 @@ def task(stack: Stack) -> Any:
 
 
 def feedback(stack: Stack, task: Any) -> Any:
-    return json.loads(stack.inside("walkcut", "project", "show", str(task["project"])))["feedback"]
+    return json.loads(stack.inside("walkcut", "project", "show", str(task["project"]), "--json"))["feedback"]
 
 
 def state(stack: Stack, template: str) -> str:

@@ -69,9 +69,8 @@ def test_nothing_submitted_is_lost_to_kills(
     backend = start()
 
     def learned() -> bool:
-        return {
-            entry["annotation"] for entry in json.loads(run_walkcut(alone, "project", "show", project))["feedback"]
-        } == held
+        document = json.loads(run_walkcut(alone, "project", "show", project, "--json"))
+        return {entry["annotation"] for entry in document["feedback"]} == held
 
     try:
         wait_for("all annotations to be learned from", learned, LEARN_S)

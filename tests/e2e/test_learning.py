@@ -43,7 +43,7 @@ def named(result: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def known(walkcut: Walkcut, project: int) -> dict[str, Any]:
     """What the project has learned, by the command line."""
-    return dict(json.loads(walkcut("project", "show", project)))
+    return dict(json.loads(walkcut("project", "show", project, "--json")))
 
 
 def newest(label_studio: LabelStudio, task: int) -> dict[str, Any]:

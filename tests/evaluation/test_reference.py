@@ -5,7 +5,7 @@ import torch
 
 from tests.builders.features import IMAGE, quartered
 from walkcut.backbones import AttentionMap, ImageFeatures
-from walkcut.evaluation.reference import reference_labels
+from walkcut.evaluation.reference import NoReferenceError, reference_labels
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold, ScaledMinCut
@@ -47,5 +47,5 @@ def test_the_fast_form_labels_as_the_reference(method: Method, seed: int) -> Non
 
 
 def test_methods_without_a_published_form_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"Merge\(\) has no published form: compare NCut"):
+    with pytest.raises(NoReferenceError, match=r"Merge\(\) has no published form: compare NCut"):
         reference_labels(Merge(), quartered(), (4, 4))

@@ -4,11 +4,12 @@ import itertools
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,23 @@ class Backend:
 
         wait_for(f"walkcut (log: {self._log})", ready, PATIENCE_S)
 
+    @property
+    def database(self) -> Path:
+        """The database of a backend from `running_with_studio`."""
+        return self.state.parent / "state.sqlite3"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let another program write into the database for as long as the block takes."""
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE_S)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.rollback()
+
+    def open_store(self) -> closing[ProjectStore]:
+        """Open what it has stored."""
+        return closing(ProjectStore(self.state, self.environment.get("WALKCUT_DATABASE_URL", "")))
+
     def kill(self) -> None:
         """End it as a power cut does."""
         assert self.process is not None
@@ -129,12 +147,9 @@ class Backend:
 
     def stored(self) -> tuple[set[int], set[int]]:
         """The annotations that are in the store, and those that taught."""
-        store = ProjectStore(self.state, self.environment.get("WALKCUT_DATABASE_URL", ""))
-        try:
+        with self.open_store() as store:
             learned = {feedback["annotation_id"] for feedback, _ in store.annotations.all_feedback(PROJECT)}
             return set(store.annotations.known(PROJECT)), learned
-        finally:
-            store.close()
 
     def learns(self, *annotations: int) -> None:
         """Wait until it has learned from these."""
@@ -163,6 +178,22 @@ def running(folder: Path, through: Sequence[str] = (), **environment: str) -> It
         yield backend
     finally:
         backend.stop()
+
+
+@contextmanager
+def running_with_studio(folder: Path, port: int, sync_interval: int) -> Iterator[Backend]:
+    """A backend on SQLite whose project is set up, with short time-outs and a Label Studio that may be at `port`."""
+    folder.mkdir(exist_ok=True)
+    with running(
+        folder,
+        WALKCUT_DATABASE_URL=f"sqlite:///{folder / 'state.sqlite3'}?timeout=1",
+        WALKCUT_FETCH_TIMEOUT="1",
+        WALKCUT_SYNC_INTERVAL=str(sync_interval),
+        LABEL_STUDIO_URL=f"http://127.0.0.1:{port}",
+        LABEL_STUDIO_API_KEY="0123456789abcdef",
+    ) as backend:
+        assert backend.set_up().ok
+        yield backend
 
 
 @contextmanager

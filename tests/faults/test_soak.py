@@ -15,10 +15,19 @@ import requests
 from benchmarks import load
 from tests.builders.processes import free_port, wait_for
 from tests.builders.scenes import data_url
-from tests.faults.backend import PATIENCE_S, PROJECT, Backend, kill_model, make_image, running, submitted, submitting
+from tests.faults.backend import (
+    PATIENCE_S,
+    PROJECT,
+    Backend,
+    kill_model,
+    make_image,
+    running,
+    running_with_studio,
+    submitted,
+    submitting,
+)
 from tests.faults.hosts import dripping, good, half, hosting, label_studio, reset, silent
 from walkcut.learning.feedback import AnnotationFeedback
-from walkcut.storage import ProjectStore
 
 pytestmark = pytest.mark.soak
 
@@ -62,15 +71,6 @@ def model_killed(backend: Backend) -> Iterator[None]:
 
 
 @contextmanager
-def locked(backend: Backend) -> Iterator[None]:
-    """Another program writes into the database, and takes long."""
-    with closing(sqlite3.connect(_database(backend), timeout=PATIENCE_S)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.rollback()
-
-
-@contextmanager
 def no_room(backend: Backend) -> Iterator[None]:
     """No file grows."""
     _, hard = resource.prlimit(backend.pid, resource.RLIMIT_FSIZE)
@@ -89,11 +89,7 @@ def bad_hosts(backend: Backend) -> Iterator[None]:
         yield
 
 
-FAULTS: list[Callable[[Backend], Any]] = [killed, model_killed, locked, no_room, bad_hosts]
-
-
-def _database(backend: Backend) -> Path:
-    return backend.state.parent / "state.sqlite3"
+FAULTS: list[Callable[[Backend], Any]] = [killed, model_killed, Backend.locked, no_room, bad_hosts]
 
 
 def _predictions(backend: Backend) -> list[Any]:
@@ -110,30 +106,15 @@ def _predict(backend: Backend) -> list[Any]:
 
 
 def _feedback(backend: Backend) -> dict[int, AnnotationFeedback]:
-    with closing(ProjectStore(backend.state, f"sqlite:///{_database(backend)}")) as store:
+    with backend.open_store() as store:
         rows = [AnnotationFeedback.from_json(document) for document, _ in store.annotations.all_feedback(PROJECT)]
         return {feedback.annotation_id: feedback for feedback in rows}
-
-
-@contextmanager
-def backend_with_studio(folder: Path, port: int) -> Iterator[Backend]:
-    folder.mkdir()
-    with running(
-        folder,
-        WALKCUT_DATABASE_URL=f"sqlite:///{folder / 'state.sqlite3'}?timeout=1",
-        WALKCUT_FETCH_TIMEOUT="1",
-        WALKCUT_SYNC_INTERVAL="0",
-        LABEL_STUDIO_URL=f"http://127.0.0.1:{port}",
-        LABEL_STUDIO_API_KEY="0123456789abcdef",
-    ) as backend:
-        assert backend.set_up().ok
-        yield backend
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_after_minutes_of_faults_all_is_as_without_them(tmp_path: Path, seed: int) -> None:
     chance, port, end = random.Random(seed), free_port(), time.monotonic() + CHAOS_S
-    with backend_with_studio(tmp_path / "disturbed", port) as backend:
+    with running_with_studio(tmp_path / "disturbed", port, sync_interval=0) as backend:
         with submitting(backend) as acknowledged:
             while time.monotonic() < end:
                 with ExitStack() as faults:
@@ -145,7 +126,7 @@ def test_after_minutes_of_faults_all_is_as_without_them(tmp_path: Path, seed: in
         with hosting(label_studio([]), port):
             wait_for("all feedback", lambda: _feedback(backend).keys() >= set(acknowledged), 10 * PATIENCE_S)
             disturbed, feedback = _predictions(backend), _feedback(backend)
-    with backend_with_studio(tmp_path / "quiet", port) as backend, hosting(label_studio([]), port):
+    with running_with_studio(tmp_path / "quiet", port, sync_interval=0) as backend, hosting(label_studio([]), port):
         for number in feedback:
             assert backend.submit(number).ok
         wait_for("all feedback", lambda: _feedback(backend).keys() == feedback.keys(), 10 * PATIENCE_S)

@@ -4,7 +4,6 @@ An image's line is written after its files are complete: workers stage the files
 their final names.
 """
 
-import fcntl
 import json
 import secrets
 import shutil
@@ -13,6 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from walkcut.bulk.formats import Format
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult
@@ -170,10 +171,10 @@ def _check_run_settings(output_dir: Path, run_settings: Mapping[str, Any]) -> No
 @contextmanager
 def _locked(output_dir: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder; the system frees the lock however this process ends."""
-    with (output_dir / _STATE / _LOCK).open("wb") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            stack.enter_context(FileLock(output_dir / _STATE / _LOCK, timeout=0))
+        except Timeout as error:
             raise SettingsError(
                 f"another process is using {output_dir}: wait until it has ended, or choose another --out"
             ) from error

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import click
 
-from walkcut.cli.options import FILE, model_options
+from walkcut.cli.options import FILE, model_options, random_weights_option
 from walkcut.evaluation import benchmark as measurements
+from walkcut.evaluation.reference import NoReferenceError
 from walkcut.inference.factory import make_segmenter, with_overrides
 from walkcut.settings import read_settings
 
 
 @click.command()
 @model_options
+@random_weights_option
 @click.option("--image", type=FILE, help="Image to segment.  [default: a synthetic one of 640×480]")
 @click.option("--rounds", type=click.IntRange(1), default=3, help="Rounds of measurement; each stage's fastest counts.")
 @click.option(
@@ -21,10 +23,16 @@ from walkcut.settings import read_settings
     help="Also time a direct implementation of the papers' algorithm, which takes minutes.",
 )
 def benchmark(
-    model: str | None, method: str | None, random_weights: bool, image: Path | None, rounds: int, reference: bool
+    model: str | None,
+    method: str | None,
+    device: str | None,
+    random_weights: bool,
+    image: Path | None,
+    rounds: int,
+    reference: bool,
 ) -> None:
     """Measure the time and the peak memory of each stage, and compare with the papers' own algorithm."""
-    settings = with_overrides(read_settings(), model=model, method=method)
+    settings = with_overrides(read_settings(), model=model, method=method, device=device)
     segmenter = make_segmenter(settings, random_weights=random_weights)
     data = measurements.synthetic_image() if image is None else image.read_bytes()
     hardware = measurements.hardware(segmenter.device)
@@ -32,7 +40,13 @@ def benchmark(
     _print_stages(measurements.measure_stages(segmenter, data, rounds=rounds))
     if not reference:
         return
-    comparison = measurements.compare_with_reference(segmenter, data)
+    try:
+        _print_comparison(measurements.compare_with_reference(segmenter, data))
+    except NoReferenceError as error:
+        click.echo(f"not compared with the papers' algorithm: {error}")
+
+
+def _print_comparison(comparison: measurements.Comparison) -> None:
     agreement = "the same labels" if comparison.agreement == 1 else f"{comparison.agreement:.2%} of pixels equal"
     click.echo(
         f"published form after the model's passes: {comparison.seconds:.2f} s, the papers' algorithm "

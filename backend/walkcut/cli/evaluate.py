@@ -13,7 +13,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from walkcut.cli.options import FOLDER, OUTPUT_FILE, model_options
+from walkcut.cli.options import FOLDER, OUTPUT_FILE, model_options, random_weights_option
 from walkcut.errors import require_extra
 from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
@@ -50,6 +50,7 @@ _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
     "[default: native for partitions, else dwc]",
 )
 @model_options
+@random_weights_option
 @click.option("--peers/--no-peers", help="Also score classical segmenters and the papers' baselines.")
 @click.option("--feedback", is_flag=True, help="Also score the oracle merge by simulated masks and clicks.")
 @click.option("--json", "json_path", type=OUTPUT_FILE, help="File for the scores.")
@@ -62,6 +63,7 @@ def evaluate(
     protocol: str | None,
     model: str | None,
     method: str | None,
+    device: str | None,
     random_weights: bool,
     peers: bool,
     feedback: bool,
@@ -81,7 +83,7 @@ def evaluate(
     if half is not None:
         first = ("even", "odd").index(half)
         examples = replace(examples, split=f"{examples.split}-{half}", examples=examples.examples[first::2])
-    settings = with_overrides(read_settings(), model=model, method=method)
+    settings = with_overrides(read_settings(), model=model, method=method, device=device)
     segmenter = make_segmenter(settings, random_weights=random_weights)
     feedback_summary = _score_feedback(examples, segmenter) if feedback else {}
     systems: list[System] = [TreeSystem(segmenter, LADDER if examples.partitions else (Level.AUTO,))]
@@ -99,6 +101,7 @@ def evaluate(
         document = {**summary, "paper_results": [asdict(row) for row in papers]}
         document |= {**({"baselines": baselines} if baselines else {}), **feedback_summary}
         json_path.write_text(json.dumps(document, indent=2) + "\n")
+        click.echo(f"scores: {json_path}")
     if report is not None:
         facts = {
             "Program": f"walkcut {version('walkcut')}",
@@ -107,6 +110,7 @@ def evaluate(
             "Command": shlex.join(["walkcut", *sys.argv[1:]]),
         }
         report.write_text(report_page(outcomes, papers, facts), encoding="utf-8")
+        click.echo(f"report: {report}")
 
 
 def _score_systems(

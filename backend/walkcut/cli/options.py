@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share; no torch, which the server does without."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from walkcut.backbones import MODELS
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.granularity import Granularity, parse_granularity
-from walkcut.segmentation.presets import PRESETS
+from walkcut.settings import description, variable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,10 +25,14 @@ def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], 
     return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
-model_options = with_options(
-    click.option("--model", help=f"Model of the image features: {', '.join(MODELS)}, a diffusers folder or a hub id."),
-    click.option("--method", help=f"Method of the cut tree: {', '.join(PRESETS)}, or another of `walkcut presets`."),
-    click.option("--random-weights", is_flag=True, help="Build the model without its weights, to try it out."),
+def setting_option(name: str) -> Callable[[Command], Command]:
+    """Return the option that overrides a setting."""
+    return click.option(f"--{name}", help=f"{name.capitalize()}: {description(name)}.  [{variable(name)}]")
+
+
+model_options = with_options(*map(setting_option, ("model", "method", "device")))
+random_weights_option = click.option(
+    "--random-weights", is_flag=True, help="Build the model without its weights, to try it out."
 )
 
 

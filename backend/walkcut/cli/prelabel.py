@@ -14,7 +14,7 @@ from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.bulk.sources.tasks import project_items
 from walkcut.cli.bulk import execute, export_options
-from walkcut.cli.options import FOLDER, model_options
+from walkcut.cli.options import FOLDER, model_options, random_weights_option
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
@@ -47,6 +47,7 @@ _DEFAULT_CPUS = 1
 )
 @export_options
 @model_options
+@random_weights_option
 @click.option(
     "--engine",
     type=click.Choice((LOCAL, RAY)),
@@ -78,6 +79,7 @@ def prelabel(
     path_root: str,
     model: str | None,
     method: str | None,
+    device: str | None,
     random_weights: bool,
     workers: int | None,
     engine: str,
@@ -109,7 +111,7 @@ def prelabel(
     for message, applies in refusals.items():
         if applies:
             raise SettingsError(message)
-    settings = with_overrides(read_settings(), model=model, method=method)
+    settings = with_overrides(read_settings(), model=model, method=method, device=device)
     engines = EngineOptions(engine, settings, random_weights, workers, cpus)
     segmenter = engines.make_segmenter()
     tree_cache = TreeCache(tree_folder(settings), settings.cache_bytes) if keep_trees else None

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from walkcut.cli.options import FOLDER, GRANULARITIES, PATH, GranularityType, model_options
+from walkcut.cli.options import FOLDER, GRANULARITIES, PATH, GranularityType, model_options, random_weights_option
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, decode
@@ -26,6 +26,7 @@ from walkcut.settings import read_settings
 @click.option("--out", "output_dir", required=True, type=FOLDER, help="Folder for the results.")
 @click.option("--granularity", type=GranularityType(), help=GRANULARITIES)
 @model_options
+@random_weights_option
 @click.option("--tree", is_flag=True, help="Also write the cut tree, as STEM.tree.npz.")
 def segment(
     images: Sequence[Path],
@@ -33,6 +34,7 @@ def segment(
     granularity: Granularity | None,
     method: str | None,
     model: str | None,
+    device: str | None,
     random_weights: bool,
     tree: bool,
 ) -> None:
@@ -41,7 +43,7 @@ def segment(
     Segments are numbered from 1. Images that cannot be segmented are reported on standard error; the exit status is
     then 1.
     """
-    settings = with_overrides(read_settings(), model=model, method=method)
+    settings = with_overrides(read_settings(), model=model, method=method, device=device)
     granularity = settings.granularity if granularity is None else granularity
     segmenter = make_segmenter(settings, random_weights=random_weights)
     output_dir.mkdir(parents=True, exist_ok=True)

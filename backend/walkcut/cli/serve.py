@@ -1,12 +1,14 @@
 """`walkcut serve`."""
 
+import errno
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +16,9 @@ import click
 import waitress
 from waitress.channel import HTTPChannel
 
-from walkcut.inference.factory import supervised_model
+from walkcut.cli.options import model_options
+from walkcut.errors import SettingsError
+from walkcut.inference.factory import supervised_model, with_overrides
 from walkcut.inference.malloc import limit_malloc_arenas, periodic_malloc_trim
 from walkcut.inference.tree_service import TreeService
 from walkcut.serving.app import create_app
@@ -33,14 +37,18 @@ _TRIM_INTERVAL_S = 10.0  # trimming takes some milliseconds
 @click.command()
 @click.option("--host", help="Address to listen on; 0.0.0.0 for all.  [WALKCUT_HOST, else 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.  [WALKCUT_PORT, else 9090]")
-def serve(host: str | None, port: int | None) -> None:
+@model_options
+def serve(host: str | None, port: int | None, model: str | None, method: str | None, device: str | None) -> None:
     """Run the ML backend for Label Studio."""
-    settings = read_settings()
+    settings = with_overrides(read_settings(), model=model, method=method, device=device)
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     set_up_logging(settings.log_level, settings.log_format)
     limit_malloc_arenas()
     metrics = Metrics()
-    with make_backend(settings, supervised_model, metrics) as backend:
+    with (
+        bound_sockets(settings.host, settings.port) as listeners,
+        make_backend(settings, supervised_model, metrics) as backend,
+    ):
         predictor = backend.predictor
         app = create_app(backend, metrics)
         metrics.set_build_info(
@@ -48,7 +56,8 @@ def serve(host: str | None, port: int | None) -> None:
         )
         max_bytes = 2 * app.config["MAX_CONTENT_LENGTH"]  # the app refuses smaller ones with a message
         sockets: dict[int, Any] = {}
-        log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, settings.port)
+        port = listeners[0].getsockname()[1]
+        log.info("walkcut serves model %s on http://%s:%d", settings.model, settings.host, port)
         log.info("state is kept in %s", settings.state_dir)
         for message in unknown_variables():
             log.warning(message)
@@ -60,12 +69,44 @@ def serve(host: str | None, port: int | None) -> None:
             waitress.serve(
                 app,
                 map=sockets,
-                host=settings.host,
-                port=settings.port,
+                sockets=listeners,
                 threads=settings.threads,
                 max_request_body_size=max_bytes,
                 ident="walkcut",
             )
+
+
+@contextmanager
+def bound_sockets(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """Yield a socket for each address of the host; they do not listen yet: clients are refused until the server does.
+
+    Raises `SettingsError` if another program listens there, or this machine does not have the address.
+    """
+    with ExitStack() as stack:
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            listeners = [stack.enter_context(_bind(*address)) for address in addresses]
+        except OSError as error:
+            raise _address_error(host, port, error) from error
+        yield listeners
+
+
+def _bind(family: int, kind: int, protocol: int, _name: str, address: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, kind, protocol)
+    if os.name == "posix":  # elsewhere it lets two servers have one address
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _address_error(host: str, port: int, error: OSError) -> SettingsError:
+    if error.errno == errno.EADDRINUSE:
+        return SettingsError(f"another program listens on port {port} of {host}: end it, or choose another --port")
+    return SettingsError(f"cannot listen on port {port} of {host} ({error.strerror}): choose another --host or --port")
 
 
 @contextmanager

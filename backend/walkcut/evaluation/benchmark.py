@@ -22,8 +22,8 @@ from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.telemetry.spans import record_spans, span
 
-STAGES = ("decode", "VAE", "U-Net", "model", "aggregate", "walk", "affinity", "cut", "assign", "refine", "encode")
 MODEL_STAGES = frozenset({"VAE", "U-Net", "model"})
+OTHER = "other"  # what no stage measures
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 resets the peak of the resident memory (Linux)
 _STATUS = Path("/proc/self/status")
@@ -67,17 +67,28 @@ class Meter:
         peak, before = peak_memory(self.device), self.peaks.get(name)
         self.peaks[name] = peak if peak is None or before is None else max(before, peak)
 
+    @contextmanager
+    def rest(self) -> Iterator[None]:
+        """Count as `OTHER` the seconds of what runs inside but for those of its stages."""
+        begin = time.perf_counter()
+        yield
+        self._wait()
+        self.seconds[OTHER] = time.perf_counter() - begin - sum(self.seconds.values())
+
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 def measure_stages(segmenter: Segmenter, data: bytes, *, rounds: int) -> dict[str, StageCost]:
-    """Measure each stage from an image's file to its brush masks, after one round to warm up."""
+    """Measure each stage from an image's file to its brush masks, in their order, after one round to warm up.
+
+    The last one, `OTHER`, is the time that no stage covers, so that the sum is the time of the whole.
+    """
     meters = []
     for _ in range(rounds + 1):
         meters.append(Meter(segmenter.device))
-        with record_spans(meters[-1]):
+        with meters[-1].rest(), record_spans(meters[-1]):
             with span("decode"):
                 image = decode(data, DecodeLimits())
             tree = segmenter.segment(image)
@@ -87,9 +98,8 @@ def measure_stages(segmenter: Segmenter, data: bytes, *, rounds: int) -> dict[st
                     brush.encode(labels == segment)
     counted = meters[1:]
     return {
-        name: StageCost(min(meter.seconds[name] for meter in counted), counted[-1].peaks[name])
-        for name in STAGES
-        if name in counted[0].seconds
+        name: StageCost(min(meter.seconds[name] for meter in counted), counted[-1].peaks.get(name))
+        for name in counted[0].seconds
     }
 
 

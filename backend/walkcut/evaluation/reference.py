@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from walkcut.backbones import ImageFeatures
+from walkcut.errors import SettingsError
 from walkcut.segmentation.algorithms.diffseg import anchor_points
 from walkcut.segmentation.algorithms.ncut import Cut
 from walkcut.segmentation.algorithms.recursive_ncut import StoppingRule
@@ -28,10 +29,14 @@ _CHANNELS = 256  # of all pixels' features at a time, which limits the memory
 REFERENCE_THRESHOLDS = 100  # unless the papers name a number
 
 
+class NoReferenceError(SettingsError):
+    """A method without a published form to compare with."""
+
+
 def reference_labels(method: Method, features: ImageFeatures, size: Size) -> Int64[Tensor, "y x"]:
     """Return the segment of each pixel by the method's published form, cut as far as its rule allows.
 
-    Raises `TypeError` for methods without a published form; `NCut` on an affinity, `DiffCut` and `DiffSeg` have one.
+    Raises `NoReferenceError` for other methods than `NCut` on an affinity, `DiffCut` and `DiffSeg`.
     """
     match method:
         case NCut(affinity=("dot" | "cosine") as affinity, walk_steps=steps, rule=rule, thresholds=thresholds):
@@ -53,7 +58,7 @@ def reference_labels(method: Method, features: ImageFeatures, size: Size) -> Int
             maps = proposals.unflatten(1, grid)[None]
             return interpolate(maps, size=size, mode="bilinear", align_corners=False)[0].argmax(0)
         case _:
-            raise TypeError(f"{method} has no published form: compare NCut on an affinity, DiffCut or DiffSeg")
+            raise NoReferenceError(f"{method} has no published form: compare NCut on an affinity, DiffCut or DiffSeg")
 
 
 def reference_aggregate(features: ImageFeatures) -> tuple[Float[Tensor, "n n"], Size]:

@@ -110,6 +110,11 @@ def trusts_callers(settings: Settings) -> bool:
     return settings.credentials.required or is_loopback(settings.host)
 
 
-def with_overrides(settings: Settings, *, model: str | None, method: str | None) -> Settings:
-    """Return the settings with the model and method of the command line."""
-    return replace(settings, method=method or settings.method, model=model or settings.model)
+def with_overrides(settings: Settings, *, model: str | None, method: str | None, device: str | None) -> Settings:
+    """Return the settings with the model, method and device of the command line."""
+    return replace(
+        settings,
+        model=model or settings.model,
+        method=method or settings.method,
+        device=device or settings.device,
+    )

@@ -25,10 +25,13 @@ from walkcut.inference.model import ImageRequest, InProcessModel
 from walkcut.telemetry.spans import record_spans, timer
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
     from walkcut.segmentation.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
+_KILLED = -9  # exit code after the signal SIGKILL, which Windows lacks
 _GRACE_S = 10.0  # for a process to end, and after an image's timeout before the watchdog ends the process
 
 
@@ -60,11 +63,18 @@ class ProcessEndedError(Exception):
         self.kind = kind
 
 
+def start_context() -> "ForkServerContext | SpawnContext":
+    """Return how processes are started: a plain fork would not survive threads and CUDA, and Windows has only spawn."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("forkserver")
+    return multiprocessing.get_context("spawn")
+
+
 class ModelProcess:
     """A process that loads a model when it starts and then segments one image at a time, in `timeout` seconds each."""
 
     def __init__(self, factory: Callable[[], "Segmenter"], limits: DecodeLimits, *, timeout: float) -> None:
-        context = multiprocessing.get_context("forkserver")  # a plain fork would not survive threads and CUDA
+        context = start_context()
         self._timeout = timeout
         self._connection, connection = context.Pipe()
         arguments = (connection, factory, limits, timeout, logging.getLogger().level)
@@ -123,7 +133,7 @@ class ModelProcess:
         except (EOFError, OSError) as error:
             self._process.join(_GRACE_S)
             code = self._process.exitcode
-            killed = ": it was killed, maybe for lack of memory" if code == -signal.SIGKILL else ""
+            killed = ": it was killed, maybe for lack of memory" if code == _KILLED else ""
             raise ProcessEndedError(f"the model's process ended (exit code {code}{killed})", "ended") from error
         raise ProcessEndedError(f"the model took longer than {timeout:g} s (WALKCUT_SEGMENT_TIMEOUT)", "hung")
 

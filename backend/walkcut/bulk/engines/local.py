@@ -34,6 +34,7 @@ from walkcut.bulk.workers import (
     serialize_tree,
 )
 from walkcut.errors import SettingsError, WalkcutError
+from walkcut.inference.process import start_context
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class _WorkerProcess:
     """A process with a worker, and the attempts that were sent to it."""
 
     def __init__(self, make_worker: Callable[[], Worker]) -> None:
-        context = multiprocessing.get_context("forkserver")  # loads modules once, then starts processes at once
+        context = start_context()
         self.connection, child_connection = context.Pipe()
         self.process = context.Process(target=_serve, args=(make_worker, child_connection), daemon=True)
         with _interrupts_ignored():  # the process inherits this: it is ended by `end`
