@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from walkcut import load_segmenter
-from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
+from walkcut.bulk.items import EncodedItem, Item, ItemPrediction, RegionPrediction
 from walkcut.hierarchy.granularity import Segments
 from walkcut.images import DecodeLimits, decode
 from walkcut.labelstudio.config import BrushControl
@@ -17,6 +17,7 @@ from walkcut.labelstudio.predictions import Region
 
 SAMPLE = Path(__file__).parents[2] / "labelstudio_config" / "sample.jpg"
 CLASSES = ("Region", "Background", "Region B")
+NUMBERS = {name: number for number, name in enumerate(CLASSES)}
 CONTROL = BrushControl("brush", "image", "image", ("Region", "Region B"), labels=CLASSES)
 
 
@@ -24,8 +25,13 @@ def make_prediction(labels: np.ndarray, key: str = "one", *, version: str = "v1"
     """Return an image with the regions 1 … of a label map in this order, 0 in none."""
     indices = [index for index in range(1, int(labels.max(initial=0)) + 1) if (labels == index).any()]
     regions = [Region(labels == index, CLASSES[index % 3], index / 64) for index in indices]
-    fields = {"reference": f"{key}.jpg", "data": {"image": f"{key}.jpg"}} | item
+    fields = {"reference": f"/in/{key}.jpg", "data": {"image": f"{key}.jpg"}, "name": f"{key}.jpg"} | item
     return ItemPrediction(Item(key, **fields), labels.shape, [RegionPrediction(version, regions)])
+
+
+def file_contents(encoded: EncodedItem) -> dict[str, bytes]:
+    """Return the files of an image that are no links."""
+    return {name: content for name, content in encoded.files.items() if isinstance(content, bytes)}
 
 
 def expected_label_map(image: ItemPrediction) -> np.ndarray:

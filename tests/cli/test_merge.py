@@ -101,7 +101,7 @@ def test_an_exports_regions_are_numbered_and_named(tree: Path, tmp_path: Path) -
     assert merged(tree, path) == (
         [[1, 1, 1, 1], [2, 2, 2, 2]],
         {"out": "", "segments": 4, "annotated_segments": 2, "regions": 2,
-         "numbers": [{"number": 1, "id": "r1", "label": "Car"}, {"number": 2, "id": "r2", "label": "Sky"}]},
+         "numbers": [{"number": 1, "id": "r1", "labels": ["Car"]}, {"number": 2, "id": "r2", "labels": ["Sky"]}]},
     )  # fmt: skip
 
 
@@ -113,6 +113,70 @@ def test_task_annotation_and_image_can_be_chosen(tree: Path, tmp_path: Path) -> 
     assert [number["id"] for number in line["numbers"]] == ["r4"]
 
 
+def test_the_page_can_be_chosen(tree: Path, tmp_path: Path) -> None:
+    second = region("r2", mask=~MASK, item_index=1)
+    path = export(tmp_path / "export.json", [region(item_index=0), second, region("r3", to_name="other", item_index=1)])
+    for page, identity in ((1, "r1"), (2, "r2")):
+        _, line = merged(tree, path, "--page", page, "--image", "image")
+        assert [number["id"] for number in line["numbers"]] == [identity]
+    for options in ([], ["--page", 3]):
+        result = run(tree, "--annotation", path, "--out", tmp_path / "no.png", *options)
+        assert (result.exit_code, result.stderr) == (1, "Error: choose the --page of the tree's image among 1, 2\n")
+    _, line = merged(tree, export(tmp_path / "one.json", [second]))
+    assert [number["id"] for number in line["numbers"]] == ["r2"]
+
+
+ODD = {
+    "two points": region("odd", type="polygonlabels", value={"points": [[1, 1], [2, 2]], "polygonlabels": ["Car"]}),
+    "no code": region("odd", value={"format": "rle", "rle": [], "brushlabels": ["Car"]}),
+    "nothing": region("odd", mask=np.zeros((2, 4), bool)),
+    "a cut code": region("odd", value={"format": "rle", "rle": brush.encode(MASK)[:-3], "brushlabels": ["Car"]}),
+    "another size": region("odd", original_width=5),
+    "far out": region("odd", type="keypointlabels", value={"x": 1e9, "y": 1, "width": 1, "keypointlabels": ["Car"]}),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_odd_regions_are_named_and_left_out(tree: Path, tmp_path: Path, odd: dict[str, Any]) -> None:
+    path = export(tmp_path / "export.json", [region("r0"), odd, POINT])
+    result = run(tree, "--annotation", path, "--out", tmp_path / "out.png")
+    assert result.exit_code == 0
+    assert [number["id"] for number in json.loads(result.stdout)["numbers"]] == ["r0", "r2"]
+    assert re.fullmatch("left out: region odd.*: .*\n", result.stderr)
+    alone = run(tree, "--annotation", export(tmp_path / "alone.json", [odd, odd]), "--out", tmp_path / "alone.png")
+    assert alone.exit_code == 1
+    assert re.fullmatch("Error: no region can be read: region odd.*; and 1 more\n", alone.stderr)
+
+
+def test_a_region_with_several_labels_is_one_with_all_of_them(tree: Path, tmp_path: Path) -> None:
+    two = region("r1")
+    two["value"] = {**two["value"], "brushlabels": ["Car", "Red"]}
+    second_control = region("r1", "Old", from_name="age")
+    path = export(tmp_path / "export.json", [two, second_control, POINT])
+    _, line = merged(tree, path)
+    assert line["numbers"] == [
+        {"number": 1, "id": "r1", "labels": ["Car", "Red", "Old"]},
+        {"number": 2, "id": "r2", "labels": ["Sky"]},
+    ]
+
+
+def test_different_regions_with_the_same_id_are_kept(tree: Path, tmp_path: Path) -> None:
+    _, line = merged(tree, export(tmp_path / "export.json", [region("r1"), region("r1", mask=~MASK)]))
+    assert len(line["numbers"]) == 2
+
+
+def test_an_annotation_in_a_file_of_its_own_and_json_min(tree: Path, tmp_path: Path) -> None:
+    alone = {"id": 7, "result": [region()], "task": {"id": 5, "data": {}}}
+    (tmp_path / "7").write_text(json.dumps(alone))  # a target storage's names have no suffix
+    assert merged(tree, tmp_path / "7")[1]["numbers"] == [{"number": 1, "id": "r1", "labels": ["Car"]}]
+    (tmp_path / "all.json").write_text(json.dumps([alone]))
+    assert merged(tree, tmp_path / "all.json")[0] == [[1] * 4] * 2
+    value = region()["value"] | {"original_width": 4, "original_height": 2}
+    row = {"image": "a.jpg", "id": 5, "brush": [value], "note": "a/b", "annotator": 1, "annotation_id": 7}
+    (tmp_path / "min.json").write_bytes(b"\xef\xbb\xbf" + json.dumps([row]).encode())
+    assert merged(tree, tmp_path / "min.json")[1]["numbers"] == [{"number": 1, "id": "brush 1", "labels": ["Car"]}]
+
+
 def test_errors_are_one_line_and_nothing_is_written(tree: Path, tmp_path: Path) -> None:
     ok, out = export(tmp_path / "ok.json", [region()]), tmp_path / "out" / "out.png"
     (tmp_path / "no.npz").write_bytes(b"no tree")
@@ -121,6 +185,7 @@ def test_errors_are_one_line_and_nothing_is_written(tree: Path, tmp_path: Path) 
     Image.new("L", (5, 2), 1).save(tmp_path / "wide.png")
     Image.new("L", (4, 2)).save(tmp_path / "empty.png")
     (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "nested.json").write_text('{"tasks": [' * 200 + "]}" * 200)
     two_images = export(tmp_path / "2.json", [region(), region(to_name="second")])
     broken = region(value={"rle": [1], "brushlabels": ["Car"]})
     cases: list[tuple[Path, Path, list[object], str]] = [
@@ -134,6 +199,7 @@ def test_errors_are_one_line_and_nothing_is_written(tree: Path, tmp_path: Path) 
         (tree, tmp_path / "empty.png", [], "nothing is annotated"),
         (tree, tree, [], "a.tree.npz is neither a PNG nor JSON .*: pass a label PNG, or a JSON export of Label Studio"),
         (tree, tmp_path / "deep.json", [], "neither a PNG nor JSON"),
+        (tree, tmp_path / "nested.json", [], "nested more than 100 deep"),
         (tree, export(tmp_path / "none.json"), [], "the export holds no annotation"),
         (tree, export(tmp_path / "bare.json", [region(label="Merge")]), [], "the annotation holds no regions: draw"),
         (tree, export(tmp_path / "many.json", [region()], [region()]), [], "several tasks: choose one of"),

@@ -9,7 +9,7 @@ from skimage import draw
 from tests.builders.annotations import CONTROL, MASK, SIZE, item, masked
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
+from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, read_regions, region_numbers
 from walkcut.labelstudio.predictions import Region
 
 
@@ -122,9 +122,7 @@ def test_key_points_are_discs_and_a_pixel_at_least() -> None:
     ],
 )
 def test_other_items_and_empty_masks_are_left_out(document: object) -> None:
-    assert [region.id for region in annotated_regions([document, masked(id="r2")], CONTROL, SIZE, strict=True)] == [
-        "r2"
-    ]
+    assert [region.id for region in annotated_regions([document, masked(id="r2")], CONTROL, SIZE)] == ["r2"]
 
 
 @pytest.mark.parametrize(
@@ -210,3 +208,14 @@ def test_small_regions_lie_on_large_ones_and_later_ones_on_earlier_ones() -> Non
 def test_more_regions_than_16_bits_can_number_are_refused() -> None:
     with pytest.raises(RequestError, match="65536 regions are more than 65535: annotate fewer"):
         region_numbers([Region(np.ones((1, 1), bool), "Car")] * 65536, (1, 1))
+
+
+def test_what_is_left_out_is_named() -> None:
+    empty = item("brushlabels", format="rle", rle=brush.encode(np.zeros(SIZE, bool)))
+    line = item("polygonlabels", points=[[1, 1], [2, 2]]) | {"id": "p"}
+    regions, errors = read_regions([masked(id="r2"), empty, line], CONTROL.to_name, SIZE)
+    assert [region.id for region in regions] == ["r2"]
+    assert [str(error).partition(",")[0] for error in errors] == [
+        "region r1 covers no pixel of the image: draw it on the image",
+        "region p: a polygon needs three points",
+    ]

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,8 +87,8 @@ class Checkpoint:
         _save_assembled_files(self._output_dir, names)
 
 
-def stage_files(output_dir: Path, files: Mapping[str, bytes]) -> dict[str, str]:
-    """Write output files under temporary names, from any process; return the temporary name of each.
+def stage_files(output_dir: Path, files: Mapping[str, bytes | Path]) -> dict[str, str]:
+    """Write output files, and links, under temporary names, from any process; return the temporary name of each.
 
     `Checkpoint.save` moves them to their final names; the others are deleted when the checkpoint is closed or opened.
     Raises `SettingsError` for a folder that cannot be written to.
@@ -96,7 +96,7 @@ def stage_files(output_dir: Path, files: Mapping[str, bytes]) -> dict[str, str]:
     names = {name: secrets.token_hex(16) for name in files}
     try:
         for name, staged in names.items():
-            (output_dir / STAGING / staged).write_bytes(files[name])
+            _write(output_dir / STAGING / staged, files[name])
     except OSError as error:
         raise SettingsError(
             f"{output_dir} cannot be written to ({error}): free disk space, and make sure that no other run was "
@@ -138,8 +138,7 @@ def read_entries(output_dir: Path) -> Iterator[CheckpointEntry]:
     with _locked(output_dir), temporary_dir(output_dir / _STATE / "sorting") as sorting:
         for line in external_sort(truncate_partial_line(output_dir / _DONE), sorting):
             row = json.loads(line)
-            item = Item(row["key"], row["reference"], row["data"], row["task_id"], row["control_index"])
-            yield CheckpointEntry(item, row["tree_key"])
+            yield CheckpointEntry(Item(**{field.name: row[field.name] for field in fields(Item)}), row["tree_key"])
 
 
 def read_run_settings(output_dir: Path) -> dict[str, Any]:
@@ -225,6 +224,17 @@ def _delete_files(output_dir: Path, names: Iterable[str]) -> None:
 def _delete_if_empty(path: Path) -> None:
     if not path.stat().st_size:
         path.unlink()
+
+
+def _write(path: Path, content: bytes | Path) -> None:
+    """Write bytes, or make a link to a file; a copy where the file system has no links."""
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
+    try:
+        path.symlink_to(content)
+    except OSError:
+        shutil.copyfile(content, path)
 
 
 def _move(path: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import heapq
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import UInt64
 
-_KEY_PREFIX = b'{"key": "'
+_KEY = re.compile(rb'\{"key": ("(?:[^"\\]|\\.)*")')
 _MAX_RECENT = 65536
 _SORT_BYTES = 64 << 20  # of lines that are sorted in memory
 
@@ -72,15 +73,18 @@ def truncate_partial_line(path: Path) -> Path:
 
 
 def _key(line: bytes) -> bytes:
-    """Return the key at the beginning of a line; keys hold no character that JSON escapes."""
-    return line[len(_KEY_PREFIX) : line.index(b'"', len(_KEY_PREFIX))]
+    """Return the key at the beginning of a line, as JSON writes it."""
+    match = _KEY.match(line)
+    if match is None:
+        raise ValueError(f"a line of the run's state has no key: {line[:80]!r}")
+    return match[1]
 
 
 def keys(path: Path) -> Iterator[str]:
     """Yield the keys of a file's lines."""
     with path.open("rb") as lines:
         for line in lines:
-            yield _key(line).decode()
+            yield json.loads(_key(line))
 
 
 @contextmanager

@@ -76,6 +76,7 @@ def prelabel(
     label_config: Path | None,
     granularities: Sequence[Granularity],
     tolerance: float | None,
+    path_root: str,
     model: str | None,
     method: str | None,
     device: str | None,
@@ -97,13 +98,14 @@ def prelabel(
     Images that fail are listed in failed.jsonl in the folder of the run; the others are done, and the exit status is 1.
     """
     is_project = project is not None
-    for_files = (label_config, granularities, image_key, tolerance is not None, output_format != LabelStudioFormat.name)
+    is_formatted = output_format != LabelStudioFormat.name
+    for_files = (label_config, granularities, image_key, tolerance is not None, path_root, is_formatted)
     refusals = {
         "give either sources or --project": bool(sources) == is_project,
         "--replace deletes predictions in Label Studio: give the project with --project": replace and not is_project,
         "--cpus-per-worker is for processes of a cluster: add --engine ray": cpus != _DEFAULT_CPUS and engine != RAY,
         "a project has its own labelling config, granularities and images: leave out --label-config, --granularity, "
-        "--image-key, --format and --tolerance": is_project and any(for_files),
+        "--image-key, --format, --tolerance and --path-root": is_project and any(for_files),
         "give the folder of the output with --out": not is_project and output_dir is None,
     }
     for message, applies in refusals.items():
@@ -133,9 +135,16 @@ def prelabel(
         format_of_files(output_format, files_project, tolerance),
         granularities,
         use_tree_cache=keep_trees,
+        path_root=path_root,
     )
-    data_key, root = plan.project.controls[0].data_key, settings.local_files_root
-    items = partial(read_sources, sources, image_key=image_key or "", data_key=data_key, local_files_root=root)
+    items = partial(
+        read_sources,
+        sources,
+        image_key=image_key or "",
+        data_key=plan.project.controls[0].data_key,
+        local_files_root=settings.local_files_root,
+        path_root=path_root,
+    )
     execute(make_run(plan, output_dir, config), settings, items(), total=lambda: sum(1 for _ in items()))
 
 

@@ -37,17 +37,35 @@ def annotated_regions(
     Items that cannot be read are left out or, if `strict`, raise `BrushError` or `RequestError`. Raises `RequestError`
     where the masks would take more than 4 GiB.
     """
+    regions, errors = read_regions(result, control, size)
+    if strict and errors:
+        raise errors[0]
+    return regions
+
+
+def read_regions(
+    result: object, control: BrushControl | str, size: _Size
+) -> tuple[tuple[Region, ...], tuple[BrushError | RequestError, ...]]:
+    """Return the regions as `annotated_regions`, and an error for each item that cannot be read or has an empty mask.
+
+    Raises `RequestError` where the masks would take more than 4 GiB.
+    """
     items = [item for item in _region_items(result) if _belongs(item, control)]
     if len(items) * size[0] * size[1] > _MAX_MASK_BYTES:
         raise RequestError(f"{len(items)} regions on an image of {size[1]}×{size[0]} pixels are too many: draw fewer")
-    regions = []
+    regions: list[Region] = []
+    errors: list[BrushError | RequestError] = []
     for item in items:
         try:
-            regions.append(_read_region(item, size))
-        except (BrushError, RequestError):
-            if strict:
-                raise
-    return tuple(region for region in regions if region.mask.any())
+            region = _read_region(item, size)
+        except (BrushError, RequestError) as error:
+            errors.append(error)
+            continue
+        if region.mask.any():
+            regions.append(region)
+        else:
+            errors.append(RequestError(f"region {region.id} covers no pixel of the image: draw it on the image"))
+    return tuple(regions), tuple(errors)
 
 
 def region_numbers(regions: Sequence[Region], size: _Size) -> UInt16[np.ndarray, "y x"]:

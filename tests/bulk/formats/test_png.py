@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
-from tests.builders.predictions import expected_label_map, label_maps, make_prediction, sample_prediction
+from tests.builders.predictions import expected_label_map, file_contents, label_maps, make_prediction, sample_prediction
 from walkcut.bulk.formats import PngFormat
 from walkcut.bulk.items import ItemPrediction, RegionPrediction
 from walkcut.errors import SettingsError
@@ -16,7 +16,7 @@ from walkcut.labelstudio.predictions import Region
 
 
 def read(prediction: ItemPrediction) -> np.ndarray:
-    (content,) = PngFormat().encode(prediction).files.values()
+    (content,) = file_contents(PngFormat().encode(prediction)).values()
     with Image.open(io.BytesIO(content)) as image:
         assert image.mode == "I;16"
         return np.asarray(image)
@@ -58,6 +58,7 @@ def test_ids_are_listed_with_their_labels(tmp_path: Path) -> None:
     assert lines[0] == {
         "key": "a/b",
         "image": "a/b.jpg",
+        "reference": "/in/a/b.jpg",
         "file": "a/b.png",
         "width": 2,
         "height": 2,

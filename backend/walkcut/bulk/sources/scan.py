@@ -1,14 +1,14 @@
 """Images of folders, glob patterns, files, manifests and cloud storage, one by one."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from walkcut.bulk.items import Item, ItemFailure
 from walkcut.bulk.jsonl import HashSet64
+from walkcut.bulk.names import ImageNames, reference_name
 from walkcut.bulk.sources.manifests import is_manifest, read_rows, reference_of
 from walkcut.bulk.sources.uris import cloud, is_cloud, is_web, local_path, open_file, resolve_uri, validate_uri, walk
 from walkcut.errors import RequestError, SettingsError
@@ -16,27 +16,31 @@ from walkcut.images import redact
 from walkcut.images.decode import IMAGE_SUFFIXES
 
 _WILDCARD = re.compile(r"[*?\[]")
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_MAX_PART_LENGTH = 150  # characters of a part of a key: file systems allow 255 bytes, with suffixes
 
 
 def read_sources(
-    sources: Sequence[str], *, image_key: str = "", data_key: str = "image", local_files_root: Path | None = None
+    sources: Sequence[str],
+    *,
+    image_key: str = "",
+    data_key: str = "image",
+    local_files_root: Path | None = None,
+    path_root: str = "",
 ) -> Iterator[Item | ItemFailure]:
     """Yield the images of folders, glob patterns, files, manifests and fsspec URLs, each once, in a stable order.
 
     `image_key` names the field of the reference in a manifest; rows without one are failures. Task data have the
     image's address under `data_key`; files below Label Studio's `local_files_root` have the address that it serves
-    them at. Memory grows by 16 bytes per image, and with the largest folder. Raises `SettingsError` for a source that
-    cannot be read.
+    them at. Names of images are relative to their source, or to `path_root`. Memory grows by 24 bytes per image, and
+    with the largest folder. Raises `SettingsError` for a source that cannot be read.
     """
-    references, keys = HashSet64(), HashSet64()
+    references, names = HashSet64(), ImageNames(path_root)
     for source in sources:
         for image in _images_of(source, image_key):
             if isinstance(image, ItemFailure):
                 yield image
             elif references.add(image.reference):
-                yield Item(_new_key(image, keys), image.reference, _task_data(image, data_key, local_files_root))
+                task_data = _task_data(image, data_key, local_files_root)
+                yield names.assign(Item("", image.reference, task_data), image.key)
 
 
 def _images_of(source: str, image_key: str) -> Iterator[Item | ItemFailure]:
@@ -46,7 +50,7 @@ def _images_of(source: str, image_key: str) -> Iterator[Item | ItemFailure]:
     except ValueError as error:
         raise SettingsError(str(error)) from error
     if is_web(source):
-        return iter([Item(_last_part(source), source)])
+        return iter([Item(_own_name(source), source)])
     return _images_in_cloud(source, image_key) if is_cloud(source) else _local_images(source, image_key)
 
 
@@ -72,9 +76,10 @@ def _local_images(source: str, image_key: str) -> Iterator[Item | ItemFailure]:
 def _images_in_cloud(url: str, image_key: str) -> Iterator[Item | ItemFailure]:
     system, path = cloud(url)
     try:
-        if _WILDCARD.search(path):
-            matches = system.glob(path)
-            return _require_images(url, (Item(_last_part(match), system.unstrip_protocol(match)) for match in matches))
+        if wildcard := _WILDCARD.search(path):
+            root, matches = path[: path.rfind("/", 0, wildcard.start()) + 1], system.glob(path)
+            images = (Item(match.removeprefix(root), system.unstrip_protocol(match)) for match in matches)
+            return _require_images(url, images)
         is_file, exists = system.isfile(path), system.exists(path)
     except Exception as error:  # each cloud storage has its own errors
         raise SettingsError(
@@ -83,7 +88,7 @@ def _images_in_cloud(url: str, image_key: str) -> Iterator[Item | ItemFailure]:
     if not exists:
         raise SettingsError(f"{redact(url)} does not exist: check the address")
     if is_file:
-        return _images_of_manifest(url, image_key) if is_manifest(url) else iter([Item(_last_part(url), url)])
+        return _images_of_manifest(url, image_key) if is_manifest(url) else iter([Item(_own_name(url), url)])
     return _images_below(url)
 
 
@@ -95,18 +100,18 @@ def _images_below(folder: str) -> Iterator[Item | ItemFailure]:
 
 def _images_of_manifest(name: str, image_key: str) -> Iterator[Item | ItemFailure]:
     """Yield the images of a manifest, whose references are relative to its folder."""
-    folder = name.rpartition("/")[0] if is_cloud(name) else str(local_path(name).parent)
+    folder = name.rpartition("/")[0] if is_cloud(name) else resolve_uri(".", str(local_path(name).parent))
     with open_file(name) as file:
         for row_index, row in enumerate(read_rows(name, file), 1):
             try:
                 reference, data = reference_of(row, image_key)
             except (ValueError, RequestError) as error:
-                key = _sanitised_key(f"{PurePosixPath(name).name}-row-{row_index}")
+                key = f"{PurePosixPath(name).name}-row-{row_index}"
                 yield ItemFailure(key, f"{name}, row {row_index}", "source", str(error))
                 continue
-            is_absolute = is_web(reference) or is_cloud(reference) or PurePosixPath(reference).is_absolute()
-            key_name = _last_part(reference) if is_absolute else reference
-            yield Item(key_name, resolve_uri(folder, reference), data)
+            resolved = resolve_uri(folder, reference)
+            below = resolved.removeprefix(f"{folder.rstrip('/')}/")
+            yield Item(_own_name(reference) if below == resolved else below, resolved, data)
 
 
 def _require_images(source: str, images: Iterator[Item]) -> Iterator[Item | ItemFailure]:
@@ -118,9 +123,12 @@ def _require_images(source: str, images: Iterator[Item]) -> Iterator[Item | Item
     yield from images
 
 
-def _last_part(reference: str) -> str:
-    """Return the last part of a URL or path."""
-    return "" if reference.startswith("data:") else PurePosixPath(unquote(urlsplit(reference).path)).name
+def _own_name(reference: str) -> str:
+    """Return the name of an image in its reference: a relative path, or the last part of an absolute one."""
+    path = local_path(reference)
+    if is_web(reference):
+        return reference_name(reference)
+    return path.name if path.is_absolute() or is_cloud(reference) else path.as_posix()
 
 
 def _task_data(image: Item, data_key: str, root: Path | None) -> dict[str, Any]:
@@ -130,18 +138,3 @@ def _task_data(image: Item, data_key: str, root: Path | None) -> dict[str, Any]:
         return {data_key: reference, **image.data}
     served = f"/data/local-files/?d={quote(Path(reference).relative_to(root).as_posix())}"
     return {**image.data, data_key: served}
-
-
-def _new_key(image: Item, keys: HashSet64) -> str:
-    """Return and add a new key: the image's name, with digests of its reference where that is taken."""
-    path = PurePosixPath(image.key)
-    key = _sanitised_key(str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else image.key)
-    while not keys.add(key):
-        key = f"{key}-{hashlib.sha256(image.reference.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-    return key
-
-
-def _sanitised_key(name: str) -> str:
-    """Return a name of letters, digits, `._-` and `/` only, without hidden or parent folders."""
-    parts = [_UNSAFE.sub("_", part).lstrip(".")[-_MAX_PART_LENGTH:] for part in name.split("/")]
-    return "/".join(filter(None, parts)) or "image"
