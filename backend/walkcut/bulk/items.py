@@ -17,6 +17,7 @@ class Item:
         data: data of its task in Label Studio
         task_id: id of that task, if it exists already
         control_index: index of the project's control that shows the image
+        stamp: digest of the reference and of the file's size and time of change, empty where they are not known
     """
 
     key: str
@@ -24,6 +25,7 @@ class Item:
     data: Mapping[str, Any] = field(default_factory=dict)
     task_id: int | None = None
     control_index: int = 0
+    stamp: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,16 @@ class ItemFailure:
     reference: str
     stage: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or task that needs no prediction or can have none, with one of a few reasons; `key` if it has one."""
+
+    reference: str
+    reason: str
+    key: str = ""
+    count: int = 1  # of those that one line stands for
 
 
 Outcome = ItemResult | ItemFailure

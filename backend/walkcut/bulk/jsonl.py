@@ -76,11 +76,24 @@ def _key(line: bytes) -> bytes:
     return line[len(_KEY_PREFIX) : line.index(b'"', len(_KEY_PREFIX))]
 
 
+def line_key(line: bytes) -> str:
+    """Return the key of a line."""
+    return _key(line).decode()
+
+
 def keys(path: Path) -> Iterator[str]:
     """Yield the keys of a file's lines."""
     with path.open("rb") as lines:
         for line in lines:
-            yield _key(line).decode()
+            yield line_key(line)
+
+
+def stamps(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the key and the stamp of a file's lines, which begin with both."""
+    with path.open("rb") as lines:
+        for line in lines:
+            _, _, _, key, _, _, _, stamp, _ = line.split(b'"', 8)
+            yield key.decode(), stamp.decode()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pyarrow.parquet import write_table
 
 from walkcut.bulk.items import Item, ItemFailure
 from walkcut.bulk.sources import manifests
-from walkcut.bulk.sources.scan import read_sources
+from walkcut.bulk.sources.scan import Addresses, read_sources
 from walkcut.errors import SettingsError
 
 ROWS = [{"image": "a.jpg", "split": "x"}, {"image": "sub/b.jpg", "split": "y"}]
@@ -118,7 +118,7 @@ def test_rows_may_be_strings_tasks_and_other_keys(tmp_path: Path) -> None:
 
 
 def test_long_manifests_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "_CHUNK_BYTES", 7)
+    monkeypatch.setattr(manifests, "_CHUNK", 7)
     path = tmp_path / "all.json"
     path.write_text(json.dumps([f"{index}.jpg" for index in range(200)]))
     assert keys(path) == [str(index) for index in range(200)]
@@ -204,5 +204,5 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_images_below_label_studios_root_have_the_address_that_it_serves(folder: Path) -> None:
-    (item,) = items(folder / "sub", local_files_root=folder, data_key="photo")
+    (item,) = items(folder / "sub", addresses=Addresses("photo", folder))
     assert item.data == {"photo": "/data/local-files/?d=sub/deep/c.webp"}
