@@ -36,6 +36,9 @@ class FakeLabelStudio(LabelStudioClient):
     def chosen_version(self, project: str) -> str:
         return self.chosen
 
+    def annotated_count(self, project: str) -> int:
+        return len(self.annotated)
+
     def unannotated_tasks(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
         return self._with_versions(self.tasks.keys() - self.annotated)
 

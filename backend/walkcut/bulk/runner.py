@@ -4,7 +4,7 @@ import json
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,8 +138,9 @@ def _pending(jobs: Iterable[RunJob | Skipped], checkpoint: Checkpoint, sink: Sin
 def write_report(output_dir: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:
     """Write `report.json` and return it: the totals of this run, and of all runs in the folder."""
     totals = {"images_in_total": checkpoint.done, "failed_in_total": checkpoint.failed}
-    skipped = {reason: counted.count for reason, counted in checkpoint.skipped.items()}
-    report = {**stats.report(), **totals, "skipped": skipped}
+    reasons = {reason: asdict(counted) for reason, counted in checkpoint.skipped.items()}
+    skipped = {"skipped": sum(counted.count for counted in checkpoint.skipped.values()), "skipped_by_reason": reasons}
+    report = {**stats.report(), **totals, **skipped}
     with atomic_file(output_dir / REPORT) as write:
         write(json.dumps(report, indent=2).encode() + b"\n")
     return report

@@ -96,15 +96,19 @@ class LabelStudioSink(Sink):
         self._results: list[ItemResult] = []  # of the batch, as are the two below
         self._predictions: list[tuple[int, Mapping[str, Any]]] = []
         self._bytes = 0
+        self._unconfirmed = list(checkpoint.announced())  # by earlier runs, which were killed at the request
 
     def recover(self) -> None:
         """Save the images that an earlier run had announced, and whose predictions Label Studio has."""
-        results = list(self._checkpoint.announced())
-        task_ids = {result.item.task_id or 0 for result in results}
+        self._unconfirmed = list(filter(self._is_unsaved, self._unconfirmed))
+        task_ids = {result.item.task_id or 0 for result in self._unconfirmed}
         existing = self._client.versions(self._project_id, task_ids) if task_ids else {}
-        for result in results:
+        for result in self._unconfirmed:
             if self._versions[-1] in existing.get(result.item.task_id or 0, ()):
                 self._checkpoint.save(result)
+
+    def _is_unsaved(self, result: ItemResult) -> bool:
+        return not self._checkpoint.is_done(result.item.key)
 
     def is_done(self, key: str) -> bool:
         """Return whether an image has failed; Label Studio tells which are done."""
@@ -142,12 +146,12 @@ class LabelStudioSink(Sink):
             before_sleep=_log_retry,
             reraise=True,
         )
-        self._checkpoint.announce(results)
+        self._checkpoint.announce([*self._unconfirmed, *results])
         existing_tasks = retrying(self._send, predictions) if predictions else set()
         for result in results:
             if result.item.task_id not in existing_tasks:
                 self._checkpoint.skip(Skipped(f"task {result.item.task_id}", "deleted in Label Studio meanwhile"))
-            elif not self._checkpoint.is_done(result.item.key):
+            elif self._is_unsaved(result):
                 self._checkpoint.save(result)
 
     def _send(self, predictions: Sequence[tuple[int, Mapping[str, Any]]]) -> set[int]:
@@ -164,8 +168,9 @@ class LabelStudioSink(Sink):
         return set(existing)
 
     def finalise(self) -> None:
-        """Send the last batch, and delete the predictions that it replaces."""
+        """Send the last batch, and delete the predictions that the new ones replace."""
         self.flush()
+        self.recover()  # once more: a request of a killed run may have been answered late
         if not self._replacing:
             return
         deleted, kept = 0, {*self._versions, self._client.chosen_version(self._project_id)}

@@ -1,18 +1,21 @@
 """`walkcut prelabel`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace as with_fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import click
 
 from walkcut.bulk.engines.options import LOCAL, RAY, EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
+from walkcut.bulk.items import Item, Skipped
 from walkcut.bulk.plan import Plan, format_of_files, make_plan, project_of_files
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
-from walkcut.bulk.sources.scan import read_sources
-from walkcut.bulk.sources.tasks import project_items
+from walkcut.bulk.sources.scan import Addresses, read_sources
+from walkcut.bulk.sources.tasks import annotated_tasks, project_items
 from walkcut.cli.bulk import execute, export_options
 from walkcut.cli.options import FOLDER, model_options
 from walkcut.errors import SettingsError
@@ -45,6 +48,19 @@ _DEFAULT_CPUS = 1
     metavar="NAME",
     help="Field of manifests that holds the image.  [default: image, url, path or file_name]",
 )
+@click.option(
+    "--local-files-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder that Label Studio serves as local files: tasks have its addresses there.  [default: "
+    "WALKCUT_LOCAL_FILES_ROOT]",
+)
+@click.option(
+    "--url-prefix",
+    metavar="URL",
+    help="Address at which a web server has the folder of the images: tasks have addresses below it.",
+)
+@click.option("--changed", is_flag=True, help="Process images again that have changed since, and those on the web.")
 @export_options
 @model_options
 @click.option(
@@ -72,6 +88,9 @@ def prelabel(
     output_dir: Path | None,
     output_format: str,
     image_key: str | None,
+    local_files_root: Path | None,
+    url_prefix: str | None,
+    changed: bool,
     label_config: Path | None,
     granularities: Sequence[Granularity],
     tolerance: float | None,
@@ -89,19 +108,27 @@ def prelabel(
 ) -> None:
     """Predict many images, into files or a Label Studio project. An interrupted run continues with the same command.
 
-    SOURCE is a folder, a glob pattern, an image, a manifest (a list of images as JSON, JSON Lines, CSV or Parquet) or a
-    URL in cloud storage (s3://, gs://); the output goes to --out. With --project, predictions are added to Label Studio
-    instead, for tasks without annotations that lack the current model version, which changes when the project learns.
-    Images that fail are listed in failed.jsonl in the folder of the run; the others are done, and the exit status is 1.
+    SOURCE is a folder, a glob pattern, an image, a manifest (a list of images as JSON, JSON Lines, CSV, TSV, Parquet or
+    lines of text) or a URL in cloud storage (s3://, gs://); the output goes to --out. With --project, predictions are
+    added to Label Studio instead, for tasks without annotations that lack the current model version, which changes when
+    the project learns.
+    Images that fail are listed in failed.jsonl in the folder of the run, and files and tasks that were skipped in
+    skipped.jsonl; the others are done. The exit status is 1 if images failed.
     """
     is_project = project is not None
     for_files = (label_config, granularities, image_key, tolerance is not None, output_format != LabelStudioFormat.name)
+    addressing = (local_files_root, url_prefix)
     refusals = {
         "give either sources or --project": bool(sources) == is_project,
         "--replace deletes predictions in Label Studio: give the project with --project": replace and not is_project,
         "--cpus-per-worker is for processes of a cluster: add --engine ray": cpus != _DEFAULT_CPUS and engine != RAY,
         "a project has its own labelling config, granularities and images: leave out --label-config, --granularity, "
         "--image-key, --format and --tolerance": is_project and any(for_files),
+        "--local-files-root, --url-prefix and --changed are for files: leave them out with --project": is_project
+        and any((*addressing, changed)),
+        "give one of --local-files-root and --url-prefix: an image has one address": all(addressing),
+        f"--url-prefix {url_prefix} is no address: it begins with http:// or https://": bool(url_prefix)
+        and not str(url_prefix).startswith(("http://", "https://")),
         "give the folder of the output with --out": not is_project and output_dir is None,
     }
     for message, applies in refusals.items():
@@ -132,9 +159,17 @@ def prelabel(
         granularities,
         use_tree_cache=keep_trees,
     )
-    data_key, root = plan.project.controls[0].data_key, settings.local_files_root
-    items = partial(read_sources, sources, image_key=image_key or "", data_key=data_key, local_files_root=root)
-    execute(make_run(plan, output_dir, config), settings, items(), total=lambda: sum(1 for _ in items()))
+    root = local_files_root.resolve() if local_files_root else settings.local_files_root
+    addresses = Addresses(plan.project.controls[0].data_key, None if url_prefix else root, url_prefix or "")
+    items = partial(read_sources, sources, image_key=image_key or "", addresses=addresses)
+
+    def listed() -> Iterator[Item]:
+        return (item for item in items() if isinstance(item, Item))
+
+    run = with_fields(
+        make_run(plan, output_dir, config), addresses=str(addresses), relisted=listed if changed else None
+    )
+    execute(run, settings, items(), total=lambda: sum(not isinstance(item, Skipped) for item in items()))
 
 
 def _predict_project(
@@ -157,7 +192,10 @@ def _predict_project(
         run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / versions[-1].replace(
             " ", "-"
         )
-        jobs = project_items(client.unannotated_tasks(project_id), project.controls, versions[-1])
+        jobs = chain(
+            project_items(client.unannotated_tasks(project_id), project.controls, versions[-1]),
+            annotated_tasks(project_id, client.annotated_count(project_id)),
+        )
         make_sink = partial(
             LabelStudioSink, client=client, project_id=project_id, project=project, versions=versions, replacing=replace
         )

@@ -80,6 +80,10 @@ class LabelStudioClient:
         """Return the model version, or the backend's title, that the project's settings choose for predictions."""
         return self._project_field(project, "model_version")
 
+    def annotated_count(self, project: str) -> int:
+        """Return how many of a project's tasks are annotated."""
+        return int(self._project_field(project, "num_tasks_with_annotations") or 0)
+
     def annotations(self, project: str) -> Iterator[tuple[Json, Json]]:
         """Yield all annotations of a project, each with its task (`id` and `data`), both as webhooks send them."""
         for task, _ in self._tasks(project, _filter("total_annotations", "greater", 0)):

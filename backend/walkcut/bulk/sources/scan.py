@@ -62,10 +62,10 @@ class Addresses:
         if self.url_prefix and not name and not is_web(reference):
             raise ValueError(f"{reference} is not in the folder of the list, so it is not below {self.url_prefix}")
 
-    def is_shown(self, item: Item) -> bool:
-        """Return whether Label Studio can show an item's image: its address is no path of this machine."""
-        address = str(item.data.get(self.data_key, ""))
-        return is_web(address) or is_cloud(address)
+
+def is_shown(address: object) -> bool:
+    """Return whether Label Studio can show the image at an address of task data: it is no path of this machine."""
+    return is_web(str(address)) or is_cloud(str(address))
 
 
 def read_sources(

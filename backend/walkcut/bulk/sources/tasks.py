@@ -35,6 +35,12 @@ def project_items(
             yield Item(key, reference, task.data, task.id, index)
 
 
+def annotated_tasks(project_id: str, count: int) -> Iterator[Skipped]:
+    """Yield what stands for the tasks that are annotated, if there are any."""
+    if count:
+        yield Skipped(f"tasks of project {project_id}", ANNOTATED, count=count)
+
+
 def task_keys(task_id: int, controls: Sequence[BrushControl]) -> list[str]:
     """Return the keys of a task's images, in the order of their controls."""
     if len(controls) == 1:
