@@ -10,19 +10,19 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from walkcut.bulk.formats import Format
-from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult, Skipped
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult, SkipCount, Skipped
 from walkcut.bulk.jsonl import (
     HashSet64,
+    Stamps,
     append_line,
     external_sort,
     keys,
     line_key,
-    stamps,
     temporary_dir,
     truncate_partial_line,
 )
@@ -41,33 +41,6 @@ _SENDING = f"{_STATE}/sending.jsonl"  # lines of the images whose results are on
 _RUN = f"{_STATE}/run.json"  # the run's settings
 _ASSEMBLED = f"{_STATE}/assembled.json"  # the names of files that describe all images
 _LOCK = "lock"
-_MAX_EXAMPLES = 3
-
-
-@dataclass
-class SkipCount:
-    """How many files or tasks were skipped for a reason, and the first of them."""
-
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-
-class _Finished:
-    """Finished images: their keys, and the stamps that they had; 16 bytes for each."""
-
-    def __init__(self, path: Path) -> None:
-        self.keys, self._stamps = HashSet64(), HashSet64()
-        for key, stamp in stamps(path):
-            self.add(key, stamp)
-
-    def add(self, key: str, stamp: str) -> None:
-        self.keys.add(key)
-        self._stamps.add(f"{key} {stamp}")
-
-    def has_changed(self, item: Item) -> bool:
-        """Return whether a finished image has another stamp than it had then, where both are known."""
-        known = f"{item.key} {item.stamp}" in self._stamps or f"{item.key} " in self._stamps
-        return bool(item.stamp) and item.key in self.keys and not known
 
 
 class Checkpoint:
@@ -76,7 +49,7 @@ class Checkpoint:
     def __init__(self, output_dir: Path, done_file: IO[bytes], failed_file: IO[bytes], skipped_file: IO[bytes]) -> None:
         self._output_dir, self._done_file, self._failed_file = output_dir, done_file, failed_file
         self._skipped_file = skipped_file
-        self._finished, self._failed = _Finished(output_dir / _DONE), HashSet64(keys(output_dir / FAILED))
+        self._finished, self._failed = Stamps(output_dir / _DONE), HashSet64(keys(output_dir / FAILED))
         self.skipped: dict[str, SkipCount] = {}  # by reason
 
     @property
@@ -99,13 +72,13 @@ class Checkpoint:
 
     def has_changed(self, item: Item) -> bool:
         """Return whether a finished image has changed since, as far as its stamp tells."""
-        return self._finished.has_changed(item)
+        return self._finished.has_changed(item.key, item.stamp)
 
     def save(self, result: ItemResult) -> None:
         """Move an image's files to their final names, then write its line."""
         for name, staged in result.files.items():
             _move(self._output_dir / STAGING / staged, self._output_dir / name)
-        append_line(self._done_file, _line(result))
+        append_line(self._done_file, result.to_json())
         self._finished.add(result.item.key, result.item.stamp)
 
     def fail(self, failure: ItemFailure) -> None:
@@ -118,9 +91,7 @@ class Checkpoint:
         if skipped.key and self.is_done(skipped.key):
             return
         append_line(self._skipped_file, asdict(skipped))
-        counted = self.skipped.setdefault(skipped.reason, SkipCount())
-        counted.count += skipped.count
-        counted.examples += [skipped.reference] * (len(counted.examples) < _MAX_EXAMPLES)
+        self.skipped.setdefault(skipped.reason, SkipCount()).add(skipped)
 
     def announce(self, results: Sequence[ItemResult]) -> None:
         """Write the lines of images before their results are sent elsewhere, in place of those announced before.
@@ -129,7 +100,7 @@ class Checkpoint:
         """
         with atomic_file(self._output_dir / _SENDING) as write:
             for result in results:
-                write(json.dumps(_line(result)).encode() + b"\n")
+                write(json.dumps(result.to_json()).encode() + b"\n")
 
     def announced(self) -> Iterator[ItemResult]:
         """Yield the announced images that are not saved: their results may have been sent or not."""
@@ -137,7 +108,7 @@ class Checkpoint:
         for line in path.read_bytes().splitlines() if path.exists() else ():
             row = json.loads(line)
             if not self.is_done(row["key"]):
-                yield ItemResult(_item(row), {}, row["record"], row["tree_key"], 0, {})
+                yield ItemResult(Item.from_json(row), {}, row["record"], row["tree_key"], 0, {})
 
     def assemble(self, output_format: Format) -> None:
         """Write the files that describe all finished images, in place of those assembled before."""
@@ -217,7 +188,7 @@ def read_entries(output_dir: Path) -> Iterator[CheckpointEntry]:
     with _locked(output_dir), temporary_dir(output_dir / _STATE / "sorting") as sorting:
         for line in external_sort(truncate_partial_line(output_dir / _DONE), sorting):
             row = json.loads(line)
-            yield CheckpointEntry(_item(row), row["tree_key"])
+            yield CheckpointEntry(Item.from_json(row), row["tree_key"])
 
 
 def read_run_settings(output_dir: Path) -> dict[str, Any]:
@@ -228,23 +199,12 @@ def read_run_settings(output_dir: Path) -> dict[str, Any]:
         raise SettingsError(f"{output_dir} holds no run of `walkcut prelabel`: give the --out folder of one") from error
 
 
-def _line(result: ItemResult) -> dict[str, Any]:
-    """Return the line of a finished image; its key and its stamp come first."""
-    item = asdict(result.item)
-    files = {"tree_key": result.tree_key, "files": list(result.files), "record": result.record}
-    return {"key": item.pop("key"), "stamp": item.pop("stamp"), **item, **files}
-
-
-def _item(row: Mapping[str, Any]) -> Item:
-    return Item(row["key"], row["reference"], row["data"], row["task_id"], row["control_index"], row["stamp"])
-
-
 def _delete_changed(output_dir: Path, items: Iterable[Item]) -> None:
     """Delete the lines and files of finished images that have changed, or of which that is not known."""
     path = output_dir / _DONE
-    finished = _Finished(path)
+    finished = Stamps(path)
     changed = HashSet64(
-        item.key for item in items if item.stamp.startswith(UNKNOWN_STATE) or finished.has_changed(item)
+        item.key for item in items if item.stamp.startswith(UNKNOWN_STATE) or finished.has_changed(item.key, item.stamp)
     )
     names: list[str] = []
     with atomic_file(path) as write, path.open("rb") as lines:

@@ -1,7 +1,7 @@
 """Images of a bulk run, from the source to the result."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from walkcut.labelstudio.predictions import Region
@@ -26,6 +26,11 @@ class Item:
     task_id: int | None = None
     control_index: int = 0
     stamp: str = field(default="", compare=False)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Item":
+        """Return the item of a line of a checkpoint."""
+        return cls(row["key"], row["reference"], row["data"], row["task_id"], row["control_index"], row["stamp"])
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,12 @@ class ItemResult:
     tree_bytes: int  # size of the tree's file, 0 if it was not written
     seconds: Mapping[str, float]  # of each stage
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of a checkpoint; the key and the stamp come first."""
+        item = asdict(self.item)
+        files = {"tree_key": self.tree_key, "files": list(self.files), "record": self.record}
+        return {"key": item.pop("key"), "stamp": item.pop("stamp"), **item, **files}
+
 
 @dataclass(frozen=True)
 class ItemFailure:
@@ -83,6 +94,19 @@ class Skipped:
     reason: str
     key: str = ""
     count: int = 1  # of those that one line stands for
+
+
+@dataclass
+class SkipCount:
+    """How many files or tasks were skipped for a reason, and the first three of them."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, skipped: Skipped) -> None:
+        """Count one."""
+        self.count += skipped.count
+        self.examples = [*self.examples, skipped.reference][:3]
 
 
 Outcome = ItemResult | ItemFailure

@@ -88,12 +88,25 @@ def keys(path: Path) -> Iterator[str]:
             yield line_key(line)
 
 
-def stamps(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the key and the stamp of a file's lines, which begin with both."""
-    with path.open("rb") as lines:
-        for line in lines:
-            _, _, _, key, _, _, _, stamp, _ = line.split(b'"', 8)
-            yield key.decode(), stamp.decode()
+class Stamps:
+    """Keys of a file's lines, and the stamp of each, which follows the key; 16 bytes for each line."""
+
+    def __init__(self, path: Path) -> None:
+        self.keys, self._stamps = HashSet64(), HashSet64()
+        with path.open("rb") as lines:
+            for line in lines:
+                _, _, _, key, _, _, _, stamp, _ = line.split(b'"', 8)
+                self.add(key.decode(), stamp.decode())
+
+    def add(self, key: str, stamp: str) -> None:
+        """Add a key with its stamp."""
+        self.keys.add(key)
+        self._stamps.add(f"{key} {stamp}")
+
+    def has_changed(self, key: str, stamp: str) -> bool:
+        """Return whether a key has another stamp now, where both stamps are known, that is not empty."""
+        is_known = f"{key} {stamp}" in self._stamps or f"{key} " in self._stamps
+        return bool(stamp) and key in self.keys and not is_known
 
 
 @contextmanager
