@@ -17,6 +17,7 @@ from walkcut.labelstudio.predictions import Region
 
 SAMPLE = Path(__file__).parents[2] / "labelstudio_config" / "sample.jpg"
 CLASSES = ("Region", "Background", "Region B")
+NUMBERS = {name: number for number, name in enumerate(CLASSES)}
 CONTROL = BrushControl("brush", "image", "image", ("Region", "Region B"), labels=CLASSES)
 
 
@@ -24,7 +25,7 @@ def make_prediction(labels: np.ndarray, key: str = "one", *, version: str = "v1"
     """Return an image with the regions 1 … of a label map in this order, 0 in none."""
     indices = [index for index in range(1, int(labels.max(initial=0)) + 1) if (labels == index).any()]
     regions = [Region(labels == index, CLASSES[index % 3], index / 64) for index in indices]
-    fields = {"reference": f"{key}.jpg", "data": {"image": f"{key}.jpg"}} | item
+    fields = {"reference": f"/in/{key}.jpg", "data": {"image": f"{key}.jpg"}, "name": f"{key}.jpg"} | item
     return ItemPrediction(Item(key, **fields), labels.shape, [RegionPrediction(version, regions)])
 
 

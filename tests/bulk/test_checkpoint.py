@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,34 @@ def test_a_restart_deletes_the_files_of_the_run_only(tmp_path: Path) -> None:
     with open_checkpoint(tmp_path, {"segmenter": "1"}, restart=True) as checkpoint:
         assert (checkpoint.done, checkpoint.failed) == (0, 0)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".walkcut"] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_files_may_be_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
+    image, out = tmp_path / "图 (1).png", tmp_path / "out"
+    image.write_bytes(b"A")
+    if not has_links:
+        monkeypatch.setattr(os, "symlink", refuse_link)
+    with open_checkpoint(out, SETTINGS) as checkpoint:
+        checkpoint.save(make_result("a", files=stage_files(out, {"images/图.png": image})))
+    assert (out / "images" / "图.png").read_bytes() == b"A"
+    assert (out / "images" / "图.png").is_symlink() == has_links
+    with open_checkpoint(out, SETTINGS, restart=True):
+        assert not (out / "images").exists()
+    assert image.exists()
+
+
+def refuse_link(*_: object, **__: object) -> None:
+    raise PermissionError("no links here")
+
+
+def test_keys_and_names_of_any_characters_are_read_back(tmp_path: Path) -> None:
+    image = Item('caf\udce9 "图" \\n\n', "/x", {"image": "/x"}, name="a/图.png")
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        checkpoint.save(ItemResult(image, {}, {}, "t", 0, {}))
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        assert checkpoint.is_done(image.key)
+    assert [entry.item for entry in read_entries(tmp_path)] == [image]
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

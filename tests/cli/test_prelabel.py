@@ -152,9 +152,10 @@ def test_addresses_that_label_studio_cannot_show_are_warned_of(
         (("x", "--out", "out", "--label-config", "two.xml"), r"several images per task (im, back), but files hold one"),
         (
             ("--project", "3", "--tolerance", "2"),
-            "leave out --label-config, --granularity, --image-key, --format and --tol",
+            "leave out --label-config, --granularity, --image-key, --format, --tolerance and --path-root",
         ),
         (("--project", "3", "--tolerance", "0"), "leave out --label-config"),
+        (("--project", "3", "--path-root", "in"), "leave out --label-config"),
         (
             ("x", "--out", "out", "--format", "coco", "--tolerance", "1"),
             "the format coco has no polygons: leave out --t",

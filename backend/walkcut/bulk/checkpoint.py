@@ -127,8 +127,8 @@ class Checkpoint:
         _save_assembled_files(self._output_dir, names)
 
 
-def stage_files(output_dir: Path, files: Mapping[str, bytes]) -> dict[str, str]:
-    """Write output files under temporary names, from any process; return the temporary name of each.
+def stage_files(output_dir: Path, files: Mapping[str, bytes | Path]) -> dict[str, str]:
+    """Write output files, and links, under temporary names, from any process; return the temporary name of each.
 
     `Checkpoint.save` moves them to their final names; the others are deleted when the checkpoint is closed or opened.
     Raises `SettingsError` for a folder that cannot be written to.
@@ -136,7 +136,7 @@ def stage_files(output_dir: Path, files: Mapping[str, bytes]) -> dict[str, str]:
     names = {name: secrets.token_hex(16) for name in files}
     try:
         for name, staged in names.items():
-            (output_dir / STAGING / staged).write_bytes(files[name])
+            _write(output_dir / STAGING / staged, files[name])
     except OSError as error:
         raise SettingsError(
             f"{output_dir} cannot be written to ({error}): free disk space, and make sure that no other run was "
@@ -291,6 +291,17 @@ def _delete_files(output_dir: Path, names: Iterable[str]) -> None:
 def _delete_if_empty(path: Path) -> None:
     if not path.stat().st_size:
         path.unlink()
+
+
+def _write(path: Path, content: bytes | Path) -> None:
+    """Write bytes, or make a link to a file; a copy where the file system has no links."""
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
+    try:
+        path.symlink_to(content)
+    except OSError:
+        shutil.copyfile(content, path)
 
 
 def _move(path: Path, target: Path) -> None:

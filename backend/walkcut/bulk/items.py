@@ -1,7 +1,8 @@
 """Images of a bulk run, from the source to the result."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from walkcut.labelstudio.predictions import Region
@@ -12,11 +13,13 @@ class Item:
     """One image to predict.
 
     Attributes:
-        key: unique in the run and the same in every run over the same sources; letters, digits, `._-` and `/` only
+        key: unique in the run and the same in every run over the same sources; output files are named by it, so it is
+            the image's own name without suffix, where that is not taken (`names.ImageNames`)
         reference: path or URL of the image
         data: data of its task in Label Studio
         task_id: id of that task, if it exists already
         control_index: index of the project's control that shows the image
+        name: path of the image relative to its source, with suffix; unique in the run; empty for tasks of a project
         stamp: digest of the reference and of the file's size and time of change, empty where they are not known
     """
 
@@ -25,12 +28,13 @@ class Item:
     data: Mapping[str, Any] = field(default_factory=dict)
     task_id: int | None = None
     control_index: int = 0
+    name: str = ""
     stamp: str = field(default="", compare=False)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Item":
         """Return the item of a line of a checkpoint."""
-        return cls(row["key"], row["reference"], row["data"], row["task_id"], row["control_index"], row["stamp"])
+        return cls(**{attribute.name: row[attribute.name] for attribute in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,12 @@ class ItemPrediction:
 
 @dataclass(frozen=True)
 class EncodedItem:
-    """Output of one image: files by name below the output folder, and a JSON record for the checkpoint."""
+    """Output of one image: files by name below the output folder, and a JSON record for the checkpoint.
 
-    files: Mapping[str, bytes]
+    A file is its bytes, or the path of one on this machine, to which a link is made.
+    """
+
+    files: Mapping[str, bytes | Path]
     record: Mapping[str, Any]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import heapq
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,8 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import UInt64
 
-_KEY_PREFIX = b'{"key": "'
+_KEY = re.compile(rb'\{"key": ("(?:[^"\\]|\\.)*")')
+_STAMP = re.compile(_KEY.pattern + rb', "stamp": "([^"]*)"')
 _MAX_RECENT = 65536
 _SORT_BYTES = 64 << 20  # of lines that are sorted in memory
 
@@ -72,13 +74,16 @@ def truncate_partial_line(path: Path) -> Path:
 
 
 def _key(line: bytes) -> bytes:
-    """Return the key at the beginning of a line; keys hold no character that JSON escapes."""
-    return line[len(_KEY_PREFIX) : line.index(b'"', len(_KEY_PREFIX))]
+    """Return the key at the beginning of a line, as JSON writes it."""
+    match = _KEY.match(line)
+    if match is None:
+        raise ValueError(f"a line of the run's state has no key: {line[:80]!r}")
+    return match[1]
 
 
 def line_key(line: bytes) -> str:
     """Return the key of a line."""
-    return _key(line).decode()
+    return str(json.loads(_key(line)))
 
 
 def keys(path: Path) -> Iterator[str]:
@@ -95,17 +100,17 @@ class Stamps:
         self.keys, self._stamps = HashSet64(), HashSet64()
         with path.open("rb") as lines:
             for line in lines:
-                _, _, _, key, _, _, _, stamp, _ = line.split(b'"', 8)
-                self.add(key.decode(), stamp.decode())
+                stamp = _STAMP.match(line)
+                self.add(line_key(line), stamp[2].decode() if stamp else "")
 
     def add(self, key: str, stamp: str) -> None:
         """Add a key with its stamp."""
         self.keys.add(key)
-        self._stamps.add(f"{key} {stamp}")
+        self._stamps.add(f"{stamp} {key}")
 
     def has_changed(self, key: str, stamp: str) -> bool:
         """Return whether a key has another stamp now, where both stamps are known, that is not empty."""
-        is_known = f"{key} {stamp}" in self._stamps or f"{key} " in self._stamps
+        is_known = f"{stamp} {key}" in self._stamps or f" {key}" in self._stamps
         return bool(stamp) and key in self.keys and not is_known
 
 

@@ -32,6 +32,7 @@ class Plan:
     policy: FetchPolicy = field(default_factory=FetchPolicy)
     access: LabelStudioAccess | None = None
     tree_dir: Path | None = None  # of the cache that trees are read from and written to
+    path_root: str = ""  # names of images are relative to it, else to their source
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -59,11 +60,15 @@ def make_plan(
     granularities: Sequence[Granularity] = (),
     *,
     use_tree_cache: bool,
+    path_root: str = "",
 ) -> Plan:
     """Return a plan with the limits, access and tree cache of the settings.
 
-    Without granularities the project's are used: for Label Studio's import files all, else the default.
+    Without granularities the project's are used: for Label Studio's import files all, else the default. Raises
+    `SettingsError` for a `path_root` and a format that has no names of images.
     """
+    if path_root and output_format.name == LabelStudioFormat.name:
+        raise SettingsError(f"the format {output_format.name} has no names of images: leave out --path-root")
     options = project.options
     default = options.granularities if output_format.name == LabelStudioFormat.name else (options.granularity,)
     granularities = tuple(granularities) or default
@@ -77,6 +82,7 @@ def make_plan(
         make_fetch_policy(settings),
         make_access(settings),
         tree_folder(settings) if use_tree_cache else None,
+        path_root,
     )
 
 

@@ -88,6 +88,7 @@ def run_settings(plan: Plan, label_config: str = "", addresses: str = "") -> dic
         "labels": ", ".join(map(str, plan.project.controls)),
         "format": plan.output_format.name,
         "format settings": str(plan.output_format),
+        "path root": plan.path_root,
         "trees": plan.tree_dir is not None,
         "label config": label_config,
         "addresses": addresses,

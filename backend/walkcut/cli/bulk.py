@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -51,6 +52,14 @@ export_options = with_options(
         metavar="PIXELS",
         help="For polygon and yolo: largest distance of a polygon from the region's border.  "
         f"[default: {DEFAULT_TOLERANCE}]",
+    ),
+    click.option(
+        "--path-root",
+        default="",
+        callback=lambda _context, _option, root: os.path.abspath(root) if root and "://" not in root else root,
+        metavar="FOLDER",
+        help="Names of images, and the folders of the output, are relative to this folder, or to this beginning of "
+        "URLs.  [default: the source; with re-export, as in DIR]",
     ),
     click.option("--workers", type=click.IntRange(1), help="Number of worker processes.  [default: one per core]"),
     click.option("--restart", is_flag=True, help="Delete the files of the earlier run in this folder and start again."),

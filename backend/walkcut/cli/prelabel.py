@@ -94,6 +94,7 @@ def prelabel(
     label_config: Path | None,
     granularities: Sequence[Granularity],
     tolerance: float | None,
+    path_root: str,
     model: str | None,
     method: str | None,
     random_weights: bool,
@@ -116,14 +117,15 @@ def prelabel(
     skipped.jsonl; the others are done. The exit status is 1 if images failed.
     """
     is_project = project is not None
-    for_files = (label_config, granularities, image_key, tolerance is not None, output_format != LabelStudioFormat.name)
+    is_formatted = output_format != LabelStudioFormat.name
+    for_files = (label_config, granularities, image_key, tolerance is not None, path_root, is_formatted)
     addressing = (local_files_root, url_prefix)
     refusals = {
         "give either sources or --project": bool(sources) == is_project,
         "--replace deletes predictions in Label Studio: give the project with --project": replace and not is_project,
         "--cpus-per-worker is for processes of a cluster: add --engine ray": cpus != _DEFAULT_CPUS and engine != RAY,
         "a project has its own labelling config, granularities and images: leave out --label-config, --granularity, "
-        "--image-key, --format and --tolerance": is_project and any(for_files),
+        "--image-key, --format, --tolerance and --path-root": is_project and any(for_files),
         "--local-files-root, --url-prefix and --changed are for files: leave them out with --project": is_project
         and any((*addressing, changed)),
         "give one of --local-files-root and --url-prefix: an image has one address": all(addressing),
@@ -158,10 +160,11 @@ def prelabel(
         format_of_files(output_format, files_project, tolerance),
         granularities,
         use_tree_cache=keep_trees,
+        path_root=path_root,
     )
     root = local_files_root.resolve() if local_files_root else settings.local_files_root
     addresses = Addresses(plan.project.controls[0].data_key, None if url_prefix else root, url_prefix or "")
-    items = partial(read_sources, sources, image_key=image_key or "", addresses=addresses)
+    items = partial(read_sources, sources, image_key=image_key or "", addresses=addresses, path_root=path_root)
 
     def listed() -> Iterator[Item]:
         return (item for item in items() if isinstance(item, Item))

@@ -1,7 +1,8 @@
 """`walkcut re-export`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import click
 from walkcut.bulk.checkpoint import read_entries, read_run_settings
 from walkcut.bulk.engines.local import available_cores, reexport
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure
+from walkcut.bulk.names import ImageNames, reference_name
 from walkcut.bulk.plan import format_of_files, make_plan, project_of_files
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import TaskFormat
@@ -40,6 +43,7 @@ def re_export(
     label_config: Path | None,
     granularities: Sequence[Granularity],
     tolerance: float | None,
+    path_root: str,
     workers: int | None,
     restart: bool,
     retry_failed: bool,
@@ -67,10 +71,23 @@ def re_export(
     else:
         labels = _learned_project(settings, str(project), config, segmenter)
     file_format = format_of_files(output_format or default_format, labels, tolerance)
-    plan = make_plan(settings, segmenter, method, labels, file_format, granularities, use_tree_cache=True)
+    plan = make_plan(
+        settings, segmenter, method, labels, file_format, granularities, use_tree_cache=True, path_root=path_root
+    )
     engine = partial(reexport, plan, output_dir, tree_folder(settings), processes=workers or available_cores())
     run = BulkRun(plan, engine, output_dir, config, restart=restart, retry_failed=retry_failed)
-    execute(run, settings, read_entries(run_dir))
+    execute(run, settings, _named(read_entries(run_dir), path_root))
+
+
+def _named(entries: Iterable[CheckpointEntry], path_root: str) -> Iterator[CheckpointEntry | ItemFailure]:
+    """Yield the entries, with names for the images of a project's tasks, or relative to the root if there is one."""
+    names = ImageNames(path_root)
+    for entry in entries:
+        if entry.item.name and not path_root:
+            yield entry
+            continue
+        named = names.assign(entry.item, entry.item.name or reference_name(entry.item.reference))
+        yield replace(entry, item=named) if isinstance(named, Item) else named
 
 
 def _learned_project(settings: Settings, project_id: str, label_config: str, segmenter: str) -> Project:

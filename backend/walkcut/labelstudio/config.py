@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from xml.etree.ElementTree import Element, ParseError  # nosec B405 - for types and errors: defusedxml parses
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from walkcut.errors import LabelConfigError
+from walkcut.labelstudio.categories import label_categories
 
 _MAX_CHARACTERS = 1_000_000
 UNLABELLED = ""  # the label of a region without one: Label Studio shows it grey, to be named
@@ -26,7 +27,8 @@ class BrushControl:
     control. Pre-annotated regions take the `neutral_labels` in turn, so that neighbours differ in colour; there are
     none where the config has several labels and marks none of them as neutral.
     `status_field` names the text field for messages to annotators: `status`, else `granularity`, else the first one of
-    the image; it is empty where the config has none.
+    the image; it is empty where the config has none. `categories` are the class numbers of labels, see
+    `label_categories`.
     """
 
     from_name: str
@@ -36,6 +38,7 @@ class BrushControl:
     options: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     status_field: str = ""
+    categories: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def placeholders(self) -> tuple[str, ...]:
@@ -77,7 +80,8 @@ def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
         raise LabelConfigError(
             f"walkcut needs BrushLabels on an Image in the labelling config, for example {EXAMPLE_CONFIG}"
         )
-    return tuple(controls.values())
+    categories = label_categories(root)
+    return tuple(replace(control, categories=categories) for control in controls.values())
 
 
 def semantic_labels(controls: Sequence[BrushControl]) -> frozenset[str]:

@@ -12,7 +12,14 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from tests.builders.predictions import CLASSES, expected_label_map, label_maps, make_prediction, sample_prediction
+from tests.builders.predictions import (
+    CLASSES,
+    NUMBERS,
+    expected_label_map,
+    label_maps,
+    make_prediction,
+    sample_prediction,
+)
 from walkcut.bulk.formats import CocoFormat, rle
 from walkcut.bulk.formats.coco import bounding_box
 from walkcut.bulk.items import ItemPrediction
@@ -20,7 +27,7 @@ from walkcut.bulk.items import ItemPrediction
 # pycocotools' decoder is written for numpy 1.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-FORMAT = CocoFormat(CLASSES)
+FORMAT = CocoFormat({name: number + 1 for name, number in NUMBERS.items()})
 masks = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40))
 
 
@@ -120,6 +127,10 @@ def test_the_contents_of_the_files(tmp_path: Path) -> None:
         "file_name": "a/b.png",
         "segments_info": [{"id": 1, "category_id": 2, "area": 1, "bbox": [1, 0, 1, 1], "iscrowd": 0, "score": 1 / 64}],
     }
+    assert json.loads((tmp_path / "images.jsonl").read_text().splitlines()[0]) == {
+        "id": 1, "key": "a/b", "image": "a/b.jpg", "reference": "/in/a/b.jpg", "file": "panoptic/a/b.png", "width": 2,
+        "height": 1, "model_version": "v1",
+    }  # fmt: skip
 
 
 def test_many_annotations_are_copied_whole(tmp_path: Path) -> None:
@@ -129,4 +140,4 @@ def test_many_annotations_are_copied_whole(tmp_path: Path) -> None:
     annotations = json.loads((tmp_path / "annotations.json").read_bytes())["annotations"]
     assert [annotation["score"] for annotation in annotations] == list(range(2000)) * 10
     assert [annotation["id"] for annotation in annotations] == list(range(1, 20001))
-    assert {path.name for path in tmp_path.iterdir()} == {"annotations.json", "panoptic.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"annotations.json", "images.jsonl", "panoptic.json"}

@@ -58,6 +58,7 @@ def test_ids_are_listed_with_their_labels(tmp_path: Path) -> None:
     assert lines[0] == {
         "key": "a/b",
         "image": "a/b.jpg",
+        "reference": "/in/a/b.jpg",
         "file": "a/b.png",
         "width": 2,
         "height": 2,

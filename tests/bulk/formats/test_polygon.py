@@ -170,7 +170,8 @@ def test_lines_of_the_file(tmp_path: Path) -> None:
     first, second = (json.loads(line) for line in (tmp_path / "polygons.jsonl").read_text().splitlines())
     regions = first.pop("regions")
     assert first == {
-        "key": "a/b", "image": "a/b.jpg", "width": 40, "height": 30, "model_version": "v1", "tolerance": 1.0
+        "key": "a/b", "image": "a/b.jpg", "reference": "/in/a/b.jpg", "width": 40, "height": 30,
+        "model_version": "v1", "tolerance": 1.0,
     }  # fmt: skip
     assert [(region["label"], region["score"]) for region in regions] == [("Background", 1 / 64)]
     assert second["key"] == "c"

@@ -1,20 +1,33 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from tests.builders.predictions import CLASSES, fill_even_odd, iou, label_maps, make_prediction, sample_prediction
+from tests.builders.predictions import (
+    CLASSES,
+    NUMBERS,
+    fill_even_odd,
+    iou,
+    label_maps,
+    make_prediction,
+    sample_prediction,
+)
 from walkcut.bulk.formats import YoloFormat
 from walkcut.bulk.items import ItemPrediction
+from walkcut.errors import SettingsError
 
 Polygons = list[tuple[int, np.ndarray]]
 
 
 def read(image: ItemPrediction, tolerance: float) -> Polygons:
     """Return class and corners in pixels of each line, checked by ultralytics' rules for labels."""
-    (content,) = YoloFormat(CLASSES, tolerance).encode(image).files.values()
+    (content,) = YoloFormat(NUMBERS, tolerance).encode(image).files.values()
     polygons = []
     for line in content.decode().splitlines():
         class_index, *coordinates = line.split(" ")
@@ -80,17 +93,76 @@ def test_pillow_draws_the_sample(tolerance: float, min_iou: float) -> None:
 def test_a_hole_is_joined_to_the_outer_ring() -> None:
     labels = np.ones((4, 4), np.int64)
     labels[1, 1] = 0
-    (content,) = YoloFormat(CLASSES, 0.0).encode(make_prediction(labels)).files.values()
+    (content,) = YoloFormat(NUMBERS, 0.0).encode(make_prediction(labels)).files.values()
     outer, hole = "1 0 1 1 0 1", "0.25 0.25 0.25 0.5 0.5 0.5 0.5 0.25 0.25 0.25"
     assert [float(value) for value in content.split()] == [1, *map(float, f"0 0 {hole} 0 0 {outer}".split())]
 
 
 def test_an_image_without_regions_has_an_empty_file() -> None:
-    assert YoloFormat(CLASSES).encode(make_prediction(np.zeros((2, 3), np.int64))).files == {"labels/one.txt": b""}
+    assert YoloFormat(NUMBERS).encode(make_prediction(np.zeros((2, 3), np.int64))).files == {"labels/one.txt": b""}
+
+
+def record(key: str, *, linked: bool = True) -> dict[str, Any]:
+    return {"key": key, "file": f"images/{key}.jpg", "labels": f"labels/{key}.txt", "linked": linked}
 
 
 def test_data_yaml(tmp_path: Path) -> None:
-    YoloFormat(("Region", 'say "cat": #1', "ciął")).assemble([], tmp_path)
+    YoloFormat({"Region": 0, 'say "cat": #1': 1, "ciął": 2}).assemble([record("a")], tmp_path)
     assert (tmp_path / "data.yaml").read_text("utf-8") == (
         'train: images\nval: images\nnames:\n  0: "Region"\n  1: "say \\"cat\\": #1"\n  2: "ciął"\n'
     )
+    assert [json.loads(line) for line in (tmp_path / "images.jsonl").read_text().splitlines()] == [record("a")]
+
+
+def test_numbers_without_a_class_are_named_for_the_training_tool(tmp_path: Path) -> None:
+    YoloFormat({"Car": 3, "Sky": 1}).assemble([], tmp_path)
+    names = yaml.safe_load((tmp_path / "data.yaml").read_text())["names"]
+    assert names == {0: "unused 0", 1: "Sky", 2: "unused 2", 3: "Car"}
+
+
+def test_images_that_are_not_linked_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    YoloFormat(NUMBERS).assemble([record("a", linked=False), record("b"), record("c", linked=False)], tmp_path)
+    expected = '2 images are not in images/: put each there under its "file" in images.jsonl'
+    assert (tmp_path / "data.yaml").read_text().startswith(f"# {expected}\ntrain: images\n")
+    assert caplog.messages == [expected]
+
+
+def test_images_that_ultralytics_does_not_list_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    YoloFormat(NUMBERS).assemble([record("a.b"), record(".b"), record("c/.d/e")], tmp_path)
+    (note,) = caplog.messages
+    assert note == "2 images have a name or folder with a dot in front, which ultralytics leaves out: rename"
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["train"] == "images"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "place"),
+    [
+        ("a.PNG", "a", "a.PNG"),
+        ("a.jfif", "a-1", "a-1.jpg"),
+        ("x.png", ".x y", ".x y.png"),
+        ("scan.1", "scan.1", "scan.1.jpg"),
+    ],
+)
+def test_an_image_of_this_machine_is_linked_under_the_name_of_its_labels(
+    tmp_path: Path, name: str, key: str, place: str
+) -> None:
+    (tmp_path / name).touch()
+    image = make_prediction(np.zeros((2, 3), np.int64), key, reference=str(tmp_path / name), name=name)
+    encoded = YoloFormat(NUMBERS).encode(image)
+    assert encoded.files == {f"labels/{key}.txt": b"", f"images/{place}": tmp_path / name}
+    assert (encoded.record["linked"], encoded.record["file"]) == (True, f"images/{place}")
+
+
+@given(st.lists(st.sampled_from(["a", "images", "labels", ".b", "c.png"]), min_size=1, max_size=4))
+def test_labels_lie_where_ultralytics_looks_for_them(parts: list[str]) -> None:
+    image = make_prediction(np.zeros((2, 3), np.int64), "/".join(parts))
+    if {"images", "labels"} <= set(parts[:-1]):
+        with pytest.raises(
+            SettingsError, match="is in folders named images and labels, which YOLO confuses: rename one"
+        ):
+            YoloFormat(NUMBERS).encode(image)
+        return
+    record = YoloFormat(NUMBERS).encode(image).record
+    # img2label_paths of ultralytics/data/utils.py
+    path = f"/images/set/{record['file']}"
+    assert "/labels/".join(path.rsplit("/images/", 1)).rsplit(".", 1)[0] + ".txt" == f"/images/set/{record['labels']}"

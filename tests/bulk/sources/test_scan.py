@@ -77,9 +77,9 @@ def test_a_repeated_reference_is_one_image_and_keys_are_unique(folder: Path) -> 
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("ü b.jpg", "_b"), (".hidden.jpg", "hidden"), ("x" * 180 + ".jpg", "x" * 150), ('"q".jpg', "_q_")],
+    [("ü b.jpg", "ü b"), (".hidden.jpg", ".hidden"), ("x" * 251 + ".jpg", "x" * 251), ('"q#1?.jpg', '"q#1?')],
 )
-def test_keys_are_safe_names(tmp_path: Path, name: str, key: str) -> None:
+def test_keys_are_the_files_own_names(tmp_path: Path, name: str, key: str) -> None:
     (tmp_path / name).touch()
     assert keys(tmp_path) == [key]
 
@@ -113,8 +113,8 @@ def test_references_of_a_manifest_are_relative_to_its_folder(tmp_path: Path, suf
     with fsspec.open(f"{folder}/all{suffix}", "wb") as file:
         file.write(WRITERS[suffix](ROWS))
     assert items(f"{folder}/all{suffix}") == [
-        Item("a", f"{folder}/a.jpg", ROWS[0]),
-        Item("sub/b", f"{folder}/sub/b.jpg", ROWS[1]),
+        Item("a", f"{folder}/a.jpg", ROWS[0], name="a.jpg"),
+        Item("sub/b", f"{folder}/sub/b.jpg", ROWS[1], name="sub/b.jpg"),
     ]
 
 
@@ -127,6 +127,25 @@ def test_rows_may_be_strings_tasks_and_other_keys(tmp_path: Path) -> None:
     assert items(path)[1].data == {"url": rows[1]["data"]["url"], "image": rows[1]["data"]["url"]}  # type: ignore[index]
     path.write_text('[{"image": "a.jpg", "mask": "b.jpg"}]')
     assert [item.key for item in items(path, image_key="mask")] == ["b"]
+
+
+def test_folders_of_references_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lists").mkdir()
+    rows = [str(tmp_path / "lists" / "cam1" / "a.jpg"), "../cam2/a.jpg", "/x/a%20b#c.jpg", "file:///y/d%20e.jpg"]
+    rows += ["/data/local-files/?d=cam3/a.jpg", "http://h/show.php?img=f.png"]
+    (tmp_path / "lists" / "all.json").write_text(json.dumps(rows))
+    expected = ["cam1/a", "cam2/a", "a%20b#c", "d e", "cam3/a", "f"]
+    assert keys(tmp_path / "lists" / "all.json") == expected
+    monkeypatch.chdir(tmp_path / "lists")
+    assert keys("all.json") == expected
+
+
+def test_names_may_be_relative_to_another_folder(folder: Path) -> None:
+    first, second = items(folder / "a.png", folder / "sub", path_root=str(folder.parent))
+    assert (first.name, second.name, second.key) == ("in/a.png", "in/sub/deep/c.webp", "in/sub/deep/c")
+    (failure,) = read_sources([str(folder / "a.png")], path_root=str(folder / "sub"))
+    assert isinstance(failure, ItemFailure)
+    assert (failure.reference, failure.stage) == (str(folder / "a.png"), "source")
 
 
 def test_long_manifests_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +201,8 @@ def test_prefixes_and_patterns_in_cloud_storage() -> None:
         ("a", "memory://bucket/a.png"),
         ("2/b", "memory://bucket/2/b.jpg"),
     ]
-    assert [item.reference for item in items("memory://bucket/*/*.jpg")] == ["memory:///bucket/2/b.jpg"]
+    (item,) = items("memory://bucket/*/*.jpg")
+    assert (item.key, item.reference) == ("2/b", "memory:///bucket/2/b.jpg")
     assert keys("memory://bucket/a.png") == ["a"]
 
 
@@ -353,7 +373,7 @@ def test_lists_are_told_by_content(tmp_path: Path, suffix: str, text: str, encod
 )
 def test_lines_are_references(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    assert keys(tmp_path / name) == ["a", "sub/b_c"]
+    assert keys(tmp_path / name) == ["a", "sub/b c"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ folder: a block that was started before is processed job by job, and a job that 
 """
 
 import hashlib
+import json
 import pickle  # noqa: TID251  # nosec B403 - between processes of one run
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,7 +105,7 @@ class PoolWorker:
     def _recorded_attempt(self, kind: str, *jobs: Any) -> Iterator[int]:
         """Note that these jobs are running; yield how often a process died with them."""
         names = [str(self._pool.index), kind, *(item_of(job).key for job in jobs)]
-        note = self._pool.notes_dir / hashlib.sha256("\n".join(names).encode()).hexdigest()
+        note = self._pool.notes_dir / hashlib.sha256(json.dumps(names).encode()).hexdigest()
         with note.open("ab") as file:
             file.write(b".")
             size = file.tell()

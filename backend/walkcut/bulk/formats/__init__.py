@@ -1,5 +1,6 @@
 """Output formats of bulk runs."""
 
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
@@ -9,11 +10,11 @@ from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
 from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE
-from walkcut.bulk.formats.records import Records, label_name
+from walkcut.bulk.formats.records import Records, class_numbers
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.errors import SettingsError
-from walkcut.labelstudio.config import UNLABELLED, BrushControl
+from walkcut.labelstudio.config import BrushControl
 
 FORMATS = tuple(kind.name for kind in (LabelStudioFormat, PngFormat, CocoFormat, PolygonFormat, YoloFormat))
 _POLYGONS = (PolygonFormat.name, YoloFormat.name)
@@ -38,7 +39,8 @@ class Format(Protocol):
 def make_format(name: str, control: BrushControl, tolerance: float | None = None) -> Format:
     """Return a format by its name, for a control's regions; polygons have a `tolerance` in pixels.
 
-    Raises `SettingsError` for an unknown name, and for a tolerance that is not a distance or that the format ignores.
+    Raises `SettingsError` for an unknown name, for a tolerance that is not a distance or that the format ignores, and
+    for class numbers that the format cannot write.
     """
     if name not in FORMATS:
         raise SettingsError(f"unknown format {name!r}: use {', '.join(FORMATS)}")
@@ -49,11 +51,14 @@ def make_format(name: str, control: BrushControl, tolerance: float | None = None
     pixels = DEFAULT_TOLERANCE if tolerance is None else tolerance
     if not 0 <= pixels < inf:
         raise SettingsError(f"a polygon's tolerance of {pixels} is not a distance in pixels: use 0 (exact) or more")
-    unlabelled = () if control.neutral_labels else (label_name(UNLABELLED),)
-    labels = tuple(dict.fromkeys([*(control.labels or control.neutral_labels), *unlabelled]))
-    masks: tuple[Format, ...] = (LabelStudioFormat(control), PngFormat(), CocoFormat(labels))
-    polygons: tuple[Format, ...] = (PolygonFormat(pixels), YoloFormat(labels, pixels))
-    return (*masks, *polygons)[FORMATS.index(name)]
+    factories: dict[str, Callable[[], Format]] = {
+        LabelStudioFormat.name: lambda: LabelStudioFormat(control),
+        PngFormat.name: PngFormat,
+        CocoFormat.name: lambda: CocoFormat(class_numbers(control, 1)),
+        PolygonFormat.name: lambda: PolygonFormat(pixels),
+        YoloFormat.name: lambda: YoloFormat(class_numbers(control, 0), pixels),
+    }
+    return factories[name]()
 
 
 __all__ = [

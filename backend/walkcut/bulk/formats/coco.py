@@ -1,5 +1,8 @@
 """COCO's instance and panoptic annotations."""
 
+import logging
+import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -12,23 +15,26 @@ from jaxtyping import Bool
 from scipy.ndimage import find_objects
 
 from walkcut.bulk.formats import rle
-from walkcut.bulk.formats.records import Records, class_index, file_name, image_name, json_bytes, label_map
+from walkcut.bulk.formats.records import Records, class_number, file_name, image_record, json_bytes, label_map
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 from walkcut.labelstudio.predictions import Region
 from walkcut.storage import atomic_file
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CocoFormat:
     """The default prediction as instances, `annotations.json`, and as `panoptic.json` with images of ids.
 
-    Categories have ids from 1 in the order of `classes`, images from 1 in the order of their keys. Each annotation has
-    the region's `score` as an extra field.
+    Categories have the ids of `classes`, images ids from 1 in the order of their keys. Each annotation has the region's
+    `score` as an extra field. A `file_name` is relative to the image's source, and the panoptic image has the same name
+    with its own suffix, unless another image has it; `images.jsonl` lists names and references.
     """
 
     name: ClassVar[str] = "coco"
-    classes: tuple[str, ...]
+    classes: Mapping[str, int]
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Return panoptic/KEY.png, with ids of regions as R + 256·G and 0 for none, and a record of the regions.
@@ -36,17 +42,15 @@ class CocoFormat:
         Raises `SettingsError` for a label not in `classes`.
         """
         labels = label_map(image)
-        height, width = image.size
         file = file_name(image.item.key, ".png")
         ids = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], -1).astype(np.uint8)
-        image_info = {"file_name": image_name(image.item), "width": width, "height": height}
         regions = [self._encode_region(region) for region in image.predictions[-1].regions]
-        record = {"image": image_info, "file": file, "regions": regions}
+        record = {**image_record(image, f"panoptic/{file}"), "regions": regions}
         return EncodedItem({f"panoptic/{file}": encode_png(ids)}, record)
 
     def _encode_region(self, region: Region) -> dict[str, Any]:
         return {
-            "category_id": class_index(region.label, self.classes) + 1,
+            "category_id": class_number(region.label, self.classes),
             "area": int(np.count_nonzero(region.mask)),
             "bbox": bounding_box(region.mask),
             "iscrowd": 0,
@@ -55,28 +59,39 @@ class CocoFormat:
         }
 
     def assemble(self, records: Records, output_dir: Path) -> None:
-        """Write `annotations.json` and `panoptic.json`; their arrays are collected in unnamed files."""
+        """Write `annotations.json`, `panoptic.json` and `images.jsonl`; arrays are collected in unnamed files."""
         output_dir.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
             images, instances, panoptic = (files.enter_context(TemporaryFile(dir=output_dir)) for _ in range(3))
-            instance_ids = count(1)
+            write_line = files.enter_context(atomic_file(output_dir / "images.jsonl"))
+            instance_ids, renamed = count(1), 0
             for image_id, record in enumerate(records, 1):
-                image = record["image"]
+                size = {name: record[name] for name in ("width", "height")}
                 segments = []
                 for index, region in enumerate(record["regions"], 1):
                     fields = {name: value for name, value in region.items() if name != "counts"}
                     segments.append({"id": index, **fields})
-                    mask = {"size": [image["height"], image["width"]], "counts": region["counts"]}
+                    mask = {"size": [record["height"], record["width"]], "counts": region["counts"]}
                     ids = {"id": next(instance_ids), "image_id": image_id}
                     _append(instances, {**ids, **fields, "segmentation": mask})
-                _append(images, {"id": image_id, **image})
-                _append(panoptic, {"image_id": image_id, "file_name": record["file"], "segments_info": segments})
+                _append(images, {"id": image_id, "file_name": record["image"], **size})
+                file = record["file"].removeprefix("panoptic/")
+                _append(panoptic, {"image_id": image_id, "file_name": file, "segments_info": segments})
+                renamed += is_renamed(record)
+                line = {name: value for name, value in record.items() if name != "regions"}
+                write_line(json_bytes({"id": image_id, **line}) + b"\n")
+            if renamed:
+                log.warning(
+                    "%d images have a new file_name, as theirs is taken by an image of another source: images.jsonl "
+                    "lists them; --path-root with a folder above all sources keeps the names",
+                    renamed,
+                )
             self._write(output_dir / "annotations.json", images, instances)
             self._write(output_dir / "panoptic.json", images, panoptic)
 
     def _write(self, path: Path, images: IO[bytes], annotations: IO[bytes]) -> None:
         categories = [
-            {"id": index, "name": name, "supercategory": "", "isthing": 1} for index, name in enumerate(self.classes, 1)
+            {"id": number, "name": name, "supercategory": "", "isthing": 1} for name, number in self.classes.items()
         ]
         with atomic_file(path) as write:
             write(b'{\n"info": {"description":"walkcut"},\n"licenses": [],\n"categories": ' + json_bytes(categories))
@@ -87,6 +102,12 @@ class CocoFormat:
                     write(line)
                 write(b"]")
             write(b"\n}\n")
+
+
+def is_renamed(record: Mapping[str, Any]) -> bool:
+    """Return whether a file of this machine is named otherwise in a record, as another image had its name."""
+    reference = record.get("reference", "")
+    return os.path.isabs(reference) and os.path.exists(reference) and not reference.endswith(f"/{record['image']}")
 
 
 def _append(elements: IO[bytes], element: Any) -> None:

@@ -1,16 +1,18 @@
 """Parts that formats share: names of files, records of images, label maps, classes, JSON."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Mapping
+from itertools import count, groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt16
 
-from walkcut.bulk.items import Item, ItemPrediction
+from walkcut.bulk.items import ItemPrediction
 from walkcut.errors import SettingsError
 from walkcut.labelstudio.annotations import region_numbers
+from walkcut.labelstudio.config import UNLABELLED, BrushControl
 from walkcut.storage import atomic_file
 
 Records = Iterable[Mapping[str, Any]]
@@ -24,21 +26,21 @@ def file_name(key: str, suffix: str) -> str:
     >>> file_name("a/b", ".png")
     'a/b.png'
     """
-    unsafe = any(part in {"", ".", ".."} for part in key.split("/"))
-    if unsafe or "\\" in key or "\0" in key or PurePosixPath(key).is_absolute():
-        raise SettingsError(f"the key {key!r} is not a file name: use letters, digits, . _ - and single / between them")
+    *folders, last = key.split("/")
+    if not last or "\0" in key or {"", ".", ".."} & {*folders, last + suffix}:
+        raise SettingsError(f"the key {key!r} is not a file name: use names without .., and single / between them")
     return key + suffix
 
 
-def image_name(item: Item) -> str:
-    """Return an image's reference, or its key if the reference is a data URL."""
-    return item.key if item.reference.startswith("data:") else item.reference
-
-
 def image_record(image: ItemPrediction, file: str = "") -> dict[str, Any]:
-    """Return an image's name, `file` if there is one, size and the model version of its default prediction."""
+    """Return an image's key, its name, its reference unless it is in itself the image, size and model version.
+
+    `file` is that of the output, if there is one, and the model version that of the default prediction.
+    """
     height, width = image.size
-    names = {"key": image.item.key, "image": image_name(image.item)} | ({"file": file} if file else {})
+    item = image.item
+    reference = {} if item.reference[:5].lower() == "data:" else {"reference": item.reference}
+    names = {"key": item.key, "image": item.name or item.key, **reference} | ({"file": file} if file else {})
     return {**names, "width": width, "height": height, "model_version": image.predictions[-1].model_version}
 
 
@@ -60,12 +62,36 @@ def label_name(label: str) -> str:
     return label or "unlabelled"
 
 
-def class_index(label: str, names: Sequence[str]) -> int:
-    """Return the index of a label among the classes' names. Raises `SettingsError` if it is missing."""
+def class_number(label: str, classes: Mapping[str, int]) -> int:
+    """Return the number of a label's class. Raises `SettingsError` if it is missing."""
     name = label_name(label)
-    if name not in names:
-        raise SettingsError(f"the label {name!r} is not in the labelling config, which has {', '.join(names)}: add it")
-    return names.index(name)
+    if name not in classes:
+        raise SettingsError(
+            f"the label {name!r} is not in the labelling config, which has {', '.join(classes)}: add it"
+        )
+    return classes[name]
+
+
+def class_numbers(control: BrushControl, first: int) -> dict[str, int]:
+    """Return the numbers of a control's classes: Label Studio's where labels have a `category`, else from `first`.
+
+    Regions without a label, if the control may have them, have the next free number. Raises `SettingsError` for labels
+    with the same `category`.
+    """
+    labels = dict.fromkeys(control.labels or control.neutral_labels)
+    if not control.neutral_labels:
+        labels.setdefault(label_name(UNLABELLED))
+    numbers = {label: control.categories[label] for label in labels if label in control.categories}
+    for number, group in groupby(sorted(numbers, key=numbers.__getitem__), key=numbers.__getitem__):
+        same = list(group)
+        if len(same) > 1:
+            raise SettingsError(
+                f"the labels {' and '.join(map(repr, same))} have the same category {number} in the labelling config: "
+                "give each a number of its own"
+            )
+    taken = set(control.categories.values())
+    free = (number for number in count(0 if taken else first) if number not in taken)
+    return {label: numbers[label] if label in numbers else next(free) for label in labels}
 
 
 def json_bytes(document: Any) -> bytes:

@@ -1,6 +1,9 @@
 """YOLO's segmentation labels."""
 
 import json
+import logging
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,42 +12,101 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE, Points, Polygon, polygons
-from walkcut.bulk.formats.records import Records, class_index, file_name, label_map
+from walkcut.bulk.formats.records import Records, class_number, file_name, image_record, json_bytes, label_map
 from walkcut.bulk.items import EncodedItem, ItemPrediction
+from walkcut.bulk.names import split_suffix
+from walkcut.errors import SettingsError
 from walkcut.storage import atomic_file
+
+log = logging.getLogger(__name__)
+
+
+# ultralytics lists files with these suffixes only, and reads them by their content.
+_LISTED_SUFFIXES = {".avif", ".bmp", ".dng", ".heic", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
+_MAX_CLASS = 9999
 
 
 @dataclass(frozen=True)
 class YoloFormat:
-    """Labels for training with ultralytics: a line `class x1 y1 x2 y2 …` for each connected part of a region.
+    """A data set for training with ultralytics: images, and a line `class x1 y1 x2 y2 …` for each part of a region.
 
-    Coordinates are corners of pixels, as fractions of the image's width and height. A hole is joined to the outer ring
-    by a line there and back, which has no area under the even-odd rule. For the `tolerance` in pixels see `polygons`;
-    a reader that draws outlines too, as ultralytics does, makes regions up to a pixel larger. Images belong into the
-    folder `images` under the names of their labels.
+    A part is connected. Coordinates are corners of pixels, as fractions of the image's width and height. A hole is
+    joined to the outer ring by a line there and back, which has no area under the even-odd rule. For the `tolerance` in
+    pixels see `polygons`; a reader that draws outlines too, as ultralytics does, makes regions up to a pixel larger.
+
+    Images that are files of this machine are linked into the folder `images`, with their folders. `images.jsonl` lists
+    the place of every image, under which others must be put. Raises `SettingsError` for class numbers that are negative
+    or above 9999.
     """
 
     name: ClassVar[str] = "yolo"
-    classes: tuple[str, ...]
+    classes: Mapping[str, int]
     tolerance: float = DEFAULT_TOLERANCE
 
+    def __post_init__(self) -> None:
+        for name, number in self.classes.items():
+            if not 0 <= number <= _MAX_CLASS:
+                raise SettingsError(
+                    f"YOLO has class numbers from 0 to {_MAX_CLASS}, but the label {name!r} has the category {number}: "
+                    "change it in the labelling config, or use another format"
+                )
+
     def encode(self, image: ItemPrediction) -> EncodedItem:
-        """Return labels/KEY.txt, empty if there are no regions. Raises `SettingsError` for a label not in `classes`."""
-        class_indices = [class_index(region.label, self.classes) for region in image.predictions[-1].regions]
+        """Return the image's labels, empty if there are no regions, and a link to it if it is a file.
+
+        Raises `SettingsError` for a label not in `classes`, and as `label_file`.
+        """
+        numbers = [class_number(region.label, self.classes) for region in image.predictions[-1].regions]
         lines = []
         for polygon in polygons(label_map(image), self.tolerance):
             points = _single_ring(polygon) / np.array(image.size[::-1])
             coordinates = [f"{value:.6f}" for value in points.ravel().tolist()]
-            lines.append(f"{class_indices[polygon.region - 1]} {' '.join(coordinates)}\n")
-        file = f"labels/{file_name(image.item.key, '.txt')}"
-        return EncodedItem({file: "".join(lines).encode()}, {"key": image.item.key})
+            lines.append(f"{numbers[polygon.region - 1]} {' '.join(coordinates)}\n")
+        reference, suffix = image.item.reference, split_suffix(image.item.name)[1]
+        key = file_name(image.item.key, suffix if suffix.lower() in _LISTED_SUFFIXES else ".jpg")
+        labels, is_file = label_file(f"images/{key}"), os.path.isabs(reference) and os.path.isfile(reference)
+        files: dict[str, bytes | Path] = {labels: "".join(lines).encode()}
+        link = {f"images/{key}": Path(reference)} if is_file else {}
+        return EncodedItem(files | link, {**image_record(image, f"images/{key}"), "labels": labels, "linked": is_file})
 
-    def assemble(self, records: Records, output_dir: Path) -> None:  # noqa: ARG002 - the protocol's
-        """Write `data.yaml`, which names all images for training and, until you split them, for validation."""
+    def assemble(self, records: Records, output_dir: Path) -> None:
+        """Write `images.jsonl` and `data.yaml`.
+
+        All images are for training and, until you split them, for validation.
+        """
         output_dir.mkdir(parents=True, exist_ok=True)
-        names = [f"  {index}: {json.dumps(name, ensure_ascii=False)}\n" for index, name in enumerate(self.classes)]
+        missing, hidden = 0, 0
+        with atomic_file(output_dir / "images.jsonl") as write:
+            for record in records:
+                missing += not record["linked"]
+                hidden += "/." in record["file"]
+                write(json_bytes(record) + b"\n")
+        names = {number: name for name, number in self.classes.items()}
+        # ultralytics needs a name for each number up to the last.
+        quoted = [json.dumps(names.get(n, f"unused {n}"), ensure_ascii=False) for n in range(max(names) + 1)]
+        lines = ["train: images", "val: images", "names:", *(f"  {n}: {name}" for n, name in enumerate(quoted))]
+        notes = {
+            f'{missing} images are not in images/: put each there under its "file" in images.jsonl': missing,
+            f"{hidden} images have a name or folder with a dot in front, which ultralytics leaves out: rename": hidden,
+        }
+        for note in filter(notes.get, notes):
+            log.warning(note)
+            lines.insert(0, f"# {note}")
         with atomic_file(output_dir / "data.yaml") as write:
-            write("".join(["train: images\nval: images\nnames:\n", *names]).encode())
+            write("".join(f"{line}\n" for line in lines).encode())
+
+
+def label_file(image_file: str) -> str:
+    """Return the file of an image's labels, as ultralytics derives it (`img2label_paths`).
+
+    Raises `SettingsError` for an image in folders named `images` and `labels`, as its labels could be another's.
+
+    >>> label_file("images/cam1/f1.png"), label_file("images/set/images/f1.png")
+    ('labels/cam1/f1.txt', 'images/set/labels/f1.txt')
+    """
+    if {"images", "labels"} <= set(image_file.split("/")[1:-1]):
+        raise SettingsError(f"{image_file} is in folders named images and labels, which YOLO confuses: rename one")
+    return "/labels/".join(f"/{image_file}".rsplit("/images/", 1)).removeprefix("/").rpartition(".")[0] + ".txt"
 
 
 def _single_ring(polygon: Polygon) -> Points:

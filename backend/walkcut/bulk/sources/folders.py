@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 from walkcut.bulk.items import Item, ItemFailure, Skipped
 from walkcut.bulk.sources.uris import cloud, digest, is_cloud, stamp_of
@@ -98,6 +98,11 @@ def _read_head(path: str) -> bytes:
         return file.read(HEAD_BYTES)
 
 
+def read_cloud_head(system: Any, path: str) -> bytes:
+    """Return the beginning of a file in one of fsspec's file systems."""
+    return bytes(system.cat_file(path, start=0, end=HEAD_BYTES))
+
+
 def _local_files(root: str) -> Iterator[File | ItemFailure | Skipped]:
     """Yield the files of a folder, those of each folder before those of its subfolders, both in order of name.
 
@@ -139,4 +144,4 @@ def _cloud_files(url: str) -> Iterator[File]:
             changes = (str(info[field]) for field in _CHANGES if info.get(field))
             reference = f"{url.rstrip('/')}/{relative}"
             stamp = stamp_of(reference, info.get("size"), next(changes, ""))
-            yield File(relative, reference, stamp, partial(system.cat_file, path, start=0, end=HEAD_BYTES))
+            yield File(relative, reference, stamp, partial(read_cloud_head, system, path))

@@ -1,17 +1,18 @@
 """Images of folders, glob patterns, files, lists and cloud storage, one by one."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from walkcut.bulk.items import Item, ItemFailure, Skipped
 from walkcut.bulk.jsonl import HashSet64
-from walkcut.bulk.sources.folders import Found, images_below, local_file, require_images
+from walkcut.bulk.names import ImageNames, reference_name
+from walkcut.bulk.sources.folders import File, Found, images_below, local_file, read_cloud_head, require_images
 from walkcut.bulk.sources.manifests import IMAGE_KEYS, is_manifest, read_rows, reference_of
 from walkcut.bulk.sources.uris import (
     cloud,
@@ -25,13 +26,10 @@ from walkcut.bulk.sources.uris import (
 )
 from walkcut.errors import RequestError, SettingsError
 from walkcut.images import redact
-from walkcut.images.decode import IMAGE_SUFFIXES
 from walkcut.images.formats import HEAD_BYTES
 
 REPEATED = "listed before"
 _WILDCARD = re.compile(r"[*?\[]")
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_MAX_PART_LENGTH = 150  # characters of a part of a key: file systems allow 255 bytes, with suffixes
 
 
 @dataclass(frozen=True)
@@ -69,16 +67,17 @@ def is_shown(address: object) -> bool:
 
 
 def read_sources(
-    sources: Sequence[str], *, image_key: str = "", addresses: Addresses | None = None
+    sources: Sequence[str], *, image_key: str = "", addresses: Addresses | None = None, path_root: str = ""
 ) -> Iterator[Item | ItemFailure | Skipped]:
-    """Yield the images of folders, glob patterns, files, lists and fsspec URLs, each once, in a stable order.
+    """Yield the images of folders, glob patterns, files, manifests and fsspec URLs, each once, in a stable order.
 
-    `image_key` names the field of the reference in a list, and may be a path such as `image.url`; rows without one are
-    failures. Task data have the image's address. Memory grows by 24 bytes per image, and with the largest folder.
-    Raises `SettingsError` for a source that cannot be read.
+    `image_key` names the field of the reference in a manifest, and may be a path such as `image.url`; rows without one
+    are failures. Task data have the image's address. Names of images are relative to their source, or to `path_root`.
+    Memory grows by 32 bytes per image, and with the largest folder. Raises `SettingsError` for a source that cannot be
+    read.
     """
     addresses = addresses or Addresses()
-    references, keys, names = HashSet64(), HashSet64(), HashSet64()
+    references, names, served = HashSet64(), ImageNames(path_root), HashSet64()
     for source in sources:
         for image in _images_of(source, image_key, addresses):
             if not isinstance(image, Item):
@@ -86,12 +85,12 @@ def read_sources(
             elif not references.add(image.reference):
                 yield Skipped(redact(image.reference) if is_web(image.reference) else image.reference, REPEATED)
             else:
-                if addresses.url_prefix and not is_web(image.reference) and not names.add(image.key):
+                if addresses.url_prefix and not is_web(image.reference) and not served.add(image.key):
                     raise SettingsError(
                         f"{image.reference} has the same address below {addresses.url_prefix} as another image: give "
                         "the folder that holds both as the source"
                     )
-                yield replace(image, key=_new_key(image, keys), data=_task_data(image, addresses))
+                yield names.assign(replace(image, data=_task_data(image, addresses)), image.key)
 
 
 def _images_of(source: str, image_key: str, addresses: Addresses) -> Iterator[Found]:
@@ -101,7 +100,7 @@ def _images_of(source: str, image_key: str, addresses: Addresses) -> Iterator[Fo
     except ValueError as error:
         raise SettingsError(str(error)) from error
     if is_web(source):
-        return iter([Item(_last_part(source), source, stamp=reference_stamp(source))])
+        return iter([Item(_own_name(source), source, stamp=reference_stamp(source))])
     if is_cloud(source):
         return _images_in_cloud(source, image_key, addresses)
     return _local_images(source, image_key, addresses)
@@ -134,9 +133,9 @@ def _matches(root: Path, pattern: str) -> Iterator[Item | Skipped]:
 def _images_in_cloud(url: str, image_key: str, addresses: Addresses) -> Iterator[Found]:
     system, path = cloud(url)
     try:
-        if _WILDCARD.search(path):
-            matches = map(system.unstrip_protocol, system.glob(path))
-            return require_images(url, (Item(_last_part(name), name, stamp=reference_stamp(name)) for name in matches))
+        if wildcard := _WILDCARD.search(path):
+            root, matches = path[: path.rfind("/", 0, wildcard.start()) + 1], system.glob(path)
+            return require_images(url, (_match_in_cloud(system, match, root) for match in matches))
         is_file, exists = system.isfile(path), system.exists(path)
     except Exception as error:  # each cloud storage has its own errors
         raise SettingsError(
@@ -144,7 +143,13 @@ def _images_in_cloud(url: str, image_key: str, addresses: Addresses) -> Iterator
         ) from error
     if not exists:
         raise SettingsError(f"{redact(url)} does not exist: check the address")
-    return _image_or_list(url, _last_part(url), image_key, addresses) if is_file else images_below(url)
+    return _image_or_list(url, _own_name(url), image_key, addresses) if is_file else images_below(url)
+
+
+def _match_in_cloud(system: Any, match: str, root: str) -> Item | Skipped:
+    reference = system.unstrip_protocol(match)
+    name, read_head = match.removeprefix(root), partial(read_cloud_head, system, match)
+    return File(name, reference, reference_stamp(reference), read_head).classify()
 
 
 def _image_or_list(source: str, name: str, image_key: str, addresses: Addresses) -> Iterator[Found]:
@@ -161,8 +166,8 @@ def _image_or_list(source: str, name: str, image_key: str, addresses: Addresses)
 
 
 def _images_of_manifest(name: str, image_key: str, addresses: Addresses) -> Iterator[Item | ItemFailure]:
-    """Yield the images of a list, whose references are relative to its folder."""
-    folder = name.rpartition("/")[0] if is_cloud(name) else os.path.abspath(local_path(name).parent)
+    """Yield the images of a manifest, whose references are relative to its folder."""
+    folder = name.rpartition("/")[0] if is_cloud(name) else resolve_uri(".", str(local_path(name).parent))
     keys = (image_key,) if image_key else tuple(dict.fromkeys((addresses.data_key, *IMAGE_KEYS)))
     with open_file(name) as file:
         for row_index, row in enumerate(read_rows(name, file, keys), 1):
@@ -172,11 +177,12 @@ def _images_of_manifest(name: str, image_key: str, addresses: Addresses) -> Iter
                 path = _path_below(full, folder)
                 addresses.check(full, path)
             except (ValueError, RequestError) as error:
-                key = _sanitised_key(f"{PurePosixPath(name).name}-row-{row_index}")
+                key = f"{PurePosixPath(name).name}-row-{row_index}"
                 yield ItemFailure(key, f"{name}, row {row_index}", "source", str(error))
                 continue
             shown = reference if data.get(addresses.data_key) == reference else full
-            yield Item(path or _last_part(full), full, {**data, addresses.data_key: shown}, stamp=reference_stamp(full))
+            data = {**data, addresses.data_key: shown}
+            yield Item(path or _own_name(reference), full, data, stamp=reference_stamp(full))
 
 
 def _path_below(reference: str, folder: str) -> str:
@@ -186,9 +192,12 @@ def _path_below(reference: str, folder: str) -> str:
     return path if reference.startswith(prefix) and ".." not in path.split("/") else ""
 
 
-def _last_part(reference: str) -> str:
-    """Return the last part of a URL or path."""
-    return "" if reference.startswith("data:") else PurePosixPath(unquote(urlsplit(reference).path)).name
+def _own_name(reference: str) -> str:
+    """Return the name of an image in its reference: a relative path, or the last part of an absolute one."""
+    path = local_path(reference)
+    if is_web(reference):
+        return reference_name(reference)
+    return path.name if path.is_absolute() or is_cloud(reference) else path.as_posix()
 
 
 def _task_data(image: Item, addresses: Addresses) -> dict[str, Any]:
@@ -201,18 +210,3 @@ def _task_data(image: Item, addresses: Addresses) -> dict[str, Any]:
 def _quoted(path: str) -> str:
     """Quote a path for a URL; names of files may hold bytes that are not UTF-8."""
     return quote(os.fsencode(path))
-
-
-def _new_key(image: Item, keys: HashSet64) -> str:
-    """Return and add a new key: the image's name, with digests of its reference where that is taken."""
-    path = PurePosixPath(image.key)
-    key = _sanitised_key(str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else image.key)
-    while not keys.add(key):
-        key = f"{key}-{hashlib.sha256(image.reference.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-    return key
-
-
-def _sanitised_key(name: str) -> str:
-    """Return a name of letters, digits, `._-` and `/` only, without hidden or parent folders."""
-    parts = [_UNSAFE.sub("_", part).lstrip(".")[-_MAX_PART_LENGTH:] for part in name.split("/")]
-    return "/".join(filter(None, parts)) or "image"
