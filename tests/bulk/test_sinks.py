@@ -196,7 +196,7 @@ def test_an_interrupted_run_keeps_its_finished_images(tmp_path: Path, plan: Plan
 
 
 def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
-    controls = (CONTROL, replace(CONTROL, from_name="other", to_name="back", data_key="back"))
+    controls = (CONTROL, replace(CONTROL, from_name="other", to_name="back", image_value="$back"))
     project = Project(controls, ProjectOptions())
     plan = replace(make_plan(TaskFormat(controls), (Level.COARSE, Level.AUTO)), project=project)
     paths = [str(write_image(tmp_path / "in" / f"{index}.png", 24 + 8 * index)) for index in range(6)]
@@ -213,7 +213,7 @@ def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
 
 
 def test_images_of_a_task_are_merged_as_in_the_backend() -> None:
-    controls = (CONTROL, replace(CONTROL, from_name="other", data_key="back"))
+    controls = (CONTROL, replace(CONTROL, from_name="other", image_value="$back"))
     task, masks = Task(5, {"image": "a", "back": "b"}), np.eye(4, dtype=bool).reshape(4, 2, 2)
     regions = [
         Region(mask, "Region", score, ("a note",)) for mask, score in zip(masks, (0.1, 0.2, 0.7, 1), strict=True)

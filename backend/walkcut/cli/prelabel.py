@@ -43,7 +43,7 @@ _DEFAULT_CPUS = 1
 @click.option(
     "--image-key",
     metavar="NAME",
-    help="Field of manifests that holds the image.  [default: image, url, path or file_name]",
+    help="Field of manifests that holds the image, such as image.url.  [default: image, url, path or file_name]",
 )
 @export_options
 @model_options
@@ -132,7 +132,7 @@ def prelabel(
         granularities,
         use_tree_cache=keep_trees,
     )
-    data_key, root = plan.project.controls[0].data_key, settings.local_files_root
+    data_key, root = plan.project.controls[0].data_path, settings.local_files_root
     items = partial(read_sources, sources, image_key=image_key or "", data_key=data_key, local_files_root=root)
     execute(make_run(plan, output_dir, config), settings, items(), total=lambda: sum(1 for _ in items()))
 

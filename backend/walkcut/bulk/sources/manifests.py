@@ -11,6 +11,7 @@ from typing import Any
 from walkcut.bulk.sources.uris import BinaryFile, validate_uri
 from walkcut.errors import SettingsError
 from walkcut.labelstudio.json_input import check_depth
+from walkcut.labelstudio.task_data import value_at
 
 IMAGE_KEYS = ("image", "url", "path", "file_name")
 
@@ -54,11 +55,12 @@ def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
     if not isinstance(row, dict):
         raise ValueError(f"the row is {json.dumps(row, default=str):.60}: write a string or an object")  # noqa: TRY004
     keys = (image_key,) if image_key else IMAGE_KEYS
-    data = row["data"] if isinstance(row.get("data"), dict) and not set(keys) & set(row) else row
-    key = next((key for key in keys if key in data), None)
+    is_task = isinstance(row.get("data"), dict) and all(value_at(key, row) is None for key in keys)
+    data = row["data"] if is_task else row
+    key = next((key for key in keys if key in data or value_at(key, data) is not None), None)
     if key is None:
         raise ValueError(f"the row has no {' or '.join(keys)}: give the name of its image field with --image-key")
-    reference = data[key]
+    reference = value_at(key, data)
     if not isinstance(reference, str) or not reference.strip():
         raise ValueError(f"its {key} is {json.dumps(reference, default=str):.60}: write a path or a URL")
     return validate_uri(reference), {str(name): value for name, value in data.items()}

@@ -14,6 +14,7 @@ from walkcut.bulk.sources.uris import cloud, is_cloud, is_web, local_path, open_
 from walkcut.errors import RequestError, SettingsError
 from walkcut.images import redact
 from walkcut.images.decode import IMAGE_SUFFIXES
+from walkcut.labelstudio.task_data import value_at, with_value
 
 _WILDCARD = re.compile(r"[*?\[]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -25,9 +26,9 @@ def read_sources(
 ) -> Iterator[Item | ItemFailure]:
     """Yield the images of folders, glob patterns, files, manifests and fsspec URLs, each once, in a stable order.
 
-    `image_key` names the field of the reference in a manifest; rows without one are failures. Task data have the
-    image's address under `data_key`; files below Label Studio's `local_files_root` have the address that it serves
-    them at. Memory grows by 16 bytes per image, and with the largest folder. Raises `SettingsError` for a source that
+    `image_key` is the path of the reference in a manifest's rows, such as `image.url`; rows without one are failures.
+    Task data have the image's address at the path `data_key`; files below Label Studio's `local_files_root` have the
+    address that it serves them at. Memory grows by 16 bytes per image, and with the largest folder. Raises `SettingsError` for a source that
     cannot be read.
     """
     references, keys = HashSet64(), HashSet64()
@@ -127,9 +128,9 @@ def _task_data(image: Item, data_key: str, root: Path | None) -> dict[str, Any]:
     """Return the data of an image's task, with the address at which Label Studio finds the image."""
     reference = image.reference
     if root is None or is_web(reference) or is_cloud(reference) or not Path(reference).is_relative_to(root):
-        return {data_key: reference, **image.data}
+        return dict(image.data) if value_at(data_key, image.data) else with_value(image.data, data_key, reference)
     served = f"/data/local-files/?d={quote(Path(reference).relative_to(root).as_posix())}"
-    return {**image.data, data_key: served}
+    return with_value(image.data, data_key, served)
 
 
 def _new_key(image: Item, keys: HashSet64) -> str:
