@@ -143,13 +143,14 @@ def test_a_run_that_is_killed_at_any_point_comes_to_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images_per_task: int
 ) -> None:
     """Points lie before and after each request, and before, within and after each write to the checkpoint."""
-    controls = tuple(replace(CONTROL, from_name=f"c{n}", data_key=f"image{n}") for n in range(images_per_task))
+    controls = tuple(replace(CONTROL, from_name=f"c{n}", image_value=f"$image{n}") for n in range(images_per_task))
     plan = make_plan(TaskFormat(controls), (Level.COARSE, Level.AUTO))
     plan = replace(plan, project=replace(plan.project, controls=controls))
     monkeypatch.setattr(sinks, "_MAX_PREDICTIONS", 4)  # two tasks
     image = str(write_image(tmp_path / "a.png"))
     tasks = [
-        {"id": task, "data": dict.fromkeys((control.data_key for control in controls), image)} for task in range(1, 6)
+        {"id": task, "data": dict.fromkeys((control.image_value[1:] for control in controls), image)}
+        for task in range(1, 6)
     ]
     for point in count():
         studio, run_dir, kill = FakeLabelStudio(tasks), tmp_path / str(point), KillPoints(point)
@@ -297,7 +298,7 @@ def test_an_interrupted_run_keeps_its_finished_images(tmp_path: Path, plan: Plan
 
 
 def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
-    controls = (CONTROL, replace(CONTROL, from_name="other", to_name="back", data_key="back"))
+    controls = (CONTROL, replace(CONTROL, from_name="other", to_name="back", image_value="$back"))
     project = Project(controls, ProjectOptions())
     plan = replace(make_plan(TaskFormat(controls), (Level.COARSE, Level.AUTO)), project=project)
     paths = [str(write_image(tmp_path / "in" / f"{index}.png", 24 + 8 * index)) for index in range(6)]
@@ -314,7 +315,7 @@ def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
 
 
 def test_images_of_a_task_are_merged_as_in_the_backend() -> None:
-    controls = (CONTROL, replace(CONTROL, from_name="other", data_key="back"))
+    controls = (CONTROL, replace(CONTROL, from_name="other", image_value="$back"))
     task, masks = Task(5, {"image": "a", "back": "b"}), np.eye(4, dtype=bool).reshape(4, 2, 2)
     regions = [
         Region(mask, "Region", score, ("a note",)) for mask, score in zip(masks, (0.1, 0.2, 0.7, 1), strict=True)

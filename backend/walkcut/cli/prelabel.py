@@ -46,7 +46,7 @@ _DEFAULT_CPUS = 1
 @click.option(
     "--image-key",
     metavar="NAME",
-    help="Field of manifests that holds the image.  [default: image, url, path or file_name]",
+    help="Field of manifests that holds the image, such as image.url.  [default: image, url, path or file_name]",
 )
 @click.option(
     "--local-files-root",
@@ -163,7 +163,7 @@ def prelabel(
         path_root=path_root,
     )
     root = local_files_root.resolve() if local_files_root else settings.local_files_root
-    addresses = Addresses(plan.project.controls[0].data_key, None if url_prefix else root, url_prefix or "")
+    addresses = Addresses(plan.project.controls[0].data_path, None if url_prefix else root, url_prefix or "")
     items = partial(read_sources, sources, image_key=image_key or "", addresses=addresses, path_root=path_root)
 
     def listed() -> Iterator[Item]:

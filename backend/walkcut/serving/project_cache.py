@@ -10,7 +10,7 @@ from typing import Any
 from walkcut.errors import StoreError
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
-from walkcut.labelstudio.config import semantic_labels
+from walkcut.labelstudio.config import semantic_labels, unused_controls
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.learning.profile import ProjectProfile, fit_profile
 from walkcut.storage import ProjectStore
@@ -52,6 +52,7 @@ class ProjectCache:
         self._predictor, self._store, self._learning = predictor, store, learning
         self._known: dict[str, _Known] = {}
         self._profiles: dict[str, _CachedProfile] = {}
+        self._logged: dict[str, str] = {}  # labelling configs by project
         self._fitting = threading.Lock()
 
     def set_up(self, project_id: str, label_config: str, extra_params: Mapping[str, Any]) -> Project:
@@ -60,6 +61,7 @@ class ProjectCache:
         Raises `LabelConfigError` or `RequestError` for a set-up that cannot be used.
         """
         project = self._predictor.project_from_config(label_config, extra_params)
+        self._log_unused_controls(project_id, label_config)
         self._known[project_id] = replace(self._read(project_id), extra_params=extra_params)
         try:
             if project_id:
@@ -72,6 +74,13 @@ class ProjectCache:
         """Return a project by its labelling config and its last set-up; raises as `set_up`."""
         known = self._known[project_id] = self._read(project_id)
         return self._with_profile(project_id, self._predictor.project_from_config(label_config, known.extra_params))
+
+    def _log_unused_controls(self, project_id: str, label_config: str) -> None:
+        """Log what walkcut leaves out of a labelling config, once for each."""
+        if self._logged.get(project_id) != label_config:
+            self._logged[project_id] = label_config
+            for message, remedy in unused_controls(label_config):
+                log.warning("project %s: %s: %s", project_id, message, remedy)
 
     def _read(self, project_id: str) -> _Known:
         try:

@@ -20,7 +20,7 @@ def test_tasks_that_lack_a_version_are_listed() -> None:
 
 
 def test_a_task_has_an_item_for_each_image_or_is_one_failure() -> None:
-    controls = [CONTROL, replace(CONTROL, data_key="back")]
+    controls = [CONTROL, replace(CONTROL, image_value="$back")]
     tasks: list[tuple[dict[str, Any], frozenset[str]]] = [
         ({"id": 2, "data": {"image": "/2.jpg", "back": "/3.jpg"}}, frozenset()),
         ({"id": 4, "data": {"image": "/4.jpg"}}, frozenset()),

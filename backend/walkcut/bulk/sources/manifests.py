@@ -15,6 +15,7 @@ from walkcut.errors import SettingsError
 from walkcut.images.decode import IMAGE_SUFFIXES
 from walkcut.images.formats import decoded_format, other_format
 from walkcut.labelstudio.json_input import check_depth
+from walkcut.labelstudio.task_data import value_at
 
 IMAGE_KEYS: Final = ("image", "url", "path", "file_name")
 
@@ -29,7 +30,6 @@ _HEAD_BYTES: Final = 1 << 16
 _JSON_START: Final = re.compile(r'\s*(\{|\[\s*["{\[\]])')
 _JSON_SEPARATORS: Final = re.compile(r"[ \t\r\n,]*")
 _DELIMITER_LINE: Final = re.compile(r"sep=(.)\s*")  # of Excel
-_STEP: Final = re.compile(r"[^.\[\]]+|\[\d+\]")  # of a path such as image.url or images[0].url
 
 csv.field_size_limit(1 << 28)  # characters, for images as data: URLs
 
@@ -114,7 +114,7 @@ def _image_value(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Mapping[s
     for data in (row, row.get("data")):
         for key in keys if isinstance(data, dict) else ():
             name = next((name for name in data if _normal(str(name)) == _normal(key)), key)
-            value = _unwrapped(data[name] if name in data else _value_at(data, key))
+            value = _unwrapped(data[name] if name in data else value_at(key, data))
             if value is not None:
                 return data, name, value
     raise ValueError(f"the row has no {' or '.join(keys)}: give the name of its image field with --image-key")
@@ -127,18 +127,6 @@ def _normal(name: str) -> str:
     'filename'
     """
     return re.sub(r"[\s_-]", "", name).casefold()
-
-
-def _value_at(data: Any, path: str) -> Any:
-    """Return the value at a path such as `image.url` or `images[0].url`, None if there is none."""
-    for step in _STEP.findall(path):
-        if isinstance(data, dict):
-            data = data.get(step)
-        elif isinstance(data, list) and step.startswith("[") and int(step[1:-1]) < len(data):
-            data = data[int(step[1:-1])]
-        else:
-            return None
-    return data
 
 
 def _unwrapped(value: Any) -> Any:

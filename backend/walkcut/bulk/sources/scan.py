@@ -27,6 +27,7 @@ from walkcut.bulk.sources.uris import (
 from walkcut.errors import RequestError, SettingsError
 from walkcut.images import redact
 from walkcut.images.formats import HEAD_BYTES
+from walkcut.labelstudio.task_data import value_at, with_value
 
 REPEATED = "listed before"
 _WILDCARD = re.compile(r"[*?\[]")
@@ -36,7 +37,8 @@ _WILDCARD = re.compile(r"[*?\[]")
 class Addresses:
     """Addresses at which Label Studio finds images that are files: below its local-files root, or below a URL.
 
-    Tasks have the address under `data_key`. Without root and URL it is the file's path, which Label Studio cannot show.
+    Tasks have the address at the path `data_key`. Without root and URL it is the file's path, which Label Studio cannot
+    show.
     """
 
     data_key: str = "image"
@@ -180,8 +182,8 @@ def _images_of_manifest(name: str, image_key: str, addresses: Addresses) -> Iter
                 key = f"{PurePosixPath(name).name}-row-{row_index}"
                 yield ItemFailure(key, f"{name}, row {row_index}", "source", str(error))
                 continue
-            shown = reference if data.get(addresses.data_key) == reference else full
-            data = {**data, addresses.data_key: shown}
+            if value_at(addresses.data_key, data) != reference:
+                data = with_value(data, addresses.data_key, full)
             yield Item(path or _own_name(reference), full, data, stamp=reference_stamp(full))
 
 
@@ -203,8 +205,8 @@ def _own_name(reference: str) -> str:
 def _task_data(image: Item, addresses: Addresses) -> dict[str, Any]:
     """Return the data of an image's task, with the address at which Label Studio finds the image."""
     address = addresses.address(image.reference, image.key)
-    known = {addresses.data_key: address}
-    return {**known, **image.data} if address == image.reference else {**image.data, **known}
+    is_known = isinstance(value_at(addresses.data_key, image.data), str) and address == image.reference
+    return dict(image.data) if is_known else with_value(image.data, addresses.data_key, address)
 
 
 def _quoted(path: str) -> str:
