@@ -1,6 +1,6 @@
 """`walkcut prelabel`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace as with_fields
 from functools import partial
 from itertools import chain
@@ -14,8 +14,10 @@ from walkcut.bulk.items import Item, Skipped
 from walkcut.bulk.plan import Plan, format_of_files, make_plan, project_of_files
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
+from walkcut.bulk.sources.folders import Found
 from walkcut.bulk.sources.scan import Addresses, read_sources
 from walkcut.bulk.sources.tasks import annotated_tasks, project_items
+from walkcut.bulk.sources.upload import upload_images
 from walkcut.cli.bulk import execute, export_options
 from walkcut.cli.options import FOLDER, model_options
 from walkcut.errors import SettingsError
@@ -60,6 +62,9 @@ _DEFAULT_CPUS = 1
     metavar="URL",
     help="Address at which a web server has the folder of the images: tasks have addresses below it.",
 )
+@click.option(
+    "--upload", is_flag=True, help="With --project: upload the images of the sources first, as tasks of the project."
+)
 @click.option("--changed", is_flag=True, help="Process images again that have changed since, and those on the web.")
 @export_options
 @model_options
@@ -90,6 +95,7 @@ def prelabel(
     image_key: str | None,
     local_files_root: Path | None,
     url_prefix: str | None,
+    upload: bool,
     changed: bool,
     label_config: Path | None,
     granularities: Sequence[Granularity],
@@ -118,10 +124,11 @@ def prelabel(
     """
     is_project = project is not None
     is_formatted = output_format != LabelStudioFormat.name
-    for_files = (label_config, granularities, image_key, tolerance is not None, path_root, is_formatted)
+    for_files = (label_config, granularities, image_key and not upload, tolerance is not None, path_root, is_formatted)
     addressing = (local_files_root, url_prefix)
     refusals = {
-        "give either sources or --project": bool(sources) == is_project,
+        "give either sources or --project, or both with --upload": bool(sources) == (is_project and not upload),
+        "--upload makes tasks of a Label Studio project: give the project with --project": upload and not is_project,
         "--replace deletes predictions in Label Studio: give the project with --project": replace and not is_project,
         "--cpus-per-worker is for processes of a cluster: add --engine ray": cpus != _DEFAULT_CPUS and engine != RAY,
         "a project has its own labelling config, granularities and images: leave out --label-config, --granularity, "
@@ -148,7 +155,8 @@ def prelabel(
 
     if project is not None or output_dir is None:  # never both, see above
         tree_model = InProcessModel(segmenter, DecodeLimits(settings.max_pixels))
-        _predict_project(str(project), output_dir, settings, tree_model, make_run, keep_trees, replace)
+        uploads = partial(read_sources, sources, image_key=image_key or "") if upload else None
+        _predict_project(str(project), output_dir, settings, tree_model, make_run, keep_trees, replace, uploads)
         return
     config = label_config.read_text() if label_config else ""
     files_project = project_of_files(settings, config)
@@ -183,8 +191,12 @@ def _predict_project(
     make_run: Callable[[Plan, Path], BulkRun],
     keep_trees: bool,
     replace: bool,
+    uploads: Callable[..., Iterable[Found]] | None,
 ) -> None:
-    """Predict the tasks without annotations, as the backend does; tasks that have these predictions are skipped."""
+    """Predict the tasks without annotations, as the backend does; tasks that have these predictions are skipped.
+
+    `uploads` lists the images to be uploaded first.
+    """
     with make_backend(settings, lambda *_: model) as backend:
         client, project = backend.require_client(), backend.project(project_id)
         granularities, task_format = project.options.granularities, TaskFormat(project.controls)
@@ -195,7 +207,15 @@ def _predict_project(
         run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / versions[-1].replace(
             " ", "-"
         )
+        if uploads and len(project.controls) > 1:
+            raise SettingsError(
+                f"tasks of project {project_id} have {len(project.controls)} images each, and a file is one: import "
+                "tasks in Label Studio instead of --upload"
+            )
+        data_path = project.controls[0].data_path if uploads else ""
+        images = uploads(addresses=Addresses(data_path)) if uploads else ()
         jobs = chain(
+            upload_images(images, client, project_id, data_path, plan.policy),
             project_items(client.unannotated_tasks(project_id), project.controls, versions[-1]),
             annotated_tasks(project_id, client.annotated_count(project_id)),
         )

@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+CONVERT: Final = "convert it to JPEG or PNG"
 HEAD_BYTES: Final = 512  # enough to tell a format
 
 DECODED: Final = {

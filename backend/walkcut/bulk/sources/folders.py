@@ -13,12 +13,11 @@ from walkcut.bulk.items import Item, ItemFailure, Skipped
 from walkcut.bulk.sources.uris import cloud, digest, is_cloud, stamp_of
 from walkcut.errors import SettingsError
 from walkcut.images.decode import IMAGE_SUFFIXES
-from walkcut.images.formats import HEAD_BYTES, RAW_SUFFIXES, decoded_format, other_format
+from walkcut.images.formats import CONVERT, HEAD_BYTES, RAW_SUFFIXES, decoded_format, other_format
 
 NO_IMAGE: Final = "no image"
 OUTPUT: Final = "output of `walkcut prelabel`"
 LOOP: Final = "a link to a folder that holds it"
-CONVERT: Final = "convert it to JPEG or PNG"
 
 _RUN_MARKER: Final = os.path.join(".walkcut", "run.json")  # in the output folder of a run
 _CHANGES: Final = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
