@@ -96,8 +96,8 @@ def run_settings(plan: Plan, label_config: str = "", addresses: str = "") -> dic
 
 
 def run(
-    jobs: Iterable[RunJob | Skipped],
-    engine: Engine[RunJob],
+    jobs: Iterable[Job | Skipped],
+    engine: Engine[Any],
     checkpoint: Checkpoint,
     sink: Sink,
     tree_cache: TreeCache | None = None,
@@ -125,7 +125,7 @@ def run(
     sink.finalise()
 
 
-def _pending(jobs: Iterable[RunJob | Skipped], checkpoint: Checkpoint, sink: Sink) -> Iterator[RunJob]:
+def _pending(jobs: Iterable[Job | Skipped], checkpoint: Checkpoint, sink: Sink) -> Iterator[Job]:
     """Yield the jobs that the sink has not seen; count what is skipped, and finished images that have changed."""
     for job in jobs:
         if isinstance(job, Skipped):

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, product
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -111,12 +111,12 @@ def _valid_reference(reference: str) -> str:
 
 def _image_value(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Mapping[str, Any], str, Any]:
     """Return the data of a row, the name of the field with the image, and its value."""
-    for data in (row, row.get("data")):
-        for key in keys if isinstance(data, dict) else ():
-            name = next((name for name in data if _normal(str(name)) == _normal(key)), key)
-            value = _unwrapped(data[name] if name in data else value_at(key, data))
-            if value is not None:
-                return data, name, value
+    documents: list[Mapping[str, Any]] = [row, *(data for data in [row.get("data")] if isinstance(data, dict))]
+    for data, key in product(documents, keys):
+        name = next((name for name in data if _normal(str(name)) == _normal(key)), key)
+        value = _unwrapped(data[name] if name in data else value_at(key, data))
+        if value is not None:
+            return data, name, value
     raise ValueError(f"the row has no {' or '.join(keys)}: give the name of its image field with --image-key")
 
 
