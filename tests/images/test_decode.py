@@ -48,7 +48,7 @@ def test_lossless_formats_come_back_exactly(image_format: str, options: dict[str
     assert np.array_equal(decode(encode_image(Image.fromarray(noise()), image_format, **options), LIMITS), noise())
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "GIF", "MPO"])
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "GIF", "MPO", "AVIF"])
 def test_lossy_formats_come_back_approximately(image_format: str) -> None:
     steps = np.linspace(0, 255, 24, dtype=np.uint8)
     image = np.broadcast_to(steps[None, :, None], (18, 24, 3))
@@ -71,7 +71,7 @@ ROTATED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("orientation", ROTATED)
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "AVIF"])
 def test_exif_orientation_is_applied(image_format: str, orientation: int) -> None:
     stored = np.kron(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]]), np.ones((16, 24, 1)))
     data = encode_image(Image.fromarray(stored.astype(np.uint8)), image_format, exif=exif(orientation))
