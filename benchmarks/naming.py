@@ -122,7 +122,7 @@ def _judge(task: NamingTask, project: Project) -> Count:
 
 
 def _control(names: Sequence[str] | frozenset[str]) -> BrushControl:
-    return BrushControl("brush", "image", "image", (_NEUTRAL,), labels=(_NEUTRAL, *sorted(set(names) - {""})))
+    return BrushControl("brush", "image", "$image", (_NEUTRAL,), labels=(_NEUTRAL, *sorted(set(names) - {""})))
 
 
 def _photograph_series(segmenter: Segmenter, root: Path) -> Iterator[tuple[str, list[NamingTask]]]:

@@ -8,7 +8,7 @@ from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
 
 SIZE = (8, 10)  # height, width: a pixel is 10 % of the width and 12.5 % of the height
-CONTROL = BrushControl("brush", "image", "photo", ("Region",))
+CONTROL = BrushControl("brush", "image", "$photo", ("Region",))
 MASK = np.zeros(SIZE, bool)
 MASK[2:5, 3:7] = True
 

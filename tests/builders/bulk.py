@@ -25,7 +25,7 @@ from walkcut.labelstudio.config import BrushControl
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 
-CONTROL = BrushControl("brush", "image", "image", ("Region",), labels=("Region",))
+CONTROL = BrushControl("brush", "image", "$image", ("Region",), labels=("Region",))
 LEVELS = {Level.COARSE: 2, Level.MEDIUM: 3, Level.FINE: 4}
 FAILURE = ItemFailure("bad", "/bad.jpg", "decode", "not an image")
 

@@ -18,6 +18,7 @@ class FakeLabelStudio(LabelStudioClient):
         self.config, self.max_requests, self.chosen = config, max_requests, ""
         self.annotated: set[int] = set()
         self.skipped: set[int] = set()
+        self.uploads: list[tuple[str, bytes]] = []
         self.requests: list[list[Mapping[str, Any]]] = []
         self.stored: dict[int, Mapping[str, Any]] = {}
         self._ids = count(1)
@@ -35,6 +36,9 @@ class FakeLabelStudio(LabelStudioClient):
 
     def chosen_version(self, project: str) -> str:
         return self.chosen
+
+    def annotated_count(self, project: str) -> int:
+        return len(self.annotated)
 
     def unannotated_tasks(self, project: str) -> Iterator[tuple[Json, frozenset[str]]]:
         return self._with_versions(self.tasks.keys() - self.annotated)
@@ -60,6 +64,17 @@ class FakeLabelStudio(LabelStudioClient):
             raise LabelStudioError("Label Studio is unavailable")
         self.requests.append(list(predictions))
         self.store(predictions)
+
+    def all_tasks(self, project: str) -> Iterator[Json]:
+        return iter(list(self.tasks.values()))
+
+    def upload_file(self, project: str, name: str, content: bytes) -> str:
+        self.uploads.append((name, content))
+        return f"/data/upload/{project}/{len(self.uploads)}-{name}"
+
+    def add_task(self, project: str, data: Mapping[str, Any]) -> None:
+        task_id = max(self.tasks, default=0) + 1
+        self.tasks[task_id] = {"id": task_id, "data": dict(data)}
 
     def delete_prediction(self, prediction_id: int) -> None:
         del self.stored[prediction_id]

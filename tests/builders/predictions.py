@@ -18,7 +18,7 @@ from walkcut.labelstudio.predictions import Region
 SAMPLE = Path(__file__).parents[2] / "labelstudio_config" / "sample.jpg"
 CLASSES = ("Region", "Background", "Region B")
 NUMBERS = {name: number for number, name in enumerate(CLASSES)}
-CONTROL = BrushControl("brush", "image", "image", ("Region", "Region B"), labels=CLASSES)
+CONTROL = BrushControl("brush", "image", "$image", ("Region", "Region B"), labels=CLASSES)
 
 
 def make_prediction(labels: np.ndarray, key: str = "one", *, version: str = "v1", **item: Any) -> ItemPrediction:

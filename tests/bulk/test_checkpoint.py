@@ -1,6 +1,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import pytest
 from tests.builders.bulk import FAILURE, make_result
 from walkcut.bulk import jsonl
 from walkcut.bulk.checkpoint import STAGING, open_checkpoint, read_entries, read_run_settings, stage_files
-from walkcut.bulk.items import EncodedItem, Item, ItemPrediction, ItemResult
+from walkcut.bulk.items import EncodedItem, Item, ItemPrediction, ItemResult, Skipped
 from walkcut.errors import SettingsError
 
 SETTINGS = {"segmenter": "0", "granularities": ["auto"]}
@@ -196,3 +197,59 @@ def test_assembled_files_are_in_the_order_of_keys_and_replaced(tmp_path: Path, m
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no run of `walkcut prelabel`"):
         list(read_entries(tmp_path))
+
+
+def stamped(key: str, stamp: str) -> ItemResult:
+    return replace(make_result(key), item=Item(key, f"/{key}.jpg", stamp=stamp))
+
+
+def test_changed_images_are_told_by_their_stamps(tmp_path: Path) -> None:
+    now = {"same": "1", "changed": "2", "unknown then": "1", "unknown now": "", "new": "1"}
+    then = {"same": "1", "changed": "1", "unknown then": "", "unknown now": "1"}
+    for _ in range(2):
+        with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+            for key, stamp in then.items():
+                if not checkpoint.is_done(key):
+                    checkpoint.save(stamped(key, stamp))
+            changed = [key for key, stamp in now.items() if checkpoint.has_changed(Item(key, "", stamp=stamp))]
+            assert changed == ["changed"]
+
+
+def test_results_of_changed_images_are_deleted(tmp_path: Path) -> None:
+    names = {"same": "1", "changed": "1", "web": "?1"}
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        for key, stamp in names.items():
+            result = replace(stamped(key, stamp), files=stage_files(tmp_path, {f"{key}.png": b"x"}))
+            checkpoint.save(result)
+    listed = [Item("same", "", stamp="1"), Item("changed", "", stamp="2"), Item("web", "", stamp="?1"), Item("new", "")]
+    with open_checkpoint(tmp_path, SETTINGS, relisted=lambda: listed) as checkpoint:
+        assert [checkpoint.is_done(key) for key in ("same", "changed", "web")] == [True, False, False]
+        checkpoint.save(stamped("changed", "2"))
+    assert files(tmp_path) == ["same.png"]
+    assert [entry.item.key for entry in read_entries(tmp_path)] == ["changed", "same"]
+
+
+def test_what_is_skipped_is_counted_and_listed_for_the_last_run(tmp_path: Path) -> None:
+    for count in (5, 2):
+        with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+            if count == 5:
+                checkpoint.save(make_result("done"))
+            for index in range(count):
+                checkpoint.skip(Skipped(f"/{index}.txt", "no image"))
+            checkpoint.skip(Skipped("tasks", "annotated", count=40))
+            checkpoint.skip(Skipped("done", "predicted", "done"))
+        counted = checkpoint.skipped
+        assert {reason: skipped.count for reason, skipped in counted.items()} == {"no image": count, "annotated": 40}
+        assert counted["no image"].examples == [f"/{index}.txt" for index in range(min(count, 3))]
+        assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == count + 1
+
+
+def test_announced_images_are_kept_until_they_are_saved(tmp_path: Path) -> None:
+    results = [stamped(key, "1") for key in ("a", "b")]
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        checkpoint.announce(results)
+        checkpoint.save(results[0])
+    with open_checkpoint(tmp_path, SETTINGS) as checkpoint:
+        assert [result.item for result in checkpoint.announced()] == [results[1].item]
+        checkpoint.save(next(checkpoint.announced()))
+        assert list(checkpoint.announced()) == []

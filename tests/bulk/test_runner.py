@@ -12,7 +12,7 @@ from tests.builders.processes import free_port
 from tests.builders.scenes import png, quarters
 from walkcut.bulk.checkpoint import open_checkpoint
 from walkcut.bulk.formats import LabelStudioFormat, PngFormat
-from walkcut.bulk.items import Item, ItemFailure, Outcome
+from walkcut.bulk.items import Item, ItemFailure, Outcome, Skipped
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.progress import RunStats, serve_metrics
 from walkcut.bulk.runner import run, run_settings, write_report
@@ -32,7 +32,9 @@ def in_this_process(plan: Plan, output_dir: Path) -> Callable[[Iterable[Item | I
     return lambda jobs: map(worker, jobs)
 
 
-def run_and_report(jobs: Iterable[Item | ItemFailure], output_dir: Path, plan: Plan | None = None) -> dict[str, Any]:
+def run_and_report(
+    jobs: Iterable[Item | ItemFailure | Skipped], output_dir: Path, plan: Plan | None = None
+) -> dict[str, Any]:
     plan = plan or make_plan()
     stats = RunStats()
     with open_checkpoint(output_dir, run_settings(plan)) as checkpoint:

@@ -1,17 +1,20 @@
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 
 from tests.builders.bulk import CONTROL, make_plan, make_result, quick_segmenter, write_image
 from tests.builders.fake_label_studio import FakeLabelStudio
+from walkcut.bulk import checkpoint as checkpoints
 from walkcut.bulk import sinks
 from walkcut.bulk.checkpoint import open_checkpoint
-from walkcut.bulk.items import Item, ItemFailure, ItemPrediction, ItemResult, Outcome, RegionPrediction
+from walkcut.bulk.items import Item, ItemFailure, ItemPrediction, ItemResult, Outcome, RegionPrediction, Skipped
+from walkcut.bulk.jsonl import append_line
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.runner import run, run_settings
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat, merge_predictions
@@ -40,15 +43,17 @@ def process_files(plan: Plan, run_dir: Path, jobs: Iterable[Item | ItemFailure])
         yield replace(outcome, item=job) if isinstance(outcome, ItemResult) and isinstance(job, Item) else outcome
 
 
+def project_jobs(studio: FakeLabelStudio, plan: Plan) -> Iterator[Item | ItemFailure | Skipped]:
+    return project_items(studio.unannotated_tasks("3"), plan.project.controls, plan.versions[-1])
+
+
 def predict_project(
     studio: FakeLabelStudio, run_dir: Path, plan: Plan, *, replacing: bool = False, retry_failed: bool = False
 ) -> int:
     """Predict the tasks of a project; return how many images are done in all."""
-    controls = plan.project.controls
     with open_checkpoint(run_dir, run_settings(plan), retry_failed=retry_failed) as checkpoint:
         sink = LabelStudioSink(checkpoint, studio, "3", plan.project, plan.versions, replacing=replacing)
-        items = project_items(studio.unannotated_tasks("3"), controls, plan.versions[-1])
-        run(items, lambda jobs: process_files(plan, run_dir, jobs), checkpoint, sink)
+        run(project_jobs(studio, plan), lambda jobs: process_files(plan, run_dir, jobs), checkpoint, sink)
         return checkpoint.done
 
 
@@ -99,6 +104,80 @@ def test_an_interrupted_run_into_a_project_continues(tmp_path: Path, plan: Plan)
     assert all(studio.versions_of(task) == list(plan.versions) for task in studio.tasks)
 
 
+class _KilledError(BaseException):
+    """Ends a run at once, as SIGKILL does."""
+
+
+class KillPoints:
+    """Points before and after calls of functions; the run is killed at one of them."""
+
+    def __init__(self, point: int) -> None:
+        self.left = point
+
+    def pass_one(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise _KilledError
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            self.pass_one()
+            result = function(*args, **options)
+            self.pass_one()
+            return result
+
+        return call
+
+    def append_line(self, file: IO[bytes], line: Mapping[str, Any]) -> None:
+        """Append a line, with a point in the midst of it."""
+        half = json.dumps(line).encode()[:20]
+        if not self.left:
+            file.write(half)
+            file.flush()
+        self.pass_one()
+        append_line(file, line)
+
+
+@pytest.mark.parametrize("images_per_task", [1, 2])
+def test_a_run_that_is_killed_at_any_point_comes_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images_per_task: int
+) -> None:
+    """Points lie before and after each request, and before, within and after each write to the checkpoint."""
+    controls = tuple(replace(CONTROL, from_name=f"c{n}", image_value=f"$image{n}") for n in range(images_per_task))
+    plan = make_plan(TaskFormat(controls), (Level.COARSE, Level.AUTO))
+    plan = replace(plan, project=replace(plan.project, controls=controls))
+    monkeypatch.setattr(sinks, "_MAX_PREDICTIONS", 4)  # two tasks
+    image = str(write_image(tmp_path / "a.png"))
+    tasks = [
+        {"id": task, "data": dict.fromkeys((control.image_value[1:] for control in controls), image)}
+        for task in range(1, 6)
+    ]
+    for point in count():
+        studio, run_dir, kill = FakeLabelStudio(tasks), tmp_path / str(point), KillPoints(point)
+        with monkeypatch.context() as patch:
+            for owner, name in (
+                (FakeLabelStudio, "add_predictions"),
+                (FakeLabelStudio, "versions"),
+                (checkpoints.Checkpoint, "announce"),
+                (checkpoints.Checkpoint, "save"),
+            ):
+                patch.setattr(owner, name, kill.around(getattr(owner, name)))
+            patch.setattr(checkpoints, "append_line", kill.append_line)
+            try:
+                predict_project(studio, run_dir, plan)
+            except _KilledError:
+                pass
+            else:
+                break
+        assert predict_project(studio, run_dir, plan) == 5 * images_per_task
+        assert {task: studio.versions_of(task) for task in studio.tasks} == {
+            task: list(plan.versions) for task in studio.tasks
+        }
+        entries = list(checkpoints.read_entries(run_dir))
+        assert [entry.item.task_id for entry in entries] == [task for task in range(1, 6) for _ in controls]
+    assert point > 20
+
+
 class SlowLabelStudio(FakeLabelStudio):
     """Does not answer the first request in time, and stores its predictions when it is next asked for tasks."""
 
@@ -123,6 +202,29 @@ def test_a_request_without_a_response_adds_no_duplicates(tmp_path: Path, plan: P
         predict_project(studio, tmp_path / "out", plan)
     assert not studio.stored
     assert predict_project(studio, tmp_path / "out", plan) == 4
+    assert all(studio.versions_of(task) == list(plan.versions) for task in studio.tasks)
+
+
+def test_predictions_that_come_in_late_are_counted(tmp_path: Path, plan: Plan) -> None:
+    """The killed run's request is carried out when the next run has asked for it, and has not listed the tasks."""
+
+    class LateLabelStudio(SlowLabelStudio):
+        def versions(self, project: str, task_ids: Collection[int]) -> dict[int, frozenset[str]]:
+            return FakeLabelStudio.versions(self, project, task_ids)
+
+        def unannotated_tasks(self, project: str) -> Iterator[tuple[dict[str, Any], frozenset[str]]]:
+            self.store(self.delayed)
+            self.delayed = ()
+            return super().unannotated_tasks(project)
+
+    studio = LateLabelStudio(tasks_with_images(tmp_path / "in", 4))
+    with pytest.raises(LabelStudioError):
+        predict_project(studio, tmp_path / "out", plan)
+    jobs = (job for studios in [studio] for job in project_jobs(studios, plan))  # listed when the run has begun
+    with open_checkpoint(tmp_path / "out", run_settings(plan)) as checkpoint:
+        sink = LabelStudioSink(checkpoint, studio, "3", plan.project, plan.versions)
+        run(jobs, lambda jobs: process_files(plan, tmp_path / "out", jobs), checkpoint, sink)
+        assert checkpoint.done == 4
     assert all(studio.versions_of(task) == list(plan.versions) for task in studio.tasks)
 
 
@@ -196,7 +298,7 @@ def test_an_interrupted_run_keeps_its_finished_images(tmp_path: Path, plan: Plan
 
 
 def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
-    controls = (CONTROL, replace(CONTROL, from_name="other", to_name="back", data_key="back"))
+    controls = (CONTROL, replace(CONTROL, from_name="other", to_name="back", image_value="$back"))
     project = Project(controls, ProjectOptions())
     plan = replace(make_plan(TaskFormat(controls), (Level.COARSE, Level.AUTO)), project=project)
     paths = [str(write_image(tmp_path / "in" / f"{index}.png", 24 + 8 * index)) for index in range(6)]
@@ -213,7 +315,7 @@ def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
 
 
 def test_images_of_a_task_are_merged_as_in_the_backend() -> None:
-    controls = (CONTROL, replace(CONTROL, from_name="other", data_key="back"))
+    controls = (CONTROL, replace(CONTROL, from_name="other", image_value="$back"))
     task, masks = Task(5, {"image": "a", "back": "b"}), np.eye(4, dtype=bool).reshape(4, 2, 2)
     regions = [
         Region(mask, "Region", score, ("a note",)) for mask, score in zip(masks, (0.1, 0.2, 0.7, 1), strict=True)

@@ -64,11 +64,88 @@ def test_images_become_import_files_and_are_exported_again_from_their_trees(tmp_
     assert "in total 0 done, 4 failed" in evicted.output
 
 
+def test_what_was_skipped_failed_or_has_changed_is_told(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", 3)
+    (folder / "bad.jpg").write_text("not an image")
+    for index in range(5):
+        (folder / f"{index}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (folder / "notes.txt").write_text("notes")
+    arguments = ("prelabel", folder, "--out", tmp_path / "out", "--workers", 1, "--format", "png")
+    first = walkcut(*arguments)
+    assert "3 done in" in first.stdout
+    assert "in total 3 done, 1 failed, 6 skipped" in first.stdout
+    names = ", ".join(str(folder / f"{index}.heic") for index in range(3))
+    assert f"5 skipped: HEIC: convert it to JPEG or PNG ({names}, …)" in first.stderr
+    assert f"1 skipped: no image ({folder / 'notes.txt'})" in first.stderr
+    assert f"failed: {folder / 'bad.jpg'}: 12 bytes that begin with b'not an image' are not in" in first.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["skipped"] == 6
+    assert report["skipped_by_reason"]["no image"] == {"count": 1, "examples": [str(folder / "notes.txt")]}
+
+    old = output_files(tmp_path / "out")
+    assert "0 done in" in walkcut(*arguments).stdout
+    content = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes((folder / "2.png").read_bytes())
+    again = walkcut(*arguments)
+    assert "0 done in" in again.stdout
+    assert f"1 skipped: finished, but changed since: --changed processes it again ({folder / '1.png'})" in again.stderr
+    assert output_files(tmp_path / "out")["1.png"] == old["1.png"]
+    changed = walkcut(*arguments, "--changed")
+    assert "1 done in" in changed.stdout
+    assert "in total 3 done, 1 failed, 6 skipped" in changed.stdout
+    assert output_files(tmp_path / "out")["1.png"] == old["2.png"]
+    assert "changed" not in walkcut(*arguments).stderr
+    (folder / "1.png").write_text("no image any more")
+    assert "in total 2 done, 2 failed" in walkcut(*arguments, "--changed").stdout
+    assert "1.png" not in output_files(tmp_path / "out")
+    (folder / "1.png").write_bytes(content)
+    (folder / "bad.jpg").write_bytes(content)
+    assert "in total 4 done, 0 failed" in walkcut(*arguments, "--retry-failed").stdout
+    assert output_files(tmp_path / "out")["1.png"] == old["1.png"]
+
+
+@pytest.mark.parametrize("exported_as", ["label-studio", "png"])
+def test_addresses_that_label_studio_cannot_show_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, exported_as: str
+) -> None:
+    folder = write_images(tmp_path / "in", 2)
+    arguments = ("prelabel", folder, "--workers", 1, "--format", exported_as)
+    result = walkcut(*arguments, "--out", tmp_path / "paths")
+    warning = (
+        "warning: 2 tasks have the path of a file as image, which Label Studio cannot show: give --local-files-root"
+    )
+    assert (warning in result.stderr) == (exported_as == "label-studio")
+    if exported_as == "png":
+        return
+    assert [record.levelname for record in caplog.records if "cannot show" in record.getMessage()] == ["WARNING"]
+    refused = walkcut(*arguments, "--out", tmp_path / "paths", "--url-prefix", "https://e.org")
+    assert "holds a run with other settings (addresses was" in refused.stderr
+    for name, expected, options in (
+        ("root", "/data/local-files/?d=in/0.png", ("--local-files-root", tmp_path)),
+        ("prefix", "https://e.org/x/0.png", ("--url-prefix", "https://e.org/x")),
+    ):
+        result = walkcut(*arguments, "--out", tmp_path / name, *options)
+        assert "cannot show" not in result.stderr
+        tasks = json.loads((tmp_path / name / "tasks-00001.json").read_text())
+        assert tasks[0]["data"] == {"image": expected}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give either sources or --project"),
-        (("x", "--project", "3"), "give either sources or --project"),
+        (
+            ("--project", "3", "--changed"),
+            "--local-files-root, --url-prefix and --changed are for files: leave them out",
+        ),
+        (("--project", "3", "--url-prefix", "https://e.org"), "are for files: leave them out with --project"),
+        (("x", "--out", "out", "--url-prefix", "e.org"), "--url-prefix e.org is no address: it begins with http"),
+        (
+            ("x", "--out", "o", "--url-prefix", "http://e", "--local-files-root", "."),
+            "give one of --local-files-root and",
+        ),
+        (("x", "--out", "o", "--upload"), "--upload makes tasks of a Label Studio project: give the project"),
+        ((), "give either sources or --project, or both with --upload"),
+        (("x", "--project", "3"), "give either sources or --project, or both with --upload"),
         (("x",), "give the folder of the output with --out"),
         (("--project", "3", "--granularity", "4"), "its own labelling config, granularities and images: leave out"),
         (("--project", "3", "--format", "coco"), "its own labelling config, granularities and images: leave out"),
@@ -124,6 +201,15 @@ def test_predictions_are_added_to_a_project_once_and_replace_earlier_ones(studio
     for _ in range(2):
         result = walkcut("prelabel", "--project", 3, "--workers", 1)
         assert result.exit_code == 0, result.output
+        assert "in total 2 done, 0 failed, 0 skipped" in result.stdout
+    elsewhere = walkcut("prelabel", "--project", 3, "--workers", 1, "--out", state / "elsewhere")
+    assert "in total 0 done, 0 failed, 2 skipped" in elsewhere.stdout
+    assert "2 skipped: with predictions of this model version (task 1, task 2)" in elsewhere.stderr
+    studio.annotated = {1}
+    annotated = walkcut("prelabel", "--project", 3, "--workers", 1)
+    assert "in total 2 done, 0 failed, 1 skipped" in annotated.stdout
+    assert "1 skipped: annotated (tasks of project 3)" in annotated.stderr
+    studio.annotated = set()
     (request,) = studio.requests
     assert sorted(prediction["task"] for prediction in request) == [1] * 2 + [2] * 2
     assert len({prediction["model_version"] for prediction in request}) == 2

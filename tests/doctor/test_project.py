@@ -76,7 +76,7 @@ def test_a_project_without_access_is_named_with_the_remedy(site: Site, probe: La
 
 def test_a_config_names_the_brush_and_the_text_field() -> None:
     brush, text = project.check_config(CONFIG)
-    assert (brush.severity, brush.message) == ("ok", "regions go to 'b' on 'im', whose image is 'photo'")
+    assert (brush.severity, brush.message) == ("ok", "regions go to 'b' on 'im', whose image is '$photo'")
     assert (text.severity, 'add <TextArea name="granularity" toName="im"' in text.remedy) == ("warning", True)
     _, text = project.check_config(CONFIG.replace("</View>", '<TextArea name="status" toName="im"/></View>'))
     assert (text.severity, text.message) == ("ok", "walkcut answers annotators in the text field 'status'")

@@ -2,11 +2,9 @@
 
 import io
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.builders.processes import run_walkcut, wait_for
+from tests.builders.processes import run_walkcut
 from tests.e2e.label_studio import LabelStudio
 
 pytestmark = pytest.mark.e2e
 
-IMAGES, KILLS = 300, 2
+IMAGES = 300
 FILES = 100  # of one upload
-PROGRESS_S = 60.0
+KILLED_S = 300.0
 
 Version = tuple[str, list[dict[str, Any]]]
 
@@ -74,26 +72,55 @@ def count(label_studio: LabelStudio, project: int) -> int:
     return sum(label_studio.request("GET", f"/api/projects/{project}/model-versions/").json().values())
 
 
-def test_a_run_that_is_killed_twice_comes_to_the_same(
+# Runs walkcut, and kills it before or after the given call of a method.
+KILLED_AT = """
+import os, signal, sys
+from importlib import import_module
+
+module, owner, name, when, calls, *arguments = sys.argv[1:]
+owner = getattr(import_module(module), owner)
+method, left = getattr(owner, name), int(calls)
+
+def killed(*args, **options):
+    global left
+    left -= 1
+    if when == "before" and not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = method(*args, **options)
+    if when == "after" and not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(owner, name, killed)
+sys.argv = ["walkcut", *arguments]
+from walkcut.cli import main
+main()
+"""
+CLIENT, CHECKPOINT = ("walkcut.labelstudio.client", "LabelStudioClient"), ("walkcut.bulk.checkpoint", "Checkpoint")
+KILL_POINTS = (
+    (*CHECKPOINT, "announce", "after", 1),  # nothing is sent
+    (*CLIENT, "add_predictions", "before", 2),
+    (*CLIENT, "add_predictions", "after", 1),  # sent, and not in the checkpoint
+    (*CHECKPOINT, "save", "before", 1),
+    (*CHECKPOINT, "save", "after", 7),  # some of what was sent is in the checkpoint
+)
+
+
+def test_a_run_that_is_killed_around_each_request_comes_to_the_same(
     label_studio: LabelStudio, alone: Mapping[str, str], label_config: str
 ) -> None:
-    chance = random.Random(11)
     killed, whole = (project_of_images(label_studio, title, label_config, IMAGES) for title in ("Killed", "Whole"))
     prelabel = ("prelabel", "--workers", 2, "--project")
-    for _ in range(KILLS):
-        before = count(label_studio, killed)
-        command = [sys.executable, "-m", "walkcut", *map(str, prelabel), str(killed)]
+    for point in KILL_POINTS:
+        command = [sys.executable, "-c", KILLED_AT, *map(str, (*point, *prelabel, killed))]
         with subprocess.Popen(
             command, env={**os.environ, **alone}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         ) as process:
-            wait_for("predictions", lambda: count(label_studio, killed) > before, PROGRESS_S)  # noqa: B023
-            time.sleep(chance.random())
-            assert process.poll() is None
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            _, stderr = process.communicate(timeout=KILLED_S)
+            assert process.returncode == -signal.SIGKILL, stderr.decode()
     left = count(label_studio, killed)
     assert left > 0
-    assert f"in total {IMAGES} done, 0 failed" in run_walkcut(alone, *prelabel, killed)
+    assert f"in total {IMAGES} done, 0 failed, 0 skipped" in run_walkcut(alone, *prelabel, killed)
     assert left < count(label_studio, killed)
     run_walkcut(alone, *prelabel, whole)
 

@@ -48,7 +48,7 @@ def test_lossless_formats_come_back_exactly(image_format: str, options: dict[str
     assert np.array_equal(decode(encode_image(Image.fromarray(noise()), image_format, **options), LIMITS), noise())
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "GIF", "MPO"])
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "GIF", "MPO", "AVIF"])
 def test_lossy_formats_come_back_approximately(image_format: str) -> None:
     steps = np.linspace(0, 255, 24, dtype=np.uint8)
     image = np.broadcast_to(steps[None, :, None], (18, 24, 3))
@@ -71,7 +71,7 @@ ROTATED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("orientation", ROTATED)
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "AVIF"])
 def test_exif_orientation_is_applied(image_format: str, orientation: int) -> None:
     stored = np.kron(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]]), np.ones((16, 24, 1)))
     data = encode_image(Image.fromarray(stored.astype(np.uint8)), image_format, exif=exif(orientation))
@@ -198,7 +198,9 @@ def test_deep_greys(dtype: str, image_format: str, values: list[float], expected
         (b"<!DOCTYPE html><html>", "begin with b'<!DOCTYPE html>.*JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "not in a supported image format"),
         (b"P3\n16 16\n255\n" + b"0 " * 768, "not in a supported image format"),
-        (b"RIFF\x10\0\0\0WAVEfmt ", "damaged"),
+        (b"RIFF\x10\0\0\0WAVEfmt ", "not in a supported image format"),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", "damaged"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"begin with b'.*' \(HEIC\) are not in a supported image format"),
         (encode_image(Image.fromarray(noise()), "PNG")[:-60], "damaged: .*truncated.*save it and upload it again"),
         (encode_image(plain("RGB", 0).resize((15, 99)), "PNG"), "15 x 99 pixels.*each side needs at least 16"),
         (encode_image(plain("RGB", 0).resize((1001, 1000)), "GIF"), "1001 x 1000 = 1001000.*WALKCUT_MAX_PIXELS"),

@@ -29,7 +29,7 @@ from walkcut.labelstudio.tasks import Task
 from walkcut.telemetry.failures import count_failures
 from walkcut.telemetry.spans import record_spans
 
-CONTROL = BrushControl("brush", "image", "image", ("Region",))
+CONTROL = BrushControl("brush", "image", "$image", ("Region",))
 PROJECT = Project((CONTROL,), ProjectOptions())
 NOW = Deadline(60, lambda: 0.0)  # with a clock that stands still
 A, B = (data_url(png(quarters(*size))) for size in ((40, 60), (50, 30)))
@@ -229,7 +229,7 @@ def test_a_image_seen_before_needs_no_model(tmp_path: Path) -> None:
 
 def test_two_images_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
     predictor = make_predictor(tmp_path)
-    controls = BrushControl("left", "l", "one", ("R",)), BrushControl("right", "r", "two", ("R",))
+    controls = BrushControl("left", "l", "$one", ("R",)), BrushControl("right", "r", "$two", ("R",))
     found = predictor.predict(Task(1, {"one": A, "two": B}), Project(controls, ProjectOptions()))
     assert {region["to_name"] for region in found[-1].result} == {"l", "r"}
 

@@ -27,7 +27,7 @@ from walkcut.storage import TreeCache
 
 SIZE = (40, 60)
 IMAGE = data_url(png(quarters(*SIZE)))
-CONTROL = BrushControl("brush", "image", "image", ("A", "B"), labels=("A", "B", "Car"), status_field="status")
+CONTROL = BrushControl("brush", "image", "$image", ("A", "B"), labels=("A", "B", "Car"), status_field="status")
 PROJECT = Project((CONTROL,), ProjectOptions(Segments(4)))
 
 

@@ -17,7 +17,7 @@ from walkcut.interactive.session import Screen, SessionStore
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.tasks import Task
 
-CONTROL = BrushControl("brush", "image", "image", ("A", "B"), status_field="status")
+CONTROL = BrushControl("brush", "image", "$image", ("A", "B"), status_field="status")
 MEGABYTE = 1 << 20
 
 

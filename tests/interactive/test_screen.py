@@ -35,7 +35,7 @@ SCENE = quarters(*SIZE)
 SCENE[6:18, 8:20], SCENE[30:42, 40:60], SCENE[8:14, 44:56] = (20, 20, 160), (10, 10, 10), (250, 250, 250)
 IMAGE = data_url(png(SCENE))
 LABELS = ("A", "B", "Car", "Sky")
-CONTROL = BrushControl("brush", "image", "image", ("A", "B"), labels=LABELS, status_field="status")
+CONTROL = BrushControl("brush", "image", "$image", ("A", "B"), labels=LABELS, status_field="status")
 PROJECT = Project((CONTROL,), ProjectOptions(Segments(5)))
 
 

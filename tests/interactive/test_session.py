@@ -12,7 +12,7 @@ from walkcut.labelstudio.predictions import Region, brush_region, region_id
 from walkcut.labelstudio.prompts import Point
 from walkcut.labelstudio.tasks import Task
 
-CONTROL = BrushControl("brush", "image", "image", ("A",), labels=("A", "Car"))
+CONTROL = BrushControl("brush", "image", "$image", ("A",), labels=("A", "Car"))
 SIZE = (1, 4)
 NOTHING = Screen({}, frozenset())
 POINT = Point("p1", "Select", 0.5, 0.5)

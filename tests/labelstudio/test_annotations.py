@@ -159,9 +159,9 @@ BROKEN = [
         "r1 was not drawn on an image of 10×8 pixels: use the annotation of this image",
     ),
     (
-        masked(image_rotation=90),
+        masked(image_rotation=90, original_width=11),
         RequestError,
-        "region r1 was drawn on an image rotated in Label Studio: rotate the file and",
+        "region r1 was not drawn on an image of 10×8 pixels",
     ),
     (item("brushlabels", rle=brush.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
     (item("brushlabels", rle=brush.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),

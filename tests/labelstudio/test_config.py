@@ -17,7 +17,7 @@ def test_names_and_attributes_come_from_the_label_config() -> None:
         BrushControl(
             "brush",
             "image",
-            "photo",
+            "$photo",
             (),
             {"name": "brush", "toName": "image", "granularity": "fine"},
             ("Car", "Sky"),
@@ -74,8 +74,8 @@ def test_each_image_has_its_first_brush() -> None:
         <BrushLabels name="b1" toName="right"><Label value="A"/></BrushLabels>
         <BrushLabels name="b2" toName="right"><Label value="B"/></BrushLabels>
         <BrushLabels name="b3" toName="left"><Label value="C"/></BrushLabels></View>"""
-    found = [(control.from_name, control.to_name, control.data_key) for control in parse_brush_controls(two_images)]
-    assert found == [("b1", "right", "r"), ("b3", "left", "l")]
+    found = [(control.from_name, control.to_name, control.image_value) for control in parse_brush_controls(two_images)]
+    assert found == [("b1", "right", "$r"), ("b3", "left", "$l")]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from walkcut.labelstudio.predictions import (
 )
 from walkcut.labelstudio.tasks import Task
 
-CONTROL = BrushControl("brush", "image", "photo", ("Region",))
+CONTROL = BrushControl("brush", "image", "$photo", ("Region",))
 TASK = Task(7, {"photo": "https://example.org/a.jpg"})
 MASK = np.eye(3, 4, dtype=bool)
 
@@ -111,7 +111,7 @@ def test_of_predictions_with_the_same_masks_the_last_stays() -> None:
 
 
 def test_a_prediction_holds_the_regions_of_every_control() -> None:
-    right = BrushControl("right", "r", "photo", ("A",))
+    right = BrushControl("right", "r", "$photo", ("A",))
     regions = [(CONTROL, [Region(MASK, "Region", 1.0)] * 2), (right, [Region(MASK, "A", 0.25)])]
     document = make_prediction(TASK, regions, "v").as_json()
     assert [region["from_name"] for region in document["result"]] == ["brush", "brush", "right"]

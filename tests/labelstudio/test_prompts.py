@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.prompts import Box, Point, read_prompts, text_commands
 
-CONTROL = BrushControl("brush", "image", "photo", ("Region",))
+CONTROL = BrushControl("brush", "image", "$photo", ("Region",))
 SIZE = (100, 200)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -15,7 +15,7 @@ from walkcut.labelstudio.tasks import (
     read_tasks,
 )
 
-CONTROL = BrushControl("brush", "image", "photo", ("Region",))
+CONTROL = BrushControl("brush", "image", "$photo", ("Region",))
 ANNOTATION = {"id": 7, "updated_at": "2026-11-20T09:00:00+01:00", "result": [{}], "parent_prediction": 5}
 ODD: list[object] = [None, {}, "", "x", "4x", "-4", "4\n", [4], True, "9" * 30]
 

@@ -20,7 +20,7 @@ from walkcut.learning.profile import ProjectProfile, fit_profile, suggest_labels
 from walkcut.segmentation.segmenter import load_segmenter
 
 LABELS = ("First", "Second")
-CONTROL = BrushControl("brush", "image", "image", ("Region",), labels=("Region", *LABELS))
+CONTROL = BrushControl("brush", "image", "$image", ("Region",), labels=("Region", *LABELS))
 # An image of one row with leaves 0-3, of which 0 and 1 join at 0.9, 2 and 3 at 0.5, and all at 0.1.
 ROW = CutTree(
     np.array([[0, 1, 1, 2, 3]], np.uint16),

@@ -20,6 +20,8 @@ IMAGES = [
     encode_image(IMAGE.convert("P"), "PNG", transparency=3),
     encode_image(IMAGE.convert("1"), "PNG"),
     encode_image(IMAGE, "WEBP", exif=exif(3)),
+    encode_image(IMAGE, "AVIF", exif=exif(6)),
+    encode_image(IMAGE.convert("RGBA"), "AVIF", save_all=True),
     encode_image(IMAGE.convert("RGBA"), "WEBP", lossless=True),
     encode_image(IMAGE, "WEBP", save_all=True, append_images=[IMAGE.rotate(90)]),
     encode_image(IMAGE.convert("P"), "GIF", transparency=2),

@@ -16,7 +16,7 @@ from walkcut.segmentation.segmenter import load_segmenter
 
 pytestmark = needs_photographs
 
-CONTROL = BrushControl("brush", "image", "image", ("Region",))
+CONTROL = BrushControl("brush", "image", "$image", ("Region",))
 PROJECT = Project((CONTROL,), ProjectOptions())
 
 

@@ -7,26 +7,38 @@ their final names.
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 from walkcut.bulk.formats import Format
-from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult
-from walkcut.bulk.jsonl import HashSet64, append_line, external_sort, keys, temporary_dir, truncate_partial_line
+from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult, SkipCount, Skipped
+from walkcut.bulk.jsonl import (
+    HashSet64,
+    Stamps,
+    append_line,
+    external_sort,
+    keys,
+    line_key,
+    temporary_dir,
+    truncate_partial_line,
+)
+from walkcut.bulk.sources.uris import UNKNOWN_STATE
 from walkcut.errors import SettingsError
 from walkcut.storage import atomic_file
 
 FAILED = "failed.jsonl"  # a line for each failed image
+SKIPPED = "skipped.jsonl"  # a line for each file or task that the last run skipped
 REPORT = "report.json"
 STAGING = ".walkcut/parts"  # files of images that are not in the checkpoint yet, while that is open
 
 _STATE = ".walkcut"
 _DONE = f"{_STATE}/done.jsonl"  # a line for each finished image
+_SENDING = f"{_STATE}/sending.jsonl"  # lines of the images whose results are on their way elsewhere
 _RUN = f"{_STATE}/run.json"  # the run's settings
 _ASSEMBLED = f"{_STATE}/assembled.json"  # the names of files that describe all images
 _LOCK = "lock"
@@ -35,14 +47,16 @@ _LOCK = "lock"
 class Checkpoint:
     """Checkpoint of the run in a folder, for the one process that may write there; see `open_checkpoint`."""
 
-    def __init__(self, output_dir: Path, done_file: IO[bytes], failed_file: IO[bytes]) -> None:
+    def __init__(self, output_dir: Path, done_file: IO[bytes], failed_file: IO[bytes], skipped_file: IO[bytes]) -> None:
         self._output_dir, self._done_file, self._failed_file = output_dir, done_file, failed_file
-        self._done, self._failed = HashSet64(keys(output_dir / _DONE)), HashSet64(keys(output_dir / FAILED))
+        self._skipped_file = skipped_file
+        self._finished, self._failed = Stamps(output_dir / _DONE), HashSet64(keys(output_dir / FAILED))
+        self.skipped: dict[str, SkipCount] = {}  # by reason
 
     @property
     def done(self) -> int:
         """Number of finished images."""
-        return len(self._done)
+        return len(self._finished.keys)
 
     @property
     def failed(self) -> int:
@@ -51,24 +65,51 @@ class Checkpoint:
 
     def is_done(self, key: str) -> bool:
         """Return whether an image is finished or has failed."""
-        return key in self._done or key in self._failed
+        return key in self._finished.keys or key in self._failed
 
     def has_failed(self, key: str) -> bool:
         """Return whether an image has failed."""
         return key in self._failed
 
+    def has_changed(self, item: Item) -> bool:
+        """Return whether a finished image has changed since, as far as its stamp tells."""
+        return self._finished.has_changed(item.key, item.stamp)
+
     def save(self, result: ItemResult) -> None:
         """Move an image's files to their final names, then write its line."""
         for name, staged in result.files.items():
             _move(self._output_dir / STAGING / staged, self._output_dir / name)
-        files = {"tree_key": result.tree_key, "files": list(result.files), "record": result.record}
-        append_line(self._done_file, {**asdict(result.item), **files})
-        self._done.add(result.item.key)
+        append_line(self._done_file, result.to_json())
+        self._finished.add(result.item.key, result.item.stamp)
 
     def fail(self, failure: ItemFailure) -> None:
         """Write the line of a failed image."""
         append_line(self._failed_file, asdict(failure))
         self._failed.add(failure.key)
+
+    def skip(self, skipped: Skipped) -> None:
+        """Count a file or task that is skipped, unless it was finished before, and write its line."""
+        if skipped.key and self.is_done(skipped.key):
+            return
+        append_line(self._skipped_file, asdict(skipped))
+        self.skipped.setdefault(skipped.reason, SkipCount()).add(skipped)
+
+    def announce(self, results: Sequence[ItemResult]) -> None:
+        """Write the lines of images before their results are sent elsewhere, in place of those announced before.
+
+        A process that is killed between sending them and saving the images leaves them to `announced`.
+        """
+        with atomic_file(self._output_dir / _SENDING) as write:
+            for result in results:
+                write(json.dumps(result.to_json()).encode() + b"\n")
+
+    def announced(self) -> Iterator[ItemResult]:
+        """Yield the announced images that are not saved: their results may have been sent or not."""
+        path = self._output_dir / _SENDING
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            row = json.loads(line)
+            if not self.is_done(row["key"]):
+                yield ItemResult(Item.from_json(row), {}, row["record"], row["tree_key"], 0, {})
 
     def assemble(self, output_format: Format) -> None:
         """Write the files that describe all finished images, in place of those assembled before."""
@@ -107,12 +148,18 @@ def stage_files(output_dir: Path, files: Mapping[str, bytes | Path]) -> dict[str
 
 @contextmanager
 def open_checkpoint(
-    output_dir: Path, run_settings: Mapping[str, Any], *, restart: bool = False, retry_failed: bool = False
+    output_dir: Path,
+    run_settings: Mapping[str, Any],
+    *,
+    restart: bool = False,
+    retry_failed: bool = False,
+    relisted: Callable[[], Iterable[Item]] | None = None,
 ) -> Iterator[Checkpoint]:
     """Open the checkpoint of the run with these settings (JSON), or start one in a new or empty folder.
 
-    `restart` deletes the run that is there first; `retry_failed` forgets its failures. Raises `SettingsError` for a
-    folder with a run of other settings, with other files, or in use by another process.
+    `restart` deletes the run that is there first; `retry_failed` forgets its failures. `relisted` lists the images as
+    they are now: results of those that have changed, or of which that is not known, are deleted. Raises
+    `SettingsError` for a folder with a run of other settings, with other files, or in use by another process.
     """
     _require_run_or_empty(output_dir)
     (output_dir / _STATE).mkdir(parents=True, exist_ok=True)
@@ -124,12 +171,16 @@ def open_checkpoint(
         _check_run_settings(output_dir, run_settings)
         if retry_failed:
             failed_path.unlink(missing_ok=True)
-        stack.callback(_delete_if_empty, failed_path)
+        truncate_partial_line(output_dir / _DONE)
+        if relisted is not None:
+            _delete_changed(output_dir, relisted())
+        (output_dir / SKIPPED).unlink(missing_ok=True)  # each run lists them again
         stack.enter_context(temporary_dir(output_dir / STAGING))
-        done_file, failed_file = (
-            stack.enter_context(truncate_partial_line(path).open("ab")) for path in (output_dir / _DONE, failed_path)
-        )
-        yield Checkpoint(output_dir, done_file, failed_file)
+        files = []
+        for path in (output_dir / _DONE, failed_path, output_dir / SKIPPED):
+            stack.callback(_delete_if_empty, path)
+            files.append(stack.enter_context(truncate_partial_line(path).open("ab")))
+        yield Checkpoint(output_dir, *files)
 
 
 def read_entries(output_dir: Path) -> Iterator[CheckpointEntry]:
@@ -138,7 +189,7 @@ def read_entries(output_dir: Path) -> Iterator[CheckpointEntry]:
     with _locked(output_dir), temporary_dir(output_dir / _STATE / "sorting") as sorting:
         for line in external_sort(truncate_partial_line(output_dir / _DONE), sorting):
             row = json.loads(line)
-            yield CheckpointEntry(Item(**{field.name: row[field.name] for field in fields(Item)}), row["tree_key"])
+            yield CheckpointEntry(Item.from_json(row), row["tree_key"])
 
 
 def read_run_settings(output_dir: Path) -> dict[str, Any]:
@@ -147,6 +198,23 @@ def read_run_settings(output_dir: Path) -> dict[str, Any]:
         return dict(json.loads((output_dir / _RUN).read_bytes()))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{output_dir} holds no run of `walkcut prelabel`: give the --out folder of one") from error
+
+
+def _delete_changed(output_dir: Path, items: Iterable[Item]) -> None:
+    """Delete the lines and files of finished images that have changed, or of which that is not known."""
+    path = output_dir / _DONE
+    finished = Stamps(path)
+    changed = HashSet64(
+        item.key for item in items if item.stamp.startswith(UNKNOWN_STATE) or finished.has_changed(item.key, item.stamp)
+    )
+    names: list[str] = []
+    with atomic_file(path) as write, path.open("rb") as lines:
+        for line in lines:
+            if line_key(line) in changed:
+                names += json.loads(line)["files"]
+            else:
+                write(line)
+    _delete_files(output_dir, names)
 
 
 def _check_run_settings(output_dir: Path, run_settings: Mapping[str, Any]) -> None:
@@ -206,7 +274,7 @@ def _delete_run(output_dir: Path) -> None:
     with truncate_partial_line(output_dir / _DONE).open("rb") as lines:
         for line in lines:
             _delete_files(output_dir, json.loads(line)["files"])
-    _delete_files(output_dir, [*_assembled_files(output_dir), FAILED, REPORT])
+    _delete_files(output_dir, [*_assembled_files(output_dir), FAILED, SKIPPED, REPORT])
     for path in (output_dir / _STATE).iterdir():
         if path.name != _LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,7 +1,7 @@
 """Images of a bulk run, from the source to the result."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class Item:
         task_id: id of that task, if it exists already
         control_index: index of the project's control that shows the image
         name: path of the image relative to its source, with suffix; unique in the run; empty for tasks of a project
+        stamp: digest of the reference and of the file's size and time of change, empty where they are not known
     """
 
     key: str
@@ -28,6 +29,12 @@ class Item:
     task_id: int | None = None
     control_index: int = 0
     name: str = ""
+    stamp: str = field(default="", compare=False)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Item":
+        """Return the item of a line of a checkpoint."""
+        return cls(**{attribute.name: row[attribute.name] for attribute in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,12 @@ class ItemResult:
     tree_bytes: int  # size of the tree's file, 0 if it was not written
     seconds: Mapping[str, float]  # of each stage
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of a checkpoint; the key and the stamp come first."""
+        item = asdict(self.item)
+        files = {"tree_key": self.tree_key, "files": list(self.files), "record": self.record}
+        return {"key": item.pop("key"), "stamp": item.pop("stamp"), **item, **files}
+
 
 @dataclass(frozen=True)
 class ItemFailure:
@@ -78,6 +91,29 @@ class ItemFailure:
     reference: str
     stage: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or task that needs no prediction or can have none, with one of a few reasons; `key` if it has one."""
+
+    reference: str
+    reason: str
+    key: str = ""
+    count: int = 1  # of those that one line stands for
+
+
+@dataclass
+class SkipCount:
+    """How many files or tasks were skipped for a reason, and the first three of them."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, skipped: Skipped) -> None:
+        """Count one."""
+        self.count += skipped.count
+        self.examples = [*self.examples, skipped.reference][:3]
 
 
 Outcome = ItemResult | ItemFailure

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 _KEY = re.compile(rb'\{"key": ("(?:[^"\\]|\\.)*")')
+_STAMP = re.compile(_KEY.pattern + rb', "stamp": "([^"]*)"')
 _MAX_RECENT = 65536
 _SORT_BYTES = 64 << 20  # of lines that are sorted in memory
 
@@ -80,11 +81,37 @@ def _key(line: bytes) -> bytes:
     return match[1]
 
 
+def line_key(line: bytes) -> str:
+    """Return the key of a line."""
+    return str(json.loads(_key(line)))
+
+
 def keys(path: Path) -> Iterator[str]:
     """Yield the keys of a file's lines."""
     with path.open("rb") as lines:
         for line in lines:
-            yield json.loads(_key(line))
+            yield line_key(line)
+
+
+class Stamps:
+    """Keys of a file's lines, and the stamp of each, which follows the key; 16 bytes for each line."""
+
+    def __init__(self, path: Path) -> None:
+        self.keys, self._stamps = HashSet64(), HashSet64()
+        with path.open("rb") as lines:
+            for line in lines:
+                stamp = _STAMP.match(line)
+                self.add(line_key(line), stamp[2].decode() if stamp else "")
+
+    def add(self, key: str, stamp: str) -> None:
+        """Add a key with its stamp."""
+        self.keys.add(key)
+        self._stamps.add(f"{stamp} {key}")
+
+    def has_changed(self, key: str, stamp: str) -> bool:
+        """Return whether a key has another stamp now, where both stamps are known, that is not empty."""
+        is_known = f"{stamp} {key}" in self._stamps or f" {key}" in self._stamps
+        return bool(stamp) and key in self.keys and not is_known
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from walkcut.inference.project import Project, model_version, project_from_contr
 from walkcut.labelstudio.config import BrushControl, parse_brush_controls
 from walkcut.settings import Settings
 
-_DEFAULT_CONTROL = BrushControl("brush", "image", "image", ("Region",), labels=("Region",))
+_DEFAULT_CONTROL = BrushControl("brush", "image", "$image", ("Region",), labels=("Region",))
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,19 @@ import json
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from walkcut.bulk.checkpoint import REPORT, Checkpoint, open_checkpoint
-from walkcut.bulk.items import ItemFailure, Job, Outcome, item_of
+from walkcut.bulk.items import Item, ItemFailure, Job, Outcome, Skipped, item_of
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.progress import OutcomeObserver, RunStats, progress_bar, serve_metrics
 from walkcut.bulk.sinks import Sink
 from walkcut.storage import TreeCache, atomic_file
+
+CHANGED = "finished, but changed since: --changed processes it again"
 
 RunJob = TypeVar("RunJob", bound=Job)
 Engine = Callable[[Iterable[RunJob]], Iterator[Outcome]]
@@ -40,6 +42,8 @@ class BulkRun:
     metrics_address: tuple[str, int] | None = None  # host and port for Prometheus
     restart: bool = False  # delete the run in the folder first
     retry_failed: bool = False
+    relisted: Callable[[], Iterable[Item]] | None = None  # lists the images once more, to process changed ones again
+    addresses: str = ""  # how Label Studio finds the images
 
     def execute(
         self,
@@ -54,9 +58,10 @@ class BulkRun:
         with ExitStack() as stack:
             on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on Ctrl-C
             stack.callback(signal.signal, signal.SIGTERM, on_sigterm)
-            settings = run_settings(self.plan, self.label_config)
+            settings = run_settings(self.plan, self.label_config, self.addresses)
+            options = {"restart": self.restart, "retry_failed": self.retry_failed}
             checkpoint = stack.enter_context(
-                open_checkpoint(self.output_dir, settings, restart=self.restart, retry_failed=self.retry_failed)
+                open_checkpoint(self.output_dir, settings, relisted=self.relisted, **options)
             )
             sink = Sink(checkpoint, self.plan.output_format) if make_sink is None else make_sink(checkpoint)
             stats, before = RunStats(), checkpoint.done + checkpoint.failed
@@ -71,7 +76,7 @@ class BulkRun:
                 raise RunInterrupted(checkpoint.done) from error
 
 
-def run_settings(plan: Plan, label_config: str = "") -> dict[str, Any]:
+def run_settings(plan: Plan, label_config: str = "", addresses: str = "") -> dict[str, Any]:
     """Return all settings that change the result for an image, as JSON."""
     return {
         "walkcut": version("walkcut"),
@@ -86,19 +91,21 @@ def run_settings(plan: Plan, label_config: str = "") -> dict[str, Any]:
         "path root": plan.path_root,
         "trees": plan.tree_dir is not None,
         "label config": label_config,
+        "addresses": addresses,
     }
 
 
 def run(
-    jobs: Iterable[RunJob],
-    engine: Engine[RunJob],
+    jobs: Iterable[Job | Skipped],
+    engine: Engine[Any],
     checkpoint: Checkpoint,
     sink: Sink,
     tree_cache: TreeCache | None = None,
     observers: Sequence[OutcomeObserver] = (),
 ) -> None:
     """Pass the jobs that the sink has not seen through the engine; an interrupt keeps the finished images."""
-    outcomes = engine(job for job in jobs if not sink.is_done(item_of(job).key))
+    sink.recover()
+    outcomes = engine(_pending(jobs, checkpoint, sink))
     try:
         for outcome in outcomes:
             if isinstance(outcome, ItemFailure):
@@ -118,9 +125,23 @@ def run(
     sink.finalise()
 
 
+def _pending(jobs: Iterable[Job | Skipped], checkpoint: Checkpoint, sink: Sink) -> Iterator[Job]:
+    """Yield the jobs that the sink has not seen; count what is skipped, and finished images that have changed."""
+    for job in jobs:
+        if isinstance(job, Skipped):
+            checkpoint.skip(job)
+        elif not sink.is_done(item_of(job).key):
+            yield job
+        elif isinstance(job, Item) and checkpoint.has_changed(job):
+            checkpoint.skip(Skipped(job.reference, CHANGED))
+
+
 def write_report(output_dir: Path, checkpoint: Checkpoint, stats: RunStats) -> dict[str, Any]:
     """Write `report.json` and return it: the totals of this run, and of all runs in the folder."""
-    report = {**stats.report(), "images_in_total": checkpoint.done, "failed_in_total": checkpoint.failed}
+    totals = {"images_in_total": checkpoint.done, "failed_in_total": checkpoint.failed}
+    reasons = {reason: asdict(counted) for reason, counted in checkpoint.skipped.items()}
+    skipped = {"skipped": sum(counted.count for counted in checkpoint.skipped.values()), "skipped_by_reason": reasons}
+    report = {**stats.report(), **totals, **skipped}
     with atomic_file(output_dir / REPORT) as write:
         write(json.dumps(report, indent=2).encode() + b"\n")
     return report

@@ -12,7 +12,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from walkcut.bulk.checkpoint import Checkpoint
 from walkcut.bulk.formats import Format
 from walkcut.bulk.formats.labelstudio import encode_predictions
-from walkcut.bulk.items import EncodedItem, ItemPrediction, ItemResult
+from walkcut.bulk.items import EncodedItem, ItemPrediction, ItemResult, Skipped
 from walkcut.bulk.sources.tasks import task_keys
 from walkcut.errors import LabelStudioError
 from walkcut.inference.project import Project, is_model_version
@@ -34,6 +34,9 @@ class Sink:
 
     def __init__(self, checkpoint: Checkpoint, output_format: Format) -> None:
         self._checkpoint, self._output_format = checkpoint, output_format
+
+    def recover(self) -> None:
+        """Take the images that an earlier run had sent when it was killed."""
 
     def is_done(self, key: str) -> bool:
         """Return whether an image needs no processing: it was taken earlier, or has failed."""
@@ -93,9 +96,22 @@ class LabelStudioSink(Sink):
         self._results: list[ItemResult] = []  # of the batch, as are the two below
         self._predictions: list[tuple[int, Mapping[str, Any]]] = []
         self._bytes = 0
+        self._unconfirmed = list(checkpoint.announced())  # by earlier runs, which were killed at the request
+
+    def recover(self) -> None:
+        """Save the images that an earlier run had announced, and whose predictions Label Studio has."""
+        self._unconfirmed = list(filter(self._is_unsaved, self._unconfirmed))
+        task_ids = {result.item.task_id or 0 for result in self._unconfirmed}
+        existing = self._client.versions(self._project_id, task_ids) if task_ids else {}
+        for result in self._unconfirmed:
+            if self._versions[-1] in existing.get(result.item.task_id or 0, ()):
+                self._checkpoint.save(result)
+
+    def _is_unsaved(self, result: ItemResult) -> bool:
+        return not self._checkpoint.is_done(result.item.key)
 
     def is_done(self, key: str) -> bool:
-        """Return whether an image has failed."""
+        """Return whether an image has failed; Label Studio tells which are done."""
         return self._checkpoint.has_failed(key)
 
     def save(self, result: ItemResult) -> None:
@@ -116,8 +132,12 @@ class LabelStudioSink(Sink):
         self._bytes += size
 
     def flush(self) -> None:
-        """Send the batch, with retries while Label Studio is unavailable, and save its images in the checkpoint."""
-        predictions, results = self._predictions, self._results
+        """Send the batch, with retries while Label Studio is unavailable, and save its images in the checkpoint.
+
+        They are announced first: a run that is killed in between learns from Label Studio which of them it has.
+        """
+        predictions = self._predictions
+        results = [replace(result, record={"task": result.item.task_id}) for result in self._results]
         self._predictions, self._results, self._bytes = [], [], 0
         retrying = Retrying(
             retry=retry_if_exception_type(LabelStudioError),
@@ -126,10 +146,13 @@ class LabelStudioSink(Sink):
             before_sleep=_log_retry,
             reraise=True,
         )
+        self._checkpoint.announce([*self._unconfirmed, *results])
         existing_tasks = retrying(self._send, predictions) if predictions else set()
         for result in results:
-            if result.item.task_id in existing_tasks and not self._checkpoint.is_done(result.item.key):
-                self._checkpoint.save(replace(result, record={"task": result.item.task_id}))
+            if result.item.task_id not in existing_tasks:
+                self._checkpoint.skip(Skipped(f"task {result.item.task_id}", "deleted in Label Studio meanwhile"))
+            elif self._is_unsaved(result):
+                self._checkpoint.save(result)
 
     def _send(self, predictions: Sequence[tuple[int, Mapping[str, Any]]]) -> set[int]:
         """Send the predictions that their tasks lack; return the ids of the tasks that exist."""
@@ -145,8 +168,9 @@ class LabelStudioSink(Sink):
         return set(existing)
 
     def finalise(self) -> None:
-        """Send the last batch, and delete the predictions that it replaces."""
+        """Send the last batch, and delete the predictions that the new ones replace."""
         self.flush()
+        self.recover()  # once more: a request of a killed run may have been answered late
         if not self._replacing:
             return
         deleted, kept = 0, {*self._versions, self._client.chosen_version(self._project_id)}

@@ -1,18 +1,23 @@
 """`walkcut prelabel`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace as with_fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import click
 
 from walkcut.bulk.engines.options import LOCAL, RAY, EngineOptions
 from walkcut.bulk.formats import FORMATS, LabelStudioFormat
+from walkcut.bulk.items import Item, Skipped
 from walkcut.bulk.plan import Plan, format_of_files, make_plan, project_of_files
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import LabelStudioSink, TaskFormat
-from walkcut.bulk.sources.scan import read_sources
-from walkcut.bulk.sources.tasks import project_items
+from walkcut.bulk.sources.folders import Found
+from walkcut.bulk.sources.scan import Addresses, read_sources
+from walkcut.bulk.sources.tasks import annotated_tasks, project_items
+from walkcut.bulk.sources.upload import upload_images
 from walkcut.cli.bulk import execute, export_options
 from walkcut.cli.options import FOLDER, model_options, random_weights_option
 from walkcut.errors import SettingsError
@@ -43,8 +48,24 @@ _DEFAULT_CPUS = 1
 @click.option(
     "--image-key",
     metavar="NAME",
-    help="Field of manifests that holds the image.  [default: image, url, path or file_name]",
+    help="Field of manifests that holds the image, such as image.url.  [default: image, url, path or file_name]",
 )
+@click.option(
+    "--local-files-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder that Label Studio serves as local files: tasks have its addresses there.  [default: "
+    "WALKCUT_LOCAL_FILES_ROOT]",
+)
+@click.option(
+    "--url-prefix",
+    metavar="URL",
+    help="Address at which a web server has the folder of the images: tasks have addresses below it.",
+)
+@click.option(
+    "--upload", is_flag=True, help="With --project: upload the images of the sources first, as tasks of the project."
+)
+@click.option("--changed", is_flag=True, help="Process images again that have changed since, and those on the web.")
 @export_options
 @model_options
 @random_weights_option
@@ -73,6 +94,10 @@ def prelabel(
     output_dir: Path | None,
     output_format: str,
     image_key: str | None,
+    local_files_root: Path | None,
+    url_prefix: str | None,
+    upload: bool,
+    changed: bool,
     label_config: Path | None,
     granularities: Sequence[Granularity],
     tolerance: float | None,
@@ -92,20 +117,29 @@ def prelabel(
 ) -> None:
     """Predict many images, into files or a Label Studio project. An interrupted run continues with the same command.
 
-    SOURCE is a folder, a glob pattern, an image, a manifest (a list of images as JSON, JSON Lines, CSV or Parquet) or a
-    URL in cloud storage (s3://, gs://); the output goes to --out. With --project, predictions are added to Label Studio
-    instead, for tasks without annotations that lack the current model version, which changes when the project learns.
-    Images that fail are listed in failed.jsonl in the folder of the run; the others are done, and the exit status is 1.
+    SOURCE is a folder, a glob pattern, an image, a manifest (a list of images as JSON, JSON Lines, CSV, TSV, Parquet or
+    lines of text) or a URL in cloud storage (s3://, gs://); the output goes to --out. With --project, predictions are
+    added to Label Studio instead, for tasks without annotations that lack the current model version, which changes when
+    the project learns.
+    Images that fail are listed in failed.jsonl in the folder of the run, and files and tasks that were skipped in
+    skipped.jsonl; the others are done. The exit status is 1 if images failed.
     """
     is_project = project is not None
     is_formatted = output_format != LabelStudioFormat.name
-    for_files = (label_config, granularities, image_key, tolerance is not None, path_root, is_formatted)
+    for_files = (label_config, granularities, image_key and not upload, tolerance is not None, path_root, is_formatted)
+    addressing = (local_files_root, url_prefix)
     refusals = {
-        "give either sources or --project": bool(sources) == is_project,
+        "give either sources or --project, or both with --upload": bool(sources) == (is_project and not upload),
+        "--upload makes tasks of a Label Studio project: give the project with --project": upload and not is_project,
         "--replace deletes predictions in Label Studio: give the project with --project": replace and not is_project,
         "--cpus-per-worker is for processes of a cluster: add --engine ray": cpus != _DEFAULT_CPUS and engine != RAY,
         "a project has its own labelling config, granularities and images: leave out --label-config, --granularity, "
         "--image-key, --format, --tolerance and --path-root": is_project and any(for_files),
+        "--local-files-root, --url-prefix and --changed are for files: leave them out with --project": is_project
+        and any((*addressing, changed)),
+        "give one of --local-files-root and --url-prefix: an image has one address": all(addressing),
+        f"--url-prefix {url_prefix} is no address: it begins with http:// or https://": bool(url_prefix)
+        and not str(url_prefix).startswith(("http://", "https://")),
         "give the folder of the output with --out": not is_project and output_dir is None,
     }
     for message, applies in refusals.items():
@@ -123,7 +157,8 @@ def prelabel(
 
     if project is not None or output_dir is None:  # never both, see above
         tree_model = InProcessModel(segmenter, DecodeLimits(settings.max_pixels))
-        _predict_project(str(project), output_dir, settings, tree_model, make_run, keep_trees, replace)
+        uploads = partial(read_sources, sources, image_key=image_key or "") if upload else None
+        _predict_project(str(project), output_dir, settings, tree_model, make_run, keep_trees, replace, uploads)
         return
     config = label_config.read_text() if label_config else ""
     files_project = project_of_files(settings, config)
@@ -137,15 +172,17 @@ def prelabel(
         use_tree_cache=keep_trees,
         path_root=path_root,
     )
-    items = partial(
-        read_sources,
-        sources,
-        image_key=image_key or "",
-        data_key=plan.project.controls[0].data_key,
-        local_files_root=settings.local_files_root,
-        path_root=path_root,
+    root = local_files_root.resolve() if local_files_root else settings.local_files_root
+    addresses = Addresses(plan.project.controls[0].data_path, None if url_prefix else root, url_prefix or "")
+    items = partial(read_sources, sources, image_key=image_key or "", addresses=addresses, path_root=path_root)
+
+    def listed() -> Iterator[Item]:
+        return (item for item in items() if isinstance(item, Item))
+
+    run = with_fields(
+        make_run(plan, output_dir, config), addresses=str(addresses), relisted=listed if changed else None
     )
-    execute(make_run(plan, output_dir, config), settings, items(), total=lambda: sum(1 for _ in items()))
+    execute(run, settings, items(), total=lambda: sum(not isinstance(item, Skipped) for item in items()))
 
 
 def _predict_project(
@@ -156,8 +193,12 @@ def _predict_project(
     make_run: Callable[[Plan, Path], BulkRun],
     keep_trees: bool,
     replace: bool,
+    uploads: Callable[..., Iterable[Found]] | None,
 ) -> None:
-    """Predict the tasks without annotations, as the backend does; tasks that have these predictions are skipped."""
+    """Predict the tasks without annotations, as the backend does; tasks that have these predictions are skipped.
+
+    `uploads` lists the images to be uploaded first.
+    """
     with make_backend(settings, lambda *_: model) as backend:
         client, project = backend.require_client(), backend.project(project_id)
         granularities, task_format = project.options.granularities, TaskFormat(project.controls)
@@ -168,7 +209,18 @@ def _predict_project(
         run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / versions[-1].replace(
             " ", "-"
         )
-        jobs = project_items(client.unannotated_tasks(project_id), project.controls, versions[-1])
+        if uploads and len(project.controls) > 1:
+            raise SettingsError(
+                f"tasks of project {project_id} have {len(project.controls)} images each, and a file is one: import "
+                "tasks in Label Studio instead of --upload"
+            )
+        data_path = project.controls[0].data_path if uploads else ""
+        images = uploads(addresses=Addresses(data_path)) if uploads else ()
+        jobs = chain(
+            upload_images(images, client, project_id, data_path, plan.policy),
+            project_items(client.unannotated_tasks(project_id), project.controls, versions[-1]),
+            annotated_tasks(project_id, client.annotated_count(project_id)),
+        )
         make_sink = partial(
             LabelStudioSink, client=client, project_id=project_id, project=project, versions=versions, replacing=replace
         )

@@ -15,7 +15,7 @@ from walkcut.errors import LabelStudioError, WalkcutError
 from walkcut.images import DecodeLimits, decode, redact
 from walkcut.inference.factory import make_image_loader
 from walkcut.inference.project import ProjectOptions, is_model_version, project_from_controls
-from walkcut.labelstudio.config import parse_brush_controls
+from walkcut.labelstudio.config import parse_brush_controls, unused_controls
 from walkcut.labelstudio.tasks import read_extra_params, read_task
 from walkcut.settings import Settings
 
@@ -47,8 +47,10 @@ def check_config(label_config: str) -> Iterator[Finding]:
     """Check the brush controls and text fields of a config. Raises `LabelConfigError` or `RequestError`."""
     controls = parse_brush_controls(label_config)
     project_from_controls(controls, ProjectOptions(), {})
+    for message, remedy in unused_controls(label_config):
+        yield Finding("config", "warning", message, remedy)
     for brush in controls:
-        message = f"regions go to {brush.from_name!r} on {brush.to_name!r}, whose image is {brush.data_key!r}"
+        message = f"regions go to {brush.from_name!r} on {brush.to_name!r}, whose image is {brush.image_value!r}"
         yield Finding("config", "ok", message)
         if not brush.neutral_labels:
             message = f"all labels of {brush.from_name!r} are classes: regions come without a label, all of them grey"

@@ -23,7 +23,7 @@ from walkcut.doctor.checks import Finding
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.images.encode import encode_png
 from walkcut.inference.factory import make_predictor
-from walkcut.labelstudio.config import EXAMPLE_CONFIG
+from walkcut.labelstudio.tags import EXAMPLE_CONFIG
 from walkcut.labelstudio.tasks import Task
 from walkcut.settings import Settings
 
@@ -107,6 +107,9 @@ def check_port(settings: Settings, server: ServerProbe | None) -> Iterator[Findi
             state = "predicts, with problems" if readiness.get("status") == "READY" else "is not ready for new images"
             message = f"walkcut {state}: {'; '.join(map(str, reasons))}"
             yield Finding("port", "error", message, "see walkcut's log, and try again in a minute")
+        for failure in readiness.get("failures") or ():
+            message = f"tasks or requests failed since walkcut's start: {failure}"
+            yield Finding("failures", "warning", message, "follow the message; walkcut's log names the tasks")
         return
     address = f"{settings.host}:{settings.port}"
     try:

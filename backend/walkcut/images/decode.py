@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, Num, UInt8
 from PIL import ExifTags, Image, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -18,22 +19,39 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from walkcut.errors import ImageDecodeError
+from walkcut.images.formats import decoded_format, other_format
 
-# The raster formats that people label, with the signatures of their files. Pillow reads many more, but most of its
+# The raster formats that people label, see `walkcut.images.formats`. Pillow reads many more, but most of its
 # vulnerabilities were in those (FITS, PSD, JPEG 2000), and EPS starts another program. Of the PPM family, only the
 # binary formats: Pillow parses plain text number by number, which takes minutes for a large image.
-_READERS: Final[dict[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
-    JpegImageFile: (b"\xff\xd8\xff",),
-    PngImageFile: (b"\x89PNG\r\n\x1a\n",),
-    WebPImageFile: (b"RIFF",),
-    GifImageFile: (b"GIF87a", b"GIF89a"),
-    BmpImageFile: (b"BM",),
-    TiffImageFile: (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    PpmImageFile: (b"P4", b"P5", b"P6", b"Pf"),
+_READERS: Final[dict[str, type[ImageFile.ImageFile]]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WEBP": WebPImageFile,
+    "GIF": GifImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+    "PPM": PpmImageFile,
+    "AVIF": AvifImageFile,
 }
 
 IMAGE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pfm"}
+    (
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".avif",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pfm",
+    )
 )
 
 _JPEG_SCAN: Final = b"\xff\xda"  # start of a scan; never occurs within a scan's data
@@ -44,7 +62,7 @@ _MAX_TILE_PIXELS: Final = 1 << 24
 # The errors of Pillow on damaged data; the fuzz tests fail on any other. DecompressionBombWarning is for programs
 # that turn warnings into errors: GIF and TIFF check their frames and tiles against Pillow's own limit too.
 DECODE_ERRORS: Final = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError),
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError, MemoryError),
     *(struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 
@@ -75,7 +93,8 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
 
     The size in the header is checked before any pixel is decoded. Transparent parts are composited over white, as on
     Label Studio's page, so that the colours hidden beneath have no effect. Deep greys: see `_to_8_bits`. Raises
-    `ImageDecodeError` for other data than JPEG, PNG, WebP, GIF, BMP, TIFF and binary PPM, damaged or beyond `limits`.
+    `ImageDecodeError` for other formats than JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF and binary PPM, and for data that
+    are damaged or beyond `limits`.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(file, "PNG")
@@ -106,13 +125,14 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     `Image.open` would check the size against a limit of the whole process, which cannot be changed for one thread
     only. Its readers do not, so `DecodeLimits` alone decides.
     """
-    for reader, signatures in _READERS.items():
-        if data.startswith(signatures):
-            return reader(io.BytesIO(data))
-    formats = ", ".join(str(reader.format) for reader in _READERS)
+    reader = _READERS.get(decoded_format(data))
+    if reader is not None:
+        return reader(io.BytesIO(data))
+    name = f" ({other_format(data)})" if other_format(data) else ""
     raise ImageDecodeError(
-        f"{len(data)} bytes that begin with {data[:16]!r} are not in a supported image format. Convert it to one of "
-        f"{formats}, and check in a browser that the URL leads to the image itself and not to a page about it."
+        f"{len(data)} bytes that begin with {data[:16]!r}{name} are not in a supported image format. Convert it to one "
+        f"of {', '.join(_READERS)}, and check in a browser that the URL leads to the image itself and not to a page "
+        "about it."
     )
 
 
@@ -151,11 +171,11 @@ def _check_cost(image: ImageFile.ImageFile, data: bytes) -> None:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation (1 to 8) that the browser applies; 1, upright, if there is none or it is damaged.
 
-    Masks must have the browser's size. Chromium 156 rotates JPEG and PNG only, by EXIF data ahead of the pixels;
-    `ImageOps.exif_transpose` also applies the EXIF data of WebP, XMP, and EXIF data at the end of a PNG. (Browsers
-    show no TIFF; Pillow rotates it while decoding.)
+    Masks must have the browser's size. Chromium 156 rotates JPEG and PNG, by EXIF data ahead of the pixels, and AVIF by
+    its own rotation and mirroring, which Pillow passes on as EXIF data. `ImageOps.exif_transpose` also applies the EXIF
+    data of WebP, XMP, and EXIF data at the end of a PNG. (Browsers show no TIFF; Pillow rotates it while decoding.)
     """
-    if not isinstance(image, JpegImageFile | PngImageFile):
+    if not isinstance(image, JpegImageFile | PngImageFile | AvifImageFile):
         return 1
     exif = Image.Exif()
     try:

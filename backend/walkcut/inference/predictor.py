@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from cachetools import TTLCache, cached
 
-from walkcut.errors import BUG, WalkcutError
+from walkcut.errors import BUG, BusyError, ImageError, RequestError, SegmentationError, WalkcutError
 from walkcut.hierarchy.adjacency import colour_graph
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
@@ -59,12 +60,15 @@ class Predictor:
     def predict(self, task: Task, project: Project, priority: Priority = _NO_PRIORITY) -> list[Prediction]:
         """Return a prediction per granularity, the default last, without duplicates.
 
-        Raises `WalkcutError` if an image is missing.
+        An image that fails is left out, if there are others. Raises `WalkcutError` if none can be segmented, or all of
+        their segments are smaller than the project's regions may be.
         """
-        trees = [
-            (control, self.get_tree(task.image_reference(control), task.id, priority=priority))
-            for control in project.controls
-        ]
+        images = for_each_image(
+            project.controls,
+            lambda control: self.get_tree(task.image_reference(control), task.id, priority=priority),
+        )
+        trees = images.require_any()
+        images.report(task)
         predictions = []
         for granularity in project.options.granularities:
             with span("regions"):
@@ -73,6 +77,11 @@ class Predictor:
                 ]
             with span("encode"):
                 predictions.append(make_prediction(task, regions, self.version(project, granularity)))
+        if not any(prediction.result for prediction in predictions):
+            raise SegmentationError(
+                f"all segments of task {task.id} are smaller than min_area={project.options.min_area:g} of the image: "
+                "lower min_area in the labelling config or the extra parameters"
+            )
         return without_duplicates(predictions)
 
     def get_tree(
@@ -99,6 +108,40 @@ class Predictor:
 def _image_key(reference: str, task_id: int) -> tuple[str, int]:
     """Return a key that is short even for a reference that holds a whole image, as `data:` URLs do."""
     return image_digest(reference.encode(errors="surrogatepass")), task_id
+
+
+@dataclass(frozen=True)
+class ImageResults(Generic[Answer]):
+    """A result for each image of a task, with its control, and the errors of the images that failed by themselves."""
+
+    results: list[tuple[BrushControl, Answer]]
+    failures: list[tuple[BrushControl, WalkcutError]]
+
+    def require_any(self) -> list[tuple[BrushControl, Answer]]:
+        """Return the results. Raises the first failure if there are only failures."""
+        if self.failures and not self.results:
+            raise self.failures[0][1]
+        return self.results
+
+    def report(self, task: Task) -> None:
+        """Count the failures, and log each with the name of its image."""
+        for control, error in self.failures:
+            record_failure(error)
+            log.warning("image %r of task %d is left out: %s", control.to_name, task.id, error)
+
+
+def for_each_image(controls: Sequence[BrushControl], answer: Callable[[BrushControl], Answer]) -> ImageResults[Answer]:
+    """Return the answer for each image of a task, in which an image may fail by itself.
+
+    Raises other errors at once, such as `BusyError`: asking for the task again later may help.
+    """
+    results, failures = list[tuple[BrushControl, Answer]](), list[tuple[BrushControl, WalkcutError]]()
+    for control in controls:
+        try:
+            results.append((control, answer(control)))
+        except (ImageError, RequestError, SegmentationError) as error:
+            failures.append((control, error))
+    return ImageResults(results, failures)
 
 
 def regions_at_granularity(
@@ -135,6 +178,7 @@ def predict_all(
     results: list[list[Prediction]] = []
     for task in tasks:
         if deadline.passed:
+            record_failure(BusyError("the time for a request was over: Label Studio asks for the other tasks again"))
             log.warning("task %s timed out: Label Studio asks for it again", task.id)
             results.append([])
         else:

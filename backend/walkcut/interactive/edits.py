@@ -117,9 +117,7 @@ def select(state: EditState, points: Sequence[Point], label: str = "") -> EditSt
         raise GranularityError("nothing selected: click without Alt")
     mask = selected[state.tree.leaves]
     identity = state.new_id(f"select {points[0].id}")  # the same while further points extend it
-    region = _named_as_before(state, Region(mask, "", id=identity))
-    if label:
-        region = replace(region, label=label, modified=True)
+    region = _named(_named_as_before(state, Region(mask, "", id=identity)), label)
     state = _subtract(state, mask)
     return state.with_regions([state.recoloured(region)])
 
@@ -176,11 +174,13 @@ def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
     return state.with_regions([state.recoloured(kept)])
 
 
-def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str) -> EditState:
+def resegment_box(
+    state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str, label: str = ""
+) -> EditState:
     """Segment the inside of a box again, by the cut tree of that crop.
 
     A segment that reaches the box's edge stays with its region if that continues outside the box. New segments take the
-    label of the region that held most of them.
+    `label`, else that of the region that held most of them.
     """
     granularity = Level.AUTO if isinstance(state.granularity, Segments) else state.granularity
     labels = np.full(state.tree.size, -1)
@@ -192,7 +192,7 @@ def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTre
         dominant = _dominant_region(state, mask)
         stays = dominant is not None and bool((mask & edge).any() and (dominant.mask & ~box).any())
         if not stays and count(mask) >= state.min_pixels:
-            region = _named_as_before(state, state.new_region(source, mask))
+            region = _named(_named_as_before(state, state.new_region(source, mask)), label)
             state = _subtract(state, mask)
             state = state.with_regions([state.recoloured(region)])
     return state
@@ -210,6 +210,11 @@ def _named_as_before(state: EditState, region: Region) -> Region:
     if dominant is None or not state.is_named(dominant):
         return region
     return replace(region, label=dominant.label, modified=dominant.modified)
+
+
+def _named(region: Region, label: str) -> Region:
+    """Return a region with a label that a person chose; as it is without one."""
+    return replace(region, label=label, modified=True) if label else region
 
 
 def _subtract(state: EditState, mask: Mask) -> EditState:

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from walkcut.errors import GranularityError
-from walkcut.inference.predictor import Predictor, isolate_failure, regions_at_granularity
+from walkcut.inference.predictor import Predictor, for_each_image, isolate_failure, regions_at_granularity
 from walkcut.inference.project import Project
 from walkcut.interactive import edits
 from walkcut.interactive.commands import apply_command, latest_granularity
@@ -29,16 +29,21 @@ class InteractiveSegmenter:
     def answer(self, task: Task, project: Project, context: object) -> Prediction:
         """Return suggestions for a task; none without commands or prompts, as in Label Studio's calls after a submit.
 
-        Invalid commands and impossible edits are reported in the status field. Raises `WalkcutError` for an image that
-        cannot be read or segmented.
+        Invalid commands and impossible edits are reported in the status field. Raises `WalkcutError` if none of the
+        images concerned can be read and segmented.
         """
-        results: Results = []
-        for control in project.controls:
-            if prompts := read_prompts(context, control):
-                results += self._handle_prompts(task, project, control, prompts)
-            elif commands := text_commands(context, control):
-                results += self._handle_text(task, project, control, commands)
-        return Prediction(results, "suggestions")
+        answer = partial(self._answer_control, task, project, context)
+        images = for_each_image(project.controls, answer)
+        results = images.require_any()
+        images.report(task)
+        return Prediction([item for _, items in results for item in items], "suggestions")
+
+    def _answer_control(self, task: Task, project: Project, context: object, control: BrushControl) -> Results:
+        if prompts := read_prompts(context, control):
+            return self._handle_prompts(task, project, control, prompts)
+        if commands := text_commands(context, control):
+            return self._handle_text(task, project, control, commands)
+        return []
 
     def _handle_text(self, task: Task, project: Project, control: BrushControl, commands: Sequence[str]) -> Results:
         """Segment the whole image at the granularity typed, in place of all unmodified regions."""
@@ -78,7 +83,8 @@ class InteractiveSegmenter:
                 state = edit(state)
             except GranularityError as error:
                 failure = _sentence(error)
-        message = failure or describe_edits(prompts[-1].label, before, state.regions, control)
+        verb = "Re-segment" if isinstance(prompts[-1], Box) else prompts[-1].label
+        message = failure or describe_edits(verb, before, state.regions, control)
         self._sessions.save(task, control, granularity, prompts, screen, state.regions)
         changes = [] if state.regions is before else _diff(before, screen.uncertain, state, control)
         return [*changes, *status_item([f"{STATUS_MARK}{message}"], control)]
@@ -86,11 +92,14 @@ class InteractiveSegmenter:
     def _edits(
         self, task: Task, control: BrushControl, prompts: Sequence[Prompt]
     ) -> Iterator[Callable[[edits.EditState], edits.EditState]]:
-        """Yield the edits of the prompts in order; points whose label names no edit select a region with that label."""
+        """Yield the edits of the prompts in order; a label of the control is given to the regions that they make."""
         for _, group in groupby(prompts, key=lambda prompt: (type(prompt), prompt.label)):
             alike = list(group)
             points = [prompt for prompt in alike if isinstance(prompt, Point)]
-            yield from (partial(self._resegment_box, task, control, box) for box in alike if isinstance(box, Box))
+            label = alike[0].label if alike[0].label in control.labels else ""
+            boxes = [prompt for prompt in alike if isinstance(prompt, Box)]
+            box_label = label if control.is_class(label) else ""
+            yield from (partial(self._resegment_box, task, control, box, box_label) for box in boxes)
             match points and points[0].label.lower():
                 case []:
                     continue
@@ -101,14 +110,15 @@ class InteractiveSegmenter:
                 case "merge":
                     yield partial(edits.merge_regions, points=points)
                 case _:
-                    label = points[0].label if points[0].label in control.labels else ""
                     yield partial(edits.select, points=points, label=label)
 
-    def _resegment_box(self, task: Task, control: BrushControl, box: Box, state: edits.EditState) -> edits.EditState:
+    def _resegment_box(
+        self, task: Task, control: BrushControl, box: Box, label: str, state: edits.EditState
+    ) -> edits.EditState:
         """Segment the inside of a box again, by the tree of that crop at full resolution."""
         crop = box.pixels(state.tree.size)
         crop_tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id, crop)
-        return edits.resegment_box(state, crop, crop_tree, f"box {crop}")
+        return edits.resegment_box(state, crop, crop_tree, f"box {crop}", label)
 
 
 def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, control: BrushControl) -> Results:

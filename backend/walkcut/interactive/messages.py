@@ -24,7 +24,7 @@ def describe_edits(verb: str, before: Mapping[str, Region], after: Mapping[str, 
 
     >>> import numpy as np
     >>> parts = {name: Region(np.eye(2, dtype=bool), "A", id=name) for name in "ab"}
-    >>> describe_edits("Finer", {}, parts, BrushControl("brush", "image", "image", ("A",)))
+    >>> describe_edits("Finer", {}, parts, BrushControl("brush", "image", "$image", ("A",)))
     'Split into 2 regions'
     """
     changed = [region for name, region in after.items() if before.get(name) is not region]

@@ -13,7 +13,8 @@ from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import UNLABELLED, BrushControl
 from walkcut.labelstudio.predictions import Region, is_modified
-from walkcut.labelstudio.prompts import PROMPTS, result_items
+from walkcut.labelstudio.prompts import result_items
+from walkcut.labelstudio.tags import PROMPTS
 
 _MAX_PERCENT: Final = 1000.0  # a shape farther out was not drawn on an image
 _MAX_REGIONS: Final = np.iinfo(np.uint16).max
@@ -31,8 +32,8 @@ def annotated_regions(
 
     `control` selects the regions of a brush control, or of all controls of an image (its `to_name`). Brush masks and
     strokes, and rectangles, ellipses, polygons and key points with a label become regions; the label of a brush region
-    may be empty. Prompts, negative key points,
-    the second item that Label Studio adds to an accepted region, and empty masks do not.
+    may be empty. Prompts, negative key points, the second item that Label Studio adds to an accepted region, and empty
+    masks do not. The rotation of the view does not matter: Label Studio's coordinates are those of the unrotated image.
 
     Items that cannot be read are left out or, if `strict`, raise `BrushError` or `RequestError`. Raises `RequestError`
     where the masks would take more than 4 GiB.
@@ -57,7 +58,7 @@ def read_regions(
     errors: list[BrushError | RequestError] = []
     for item in items:
         try:
-            region = _read_region(item, size)
+            region = _read_region(item, size, control)
         except (BrushError, RequestError) as error:
             errors.append(error)
             continue
@@ -94,7 +95,7 @@ def suggested_names(result: object, control: BrushControl) -> list[tuple[str, st
     Predicted regions carry their label in `meta`, which Label Studio keeps; neutral labels are no names.
     """
     items = [item for item in _region_items(result) if _belongs(item, control)]
-    pairs = [(_suggested_label(item), _label(item)) for item in items]
+    pairs = [(_suggested_label(item), control.label_of(_label(item))) for item in items]
     return [(given, label) for given, label in pairs if given in set(control.labels) - set(control.neutral_labels)]
 
 
@@ -136,7 +137,7 @@ def _label(item: Mapping[str, Any]) -> str:
     return labels[0] if isinstance(labels, list) and labels and isinstance(labels[0], str) else UNLABELLED
 
 
-def _read_region(item: Mapping[str, Any], size: _Size) -> Region:
+def _read_region(item: Mapping[str, Any], size: _Size, control: BrushControl | str) -> Region:
     """Return an item's region. Raises `BrushError` or `RequestError`, with the region's id, for malformed items."""
     identity = item["id"] if isinstance(item.get("id"), str) else ""
     height, width = size
@@ -144,15 +145,12 @@ def _read_region(item: Mapping[str, Any], size: _Size) -> Region:
         raise RequestError(
             f"region {identity} was not drawn on an image of {width}×{height} pixels: use the annotation of this image"
         )
-    if item.get("image_rotation"):
-        raise RequestError(
-            f"region {identity} was drawn on an image rotated in Label Studio: rotate the file and annotate that"
-        )
     try:
         mask = _SHAPES[item["type"]](item["value"], size)
     except (BrushError, RequestError) as error:
         raise type(error)(f"region {identity}: {error}; export the annotation again") from error
-    return Region(mask, _label(item), id=identity, modified=is_modified(item))
+    label = _label(item) if isinstance(control, str) else control.label_of(_label(item))
+    return Region(mask, label, id=identity, modified=is_modified(item))
 
 
 def _brush_mask(value: Mapping[str, Any], size: _Size) -> _Mask:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import tenacity
 
-from walkcut.errors import API_KEY_REMEDY, LabelStudioError, TokenExchangeError, format_reason
+from walkcut.errors import API_KEY_REMEDY, ImageError, LabelStudioError, TokenExchangeError, format_reason
 from walkcut.images import LabelStudioAccess
 from walkcut.images.tokens import jwt_claims
 from walkcut.labelstudio.connection import Connection
@@ -80,6 +80,10 @@ class LabelStudioClient:
         """Return the model version, or the backend's title, that the project's settings choose for predictions."""
         return self._project_field(project, "model_version")
 
+    def annotated_count(self, project: str) -> int:
+        """Return how many of a project's tasks are annotated."""
+        return int(self._project_field(project, "num_tasks_with_annotations") or 0)
+
     def annotations(self, project: str) -> Iterator[tuple[Json, Json]]:
         """Yield all annotations of a project, each with its task (`id` and `data`), both as webhooks send them.
 
@@ -113,6 +117,32 @@ class LabelStudioClient:
         chosen = [] if task_ids is None else [_filter("id", "in_list", list(task_ids))]
         unanswered = (_filter(column, "equal", 0) for column in ("total_annotations", "cancelled_annotations"))
         return self._tasks(project, *unanswered, *chosen)
+
+    def all_tasks(self, project: str) -> Iterator[Json]:
+        """Yield all tasks of a project (`id` and `data`)."""
+        return (task for task, _ in self._tasks(project))
+
+    def upload_file(self, project: str, name: str, content: bytes) -> str:
+        """Upload a file into a project without making a task; return its address in task data.
+
+        Raises `ImageError` for a file that Label Studio refuses.
+        """
+        path, params = f"/api/projects/{int(project)}/import", {"commit_to_project": "false"}
+        with self._translate_errors(f"upload {name} into project {project}", self._import_timeout):
+            response = self._connection.request(
+                "POST", path, params=params, files={"file": (name, content)}, timeout=self._import_timeout
+            )
+            if response.status_code in {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}:
+                raise ImageError(f"Label Studio refuses it ({_detail(response) or response.status_code})")
+            (upload_id,) = response.raise_for_status().json()["file_upload_ids"]
+            return f"/data/{self._get(f'/api/import/file-upload/{int(upload_id)}')['file']}"
+
+    def add_task(self, project: str, data: Mapping[str, Any]) -> None:
+        """Make a task in a project. It is sent once only: a second import would duplicate the task."""
+        path = f"/api/projects/{int(project)}/import"
+        with self._translate_errors(f"import a task into project {project}", self._import_timeout):
+            documents = [{"data": dict(data)}]
+            self._connection.request("POST", path, json=documents, timeout=self._import_timeout).raise_for_status()
 
     def versions(self, project: str, task_ids: Collection[int]) -> dict[int, frozenset[str]]:
         """Return the model versions of the predictions of these tasks, without tasks that were deleted."""

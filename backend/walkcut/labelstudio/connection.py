@@ -37,6 +37,7 @@ class Connection:
         *,
         params: Mapping[str, str | int] | None = None,
         json: object = None,
+        files: Mapping[str, tuple[str, bytes]] | None = None,
         timeout: float | None = None,
         anonymous: bool = False,
     ) -> httpx.Response:
@@ -48,7 +49,9 @@ class Connection:
             {} if self._auth is None or anonymous else {"Authorization": self._auth.header(Deadline(self.timeout))}
         )
         wait = timeout or self.timeout
-        return self._http.request(method, f"{self.url}{path}", params=params, json=json, headers=headers, timeout=wait)
+        return self._http.request(
+            method, f"{self.url}{path}", params=params, json=json, files=files, headers=headers, timeout=wait
+        )
 
     def exchange_token(self, deadline: Deadline | None = None) -> str:
         """Exchange the personal access token for an access token. Raises `TokenExchangeError`, `httpx.HTTPError`."""

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from walkcut.errors import SettingsError
-from walkcut.labelstudio.prompts import PROMPTS, result_items
+from walkcut.labelstudio.prompts import result_items
+from walkcut.labelstudio.tags import PROMPTS
 
 _TaskAnnotation = tuple[int | None, Mapping[str, Any]]  # a task's id if it is known, and one of its annotations
 _MAX_LISTED = 8

@@ -8,7 +8,6 @@ from typing import Any
 from walkcut.errors import RequestError
 from walkcut.labelstudio.config import BrushControl
 
-PROMPTS = ("Select", "Finer", "Coarser", "Merge", "Re-segment")  # labels that name an edit, not an object
 STATUS_MARK = "→ "  # begins each line that walkcut itself writes into a text field
 _MAX_PROMPTS = 200
 _MIN_SIDE = 16  # pixels of the smallest crop that can be segmented
@@ -71,7 +70,7 @@ def read_prompts(context: object, control: BrushControl) -> list[Prompt]:
 
     Raises `RequestError` for more than 200, since each takes a pass over the whole image.
     """
-    prompts = [prompt for item in _items(context, control) for prompt in _read_prompt(item)]
+    prompts = [prompt for item in _items(context, control) for prompt in _read_prompt(item, control)]
     if len(prompts) > _MAX_PROMPTS:
         raise RequestError(
             f"{len(prompts)} points and boxes are more than {_MAX_PROMPTS}: accept the suggestions first"
@@ -91,10 +90,11 @@ def _items(context: object, control: BrushControl) -> list[dict[str, Any]]:
     return [item for item in items if item.get("to_name", control.to_name) == control.to_name]
 
 
-def _read_prompt(item: Mapping[str, Any]) -> list[Prompt]:
+def _read_prompt(item: Mapping[str, Any], control: BrushControl) -> list[Prompt]:
     """Return an item's point or box in a list, which is empty for other items and outside the image."""
     labels = item["value"].get(item["type"])
-    identity, label = str(item.get("id", "")), str(labels[0]) if isinstance(labels, list) and labels else ""
+    identity, name = str(item.get("id", "")), str(labels[0]) if isinstance(labels, list) and labels else ""
+    label = control.label_of(name)
     match item["type"]:
         case "keypointlabels":
             x, y = (_fraction(item["value"].get(axis)) for axis in "xy")

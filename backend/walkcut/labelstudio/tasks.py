@@ -1,6 +1,5 @@
 """Tasks, submitted annotations and their ids, and extra parameters, from documents of requests or of the API."""
 
-import json
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Final
 from walkcut.errors import RequestError
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.json_input import read_json
+from walkcut.labelstudio.task_data import describe, resolve, value_at
 
 _MAX_ID: Final = (1 << 63) - 1  # what a database holds
 
@@ -35,12 +35,12 @@ class Task:
 
     def image_reference(self, control: BrushControl) -> str:
         """Return the reference to a control's image. Raises `RequestError` where the task's data have none."""
-        value = self.data.get(control.data_key)
+        value = resolve(control.image_value, self.data)
+        if isinstance(value, list) and len(value) == 1:
+            (value,) = value  # Label Studio shows it as it shows the image itself
         if not isinstance(value, str) or not value.strip():
-            raise RequestError(
-                f"task {self.id} has no image: data.{control.data_key} is {json.dumps(value, default=str)[:60]}; "
-                "set it to the address of one image"
-            )
+            fields = ", ".join(f"data.{path} is {describe(value_at(path, self.data))}" for path in control.data_paths)
+            raise RequestError(f"task {self.id} has no image: {fields}; set it to the address of one image")
         return value
 
 

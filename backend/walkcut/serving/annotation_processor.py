@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from walkcut.errors import LabelStudioError
-from walkcut.inference.predictor import Predictor
+from walkcut.inference.predictor import Predictor, for_each_image
 from walkcut.inference.project import Project
-from walkcut.labelstudio.annotations import annotated_regions
+from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region, make_prediction
@@ -27,12 +28,14 @@ class AnnotationProcessor:
     def process(self, attempt: Attempt) -> None:
         """Save an annotation's feedback and, unless that was done, offer the segments that it merges.
 
-        Raises `WalkcutError`; feedback that is saved by then stays.
+        An image that fails is learned from at a later attempt, the others now. Raises `WalkcutError`; feedback that is
+        saved by then stays.
         """
         row = attempt.row
         submission = read_submission(row.submission.get("task"), row.submission.get("annotation"))
         project = self._project(row.project_id)
-        images = [self._annotated_image(submission, control) for control in project.controls]
+        found = for_each_image(project.controls, partial(self._annotated_image, submission))
+        images = [image for _, image in found.require_any()]
         feedback = extract_feedback(
             images,
             submission,
@@ -43,6 +46,15 @@ class AnnotationProcessor:
         self._store.annotations.save_feedback(row, feedback.segmenter_version, feedback.labels, feedback.to_json())
         if not attempt.is_offered:
             self._offer(row.project_id, submission, merge_by_annotation(images, project.options.min_area))
+        annotated = annotated_image_names(submission.result)
+        for control, error in found.failures:
+            if control.to_name in annotated:
+                raise error
+
+    def _annotated_image(self, submission: Submission, control: BrushControl) -> AnnotatedImage:
+        task = submission.task
+        tree = self._predictor.get_tree(task.image_reference(control), task.id)
+        return AnnotatedImage(control, tree, annotated_regions(submission.result, control, tree.size))
 
     def _project(self, project_id: str) -> Project:
         """Return a project by its stored labelling config, else by Label Studio's."""
@@ -50,11 +62,6 @@ class AnnotationProcessor:
         if not config and self._client:
             config = self._client.label_config(project_id)
         return self._predictor.project_from_config(config, self._store.extra_params(project_id))
-
-    def _annotated_image(self, submission: Submission, control: BrushControl) -> AnnotatedImage:
-        task = submission.task
-        tree = self._predictor.get_tree(task.image_reference(control), task.id)
-        return AnnotatedImage(control, tree, annotated_regions(submission.result, control, tree.size))
 
     def _source_model_version(self, submission: Submission) -> str:
         """Return the model version of the prediction that the annotation was started from; empty if unknown."""

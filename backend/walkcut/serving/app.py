@@ -11,7 +11,7 @@ from typing import Any
 from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from walkcut.errors import RequestError, StoreError
+from walkcut.errors import BusyError, RequestError, StoreError
 from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
@@ -20,8 +20,9 @@ from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.tasks import Task, parse_project_id, read_extra_params, read_tasks
 from walkcut.serving.backend import Backend
 from walkcut.serving.bounded_calls import BoundedCalls
-from walkcut.serving.middleware import bind_log_context, instrument, register_error_handlers, require_auth
+from walkcut.serving.middleware import FailureLog, bind_log_context, instrument, register_error_handlers, require_auth
 from walkcut.serving.webhooks import save_event
+from walkcut.telemetry.failures import record_failure
 from walkcut.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,11 @@ def create_app(backend: Backend, metrics: Metrics) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb * 1_000_000
     metrics.pending.set_function(lambda: backend.feedback_worker.backlog.pending)
     metrics.set_aside.set_function(lambda: backend.feedback_worker.backlog.set_aside)
-    instrument(app, metrics)
+    failures = FailureLog(metrics)
+    instrument(app, metrics, failures)
     require_auth(app, settings)
     register_error_handlers(app, settings)
-    views = _Views(backend, metrics)
+    views = _Views(backend, metrics, failures)
     app.get("/")(views.health)
     app.get("/health")(views.health)
     app.get("/metrics")(views.prometheus)
@@ -57,8 +59,8 @@ def create_app(backend: Backend, metrics: Metrics) -> Flask:
 class _Views:
     """One method for each route; its name is the route's name in logs and metrics."""
 
-    def __init__(self, backend: Backend, metrics: Metrics) -> None:
-        self._backend, self._metrics = backend, metrics
+    def __init__(self, backend: Backend, metrics: Metrics, failures: FailureLog) -> None:
+        self._backend, self._metrics, self._failures = backend, metrics, failures
         self._versions: dict[str, list[str]] = {}  # by project
         self._in_time = BoundedCalls(pause=0.0)
         # They leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
@@ -77,7 +79,8 @@ class _Views:
         """Return whether new images can be answered, as /health does not say, and what else does not work.
 
         While the database is unavailable images are answered, by what is known of their projects. The route is open to
-        everybody; the reasons go to the log, and to callers with credentials if these are required.
+        everybody; the reasons go to the log, and to callers with credentials if these are required, with the number of
+        failures of each kind and the last of them.
         """
         settings = self._backend.settings
         unready = {
@@ -90,8 +93,11 @@ class _Views:
         if reasons:
             log.warning("%s: %s", "ready, with problems" if is_ready else "not ready", "; ".join(reasons))
         is_authorised = settings.credentials.accepts(request.headers.get("Authorization", ""))
-        told = {"reasons": reasons} if reasons and is_authorised else {}
-        return {"status": "READY" if is_ready else "NOT READY"} | told, 200 if is_ready else 503
+        told = {"reasons": reasons, "failures": self._failures.summary()} if is_authorised else {}
+        document = {"status": "READY" if is_ready else "NOT READY"} | {
+            key: value for key, value in told.items() if value
+        }
+        return document, 200 if is_ready else 503
 
     def _database_problem(self) -> str:
         """Return why the database is unavailable, without details, which go to the log; empty if it is available."""
@@ -135,6 +141,7 @@ class _Views:
         caller = "annotator" if context is not None or len(tasks) == 1 else "batch"  # one task: somebody opens it
         if not self._threads[caller].acquire(blocking=False):
             log.warning("busy: %d tasks returned empty, Label Studio asks for them again", len(tasks))
+            record_failure(BusyError(f"too many calls at once: {len(tasks)} tasks returned empty, for another call"))
             self._metrics.tasks.labels("busy").inc(len(tasks))
             return {"results": [[] if context is None else {"result": []} for _ in tasks]}
         try:

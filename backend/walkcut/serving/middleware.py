@@ -6,12 +6,13 @@ import secrets
 import time
 import unicodedata
 from contextlib import ExitStack
+from threading import Lock
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from walkcut.auth import is_browser_request
-from walkcut.errors import BUG, BusyError, WalkcutError
+from walkcut.errors import BUG, BusyError, WalkcutError, problem_text
 from walkcut.settings import Settings
 from walkcut.telemetry.failures import count_failures, record_failure
 from walkcut.telemetry.logs import log_context
@@ -28,7 +29,37 @@ _MAX_PHRASE = 400  # characters
 _PLAIN = str.maketrans({"<": "[", ">": "]", "&": "and", "×": "x", "‘": "'", "’": "'", "–": "-", "…": "..."})
 
 
-def instrument(app: Flask, metrics: Metrics) -> None:
+class FailureLog:
+    """The number of failed tasks and requests since the start, and the last failure, by the name of the error's class.
+
+    Counted in the `metrics` too; safe to share between threads.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._last: dict[str, tuple[int, str]] = {}
+        self._lock = Lock()
+
+    def count(self, error: Exception) -> None:
+        """Count a failure."""
+        self._metrics.count_failure(error)
+        name = type(error).__name__
+        with self._lock:
+            self._last[name] = self._last.get(name, (0, ""))[0] + 1, problem_text(error)
+
+    def summary(self) -> list[str]:
+        """Return a line for each class of failures.
+
+        >>> failures = FailureLog(Metrics())
+        >>> failures.count(BusyError("ask again"))
+        >>> failures.summary()
+        ['1 BusyError, the last: ask again']
+        """
+        with self._lock:
+            return [f"{count} {name}, the last: {last}" for name, (count, last) in self._last.items()]
+
+
+def instrument(app: Flask, metrics: Metrics, failures: FailureLog) -> None:
     """Count, time and log each request, with the id that the caller chose or a random one."""
 
     @app.before_request
@@ -38,7 +69,7 @@ def instrument(app: Flask, metrics: Metrics) -> None:
         stack = ExitStack()
         stack.enter_context(log_context(request_id=request_id, endpoint=_endpoint()))
         stack.enter_context(record_spans(timer(metrics.record_stage)))
-        stack.enter_context(count_failures(metrics.count_failure))
+        stack.enter_context(count_failures(failures.count))
         # Not a span: that needs one block, and a request begins and ends in two hooks.
         request.environ |= {_STACK: stack, _ID: request_id, _BEGIN: time.monotonic()}
 

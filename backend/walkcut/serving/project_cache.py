@@ -10,7 +10,7 @@ from typing import Any
 from walkcut.errors import StoreError
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
-from walkcut.labelstudio.config import semantic_labels
+from walkcut.labelstudio.config import semantic_labels, unused_controls
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.learning.profile import ProjectProfile, fit_profile
 from walkcut.serving.bounded_calls import BoundedCalls
@@ -55,6 +55,7 @@ class ProjectCache:
         self._predictor, self._store, self._learning = predictor, store, learning
         self._known: dict[str, _Known] = {}
         self._profiles: dict[str, _CachedProfile] = {}
+        self._logged: dict[str, str] = {}  # labelling configs by project
         self._fitting = threading.Lock()
         self._read_in_time, self._write_in_time = BoundedCalls(), BoundedCalls()
 
@@ -64,6 +65,7 @@ class ProjectCache:
         Raises `LabelConfigError` or `RequestError` for a set-up that cannot be used.
         """
         project = self._predictor.project_from_config(label_config, extra_params)
+        self._log_unused_controls(project_id, label_config)
         self._known[project_id] = replace(self._read(project_id), extra_params=extra_params)
         try:
             if project_id:
@@ -84,6 +86,13 @@ class ProjectCache:
         except StoreError as error:
             return str(error)
         return ""
+
+    def _log_unused_controls(self, project_id: str, label_config: str) -> None:
+        """Log what walkcut leaves out of a labelling config, once for each."""
+        if self._logged.get(project_id) != label_config:
+            self._logged[project_id] = label_config
+            for message, remedy in unused_controls(label_config):
+                log.warning("project %s: %s: %s", project_id, message, remedy)
 
     def _read(self, project_id: str) -> _Known:
         limit = _CALL_S if project_id in self._known else _FIRST_CALL_S

@@ -101,7 +101,7 @@ def test_regions_without_a_label_are_called_unlabelled() -> None:
 
 
 def test_a_control_without_labels_has_the_generic_ones() -> None:
-    control = BrushControl("brush", "image", "image", CLASSES)
+    control = BrushControl("brush", "image", "$image", CLASSES)
     assert make_format("yolo", control) == make_format("yolo", CONTROL)
 
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.builders.bulk import CONTROL
-from walkcut.bulk.items import Item, ItemFailure
-from walkcut.bulk.sources.tasks import project_items
+from walkcut.bulk.items import Item, ItemFailure, Skipped
+from walkcut.bulk.sources.tasks import PREDICTED, project_items
 
 
 def test_tasks_that_lack_a_version_are_listed() -> None:
@@ -12,14 +12,15 @@ def test_tasks_that_lack_a_version_are_listed() -> None:
         ({"id": 2, "data": {"image": "/2.jpg"}}, frozenset({"w"})),
         ({"id": 3, "data": {"text": "?"}}, frozenset()),
     ]
-    item, failure = project_items(tasks, [CONTROL], "v")
+    skipped, item, failure = project_items(tasks, [CONTROL], "v")
+    assert skipped == Skipped("task 1", PREDICTED, "task-1")
     assert item == Item("task-2", "/2.jpg", {"image": "/2.jpg"}, 2)
     assert isinstance(failure, ItemFailure)
     assert "task 3 has no image" in failure.reason
 
 
 def test_a_task_has_an_item_for_each_image_or_is_one_failure() -> None:
-    controls = [CONTROL, replace(CONTROL, data_key="back")]
+    controls = [CONTROL, replace(CONTROL, image_value="$back")]
     tasks: list[tuple[dict[str, Any], frozenset[str]]] = [
         ({"id": 2, "data": {"image": "/2.jpg", "back": "/3.jpg"}}, frozenset()),
         ({"id": 4, "data": {"image": "/4.jpg"}}, frozenset()),

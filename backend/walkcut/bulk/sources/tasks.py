@@ -1,26 +1,31 @@
 """Images of the tasks of a Label Studio project."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from walkcut.bulk.items import Item, ItemFailure
+from walkcut.bulk.items import Item, ItemFailure, Skipped
 from walkcut.errors import RequestError
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.tasks import read_task
 
+PREDICTED: Final = "with predictions of this model version"
+ANNOTATED: Final = "annotated"
+
 
 def project_items(
     tasks: Iterable[tuple[Mapping[str, Any], frozenset[str]]], controls: Sequence[BrushControl], version: str
-) -> Iterator[Item | ItemFailure]:
+) -> Iterator[Item | ItemFailure | Skipped]:
     """Yield the images of the tasks that lack a prediction of this model version, that of the default granularity.
 
-    Each task comes with the versions of its predictions. A task without one of its images is one failure.
+    The others are skipped. Each task comes with the versions of its predictions. A task without one of its images is
+    one failure.
     """
     for document, existing in tasks:
-        if version in existing:
-            continue
         task = read_task(document)
         keys = task_keys(task.id, controls)
+        if version in existing:
+            yield Skipped(f"task {task.id}", PREDICTED, keys[0])
+            continue
         try:
             references = [task.image_reference(control) for control in controls]
         except RequestError as error:
@@ -28,6 +33,12 @@ def project_items(
             continue
         for index, (key, reference) in enumerate(zip(keys, references, strict=True)):
             yield Item(key, reference, task.data, task.id, index)
+
+
+def annotated_tasks(project_id: str, count: int) -> Iterator[Skipped]:
+    """Yield what stands for the tasks that are annotated, if there are any."""
+    if count:
+        yield Skipped(f"tasks of project {project_id}", ANNOTATED, count=count)
 
 
 def task_keys(task_id: int, controls: Sequence[BrushControl]) -> list[str]:

@@ -1,8 +1,8 @@
 """References to files: on this machine, in cloud storage (fsspec), in Label Studio or on the web."""
 
+import hashlib
 import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -12,18 +12,49 @@ from walkcut.images import FetchPolicy, ImageLoader, redact
 from walkcut.images.policy import redacted_reason
 from walkcut.images.references import label_studio_path
 
+UNKNOWN_STATE = "?"  # begins the stamps that tell addresses only
+_BLANKS = "\ufeff\u200b"  # that str.strip leaves
+
 BinaryFile = Any  # open for reading, of this machine or of fsspec, whose files have no common type
 
 
 def validate_uri(reference: str) -> str:
     """Return a reference without surrounding blanks. Raises `ValueError` for a malformed URL."""
+    reference = reference.strip().strip(_BLANKS).strip()
     try:
-        urlsplit(reference.strip())
+        urlsplit(reference)
     except ValueError as error:
         raise ValueError(
             f"{redact(reference)} is not a valid URL ({redacted_reason(error)}): correct the reference"
         ) from error
-    return reference.strip()
+    return reference
+
+
+def digest(text: str) -> str:
+    """Return 16 hexadecimal digits that tell a text from others, which may hold parts of file names in any encoding."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def stamp_of(reference: str, size: object, changed: object) -> str:
+    """Return an image's stamp, which tells whether another image has taken its place, or the file has changed."""
+    return digest(f"{reference}\n{size}\n{changed}")
+
+
+def reference_stamp(reference: str) -> str:
+    """Return the stamp of an image in a list: of a file's state, or `?` and one of the address for what is elsewhere.
+
+    The query is left out of addresses, as it may be a signature that is new in each list. The stamp of a file that is
+    not there is empty.
+    """
+    if reference[:5].lower() == "data:":
+        return digest(reference)
+    if is_web(reference) or is_cloud(reference):
+        return UNKNOWN_STATE + digest(reference.partition("?")[0])
+    try:
+        status = local_path(reference).stat()
+    except OSError:
+        return ""
+    return stamp_of(reference, status.st_size, status.st_mtime_ns)
 
 
 def is_web(reference: str) -> bool:
@@ -101,12 +132,3 @@ def cloud(url: str) -> tuple[Any, str]:
             f"{redact(url)} has a protocol that fsspec does not know ({error}): use s3:// or gs://"
         ) from error
     return system, path
-
-
-def walk(folder: str) -> Iterator[PurePosixPath]:
-    """Yield all files below a folder by name, relative to it; memory grows with the largest folder only."""
-    system, root = cloud(folder) if is_cloud(folder) else (os, folder)
-    for parent, folders, files in system.walk(root):
-        folders.sort()
-        for name in sorted(files):
-            yield PurePosixPath(parent).relative_to(root) / name

@@ -1,0 +1,63 @@
+"""Labelling configs as people write them: each is served with regions, or refused with the tag and the change."""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders.backend import Backend, document, running
+from tests.builders.scenes import data_url, png, quarters
+from walkcut.settings import Settings
+
+CONFIGS = sorted((Path(__file__).parent / "label_configs").glob("*.xml"))
+IMAGE = png(quarters(30, 40))
+STATUS_LINE = 400  # characters that Label Studio shows
+CHANGES = ("add ", "write ", "replace ", "use ", "rename ", "import ", "put ", "list ")
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    folder = tmp_path_factory.mktemp("state")
+    with running(folder, Settings(state_dir=folder)) as backend:
+        yield backend
+
+
+def example(path: Path) -> tuple[str, str, dict[str, Any]]:
+    """Return a config, the tag that it is refused for (empty if it is served), and the data of a task."""
+    text = path.read_text(encoding="utf-8")
+    expected, data = re.findall("<!-- (.*) -->", text)[:2]
+    data = data.replace("IMAGE", data_url(IMAGE)).replace("CODE", base64.b64encode(IMAGE).decode())
+    return text, expected.partition(": ")[2], json.loads(data)
+
+
+def test_there_are_enough_configs_of_both_kinds() -> None:
+    refused = sum(bool(example(path)[1]) for path in CONFIGS)
+    assert (len(CONFIGS) >= 60, refused >= 20, len(CONFIGS) - refused >= 20) == (True, True, True)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_a_config_is_served_with_regions_or_refused_with_the_tag_and_the_change(backend: Backend, path: Path) -> None:
+    config, refused_tag, data = example(path)
+    answer = backend.client.post("/setup", json={"project": "7.1", "schema": config})
+    body = {"tasks": [{"id": 1, "data": data}], "project": "7.1", "label_config": config, "params": {"context": None}}
+    predicted = backend.client.post("/predict", json=body)
+    if refused_tag:
+        error = document(answer)["error"]
+        assert (answer.status_code, predicted.status_code) == (400, 400)
+        assert f"<{refused_tag}" in error
+        assert any(change in error for change in CHANGES)
+        assert len(error) <= STATUS_LINE
+    else:
+        assert answer.status_code == 200, answer.text
+        (predictions,) = document(predicted)["results"]
+        assert all(prediction["result"] for prediction in predictions)
+        assert {region["to_name"] for region in predictions[-1]["result"]} == labelled_images(config)
+
+
+def labelled_images(config: str) -> set[str]:
+    """Return the names of the images with a brush."""
+    return set(re.findall(r'<BrushLabels[^>]* toName="([^"]*)"', config, re.IGNORECASE))
