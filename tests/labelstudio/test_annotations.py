@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,12 @@ from skimage import draw
 from tests.builders.annotations import CONTROL, MASK, SIZE, item, masked
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
+from walkcut.labelstudio.annotations import (
+    annotated_image_names,
+    annotated_regions,
+    region_numbers,
+    suggested_names,
+)
 from walkcut.labelstudio.predictions import Region
 
 
@@ -160,11 +166,6 @@ BROKEN = [
         RequestError,
         "r1 was not drawn on an image of 10×8 pixels: use the annotation of this image",
     ),
-    (
-        masked(image_rotation=90, original_width=11),
-        RequestError,
-        "region r1 was not drawn on an image of 10×8 pixels",
-    ),
     (item("brushlabels", rle=brush.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
     (item("brushlabels", rle=brush.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),
     (item("brushlabels", rle=[0.5] * 20), BrushError, "needs a run-length code that is a list of bytes"),
@@ -210,3 +211,25 @@ def test_small_regions_lie_on_large_ones_and_later_ones_on_earlier_ones() -> Non
 def test_more_regions_than_16_bits_can_number_are_refused() -> None:
     with pytest.raises(RequestError, match="65536 regions are more than 65535: annotate fewer"):
         region_numbers([Region(np.ones((1, 1), bool), "Car")] * 65536, (1, 1))
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270, -90, "90", None])
+def test_a_rotated_view_changes_no_coordinates(rotation: object) -> None:
+    box: dict[str, Any] = {"x": 50, "y": 25, "width": 30, "height": 25}
+    for document in (
+        masked(),
+        item("brushlabels", format="rle", touches=[stroke(15, 31.25, 85, 31.25)]),
+        item("rectanglelabels", **box),
+        item("ellipselabels", x=50, y=50, radiusX=30, radiusY=20),
+        item("polygonlabels", points=[[10, 90], [90, 90], [50, 10]]),
+        item("keypointlabels", x=50, y=50, width=20),
+    ):
+        assert drawn(document | {"image_rotation": rotation}) == drawn(document)
+
+
+def test_a_region_has_the_label_of_its_value_or_alias() -> None:
+    control = replace(CONTROL, labels=("c",), names={"Car": "c"})
+    result = [masked(), masked(label="c", id="r2")]
+    assert [region.label for region in annotated_regions(result, control, SIZE)] == ["c", "c"]
+    named = [{**document, "meta": {"walkcut": {"label": "c"}}} for document in result]
+    assert suggested_names(named, control) == [("c", "c"), ("c", "c")]

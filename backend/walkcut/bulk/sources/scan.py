@@ -28,8 +28,8 @@ def read_sources(
 
     `image_key` is the path of the reference in a manifest's rows, such as `image.url`; rows without one are failures.
     Task data have the image's address at the path `data_key`; files below Label Studio's `local_files_root` have the
-    address that it serves them at. Memory grows by 16 bytes per image, and with the largest folder. Raises `SettingsError` for a source that
-    cannot be read.
+    address that it serves them at. Memory grows by 16 bytes per image, and with the largest folder. Raises
+    `SettingsError` for a source that cannot be read.
     """
     references, keys = HashSet64(), HashSet64()
     for source in sources:

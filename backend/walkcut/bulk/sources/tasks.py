@@ -14,20 +14,26 @@ def project_items(
 ) -> Iterator[Item | ItemFailure]:
     """Yield the images of the tasks that lack a prediction of this model version, that of the default granularity.
 
-    Each task comes with the versions of its predictions. A task without one of its images is one failure.
+    Each task comes with the versions of its predictions. Each image that a task lacks is a failure.
     """
     for document, existing in tasks:
         if version in existing:
             continue
         task = read_task(document)
-        keys = task_keys(task.id, controls)
-        try:
-            references = [task.image_reference(control) for control in controls]
-        except RequestError as error:
-            yield ItemFailure(keys[0], f"task {task.id}", "source", str(error))
-            continue
-        for index, (key, reference) in enumerate(zip(keys, references, strict=True)):
-            yield Item(key, reference, task.data, task.id, index)
+        for index, key in enumerate(task_keys(task.id, controls)):
+            try:
+                yield Item(key, task.image_reference(controls[index]), task.data, task.id, index)
+            except RequestError as error:
+                yield ItemFailure(key, f"task {task.id}", "source", str(error))
+
+
+def task_of_key(key: str) -> int:
+    """Return the id of the task that an image's key is of.
+
+    >>> task_of_key("task-7"), task_of_key("task-7-2")
+    (7, 7)
+    """
+    return int(key.split("-")[1])
 
 
 def task_keys(task_id: int, controls: Sequence[BrushControl]) -> list[str]:
