@@ -15,6 +15,7 @@ from walkcut.labelstudio.annotations import (
     annotated_regions,
     region_numbers,
     suggested_names,
+    unread_controls,
 )
 from walkcut.labelstudio.predictions import Region
 
@@ -233,3 +234,17 @@ def test_a_region_has_the_label_of_its_value_or_alias() -> None:
     assert [region.label for region in annotated_regions(result, control, SIZE)] == ["c", "c"]
     named = [{**document, "meta": {"walkcut": {"label": "c"}}} for document in result]
     assert suggested_names(named, control) == [("c", "c"), ("c", "c")]
+
+
+def test_regions_that_no_brush_control_reads_are_named() -> None:
+    accepted = item("keypointlabels", "Finer", format="rle", rle=[0]) | {"from_name": "point"}
+    prompt = item("rectanglelabels", "re-segment", x=1, y=1, width=1, height=1) | {"from_name": "box"}
+    text = {"from_name": "note", "to_name": "image", "type": "textarea", "value": {"text": ["a"]}}
+    others = [
+        masked(from_name="second"),
+        item("bitmasklabels", "Car", imageDataURL="data:") | {"from_name": "bits"},
+        {"from_name": "shape", "to_name": "image", "type": "polygon", "value": {"points": []}},
+        item("labels", "Car", points=[]) | {"from_name": "labels"},
+    ]
+    assert unread_controls([masked(), accepted, prompt, text], [CONTROL]) == ()
+    assert set(unread_controls([masked(), *others, prompt], [CONTROL])) == {"second", "bits", "shape", "labels"}
