@@ -83,6 +83,9 @@ def test_each_image_has_its_first_brush() -> None:
         (config('<BrushLabels name="b" toName="other"><Label value="A"/></BrushLabels>'), "needs BrushLabels"),
         (config('<BrushLabels name="b" toName="image"/>'), "needs a <Label"),
         (f'<View><Image name="image" valueList="$pages"/>{BRUSH}</View>', "valueList"),
+        ('<View><Image value="$image"/><BrushLabels name="b"><Label value="A"/></BrushLabels></View>', "needs toName"),
+        (config('<BrushLabels toName="image"><Label value="A"/></BrushLabels>'), 'write <BrushLabels name="brush"'),
+        (config('<Polygon name="brush" toName="image"/><Choices name="brush2" toName="image"/>'), 'name="brush3"'),
     ],
 )
 def test_an_unusable_config_is_refused_with_the_remedy(label_config: str, message: str) -> None:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import chain, count
 
 from walkcut.errors import LabelConfigError, SettingsError
 from walkcut.images import redact
@@ -125,12 +126,13 @@ def _missing_brush(tags: Sequence[Tag], images: Mapping[str, Tag]) -> str:
     """Return why a config has no brush control on an image, and the smallest change."""
     need = "walkcut needs BrushLabels on an Image"
     if not images:
-        kinds = ", ".join(dict.fromkeys(str(tag) for tag in tags if tag.name and not tag.to_name))
+        kinds = ", ".join([*dict.fromkeys(str(tag) for tag in tags if tag.name and not tag.to_name)][:_MAX_LISTED])
         return f"{need}, and the labelling config has no <Image>{f' but {kinds}' * bool(kinds)}: use {EXAMPLE_CONFIG}"
     drawn = [tag for tag in tags if tag.kind in _REGION_TAGS and tag.to_name in images]
     image = next((images[tag.to_name] for tag in drawn), next(iter(images.values())))
     labels = [label.name for tag in drawn for label in tag.labels if tag.to_name == image.name]
-    name = next(name for name in ("brush", "brush_labels", "walkcut") if name not in {tag.name for tag in tags})
+    used = {tag.name for tag in tags}
+    name = next(name for name in chain(["brush"], (f"brush{index}" for index in count(2))) if name not in used)
     try:
         _check_image(image)
     except LabelConfigError as error:
@@ -163,7 +165,7 @@ def _check_brush(brush: Tag, images: Mapping[str, Tag]) -> None:
     image = images.get(brush.to_name)
     if not brush.name:
         raise LabelConfigError('<BrushLabels> needs a name that no other tag has: write <BrushLabels name="brush" …>')
-    if image is None:
+    if image is None or not brush.to_name:
         raise LabelConfigError(
             f"{brush} needs toName with the name of one <Image>, and has {brush.to_name!r}: walkcut needs BrushLabels "
             f'on an Image, so write toName="{next(iter(images))}"'
