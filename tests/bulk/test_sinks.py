@@ -304,10 +304,10 @@ def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
     paths = [str(write_image(tmp_path / "in" / f"{index}.png", 24 + 8 * index)) for index in range(6)]
     data = [dict(zip(("image", "back"), pair, strict=True)) for pair in (paths[:2], paths[2:4], [paths[4], "missing"])]
     studio = FakeLabelStudio([{"id": task, "data": images} for task, images in enumerate([*data, {"image": "x"}], 1)])
-    assert predict_project(studio, tmp_path / "out", plan) == 4
-    assert [studio.versions_of(task) for task in range(1, 5)] == [list(plan.versions)] * 2 + [[], []]
+    assert predict_project(studio, tmp_path / "out", plan) == 5
+    assert [studio.versions_of(task) for task in range(1, 5)] == [list(plan.versions)] * 3 + [[]]
     failures = [json.loads(line) for line in (tmp_path / "out" / "failed.jsonl").read_text().splitlines()]
-    assert {failure["key"] for failure in failures} == {"task-3-2", "task-4-1"}
+    assert {failure["key"] for failure in failures} == {"task-3-2", "task-4-1", "task-4-2"}
     coarse = next(iter(studio.stored.values()))
     assert [(region["from_name"], region["original_height"]) for region in coarse["result"]] == [("brush", 24)] * 2 + [
         ("other", 32)

@@ -74,6 +74,12 @@ def test_a_project_without_access_is_named_with_the_remedy(site: Site, probe: La
         project.read_project(probe, 5)
 
 
+def test_controls_that_are_left_out_are_warnings() -> None:
+    beside = '<PolygonLabels name="p" toName="im"><Label value="A"/></PolygonLabels></View>'
+    finding, *_ = project.check_config(CONFIG.replace("</View>", beside))
+    assert (finding.severity, finding.remedy.startswith("to have them, add their labels to")) == ("warning", True)
+
+
 def test_a_config_names_the_brush_and_the_text_field() -> None:
     brush, text = project.check_config(CONFIG)
     assert (brush.severity, brush.message) == ("ok", "regions go to 'b' on 'im', whose image is '$photo'")

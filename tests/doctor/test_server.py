@@ -52,6 +52,15 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "make_predictor", fail)
 
 
+def test_failures_since_the_start_are_warnings(site: Site, settings: Settings, walkcut: ServerProbe) -> None:
+    ready = {"status": "READY", "failures": ["2 RequestError, the last: task 7 has no image"]}
+    site.routes["/ready"] = reply(200, json.dumps(ready).encode())
+    _, finding = check_port(settings, walkcut)
+    assert (finding.severity, finding.message.endswith("start: 2 RequestError, the last: task 7 has no image")) == (
+        "warning", True
+    )  # fmt: skip
+
+
 def test_walkcut_is_found_at_its_port(site: Site, settings: Settings, walkcut: ServerProbe) -> None:
     assert walkcut.url == site.url
     (finding,) = check_port(settings, walkcut)

@@ -16,7 +16,7 @@ from tests.builders.models import CountingBackbone, Gate, make_predictor
 from tests.builders.predictions import SAMPLE
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.backbones import FeatureKind, ImageFeatures
-from walkcut.errors import BusyError, RequestError, SettingsError
+from walkcut.errors import BusyError, RequestError, SegmentationError, SettingsError, WalkcutError
 from walkcut.hierarchy.cut_tree import build_tree
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
@@ -232,6 +232,47 @@ def test_two_images_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
     controls = BrushControl("left", "l", "$one", ("R",)), BrushControl("right", "r", "$two", ("R",))
     found = predictor.predict(Task(1, {"one": A, "two": B}), Project(controls, ProjectOptions()))
     assert {region["to_name"] for region in found[-1].result} == {"l", "r"}
+
+
+@pytest.mark.parametrize(
+    "other", [None, "", "gone.jpg", data_url(b"<svg/>"), data_url(png(np.zeros((2, 2, 3), np.uint8))), ["a", "b"]]
+)
+def test_an_image_that_fails_is_named_and_leaves_the_others_their_regions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: object
+) -> None:
+    counted: list[Exception] = []
+    controls = BrushControl("left", "l", "$one", ("R",)), BrushControl("right", "r", "$two", ("R",))
+    project = Project(controls, ProjectOptions())
+    with count_failures(counted.append):
+        found = make_predictor(tmp_path).predict(Task(1, {"one": other, "two": A}), project)
+        assert {region["to_name"] for prediction in found for region in prediction.result} == {"r"}
+        assert [str(error) for error in counted] == [caplog.messages[-1].partition("'l' of task 1 is left out: ")[2]]
+        with pytest.raises(WalkcutError):
+            make_predictor(tmp_path).predict(Task(1, {"one": other, "two": other}), project)
+
+
+def test_an_image_that_may_be_answered_later_fails_the_task(tmp_path: Path) -> None:
+    predictor = make_predictor(tmp_path)
+    predictor.tree_service.stop_accepting()
+    controls = BrushControl("left", "l", "$one", ("R",)), BrushControl("right", "r", "$two", ("R",))
+    with pytest.raises(BusyError):
+        predictor.predict(Task(1, {"one": A, "two": B}), Project(controls, ProjectOptions()))
+
+
+def test_a_prediction_without_regions_is_a_failure_with_the_remedy(tmp_path: Path) -> None:
+    project = Project((CONTROL,), ProjectOptions(Level.FINE, min_area=0.99))
+    predictor = make_predictor(tmp_path)
+    with pytest.raises(
+        SegmentationError, match=r"all segments of task 1 are smaller than min_area=0\.99 of the image: "
+    ):
+        predictor.predict(task(1, A), project)
+
+
+def test_tasks_that_come_too_late_are_counted(tmp_path: Path) -> None:
+    counted: list[Exception] = []
+    with count_failures(counted.append):
+        assert predict_all(make_predictor(tmp_path), [task(1, A)], PROJECT, Deadline(0.0)) == [[]]
+    assert [type(error) for error in counted] == [BusyError]
 
 
 def test_the_version_changes_with_every_option_and_with_the_label_config(tmp_path: Path) -> None:

@@ -222,6 +222,21 @@ def test_a_segment_that_continues_outside_the_box_stays_with_its_region() -> Non
     assert drawn(after) == {"wide": "A ###..###", "<box 3>": "B ...##..."}
 
 
+def test_new_regions_in_a_box_take_its_label_over_that_of_the_regions_there() -> None:
+    before = state(region("inside", "..##....", "Car"), region("wide", "....####"))
+    after = resegment_box(before, (slice(0, 1), slice(2, 6)), inside(0, 0, 1, 2), "box", "Tree")
+    assert drawn(after) == {"<box 2>": "Tree ..##....", "<box 4>": "Tree ....#...", "wide": "A .....###"}
+    assert [item.modified for item in after.regions.values()] == [False, True, True]
+
+
+def test_a_box_with_a_label_always_makes_a_region() -> None:
+    before = state(region("wide", "########"))
+    crop, segments = (slice(0, 1), slice(2, 6)), inside(0, 0, 1, 1)
+    assert drawn(resegment_box(before, crop, segments, "box")) == drawn(before)
+    after = resegment_box(before, crop, segments, "box", "Tree")
+    assert drawn(after) == {"wide": "A ##....##", "<box 2>": "Tree ..##....", "<box 4>": "Tree ....##.."}
+
+
 def test_a_box_as_large_as_the_image_replaces_all_regions() -> None:
     before = state(region("wide", "########"))
     after = resegment_box(before, (slice(0, 1), slice(0, 8)), inside(0, 0, 0, 0, 1, 1, 1, 1), "box")

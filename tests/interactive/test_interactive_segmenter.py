@@ -9,6 +9,7 @@ import pytest
 from tests.builders.models import CountingBackbone
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.backbones import load_backbone
+from walkcut.errors import RequestError
 from walkcut.hierarchy.granularity import Segments
 from walkcut.images import DecodeLimits, FetchPolicy, ImageLoader
 from walkcut.inference.model import InProcessModel
@@ -358,6 +359,30 @@ def test_a_box_is_segmented_as_a_crop(interactive: InteractiveSegmenter) -> None
     assert sum(areas(answer)) == 20 * 30
     assert len(regions(answer)) >= 4
     assert status_text(answer) == f"→ {len(regions(answer))} new regions in the box"
+
+
+@pytest.mark.parametrize("label", ["Car", "Automobile"])
+def test_a_box_with_a_label_of_the_project_gives_it_to_the_regions_inside(
+    interactive: InteractiveSegmenter, label: str
+) -> None:
+    control = replace(CONTROL, names={"Automobile": "Car"})
+    value = {"x": 25, "y": 25, "width": 50, "height": 50, "rectanglelabels": [label]}
+    context = {"result": [{"id": "b", "type": "rectanglelabels", "value": value}]}
+    answer = interactive.answer(task(), replace(PROJECT, controls=(control,)), context)
+    assert {name for name, _ in regions(answer).values()} == {"Car"}
+    assert status_text(answer) == f"→ {len(regions(answer))} new regions in the box"
+
+
+def test_an_image_that_fails_keeps_no_other_image_from_an_answer(
+    interactive: InteractiveSegmenter, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = replace(CONTROL, from_name="other", to_name="back", image_value="$back", status_field="")
+    project = replace(PROJECT, controls=(broken, CONTROL))
+    answer = interactive.answer(task(), project, typed("4"))
+    assert len(regions(answer)) == 4
+    assert "image 'back' of task 1 is left out: task 1 has no image: data.back is missing" in caplog.text
+    with pytest.raises(RequestError, match=r"data\.back is missing"):
+        interactive.answer(task(), replace(PROJECT, controls=(broken,)), typed("4"))
 
 
 def test_prompt_labels_are_case_insensitive(interactive: InteractiveSegmenter) -> None:

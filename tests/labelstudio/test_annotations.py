@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,14 @@ from skimage import draw
 from tests.builders.annotations import CONTROL, MASK, SIZE, item, masked
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, read_regions, region_numbers
+from walkcut.labelstudio.annotations import (
+    annotated_image_names,
+    annotated_regions,
+    read_regions,
+    region_numbers,
+    suggested_names,
+    unread_controls,
+)
 from walkcut.labelstudio.predictions import Region
 
 
@@ -158,11 +166,6 @@ BROKEN = [
         RequestError,
         "r1 was not drawn on an image of 10×8 pixels: use the annotation of this image",
     ),
-    (
-        masked(image_rotation=90, original_width=11),
-        RequestError,
-        "region r1 was not drawn on an image of 10×8 pixels",
-    ),
     (item("brushlabels", rle=brush.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
     (item("brushlabels", rle=brush.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),
     (item("brushlabels", rle=[0.5] * 20), BrushError, "needs a run-length code that is a list of bytes"),
@@ -219,3 +222,39 @@ def test_what_is_left_out_is_named() -> None:
         "region r1 covers no pixel of the image: draw it on the image",
         "region p: a polygon needs three points",
     ]
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270, -90, "90", None])
+def test_a_rotated_view_changes_no_coordinates(rotation: object) -> None:
+    box: dict[str, Any] = {"x": 50, "y": 25, "width": 30, "height": 25}
+    for document in (
+        masked(),
+        item("brushlabels", format="rle", touches=[stroke(15, 31.25, 85, 31.25)]),
+        item("rectanglelabels", **box),
+        item("ellipselabels", x=50, y=50, radiusX=30, radiusY=20),
+        item("polygonlabels", points=[[10, 90], [90, 90], [50, 10]]),
+        item("keypointlabels", x=50, y=50, width=20),
+    ):
+        assert drawn(document | {"image_rotation": rotation}) == drawn(document)
+
+
+def test_a_region_has_the_label_of_its_value_or_alias() -> None:
+    control = replace(CONTROL, labels=("c",), names={"Car": "c"})
+    result = [masked(), masked(label="c", id="r2")]
+    assert [region.label for region in annotated_regions(result, control, SIZE)] == ["c", "c"]
+    named = [{**document, "meta": {"walkcut": {"label": "c"}}} for document in result]
+    assert suggested_names(named, control) == [("c", "c"), ("c", "c")]
+
+
+def test_regions_that_no_brush_control_reads_are_named() -> None:
+    accepted = item("keypointlabels", "Finer", format="rle", rle=[0]) | {"from_name": "point"}
+    prompt = item("rectanglelabels", "re-segment", x=1, y=1, width=1, height=1) | {"from_name": "box"}
+    text = {"from_name": "note", "to_name": "image", "type": "textarea", "value": {"text": ["a"]}}
+    others = [
+        masked(from_name="second"),
+        item("bitmasklabels", "Car", imageDataURL="data:") | {"from_name": "bits"},
+        {"from_name": "shape", "to_name": "image", "type": "polygon", "value": {"points": []}},
+        item("labels", "Car", points=[]) | {"from_name": "labels"},
+    ]
+    assert unread_controls([masked(), accepted, prompt, text], [CONTROL]) == ()
+    assert set(unread_controls([masked(), *others, prompt], [CONTROL])) == {"second", "bits", "shape", "labels"}

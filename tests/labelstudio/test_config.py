@@ -1,7 +1,7 @@
 import pytest
 
-from walkcut.errors import LabelConfigError
-from walkcut.labelstudio.config import BrushControl, parse_brush_controls, semantic_labels
+from walkcut.errors import LabelConfigError, SettingsError
+from walkcut.labelstudio.config import BrushControl, parse_brush_controls, semantic_labels, unused_controls
 
 BRUSH = '<BrushLabels name="brush" toName="image"><Label value="A"/></BrushLabels>'
 
@@ -89,8 +89,87 @@ def test_each_image_has_its_first_brush() -> None:
         (config('<BrushLabels name="b" toName="other"><Label value="A"/></BrushLabels>'), "needs BrushLabels"),
         (config('<BrushLabels name="b" toName="image"/>'), "needs a <Label"),
         (f'<View><Image name="image" valueList="$pages"/>{BRUSH}</View>', "valueList"),
+        ('<View><Image value="$image"/><BrushLabels name="b"><Label value="A"/></BrushLabels></View>', "needs toName"),
+        (config('<BrushLabels toName="image"><Label value="A"/></BrushLabels>'), 'write <BrushLabels name="brush"'),
+        (config('<Polygon name="brush" toName="image"/><Choices name="brush2" toName="image"/>'), 'name="brush3"'),
     ],
 )
 def test_an_unusable_config_is_refused_with_the_remedy(label_config: str, message: str) -> None:
     with pytest.raises(LabelConfigError, match=message):
         parse_brush_controls(label_config)
+
+
+ALIASED = (
+    '<BrushLabels name="brush" toName="image"><Label value="Car" alias="c"/><Label value="Part" alias="p" '
+    'neutral="true"/><Label value="c"/></BrushLabels>'
+    '<KeyPointLabels name="point" toName="image"><Label value="Finer" alias="f"/><Label value="Car" alias="k"/>'
+    '<Label value="Other" alias="o"/></KeyPointLabels>'
+)
+
+
+def test_an_alias_is_the_label_and_its_value_another_name_for_it() -> None:
+    (control,) = parse_brush_controls(config(ALIASED.replace('<Label value="c"/>', "")))
+    assert (control.labels, control.neutral_labels) == (("c", "p"), ("p",))
+    assert semantic_labels([control]) == {"c"}
+    names = {name: control.label_of(name) for name in ("Car", "c", "Part", "f", "Finer", "k", "o", "Other", "?")}
+    assert names == {
+        "Car": "c", "c": "c", "Part": "p", "f": "Finer", "Finer": "Finer", "k": "c", "o": "o", "Other": "o", "?": "?"
+    }  # fmt: skip
+
+
+def test_an_alias_comes_before_the_value_of_another_label() -> None:
+    labels = '<Label value="A" alias="B"/><Label value="B" alias="A"/>'
+    (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    assert control.labels == ("B", "A")
+    assert (control.label_of("A"), control.label_of("B")) == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("<Label>Tree</Label>", "Tree"), ('<Label value="x">Tree</Label>', "Tree"), ('<Label alias="t"/>', "t"),
+     ('<Label value=" A "/>', " A "), ('<Label value="$first"/>', "$first"), ("<Label/>", "")],
+)  # fmt: skip
+def test_labels_have_the_names_that_label_studio_writes(label: str, name: str) -> None:
+    tag = f'<BrushLabels name="brush" toName="image">{label}<Label value="Z"/></BrushLabels>'
+    (control,) = parse_brush_controls(config(tag))
+    assert control.labels == tuple(filter(None, (name, "Z")))
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [("$image", "image"), ("$image.url", "image.url"), ("$img[0].url", "img[0].url"), ("http://h/$f", None),
+     ("$base/$f", None), ("$img[1]", None), ("http://h/a.jpg", None)],
+)  # fmt: skip
+def test_files_need_a_field_that_holds_one_image(value: str, path: str | None) -> None:
+    control = BrushControl("brush", "image", value, ("A",))
+    if path is not None:
+        assert control.data_path == path
+    else:
+        with pytest.raises(SettingsError, match="does not name a field that holds one image file: write"):
+            assert control.data_path
+
+
+@pytest.mark.parametrize(
+    ("beside", "unused"),
+    [
+        ('<BrushLabels name="b2" toName="image"><Label value="B"/></BrushLabels>', ["<BrushLabels name='b2'>"]),
+        ('<PolygonLabels name="p" toName="image"><Label value="A"/></PolygonLabels>', ["<PolygonLabels name='p'>"]),
+        ('<Labels name="l" toName="image"/>', ["<Labels name='l'>"]),
+        ('<Ellipse name="e" toName="image"/>', ["<Ellipse name='e'>"]),
+        ('<KeyPointLabels name="k" toName="image"><Label value="?"/></KeyPointLabels>', ["<KeyPointLabels name='k'>"]),
+        ('<RectangleLabels name="r" toName="image"><Label value="A"/></RectangleLabels>', []),
+        ('<KeyPointLabels name="k" toName="image"><Label value="finer" alias="f"/></KeyPointLabels>', []),
+        ('<Brush name="plain" toName="image"/><Choices name="c" toName="image"/>', []),
+        ('<Text name="t" value="$t"/><Labels name="l" toName="t"><Label value="A"/></Labels>', []),
+    ],
+)  # fmt: skip
+def test_controls_that_are_left_out_are_named_with_the_remedy(beside: str, unused: list[str]) -> None:
+    found = unused_controls(config(BRUSH + beside))
+    assert [problem.partition("of ")[2].partition(" are")[0] for problem, _ in found] == unused
+    assert all("add their labels to <BrushLabels name='brush'>" in remedy for _, remedy in found)
+
+
+@pytest.mark.parametrize("tag", ["Repeater", "Polygon", "View", "Image"])
+def test_deeply_nested_tags_take_no_time(tag: str) -> None:
+    nested = f'<{tag} name="x" toName="image">' * 18_000 + f"</{tag}>" * 18_000
+    assert parse_brush_controls(config(BRUSH + nested))[0].from_name == "brush"

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -150,3 +151,13 @@ def test_any_value_can_be_read(value: dict[str, object]) -> None:
         for found in read({"type": kind, "value": value}):
             place = found.pixel(SIZE) if isinstance(found, Point) else found.pixels(SIZE)
             assert len(place) == 2
+
+
+def test_a_prompt_has_the_label_of_its_value_or_alias() -> None:
+    control = replace(CONTROL, labels=("c",), names={"Car": "c", "f": "Finer"})
+    clicks = [point(), point(value={"x": 1, "y": 1, "keypointlabels": ["Car"]})]
+    boxes = [
+        {**box(10, 10, 20, 20), "value": {**box(10, 10, 20, 20)["value"], "rectanglelabels": [name]}} for name in "fc"
+    ]
+    found = read_prompts({"result": [*clicks, *boxes]}, control)
+    assert [prompt.label for prompt in found] == ["Finer", "c", "Finer", "c"]

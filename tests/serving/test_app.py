@@ -225,6 +225,28 @@ def test_failures_are_counted_by_reason_and_stages_timed(backend: Backend) -> No
     assert backend.sample("walkcut_stage_seconds_count", stage="encode") == 4
 
 
+def test_the_last_failure_of_each_kind_is_told_to_callers_with_credentials(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path, token="abc")
+    with running(tmp_path, settings) as backend:
+        known = {"Authorization": "Bearer abc"}
+        backend.client.post("/predict", json=predict_body(None, "gone.jpg"), headers=known)
+        assert backend.client.get("/ready").json == {"status": "READY"}
+        failures = document(backend.client.get("/ready", headers=known))["failures"]
+        assert [failure.split(":")[0] for failure in failures] == [
+            "1 RequestError, the last", "1 ImageFetchError, the last"
+        ]  # fmt: skip
+        assert "task 1 has no image: data.photo is missing; set it to" in failures[0]
+
+
+def test_controls_that_are_left_out_are_logged_once_for_each_config(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    second = '<PolygonLabels name="p" toName="im"><Label value="Part"/></PolygonLabels></View>'
+    for _ in range(2):
+        backend.set_up(schema=CONFIG.format("").replace("</View>", second))
+    assert caplog.text.count("project 3: the regions of <PolygonLabels name='p'> are neither predicted nor") == 1
+
+
 def lose_database(backend: Backend, folder: Path) -> None:
     """Replace the database with one that cannot be opened."""
     backend.store.close()

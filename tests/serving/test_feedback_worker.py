@@ -107,6 +107,44 @@ def test_feedback_of_a_submitted_annotation_is_saved(worker: FeedbackWorker, sto
     assert store.annotations.backlog() == NOTHING_LEFT
 
 
+@pytest.mark.parametrize("name", ["Automobile", "car"])
+def test_an_alias_and_its_value_are_one_label(worker: FeedbackWorker, store: ProjectStore, name: str) -> None:
+    store.save_setup("3", CONFIG.replace('value="Car"', 'value="Automobile" alias="car"'), {})
+    deliver(store, created(5, (name, LEFT), ("Region", RIGHT)))
+    worker.learn_due()
+    assert learned_from(store)[0].labels == {"car"}
+
+
+def test_regions_of_other_controls_are_named_in_the_log(
+    worker: FeedbackWorker, store: ProjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = created(5, *HALVES)
+    polygon = {"points": [[1, 1], [9, 1], [9, 9]], "polygonlabels": ["Car"]}
+    event.body["annotation"]["result"] += [
+        {"id": "p", "from_name": "poly", "to_name": "im", "type": "polygonlabels", "value": polygon}
+    ]
+    deliver(store, event)
+    worker.learn_due()
+    assert "annotation 5: regions of poly are not learned from, only those of BrushLabels" in caplog.text
+    assert learned_ids(store) == [5]
+
+
+def test_an_image_that_fails_is_named_and_the_others_are_learned_from(
+    worker: FeedbackWorker, store: ProjectStore, clock: list[float]
+) -> None:
+    second = '<Image name="back" value="$back"/><BrushLabels name="b2" toName="back"><Label value="Car"/></BrushLabels>'
+    store.save_setup("3", CONFIG.replace("</View>", f"{second}</View>"), {})
+    on_back = {"id": "r9", "type": "brushlabels", "from_name": "b2", "to_name": "back", "value": {"rle": [0]}}
+    for annotation_id, extra in ((5, []), (6, [on_back])):
+        event = created(annotation_id, *HALVES)
+        event.body["annotation"]["result"] += extra
+        deliver(store, event)
+    worker.learn_due()
+    assert learned_ids(store) == [5, 6]
+    (aside,) = store.annotations.list_set_aside("3")
+    assert (aside.annotation_id, aside.problem.startswith("task 1 has no image: data.back is missing")) == (6, True)
+
+
 def test_the_labelling_config_may_be_that_of_the_event(predictor: Predictor, tmp_path: Path) -> None:
     fresh, event = ProjectStore(tmp_path / "fresh"), created(5, *HALVES)
     deliver(fresh, event._replace(body=event.body | {"project": {"id": 3, "label_config": CONFIG}}))

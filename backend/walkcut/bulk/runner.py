@@ -110,6 +110,7 @@ def run(
         for outcome in outcomes:
             if isinstance(outcome, ItemFailure):
                 checkpoint.fail(outcome)
+                sink.note_failure(outcome)
             else:
                 if tree_cache is not None and outcome.tree_bytes:
                     tree_cache.register(outcome.tree_bytes)

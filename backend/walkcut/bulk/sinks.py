@@ -12,8 +12,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from walkcut.bulk.checkpoint import Checkpoint
 from walkcut.bulk.formats import Format
 from walkcut.bulk.formats.labelstudio import encode_predictions
-from walkcut.bulk.items import EncodedItem, ItemPrediction, ItemResult, Skipped
-from walkcut.bulk.sources.tasks import task_keys
+from walkcut.bulk.items import EncodedItem, ItemFailure, ItemPrediction, ItemResult, Skipped
+from walkcut.bulk.sources.tasks import task_keys, task_of_key
 from walkcut.errors import LabelStudioError
 from walkcut.inference.project import Project, is_model_version
 from walkcut.labelstudio.client import LabelStudioClient
@@ -45,6 +45,9 @@ class Sink:
     def save(self, result: ItemResult) -> None:
         """Take an image, now or in a batch with others."""
         self._checkpoint.save(result)
+
+    def note_failure(self, failure: ItemFailure) -> None:
+        """Take note of an image that failed, after its line is in the checkpoint."""
 
     def flush(self) -> None:
         """Send an incomplete batch."""
@@ -115,14 +118,22 @@ class LabelStudioSink(Sink):
         return self._checkpoint.has_failed(key)
 
     def save(self, result: ItemResult) -> None:
-        """Add an image's task to the batch when all images of the task are there."""
+        """Add an image's task to the batch when no image of the task is missing."""
         task_id = result.item.task_id or 0
-        by_key = self._incomplete.setdefault(task_id, {})
-        by_key[result.item.key] = result
-        if len(by_key) < len(self._controls):
+        self._incomplete.setdefault(task_id, {})[result.item.key] = result
+        self._add_if_complete(task_id)
+
+    def note_failure(self, failure: ItemFailure) -> None:
+        """Add the failed image's task to the batch, with its other images, if none of them is missing."""
+        self._add_if_complete(task_of_key(failure.key))
+
+    def _add_if_complete(self, task_id: int) -> None:
+        """Add a task to the batch if each of its images is there or has failed."""
+        by_key, keys = self._incomplete.get(task_id, {}), task_keys(task_id, self._controls)
+        if not by_key or any(key not in by_key and not self._checkpoint.has_failed(key) for key in keys):
             return
         del self._incomplete[task_id]
-        images = [by_key[key] for key in task_keys(task_id, self._controls)]
+        images = [by_key[key] for key in keys if key in by_key]
         predictions = merge_predictions([image.record["predictions"] for image in images])
         size = len(json.dumps(predictions))
         if len(self._predictions) + len(predictions) > _MAX_PREDICTIONS or self._bytes + size > _MAX_BYTES:

@@ -179,9 +179,19 @@ def resegment_box(
 ) -> EditState:
     """Segment the inside of a box again, by the cut tree of that crop.
 
-    A segment that reaches the box's edge stays with its region if that continues outside the box. New segments take the
-    `label`, else that of the region that held most of them.
+    A segment that reaches the box's edge stays with its region if that continues outside the box, unless the box has a
+    `label` and no other segment. New segments take the label, else that of the region that held most of them.
     """
+    inner = _replace_segments(state, crop, crop_tree, source, label, keeps_outer=True)
+    if label and inner is state:
+        return _replace_segments(state, crop, crop_tree, source, label, keeps_outer=False)
+    return inner
+
+
+def _replace_segments(
+    state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str, label: str, *, keeps_outer: bool
+) -> EditState:
+    """Replace what is in a box by its segments; see `resegment_box`."""
     granularity = Level.AUTO if isinstance(state.granularity, Segments) else state.granularity
     labels = np.full(state.tree.size, -1)
     labels[crop] = crop_tree.labels(granularity)
@@ -190,7 +200,7 @@ def resegment_box(
     for segment in range(int(labels.max()) + 1):
         mask = labels == segment
         dominant = _dominant_region(state, mask)
-        stays = dominant is not None and bool((mask & edge).any() and (dominant.mask & ~box).any())
+        stays = keeps_outer and dominant is not None and bool((mask & edge).any() and (dominant.mask & ~box).any())
         if not stays and count(mask) >= state.min_pixels:
             region = _named(_named_as_before(state, state.new_region(source, mask)), label)
             state = _subtract(state, mask)

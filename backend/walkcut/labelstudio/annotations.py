@@ -1,6 +1,7 @@
 """Annotation and draft results as regions: every shape that annotators draw becomes a mask of the image's size."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,12 +15,13 @@ from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import UNLABELLED, BrushControl
 from walkcut.labelstudio.predictions import Region, is_modified
 from walkcut.labelstudio.prompts import result_items
-from walkcut.labelstudio.tags import PROMPTS
+from walkcut.labelstudio.tags import PROMPTS, is_prompt
 
 _MAX_PERCENT: Final = 1000.0  # a shape farther out was not drawn on an image
 _MAX_REGIONS: Final = np.iinfo(np.uint16).max
 _MAX_MASK_BYTES: Final = 1 << 32  # all masks of one result together
 _MAX_PAINTED_PIXELS: Final = 10**11  # all strokes of one region together: about five seconds
+_REGION_TYPE: Final = re.compile(r"labels$|^(bitmask|ellipse|keypoint|polygon|rectangle|vector)$")
 _Size = tuple[int, int]  # height and width
 _Points = list[tuple[float, float]]  # x and y
 _Mask = Bool[np.ndarray, "y x"]
@@ -89,6 +91,14 @@ def annotated_image_names(result: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
+def unread_controls(result: object, controls: Sequence[BrushControl]) -> tuple[str, ...]:
+    """Return the names of the controls (`from_name`) whose regions in a result belong to no brush control."""
+    drawn = [item for item in result_items(result) if _REGION_TYPE.search(item["type"]) and "rle" not in item["value"]]
+    shapes = [item for item in drawn if not is_prompt(_label(item))] + _region_items(result)
+    names = [item.get("from_name") for item in shapes if not any(_belongs(item, control) for control in controls)]
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
 def suggested_names(result: object, control: BrushControl) -> list[tuple[str, str]]:
     """Return the name that walkcut gave to each region of a control and the one that it has, where it gave a name.
 
@@ -119,7 +129,7 @@ def _region_items(result: object) -> list[dict[str, Any]]:
         for item in shapes
         if (item["type"] == "brushlabels" and _label(item) not in PROMPTS)
         or (item["type"] == "brush" and str(item.get("id")) not in named)
-        or ("rle" not in item["value"] and _label(item) not in {UNLABELLED, *PROMPTS})
+        or ("rle" not in item["value"] and _label(item) != UNLABELLED and not is_prompt(_label(item)))
     ]
 
 

@@ -1,10 +1,14 @@
 """The labelling config and its brush controls."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
+from itertools import chain, count
 
 from walkcut.errors import LabelConfigError, SettingsError
+from walkcut.images import redact
 from walkcut.images.decode import IMAGE_SUFFIXES
 from walkcut.labelstudio.categories import label_categories
 from walkcut.labelstudio.tags import EXAMPLE_CONFIG, Label, Tag, is_prompt, read_tags
@@ -87,8 +91,11 @@ def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
         _check_brush(brush, images)
     first = {brush.to_name: brush for brush in reversed(brushes)}
     ordered = dict.fromkeys(brush.to_name for brush in brushes)
+    on_image: defaultdict[str, list[Tag]] = defaultdict(list)
+    for tag in tags:
+        on_image[tag.to_name].append(tag)
     categories = label_categories(tags[0].element)
-    controls = (_control(first[name], images[name], [tag for tag in tags if tag.to_name == name]) for name in ordered)
+    controls = (_control(first[name], images[name], on_image[name]) for name in ordered)
     return tuple(replace(control, categories=categories) for control in controls)
 
 
@@ -124,14 +131,18 @@ def _missing_brush(tags: Sequence[Tag], images: Mapping[str, Tag]) -> str:
     """Return why a config has no brush control on an image, and the smallest change."""
     need = "walkcut needs BrushLabels on an Image"
     if not images:
-        kinds = ", ".join(dict.fromkeys(str(tag) for tag in tags if tag.name and not tag.to_name))
+        kinds = ", ".join([*dict.fromkeys(str(tag) for tag in tags if tag.name and not tag.to_name)][:_MAX_LISTED])
         return f"{need}, and the labelling config has no <Image>{f' but {kinds}' * bool(kinds)}: use {EXAMPLE_CONFIG}"
     drawn = [tag for tag in tags if tag.kind in _REGION_TAGS and tag.to_name in images]
     image = next((images[tag.to_name] for tag in drawn), next(iter(images.values())))
     labels = [label.name for tag in drawn for label in tag.labels if tag.to_name == image.name]
-    brush = _brush_example(image.name, labels)
-    if image.is_repeated:
-        return f"{need}, and {image} is {_REPEATED} and add {brush}"
+    taken = {tag.name for tag in tags}
+    name = next(name for name in chain(["brush"], (f"brush{index}" for index in count(2))) if name not in taken)
+    try:
+        _check_image(image)
+    except LabelConfigError as error:
+        return f"{error}, and add {_brush_example(name, 'image' if image.is_repeated else image.name, labels)}"
+    brush = _brush_example(name, image.name, labels)
     if any(tag.kind == "brush" for tag in drawn):
         used = " and ".join(str(tag) for tag in drawn if tag.kind in {"brush", "labels"})
         return f"{need}, and a mask of <Brush> has no label of its own: replace {used} by {brush}"
@@ -146,11 +157,12 @@ _REPEATED = (
 )
 
 
-def _brush_example(to_name: str, labels: Sequence[str]) -> str:
+def _brush_example(name: str, to_name: str, labels: Sequence[str]) -> str:
+    """Return a brush control with some labels, as XML."""
     names = [*dict.fromkeys(labels)][:_MAX_LISTED] or ["Region"]
     more = "…" if len({*labels}) > len(names) else ""
-    tags = "".join(f'<Label value="{name}"/>' for name in names) + more
-    return f'<BrushLabels name="brush" toName="{to_name}">{tags}</BrushLabels>'
+    tags = "".join(f'<Label value="{escape(label)}"/>' for label in names) + more
+    return f'<BrushLabels name="{name}" toName="{escape(to_name)}">{tags}</BrushLabels>'
 
 
 def _check_brush(brush: Tag, images: Mapping[str, Tag]) -> None:
@@ -158,7 +170,7 @@ def _check_brush(brush: Tag, images: Mapping[str, Tag]) -> None:
     image = images.get(brush.to_name)
     if not brush.name:
         raise LabelConfigError('<BrushLabels> needs a name that no other tag has: write <BrushLabels name="brush" …>')
-    if image is None:
+    if image is None or not brush.to_name:
         raise LabelConfigError(
             f"{brush} needs toName with the name of one <Image>, and has {brush.to_name!r}: walkcut needs BrushLabels "
             f'on an Image, so write toName="{next(iter(images))}"'
@@ -186,7 +198,7 @@ def _check_image(image: Tag) -> None:
     if not value:
         raise LabelConfigError(f"{image} needs a value: {wish}")
     if problem := _value_problem(value):
-        raise LabelConfigError(f'{image} has value="{value}", {problem}; {wish}')
+        raise LabelConfigError(f"{image} has value={redact(value)}, {problem}; {wish}")
 
 
 def _value_problem(value: str) -> str:
@@ -194,12 +206,11 @@ def _value_problem(value: str) -> str:
     paths, text = variables(value), without_variables(value).strip()
     endings = [path for path in paths if "." in path and f".{path.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES]
     if "$" in text or any("{" in path or "}" in path for path in paths):
-        return "and Label Studio reads names of letters a to z, digits and _ only: rename the field"
+        return "and Label Studio reads letters a to z, digits and _ only: rename the field"
     if not paths and not _ADDRESS.match(text):
         return "which has no $, and is no address: put a $ before the name of the field"
     if value.startswith("$") and text and not _ADDRESS_PART.search(text):
-        reading = f"the field {paths[0]!r} and the text {text!r}"
-        return f"read by Label Studio as {reading}: rename the field, without {text[0]!r}"
+        return f"which Label Studio reads as the field {paths[0]!r} and a text: rename it to letters, digits and _"
     if endings and text:
         return f"where Label Studio reads {endings[0]!r} as one field: put the ending of the file into the data"
     return ""

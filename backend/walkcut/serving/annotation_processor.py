@@ -7,7 +7,7 @@ from functools import partial
 from walkcut.errors import LabelStudioError
 from walkcut.inference.predictor import Predictor, for_each_image
 from walkcut.inference.project import Project
-from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions
+from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, unread_controls
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region, make_prediction
@@ -36,6 +36,12 @@ class AnnotationProcessor:
         project = self._project(row.project_id)
         found = for_each_image(project.controls, partial(self._annotated_image, submission))
         images = [image for _, image in found.require_any()]
+        if names := unread_controls(submission.result, project.controls):
+            log.warning(
+                "annotation %d: regions of %s are not learned from, only those of BrushLabels: draw with these",
+                submission.annotation_id,
+                ", ".join(names),
+            )
         feedback = extract_feedback(
             images,
             submission,

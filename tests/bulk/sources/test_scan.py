@@ -148,6 +148,34 @@ def test_names_may_be_relative_to_another_folder(folder: Path) -> None:
     assert (failure.reference, failure.stage) == (str(folder / "a.png"), "source")
 
 
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        ({"data": {"image": {"url": "pics/a.png"}}}, "image.url"),
+        ({"image": {"url": "pics/a.png"}}, "image.url"),
+        ({"image.url": "pics/a.png"}, "image.url"),
+        ({"img": [{"u": "pics/a.png"}], "id": 1}, "img[0].u"),
+    ],
+)
+def test_references_may_be_nested(tmp_path: Path, row: dict[str, Any], key: str) -> None:
+    (tmp_path / "list.json").write_text(json.dumps([row]))
+    (item,) = items(tmp_path / "list.json", image_key=key, addresses=Addresses(key))
+    assert (item.reference, item.data) == (str(tmp_path / "pics/a.png"), row.get("data", row))
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [("photo", {"photo": "S"}), ("image.url", {"image": {"url": "S"}}), ("img[0]", {"img": ["S"]})],
+)
+def test_task_data_have_the_image_where_the_labelling_config_reads_it(
+    folder: Path, path: str, data: dict[str, Any]
+) -> None:
+    (item, *_) = items(folder, addresses=Addresses(path))
+    assert item.data == json.loads(json.dumps(data).replace("S", item.reference))
+    (item, *_) = items(folder, addresses=Addresses(path, folder.parent))
+    assert str(item.data).count("/data/local-files/?d=") == 1
+
+
 def test_long_manifests_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "_CHUNK", 7)
     path = tmp_path / "all.json"

@@ -19,14 +19,15 @@ def test_tasks_that_lack_a_version_are_listed() -> None:
     assert "task 3 has no image" in failure.reason
 
 
-def test_a_task_has_an_item_for_each_image_or_is_one_failure() -> None:
+def test_a_task_has_an_item_or_a_failure_for_each_image() -> None:
     controls = [CONTROL, replace(CONTROL, image_value="$back")]
     tasks: list[tuple[dict[str, Any], frozenset[str]]] = [
         ({"id": 2, "data": {"image": "/2.jpg", "back": "/3.jpg"}}, frozenset()),
         ({"id": 4, "data": {"image": "/4.jpg"}}, frozenset()),
     ]
-    first, second, failure = project_items(tasks, controls, "v")
+    first, second, third, failure = project_items(tasks, controls, "v")
     assert first == Item("task-2-1", "/2.jpg", tasks[0][0]["data"], 2, 0)
     assert second == Item("task-2-2", "/3.jpg", tasks[0][0]["data"], 2, 1)
+    assert third == Item("task-4-1", "/4.jpg", tasks[1][0]["data"], 4, 0)
     assert isinstance(failure, ItemFailure)
-    assert (failure.key, failure.reference) == ("task-4-1", "task 4")
+    assert (failure.key, failure.reference) == ("task-4-2", "task 4")

@@ -17,8 +17,8 @@ def project_items(
 ) -> Iterator[Item | ItemFailure | Skipped]:
     """Yield the images of the tasks that lack a prediction of this model version, that of the default granularity.
 
-    The others are skipped. Each task comes with the versions of its predictions. A task without one of its images is
-    one failure.
+    The others are skipped. Each task comes with the versions of its predictions. Each image that a task lacks is a
+    failure.
     """
     for document, existing in tasks:
         task = read_task(document)
@@ -26,13 +26,20 @@ def project_items(
         if version in existing:
             yield Skipped(f"task {task.id}", PREDICTED, keys[0])
             continue
-        try:
-            references = [task.image_reference(control) for control in controls]
-        except RequestError as error:
-            yield ItemFailure(keys[0], f"task {task.id}", "source", str(error))
-            continue
-        for index, (key, reference) in enumerate(zip(keys, references, strict=True)):
-            yield Item(key, reference, task.data, task.id, index)
+        for index, (key, control) in enumerate(zip(keys, controls, strict=True)):
+            try:
+                yield Item(key, task.image_reference(control), task.data, task.id, index)
+            except RequestError as error:
+                yield ItemFailure(key, f"task {task.id}", "source", str(error))
+
+
+def task_of_key(key: str) -> int:
+    """Return the id of the task that an image's key is of.
+
+    >>> task_of_key("task-7"), task_of_key("task-7-2")
+    (7, 7)
+    """
+    return int(key.split("-")[1])
 
 
 def annotated_tasks(project_id: str, count: int) -> Iterator[Skipped]:
