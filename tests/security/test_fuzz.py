@@ -24,7 +24,7 @@ from walkcut.hierarchy.granularity import parse_granularity
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
 from walkcut.labelstudio.config import parse_brush_controls
-from walkcut.labelstudio.json_export import select_annotation
+from walkcut.labelstudio.json_export import items_of_page, region_labels, select_annotation
 from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.predictions import region_id
 from walkcut.labelstudio.prompts import read_prompts, text_commands
@@ -160,7 +160,13 @@ PARSERS = [
     ),
     Parser("prompts", read_context, st.fixed_dictionaries({}, optional={"result": RESULT}) | JSON, (RequestError,)),
     Parser("annotations", read_annotation, RESULT, (RequestError, BrushError)),
-    Parser("exports", select_annotation, st.lists(TASK) | TASK | JSON, (SettingsError,), 50),
+    Parser(
+        "exports",
+        lambda document: region_labels(items_of_page(select_annotation(document), 1)),
+        st.lists(TASK | ANNOTATION) | TASK | ANNOTATION | RESULT | JSON,
+        (SettingsError,),
+        50,
+    ),
     Parser(
         "lists",
         read_list,
