@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,18 @@ def growth(jobs: int, folder: Path) -> int:
     with open_checkpoint(folder / "out", run_settings(plan)) as checkpoint:
         run(items, measured, checkpoint, Sink(checkpoint, PngFormat()))
     return sizes[1] - sizes[0]
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(200_000, marks=pytest.mark.soak)])
+def test_memory_and_time_of_a_large_folder_are_bounded(tmp_path: Path, count: int) -> None:
+    """Half of the files have no ending, and a resumed run looks at all of them again."""
+    content = png(quarters(16, 16))
+    for index in range(count):
+        (tmp_path / (f"{index:06d}.png" if index % 2 else f"{index:06d}")).write_bytes(content)
+    before, begin = resident_bytes(), time.process_time()
+    assert sum(isinstance(item, Item) for item in read_sources([str(tmp_path)])) == count
+    assert resident_bytes() - before < (8 << 20) + 400 * count
+    assert time.process_time() - begin < 5 + count / 2000
 
 
 @pytest.mark.parametrize("jobs", [2000, pytest.param(100_000, marks=pytest.mark.soak)])

@@ -139,7 +139,7 @@ def test_a_tiff_whose_pages_form_a_circle() -> None:
     "start",
     [b'<svg xmlns="http://www.w3.org/2000/svg">', b"<?xml version='1.0'?><svg>", b"<html>", b"%!PS-Adobe-3.0 EPSF-3.0",
      b"\xc5\xd0\xd3\xc6", b"%PDF-1.7", b"8BPS\0\1", b"SIMPLE  =", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
-     b"\0\0\1\0\1\0", b"icns", b"\0\0\0 ftypheic", b"\xd7\xcd\xc6\x9a",
+     b"\0\0\1\0\1\0", b"icns", b"\0\0\0 ftypmif1", b"\0\0\0 ftypheic", b"\xd7\xcd\xc6\x9a",
      b"P1\n", b"P2\n", b"P3\n", b"PK\3\4",
      b"\x1f\x8b", b"\x89HDF", b"CDF\1", b"GRIB", b"DDS ", b"qoif", b"\0\0\1\xb3", b"gimp xcf"],
 )  # fmt: skip

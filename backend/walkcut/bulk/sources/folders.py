@@ -125,10 +125,11 @@ def _local_files(root: str) -> Iterator[File | ItemFailure | Skipped]:
         elif folder != root and os.path.exists(os.path.join(folder, _RUN_MARKER)):
             yield Skipped(folder, OUTPUT)
         else:
-            paths = [(os.path.join(folder, name), is_folder) for name, is_folder in names]
-            yield from (local_file(path, path[len(prefix) :]) for path, is_folder in paths if not is_folder)
+            for name in (name for name, is_folder in names if not is_folder):
+                path = os.path.join(folder, name)
+                yield local_file(path, path[len(prefix) :])
             inner = ancestors | {identity}
-            pending += [(path, inner) for path, is_folder in reversed(paths) if is_folder]
+            pending += [(os.path.join(folder, name), inner) for name, is_folder in reversed(names) if is_folder]
 
 
 def _cloud_files(url: str) -> Iterator[File]:
