@@ -375,6 +375,17 @@ def test_an_opened_task_does_not_wait_behind_batches(tmp_path: Path) -> None:
     assert order.index("opened") <= 1, "the running one may end before it"
 
 
+def test_tasks_that_come_while_all_threads_predict_are_counted_with_the_reason(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("walkcut.serving.app.threading.BoundedSemaphore.acquire", lambda *_, **__: False)
+    assert backend.predict(IMAGE, IMAGE) == [[], []]
+    assert backend.sample("walkcut_tasks_total", outcome="busy") == 2
+    assert backend.sample("walkcut_failures_total", reason="BusyError") == 1
+    (failure,) = document(backend.client.get("/ready"))["failures"]
+    assert failure.startswith("1 BusyError, the last: too many calls at once: 2 tasks")
+
+
 def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
