@@ -70,6 +70,7 @@ class Fetcher:
     def _fetch(self, reference: object, task_id: int | None) -> bytes:
         if not isinstance(reference, str):
             raise ImageFetchError(f"it is a {type(reference).__name__}, not text. {references.ACCEPTED}")
+        reference = references.trimmed(reference)
         data = references.read_data_url(reference, self._policy)
         if data is not None:
             return data
