@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Num, UInt8
+from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -18,6 +18,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from walkcut.errors import ImageDecodeError
+from walkcut.images.deep import is_deep_colour, is_deep_grey, load_deep_colour, load_grey
+from walkcut.images.levels import Samples, to_rgb
 
 # The raster formats that people label, with the signatures of their files. Pillow reads many more, but most of its
 # vulnerabilities were in those (FITS, PSD, JPEG 2000), and EPS starts another program. Of the PPM family, only the
@@ -59,7 +61,6 @@ _TRANSPOSE: Final = {
 }
 
 _COLOUR_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
-_WHITE_LEVELS: Final = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I": 65535.0, "F": 1.0}
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
     """Decode the first frame of an image to upright RGB.
 
     The size in the header is checked before any pixel is decoded. Transparent parts are composited over white, as on
-    Label Studio's page, so that the colours hidden beneath have no effect. Deep greys: see `_to_8_bits`. Raises
-    `ImageDecodeError` for other data than JPEG, PNG, WebP, GIF, BMP, TIFF and binary PPM, damaged or beyond `limits`.
+    Label Studio's page, so that the colours hidden beneath have no effect. More than 8 bits: see `levels.to_8_bits`.
+    Raises `ImageDecodeError` for other data than JPEG, PNG, WebP, GIF, BMP, TIFF and binary PPM, damaged or beyond `limits`.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(file, "PNG")
@@ -90,14 +91,13 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
         _check_size(image.size, limits)
         _check_cost(image, data)
         orientation = _orientation(image)
-        image.load()
-        upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+        frame = _load(image, data)
     except DECODE_ERRORS as error:
         raise ImageDecodeError(
             f"the image ({len(data)} bytes) is damaged: {str(error) or type(error).__name__}. "
             "Open it in an image editor, save it and upload it again."
         ) from error
-    return _rgb(upright)
+    return _upright(_rgb(frame) if isinstance(frame, Image.Image) else to_rgb(frame), orientation)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -166,10 +166,20 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
+def _load(image: ImageFile.ImageFile, data: bytes) -> Image.Image | Samples:
+    if is_deep_colour(image):
+        return load_deep_colour(image, _open(data))
+    image.load()
+    return load_grey(image) if is_deep_grey(image) else image
+
+
+def _upright(pixels: UInt8[np.ndarray, "y x 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
+    if orientation not in _TRANSPOSE:
+        return pixels
+    return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
+
+
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "y x 3"]:
-    if image.mode in _WHITE_LEVELS:
-        grey = _to_8_bits(np.asarray(image), _WHITE_LEVELS[image.mode])
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if image.mode not in _COLOUR_MODES:
         raise ImageDecodeError(f"the image has the colour mode {image.mode}. Convert it to RGB or grey.")
     if image.has_transparency_data:
@@ -177,20 +187,3 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "y x 3"]:
         image = Image.new("RGB", image.size, "white")
         image.paste(rgba, mask=rgba)
     return np.array(image.convert("RGB"))
-
-
-def _to_8_bits(values: Num[np.ndarray, "y x"], white: float) -> UInt8[np.ndarray, "y x"]:
-    """Map greys to 0 … 255: black is 0 and `white` is 255, as browsers show 16 bits (values / 257).
-
-    If values leave [0, white] or span less than a quarter of it, their minimum and maximum become 0 and 255 instead:
-    10 or 12 bits of a microscope or scanner in a 16-bit file are nearly black in a browser, and annotators raise the
-    brightness, so the segmentation needs the contrast. NaN and -inf count as the minimum, inf as the maximum.
-    """
-    greys: Float[np.ndarray, "y x"] = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)
-    finite = greys[np.isfinite(greys)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    greys = np.clip(np.where(np.isnan(greys), low, greys), low, high)
-    is_within = low >= 0 and high <= white
-    if is_within and (high == low or high - low >= white / 4):
-        low, high = 0.0, white
-    return ((greys - low) * (255 / ((high - low) or 1)) + 0.5).astype(np.uint8)
