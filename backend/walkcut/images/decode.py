@@ -1,6 +1,7 @@
 """Bytes of an image -> upright RGB array, with the size and orientation that the annotator's browser shows."""
 
 import io
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from walkcut.errors import ImageDecodeError
-from walkcut.images.deep import is_deep_colour, is_deep_grey, load_deep_colour, load_grey
+from walkcut.images.deep import describe_tiff, is_deep_colour, is_deep_grey, load_deep_colour, load_grey
 from walkcut.images.levels import Samples, to_rgb
+from walkcut.images.metadata import strip_jpeg, strip_png
 
 # The raster formats that people label, with the signatures of their files. Pillow reads many more, but most of its
 # vulnerabilities were in those (FITS, PSD, JPEG 2000), and EPS starts another program. Of the PPM family, only the
@@ -33,6 +35,8 @@ _READERS: Final[dict[type[ImageFile.ImageFile], tuple[bytes, ...]]] = {
     TiffImageFile: (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     PpmImageFile: (b"P4", b"P5", b"P6", b"Pf"),
 }
+
+_STRIPPED: Final = {PngImageFile: strip_png, JpegImageFile: strip_jpeg}
 
 IMAGE_SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pfm"}
@@ -49,6 +53,8 @@ DECODE_ERRORS: Final = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError),
     *(struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
+
+_UNSUPPORTED: Final = re.compile("unknown|unsupported|cannot handle", re.IGNORECASE)  # in Pillow's messages
 
 _TRANSPOSE: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,7 +82,8 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
 
     The size in the header is checked before any pixel is decoded. Transparent parts are composited over white, as on
     Label Studio's page, so that the colours hidden beneath have no effect. More than 8 bits: see `levels.to_8_bits`.
-    Raises `ImageDecodeError` for other data than JPEG, PNG, WebP, GIF, BMP, TIFF and binary PPM, damaged or beyond `limits`.
+    Raises `ImageDecodeError` for data that are damaged, beyond `limits`, or not JPEG, PNG, WebP, GIF, BMP, TIFF or
+    binary PPM.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(file, "PNG")
@@ -93,10 +100,7 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
         orientation = _orientation(image)
         frame = _load(image, data)
     except DECODE_ERRORS as error:
-        raise ImageDecodeError(
-            f"the image ({len(data)} bytes) is damaged: {str(error) or type(error).__name__}. "
-            "Open it in an image editor, save it and upload it again."
-        ) from error
+        raise _unreadable(data, error) from error
     return _upright(_rgb(frame) if isinstance(frame, Image.Image) else to_rgb(frame), orientation)
 
 
@@ -108,11 +112,25 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     """
     for reader, signatures in _READERS.items():
         if data.startswith(signatures):
-            return reader(io.BytesIO(data))
+            return reader(io.BytesIO(_STRIPPED.get(reader, bytes)(data)))
     formats = ", ".join(str(reader.format) for reader in _READERS)
     raise ImageDecodeError(
         f"{len(data)} bytes that begin with {data[:16]!r} are not in a supported image format. Convert it to one of "
         f"{formats}, and check in a browser that the URL leads to the image itself and not to a page about it."
+    )
+
+
+def _unreadable(data: bytes, error: Exception) -> ImageDecodeError:
+    reason = str(error) or type(error).__name__
+    if not _UNSUPPORTED.match(reason):
+        return ImageDecodeError(
+            f"the image ({len(data)} bytes) is damaged: {reason}. "
+            "Open it in an image editor, save it and upload it again."
+        )
+    samples = describe_tiff(data) if data.startswith(_READERS[TiffImageFile]) else reason
+    return ImageDecodeError(
+        f"this kind of image is not supported ({len(data)} bytes; {samples}). "
+        "Save it with one or three channels of 8 or 16 bits, for instance as a PNG."
     )
 
 

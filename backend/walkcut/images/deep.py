@@ -1,5 +1,6 @@
 """Files of more than 8 bits per sample -> their samples. Of colours, Pillow by itself keeps the high bytes only."""
 
+import io
 import sys
 from typing import Final
 
@@ -8,15 +9,25 @@ from jaxtyping import Num, UInt8, UInt16
 from PIL import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from walkcut.images.levels import Samples
 
-_BITS, _PLANAR, _EXTRA_SAMPLES = 258, 284, 338  # tags of TIFF 6.0
+_BITS, _SAMPLES, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 277, 284, 338, 339  # tags of TIFF 6.0
 _SEPARATE, _PREMULTIPLIED = 2, 1  # and their values
 _WHITE_LEVELS: Final = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I": 65535.0, "F": 1.0}
 _PNG_MODES: Final = ("RGB;16B", "RGBA;16B", "LA;16B")
 _NATIVE: Final = "L" if sys.byteorder == "little" else "B"
+
+
+def describe_tiff(data: bytes) -> str:
+    """Return what a TIFF file holds, for messages."""
+    tags, file = ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    bits, kind = (next(iter(tags.get(tag) or ()), 1) for tag in (_BITS, _SAMPLE_FORMAT))
+    numbers = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(kind, "other")
+    return f"TIFF with {tags.get(_SAMPLES, 1)} channels of {bits} bits, {numbers} numbers"
 
 
 def is_deep_grey(image: ImageFile.ImageFile) -> bool:

@@ -16,12 +16,11 @@ _MAX_PLATEAUS: Final = 8
 _FEW_VALUES: Final = 32  # drawn in flat colours, where every value is a plateau
 _FAR: Final = 1.0  # spans of the rest between it and a plateau
 _FAR_FROM_FEW: Final = 8.0  # the same, from few values
-_MARGIN: Final = 8.0  # levels between the content and what was left out
+_MARGIN: Final = 4.0  # levels between the content and what was left out
 
 
 class Samples(NamedTuple):
-    """Values of one grey or three colours, `white` among them, and the opacity of each pixel (0 … 65535), if not all are
-    opaque."""
+    """Values of one grey or three colours, the value of white, and the opacity (0 … 65535) of pixels if it varies."""
 
     colours: Num[np.ndarray, "y x c"]
     white: float
@@ -106,8 +105,8 @@ def _windows(values: Num[np.ndarray, "y x c"]) -> Float64[np.ndarray, "n 9"]:
     return views.reshape(-1, 9).astype(np.float64)
 
 
-def _without_plateaus(windows: Float64[np.ndarray, "n 9"]) -> Float64[np.ndarray, " n"]:
-    """Return the medians of neighbourhoods without a value, the least or the largest, that many share far from the rest.
+def _without_plateaus(windows: Float64[np.ndarray, "n 9"]) -> Float64[np.ndarray, " m"]:
+    """Return the medians of neighbourhoods without values at an end that many pixels share, far from the rest.
 
     Neighbourhoods that reach beyond the rest in part only go with it: interpolation mixes values at the edge.
     """
