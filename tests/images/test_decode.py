@@ -273,7 +273,10 @@ def test_unsupported_kinds_are_not_called_damaged(data: bytes, message: str) -> 
     ("data", "message"),
     [
         (b"", "empty"),
-        (b"<!DOCTYPE html><html>", "begin with b'<!DOCTYPE html>.*JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM"),
+        (
+            b"<!DOCTYPE html><html>",
+            "bytes of a page or a drawing .HTML, SVG. are not in.*JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM",
+        ),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "not in a supported image format"),
         (b"P3\n16 16\n255\n" + b"0 " * 768, "not in a supported image format"),
         (b"RIFF\x10\0\0\0WAVEfmt ", "damaged"),

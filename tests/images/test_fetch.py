@@ -127,14 +127,14 @@ def test_cloud_files_are_presigned_and_fetched_without_the_token(site: Site, els
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (["/data/upload/1/a.jpg"], "it is a list, not text. Accepted are"),
-        (None, "it is a NoneType"),
-        (3, "'?3'?: it is a int"),
+        (["/data/upload/1/a.jpg"], ".a list.: it is a list, not text. Accepted are"),
+        (None, ".null.: it is null, not text"),
+        (3, ".a number.: it is a number, not text"),
         ("", "does not support references of this kind. Accepted are"),
         ("file:///etc/passwd", "does not support references of this kind"),
         ("http://[::1/a.jpg", "the reference is not a valid URL.*Accepted are"),
         ("http://host:port/a.jpg", "the reference is not a valid URL"),
-        ("http://user:signature@host/a.jpg", "'http://host/a.jpg'.*user names and passwords in URLs are not used"),
+        ("http://user:signature@host/a.jpg", "'http://…@host/a.jpg'.*user names and passwords in URLs are not used"),
         ("http:///a.jpg", "names no host"),
         (f"http://{'a' * 64}.example/a.jpg", "the reference is not a valid URL"),
         ("/data/upload/\ud800", "the reference is not a valid URL"),

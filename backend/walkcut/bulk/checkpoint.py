@@ -10,7 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ from walkcut.bulk.formats import Format
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult
 from walkcut.bulk.jsonl import HashSet64, append_line, external_sort, keys, temporary_dir, truncate_partial_line
 from walkcut.errors import SettingsError
+from walkcut.images import redacted_text
 from walkcut.storage import atomic_file
 
 FAILED = "failed.jsonl"  # a line for each failed image
@@ -66,7 +67,7 @@ class Checkpoint:
 
     def fail(self, failure: ItemFailure) -> None:
         """Write the line of a failed image."""
-        append_line(self._failed_file, asdict(failure))
+        append_line(self._failed_file, asdict(replace(failure, reference=redacted_text(failure.reference))))
         self._failed.add(failure.key)
 
     def assemble(self, output_format: Format) -> None:

@@ -114,8 +114,9 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         if data.startswith(signatures):
             return reader(io.BytesIO(_STRIPPED.get(reader, bytes)(data)))
     formats = ", ".join(str(reader.format) for reader in _READERS)
+    kind = "of a page or a drawing (HTML, SVG)" if data.lstrip().startswith(b"<") else f"that begin with {data[:4]!r}"
     raise ImageDecodeError(
-        f"{len(data)} bytes that begin with {data[:16]!r} are not in a supported image format. Convert it to one of "
+        f"{len(data)} bytes {kind} are not in a supported image format. Convert it to one of "
         f"{formats}, and check in a browser that the URL leads to the image itself and not to a page about it."
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from walkcut.bulk.sources.uris import BinaryFile, validate_uri
 from walkcut.errors import SettingsError
+from walkcut.images import kind_of
 from walkcut.labelstudio.json_input import check_depth
 
 IMAGE_KEYS = ("image", "url", "path", "file_name")
@@ -52,7 +53,7 @@ def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
         return validate_uri(row), {}
     check_depth(row)
     if not isinstance(row, dict):
-        raise ValueError(f"the row is {json.dumps(row, default=str):.60}: write a string or an object")  # noqa: TRY004
+        raise ValueError(f"the row is {kind_of(row)}: write a string or an object")  # noqa: TRY004
     keys = (image_key,) if image_key else IMAGE_KEYS
     data = row["data"] if isinstance(row.get("data"), dict) and not set(keys) & set(row) else row
     key = next((key for key in keys if key in data), None)
@@ -60,7 +61,7 @@ def reference_of(row: object, image_key: str) -> tuple[str, Mapping[str, Any]]:
         raise ValueError(f"the row has no {' or '.join(keys)}: give the name of its image field with --image-key")
     reference = data[key]
     if not isinstance(reference, str) or not reference.strip():
-        raise ValueError(f"its {key} is {json.dumps(reference, default=str):.60}: write a path or a URL")
+        raise ValueError(f"its {key} is {kind_of(reference)}: write a path or a URL")
     return validate_uri(reference), {str(name): value for name, value in data.items()}
 
 

@@ -10,7 +10,17 @@ from urllib.parse import quote, unquote, urlsplit
 from walkcut.bulk.items import Item, ItemFailure
 from walkcut.bulk.jsonl import HashSet64
 from walkcut.bulk.sources.manifests import is_manifest, read_rows, reference_of
-from walkcut.bulk.sources.uris import cloud, is_cloud, is_web, local_path, open_file, resolve_uri, validate_uri, walk
+from walkcut.bulk.sources.uris import (
+    cloud,
+    is_cloud,
+    is_web,
+    local_path,
+    open_file,
+    reason_of,
+    resolve_uri,
+    validate_uri,
+    walk,
+)
 from walkcut.errors import RequestError, SettingsError
 from walkcut.images import redact
 from walkcut.images.decode import IMAGE_SUFFIXES
@@ -62,7 +72,7 @@ def _local_images(source: str, image_key: str) -> Iterator[Item | ItemFailure]:
     first = next((index for index, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
     root, pattern = Path(*parts[:first]), "/".join(parts[first:])
     if not pattern or not root.is_dir():
-        raise SettingsError(f"{source} does not exist: give a folder, an image, a manifest or a glob pattern")
+        raise SettingsError(f"{redact(source)} does not exist: give a folder, an image, a manifest or a glob pattern")
     paths = (path for path in sorted(root.glob(pattern)) if path.is_file())
     return _require_images(
         source, (Item(path.relative_to(root).as_posix(), resolve_uri(".", str(path))) for path in paths)
@@ -78,7 +88,8 @@ def _images_in_cloud(url: str, image_key: str) -> Iterator[Item | ItemFailure]:
         is_file, exists = system.isfile(path), system.exists(path)
     except Exception as error:  # each cloud storage has its own errors
         raise SettingsError(
-            f"{redact(url)} cannot be listed ({error}): check the address, and that your credentials allow it"
+            f"{redact(url)} cannot be listed ({reason_of(url, error)}): "
+            "check the address, and that your credentials allow it"
         ) from error
     if not exists:
         raise SettingsError(f"{redact(url)} does not exist: check the address")
