@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from walkcut.images import DecodeLimits, decode
 SHAPE = (90, 120)
 
 
-def tiff(values: np.ndarray, **options: object) -> bytes:
+def tiff(values: np.ndarray, **options: Any) -> bytes:
     file = io.BytesIO()
     tifffile.imwrite(file, values, **options)
     return file.getvalue()
@@ -109,7 +109,6 @@ def test_one_transparent_colour() -> None:
 
 # Ranges. The scene is plain in 8 bits; a deep image of it must look the same outside of its odd places.
 
-Place = Callable[[], Bool[np.ndarray, "y x"]]
 y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
 
 

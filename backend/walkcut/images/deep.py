@@ -1,6 +1,7 @@
 """Files of more than 8 bits per sample -> their samples. Of colours, Pillow by itself keeps the high bytes only."""
 
 import io
+import math
 import sys
 from typing import Final
 
@@ -82,10 +83,11 @@ def _opacity(image: ImageFile.ImageFile, values: Num[np.ndarray, "y x c"]) -> UI
 def _raw_modes(image: ImageFile.ImageFile, *, low: bool = False) -> list[str]:
     """Return the names under which Pillow unpacks the high or the low bytes of each tile, such as RGB;16B."""
     names = [str(tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0]) for tile in image.tile]
-    order = "L" if isinstance(image, TiffImageFile) and image.tag_v2.prefix == b"II" else "B"
-    if image.tile[0].codec_name == "libtiff":
-        order = _NATIVE
-        low = low and image.tag_v2.get(_PLANAR) != _SEPARATE  # whose high bytes alone libtiff's reader gives
+    order = "B"
+    if isinstance(image, TiffImageFile):
+        order = "L" if image.tag_v2.prefix == b"II" else "B"
+        if image.tile[0].codec_name == "libtiff":  # which gives the high bytes alone of separate planes
+            order, low = _NATIVE, low and image.tag_v2.get(_PLANAR) != _SEPARATE
     order = {"L": "B", "B": "L"}[order] if low else order
     return [f"{name.partition(';')[0]};16{order}" for name in names]
 
@@ -101,7 +103,10 @@ def _pixels(image: ImageFile.ImageFile, raw_modes: list[str]) -> UInt8[np.ndarra
 
 def _ppm_samples(image: ImageFile.ImageFile) -> UInt16[np.ndarray, "y x 3"]:
     """Return the samples of a binary PPM file, where its own maximum is 65535."""
-    _, _, offset, (_, white) = image.tile[0]
-    image.fp.seek(offset)
-    samples = np.frombuffer(image.fp.read(6 * image.width * image.height), ">u2")
-    return (samples.reshape(image.height, image.width, 3).clip(0, white) * (65535 / white)).astype(np.uint16)
+    tile, file, shape = image.tile[0], image.fp, (image.height, image.width, 3)
+    white = int((tile.args or "")[1])
+    if file is None:
+        raise ValueError("the file is closed")
+    file.seek(tile.offset)
+    samples = np.frombuffer(file.read(2 * math.prod(shape)), ">u2").reshape(shape)
+    return (samples.clip(0, white) * (65535 / white)).astype(np.uint16)

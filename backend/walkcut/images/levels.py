@@ -101,8 +101,9 @@ def _content_range(values: Num[np.ndarray, "y x c"]) -> _Range:
 def _windows(values: Num[np.ndarray, "y x c"]) -> Float64[np.ndarray, "n 9"]:
     """Return the 3 x 3 neighbourhoods in each channel, of evenly spaced pixels if there are many."""
     step = math.ceil(math.sqrt(values.size / _MAX_WINDOWS))
-    views = np.lib.stride_tricks.sliding_window_view(values, (3, 3), axis=(0, 1))[::step, ::step]
-    return views.reshape(-1, 9).astype(np.float64)
+    height, width = len(values) - 2, values.shape[1] - 2
+    shifted = [values[dy : height + dy : step, dx : width + dx : step] for dy in range(3) for dx in range(3)]
+    return np.stack(shifted, axis=-1).reshape(-1, 9).astype(np.float64)
 
 
 def _without_plateaus(windows: Float64[np.ndarray, "n 9"]) -> Float64[np.ndarray, " m"]:

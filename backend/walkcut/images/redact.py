@@ -11,8 +11,15 @@ _AT: Final = re.compile(r"@|%40")
 _AUTHORITY: Final = re.compile(
     r"(?:\[[0-9a-f:.]*\]|[^:\[\]/]*)(?::\d{0,5})?(?:/.*)?|[a-z]:[\\/].*", re.IGNORECASE | re.DOTALL
 )
-_KINDS: Final = {type(None): "null", str: "text", bool: "a boolean", int: "a number", float: "a number"}
-_COLLECTIONS: Final = {dict: "an object", list: "a list"}
+_KINDS: Final[dict[type, str]] = {
+    type(None): "null",
+    str: "text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    dict: "an object",
+    list: "a list",
+}
 
 
 def redact(reference: object) -> str:
@@ -60,7 +67,7 @@ def kind_of(value: object) -> str:
     >>> kind_of(["https://bucket.example/a.jpg"]), kind_of(None)
     ('a list', 'null')
     """
-    return next((name for kind, name in (_KINDS | _COLLECTIONS).items() if isinstance(value, kind)), "an unknown value")
+    return next((name for kind, name in _KINDS.items() if isinstance(value, kind)), "an unknown value")
 
 
 def is_data_url(reference: str) -> bool:
