@@ -61,6 +61,8 @@ def to_8_bits(values: Num[np.ndarray, "y x c"], white: float) -> UInt8[np.ndarra
     shown = _content_range(values)
     if shown.low >= 0 and shown.high <= white and not 0 < shown.high - shown.low < white / 2:
         shown = _Range(0.0, white)
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return _levels(np.arange(1 << 16).reshape(-1, 1, 1), shown).ravel()[values]
     levels = np.empty(values.shape, np.uint8)
     for rows in _blocks(values):
         levels[rows] = _levels(values[rows], shown)
