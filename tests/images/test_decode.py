@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -5,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -191,11 +193,90 @@ def test_deep_greys(dtype: str, image_format: str, values: list[float], expected
     assert deep(values, dtype, image_format).tolist() == expected
 
 
+def chunk(name: bytes, content: bytes, *, checksum: bytes = b"") -> bytes:
+    checksum = checksum or struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"tEXt", b"Comment\0abc", checksum=b"\0\0\0\0"),
+        chunk(b"gAMA", b"\0\0\xb1\x8f", checksum=b"abcd"),
+        chunk(b"pHYs", b"", checksum=b"abcd"),
+        chunk(b"tRNS", b"\0\1\0\2", checksum=b"abcd"),
+        chunk(b"eXIf", exif(6).tobytes()[6:], checksum=b"abcd"),
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(4_000_000))),
+        chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(4_000_000))),
+        chunk(b"zTXt", b"Comment\0\0junk"),
+        chunk(b"iCCP", b"profile\0\7junk"),
+        chunk(b"acTL", b""),
+        chunk(b"eXIf", b"junk"),
+        chunk(b"abCd", bytes(2_000_000)),
+    ],
+)
+@pytest.mark.parametrize("place", [33, -12])
+def test_odd_metadata_of_a_png_are_ignored(extra: bytes, place: int) -> None:
+    data = encode_image(Image.fromarray(noise()), "PNG")
+    assert np.array_equal(decode(data[:place] + extra + data[place:], LIMITS), noise())
+
+
+def test_what_follows_the_end_of_a_png_is_ignored() -> None:
+    data = encode_image(Image.fromarray(noise()), "PNG")
+    assert np.array_equal(decode(data + b"trailing", LIMITS), noise())
+    assert np.array_equal(decode(data[:-12] + struct.pack(">I", 9999) + b"tEXtcut off", LIMITS), noise())
+
+
+@pytest.mark.parametrize(
+    ("marker", "content"),
+    [
+        (0xE0, b"JFIF\0"),
+        (0xE0, b""),
+        (0xE1, b"Exif\0\0junk"),
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0<broken"),
+        (0xE2, b"ICC_PROFILE\0"),
+        (0xE2, b"MPF\0junk"),
+        (0xED, b"Photoshop 3.0\x008BIM\x03\xed"),
+        (0xEE, b"Adobe"),
+        (0xEF, b""),
+        (0xFE, b"\xff" * 2000),
+    ],
+)
+def test_odd_metadata_of_a_jpeg_are_ignored(marker: int, content: bytes) -> None:
+    data = encode_image(Image.fromarray(noise()), "JPEG")
+    extra = struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+    for odd in (data[:2] + extra + data[2:], data[:2] + b"\xff" + extra + data[2:]):
+        assert np.array_equal(decode(odd, LIMITS), decode(data, LIMITS))
+
+
+def tiff(values: np.ndarray, **options: Any) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (tiff(np.zeros((20, 30), np.float64)), "1 channels of 64 bits, floating-point"),
+        (tiff(np.zeros((20, 30, 3), np.float32), photometric="rgb"), "3 channels of 32 bits, floating-point"),
+        (tiff(np.zeros((20, 30, 3), np.int16), photometric="rgb"), "3 channels of 16 bits, signed"),
+        (tiff(np.zeros((20, 30, 5), np.uint16), photometric="minisblack", planarconfig="contig"), "5 channels of 16"),
+    ],
+)
+def test_unsupported_kinds_are_not_called_damaged(data: bytes, message: str) -> None:
+    with pytest.raises(ImageDecodeError, match=f"is not supported .*{message}.*Save it with one or three channels"):
+        decode(data, LIMITS)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "empty"),
-        (b"<!DOCTYPE html><html>", "begin with b'<!DOCTYPE html>.*JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM"),
+        (
+            b"<!DOCTYPE html><html>",
+            "bytes of a page or a drawing .HTML, SVG. are not in.*JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM",
+        ),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "not in a supported image format"),
         (b"P3\n16 16\n255\n" + b"0 " * 768, "not in a supported image format"),
         (b"RIFF\x10\0\0\0WAVEfmt ", "not in a supported image format"),

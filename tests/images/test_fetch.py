@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.http_site import PERSONAL, Clock, Route, Seen, Site, jwt, redirect, reply
+from tests.builders.resolver import FixedResolver
 from walkcut.errors import ImageFetchError
 from walkcut.images import FetchPolicy, ImageLoader, LabelStudioAccess
 from walkcut.images.fetch import Fetcher
@@ -79,6 +80,27 @@ def test_label_studios_files_are_fetched_with_its_token(site: Site, reference: s
     assert authorizations(site.seen) == [f"Token {LEGACY}"] * 2
 
 
+@pytest.mark.parametrize("reference", ["/ls/data/upload/1/a.jpg", "//data/upload/1/a.jpg", " /data/upload/1/a.jpg \n"])
+@pytest.mark.parametrize("sub_path", ["", "/ls"])
+def test_files_behind_a_sub_path_are_fetched_from_the_configured_label_studio(
+    site: Site, reference: str, sub_path: str
+) -> None:
+    site.routes[sub_path + UPLOAD] = reply(body=b"image")
+    fetcher = make_fetcher(site, LEGACY, sub_path=sub_path)
+    for written in (reference, site.url + reference.strip()):
+        assert fetcher.fetch(written) == b"image"
+    assert authorizations(site.seen) == [f"Token {LEGACY}"] * 2
+
+
+@pytest.mark.parametrize("reference", ["/tasks/5/presign/?fileuri=czM6", "/projects/3/resolve/?fileuri=czM6"])
+def test_addresses_of_cloud_files_in_label_studio_are_fetched_from_it(site: Site, reference: str) -> None:
+    site.routes["/ls" + reference.partition("?")[0]] = reply(body=b"image")
+    fetcher = make_fetcher(site, LEGACY, sub_path="/ls")
+    assert [fetcher.fetch(reference), fetcher.fetch(f"/ls{reference}")] == [b"image"] * 2
+    assert [seen.target for seen in site.seen] == [f"/ls{reference}"] * 2
+    assert authorizations(site.seen) == [f"Token {LEGACY}"] * 2
+
+
 def test_local_files_come_from_disk_if_there_is_a_root(site: Site, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"image")
     policy = FetchPolicy(local_files_root=tmp_path)
@@ -105,14 +127,14 @@ def test_cloud_files_are_presigned_and_fetched_without_the_token(site: Site, els
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (["/data/upload/1/a.jpg"], "it is a list, not text. Accepted are"),
-        (None, "it is a NoneType"),
-        (3, "'?3'?: it is a int"),
+        (["/data/upload/1/a.jpg"], ".a list.: it is a list, not text. Accepted are"),
+        (None, ".null.: it is null, not text"),
+        (3, ".a number.: it is a number, not text"),
         ("", "does not support references of this kind. Accepted are"),
         ("file:///etc/passwd", "does not support references of this kind"),
         ("http://[::1/a.jpg", "the reference is not a valid URL.*Accepted are"),
         ("http://host:port/a.jpg", "the reference is not a valid URL"),
-        ("http://user:signature@host/a.jpg", "'http://host/a.jpg'.*user names and passwords in URLs are not used"),
+        ("http://user:signature@host/a.jpg", "'http://…@host/a.jpg'.*user names and passwords in URLs are not used"),
         ("http:///a.jpg", "names no host"),
         (f"http://{'a' * 64}.example/a.jpg", "the reference is not a valid URL"),
         ("/data/upload/\ud800", "the reference is not a valid URL"),
@@ -136,6 +158,31 @@ def test_redirects_are_followed_without_the_token(site: Site, elsewhere: Site) -
     assert make_fetcher(site, LEGACY, OPEN).fetch(UPLOAD) == b"image"
     assert authorizations(site.seen) == [f"Token {LEGACY}"] * 2
     assert authorizations(elsewhere.seen) == [None] * 2
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/ä é.png".encode(), "/%C3%A4%20%C3%A9.png"),
+        ("/图?name=ü".encode(), "/%E5%9B%BE?name=%C3%BC"),
+        ("/ä.png".encode("latin-1"), "/%E4.png"),
+        (b"/%C3%A4.png", "/%C3%A4.png"),
+        (b" /a.png ", "/a.png"),
+    ],
+)
+def test_addresses_of_redirects_are_encoded_once(site: Site, location: bytes, target: str) -> None:
+    site.routes[UPLOAD] = redirect(location.decode("latin-1"))  # the server writes its headers in Latin-1
+    site.routes[target.partition("?")[0]] = reply(body=b"image")
+    assert make_fetcher(site).fetch(UPLOAD) == b"image"
+    assert site.seen[-1].target == target
+
+
+def test_a_redirect_to_a_host_outside_ascii_is_followed(site: Site) -> None:
+    site.routes[UPLOAD] = redirect(f"http://bücher.example:{site.server_port}/a.png".encode().decode("latin-1"))
+    site.routes["/a.png"] = reply(body=b"image")
+    fetcher = Fetcher(OPEN, LabelStudioAccess(site.url), resolve=FixedResolver("127.0.0.1"))
+    assert fetcher.fetch(UPLOAD) == b"image"
+    assert site.seen[-1].headers["Host"] == f"xn--bcher-kva.example:{site.server_port}"
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://h/a.jpg", "data:,x", "http://[::1"])
@@ -307,6 +354,20 @@ def test_an_image_ends_with_its_length_even_if_the_connection_does_not(site: Sit
 def test_an_image_of_exactly_the_limit_is_accepted(site: Site) -> None:
     site.routes["/a.jpg"] = reply(body=b"x" * 64)
     assert Fetcher(FetchPolicy(max_bytes=64, allow_private_hosts=True), None).fetch(f"{site.url}/a.jpg") == b"x" * 64
+
+
+@pytest.mark.parametrize(
+    "encoding", ["", " ", "identity", "IDENTITY", "aws-chunked", "UTF-8", "base64", "none", "image/png"]
+)
+def test_words_of_stores_that_change_no_bytes_are_ignored(site: Site, encoding: str) -> None:
+    site.routes["/a.jpg"] = reply(body=b"image", headers={"Content-Encoding": encoding})
+    assert Fetcher(OPEN, None).fetch(f"{site.url}/a.jpg") == b"image"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "aws-chunked,gzip", "identity, x-gzip", "br", "deflate", "zstd"])
+def test_compressed_answers_are_refused(site: Site, encoding: str) -> None:
+    site.routes["/a.jpg"] = reply(body=b"x", headers={"Content-Encoding": encoding})
+    refused(Fetcher(OPEN, None), f"{site.url}/a.jpg", "the server compressed the response .*Store the image without")
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,16 @@ from walkcut.images import redact
 @pytest.mark.parametrize(
     ("reference", "expected"),
     [
-        ("data:image/png;base64," + "A" * 1000, "'data:image/png;base64,…' (1022 characters)"),
-        ("https://u:pass@h/a.jpg?X-Amz-Signature=1", "'https://h/a.jpg?…'"),
+        ("data:image/png;base64," + "A" * 1000, "'data:… (1022 characters)'"),
+        ("https://u:pass@h/a.jpg?X-Amz-Signature=1", "'https://…@h/a.jpg?…'"),
         ("https://h/a.jpg#part", "'https://h/a.jpg#…'"),
-        ("//u:pass@h/@scope/a.jpg", "'//h/@scope/a.jpg'"),
-        ("u:pass@h:8080", "'h:8080'"),
+        ("//u:pass@h/@scope/a.jpg", "'//…@scope/a.jpg'"),
+        ("u:pass@h:8080", "'…@h:8080'"),
         ("/data/local-files/?d=a/b.jpg", "'/data/local-files/?d=a/b.jpg'"),
         ("x\n\ud800", r"'x\n\ud800'"),
         ("s3://b/" + "k" * 200, "'s3://b/" + "k" * 53 + "…" + "k" * 60 + "'"),
-        (["/data/upload/1/a.jpg"], "['/data/upload/1/a.jpg']"),
-        (None, "None"),
+        (["/data/upload/1/a.jpg"], "(a list)"),
+        (None, "(null)"),
     ],
 )
 def test_redact(reference: object, expected: str) -> None:

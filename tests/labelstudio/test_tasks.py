@@ -74,7 +74,7 @@ def test_ids_of_documents() -> None:
 
 def test_times_are_read_as_utc() -> None:
     assert parse_timestamp("2026-11-20T08:38:56.976830Z") == datetime(2026, 11, 20, 8, 38, 56, 976830, timezone.utc)
-    with pytest.raises(RequestError, match="'soon' is not a time: annotations need updated_at"):
+    with pytest.raises(RequestError, match="updated_at is text that is not a time"):
         parse_timestamp("soon")
 
 

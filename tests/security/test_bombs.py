@@ -67,14 +67,15 @@ PACKED = zlib.compress(bytes(100 * MEGABYTE))  # a hundred kilobytes
     ids=["zTXt", "iTXt", "iCCP"],
 )
 def test_a_png_with_text_or_a_profile_of_a_hundred_megabytes(chunk: tuple[bytes, bytes]) -> None:
-    assert decode(png(), LIMITS).shape == (16, 16, 3)
-    assert peak(lambda: refused(png(chunk), "damaged: .*too large")) < 5 * MEGABYTE
+    data = png(chunk)
+    assert peak(lambda: decode(data, LIMITS)) < MEGABYTE
 
 
 def test_a_png_with_hundreds_of_texts_of_a_megabyte_each() -> None:
     text = zlib.compress(bytes(MEGABYTE - 1))
     chunks = [(b"zTXt", b"%d\0\0" % index + text) for index in range(300)]
-    assert peak(lambda: refused(png(*chunks), "damaged: Too much memory used")) < 150 * MEGABYTE
+    data = png(*chunks)
+    assert peak(lambda: decode(data, LIMITS)) < MEGABYTE
 
 
 @pytest.mark.parametrize("size", [(65535, 65535), (2**31 - 1, 16), (10_001, 10_000)])

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,7 @@ from walkcut.bulk.jsonl import (
 )
 from walkcut.bulk.sources.uris import UNKNOWN_STATE
 from walkcut.errors import SettingsError
+from walkcut.images import redacted_text
 from walkcut.storage import atomic_file
 
 FAILED = "failed.jsonl"  # a line for each failed image
@@ -84,7 +85,7 @@ class Checkpoint:
 
     def fail(self, failure: ItemFailure) -> None:
         """Write the line of a failed image."""
-        append_line(self._failed_file, asdict(failure))
+        append_line(self._failed_file, asdict(replace(failure, reference=redacted_text(failure.reference))))
         self._failed.add(failure.key)
 
     def skip(self, skipped: Skipped) -> None:

@@ -1,13 +1,14 @@
 """Bytes of an image -> upright RGB array, with the size and orientation that the annotator's browser shows."""
 
 import io
+import re
 import struct
 import zlib
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Num, UInt8
+from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -19,7 +20,10 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from walkcut.errors import ImageDecodeError
+from walkcut.images.deep import describe_tiff, is_deep_colour, is_deep_grey, load_deep_colour, load_grey
 from walkcut.images.formats import decoded_format, other_format
+from walkcut.images.levels import Samples, to_rgb
+from walkcut.images.metadata import strip_jpeg, strip_png
 
 # The raster formats that people label, see `walkcut.images.formats`. Pillow reads many more, but most of its
 # vulnerabilities were in those (FITS, PSD, JPEG 2000), and EPS starts another program. Of the PPM family, only the
@@ -34,6 +38,8 @@ _READERS: Final[dict[str, type[ImageFile.ImageFile]]] = {
     "PPM": PpmImageFile,
     "AVIF": AvifImageFile,
 }
+
+_STRIPPED: Final = {"PNG": strip_png, "JPEG": strip_jpeg}
 
 IMAGE_SUFFIXES: Final = frozenset(
     (
@@ -66,6 +72,8 @@ DECODE_ERRORS: Final = (
     *(struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 
+_UNSUPPORTED: Final = re.compile("unknown|unsupported|cannot handle", re.IGNORECASE)  # in Pillow's messages
+
 _TRANSPOSE: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -77,7 +85,6 @@ _TRANSPOSE: Final = {
 }
 
 _COLOUR_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
-_WHITE_LEVELS: Final = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I": 65535.0, "F": 1.0}
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,9 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
     """Decode the first frame of an image to upright RGB.
 
     The size in the header is checked before any pixel is decoded. Transparent parts are composited over white, as on
-    Label Studio's page, so that the colours hidden beneath have no effect. Deep greys: see `_to_8_bits`. Raises
-    `ImageDecodeError` for other formats than JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF and binary PPM, and for data that
-    are damaged or beyond `limits`.
+    Label Studio's page, so that the colours hidden beneath have no effect. More than 8 bits: see `levels.to_8_bits`.
+    Raises `ImageDecodeError` for data that are damaged, beyond `limits`, or not JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF
+    or binary PPM.
 
     >>> file = io.BytesIO()
     >>> Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(file, "PNG")
@@ -109,14 +116,10 @@ def decode(data: bytes, limits: DecodeLimits) -> UInt8[np.ndarray, "y x 3"]:
         _check_size(image.size, limits)
         _check_cost(image, data)
         orientation = _orientation(image)
-        image.load()
-        upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+        frame = _load(image, data)
     except DECODE_ERRORS as error:
-        raise ImageDecodeError(
-            f"the image ({len(data)} bytes) is damaged: {str(error) or type(error).__name__}. "
-            "Open it in an image editor, save it and upload it again."
-        ) from error
-    return _rgb(upright)
+        raise _unreadable(data, error) from error
+    return _upright(_rgb(frame) if isinstance(frame, Image.Image) else to_rgb(frame), orientation)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -125,14 +128,29 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     `Image.open` would check the size against a limit of the whole process, which cannot be changed for one thread
     only. Its readers do not, so `DecodeLimits` alone decides.
     """
-    reader = _READERS.get(decoded_format(data))
-    if reader is not None:
-        return reader(io.BytesIO(data))
-    name = f" ({other_format(data)})" if other_format(data) else ""
+    name = decoded_format(data)
+    if name:
+        return _READERS[name](io.BytesIO(_STRIPPED.get(name, bytes)(data)))
+    other = other_format(data)
+    kind = "of a page or a drawing (HTML, SVG)" if data.lstrip().startswith(b"<") else f"that begin with {data[:4]!r}"
     raise ImageDecodeError(
-        f"{len(data)} bytes that begin with {data[:16]!r}{name} are not in a supported image format. Convert it to one "
-        f"of {', '.join(_READERS)}, and check in a browser that the URL leads to the image itself and not to a page "
-        "about it."
+        f"{len(data)} bytes {kind}{f' ({other})' if other else ''} are not in a supported image format. Convert it to "
+        f"one of {', '.join(_READERS)}, and check in a browser that the URL leads to the image itself and not to a "
+        "page about it."
+    )
+
+
+def _unreadable(data: bytes, error: Exception) -> ImageDecodeError:
+    reason = str(error) or type(error).__name__
+    if not _UNSUPPORTED.match(reason):
+        return ImageDecodeError(
+            f"the image ({len(data)} bytes) is damaged: {reason}. "
+            "Open it in an image editor, save it and upload it again."
+        )
+    samples = describe_tiff(data) if decoded_format(data) == "TIFF" else reason
+    return ImageDecodeError(
+        f"this kind of image is not supported ({len(data)} bytes; {samples}). "
+        "Save it with one or three channels of 8 or 16 bits, for instance as a PNG."
     )
 
 
@@ -186,10 +204,20 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
+def _load(image: ImageFile.ImageFile, data: bytes) -> Image.Image | Samples:
+    if is_deep_colour(image):
+        return load_deep_colour(image, _open(data))
+    image.load()
+    return load_grey(image) if is_deep_grey(image) else image
+
+
+def _upright(pixels: UInt8[np.ndarray, "y x 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
+    if orientation not in _TRANSPOSE:
+        return pixels
+    return np.array(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
+
+
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "y x 3"]:
-    if image.mode in _WHITE_LEVELS:
-        grey = _to_8_bits(np.asarray(image), _WHITE_LEVELS[image.mode])
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if image.mode not in _COLOUR_MODES:
         raise ImageDecodeError(f"the image has the colour mode {image.mode}. Convert it to RGB or grey.")
     if image.has_transparency_data:
@@ -197,20 +225,3 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "y x 3"]:
         image = Image.new("RGB", image.size, "white")
         image.paste(rgba, mask=rgba)
     return np.array(image.convert("RGB"))
-
-
-def _to_8_bits(values: Num[np.ndarray, "y x"], white: float) -> UInt8[np.ndarray, "y x"]:
-    """Map greys to 0 … 255: black is 0 and `white` is 255, as browsers show 16 bits (values / 257).
-
-    If values leave [0, white] or span less than a quarter of it, their minimum and maximum become 0 and 255 instead:
-    10 or 12 bits of a microscope or scanner in a 16-bit file are nearly black in a browser, and annotators raise the
-    brightness, so the segmentation needs the contrast. NaN and -inf count as the minimum, inf as the maximum.
-    """
-    greys: Float[np.ndarray, "y x"] = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)
-    finite = greys[np.isfinite(greys)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    greys = np.clip(np.where(np.isnan(greys), low, greys), low, high)
-    is_within = low >= 0 and high <= white
-    if is_within and (high == low or high - low >= white / 4):
-        low, high = 0.0, white
-    return ((greys - low) * (255 / ((high - low) or 1)) + 0.5).astype(np.uint8)

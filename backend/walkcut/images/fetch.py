@@ -17,7 +17,7 @@ from walkcut.errors import API_KEY_REMEDY, ImageFetchError, SettingsError, Token
 from walkcut.images import references
 from walkcut.images.address_policy import Resolver, resolve_host
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, parse_origin, redacted_reason
-from walkcut.images.redact import redact
+from walkcut.images.redact import kind_of, redact
 from walkcut.images.tokens import TokenAuth, exchange_token
 from walkcut.images.transport import Deadline, Request, Response, Transport
 
@@ -65,11 +65,12 @@ class Fetcher:
             raise ImageFetchError(
                 f"cannot fetch the image {redact(reference)}: the reference is not a valid URL "
                 f"({redacted_reason(error)}). {references.ACCEPTED}"
-            ) from error
+            ) from None  # whose text would be in a traceback
 
     def _fetch(self, reference: object, task_id: int | None) -> bytes:
         if not isinstance(reference, str):
-            raise ImageFetchError(f"it is a {type(reference).__name__}, not text. {references.ACCEPTED}")
+            raise ImageFetchError(f"it is {kind_of(reference)}, not text. {references.ACCEPTED}")
+        reference = references.trimmed(reference)
         data = references.read_data_url(reference, self._policy)
         if data is not None:
             return data

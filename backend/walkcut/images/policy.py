@@ -10,6 +10,7 @@ from walkcut.errors import ImageFetchError, SettingsError
 from walkcut.images.redact import redact
 
 _PORTS: Final = {"http": 80, "https": 443}
+_NO_HOST: Final = re.compile(r"[\s%<>\"'{}|\\^`&=,;!*()$+~]")
 _FILE_PATHS: Final = ("/data/", "/storage-data/", "/tasks/", "/projects/")  # where Label Studio serves files
 
 
@@ -21,26 +22,31 @@ class Origin(NamedTuple):
     port: int
 
 
+class AddressError(ValueError):
+    """A URL that no image can be fetched from; the message quotes nothing of it."""
+
+
 def parse_origin(url: str) -> Origin:
     """Return scheme, host and port of an http(s) URL.
 
-    Raises `ValueError` for another scheme, no or an unprintable host, a port out of range, a user name or a password.
+    Raises `AddressError` for another scheme, no or an impossible host, a user name or a password, and another
+    `ValueError`, whose message may quote secrets, for what Python cannot parse.
     """
     parts = urlsplit(url)
     if parts.scheme not in _PORTS:
-        raise ValueError(f"scheme {parts.scheme!r} is neither http nor https")
+        raise AddressError("its scheme is neither http nor https")
     if "@" in parts.netloc:
-        raise ValueError("user names and passwords in URLs are not used")
+        raise AddressError("user names and passwords in URLs are not used")
     if not parts.hostname:
-        raise ValueError("it names no host")
-    if not parts.hostname.isprintable():
-        raise ValueError("its host has unprintable characters")
+        raise AddressError("it names no host")
+    if not parts.hostname.isprintable() or _NO_HOST.search(parts.hostname):
+        raise AddressError("its host has characters that no host's name has")
     return Origin(parts.scheme, parts.hostname, _PORTS[parts.scheme] if parts.port is None else parts.port)
 
 
 def redacted_reason(error: ValueError) -> str:
-    """Return why a URL cannot be parsed, without the user name and password that Python's own messages quote."""
-    return str(error).rpartition("@")[2]
+    """Return why a URL cannot be parsed, but not in Python's own words, which quote passwords."""
+    return str(error) if isinstance(error, AddressError) else "its host or its port is malformed"
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,73 @@
-"""References in messages and logs, without the parts that may be secret."""
+"""Values from outside in messages and logs, without the parts that may be secret."""
 
 import re
-import reprlib
 from typing import Final
 
 _MAX_LENGTH: Final = 120  # characters
-_PASSWORD: Final = re.compile(r"(^|//)[^/?#]*@")
-_QUERY: Final = re.compile(r"([?#]).*", re.DOTALL)
-_PATH: Final = re.compile(r"/(?!/)")  # of Label Studio, whose query names a file and signs nothing
+_PREFIX: Final = re.compile(r"[a-z][a-z0-9+.-]*:/+|/{2,}", re.IGNORECASE)
+_NAMED_FILE: Final = re.compile(r"(?:/+[^/?#@;]+)*/*\?(?:d|filepath)=")  # Label Studio's, whose query signs nothing
+_QUERY: Final = re.compile(r"([?#;]|%3f|%23|&[^&/=]*=).*", re.IGNORECASE | re.DOTALL)
+_AT: Final = re.compile(r"@|%40")
+_AUTHORITY: Final = re.compile(
+    r"(?:\[[0-9a-f:.]*\]|[^:\[\]/]*)(?::\d{0,5})?(?:/.*)?|[a-z]:[\\/].*", re.IGNORECASE | re.DOTALL
+)
+_KINDS: Final[dict[type, str]] = {
+    type(None): "null",
+    str: "text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    dict: "an object",
+    list: "a list",
+}
 
 
 def redact(reference: object) -> str:
-    """Quote a reference without a data: URL's data, a URL's query (it may be a signature) or its password.
+    """Quote a reference without anything that may be a password, a signature or data; other values by their kind.
+
+    A URL may hold secrets in its query, its user information, and, if it is malformed, in any part before an @ or
+    behind a colon.
 
     >>> redact("https://me:secret@bucket.example/a.jpg?X-Amz-Signature=1f2e")
-    "'https://bucket.example/a.jpg?…'"
+    "'https://…@bucket.example/a.jpg?…'"
     """
     if not isinstance(reference, str):
-        return reprlib.repr(reference)
-    if is_data_url(reference):
-        header = reference.partition(",")[0]
-        return f"'{header[:40]},…' ({len(reference)} characters)"
-    redacted = _PASSWORD.sub(r"\1", reference, count=1)
-    if not _PATH.match(redacted):
-        redacted = _QUERY.sub(r"\1…", redacted)
+        return f"({kind_of(reference)})"
+    redacted = redacted_text(reference)
     half = _MAX_LENGTH // 2
     return repr(redacted if len(redacted) <= _MAX_LENGTH else f"{redacted[:half]}…{redacted[-half:]}")
+
+
+def redacted_text(reference: str) -> str:
+    """Return a reference as `redact` does, in full length and without quotes."""
+    text = reference.strip()
+    if is_data_url(text):
+        return f"data:… ({len(text)} characters)"
+    prefix = _NAMED_FILE.match(text) or _PREFIX.match(text)
+    start = prefix.end() if prefix else 0
+    query = _QUERY.search(text, start)
+    body, tail = (text[start : query.start()], query[0][len(query[1]) :]) if query else (text[start:], "")
+    if _AT.search(tail):  # a password may hold a question mark
+        return f"{text[:start]}…"
+    return text[:start] + _without_user(body, is_url=start > 0) + (f"{query[1][:1]}…" if query else "")
+
+
+def _without_user(body: str, *, is_url: bool) -> str:
+    """Hide what lies before the last @, unless it is in the name of a file, and a port that is no number."""
+    first = body.partition("/")[0]
+    ats = list(_AT.finditer(body if is_url or ":" in first else first))
+    if ats:
+        return f"…@{body[ats[-1].end() :]}"
+    return body if _AUTHORITY.fullmatch(body) else f"{re.split(r'[:[]', body)[0]}…"
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, without any of it.
+
+    >>> kind_of(["https://bucket.example/a.jpg"]), kind_of(None)
+    ('a list', 'null')
+    """
+    return next((name for kind, name in _KINDS.items() if isinstance(value, kind)), "an unknown value")
 
 
 def is_data_url(reference: str) -> bool:

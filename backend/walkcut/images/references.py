@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import string
 from typing import Final
 from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
@@ -15,7 +16,11 @@ ACCEPTED: Final = (
     "and s3://, gs:// and azure-blob:// of a storage connected to Label Studio."
 )
 _LOCAL_FILES: Final = "/data/local-files"
-_LABEL_STUDIO_PATHS: Final = ("/data/upload/", f"{_LOCAL_FILES}/", f"{_LOCAL_FILES}?", "/storage-data/uploaded/")
+_FILE_PATH: Final = re.compile(  # behind any sub-path: of Label Studio, or of a proxy that removes it
+    rf"(?:/[^/?]+)*?/*(/data/upload/.|{_LOCAL_FILES}/?\?|/storage-data/uploaded/?\?"
+    r"|/(?:tasks|projects)/\d+/(?:presign|resolve)/?\?)"
+)
+_BLANKS: Final = "".join(map(chr, range(33)))  # around a URL, which browsers remove
 _CLOUD_SCHEMES: Final = ("s3", "gs", "azure-blob")
 _MAX_QUERY_FIELDS: Final = 8
 _CHUNK: Final = 65536  # characters
@@ -84,25 +89,26 @@ def read_local_file(path: str | None, policy: FetchPolicy) -> bytes | None:
     return data
 
 
+def trimmed(reference: str) -> str:
+    """Return a reference without the blanks and control characters around it, as browsers read it."""
+    return reference.strip(_BLANKS)
+
+
 def label_studio_path(reference: str, access: LabelStudioAccess | None) -> str | None:
     """Return path and query of a reference below Label Studio's URL; None for a reference elsewhere.
 
-    That is `/data/upload/…` and the like, with or without Label Studio's sub-path, and URLs below its own or an alias.
+    That is `/data/upload/…` and the like behind any sub-path, and URLs below Label Studio's own or an alias.
     """
-    parts = urlsplit(reference)
-    bases = (access.url, *access.aliases) if access else ()
-    prefixes: tuple[str, ...] = _LABEL_STUDIO_PATHS
-    if parts.scheme in ("http", "https"):
-        origin = parse_origin(reference)
-        bases, prefixes = tuple(base for base in bases if parse_origin(base) == origin), ("/",)
-    elif parts.scheme or parts.netloc:
-        return None
-    else:
-        bases += ("",)
+    if not re.match(r"https?:", reference, re.IGNORECASE):
+        file = _FILE_PATH.match(reference)
+        return reference[file.start(1) :] if file else None
+    parts, origin = urlsplit(reference), parse_origin(reference)
     full = parts.path + ("?" + parts.query if parts.query else "")
-    sub_paths = (urlsplit(base).path.rstrip("/") for base in bases)
-    below = (full.removeprefix(sub_path) for sub_path in sub_paths if full.startswith(sub_path))
-    return next((path for path in below if path.startswith(prefixes)), None)
+    bases = (access.url, *access.aliases) if access else ()
+    sub_paths = [urlsplit(base).path.rstrip("/") for base in bases if parse_origin(base) == origin]
+    below = (full.removeprefix(sub_path) for sub_path in sub_paths if full.startswith(f"{sub_path}/"))
+    file = _FILE_PATH.match(full) if sub_paths else None
+    return full[file.start(1) :] if file else next(below, None)
 
 
 def web_address(reference: str, path: str | None, task_id: int | None, access: LabelStudioAccess | None) -> str:

@@ -25,6 +25,11 @@ from walkcut.images.policy import FetchPolicy, Origin, parse_origin
 _HEADERS: Final = {"User-Agent": "walkcut", "Accept-Encoding": "identity", "Connection": "close"}
 _MAX_HEADERS: Final = 100
 _MAX_HEAD_BYTES: Final = 65536
+_COMPRESSIONS: Final = (
+    frozenset(  # content codings (IANA) that change the bytes; stores send other words beside plain ones
+        {"gzip", "x-gzip", "compress", "x-compress", "deflate", "br", "zstd", "dcb", "dcz", "exi", "pack200-gzip"}
+    )
+)
 _URL_CHARACTERS: Final = "%/:=&?~#+!$,;'@()*[]"  # kept unquoted beside letters and digits, and so is an existing %20
 
 logging.getLogger("httpcore").setLevel(logging.INFO)  # its DEBUG lines hold headers, also signed addresses in Location
@@ -97,11 +102,11 @@ class Transport:
             return Response(response.status, _header(response, b"location"), body)
 
     def _body(self, response: httpcore.Response) -> bytes:
-        encoding = _header(response, b"content-encoding")
-        if encoding not in (None, "identity"):
-            raise ImageFetchError(
-                f"the server compressed the response ({encoding}). Store the image without {encoding}."
-            )
+        encoding = _header(response, b"content-encoding") or ""
+        compressions = _COMPRESSIONS.intersection(word.strip() for word in encoding.lower().split(","))
+        if compressions:
+            names = ", ".join(sorted(compressions))
+            raise ImageFetchError(f"the server compressed the response ({names}). Store the image without {names}.")
         self._policy.check_bytes(int(_header(response, b"content-length") or 0))
         body = bytearray()
         for chunk in response.iter_stream():
@@ -114,12 +119,16 @@ def _http_url(url: str) -> httpcore.URL:
     origin, parts = parse_origin(url), urlsplit(url)
     host = f"[{origin.host}]".encode() if ":" in origin.host else origin.host.encode("idna")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return httpcore.URL(scheme=origin.scheme, host=host, port=origin.port, target=quote(target, _URL_CHARACTERS))
+    target = quote(target, _URL_CHARACTERS, errors="surrogateescape")
+    return httpcore.URL(scheme=origin.scheme, host=host, port=origin.port, target=target)
 
 
 def _header(response: httpcore.Response, name: bytes) -> str | None:
-    """Return a header's values, joined if there are several; None without any."""
-    values = [value.decode("latin-1") for key, value in response.headers if key.lower() == name]
+    """Return a header's values, joined if there are several; None without any.
+
+    Bytes that are not UTF-8 become surrogates, which `_http_url` turns into the same bytes.
+    """
+    values = [value.decode("utf-8", "surrogateescape") for key, value in response.headers if key.lower() == name]
     return ", ".join(values) if values else None
 
 

@@ -1,13 +1,13 @@
 """Tasks, submitted annotations and their ids, and extra parameters, from documents of requests or of the API."""
 
 import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Final
 
 from walkcut.errors import RequestError
+from walkcut.images import kind_of
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.json_input import read_json
 from walkcut.labelstudio.task_data import describe, resolve, value_at
@@ -126,7 +126,7 @@ def parse_id(document: object) -> int:
     """Return the id of a document. Raises `RequestError` without an id from 0 to 2⁶³ - 1."""
     identity = document.get("id") if isinstance(document, Mapping) else None
     if not isinstance(identity, int) or isinstance(identity, bool) or not 0 <= identity <= _MAX_ID:
-        raise RequestError(f"a document needs a number as its id: {reprlib.repr(document)}")
+        raise RequestError(f"a document needs a number as its id, from 0 to 2⁶³ - 1: it has {kind_of(identity)}")
     return identity
 
 
@@ -142,9 +142,7 @@ def parse_timestamp(text: object) -> datetime:
     try:
         return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone(timezone.utc)
     except (ValueError, OverflowError) as error:
-        raise RequestError(
-            f"{str(text)[:40]!r} is not a time: annotations need updated_at as Label Studio sends it"
-        ) from error
+        raise RequestError(f"updated_at is {kind_of(text)} that is not a time: send it as Label Studio does") from error
 
 
 def parse_project_id(project: object) -> str:

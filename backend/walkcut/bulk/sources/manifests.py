@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from walkcut.bulk.sources.uris import BinaryFile, is_web, validate_uri
 from walkcut.errors import SettingsError
+from walkcut.images import kind_of
 from walkcut.images.decode import IMAGE_SUFFIXES
 from walkcut.images.formats import decoded_format, other_format
 from walkcut.labelstudio.json_input import check_depth
@@ -88,17 +89,13 @@ def reference_of(row: object, keys: Sequence[str] = IMAGE_KEYS) -> tuple[str, Ma
         return _valid_reference(row), {}
     check_depth(row)
     if not isinstance(row, dict):
-        raise ValueError(f"the row is {_excerpt(row)}: write a string or an object")  # noqa: TRY004
+        raise ValueError(f"the row is {kind_of(row)}: write a string or an object")  # noqa: TRY004
     data, name, value = _image_value(row, keys)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"its {name} is {_excerpt(value)}: write a path or a URL")
+        raise ValueError(f"its {name} is {kind_of(value)}: write a path or a URL")
     reference = _valid_reference(value)
     trimmed = {name: reference} if isinstance(data.get(name), str) else {}
     return reference, {**{str(field): content for field, content in data.items()}, **trimmed}
-
-
-def _excerpt(value: object) -> str:
-    return f"{json.dumps(value, default=str):.60}"
 
 
 def _valid_reference(reference: str) -> str:

@@ -20,6 +20,7 @@ from walkcut.bulk.sources.uris import (
     is_web,
     local_path,
     open_file,
+    reason_of,
     reference_stamp,
     resolve_uri,
     validate_uri,
@@ -118,7 +119,7 @@ def _local_images(source: str, image_key: str, addresses: Addresses) -> Iterator
     first = next((index for index, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
     root, pattern = Path(*parts[:first]), "/".join(parts[first:])
     if not pattern or not root.is_dir():
-        raise SettingsError(f"{source} does not exist: give a folder, an image, a manifest or a glob pattern")
+        raise SettingsError(f"{redact(source)} does not exist: give a folder, an image, a manifest or a glob pattern")
     return require_images(source, _matches(root, pattern))
 
 
@@ -141,7 +142,8 @@ def _images_in_cloud(url: str, image_key: str, addresses: Addresses) -> Iterator
         is_file, exists = system.isfile(path), system.exists(path)
     except Exception as error:  # each cloud storage has its own errors
         raise SettingsError(
-            f"{redact(url)} cannot be listed ({error}): check the address, and that your credentials allow it"
+            f"{redact(url)} cannot be listed ({reason_of(url, error)}): "
+            "check the address, and that your credentials allow it"
         ) from error
     if not exists:
         raise SettingsError(f"{redact(url)} does not exist: check the address")

@@ -26,7 +26,7 @@ def validate_uri(reference: str) -> str:
     except ValueError as error:
         raise ValueError(
             f"{redact(reference)} is not a valid URL ({redacted_reason(error)}): correct the reference"
-        ) from error
+        ) from None
     return reference
 
 
@@ -59,7 +59,7 @@ def reference_stamp(reference: str) -> str:
 
 def is_web(reference: str) -> bool:
     """Return whether the image loader fetches a reference: from the web, Label Studio, or a data URL."""
-    if reference[:5].lower() == "data:" or reference[:8].lower().startswith(("http://", "https://")):
+    if reference[:5].lower() == "data:" or reference[:6].lower().startswith(("http:", "https:")):
         return True
     return label_studio_path(reference, None) is not None and not Path(reference).exists()
 
@@ -99,12 +99,18 @@ def read_image(item: Item, loader: ImageLoader, policy: FetchPolicy) -> bytes:
         with open_file(reference) as file:
             data = file.read(policy.max_bytes + 1)
     except Exception as error:  # each cloud storage has its own errors
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or reason_of(reference, error)
         raise ImageFetchError(
             f"{redact(reference)} cannot be read ({reason}): check that it exists and that walkcut may read it"
         ) from error
     policy.check_bytes(len(data))
     return data
+
+
+def reason_of(reference: str, error: Exception) -> str:
+    """Return an error's text, or only its name where the text may quote what `redact` hides."""
+    is_open = redact(reference) == repr(reference)
+    return (str(error) if is_open else "") or type(error).__name__
 
 
 def open_file(reference: str) -> BinaryFile:
@@ -125,10 +131,11 @@ def cloud(url: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
         raise SettingsError(
-            f"{redact(url)} cannot be read here ({error}): install walkcut[bulk], and s3fs for s3:// or gcsfs for gs://"
+            f"{redact(url)} cannot be read here ({reason_of(url, error)}): "
+            "install walkcut[bulk], and s3fs for s3:// or gcsfs for gs://"
         ) from error
     except ValueError as error:
         raise SettingsError(
-            f"{redact(url)} has a protocol that fsspec does not know ({error}): use s3:// or gs://"
+            f"{redact(url)} has a protocol that fsspec does not know ({reason_of(url, error)}): use s3:// or gs://"
         ) from error
     return system, path
