@@ -171,6 +171,25 @@ def test_nothing_is_stored_if_no_project_learns(tmp_path: Path) -> None:
         assert backend.store.annotations.known("3") == {}
 
 
+DELETIONS = [
+    {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 1}]},
+    {"action": "TASKS_DELETED", "tasks": [{"id": 9}]},
+    {"action": "PROJECT_DELETED"},
+    event(1, was_cancelled=True),
+    event(1, was_cancelled=True) | {"action": "ANNOTATION_UPDATED"},
+]
+
+
+@pytest.mark.parametrize("deletion", DELETIONS)
+def test_deletions_are_carried_out_also_while_learning_is_off(tmp_path: Path, deletion: dict[str, Any]) -> None:
+    with running(tmp_path, Settings()) as backend:
+        assert backend.client.post("/webhook", json=event(1)).status_code == 200
+    with running(tmp_path, Settings(learning=False)) as backend:
+        answer = backend.client.post("/webhook", json={"project": {"id": 3}} | deletion)
+        assert document(answer) == {"status": "stored"}
+        assert backend.store.annotations.known("3") == {}
+
+
 def test_the_setup_is_saved_under_the_projects_id(backend: Backend) -> None:
     backend.set_up(extra_params={"max_regions": 3})
     assert backend.store.label_config("3") == SETUP["schema"]
@@ -237,7 +256,7 @@ def test_an_unavailable_database_is_reported_and_counted(
     backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     syncs: list[str] = []
-    monkeypatch.setattr(backend.feedback_worker, "request_sync", lambda: syncs.append("soon"))
+    monkeypatch.setattr(backend.feedback_worker.synchronizer, "request", lambda: syncs.append("soon"))
     assert backend.client.post("/webhook", json=event(1)).status_code == 200
     assert not syncs
     lose_database(backend, tmp_path)

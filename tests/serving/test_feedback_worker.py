@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -301,15 +302,19 @@ def pending(store: ProjectStore) -> int:
 
 def runs(worker: FeedbackWorker, monkeypatch: pytest.MonkeyPatch, done: Callable[[], bool]) -> None:
     """Run a worker until `done`, for at most a minute."""
-    monkeypatch.setattr("walkcut.serving.feedback_worker._IDLE_S", 0.01)
+    for module in ("feedback_worker", "synchronizer"):
+        monkeypatch.setattr(f"walkcut.serving.{module}._IDLE_S", 0.01)
     stop = threading.Event()
-    thread = threading.Thread(target=worker.run, args=(stop, 3600.0))
-    thread.start()
+    sync = partial(worker.synchronizer.run, stop, 3600.0, learning=True)
+    threads = [threading.Thread(target=target) for target in (sync, partial(worker.run, stop))]
+    for thread in threads:
+        thread.start()
     end = time.monotonic() + 60
     while not done() and time.monotonic() < end:
         stop.wait(0.05)
     stop.set()
-    thread.join(30)
+    for thread in threads:
+        thread.join(30)
     assert done()
 
 
@@ -439,6 +444,34 @@ def test_a_sync_leaves_disabled_feedback_disabled(
     assert learned_from(store) == []
 
 
+@pytest.mark.parametrize("gone", [None, {"was_cancelled": True}])
+@pytest.mark.parametrize("switched_off", ["project", "everything"])
+def test_a_sync_forgets_also_while_learning_is_off(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, switched_off: str, gone: dict[str, Any] | None
+) -> None:
+    deliver(store, created(1, *HALVES), created(2, *HALVES))
+    worker.learn_due()
+    if switched_off == "project":
+        store.set_learning("3", enabled=False)
+    studio.held = [(task(), annotation(2, *HALVES, updated=LATER)), (task(), annotation(3, *HALVES))]
+    studio.held += [(task(), annotation(1, *HALVES, **gone))] if gone else []
+    stop = threading.Event()
+    worker.synchronizer._sync_all(stop, learning=switched_off == "project")
+    assert list(store.annotations.known("3")) == [2]
+    assert learned_from(store)[0].updated_at.startswith("2026-11-20T12"), "nothing new is learned"
+
+
+def test_an_interrupted_sync_forgets_nothing(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
+    deliver(store, created(1, *HALVES), created(2, *HALVES))
+    stop = threading.Event()
+    stop.set()
+    studio.held = [(task(), annotation(1, *HALVES))]
+    assert worker.synchronizer.fetch("3", stop=stop).deleted == 0
+    assert list(store.annotations.known("3")) == [1, 2]
+
+
 def test_a_sync_needs_label_studio(predictor: Predictor, store: ProjectStore) -> None:
     with pytest.raises(LabelStudioError, match="set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"):
         FeedbackWorker(predictor, store).sync("3")
@@ -552,7 +585,7 @@ def test_it_resumes_after_a_failure_of_the_database(
         answers.append(None)
 
     monkeypatch.setattr(store.annotations, "next_attempt", next_attempt)
-    worker.run(stop, 0)
+    worker.run(stop)
     full, bug, again = caplog.records
     assert full.message == "learning is interrupted, and resumes in 0 s: disk is full"
     assert (full.exc_info, again.message) == (None, "learning has resumed")
@@ -581,22 +614,22 @@ def syncs(
         now[0] += seconds
         if losses and now[0] >= losses[0]:
             losses.pop(0)
-            worker.request_sync()
+            worker.synchronizer.request()
         if now[0] > 4000:
             stop.set()
         return stop.is_set()
 
-    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("walkcut.serving.synchronizer.time.monotonic", lambda: now[0])
     monkeypatch.setattr(studio, "annotations", annotations)
     monkeypatch.setattr(stop, "wait", wait)
-    worker.run(stop, interval)
+    worker.synchronizer.run(stop, interval, learning=True)
     return synced
 
 
-def test_a_failed_sync_is_repeated_soon(
+def test_a_failed_sync_is_repeated_soon_and_then_less_often(
     worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert syncs(worker, studio, monkeypatch, failures=2) == [0, 60, 120, 3720]
+    assert syncs(worker, studio, monkeypatch, failures=3) == [0, 60, 180, 420]
 
 
 def test_a_lost_webhook_is_made_up_for_within_a_minute(

@@ -108,17 +108,17 @@ class _Views:
     def webhook(self) -> dict[str, str]:
         body = read_object(request.get_data(cache=False))
         action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
-        if not self._backend.settings.learning:
-            return {"status": "ignored"}
+        learning = self._backend.settings.learning
         try:
-            save_event(self._backend.store, action, _project_id(body), body)
+            is_used = save_event(self._backend.store, action, _project_id(body), body, learning=learning)
         except StoreError:
             self._metrics.events.labels("lost").inc()
-            self._backend.feedback_worker.request_sync()
+            self._backend.feedback_worker.synchronizer.request()
             log.error("%s not stored; a sync with Label Studio may recover it", action)  # noqa: TRY400
             raise
-        self._metrics.events.labels("stored").inc()
-        return {"status": "stored"}
+        status = "stored" if is_used else "ignored"
+        self._metrics.events.labels(status).inc()
+        return {"status": status}
 
     def predict(self) -> dict[str, list[Any]]:
         body = read_object(request.get_data(cache=False))

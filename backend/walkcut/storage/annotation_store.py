@@ -12,6 +12,7 @@ from walkcut.storage.tables import ANNOTATIONS, LABELS, PROJECTS
 
 # Annotations that a project learns from: more change little, and cost time and memory.
 _MAX_LATEST, _MAX_LATEST_PER_LABEL = 300, 100
+_MAX_DELETED = 500  # with one statement: a database limits the number of its parameters
 _FAR_FUTURE_S = 7 * 86400.0  # beyond every pause between attempts: the clock was put back
 _UNREADABLE = datetime(1970, 1, 1, tzinfo=timezone.utc)  # older than any annotation
 
@@ -211,16 +212,16 @@ class AnnotationStore:
             return int(count)
 
     def _delete(self, project_id: str, column: sa.Column[int], ids: Collection[int]) -> None:
+        remaining = sorted(ids)
         with self._database.transaction() as connection:
-            for identity in ids:
-                chosen = (_C.project_id == project_id) & (column == identity)
-                deleted = connection.execute(ANNOTATIONS.delete().where(chosen).returning(_C.annotation_id)).scalars()
-                if annotation_ids := deleted.all():
-                    connection.execute(_delete_labels(project_id, annotation_ids))
+            for start in range(0, len(remaining), _MAX_DELETED):
+                chosen = (_C.project_id == project_id) & column.in_(remaining[start : start + _MAX_DELETED])
+                connection.execute(_delete_labels(project_id, sa.select(_C.annotation_id).where(chosen)))
+                if connection.execute(ANNOTATIONS.delete().where(chosen)).rowcount:
                     self._increment_revision(connection, project_id)
 
     def _increment_revision(self, connection: sa.Connection, project_id: str) -> None:
-        row = self._database.insert(PROJECTS).values(project_id=project_id, revision=1)
+        row = self._database.insert(PROJECTS).values(project_id=project_id)
         raised = {"revision": PROJECTS.c.revision + 1}
         connection.execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project_id], set_=raised))
 
@@ -237,7 +238,7 @@ def _is_state(row: AnnotationRow) -> sa.ColumnElement[bool]:
     return (_C.project_id == row.project_id) & (_C.annotation_id == row.annotation_id) & (_C.updated == row.updated)
 
 
-def _delete_labels(project_id: str, annotation_ids: Sequence[int]) -> sa.Delete:
+def _delete_labels(project_id: str, annotation_ids: Sequence[int] | sa.Select[tuple[int]]) -> sa.Delete:
     return LABELS.delete().where(LABELS.c.project_id == project_id, LABELS.c.annotation_id.in_(annotation_ids))
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from walkcut.storage.annotation_store import AnnotationStore
 from walkcut.storage.database import Database
-from walkcut.storage.tables import PROJECTS
+from walkcut.storage.tables import ANNOTATIONS, LABELS, PROJECTS
 
 
 class ProjectStore:
@@ -48,6 +48,13 @@ class ProjectStore:
         """Switch learning on or off for a project."""
         self._save(project_id, {"learning": enabled})
 
+    def forget(self, project_id: str) -> bool:
+        """Delete a project with all that was learned from it; return whether it was known."""
+        tables = LABELS, ANNOTATIONS, PROJECTS
+        with self._database.transaction() as connection:
+            counts = [connection.execute(table.delete().where(table.c.project_id == project_id)) for table in tables]
+            return any(result.rowcount for result in counts)
+
     def projects(self) -> list[str]:
         """Return the ids of all known projects."""
         return [
@@ -55,7 +62,7 @@ class ProjectStore:
         ]
 
     def revision(self, project_id: str) -> int:
-        """Return a number that grows whenever a project's enabled feedback changes."""
+        """Return a number that changes whenever a project's enabled feedback does, also with another database."""
         return self._get(project_id, "revision", default=0)
 
     def _get(self, project_id: str, column: str, *, default: Any) -> Any:

@@ -1,6 +1,7 @@
 """The tables of the projects' database. A change here needs a revision in `migrations`; a test compares the two."""
 
 import json
+import secrets
 import zlib
 from typing import Any
 
@@ -43,7 +44,8 @@ PROJECTS = sa.Table(
     sa.Column("extra_params", _Json, nullable=False, default=dict),
     sa.Column("label_config", sa.Text, nullable=False, default=""),
     sa.Column("learning", sa.Boolean, nullable=False, default=True),
-    sa.Column("revision", sa.BigInteger, nullable=False, default=0),  # grows with each change of the feedback
+    # Grows with each change of the feedback, from a random number: another database has other revisions.
+    sa.Column("revision", sa.BigInteger, nullable=False, default=lambda: secrets.randbits(48)),
 )
 # Times are Label Studio's, but for `due`: seconds since 1970 of the next attempt to learn, 0 at once, NULL for none.
 ANNOTATIONS = sa.Table(
