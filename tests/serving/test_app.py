@@ -269,6 +269,11 @@ def test_an_unavailable_database_is_reported_and_counted(
     assert "Traceback" not in caplog.text
 
 
+def replace_by_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     ("lose", "reason"),
     [
@@ -279,7 +284,7 @@ def test_an_unavailable_database_is_reported_and_counted(
             "model: it is",
         ),
         (lambda backend, folder: backend.predictor.tree_service.stop_accepting(), "model: shutting down"),
-        (lambda backend, folder: shutil.rmtree(folder / "state"), "state folder: it cannot be written (No such file"),
+        (lambda backend, folder: replace_by_file(folder / "state"), "state folder: it cannot be written (File exists"),
     ],
 )
 def test_a_backend_that_cannot_answer_new_images_is_alive_but_not_ready(
@@ -413,3 +418,56 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
         for caller in callers:
             caller.join(60)
     assert sorted(len(answer[0]) for answer in answers[3:]) == [2, 3, 3, 3, 4]  # the annotator's has three keys
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def remove_log(folder: Path) -> None:
+    (folder / "walkcut.sqlite3-wal").unlink()
+
+
+def move_away(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def replace_database(folder: Path) -> None:
+    """Put the database of another backend in its place, as one who restores a backup does."""
+    ProjectStore(folder.with_name("backup")).close()
+    (folder.with_name("backup") / "walkcut.sqlite3").replace(folder / "walkcut.sqlite3")
+
+
+@pytest.mark.parametrize("lose", [remove, remove_log, move_away, replace_database])
+def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_databases_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lose: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "state"
+    with running(folder, Settings(state_dir=folder)) as backend:
+        backend.set_up()
+        assert backend.client.post("/webhook", json=event(1)).status_code == 200
+        lose(folder)
+        statuses = [backend.client.post("/webhook", json=event(number)).status_code for number in range(2, 6)]
+        assert statuses[0] == 503
+        assert statuses[-1] == 200
+        assert "was removed, replaced or overwritten" in caplog.text
+        assert backend.client.get("/ready").json == {"status": "READY"}
+        another = ProjectStore(folder)
+        stored = set(another.annotations.known("3"))
+        another.close()
+        acknowledged = {number for number, status in enumerate(statuses, 2) if status == 200}
+        assert stored >= acknowledged
+        assert backend.predict(data_url(png(quarters(31, 41))))[0]
+        assert list((folder / "trees").glob("*.tree.npz"))
+
+
+def test_a_database_that_is_overwritten_is_named_as_damaged(
+    backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert backend.client.post("/webhook", json=event(1)).status_code == 200
+    (tmp_path / "walkcut.sqlite3").write_bytes(b"")
+    assert [backend.client.post("/webhook", json=event(number)).status_code for number in (2, 3)] == [503, 503]
+    assert "is damaged" in caplog.text
+    assert "`walkcut repair`" in caplog.text
+    assert "there is room" not in caplog.text
+    assert backend.predict(IMAGE)[0]

@@ -444,10 +444,21 @@ def test_a_sync_leaves_disabled_feedback_disabled(
     assert learned_from(store) == []
 
 
+def synchronizes_once(worker: FeedbackWorker, monkeypatch: pytest.MonkeyPatch, *, learning: bool) -> None:
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", lambda _seconds: stop.set())
+    worker.synchronizer.run(stop, 3600.0, learning=learning)
+
+
 @pytest.mark.parametrize("gone", [None, {"was_cancelled": True}])
 @pytest.mark.parametrize("switched_off", ["project", "everything"])
 def test_a_sync_forgets_also_while_learning_is_off(
-    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, switched_off: str, gone: dict[str, Any] | None
+    worker: FeedbackWorker,
+    store: ProjectStore,
+    studio: FakeLabelStudio,
+    monkeypatch: pytest.MonkeyPatch,
+    switched_off: str,
+    gone: dict[str, Any] | None,
 ) -> None:
     deliver(store, created(1, *HALVES), created(2, *HALVES))
     worker.learn_due()
@@ -455,8 +466,7 @@ def test_a_sync_forgets_also_while_learning_is_off(
         store.set_learning("3", enabled=False)
     studio.held = [(task(), annotation(2, *HALVES, updated=LATER)), (task(), annotation(3, *HALVES))]
     studio.held += [(task(), annotation(1, *HALVES, **gone))] if gone else []
-    stop = threading.Event()
-    worker.synchronizer._sync_all(stop, learning=switched_off == "project")
+    synchronizes_once(worker, monkeypatch, learning=switched_off == "project")
     assert list(store.annotations.known("3")) == [2]
     assert learned_from(store)[0].updated_at.startswith("2026-11-20T12"), "nothing new is learned"
 
@@ -630,6 +640,18 @@ def test_a_failed_sync_is_repeated_soon_and_then_less_often(
     worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert syncs(worker, studio, monkeypatch, failures=3) == [0, 60, 180, 420]
+
+
+def test_a_project_that_is_new_to_the_database_is_synced_at_once(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, synced = threading.Event(), list[str]()
+    steps = [lambda: store.save_setup("4", CONFIG, {}), lambda: store.forget("3"), lambda: None]
+    steps += [lambda: store.save_setup("3", CONFIG, {}), lambda: None, stop.set]
+    monkeypatch.setattr(studio, "annotations", lambda project: synced.append(project) or iter(()))
+    monkeypatch.setattr(stop, "wait", lambda _seconds: steps.pop(0)())
+    worker.synchronizer.run(stop, 3600.0, learning=True)
+    assert synced == ["3", "4", "3"], "it was lost with the database"
 
 
 def test_a_lost_webhook_is_made_up_for_within_a_minute(

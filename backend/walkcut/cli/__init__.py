@@ -15,6 +15,7 @@ _COMMANDS = {
     "prelabel": "Predict many images, into files or a Label Studio project.",
     "re-export": "Export the results of `walkcut prelabel` again, in another way.",
     "project": "Show and change what Label Studio projects have learned.",
+    "repair": "Set a damaged database aside and begin a new one.",
     "benchmark": "Measure the time and memory of each stage.",
     "evaluate": "Score segmentations on a data set.",
     "settings": "List the settings: variable, value and meaning.",

@@ -158,8 +158,9 @@ def _database_problem(store: ProjectStore) -> str:
 
 
 def _folder_problem(folder: Path) -> str:
-    """Return why files cannot be written into a folder; empty if they can."""
+    """Return why files cannot be written into a folder, which is made if it was removed; empty if they can."""
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:
             file.write(b"walkcut")
     except OSError as error:

@@ -33,6 +33,7 @@ class FetchResult:
 class Synchronizer:
     """Makes the store's annotations those of Label Studio, if there is a `client`.
 
+    A project that is new to the database is fetched at once: the database may have been lost.
     A project that does not learn gets no new annotations, but those deleted or skipped in Label Studio are deleted.
     """
 
@@ -41,27 +42,33 @@ class Synchronizer:
         self._requested = threading.Event()
 
     def request(self) -> None:
-        """Have `run` sync within a minute: an event was lost, or a project is new to the database."""
+        """Have `run` sync within a minute: an event was lost."""
         self._requested.set()
 
     def run(self, stop: threading.Event, interval: float, *, learning: bool) -> None:
-        """Sync until `stop` is set, at once and every `interval` seconds; with 0, never.
+        """Sync until `stop` is set, at once and every `interval` seconds, and new projects at once; with 0, never.
 
         A sync that fails is repeated after a minute, and then after twice the time, up to `interval`.
         """
-        next_sync, failures = time.monotonic(), 0
+        begun, next_sync, failures = set[str](), time.monotonic(), 0
         while self._client is not None and interval > 0 and not stop.is_set():
             if self._requested.is_set():
                 self._requested.clear()
                 next_sync, failures = min(next_sync, time.monotonic() + _RESYNC_S), 0
-            if time.monotonic() >= next_sync:
-                try:
-                    failures = 0 if self._sync_all(stop, learning=learning) else failures + 1
+            try:
+                projects, is_due = self._store.projects(), time.monotonic() >= next_sync
+                pending = [project_id for project_id in projects if is_due or project_id not in begun]
+                begun = set(projects)
+                failed = [
+                    project_id for project_id in pending if not self._try_fetch(project_id, stop, learning=learning)
+                ]
+                if is_due or failed:
+                    failures = failures + 1 if failed else 0
                     pause = _RESYNC_S * 2.0 ** min(failures - 1, _MAX_DOUBLINGS) if failures else interval
-                except StoreError as error:
-                    log.warning("no sync with Label Studio while the database is unavailable: %s", error)
-                    pause = _RESYNC_S
-                next_sync = time.monotonic() + min(pause, interval)
+                    next_sync = time.monotonic() + min(pause, interval)
+            except StoreError as error:
+                log.warning("no sync with Label Studio while the database is unavailable: %s", error)
+                stop.wait(_RESYNC_S)
             stop.wait(_IDLE_S)
 
     def fetch(self, project_id: str, *, learning: bool = True, stop: threading.Event | None = None) -> FetchResult:
@@ -92,10 +99,6 @@ class Synchronizer:
         deleted = known.keys() - present
         self._store.annotations.delete(project_id, deleted)
         return FetchResult(len(deleted), unreadable)
-
-    def _sync_all(self, stop: threading.Event, *, learning: bool) -> bool:
-        """Sync all projects; return whether none failed. Raises `StoreError`."""
-        return all([self._try_fetch(project_id, stop, learning=learning) for project_id in self._store.projects()])
 
     def _try_fetch(self, project_id: str, stop: threading.Event, *, learning: bool) -> bool:
         """Fetch a project's annotations; return whether that did not fail. Raises `StoreError`."""

@@ -13,7 +13,7 @@ from walkcut.storage.tables import ANNOTATIONS, LABELS, PROJECTS
 # Annotations that a project learns from: more change little, and cost time and memory.
 _MAX_LATEST, _MAX_LATEST_PER_LABEL = 300, 100
 _MAX_DELETED = 500  # with one statement: a database limits the number of its parameters
-_FAR_FUTURE_S = 7 * 86400.0  # beyond every pause between attempts: the clock was put back
+_CLOCK_DIFFERENCE_S = 60.0  # between machines that share a database
 _UNREADABLE = datetime(1970, 1, 1, tzinfo=timezone.utc)  # older than any annotation
 
 _C = ANNOTATIONS.c
@@ -120,7 +120,8 @@ class AnnotationStore:
         with a `project_id`, all others are.
         """
         off = sa.select(PROJECTS.c.project_id).where(sa.not_(PROJECTS.c.learning))
-        is_due = ((_C.due <= now) | (_C.due > now + _FAR_FUTURE_S)) & _C.project_id.not_in(off)
+        was_put_back = _C.reserved > now + _CLOCK_DIFFERENCE_S  # the clock, since the last attempt was reserved
+        is_due = _C.due.is_not(None) & ((_C.due <= now) | was_put_back) & _C.project_id.not_in(off)
         is_due &= _C.project_id == project_id if project_id else sa.true()
         first = sa.select(ANNOTATIONS).where(is_due).order_by(_C.due, _C.annotation_id).limit(1)
         while rows := self._database.rows(first):
@@ -129,7 +130,7 @@ class AnnotationStore:
                 row.project_id, row.annotation_id, row.task_id, _in_utc(row.updated), row.submission
             )
             unchanged = _is_state(annotation) & (_C.due == row.due) & (_C.attempts == row.attempts)
-            note = ANNOTATIONS.update().where(unchanged).values(attempts=number, due=now + pause(number))
+            note = ANNOTATIONS.update().where(unchanged).values(attempts=number, due=now + pause(number), reserved=now)
             if self._database.execute(note):
                 return Attempt(annotation, number, row.is_offered)
         return None

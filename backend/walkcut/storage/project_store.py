@@ -48,6 +48,10 @@ class ProjectStore:
         """Switch learning on or off for a project."""
         self._save(project_id, {"learning": enabled})
 
+    def restore(self, project: dict[str, Any]) -> None:
+        """Save a project's row, with a new revision: its feedback is lost."""
+        self._save(project["project_id"], {k: v for k, v in project.items() if k not in {"project_id", "revision"}})
+
     def forget(self, project_id: str) -> bool:
         """Delete a project with all that was learned from it; return whether it was known."""
         tables = LABELS, ANNOTATIONS, PROJECTS

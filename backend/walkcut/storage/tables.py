@@ -61,6 +61,7 @@ ANNOTATIONS = sa.Table(
     sa.Column("is_offered", sa.Boolean, nullable=False, default=False),  # its merged segments were offered
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("due", sa.Float(53)),
+    sa.Column("reserved", sa.Float(53), nullable=False, default=0.0),  # when the last attempt was, as `due`
     sa.Column("problem", sa.Text, nullable=False, default=""),  # of the last attempt
     sa.Column("feedback", _Json, nullable=False, default=dict),
     sa.Column("submission", _CompressedJson, nullable=False),

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("is_offered", sa.Boolean, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("due", sa.Float(53)),
+        sa.Column("reserved", sa.Float(53), nullable=False),
         sa.Column("problem", sa.Text, nullable=False),
         sa.Column("feedback", sa.Text, nullable=False),
         sa.Column("submission", sa.LargeBinary, nullable=False),
