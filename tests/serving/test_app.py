@@ -23,6 +23,7 @@ from tests.builders.backend import (
 from tests.builders.models import CountingBackbone, GatedModel
 from tests.builders.processes import wait_for
 from tests.builders.scenes import data_url, png, quarters
+from walkcut.images import FetchPolicy, ImageLoader
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 
@@ -196,14 +197,30 @@ def test_the_setup_is_saved_under_the_projects_id(backend: Backend) -> None:
     assert backend.store.extra_params("3") == {"max_regions": 3}
 
 
-def test_versions_are_those_that_set_up_returned(backend: Backend) -> None:
-    assert document(backend.client.get("/versions")) == {"versions": []}
-    version = backend.set_up()
-    versions = document(backend.client.get("/versions"))["versions"]
-    assert version in versions
-    assert [version.split(" ")[0] for version in versions] == ["auto", "coarse", "fine", "medium"]
-    backend.set_up(project="4.1", extra_params={"max_regions": 3})
-    assert len(document(backend.client.get("/versions"))["versions"]) == 8
+def versions(backend: Backend, query: str = "") -> list[str]:
+    return list(document(backend.client.get(f"/versions{query}"))["versions"])
+
+
+def test_versions_are_those_that_the_last_set_up_of_a_project_returned(tmp_path: Path) -> None:
+    with running(tmp_path, Settings()) as backend:
+        assert versions(backend) == versions(backend, "?project=3") == []
+        assert backend.set_up() == versions(backend, "?project=3")[-1]
+        assert [version.split(" ")[0] for version in versions(backend)] == ["auto", "coarse", "fine", "medium"]
+        for max_regions in range(1, 9):
+            version = backend.set_up(project="4.1", extra_params={"max_regions": max_regions})
+    with running(tmp_path, Settings()) as again:
+        assert version == versions(again, "?project=4")[-1]
+        assert len(versions(again, "?project=3.1795163936")) == len(versions(again, "?project=4")) == 4
+        assert sorted(versions(again)) == sorted(versions(again, "?project=3") + versions(again, "?project=4"))
+        assert versions(again, "?project=5") == []
+        again.store.forget("4")
+        assert len(versions(again)) == 4
+
+
+def test_versions_are_bounded(backend: Backend) -> None:
+    for number in range(60):
+        backend.store.save_versions(str(number), [f"auto {number:06x}", f"fine {number:06x}"])
+    assert len(versions(backend)) == 100
 
 
 def test_metrics_count_requests_and_tasks(backend: Backend) -> None:
@@ -471,3 +488,38 @@ def test_a_database_that_is_overwritten_is_named_as_damaged(
     assert "`walkcut repair`" in caplog.text
     assert "there is room" not in caplog.text
     assert backend.predict(IMAGE)[0]
+
+
+OTHER = "3.1795163999"  # project 3 of another Label Studio
+
+
+def test_a_project_of_another_label_studio_is_refused_by_every_route(tmp_path: Path) -> None:
+    created = {"id": 3, "created_at": "2026-11-20T08:38:56.976830Z"}
+    with running(tmp_path, Settings()) as backend:
+        backend.set_up()
+        assert backend.client.post("/webhook", json=event(1) | {"project": created}).status_code == 200
+    with running(tmp_path, Settings()) as backend:
+        later = created | {"created_at": "2026-11-20T10:39:59+02:00"}
+        deletion = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 1}], "project": later}
+        requests = [("/setup", SETUP | {"project": OTHER}), ("/predict", predict_body(IMAGE) | {"project": OTHER}),
+                    ("/webhook", event(2) | {"project": later}), ("/webhook", deletion)]  # fmt: skip
+        for path, body in requests:
+            answer = backend.client.post(path, json=body)
+            assert answer.status_code == 400, path
+            assert "project 3 is another one (created 2026-11-20 08:39:59" in document(answer)["error"]
+            assert "one walkcut serves one Label Studio" in answer.status
+        assert list(backend.store.annotations.known("3")) == [1]
+        assert backend.predict(IMAGE)[0]
+        backend.store.forget("3")
+        assert backend.set_up(project=OTHER)
+
+
+def test_a_second_address_of_label_studio_is_refused(backend: Backend) -> None:
+    backend.predictor.loader = ImageLoader(FetchPolicy(), None, trusts_callers=True)
+    backend.set_up()
+    backend.set_up(hostname="http://localhost:8080/")
+    answer = backend.client.post("/setup", json=SETUP | {"project": "8.17", "hostname": "http://localhost:8081"})
+    assert answer.status_code == 400
+    assert "walkcut already serves the Label Studio at 'http://localhost:8080/', and" in document(answer)["error"]
+    assert "restart walkcut, or set LABEL_STUDIO_URL" in document(answer)["error"]
+    assert backend.store.projects() == ["3"]

@@ -28,7 +28,7 @@ from tests.builders.feedback import (
     task,
 )
 from tests.builders.models import make_predictor
-from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError
+from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, RequestError, StoreError
 from walkcut.hierarchy.granularity import Level
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
@@ -480,6 +480,18 @@ def test_an_interrupted_sync_forgets_nothing(
     studio.held = [(task(), annotation(1, *HALVES))]
     assert worker.synchronizer.fetch("3", stop=stop).deleted == 0
     assert list(store.annotations.known("3")) == [1, 2]
+
+
+def test_a_sync_with_another_label_studio_changes_nothing(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
+    studio.created_at = 1795163936
+    studio.held = [(task(), annotation(1, *HALVES))]
+    assert worker.sync("3") == SyncResult(learned=1)
+    studio.created_at, studio.held = 1795163999, []
+    with pytest.raises(RequestError, match="project 3 is another one"):
+        worker.sync("3")
+    assert learned_ids(store) == [1]
 
 
 def test_a_sync_needs_label_studio(predictor: Predictor, store: ProjectStore) -> None:

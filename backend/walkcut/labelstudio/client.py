@@ -19,6 +19,7 @@ from walkcut.images import LabelStudioAccess
 from walkcut.images.tokens import jwt_claims
 from walkcut.labelstudio.connection import MAX_RESPONSE_BYTES, Connection, ResponseRefusedError
 from walkcut.labelstudio.json_input import check_depth
+from walkcut.labelstudio.tasks import parse_project_created
 
 Json = dict[str, Any]
 
@@ -43,7 +44,8 @@ class LabelStudioClient:
 
     `timeout` limits each exchange with Label Studio, in seconds, and `import_timeout` an import of predictions, which
     takes 60 µs for each task that the project has; `max_bytes` limits each response. Reading and deleting is tried
-    three times. Project ids are texts of digits. Every method raises `LabelStudioError`, whose message never holds the token.
+    three times. Project ids are texts of digits. Every method raises `LabelStudioError`, whose message never holds the
+    token.
     """
 
     def __init__(
@@ -77,6 +79,10 @@ class LabelStudioClient:
     def label_config(self, project: str) -> str:
         """Return a project's labelling config."""
         return self._project_field(project, "label_config")
+
+    def created(self, project: str) -> int:
+        """Return when a project was created, as `parse_project_created` does."""
+        return parse_project_created({"created_at": self._project_field(project, "created_at")})
 
     def chosen_version(self, project: str) -> str:
         """Return the model version, or the backend's title, that the project's settings choose for predictions."""

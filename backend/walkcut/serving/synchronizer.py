@@ -74,13 +74,15 @@ class Synchronizer:
     def fetch(self, project_id: str, *, learning: bool = True, stop: threading.Event | None = None) -> FetchResult:
         """Save all changed annotations that Label Studio holds unless not `learning`, and delete all others.
 
-        Nothing is deleted if `stop` is set meanwhile. Raises `LabelStudioError` and `StoreError`.
+        Nothing is deleted if `stop` is set meanwhile. Raises `LabelStudioError`, `StoreError`, and `RequestError`
+        for another Label Studio than the one that the project is known from.
         """
         if self._client is None:
             raise LabelStudioError("no access to Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         known, present, unreadable = self._store.annotations.known(project_id), set(), 0
         if not (learning or known):
             return FetchResult()
+        self._store.claim(project_id, self._client.created(project_id))
         for task, annotation in self._client.annotations(project_id):
             if stop is not None and stop.is_set():
                 return FetchResult(unreadable=unreadable)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from walkcut.errors import RequestError, problem_text
-from walkcut.labelstudio.tasks import parse_id, parse_ids, parse_timestamp, read_submission
+from walkcut.labelstudio.tasks import parse_id, parse_ids, parse_project_created, parse_timestamp, read_submission
 from walkcut.storage import AnnotationRow, ProjectStore
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,8 @@ def save_event(
     """Save what an event tells, and return whether it is one that walkcut uses.
 
     Unless `learning`, only deletions are carried out. Label Studio waits one second, so nothing is learned here.
-    Raises `RequestError` for an event that names no annotation or no project, and `StoreError`.
+    Raises `RequestError` for an event that names no annotation, no project, or one of another Label Studio, and
+    `StoreError`.
     """
     save = _SAVERS.get(action)
     if save is None or not (learning or _is_deletion(save, body)):
@@ -26,6 +27,7 @@ def save_event(
         raise RequestError(
             "an event needs the id of its project: switch on *Send payload* of the webhook in Label Studio"
         )
+    store.claim(project_id, parse_project_created(body.get("project")))
     save(store, project_id, body)
     return True
 

@@ -41,8 +41,11 @@ PROJECTS = sa.Table(
     "projects",
     METADATA,
     sa.Column("project_id", sa.String(64), primary_key=True),
+    # When Label Studio created it, in seconds since 1970, 0 if unknown: its id is that of one Label Studio only.
+    sa.Column("created", sa.BigInteger, nullable=False, default=0),
     sa.Column("extra_params", _Json, nullable=False, default=dict),
     sa.Column("label_config", sa.Text, nullable=False, default=""),
+    sa.Column("versions", _Json, nullable=False, default=list),  # model versions of the last set-up
     sa.Column("learning", sa.Boolean, nullable=False, default=True),
     # Grows with each change of the feedback, from a random number: another database has other revisions.
     sa.Column("revision", sa.BigInteger, nullable=False, default=lambda: secrets.randbits(48)),
