@@ -130,7 +130,7 @@ def _seconds_left() -> float | None:
     """Return the seconds to the deadline. Raises `httpcore.ReadTimeout` after it."""
     deadline = _deadline.get()
     try:
-        return deadline and deadline.remaining()
+        return None if deadline is None else deadline.remaining()
     except TimeoutError as error:
         raise httpcore.ReadTimeout from error
 
