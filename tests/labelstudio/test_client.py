@@ -299,7 +299,8 @@ def test_requests_have_a_timeout(site: Site, studio: LabelStudioClient) -> None:
     released.set()
 
 
-JSON_VALUES: list[object] = [None, True, 7, 0.5, "text", [], {}, [1], [None], ["a"], [[]], [{}], {"tasks": {}}, {"tasks": [1]},
+JSON_VALUES: list[object] = [None, True, 7, 0.5, "text", [], {}, [1], [None], ["a"], [[]], [{}],
+               {"tasks": {}}, {"tasks": [1]},
                {"tasks": [{}]}, {"tasks": [{"id": "1", "data": {}}]}, {"tasks": [{"id": True, "data": {}}]},
                {"tasks": [{"id": 1}]}, {"tasks": None}, {"model_version": ["v"], "label_config": 5},
                [{"id": 1, "model_version": 7}], [{"id": None, "model_version": "v"}]]  # fmt: skip
