@@ -658,9 +658,14 @@ def test_a_project_that_is_new_to_the_database_is_synced_at_once(
     worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop, synced = threading.Event(), list[str]()
-    steps = [lambda: store.save_setup("4", CONFIG, {}), lambda: store.forget("3"), lambda: None]
-    steps += [lambda: store.save_setup("3", CONFIG, {}), lambda: None, stop.set]
-    monkeypatch.setattr(studio, "annotations", lambda project: synced.append(project) or iter(()))
+    steps: list[Callable[[], object]] = [lambda: store.save_setup("4", CONFIG, {}), lambda: store.forget("3")]
+    steps += [lambda: None, lambda: store.save_setup("3", CONFIG, {}), lambda: None, stop.set]
+
+    def annotations(project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        synced.append(project)
+        return iter(())
+
+    monkeypatch.setattr(studio, "annotations", annotations)
     monkeypatch.setattr(stop, "wait", lambda _seconds: steps.pop(0)())
     worker.synchronizer.run(stop, 3600.0, learning=True)
     assert synced == ["3", "4", "3"], "it was lost with the database"

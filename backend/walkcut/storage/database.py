@@ -119,7 +119,7 @@ class Database:
         self.close()
         try:
             self._open()
-        except SettingsError as error:
+        except (SettingsError, sqlite3.Error) as error:  # the latter if it is replaced again at this moment
             raise StoreError(f"what was opened was removed, replaced or overwritten, and {error}") from error
         opened = "the file that is there now was opened, or a new one made"
         log.error("%s was removed, replaced or overwritten: %s; %s", name, opened, _REPLACED_REMEDY)
