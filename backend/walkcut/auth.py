@@ -4,7 +4,11 @@ import base64
 import hashlib
 import hmac
 import ipaddress
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+_LOOPBACK_NAMES = ("localhost", ".localhost")  # RFC 6761
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,26 @@ def is_browser_request(origin: str | None, fetch_site: str | None) -> bool:
     with all. Refusing both keeps pages from a backend that only listens on the browser's own machine.
     """
     return origin is not None or fetch_site in ("cross-site", "same-site")
+
+
+def is_known_host(header: str, names: Iterable[str]) -> bool:
+    """Return whether a Host header is an address, this machine's own name, or one of `names`, with any port.
+
+    A page of another site can have its own name resolve to this machine (DNS rebinding), but then it sends that name.
+    Browsers send the header always, so a request without it is none of a page.
+
+    >>> is_known_host("127.0.0.1:9090", ()), is_known_host("walkcut:9090", ["walkcut"]), is_known_host("a.example", ())
+    (True, True, False)
+    """
+    host = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:/@\s\[\]]*)(:[0-9]{0,5})?", header)
+    if host is None:
+        return False
+    name = host[1].strip("[]").lower().removesuffix(".")
+    try:
+        return not name or bool(ipaddress.ip_address(name))
+    except ValueError:
+        known = [known.lower().partition(":")[0] for known in (*_LOOPBACK_NAMES, *names)]
+        return name in known or any(name.endswith(suffix) for suffix in known if suffix.startswith("."))
 
 
 def is_loopback(host: str) -> bool:

@@ -4,6 +4,7 @@ A message holds the offending value and the remedy, and may be shown to users.
 
     WalkcutError
     ├── SettingsError          a setting or option that cannot be used
+    │   └── DamagedDatabaseError  the database's file has wrong content
     ├── ImageError             an image that cannot be loaded
     │   ├── ImageFetchError    its bytes cannot be fetched, or may not be
     │   ├── ImageDecodeError   its bytes cannot be decoded, or exceed the limits
@@ -48,6 +49,10 @@ class WalkcutError(Exception):
 
 class SettingsError(WalkcutError):
     """A setting or option that cannot be used."""
+
+
+class DamagedDatabaseError(SettingsError):
+    """A database whose file has wrong content."""
 
 
 class ImageError(WalkcutError):

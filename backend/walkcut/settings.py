@@ -85,6 +85,9 @@ class Settings:
     )
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=9090, ge=0, le=65535, description="port to listen on")
+    host_names: _Names = Field(
+        default=(), description="names that clients reach walkcut by, such as walkcut; .example.org for all below it"
+    )
     threads: int = Field(default=32, ge=9, description="threads of the server")
     basic_auth_user: str = Field(default="", description="user name that clients must send")
     basic_auth_pass: str = Field(default="", repr=False, description="password that clients must send")

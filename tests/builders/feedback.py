@@ -70,6 +70,10 @@ class FakeLabelStudio(LabelStudioClient):
         self.held: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.predicted: list[Mapping[str, Any]] = []
         self.loses_answers = False
+        self.created_at = 0
+
+    def created(self, project: str) -> int:
+        return self.created_at
 
     def annotations(self, project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         yield from self.held

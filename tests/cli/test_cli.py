@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -258,3 +259,26 @@ def test_a_token_without_an_address_is_refused(tmp_path: Path) -> None:
     result = run("serve", environment=environment)
     assert result.exit_code == 1
     assert "Error: LABEL_STUDIO_API_KEY is set without LABEL_STUDIO_URL: set both" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["segment", "prelabel"])
+@pytest.mark.parametrize("folder", ["/proc/walkcut", "read_only/out", "file", "file/out"])
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, folder: str
+) -> None:
+    mkdir = os.mkdir
+
+    def make(path: str, *arguments: object, **more: object) -> None:  # also for root, who may write everywhere
+        if "read_only" in str(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        mkdir(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "mkdir", make)
+    (tmp_path / "file").touch()
+    (tmp_path / "a.png").write_bytes(png(quarters(30, 40)))
+    out, environment = tmp_path / folder, {"WALKCUT_STATE_DIR": str(tmp_path / "state")}
+    result = CliRunner().invoke(main, [command, str(tmp_path / "a.png"), "--out", str(out)], env=environment)
+    assert result.exit_code != 0
+    assert "Errno" not in result.stderr
+    assert str(out.name if folder == "file" else out) in result.stderr
+    assert any(word in result.stderr for word in ("choose", "check", "is a file"))

@@ -228,7 +228,10 @@ def test_a_failed_write_leaves_what_was_there(tree: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr(Path, "replace", refuse)
     result = run(tree, "--annotation", export(tmp_path / "a.json", [region()]), "--out", out)
-    assert (result.exit_code, result.stderr) == (1, "Error: [Errno 28] No space left on device\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: No space left on device: make room on the disk, and run the command again\n",
+    )
     assert [path.name for path in out.parent.iterdir()] == ["out.png"]
     assert out.read_bytes() == b"before"
 

@@ -172,6 +172,12 @@ def test_learning_is_switched(folder: Path) -> None:
         assert document()["learning"] is on
 
 
+def test_a_project_is_forgotten(folder: Path) -> None:
+    assert walkcut("forget", "3").stdout == "project 3 forgotten\n"
+    again = walkcut("forget", "3")
+    assert (again.exit_code, "project 3 is not known: nothing was deleted" in again.stderr) == (1, True)
+
+
 def test_annotations_without_webhooks_are_learned(folder: Path, label_studio: FakeLabelStudio) -> None:
     label_studio.held = [
         (task(), annotation(1, *HALVES)),

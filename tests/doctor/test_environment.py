@@ -147,7 +147,7 @@ def test_a_sound_database_and_a_damaged_one(tmp_path: Path) -> None:
     file.write_bytes(content)
     severity, message, remedy = only(environment.check_database(Settings(state_dir=tmp_path)))
     assert (severity, "is damaged: " in message) == ("error", True)
-    assert "walkcut project sync ID" in remedy
+    assert "walkcut repair" in remedy
 
 
 def row(index: int) -> AnnotationRow:

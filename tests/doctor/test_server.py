@@ -169,7 +169,7 @@ def test_walkcut_under_label_studio_ml_has_no_versions(site: Site, settings: Set
     site.routes["/health"] = reply(200, UP.replace(b"walkcut", b"WalkcutModel"))
     probe = find_server(settings)
     assert probe is not None
-    assert probe.serves_any({"auto 000001"})
+    assert probe.serves_any({"auto 000001"}, "3")
     assert {seen.target for seen in site.seen} == {"/health"}
 
 

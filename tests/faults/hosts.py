@@ -122,6 +122,7 @@ def label_studio(annotations: list[dict[str, Any]]) -> dict[str, Answer]:
         "/api/tasks": tasks,
         "/api/predictions": document([]),
         f"/api/projects/{PROJECT}/import/predictions": document({"created": 1}),
+        f"/api/projects/{PROJECT}/": document({"id": int(PROJECT), "created_at": "1970-01-01T00:00:01Z"}),
     }
 
 

@@ -46,6 +46,7 @@ class Studio:
             "/api/tasks": lambda handler: document(self._documents(handler.path))(handler),
             "/api/predictions": document([]),
             f"/api/projects/{PROJECT}/import/predictions": document({"created": 1}),
+            f"/api/projects/{PROJECT}/": document({"id": int(PROJECT), "created_at": "1970-01-01T00:00:01Z"}),
         }
 
     def act(self) -> Json:

@@ -1,10 +1,11 @@
 """Label Studio is away, at the start and at work: it is told, nothing is lost, and all is made up for."""
 
+import time
 from pathlib import Path
 
-from tests.builders.processes import free_port
+from tests.builders.processes import free_port, wait_for
 from tests.faults.backend import IMAGE, running, submitted
-from tests.faults.hosts import hosting, label_studio
+from tests.faults.hosts import dripping, hosting, label_studio
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 IMAGE_THERE = "/data/upload/1/1.png"
@@ -37,3 +38,19 @@ def test_label_studio_comes_goes_and_comes_back(folder: Path) -> None:
             assert host.asked
         assert "Traceback" not in backend.log
         assert TOKEN not in backend.log
+
+
+def test_an_answer_that_drips_holds_neither_learning_nor_the_end(folder: Path) -> None:
+    studio = label_studio([]) | {"/api/tasks": dripping}
+    with hosting(studio) as host:
+        environment = {"LABEL_STUDIO_URL": host.url, "LABEL_STUDIO_API_KEY": TOKEN}
+        with running(folder, **environment) as backend:
+            wait_for("the sync", lambda: "/api/tasks/" in host.asked, 30)
+            assert backend.submit(5).ok
+            backend.learns(5)
+            assert backend.process is not None
+            begin = time.monotonic()
+            backend.process.terminate()
+            backend.process.wait(10)
+            assert time.monotonic() - begin < 5
+        assert "Traceback" not in backend.log

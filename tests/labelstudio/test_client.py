@@ -314,3 +314,54 @@ def test_requests_have_a_timeout(site: Site, studio: LabelStudioClient) -> None:
     ):
         studio.label_config("4")
     released.set()
+
+
+JSON_VALUES: list[object] = [None, True, 7, 0.5, "text", [], {}, [1], [None], ["a"], [[]], [{}],
+               {"tasks": {}}, {"tasks": [1]},
+               {"tasks": [{}]}, {"tasks": [{"id": "1", "data": {}}]}, {"tasks": [{"id": True, "data": {}}]},
+               {"tasks": [{"id": 1}]}, {"tasks": None}, {"model_version": ["v"], "label_config": 5},
+               [{"id": 1, "model_version": 7}], [{"id": None, "model_version": "v"}]]  # fmt: skip
+EMPTY: dict[int, list[object]] = {4: [], 5: [[]]}  # answers of an ASK that say that there is nothing
+
+
+@pytest.mark.parametrize("document", JSON_VALUES, ids=json.dumps)
+@pytest.mark.parametrize("index", [0, 1, 2, 4, 5])
+def test_an_answer_of_another_shape_is_refused(
+    site: Site, studio: LabelStudioClient, index: int, document: object
+) -> None:
+    for path in ("projects/4/", "predictions/4/", "predictions/", "tasks/"):
+        site.routes[f"/ls/api/{path}"] = lambda handler: documents(handler, document)
+    if document in EMPTY.get(index, []):
+        return
+    with pytest.raises(LabelStudioError, match="sent an unexpected response: check that LABEL_STUDIO_URL"):
+        ASK[index](studio)
+
+
+@pytest.mark.parametrize("document", [{}, {"detail": "odd"}, None, 3, "text", [1], [[]]], ids=json.dumps)
+def test_annotations_that_are_no_list_of_objects_are_refused(
+    site: Site, studio: LabelStudioClient, document: object
+) -> None:
+    page = {"tasks": [{"id": 5, "data": {}}]}
+    site.routes["/ls/api/tasks/"] = lambda handler: documents(handler, page)
+    site.routes["/ls/api/tasks/5/annotations/"] = lambda handler: documents(handler, document)
+    with pytest.raises(LabelStudioError, match=r"cannot list the annotations of task 5: .* unexpected response"):
+        list(studio.annotations("4"))
+
+
+@pytest.mark.parametrize("ids", [[5], [5, 7], [7, 5], [0, 5], [5, 5], [-1]])
+def test_pages_that_do_not_advance_end_the_list(site: Site, studio: LabelStudioClient, ids: list[int]) -> None:
+    page = {"tasks": [{"id": task_id, "data": {}} for task_id in ids]}
+    site.routes["/ls/api/tasks/"] = lambda handler: documents(handler, page)
+    with pytest.raises(LabelStudioError, match=r"sent task -?\d after task \d, although later ones were asked for"):
+        list(studio.unannotated_tasks("4"))
+    assert len(site.seen) <= 3
+
+
+def test_an_answer_that_is_too_large_is_refused_with_the_remedy(site: Site) -> None:
+    site.routes["/api/projects/4/"] = reply(headers={"Content-Length": str(3 << 30)})
+    expected = "sent a response of more than 128000000 bytes: check that LABEL_STUDIO_URL"
+    with (
+        closing(LabelStudioClient(LabelStudioAccess(site.url, "0123abcd"))) as studio,
+        pytest.raises(LabelStudioError, match=expected),
+    ):
+        studio.label_config("4")

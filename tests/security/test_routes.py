@@ -6,6 +6,7 @@ import logging
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_every_route_that_changes_or_reveals_anything_requires_credentials(prote
 )  # fmt: skip
 def test_wrong_credentials(protected: Backend, headers: dict[str, str]) -> None:
     for path in ("/versions", "/metrics", "/health/../versions", "//versions", "/versions?x=/health"):
-        assert protected.client.get(path, headers=headers).status_code == 401
+        assert protected.client.get(path, headers={"Host": "localhost"} | headers).status_code == 401
     assert protected.client.get("/versions", headers=basic("me", "geheim")).status_code == 200
 
 
@@ -119,6 +120,44 @@ def test_pages_in_a_browser_on_the_same_machine(backend: Backend, protected: Bac
             answer = target.client.post(path, data=json.dumps(BODIES[path][0]), headers=headers | credentials)
             assert answer.status_code == 403
         assert target.client.get("/versions", headers=headers | credentials).status_code == 403
+
+
+FOREIGN = ["evil.example", "evil.example:9090", "127.0.0.1.evil.example", "localhost.evil.example", "evil.localhost.x",
+           "walkcut", "walkcut.example", "notwalkcut", "evil.example#@127.0.0.1", "127.0.0.1@evil.example",
+           "[::1", "[::1].evil.example", "a b", "127.0.0.1, evil.example", "2130706433", "1.2.3.4.5"]  # fmt: skip
+OWN = ["127.0.0.1", "127.0.0.1:9090", "192.168.1.5:9090", "[::1]:9090", "[2001:db8::1]", "localhost", "LOCALHOST:9090",
+       "localhost.", "walkcut.localhost:9090", ""]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/versions", "/ready", "/setup", "/nowhere"])
+def test_a_name_that_is_not_walkcuts_is_refused(backend: Backend, protected: Backend, path: str) -> None:
+    """A page can have its own name resolve to 127.0.0.1, and then reads what a page of that origin may read."""
+    callers = [(backend, dict[str, str]()), (protected, basic("me", "geheim"))]
+    method = "POST" if path == "/setup" else "GET"
+    for (target, credentials), host in product(callers, FOREIGN):
+        answer = target.client.open(path, headers={"Host": host} | credentials, method=method, json={})
+        assert answer.status_code == 403, host
+        assert "WALKCUT_HOST_NAMES=" in str(answer.json)
+        assert "WALKCUT_HOST_NAMES" in answer.status
+
+
+@pytest.mark.parametrize("host", OWN)
+def test_addresses_and_names_of_this_machine_are_answered(backend: Backend, host: str) -> None:
+    assert backend.client.get("/versions", headers={"Host": host}).status_code == 200
+
+
+def test_configured_names_are_answered(tmp_path: Path) -> None:
+    names = Settings(host_names=("walkcut", "Walkcut.internal", ".example.org", "my_service:9090"), host="own.example")
+    with running(tmp_path, names) as backend:
+        for host in ("walkcut:9090", "walkcut.internal", "WALKCUT", "a.b.example.org", "my_service:80", "own.example"):
+            assert backend.client.get("/metrics", headers={"Host": host}).status_code == 200, host
+        for host in ("example.org", "bexample.org", "walkcut.evil"):
+            assert backend.client.get("/metrics", headers={"Host": host}).status_code == 403, host
+
+
+def test_the_health_check_answers_to_any_name_and_tells_nothing(backend: Backend) -> None:
+    answer = backend.client.get("/health", headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.json) == (200, {"status": "UP", "model_class": "walkcut"})
 
 
 @pytest.mark.parametrize(

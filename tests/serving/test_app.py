@@ -23,6 +23,7 @@ from tests.builders.backend import (
 from tests.builders.models import CountingBackbone, GatedModel
 from tests.builders.processes import wait_for
 from tests.builders.scenes import data_url, png, quarters
+from walkcut.images import FetchPolicy, ImageLoader
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 
@@ -171,20 +172,55 @@ def test_nothing_is_stored_if_no_project_learns(tmp_path: Path) -> None:
         assert backend.store.annotations.known("3") == {}
 
 
+DELETIONS = [
+    {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 1}]},
+    {"action": "TASKS_DELETED", "tasks": [{"id": 9}]},
+    {"action": "PROJECT_DELETED"},
+    event(1, was_cancelled=True),
+    event(1, was_cancelled=True) | {"action": "ANNOTATION_UPDATED"},
+]
+
+
+@pytest.mark.parametrize("deletion", DELETIONS)
+def test_deletions_are_carried_out_also_while_learning_is_off(tmp_path: Path, deletion: dict[str, Any]) -> None:
+    with running(tmp_path, Settings()) as backend:
+        assert backend.client.post("/webhook", json=event(1)).status_code == 200
+    with running(tmp_path, Settings(learning=False)) as backend:
+        answer = backend.client.post("/webhook", json={"project": {"id": 3}} | deletion)
+        assert document(answer) == {"status": "stored"}
+        assert backend.store.annotations.known("3") == {}
+
+
 def test_the_setup_is_saved_under_the_projects_id(backend: Backend) -> None:
     backend.set_up(extra_params={"max_regions": 3})
     assert backend.store.label_config("3") == SETUP["schema"]
     assert backend.store.extra_params("3") == {"max_regions": 3}
 
 
-def test_versions_are_those_that_set_up_returned(backend: Backend) -> None:
-    assert document(backend.client.get("/versions")) == {"versions": []}
-    version = backend.set_up()
-    versions = document(backend.client.get("/versions"))["versions"]
-    assert version in versions
-    assert [version.split(" ")[0] for version in versions] == ["auto", "coarse", "fine", "medium"]
-    backend.set_up(project="4.1", extra_params={"max_regions": 3})
-    assert len(document(backend.client.get("/versions"))["versions"]) == 8
+def versions(backend: Backend, query: str = "") -> list[str]:
+    return list(document(backend.client.get(f"/versions{query}"))["versions"])
+
+
+def test_versions_are_those_that_the_last_set_up_of_a_project_returned(tmp_path: Path) -> None:
+    with running(tmp_path, Settings()) as backend:
+        assert versions(backend) == versions(backend, "?project=3") == []
+        assert backend.set_up() == versions(backend, "?project=3")[-1]
+        assert [version.split(" ")[0] for version in versions(backend)] == ["auto", "coarse", "fine", "medium"]
+        for max_regions in range(1, 9):
+            version = backend.set_up(project="4.1", extra_params={"max_regions": max_regions})
+    with running(tmp_path, Settings()) as again:
+        assert version == versions(again, "?project=4")[-1]
+        assert len(versions(again, "?project=3.1795163936")) == len(versions(again, "?project=4")) == 4
+        assert sorted(versions(again)) == sorted(versions(again, "?project=3") + versions(again, "?project=4"))
+        assert versions(again, "?project=5") == []
+        again.store.forget("4")
+        assert len(versions(again)) == 4
+
+
+def test_versions_are_bounded(backend: Backend) -> None:
+    for number in range(60):
+        backend.store.save_versions(str(number), [f"auto {number:06x}", f"fine {number:06x}"])
+    assert len(versions(backend)) == 100
 
 
 def test_metrics_count_requests_and_tasks(backend: Backend) -> None:
@@ -259,7 +295,7 @@ def test_an_unavailable_database_is_reported_and_counted(
     backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     syncs: list[str] = []
-    monkeypatch.setattr(backend.feedback_worker, "request_sync", lambda: syncs.append("soon"))
+    monkeypatch.setattr(backend.feedback_worker.synchronizer, "request", lambda: syncs.append("soon"))
     assert backend.client.post("/webhook", json=event(1)).status_code == 200
     assert not syncs
     lose_database(backend, tmp_path)
@@ -272,6 +308,11 @@ def test_an_unavailable_database_is_reported_and_counted(
     assert "Traceback" not in caplog.text
 
 
+def replace_by_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     ("lose", "reason"),
     [
@@ -282,7 +323,7 @@ def test_an_unavailable_database_is_reported_and_counted(
             "model: it is",
         ),
         (lambda backend, folder: backend.predictor.tree_service.stop_accepting(), "model: shutting down"),
-        (lambda backend, folder: shutil.rmtree(folder / "state"), "state folder: it cannot be written (No such file"),
+        (lambda backend, folder: replace_by_file(folder / "state"), "state folder: it cannot be written (File exists"),
     ],
 )
 def test_a_backend_that_cannot_answer_new_images_is_alive_but_not_ready(
@@ -427,3 +468,91 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
         for caller in callers:
             caller.join(60)
     assert sorted(len(answer[0]) for answer in answers[3:]) == [2, 3, 3, 3, 4]  # the annotator's has three keys
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def remove_log(folder: Path) -> None:
+    (folder / "walkcut.sqlite3-wal").unlink()
+
+
+def move_away(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def replace_database(folder: Path) -> None:
+    """Put the database of another backend in its place, as one who restores a backup does."""
+    ProjectStore(folder.with_name("backup")).close()
+    (folder.with_name("backup") / "walkcut.sqlite3").replace(folder / "walkcut.sqlite3")
+
+
+@pytest.mark.parametrize("lose", [remove, remove_log, move_away, replace_database])
+def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_databases_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lose: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "state"
+    with running(folder, Settings(state_dir=folder)) as backend:
+        backend.set_up()
+        assert backend.client.post("/webhook", json=event(1)).status_code == 200
+        lose(folder)
+        statuses = [backend.client.post("/webhook", json=event(number)).status_code for number in range(2, 6)]
+        assert statuses[0] == 503
+        assert statuses[-1] == 200
+        assert "was removed, replaced or overwritten" in caplog.text
+        assert backend.client.get("/ready").json == {"status": "READY"}
+        another = ProjectStore(folder)
+        stored = set(another.annotations.known("3"))
+        another.close()
+        acknowledged = {number for number, status in enumerate(statuses, 2) if status == 200}
+        assert stored >= acknowledged
+        assert backend.predict(data_url(png(quarters(31, 41))))[0]
+        assert list((folder / "trees").glob("*.tree.npz"))
+
+
+def test_a_database_that_is_overwritten_is_named_as_damaged(
+    backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert backend.client.post("/webhook", json=event(1)).status_code == 200
+    (tmp_path / "walkcut.sqlite3").write_bytes(b"")
+    assert [backend.client.post("/webhook", json=event(number)).status_code for number in (2, 3)] == [503, 503]
+    assert "is damaged" in caplog.text
+    assert "`walkcut repair`" in caplog.text
+    assert "there is room" not in caplog.text
+    assert backend.predict(IMAGE)[0]
+
+
+OTHER = "3.1795163999"  # project 3 of another Label Studio
+
+
+def test_a_project_of_another_label_studio_is_refused_by_every_route(tmp_path: Path) -> None:
+    created = {"id": 3, "created_at": "2026-11-20T08:38:56.976830Z"}
+    with running(tmp_path, Settings()) as backend:
+        backend.set_up()
+        assert backend.client.post("/webhook", json=event(1) | {"project": created}).status_code == 200
+    with running(tmp_path, Settings()) as backend:
+        later = created | {"created_at": "2026-11-20T10:39:59+02:00"}
+        deletion = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 1}], "project": later}
+        requests = [("/setup", SETUP | {"project": OTHER}), ("/predict", predict_body(IMAGE) | {"project": OTHER}),
+                    ("/webhook", event(2) | {"project": later}), ("/webhook", deletion)]  # fmt: skip
+        for path, body in requests:
+            answer = backend.client.post(path, json=body)
+            assert answer.status_code == 400, path
+            assert "project 3 is another one (created 2026-11-20 08:39:59" in document(answer)["error"]
+            assert "one walkcut serves one Label Studio" in answer.status
+        assert list(backend.store.annotations.known("3")) == [1]
+        assert backend.predict(IMAGE)[0]
+        backend.store.forget("3")
+        assert backend.set_up(project=OTHER)
+
+
+def test_a_second_address_of_label_studio_is_refused(backend: Backend) -> None:
+    backend.predictor.loader = ImageLoader(FetchPolicy(), None, trusts_callers=True)
+    backend.set_up()
+    backend.set_up(hostname="http://localhost:8080/")
+    answer = backend.client.post("/setup", json=SETUP | {"project": "8.17", "hostname": "http://localhost:8081"})
+    assert answer.status_code == 400
+    assert "walkcut already serves the Label Studio at 'http://localhost:8080/', and" in document(answer)["error"]
+    assert "restart walkcut, or set LABEL_STUDIO_URL" in document(answer)["error"]
+    assert backend.store.projects() == ["3"]

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.builders.feedback import (
     task,
 )
 from tests.builders.models import make_predictor
-from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, StoreError
+from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, RequestError, StoreError
 from walkcut.hierarchy.granularity import Level
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
@@ -339,15 +340,19 @@ def pending(store: ProjectStore) -> int:
 
 def runs(worker: FeedbackWorker, monkeypatch: pytest.MonkeyPatch, done: Callable[[], bool]) -> None:
     """Run a worker until `done`, for at most a minute."""
-    monkeypatch.setattr("walkcut.serving.feedback_worker._IDLE_S", 0.01)
+    for module in ("feedback_worker", "synchronizer"):
+        monkeypatch.setattr(f"walkcut.serving.{module}._IDLE_S", 0.01)
     stop = threading.Event()
-    thread = threading.Thread(target=worker.run, args=(stop, 3600.0))
-    thread.start()
+    sync = partial(worker.synchronizer.run, stop, 3600.0, learning=True)
+    threads = [threading.Thread(target=target) for target in (sync, partial(worker.run, stop))]
+    for thread in threads:
+        thread.start()
     end = time.monotonic() + 60
     while not done() and time.monotonic() < end:
         stop.wait(0.05)
     stop.set()
-    thread.join(30)
+    for thread in threads:
+        thread.join(30)
     assert done()
 
 
@@ -475,6 +480,56 @@ def test_a_sync_leaves_disabled_feedback_disabled(
     studio.held = [(task(), annotation(1, *HALVES))]
     assert worker.sync("3") == SyncResult()
     assert learned_from(store) == []
+
+
+def synchronizes_once(worker: FeedbackWorker, monkeypatch: pytest.MonkeyPatch, *, learning: bool) -> None:
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", lambda _seconds: stop.set())
+    worker.synchronizer.run(stop, 3600.0, learning=learning)
+
+
+@pytest.mark.parametrize("gone", [None, {"was_cancelled": True}])
+@pytest.mark.parametrize("switched_off", ["project", "everything"])
+def test_a_sync_forgets_also_while_learning_is_off(
+    worker: FeedbackWorker,
+    store: ProjectStore,
+    studio: FakeLabelStudio,
+    monkeypatch: pytest.MonkeyPatch,
+    switched_off: str,
+    gone: dict[str, Any] | None,
+) -> None:
+    deliver(store, created(1, *HALVES), created(2, *HALVES))
+    worker.learn_due()
+    if switched_off == "project":
+        store.set_learning("3", enabled=False)
+    studio.held = [(task(), annotation(2, *HALVES, updated=LATER)), (task(), annotation(3, *HALVES))]
+    studio.held += [(task(), annotation(1, *HALVES, **gone))] if gone else []
+    synchronizes_once(worker, monkeypatch, learning=switched_off == "project")
+    assert list(store.annotations.known("3")) == [2]
+    assert learned_from(store)[0].updated_at.startswith("2026-11-20T12"), "nothing new is learned"
+
+
+def test_an_interrupted_sync_forgets_nothing(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
+    deliver(store, created(1, *HALVES), created(2, *HALVES))
+    stop = threading.Event()
+    stop.set()
+    studio.held = [(task(), annotation(1, *HALVES))]
+    assert worker.synchronizer.fetch("3", stop=stop).deleted == 0
+    assert list(store.annotations.known("3")) == [1, 2]
+
+
+def test_a_sync_with_another_label_studio_changes_nothing(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
+    studio.created_at = 1795163936
+    studio.held = [(task(), annotation(1, *HALVES))]
+    assert worker.sync("3") == SyncResult(learned=1)
+    studio.created_at, studio.held = 1795163999, []
+    with pytest.raises(RequestError, match="project 3 is another one"):
+        worker.sync("3")
+    assert learned_ids(store) == [1]
 
 
 def test_a_sync_needs_label_studio(predictor: Predictor, store: ProjectStore) -> None:
@@ -606,7 +661,7 @@ def test_it_resumes_after_a_failure_of_the_database(
         answers.append(None)
 
     monkeypatch.setattr(store.annotations, "next_attempt", next_attempt)
-    worker.run(stop, 0)
+    worker.run(stop)
     full, bug, again = caplog.records
     assert full.message == "learning is interrupted, and resumes in 0 s: disk is full"
     assert (full.exc_info, again.message) == (None, "learning has resumed")
@@ -635,22 +690,22 @@ def syncs(
         now[0] += seconds
         if losses and now[0] >= losses[0]:
             losses.pop(0)
-            worker.request_sync()
+            worker.synchronizer.request()
         if now[0] > 4000:
             stop.set()
         return stop.is_set()
 
-    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("walkcut.serving.synchronizer.time.monotonic", lambda: now[0])
     monkeypatch.setattr(studio, "annotations", annotations)
     monkeypatch.setattr(stop, "wait", wait)
-    worker.run(stop, interval)
+    worker.synchronizer.run(stop, interval, learning=True)
     return synced
 
 
-def test_a_failed_sync_is_repeated_soon(
+def test_a_failed_sync_is_repeated_soon_and_then_less_often(
     worker: FeedbackWorker, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert syncs(worker, studio, monkeypatch, failures=2) == [0, 60, 120, 3600]
+    assert syncs(worker, studio, monkeypatch, failures=3) == [0, 60, 180, 420]
 
 
 def test_a_project_that_is_gone_does_not_have_the_others_fetched_every_minute(
@@ -671,11 +726,28 @@ def test_a_project_that_is_gone_does_not_have_the_others_fetched_every_minute(
         return stop.is_set()
 
     store.save_setup("2", CONFIG, {})
-    monkeypatch.setattr("walkcut.serving.feedback_worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("walkcut.serving.synchronizer.time.monotonic", lambda: now[0])
     monkeypatch.setattr(studio, "annotations", annotations)
     monkeypatch.setattr(stop, "wait", wait)
-    worker.run(stop, 3600)
-    assert (fetched.count("2"), fetched.count("3")) == (11, 1)
+    worker.synchronizer.run(stop, 3600.0, learning=True)
+    assert (fetched.count("2"), fetched.count("3")) == (4, 1)
+
+
+def test_a_project_that_is_new_to_the_database_is_synced_at_once(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, synced = threading.Event(), list[str]()
+    steps: list[Callable[[], object]] = [lambda: store.save_setup("4", CONFIG, {}), lambda: store.forget("3")]
+    steps += [lambda: None, lambda: store.save_setup("3", CONFIG, {}), lambda: None, stop.set]
+
+    def annotations(project: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        synced.append(project)
+        return iter(())
+
+    monkeypatch.setattr(studio, "annotations", annotations)
+    monkeypatch.setattr(stop, "wait", lambda _seconds: steps.pop(0)())
+    worker.synchronizer.run(stop, 3600.0, learning=True)
+    assert synced == ["3", "4", "3"], "it was lost with the database"
 
 
 def test_a_lost_webhook_is_made_up_for_within_a_minute(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from walkcut.storage import AnnotationRow, Backlog, ProjectStore, annotation_store
 from walkcut.storage.annotation_store import AnnotationStore
+from walkcut.storage.tables import ANNOTATIONS
 
 TIMES = [datetime(2026, 11, 20, 8, 38, 56 + half // 2, half % 2 * 500_000, timezone.utc) for half in range(4)]
 NOW = 1_700_000_000.0
@@ -141,10 +143,13 @@ def test_an_unreadable_document_leaves_what_was_learned(annotations: AnnotationS
     assert annotations.list_set_aside("3") == []
 
 
-def test_attempts_in_a_far_future_are_due_since_the_clock_was_put_back(annotations: AnnotationStore) -> None:
+@pytest.mark.parametrize("seconds", [3600.0, DAY_S, 3650 * DAY_S])
+def test_an_attempt_does_not_wait_for_a_clock_that_was_put_back(annotations: AnnotationStore, seconds: float) -> None:
     annotations.save(row())
-    assert attempts(annotations, NOW, DAY_S) == [row()]
-    assert attempts(annotations, NOW - 30 * DAY_S) == [row()]
+    assert attempts(annotations, NOW, 600.0) == [row()]
+    assert attempts(annotations, NOW - 5, 600.0) == [], "clocks of two machines differ by seconds"
+    assert attempts(annotations, NOW - seconds, 600.0) == [row()]
+    assert attempts(annotations, NOW - seconds + 599, 600.0) == []
 
 
 def test_projects_that_do_not_learn_wait(store: ProjectStore, annotations: AnnotationStore) -> None:
@@ -299,3 +304,34 @@ def test_writers_of_one_database_wait_for_each_other(opened: Callable[[], Projec
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(write, range(6)))
     assert [disabled for _, disabled in opened().annotations.all_feedback("3")] == [True] * 6
+
+
+def test_deletions_take_the_same_time_however_much_waits(store: ProjectStore) -> None:
+    masks = {"rle": list(range(3000))}
+    waiting = [
+        {"project_id": "3", "annotation_id": number, "task_id": number % 100, "updated": TIMES[0], "submission": masks}
+        for number in range(3000)
+    ]
+    with store._database.transaction() as connection:
+        connection.execute(ANNOTATIONS.insert(), waiting)
+    begin = perf_counter()
+    for number in range(5):
+        store.annotations.delete("3", {number})
+    store.annotations.delete_tasks("3", range(50, 60))
+    assert perf_counter() - begin < 1
+    assert len(store.annotations.known("3")) == 3000 - 5 - 300
+
+
+def test_more_annotations_are_deleted_at_once_than_a_statement_has_parameters(store: ProjectStore) -> None:
+    learn(store.annotations, row())
+    store.annotations.delete("3", range(40_000))
+    assert store.annotations.known("3") == {}
+
+
+def test_a_forgotten_project_leaves_nothing(store: ProjectStore) -> None:
+    learn(store.annotations, row())
+    learn(store.annotations, row(project_id="4"))
+    assert store.forget("3")
+    assert not store.forget("3")
+    assert (store.projects(), store.annotations.all_feedback("3")) == (["4"], [])
+    assert len(store.annotations.all_feedback("4")) == 1

@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.builders.plain_trees import plain_tree
 from walkcut.cli import main
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.storage import TreeCache, write_tree
+from walkcut.storage import TreeCache, read_tree, write_tree
 from walkcut.storage.files import FileInfo, list_files
 
 SIZE = len(plain_tree(3).to_bytes())
@@ -238,6 +239,14 @@ def test_commands_report_it_in_one_line(tmp_path: Path, command: list[str]) -> N
 def test_a_tree_that_cannot_be_saved_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = TreeCache(tmp_path / "trees", 1 << 20)
     os.rmdir(tmp_path / "trees")
+    (tmp_path / "trees").touch()
     put(cache, "a", plain_tree(3))
     assert "was not saved" in caplog.text
     assert cache.get("a") is not None, "it is in memory"
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    cache = TreeCache(tmp_path / "state" / "trees", 1 << 20)
+    shutil.rmtree(tmp_path / "state")
+    put(cache, "a", plain_tree(3))
+    assert read_tree(tmp_path / "state" / "trees", "a") is not None

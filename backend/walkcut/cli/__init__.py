@@ -1,5 +1,6 @@
 """The command `walkcut`, whose subcommands are imported when they are called: some of them load torch."""
 
+import errno
 from importlib import import_module
 from typing import Any
 
@@ -15,10 +16,22 @@ _COMMANDS = {
     "prelabel": "Predict many images, into files or a Label Studio project.",
     "re-export": "Export the results of `walkcut prelabel` again, in another way.",
     "project": "Show and change what Label Studio projects have learned.",
+    "repair": "Set a damaged database aside and begin a new one.",
     "benchmark": "Measure the time and memory of each stage.",
     "evaluate": "Score segmentations on a data set.",
     "settings": "List the settings: variable, value and meaning.",
     "presets": "List the methods with their settings.",
+}
+_WRITABLE = "choose a file or folder that walkcut may read or write"
+_FILE_REMEDIES = {
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: _WRITABLE,
+    errno.EPERM: _WRITABLE,
+    errno.ENOENT: "check the name, and that folders can be made there",
+    errno.ENOTDIR: "a part of the path is a file: choose another folder",
+    errno.EEXIST: "a file has this name: choose another folder",
+    errno.ENOSPC: "make room on the disk, and run the command again",
+    errno.EDQUOT: "make room within the quota, and run the command again",
 }
 
 
@@ -48,8 +61,17 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise  # click ends the program quietly
-        except (WalkcutError, OSError) as error:
+        except WalkcutError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            raise click.ClickException(_file_problem(error)) from error
+
+
+def _file_problem(error: OSError) -> str:
+    """Return what failed with which file, and what to do."""
+    remedy = _FILE_REMEDIES.get(error.errno or 0, "")
+    name = f"{error.filename}: " if error.filename else ""
+    return f"{name}{error.strerror or error}{remedy and ': '}{remedy}"
 
 
 @click.group(

@@ -132,6 +132,15 @@ def reset(project_id: int) -> None:
 
 @project.command()
 @_project_argument
+def forget(project_id: int) -> None:
+    """Delete all that is known of a project, which was deleted in Label Studio or belongs to an earlier one."""
+    with _open_project(project_id) as store:
+        store.forget(str(project_id))
+    click.echo(f"project {project_id} forgotten")
+
+
+@project.command()
+@_project_argument
 @click.argument("switch", type=click.Choice(("on", "off")))
 def learning(project_id: int, switch: str) -> None:
     """Switch learning on or off for a project; while it is off, what was learned is kept but not used."""

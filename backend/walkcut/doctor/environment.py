@@ -15,6 +15,7 @@ from walkcut.doctor.checks import Finding
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 from walkcut.storage.database import check_integrity
+from walkcut.storage.sqlite_file import REPAIR
 
 _PACKAGES = ("walkcut", "torch", "diffusers", "transformers")
 _MIN_FREE = 200 << 20  # bytes, for the database and the next images
@@ -95,11 +96,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
     elif not (database := check_integrity(settings.state_dir, settings.database_url)).damage:
         yield Finding("database", "ok", f"{database.url} can be used")
     else:
-        remedy = (
-            "stop walkcut, restore the file from a backup or move it away, and run `walkcut project sync ID` for each "
-            "project: Label Studio still has the annotations"
-        )
-        yield Finding("database", "error", f"{database.url} is damaged: {database.damage}", remedy)
+        yield Finding("database", "error", f"{database.url} is damaged: {database.damage}", REPAIR)
 
 
 def check_backlog(settings: Settings) -> Iterator[Finding]:

@@ -118,7 +118,7 @@ def check_backends(
     for backend in backends:
         yield _check_state(backend, label_config)
     walkcuts = [backend for backend in backends if is_model_version(backend.get("model_version"))]
-    yield from _check_identity(backends, walkcuts, server)
+    yield from _check_identity(project, backends, walkcuts, server)
     for url in dict.fromkeys(str(backend.get("url")) for backend in walkcuts):
         yield check_webhook(url, webhooks, settings)
 
@@ -154,7 +154,7 @@ def _refusal_remedy(error: str, backend: Json, label_config: str) -> str:
 
 
 def _check_identity(
-    backends: Sequence[Json], walkcuts: Sequence[Json], server: ServerProbe | None
+    project: str, backends: Sequence[Json], walkcuts: Sequence[Json], server: ServerProbe | None
 ) -> Iterator[Finding]:
     """Check that the predictions come from walkcut, that it is interactive, and that it is the server found here."""
     if not walkcuts:
@@ -171,7 +171,7 @@ def _check_identity(
         remedy = "switch on interactive preannotations (Settings > Model > Edit)"
         yield Finding("interactive", "warning", "walkcut does not answer when annotators type or point", remedy)
     versions = {backend.get("model_version") for backend in walkcuts}
-    if server is not None and not server.serves_any(versions):
+    if server is not None and not server.serves_any(versions, project):
         message = f"the connected walkcut is not the one at {server.url}"
         yield Finding("backend", "warning", message, "connect this one, or run `walkcut doctor` where that one runs")
 

@@ -68,9 +68,13 @@ class ServerProbe:
             raise ServerError(f"{url} answered {response.status_code}: see walkcut's log")
         return response.json()
 
-    def serves_any(self, versions: Set[object]) -> bool:
-        """Return whether the server serves one of the versions; true if it cannot be asked. Raises as `request`."""
-        return self.is_adapter or not versions.isdisjoint(self.request("/versions")["versions"])
+    def serves_any(self, versions: Set[object], project_id: str) -> bool:
+        """Return whether the server serves a project at one of the versions; true if it cannot be asked.
+
+        Raises as `request`.
+        """
+        path = f"/versions?project={project_id}"
+        return self.is_adapter or not versions.isdisjoint(self.request(path)["versions"])
 
     @property
     def headers(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
-from walkcut.errors import API_KEY_REMEDY, ImageFetchError, SettingsError, TokenExchangeError
+from walkcut.errors import API_KEY_REMEDY, ImageFetchError, RequestError, SettingsError, TokenExchangeError
 from walkcut.images import references
 from walkcut.images.address_policy import Resolver, resolve_host
 from walkcut.images.policy import FetchPolicy, LabelStudioAccess, parse_origin, redacted_reason
@@ -172,7 +172,8 @@ class ImageLoader:
         """Take over the address and the token that Label Studio sends at set-up.
 
         A configured Label Studio gains the address as an alias; without one, both are used as they are. Values that
-        are no address, and those of untrusted callers, are logged and ignored.
+        are no address, and those of untrusted callers, are logged and ignored. Raises `RequestError` for a second
+        address without a configured one: files and tasks of two Label Studios have the same names.
         """
         configured = self._configured
         if configured is None and not self._trusts_callers:
@@ -187,5 +188,18 @@ class ImageLoader:
             _log.info("Label Studio's own address was not used: %s", error)
             return
         with self._lock:
-            if access != self._access:
+            known = self._access
+            if known is not None and configured is None and access.url.rstrip("/") != known.url.rstrip("/"):
+                raise RequestError(
+                    f"walkcut already serves the Label Studio at {redact(known.url)}, and {redact(access.url)} is "
+                    "another one: start another walkcut for it, with its own WALKCUT_STATE_DIR and port; if it is the "
+                    "same under a new address, restart walkcut, or set LABEL_STUDIO_URL"
+                )
+            if known is not None and known.aliases and access.aliases != known.aliases:
+                _log.warning(
+                    "a second Label Studio? Its address is %s, and was %s; images are fetched from LABEL_STUDIO_URL",
+                    redact(hostname),
+                    redact(known.aliases[0]),
+                )
+            if access != known:
                 self._access, self._fetcher = access, Fetcher(self._policy, access)

@@ -14,10 +14,19 @@ from typing import Any
 import httpx
 import tenacity
 
-from walkcut.errors import API_KEY_REMEDY, ImageError, LabelStudioError, TokenExchangeError, format_reason
+from walkcut.errors import (
+    API_KEY_REMEDY,
+    ImageError,
+    LabelStudioError,
+    RequestError,
+    TokenExchangeError,
+    format_reason,
+)
 from walkcut.images import LabelStudioAccess
 from walkcut.images.tokens import jwt_claims
-from walkcut.labelstudio.connection import Connection
+from walkcut.labelstudio.connection import MAX_RESPONSE_BYTES, Connection, ResponseRefusedError
+from walkcut.labelstudio.json_input import check_depth
+from walkcut.labelstudio.tasks import parse_project_created
 
 Json = dict[str, Any]
 
@@ -40,9 +49,10 @@ _REMEDIES = {
 class LabelStudioClient:
     """Client of Label Studio's API as the user of a token; safe to share between threads.
 
-    `timeout` limits each wait for Label Studio, in seconds, and `import_timeout` the wait for an import of predictions,
-    which takes 60 µs for each task that the project has. Reading and deleting is tried three times. Project ids are
-    texts of digits. Every method raises `LabelStudioError`, whose message never holds the token.
+    `timeout` limits each exchange with Label Studio, in seconds, and `import_timeout` an import of predictions, which
+    takes 60 µs for each task that the project has; `max_bytes` limits each response. Reading and deleting is tried
+    three times. Project ids are texts of digits. Every method raises `LabelStudioError`, whose message never holds the
+    token.
     """
 
     def __init__(
@@ -51,6 +61,7 @@ class LabelStudioClient:
         *,
         timeout: float = 30.0,
         import_timeout: float = 300.0,
+        max_bytes: int = MAX_RESPONSE_BYTES,
         ca_bundle: Path | None = None,
     ) -> None:
         expires = jwt_claims(access.token).get("exp")
@@ -58,7 +69,7 @@ class LabelStudioClient:
         if not access.token or has_expired:
             problem = "has expired" if has_expired else "is not set"
             raise LabelStudioError(f"the token for Label Studio at {access.url} {problem}: {API_KEY_REMEDY}")
-        self._connection = Connection(access, timeout=timeout, ca_bundle=ca_bundle)
+        self._connection = Connection(access, timeout=timeout, max_bytes=max_bytes, ca_bundle=ca_bundle)
         self._import_timeout = import_timeout
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((httpx.ConnectError, httpx.RemoteProtocolError))
@@ -75,6 +86,10 @@ class LabelStudioClient:
     def label_config(self, project: str) -> str:
         """Return a project's labelling config."""
         return self._project_field(project, "label_config")
+
+    def created(self, project: str) -> int:
+        """Return when a project was created, as `parse_project_created` does."""
+        return parse_project_created({"created_at": self._project_field(project, "created_at")})
 
     def chosen_version(self, project: str) -> str:
         """Return the model version, or the backend's title, that the project's settings choose for predictions."""
@@ -152,13 +167,13 @@ class LabelStudioClient:
     def predictions(self, task_id: int) -> dict[int, str]:
         """Return the ids of a task's predictions, each with its model version."""
         with self._translate_errors(f"list the predictions of task {task_id}"):
-            predictions = self._get("/api/predictions/", {"task": task_id})
-            return {prediction["id"]: prediction["model_version"] or "" for prediction in predictions}
+            predictions = _objects(self._get("/api/predictions/", {"task": task_id}))
+            return {_id(prediction): _text(prediction, "model_version") for prediction in predictions}
 
     def prediction_version(self, prediction_id: int) -> str:
         """Return the model version of a prediction."""
         with self._translate_errors(f"read prediction {prediction_id}"):
-            return self._get(f"/api/predictions/{prediction_id}/")["model_version"] or ""
+            return _text(self._get(f"/api/predictions/{prediction_id}/"), "model_version")
 
     def delete_prediction(self, prediction_id: int) -> None:
         """Delete a prediction, if it exists; annotations that were started from it lose the reference to it."""
@@ -184,11 +199,11 @@ class LabelStudioClient:
 
     def _annotations(self, task_id: int) -> list[Json]:
         with self._translate_errors(f"list the annotations of task {task_id}"):
-            return list(self._get(f"/api/tasks/{task_id}/annotations/"))
+            return _objects(self._get(f"/api/tasks/{task_id}/annotations/"))
 
     def _project_field(self, project: str, name: str) -> str:
         with self._translate_errors(f"read project {project}"):
-            return self._get(f"/api/projects/{int(project)}/")[name] or ""
+            return _text(self._get(f"/api/projects/{int(project)}/"), name)
 
     def _tasks(self, project: str, *filters: Json) -> Iterator[tuple[Json, frozenset[str]]]:
         """Yield the tasks that all filters accept, with their predictions' model versions.
@@ -209,15 +224,22 @@ class LabelStudioClient:
                 "resolve_uri": "false",
             }
             with self._translate_errors(f"list the tasks of project {project}"):
-                tasks = [
-                    ({"id": task["id"], "data": task["data"]}, task.get("predictions_model_versions") or "")
-                    for task in self._get("/api/tasks/", params)["tasks"]
+                documents = _objects(self._get("/api/tasks/", params)["tasks"])
+                page = [
+                    ({"id": _id(task), "data": task["data"]}, task.get("predictions_model_versions") or "")
+                    for task in documents
                 ]
-            if not tasks:
-                return
-            for task, listed in tasks:
+            for task, listed in page:
+                if task["id"] <= last_id:
+                    raise LabelStudioError(
+                        f"cannot list the tasks of project {project}: Label Studio at {self._connection.url} sent task "
+                        f"{task['id']} after task {last_id}, although later ones were asked for: {_CHECK_URL}, and "
+                        "that no proxy changes its queries"
+                    )
+                last_id = task["id"]
                 yield task, self._versions(task["id"], listed)
-            last_id = tasks[-1][0]["id"]
+            if not page:
+                return
 
     def _versions(self, task_id: int, listed: str) -> frozenset[str]:
         """Return the versions that a list of tasks names, or those of all predictions where the list is cut off."""
@@ -230,7 +252,9 @@ class LabelStudioClient:
     def _get(self, path: str, params: Mapping[str, str | int] | None = None) -> Any:
         """Return the JSON of a successful response, after up to two retries; use within `_translate_errors`."""
         response: httpx.Response = self._retry(self._connection.request, "GET", path, params=params)
-        return response.raise_for_status().json()
+        document = response.raise_for_status().json()
+        check_depth(document)
+        return document
 
     @contextmanager
     def _translate_errors(self, action: str, timeout: float | None = None) -> Iterator[None]:
@@ -247,10 +271,35 @@ class LabelStudioClient:
             ) from error
         except TokenExchangeError as error:
             raise LabelStudioError(f"{server} {_refusal(error.status, error.detail)}") from error
+        except ResponseRefusedError as error:
+            raise LabelStudioError(f"{server} {error}: {_CHECK_URL}, and see its log") from error
         except httpx.HTTPError as error:
             raise LabelStudioError(f"{server} cannot be reached ({error}): {_CHECK_NETWORK}") from error
-        except (ValueError, LookupError, TypeError, RecursionError) as error:  # the last for JSON nested too deep
+        except (ValueError, LookupError, TypeError, RecursionError, RequestError) as error:  # two for JSON too deep
             raise LabelStudioError(f"{server} sent an unexpected response: {_CHECK_URL}") from error
+
+
+def _objects(value: object) -> list[Json]:
+    """Return a list of objects. Raises `TypeError` for anything else."""
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return value
+    raise TypeError
+
+
+def _text(document: Any, name: str) -> str:
+    """Return a text of an object, empty for null. Raises `TypeError` or `KeyError` for anything else."""
+    value = document[name]
+    if isinstance(value, str | None):
+        return value or ""
+    raise TypeError
+
+
+def _id(document: Json) -> int:
+    """Return the id of an object. Raises `TypeError` or `KeyError` without one."""
+    value = document["id"]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise TypeError
 
 
 def _retry_delay(state: tenacity.RetryCallState) -> float:

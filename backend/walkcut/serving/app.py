@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,10 +17,17 @@ from walkcut.inference.predictor import predict_all
 from walkcut.inference.project import Project
 from walkcut.interactive.interactive_segmenter import answer_all
 from walkcut.labelstudio.json_input import read_object
-from walkcut.labelstudio.tasks import Task, parse_project_id, read_extra_params, read_tasks
+from walkcut.labelstudio.tasks import Task, parse_project_created, parse_project_id, read_extra_params, read_tasks
 from walkcut.serving.backend import Backend
 from walkcut.serving.bounded_calls import BoundedCalls
-from walkcut.serving.middleware import FailureLog, bind_log_context, instrument, register_error_handlers, require_auth
+from walkcut.serving.middleware import (
+    FailureLog,
+    bind_log_context,
+    instrument,
+    register_error_handlers,
+    require_auth,
+    require_known_host,
+)
 from walkcut.serving.webhooks import save_event
 from walkcut.telemetry.failures import record_failure
 from walkcut.telemetry.metrics import Metrics
@@ -28,6 +35,7 @@ from walkcut.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 _MAX_LOGGED = 20  # tasks of a request
+_MAX_VERSIONS = 100  # in an answer
 _SPARE_THREADS = 4  # for /health and /setup while all others predict
 _BATCH_THREADS = 4  # for batches of tasks, which wait for the one model anyway
 _SAVE_S = 12.0  # that the database may take to save an event; SQLite waits 10 s for other writers
@@ -42,6 +50,7 @@ def create_app(backend: Backend, metrics: Metrics) -> Flask:
     metrics.set_aside.set_function(lambda: backend.feedback_worker.backlog.set_aside)
     failures = FailureLog(metrics)
     instrument(app, metrics, failures)
+    require_known_host(app, settings)
     require_auth(app, settings)
     register_error_handlers(app, settings)
     views = _Views(backend, metrics, failures)
@@ -61,7 +70,6 @@ class _Views:
 
     def __init__(self, backend: Backend, metrics: Metrics, failures: FailureLog) -> None:
         self._backend, self._metrics, self._failures = backend, metrics, failures
-        self._versions: dict[str, list[str]] = {}  # by project
         self._in_time = BoundedCalls(pause=0.0)
         # They leave threads for /health: Label Studio treats a backend whose /health is slow as dead.
         self._threads = {
@@ -108,31 +116,40 @@ class _Views:
     def set_up(self) -> dict[str, str]:
         body = read_object(request.get_data(cache=False))
         extra_params = read_extra_params(body.get("extra_params"))
-        label_config, project_id = _label_config(body, "schema"), _project_id(body)
-        project = self._backend.projects.set_up(project_id, label_config, extra_params)
         hostname, token = str(body.get("hostname") or ""), str(body.get("access_token") or "")
+        label_config = _label_config(body, "schema")
         self._backend.predictor.loader.register_label_studio(hostname, token)
-        versions = [self._backend.predictor.version(project, level) for level in project.options.granularities]
-        self._versions[project_id] = versions
-        return {"model_version": versions[-1]}
+        project_id = self._identify(body)
+        project = self._backend.projects.set_up(project_id, label_config, extra_params)
+        return {"model_version": self._backend.projects.versions(project)[-1]}
 
     def list_versions(self) -> dict[str, list[str]]:
-        return {"versions": sorted(set(chain.from_iterable(self._versions.copy().values())))}
+        """Return the model versions of `?project=ID`, else of all projects: Label Studio does not name one."""
+        project_id = parse_project_id(request.args.get("project"))
+        versions = self._backend.store.versions(project_id) if project_id else self._backend.store.all_versions()
+        return {"versions": versions[:_MAX_VERSIONS]}
+
+    def _identify(self, body: Mapping[str, Any]) -> str:
+        """Return the id of a request's project. Raises `RequestError` for that of another Label Studio."""
+        project_id = _project_id(body)
+        self._backend.projects.identify(project_id, parse_project_created(body.get("project")))
+        return project_id
 
     def webhook(self) -> dict[str, str]:
         body = read_object(request.get_data(cache=False))
         action = "".join(filter(str.isprintable, str(body.get("action", ""))))[:64]
-        if not self._backend.settings.learning:
-            return {"status": "ignored"}
+        learning = self._backend.settings.learning
         try:
-            self._in_time(_SAVE_S, save_event, self._backend.store, action, _project_id(body), body)
+            save = partial(save_event, learning=learning)
+            is_used = self._in_time(_SAVE_S, save, self._backend.store, action, _project_id(body), body)
         except StoreError:
             self._metrics.events.labels("lost").inc()
-            self._backend.feedback_worker.request_sync()
+            self._backend.feedback_worker.synchronizer.request()
             log.error("%s not stored; a sync with Label Studio may recover it", action)  # noqa: TRY400
             raise
-        self._metrics.events.labels("stored").inc()
-        return {"status": "stored"}
+        status = "stored" if is_used else "ignored"
+        self._metrics.events.labels(status).inc()
+        return {"status": status}
 
     def predict(self) -> dict[str, list[Any]]:
         body = read_object(request.get_data(cache=False))
@@ -146,7 +163,7 @@ class _Views:
             return {"results": [[] if context is None else {"result": []} for _ in tasks]}
         try:
             with self._metrics.predicting.track_inprogress(), self._metrics.predicted.labels(caller).time():
-                project = self._backend.projects.get(_project_id(body), label_config)
+                project = self._backend.projects.get(self._identify(body), label_config)
                 if context is None:
                     return {"results": self._predict_tasks(tasks, project)}
                 answers = answer_all(self._backend.interactive, tasks, project, context)
@@ -163,8 +180,9 @@ class _Views:
 
 
 def _folder_problem(folder: Path) -> str:
-    """Return why files cannot be written into a folder; empty if they can."""
+    """Return why files cannot be written into a folder, which is made if it was removed; empty if they can."""
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:
             file.write(b"walkcut")
     except OSError as error:

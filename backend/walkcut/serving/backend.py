@@ -1,9 +1,11 @@
 """The backend: predictor, projects, feedback worker, store and client, made from the settings."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from walkcut.errors import SettingsError
 from walkcut.inference.factory import ModelFactory, in_process_model, make_access, make_predictor
@@ -20,7 +22,7 @@ from walkcut.telemetry.failures import count_failures
 from walkcut.telemetry.metrics import Metrics
 from walkcut.telemetry.spans import record_spans, timer
 
-_FEEDBACK_END_S = 10.0  # for the worker to end; after the next start it processes an unfinished event again
+_END_S = 0.5  # for the threads to end: Docker kills the process 10 s after SIGTERM, of which requests get 9
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,28 @@ def make_backend(
 
 @contextmanager
 def background_learning(worker: FeedbackWorker, settings: Settings, metrics: Metrics) -> Iterator[None]:
-    """Learn in a thread until the block ends, and sync with Label Studio, unless the settings switch learning off."""
+    """Learn and sync with Label Studio until the block ends, in two threads, so that neither waits for the other.
+
+    If the settings switch learning off, only the deletions of a sync are carried out.
+    """
     stop = threading.Event()
-    if not settings.learning:
-        stop.set()
+    sync = partial(worker.synchronizer.run, stop, settings.sync_interval, learning=settings.learning)
+    jobs: dict[str, Callable[[], None]] = {"sync": sync}
+    if settings.learning:
+        jobs["feedback"] = partial(worker.run, stop)
 
-    def run() -> None:
+    def run(job: Callable[[], None]) -> None:
         with record_spans(timer(metrics.record_stage)), count_failures(metrics.count_failure):
-            worker.run(stop, settings.sync_interval)
+            job()
 
-    thread = threading.Thread(target=run, name="feedback", daemon=True)
-    thread.start()
+    # Daemons: one that waits for Label Studio or an image is not waited for, and its work is repeated later.
+    threads = [threading.Thread(target=run, args=(job,), name=name, daemon=True) for name, job in jobs.items()]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join(_FEEDBACK_END_S)
+        deadline = time.monotonic() + _END_S
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0))

@@ -78,9 +78,9 @@ class WalkcutModel(LabelStudioMLBase):  # type: ignore[misc]  # it has no types
 
     def fit(self, event: str, data: Mapping[str, Any], **_more: object) -> dict[str, str]:
         """Save the annotation of an event, to be learned from later: Label Studio waits only 1 s."""
-        if backend().settings.learning:
-            save_event(backend().store, event, parse_project_id(data.get("project")), data)
-        return {"status": "stored"}
+        parts, project_id = backend(), parse_project_id(data.get("project"))
+        is_used = save_event(parts.store, event, project_id, data, learning=parts.settings.learning)
+        return {"status": "stored" if is_used else "ignored"}
 
     def _project(self) -> Project:
         """Return the project with its profile, and save its set-up for the command line."""

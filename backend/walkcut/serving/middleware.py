@@ -11,7 +11,7 @@ from threading import Lock
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from walkcut.auth import is_browser_request
+from walkcut.auth import is_browser_request, is_known_host
 from walkcut.errors import BUG, BusyError, WalkcutError, problem_text
 from walkcut.settings import Settings
 from walkcut.telemetry.failures import count_failures, record_failure
@@ -97,6 +97,23 @@ def bind_log_context(**fields: str) -> None:
     """Add fields to all further lines that this request logs."""
     stack: ExitStack = request.environ[_STACK]
     stack.enter_context(log_context(**fields))
+
+
+def require_known_host(app: Flask, settings: Settings) -> None:
+    """Refuse requests to a name that is not walkcut's; /health, which tells nothing, answers to any.
+
+    Label Studio shows no reason if /health fails, but that of the /setup that follows.
+    """
+
+    @app.before_request
+    def check_host() -> Response | None:
+        host = request.headers.get("Host", "")
+        if request.endpoint == "health" or is_known_host(host, (*settings.host_names, settings.host)):
+            return None
+        name = host.rpartition(":")[0] or host
+        remedy = f"if this is its name, add it to WALKCUT_HOST_NAMES, as in WALKCUT_HOST_NAMES={name[:80]}"
+        log.warning("refused a request to the host %r: %s", host[:80], remedy)
+        return _refusal(f"walkcut does not answer to the name {name[:80]!r}: {remedy}", 403)
 
 
 def require_auth(app: Flask, settings: Settings) -> None:

@@ -67,12 +67,29 @@ class ProjectCache:
         project = self._predictor.project_from_config(label_config, extra_params)
         self._log_unused_controls(project_id, label_config)
         self._known[project_id] = replace(self._read(project_id), extra_params=extra_params)
+        project = self._with_profile(project_id, project)
         try:
             if project_id:
-                self._write_in_time(_CALL_S, self._store.save_setup, project_id, label_config, dict(extra_params))
+                versions = self.versions(project)
+                self._write_in_time(_CALL_S, self._save, project_id, label_config, dict(extra_params), versions)
         except StoreError as error:
             log.warning("the set-up of project %s was not saved: %s", project_id, error)
-        return self._with_profile(project_id, project)
+        return project
+
+    def versions(self, project: Project) -> list[str]:
+        """Return the model versions of a project's predictions, the default last."""
+        return [self._predictor.version(project, level) for level in project.options.granularities]
+
+    def identify(self, project_id: str, created: int) -> None:
+        """Check that a request is about a known project, not one of another Label Studio with the same id.
+
+        While the database is unavailable every project is taken for the known one. Raises `RequestError`.
+        """
+        try:
+            if project_id:
+                self._read_in_time(_CALL_S, self._store.claim, project_id, created)
+        except StoreError as error:
+            log.warning("project %s is taken for the known one: %s", project_id, error)
 
     def get(self, project_id: str, label_config: str) -> Project:
         """Return a project by its labelling config and its last set-up; raises as `set_up`."""
@@ -101,6 +118,10 @@ class ProjectCache:
         except StoreError as error:
             log.warning("project %s is used as it was: %s", project_id, error)
             return self._known.get(project_id, _Known())
+
+    def _save(self, project_id: str, label_config: str, extra_params: dict[str, Any], versions: list[str]) -> None:
+        self._store.save_setup(project_id, label_config, extra_params)
+        self._store.save_versions(project_id, versions)
 
     def _load(self, project_id: str) -> _Known:
         return _Known(self._store.extra_params(project_id), self._store.learning(project_id))

@@ -5,26 +5,31 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from walkcut.errors import RequestError, StoreError, problem_text
-from walkcut.labelstudio.tasks import parse_id, parse_ids, parse_timestamp, read_submission
+from walkcut.labelstudio.tasks import parse_id, parse_ids, parse_project_created, parse_timestamp, read_submission
 from walkcut.storage import AnnotationRow, ProjectStore
 
 log = logging.getLogger(__name__)
 
 
-def save_event(store: ProjectStore, action: str, project_id: str, body: Mapping[str, Any]) -> None:
-    """Save what an event tells: an annotation to learn from, or one that is gone. Other events are ignored.
+def save_event(
+    store: ProjectStore, action: str, project_id: str, body: Mapping[str, Any], *, learning: bool = True
+) -> bool:
+    """Save what an event tells, and return whether it is one that walkcut uses.
 
-    Label Studio waits one second, so nothing is learned here. Raises `RequestError` for an event that names no
-    annotation or no project, and `StoreError`.
+    Unless `learning`, only deletions are carried out. Label Studio waits one second, so nothing is learned here.
+    Raises `RequestError` for an event that names no annotation, no project, or one of another Label Studio, and
+    `StoreError`.
     """
     save = _SAVERS.get(action)
-    if save is None:
-        return
+    if save is None or not (learning or _is_deletion(save, body)):
+        return False
     if not project_id:
         raise RequestError(
             "an event needs the id of its project: switch on *Send payload* of the webhook in Label Studio"
         )
+    store.claim(project_id, parse_project_created(body.get("project")))
     save(store, project_id, body)
+    return True
 
 
 def save_annotation(
@@ -36,13 +41,13 @@ def save_annotation(
     without an id, and `StoreError`.
     """
     annotation_id = parse_id(annotation)
+    if isinstance(annotation, Mapping) and is_skipped(annotation):
+        store.annotations.delete(project_id, {annotation_id})
+        return True
     try:
         submission = read_submission(task, annotation)
         updated = parse_timestamp(submission.updated_at)
-        if submission.skipped:
-            store.annotations.delete(project_id, {annotation_id})
-        else:
-            save(AnnotationRow(project_id, annotation_id, submission.task.id, updated, submission.to_json()))
+        save(AnnotationRow(project_id, annotation_id, submission.task.id, updated, submission.to_json()))
     except StoreError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the next annotation is saved
@@ -80,9 +85,25 @@ def _delete_tasks(store: ProjectStore, project_id: str, body: Mapping[str, Any])
     store.annotations.delete_tasks(project_id, parse_ids(body.get("tasks")))
 
 
-_SAVERS: Mapping[str, Callable[[ProjectStore, str, Mapping[str, Any]], None]] = {
+def _delete_project(store: ProjectStore, project_id: str, _body: Mapping[str, Any]) -> None:
+    store.forget(project_id)
+
+
+def _is_deletion(save: "_Saver", body: Mapping[str, Any]) -> bool:
+    annotation = body.get("annotation")
+    return save is not _save_submitted or (isinstance(annotation, Mapping) and is_skipped(annotation))
+
+
+def is_skipped(annotation: Mapping[str, Any]) -> bool:
+    """Return whether an annotation's document says that its annotator skipped the task."""
+    return annotation.get("was_cancelled") is True
+
+
+_Saver = Callable[[ProjectStore, str, Mapping[str, Any]], None]
+_SAVERS: Mapping[str, _Saver] = {
     "ANNOTATION_CREATED": _save_submitted,
     "ANNOTATION_UPDATED": _save_submitted,
     "ANNOTATIONS_DELETED": _delete_annotations,
     "TASKS_DELETED": _delete_tasks,
+    "PROJECT_DELETED": _delete_project,
 }

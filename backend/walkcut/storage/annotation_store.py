@@ -12,7 +12,8 @@ from walkcut.storage.tables import ANNOTATIONS, LABELS, PROJECTS
 
 # Annotations that a project learns from: more change little, and cost time and memory.
 _MAX_LATEST, _MAX_LATEST_PER_LABEL = 300, 100
-_FAR_FUTURE_S = 7 * 86400.0  # beyond every pause between attempts: the clock was put back
+_MAX_DELETED = 500  # with one statement: a database limits the number of its parameters
+_CLOCK_DIFFERENCE_S = 60.0  # between machines that share a database
 _UNREADABLE = datetime(1970, 1, 1, tzinfo=timezone.utc)  # older than any annotation
 
 _C = ANNOTATIONS.c
@@ -119,7 +120,8 @@ class AnnotationStore:
         with a `project_id`, all others are.
         """
         off = sa.select(PROJECTS.c.project_id).where(sa.not_(PROJECTS.c.learning))
-        is_due = ((_C.due <= now) | (_C.due > now + _FAR_FUTURE_S)) & _C.project_id.not_in(off)
+        was_put_back = _C.reserved > now + _CLOCK_DIFFERENCE_S  # the clock, since the last attempt was reserved
+        is_due = _C.due.is_not(None) & ((_C.due <= now) | was_put_back) & _C.project_id.not_in(off)
         is_due &= _C.project_id == project_id if project_id else sa.true()
         first = sa.select(ANNOTATIONS).where(is_due).order_by(_C.due, _C.annotation_id).limit(1)
         while rows := self._database.rows(first):
@@ -128,7 +130,7 @@ class AnnotationStore:
                 row.project_id, row.annotation_id, row.task_id, _in_utc(row.updated), row.submission
             )
             unchanged = _is_state(annotation) & (_C.due == row.due) & (_C.attempts == row.attempts)
-            note = ANNOTATIONS.update().where(unchanged).values(attempts=number, due=now + pause(number))
+            note = ANNOTATIONS.update().where(unchanged).values(attempts=number, due=now + pause(number), reserved=now)
             if self._database.execute(note):
                 return Attempt(annotation, number, row.is_offered)
         return None
@@ -211,16 +213,16 @@ class AnnotationStore:
             return int(count)
 
     def _delete(self, project_id: str, column: sa.Column[int], ids: Collection[int]) -> None:
+        remaining = sorted(ids)
         with self._database.transaction() as connection:
-            for identity in ids:
-                chosen = (_C.project_id == project_id) & (column == identity)
-                deleted = connection.execute(ANNOTATIONS.delete().where(chosen).returning(_C.annotation_id)).scalars()
-                if annotation_ids := deleted.all():
-                    connection.execute(_delete_labels(project_id, annotation_ids))
+            for start in range(0, len(remaining), _MAX_DELETED):
+                chosen = (_C.project_id == project_id) & column.in_(remaining[start : start + _MAX_DELETED])
+                connection.execute(_delete_labels(project_id, sa.select(_C.annotation_id).where(chosen)))
+                if connection.execute(ANNOTATIONS.delete().where(chosen)).rowcount:
                     self._increment_revision(connection, project_id)
 
     def _increment_revision(self, connection: sa.Connection, project_id: str) -> None:
-        row = self._database.insert(PROJECTS).values(project_id=project_id, revision=1)
+        row = self._database.insert(PROJECTS).values(project_id=project_id)
         raised = {"revision": PROJECTS.c.revision + 1}
         connection.execute(row.on_conflict_do_update(index_elements=[PROJECTS.c.project_id], set_=raised))
 
@@ -237,7 +239,7 @@ def _is_state(row: AnnotationRow) -> sa.ColumnElement[bool]:
     return (_C.project_id == row.project_id) & (_C.annotation_id == row.annotation_id) & (_C.updated == row.updated)
 
 
-def _delete_labels(project_id: str, annotation_ids: Sequence[int]) -> sa.Delete:
+def _delete_labels(project_id: str, annotation_ids: Sequence[int] | sa.Select[tuple[int]]) -> sa.Delete:
     return LABELS.delete().where(LABELS.c.project_id == project_id, LABELS.c.annotation_id.in_(annotation_ids))
 
 

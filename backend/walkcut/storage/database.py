@@ -1,6 +1,8 @@
 """Opening and checking the projects' database, SQLite or PostgreSQL, and transactions on it."""
 
+import logging
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +15,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from walkcut.errors import SettingsError, StoreError, unusable_folder
+from walkcut.errors import DamagedDatabaseError, SettingsError, StoreError, unusable_folder
 from walkcut.storage.migrations import migrate
+from walkcut.storage.sqlite_file import FILE_NAME, REPAIR, OpenFile, is_damage, warn_if_empty
+
+log = logging.getLogger(__name__)
 
 _DRIVERS = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 _CONNECT: dict[str, dict[str, Any]] = {
@@ -29,6 +34,10 @@ _CONNECT: dict[str, dict[str, Any]] = {
         "tcp_user_timeout": 30_000,
     },
 }
+_REPLACED_REMEDY = (
+    "try again; annotations that the file lacks are fetched from Label Studio, if LABEL_STUDIO_URL and "
+    "LABEL_STUDIO_API_KEY are set"
+)
 _BUGS = (DataError, IntegrityError, ProgrammingError)  # errors of walkcut's own statements, not of the database's state
 
 
@@ -49,16 +58,26 @@ _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
 class Database:
     """The database at a URL, or an SQLite file in `folder` for an empty one, with tables that are up to date.
 
-    Raises `SettingsError` for an unusable database, and `StoreError` while it is full or unavailable.
+    Raises `SettingsError` for an unusable database, and `StoreError` while it is full or unavailable. An SQLite file
+    that is removed or replaced while it is open is noticed before anything is acknowledged, and opened again.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
-        self._engine = open_database(folder, url)
+        self._folder, self._url = folder, url
+        self._opening = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
+        self._engine = open_database(self._folder, self._url)
         self.insert = _INSERT[self._engine.dialect.name]
+        path = _sqlite_path(self._engine)
+        self._file = OpenFile(path) if path else None
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        if self._file is not None:
+            self._file.close()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -67,19 +86,43 @@ class Database:
         One that writes begins with a write: SQLite lets it wait for other writers only then. The messages of errors
         hold no data.
         """
+        engine, file = self._current()
         try:
-            with self._engine.begin() as connection:
+            with engine.begin() as connection:
                 yield connection
         except _BUGS:
             raise
         except DBAPIError as error:
-            remedy = (
-                "check that there is room on its disk, that walkcut may write there, and that no other program locks it"
-                if self._engine.dialect.name == "sqlite"
-                else "check that it is up and has room"
+            reason = _reason(error)
+            if file is not None and is_damage(reason):
+                file.expire()
+            raise StoreError(
+                f"{_described(engine.url)} cannot be used now ({reason}): {_remedy(engine, reason)}"
+            ) from error
+        if file is not None and not file.is_current:
+            raise StoreError(
+                f"{_described(engine.url)} was removed, replaced or overwritten meanwhile: {_REPLACED_REMEDY}"
             )
-            database = _described(self._engine.url)
-            raise StoreError(f"{database} cannot be used now ({_reason(error)}): {remedy}") from error
+
+    def _current(self) -> tuple[Engine, OpenFile | None]:
+        """Return the engine and its file. Raises `StoreError` after a file that was replaced has been opened again."""
+        engine, file = self._engine, self._file
+        if file is None or file.is_current:
+            return engine, file
+        with self._opening:
+            if file is self._file:
+                self._reopen()
+        raise StoreError(f"{_described(engine.url)} was removed, replaced or overwritten: {_REPLACED_REMEDY}")
+
+    def _reopen(self) -> None:
+        name = _described(self._engine.url)
+        self.close()
+        try:
+            self._open()
+        except (SettingsError, sqlite3.Error) as error:  # the latter if it is replaced again at this moment
+            raise StoreError(f"what was opened was removed, replaced or overwritten, and {error}") from error
+        opened = "the file that is there now was opened, or a new one made"
+        log.error("%s was removed, replaced or overwritten: %s; %s", name, opened, _REPLACED_REMEDY)
 
     def rows(self, query: Executable) -> list[Any]:
         """Return the rows of a query: tuples with the names of the columns."""
@@ -95,17 +138,22 @@ class Database:
 def open_database(folder: Path, url: str) -> Engine:
     """Open the database at a URL, or an SQLite file in `folder` for an empty one, and bring its tables up to date.
 
-    Raises `SettingsError` for an unusable database, without the URL's password in the message.
+    Raises `SettingsError` for an unusable database, without the URL's password in the message, and of these
+    `DamagedDatabaseError` for an SQLite file with wrong content.
     """
-    address = _parse_url(url) if url else URL.create("sqlite", database=str(folder / "walkcut.sqlite3"))
+    address = _parse_url(url) if url else URL.create("sqlite", database=str(folder / FILE_NAME))
     engine = _engine(address)
     try:
         if not url:
             folder.mkdir(parents=True, exist_ok=True)
+        if path := _sqlite_path(engine):
+            warn_if_empty(path)
         with engine.begin() as connection:
             migrate(connection)
     except (OSError, DBAPIError) as error:
         reason = _reason(error)
+        if _is_damaged(engine, reason):
+            raise DamagedDatabaseError(f"{_described(address)} is damaged ({reason}): {REPAIR}") from error
         if not url:
             raise unusable_folder(folder, reason) from error
         raise SettingsError(
@@ -130,6 +178,24 @@ def check_integrity(folder: Path, url: str) -> DatabaseState:
     finally:
         engine.dispose()
     return DatabaseState(engine.url.set(query={}).render_as_string(), damage)
+
+
+def _is_damaged(engine: Engine, reason: str) -> bool:
+    return engine.dialect.name == "sqlite" and is_damage(reason)
+
+
+def _remedy(engine: Engine, reason: str) -> str:
+    if engine.dialect.name != "sqlite":
+        return "check that it is up and has room"
+    if is_damage(reason):
+        return f"it is damaged: {REPAIR}"
+    return "check that there is room on its disk, that walkcut may write there, and that no other program locks it"
+
+
+def _sqlite_path(engine: Engine) -> Path | None:
+    """Return the file of an SQLite database; `None` for another one, or one with the options of a URI."""
+    url = engine.url
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" and "uri" not in url.query else None
 
 
 def _described(address: URL) -> str:

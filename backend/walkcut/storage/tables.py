@@ -1,6 +1,7 @@
 """The tables of the projects' database. A change here needs a revision in `migrations`; a test compares the two."""
 
 import json
+import secrets
 import zlib
 from typing import Any
 
@@ -40,10 +41,14 @@ PROJECTS = sa.Table(
     "projects",
     METADATA,
     sa.Column("project_id", sa.String(64), primary_key=True),
+    # When Label Studio created it, in seconds since 1970, 0 if unknown: its id is that of one Label Studio only.
+    sa.Column("created", sa.BigInteger, nullable=False, default=0),
     sa.Column("extra_params", _Json, nullable=False, default=dict),
     sa.Column("label_config", sa.Text, nullable=False, default=""),
+    sa.Column("versions", _Json, nullable=False, default=list),  # model versions of the last set-up
     sa.Column("learning", sa.Boolean, nullable=False, default=True),
-    sa.Column("revision", sa.BigInteger, nullable=False, default=0),  # grows with each change of the feedback
+    # Grows with each change of the feedback, from a random number: another database has other revisions.
+    sa.Column("revision", sa.BigInteger, nullable=False, default=lambda: secrets.randbits(48)),
 )
 # Times are Label Studio's, but for `due`: seconds since 1970 of the next attempt to learn, 0 at once, NULL for none.
 ANNOTATIONS = sa.Table(
@@ -59,6 +64,7 @@ ANNOTATIONS = sa.Table(
     sa.Column("is_offered", sa.Boolean, nullable=False, default=False),  # its merged segments were offered
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("due", sa.Float(53)),
+    sa.Column("reserved", sa.Float(53), nullable=False, default=0.0),  # when the last attempt was, as `due`
     sa.Column("problem", sa.Text, nullable=False, default=""),  # of the last attempt
     sa.Column("feedback", _Json, nullable=False, default=dict),
     sa.Column("submission", _CompressedJson, nullable=False),

@@ -47,7 +47,8 @@ def read_tree(folder: Path, key: str) -> CutTree | None:
 
 
 def write_tree(folder: Path, key: str, content: bytes) -> int:
-    """Write the file of a tree into a cache's folder, and return its size in bytes for `TreeCache.register`."""
+    """Write the file of a tree into a cache's folder, which is made if it was removed, and return its size in bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(_path(folder, key)) as write:
         return write(content)
 

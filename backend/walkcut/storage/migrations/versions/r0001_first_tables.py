@@ -13,8 +13,10 @@ def upgrade() -> None:
     op.create_table(
         "projects",
         sa.Column("project_id", sa.String(64), primary_key=True),
+        sa.Column("created", sa.BigInteger, nullable=False),
         sa.Column("extra_params", sa.Text, nullable=False),
         sa.Column("label_config", sa.Text, nullable=False),
+        sa.Column("versions", sa.Text, nullable=False),
         sa.Column("learning", sa.Boolean, nullable=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
     )
@@ -30,6 +32,7 @@ def upgrade() -> None:
         sa.Column("is_offered", sa.Boolean, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("due", sa.Float(53)),
+        sa.Column("reserved", sa.Float(53), nullable=False),
         sa.Column("problem", sa.Text, nullable=False),
         sa.Column("feedback", sa.Text, nullable=False),
         sa.Column("submission", sa.LargeBinary, nullable=False),
