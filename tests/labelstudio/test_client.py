@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders.http_site import PERSONAL, Site, jwt, reply, serving
 from tests.builders.processes import free_port
-from walkcut.errors import LabelStudioError
+from walkcut.errors import ImageError, LabelStudioError
 from walkcut.images import LabelStudioAccess
 from walkcut.labelstudio.client import LabelStudioClient
 
@@ -183,6 +183,21 @@ def test_predictions_are_imported_in_one_request(site: Site, studio: LabelStudio
     predictions = [{"task": n, "model_version": "v", "score": 0.5, "result": []} for n in range(45)]
     studio.add_predictions("4", predictions)
     assert [json.loads(seen.body) for seen in site.seen[1:]] == [predictions]
+
+
+def test_files_are_uploaded_without_a_task_and_refusals_are_of_the_file(site: Site, studio: LabelStudioClient) -> None:
+    upload = "/ls/api/projects/4/import"
+    site.routes[upload] = lambda handler: documents(handler, {"file_upload_ids": [7]}, 201)
+    site.routes["/ls/api/import/file-upload/7"] = lambda handler: documents(handler, {"file": "upload/4/1f-a_b.png"})
+    assert studio.upload_file("4", "a b.png", b"content") == "/data/upload/4/1f-a_b.png"
+    assert b"content" in site.seen[1].body
+    assert site.seen[1].target.endswith("?commit_to_project=false")
+    site.routes[upload] = lambda handler: documents(handler, {"detail": "too large"}, 400)
+    with pytest.raises(ImageError, match=r"Label Studio refuses it \(too large\)"):
+        studio.upload_file("4", "a b.png", b"content")
+    site.routes[upload] = lambda handler: documents(handler, {"task_count": 1}, 201)
+    studio.add_task("4", {"image": "/data/upload/4/1f-a_b.png"})
+    assert json.loads(site.seen[-1].body) == [{"data": {"image": "/data/upload/4/1f-a_b.png"}}]
 
 
 def test_an_import_may_take_longer_than_other_requests(site: Site, studio: LabelStudioClient) -> None:

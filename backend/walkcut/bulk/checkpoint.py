@@ -8,13 +8,14 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from walkcut.bulk.files import delete_files, delete_if_empty, move, write_or_link
 from walkcut.bulk.formats import Format
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult, SkipCount, Skipped
 from walkcut.bulk.jsonl import (
@@ -79,7 +80,7 @@ class Checkpoint:
     def save(self, result: ItemResult) -> None:
         """Move an image's files to their final names, then write its line."""
         for name, staged in result.files.items():
-            _move(self._output_dir / STAGING / staged, self._output_dir / name)
+            move(self._output_dir / STAGING / staged, self._output_dir / name)
         append_line(self._done_file, result.to_json())
         self._finished.add(result.item.key, result.item.stamp)
 
@@ -123,9 +124,9 @@ class Checkpoint:
             ]
             before = _assembled_files(self._output_dir)
             _save_assembled_files(self._output_dir, {*before, *names})
-            _delete_files(self._output_dir, set(before) - set(names))
+            delete_files(self._output_dir, set(before) - set(names))
             for name in names:
-                _move(assembling / name, self._output_dir / name)
+                move(assembling / name, self._output_dir / name)
         _save_assembled_files(self._output_dir, names)
 
 
@@ -138,7 +139,7 @@ def stage_files(output_dir: Path, files: Mapping[str, bytes | Path]) -> dict[str
     names = {name: secrets.token_hex(16) for name in files}
     try:
         for name, staged in names.items():
-            _write(output_dir / STAGING / staged, files[name])
+            write_or_link(output_dir / STAGING / staged, files[name])
     except OSError as error:
         raise SettingsError(
             f"{output_dir} cannot be written to ({error}): free disk space, and make sure that no other run was "
@@ -179,7 +180,7 @@ def open_checkpoint(
         stack.enter_context(temporary_dir(output_dir / STAGING))
         files = []
         for path in (output_dir / _DONE, failed_path, output_dir / SKIPPED):
-            stack.callback(_delete_if_empty, path)
+            stack.callback(delete_if_empty, path)
             files.append(stack.enter_context(truncate_partial_line(path).open("ab")))
         yield Checkpoint(output_dir, *files)
 
@@ -215,7 +216,7 @@ def _delete_changed(output_dir: Path, items: Iterable[Item]) -> None:
                 names += json.loads(line)["files"]
             else:
                 write(line)
-    _delete_files(output_dir, names)
+    delete_files(output_dir, names)
 
 
 def _check_run_settings(output_dir: Path, run_settings: Mapping[str, Any]) -> None:
@@ -274,38 +275,8 @@ def _delete_run(output_dir: Path) -> None:
     """Delete all files of the run in a folder, and no others."""
     with truncate_partial_line(output_dir / _DONE).open("rb") as lines:
         for line in lines:
-            _delete_files(output_dir, json.loads(line)["files"])
-    _delete_files(output_dir, [*_assembled_files(output_dir), FAILED, SKIPPED, REPORT])
+            delete_files(output_dir, json.loads(line)["files"])
+    delete_files(output_dir, [*_assembled_files(output_dir), FAILED, SKIPPED, REPORT])
     for path in (output_dir / _STATE).iterdir():
         if path.name != _LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _delete_files(output_dir: Path, names: Iterable[str]) -> None:
-    """Delete files below a folder, and its subfolders that become empty."""
-    for name in names:
-        (output_dir / name).unlink(missing_ok=True)
-        for folder in Path(name).parents[:-1]:
-            with suppress(OSError):  # it is not empty
-                (output_dir / folder).rmdir()
-
-
-def _delete_if_empty(path: Path) -> None:
-    if not path.stat().st_size:
-        path.unlink()
-
-
-def _write(path: Path, content: bytes | Path) -> None:
-    """Write bytes, or make a link to a file; a copy where the file system has no links."""
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-        return
-    try:
-        path.symlink_to(content)
-    except OSError:
-        shutil.copyfile(content, path)
-
-
-def _move(path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(target)
