@@ -69,7 +69,7 @@ def test_a_task_has_its_predictions_in_order(tmp_path: Path) -> None:
 
 
 def test_a_task_without_its_image_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"data\.image is null"):
+    with pytest.raises(RequestError, match=r"data\.image is missing"):
         FORMAT.encode(make_prediction(np.array([[1]]), data={"text": "a.jpg"}))
 
 
