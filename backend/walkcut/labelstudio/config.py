@@ -131,8 +131,8 @@ def _missing_brush(tags: Sequence[Tag], images: Mapping[str, Tag]) -> str:
     drawn = [tag for tag in tags if tag.kind in _REGION_TAGS and tag.to_name in images]
     image = next((images[tag.to_name] for tag in drawn), next(iter(images.values())))
     labels = [label.name for tag in drawn for label in tag.labels if tag.to_name == image.name]
-    used = {tag.name for tag in tags}
-    name = next(name for name in chain(["brush"], (f"brush{index}" for index in count(2))) if name not in used)
+    taken = {tag.name for tag in tags}
+    name = next(name for name in chain(["brush"], (f"brush{index}" for index in count(2))) if name not in taken)
     try:
         _check_image(image)
     except LabelConfigError as error:
