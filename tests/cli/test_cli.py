@@ -85,7 +85,7 @@ def test_unreadable_images_are_named_and_the_others_are_segmented(image: Path, t
     result = run("segment", tmp_path / "broken.png", tmp_path / "gone.png", image, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert [line["image"] for line in lines(result)] == [str(image)]
-    assert f"{tmp_path / 'broken.png'}: 8 bytes that begin with b'no image' are not in a supported" in result.stderr
+    assert f"{tmp_path / 'broken.png'}: 8 bytes that begin with b'no i' are not in a supported" in result.stderr
     assert f"{tmp_path / 'gone.png'}: No such file or directory" in result.stderr
     assert "Traceback" not in result.stderr
 

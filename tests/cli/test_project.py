@@ -131,7 +131,7 @@ def test_annotations_that_were_set_aside_are_shown_with_the_reason(folder: Path)
         assert attempt
         store.annotations.postpone(attempt.row, 86400.0, "the image is gone")
     shown = document()
-    unreadable = "'soon' is not a time: annotations need updated_at as Label Studio sends it"
+    unreadable = "updated_at is text that is not a time: send it as Label Studio does"
     assert shown["pending"] == 1
     assert shown["set_aside"] == [
         {

@@ -60,7 +60,7 @@ def test_broken_data_urls(reference: str, message: str) -> None:
         ("http://ls:8080//data/upload/1/a.jpg", ROOT_SITE, "/data/upload/1/a.jpg"),
         ("http://ls:8080/label-studio/data/upload/1/a.jpg", ROOT_SITE, "/data/upload/1/a.jpg"),
         ("https://host/label-studio//data/upload/1/a.jpg", SUB_SITE, "/data/upload/1/a.jpg"),
-        ("https://host/data/upload/1/a.jpg", SUB_SITE, "/data/upload/1/a.jpg"),
+        ("https://host/data/upload/1/a.jpg", SUB_SITE, None),
         ("https://host/label-studio/tasks/5/presign/?fileuri=a", SUB_SITE, "/tasks/5/presign/?fileuri=a"),
         ("/data/upload/", ROOT_SITE, None),
         ("/tasks/5", ROOT_SITE, None),

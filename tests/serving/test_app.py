@@ -146,7 +146,11 @@ def test_annotations_are_stored_to_be_learned_from(backend: Backend) -> None:
 def test_annotations_that_cannot_be_read_are_set_aside(backend: Backend) -> None:
     assert backend.client.post("/webhook", json=event(1, updated_at="soon")).status_code == 200
     (aside,) = backend.store.annotations.list_set_aside("3")
-    assert (aside.annotation_id, aside.task_id, "'soon' is not a time" in aside.problem) == (1, 9, True)
+    assert (aside.annotation_id, aside.task_id, "updated_at is text that is not a time" in aside.problem) == (
+        1,
+        9,
+        True,
+    )
 
 
 @pytest.mark.parametrize("action", ["\0\ud800", None, {"a": 1}, "x" * 100, "PROJECT_UPDATED"])

@@ -106,9 +106,9 @@ def label_studio_path(reference: str, access: LabelStudioAccess | None) -> str |
     full = parts.path + ("?" + parts.query if parts.query else "")
     bases = (access.url, *access.aliases) if access else ()
     sub_paths = [urlsplit(base).path.rstrip("/") for base in bases if parse_origin(base) == origin]
-    below = (full.removeprefix(sub_path) for sub_path in sub_paths if full.startswith(f"{sub_path}/"))
-    file = _FILE_PATH.match(full) if sub_paths else None
-    return full[file.start(1) :] if file else next(below, None)
+    below = next((full.removeprefix(sub_path) for sub_path in sub_paths if full.startswith(f"{sub_path}/")), None)
+    file = _FILE_PATH.match(below or "")
+    return below[file.start(1) :] if below and file else below
 
 
 def web_address(reference: str, path: str | None, task_id: int | None, access: LabelStudioAccess | None) -> str:
