@@ -356,8 +356,8 @@ def test_an_answer_of_another_shape_is_refused(
 def test_annotations_that_are_no_list_of_objects_are_refused(
     site: Site, studio: LabelStudioClient, document: object
 ) -> None:
-    page = {"tasks": [{"id": 5, "data": {}}]}
-    site.routes["/ls/api/tasks/"] = lambda handler: documents(handler, page)
+    pages = iter([{"tasks": [{"id": 5, "data": {}}]}, {"tasks": []}])
+    site.routes["/ls/api/tasks/"] = lambda handler: documents(handler, next(pages))
     site.routes["/ls/api/tasks/5/annotations/"] = lambda handler: documents(handler, document)
     with pytest.raises(LabelStudioError, match=r"cannot list the annotations of task 5: .* unexpected response"):
         list(studio.annotations("4"))

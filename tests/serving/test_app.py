@@ -449,6 +449,13 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
     def ask(url: str, body: dict[str, Any]) -> None:
         answers.append(requests.post(f"{url}/predict", json=body, timeout=60).json()["results"])
 
+    read, extra_params = list[str](), ProjectStore.extra_params
+
+    def counted(store: ProjectStore, project_id: str) -> dict[str, Any]:
+        read.append(project_id)
+        return extra_params(store, project_id)
+
+    monkeypatch.setattr(ProjectStore, "extra_params", counted)
     with (
         running(tmp_path, Settings(threads=threads), CountingBackbone(hook=wait)) as backend,
         listening(backend, threads) as url,
@@ -457,15 +464,14 @@ def test_health_and_set_up_answer_while_predictions_wait_for_the_model(
         for caller in callers:
             caller.start()
         assert begun.wait(60)
-        wait_for("5 predictions", lambda: backend.sample("walkcut_predicting") == 5, 60)
-        with monkeypatch.context() as without_database:
-            without_database.setattr(ProjectStore, "extra_params", None)
-            ask(url, batch(images[4]))
-            assert answers == [[[], []]], "a call beyond the free threads is handed back at once"
-            ask(url, suggestions)
-            assert answers[1:] == [[{"result": []}]], "an annotator's call too, as a dict"
-            ask(url, predict_body(images[4]))
-            assert answers[2:] == [[[]]], "and a call for an opened task"
+        wait_for("5 predictions", lambda: backend.sample("walkcut_predicting") == len(read) == 5, 60)
+        ask(url, batch(images[4]))
+        assert answers == [[[], []]], "a call beyond the free threads is handed back at once"
+        ask(url, suggestions)
+        assert answers[1:] == [[{"result": []}]], "an annotator's call too, as a dict"
+        ask(url, predict_body(images[4]))
+        assert answers[2:] == [[[]]], "and a call for an opened task"
+        assert len(read) == 5, "without the database"
         assert requests.get(f"{url}/health", timeout=30).ok
         assert requests.post(f"{url}/setup", json=SETUP, timeout=30).ok
         resume.set()
@@ -505,7 +511,7 @@ def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_databases_path(
         assert statuses[0] == 503
         assert statuses[-1] == 200
         assert "was removed, replaced or overwritten" in caplog.text
-        assert backend.client.get("/ready").json == {"status": "READY"}
+        assert backend.client.get("/ready").get_json()["status"] == "READY"
         another = ProjectStore(folder)
         stored = set(another.annotations.known("3"))
         another.close()
