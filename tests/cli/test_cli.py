@@ -95,20 +95,54 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(image: Path, tmp_pat
     twin = tmp_path / "other" / "quarters.png"
     twin.write_bytes(png(quarters(20, 20)))
     result = run("segment", image, twin, "--out", tmp_path / "out")
-    assert result.exit_code == 1
-    assert f"{twin}: its results would overwrite those of {image}" in result.stderr
-    with Image.open(tmp_path / "out" / "quarters.png") as labels:
-        assert labels.size == (64, 48)
+    assert result.exit_code == 0, result.output
+    first, second = (line["name"] for line in lines(result))
+    assert (first, second.startswith("quarters-")) == ("quarters", True)
+    for name, size in ((first, (64, 48)), (second, (20, 20))):
+        with Image.open(tmp_path / "out" / f"{name}.png") as labels:
+            assert labels.size == size
+
+
+def test_a_folder_is_segmented_with_its_folders_and_what_is_skipped_is_counted(image: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "cam 1").mkdir(parents=True)
+    (photos / "cam 1" / "图片.jfif").write_bytes(image.read_bytes())
+    (photos / "plain").write_bytes(image.read_bytes())
+    (photos / "notes.txt").write_text("no image")
+    (photos / "bad.jpg").write_text("no image")
+    for _ in range(2):
+        result = run("segment", photos, "--out", photos / "masks")
+        assert result.exit_code == 1
+        assert [line["name"] for line in lines(result)] == ["plain", "cam 1/图片"]
+        assert result.stderr.splitlines()[-1] == "2 done, 1 failed, 1 skipped"
+        assert f"({photos / 'notes.txt'})" in result.stderr
+    assert files(photos / "masks") == ["cam 1", "plain.overlay.png", "plain.png"]
+    assert files(photos / "masks" / "cam 1") == ["图片.overlay.png", "图片.png"]
+
+
+@pytest.mark.parametrize("source", ["quarters.png", "."])
+def test_results_are_not_written_over_images(image: Path, tmp_path: Path, source: str) -> None:
+    before = image.read_bytes()
+    result = run("segment", tmp_path / source, "--out", tmp_path)
+    assert (result.exit_code, "choose another --out" in result.stderr) == (1, True)
+    assert image.read_bytes() == before
+
+
+def test_an_empty_folder_is_an_error(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run("segment", tmp_path / "empty", image, "--out", tmp_path / "out")
+    assert (result.exit_code, len(lines(result))) == (1, 1)
+    assert "holds no image that can be read" in result.stderr
 
 
 @pytest.mark.parametrize("method", ["ncut", "ncut+merge"])
 def test_methods_can_be_chosen(image: Path, tmp_path: Path, method: str) -> None:
-    result = run("segment", image, "--out", tmp_path, "--method", method, "--model", "classical")
+    result = run("segment", image, "--out", tmp_path / "out", "--method", method, "--model", "classical")
     assert result.exit_code == 0, result.output
 
 
 def test_a_model_can_be_tried_without_its_weights(image: Path, tmp_path: Path) -> None:
-    result = run("segment", image, "--out", tmp_path, "--model", "dino", "--random-weights", "--granularity", 2)
+    result = run("segment", image, "--out", tmp_path / "out", "--model", "dino", "--random-weights", "--granularity", 2)
     assert result.exit_code == 0, result.output
     assert lines(result)[0]["segments"] == 2
 

@@ -108,8 +108,8 @@ def test_what_was_learned_is_shown_as_a_table(folder: Path) -> None:
         "Car        2            2        0.00",
         "",
         "annotation      task  next attempt               set aside because",
-        "         9         1  when it is changed         updated_at is text that is not a time: send it as Label Studio "
-        "does",
+        "         9         1  when it is changed         updated_at is text that is not a time: send it as Label "
+        "Studio does",
     ]
 
 
