@@ -118,7 +118,8 @@ def test_an_image_with_a_damaged_tree_is_segmented_again(tmp_path: Path, run_dir
 def test_a_tree_that_cannot_be_cached_is_not_a_failure(
     tmp_path: Path, run_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    result = process(make_plan(tree_dir=tmp_path / "missing"), Item("a", str(write_image(tmp_path / "a.png"))), run_dir)
+    (tmp_path / "trees").symlink_to(tmp_path / "missing")
+    result = process(make_plan(tree_dir=tmp_path / "trees"), Item("a", str(write_image(tmp_path / "a.png"))), run_dir)
     assert result.tree_bytes == 0
     assert "was not cached" in caplog.text
 

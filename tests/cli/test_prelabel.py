@@ -77,7 +77,7 @@ def test_what_was_skipped_failed_or_has_changed_is_told(tmp_path: Path) -> None:
     names = ", ".join(str(folder / f"{index}.heic") for index in range(3))
     assert f"5 skipped: HEIC: convert it to JPEG or PNG ({names}, …)" in first.stderr
     assert f"1 skipped: no image ({folder / 'notes.txt'})" in first.stderr
-    assert f"failed: {folder / 'bad.jpg'}: 12 bytes that begin with b'not an image' are not in" in first.stderr
+    assert f"failed: {folder / 'bad.jpg'}: 12 bytes that begin with b'not ' are not in" in first.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["skipped"] == 6
     assert report["skipped_by_reason"]["no image"] == {"count": 1, "examples": [str(folder / "notes.txt")]}
@@ -163,7 +163,7 @@ def test_addresses_that_label_studio_cannot_show_are_warned_of(
         ),
         (("x", "--out", "out", "--cpus-per-worker", "2"), "--cpus-per-worker is for processes of a cluster: add"),
         (("--project", "3"), "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"),
-        (("nowhere", "--out", "out"), "nowhere does not exist"),
+        (("nowhere", "--out", "out"), "'nowhere' does not exist"),
     ],
 )
 def test_unusable_arguments_are_named(

@@ -11,6 +11,7 @@ from walkcut.images import redact
         ("https://h/a.jpg#part", "'https://h/a.jpg#…'"),
         ("//u:pass@h/@scope/a.jpg", "'//…@scope/a.jpg'"),
         ("u:pass@h:8080", "'…@h:8080'"),
+        ("/lists/u:pa/ss@h/a.jpg", "'/lists/…@h/a.jpg'"),
         ("/data/local-files/?d=a/b.jpg", "'/data/local-files/?d=a/b.jpg'"),
         ("x\n\ud800", r"'x\n\ud800'"),
         ("s3://b/" + "k" * 200, "'s3://b/" + "k" * 53 + "…" + "k" * 60 + "'"),

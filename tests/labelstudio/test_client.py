@@ -352,6 +352,14 @@ def test_an_answer_of_another_shape_is_refused(
         ASK[index](studio)
 
 
+def test_annotated_tasks_are_counted(site: Site, studio: LabelStudioClient) -> None:
+    site.routes["/ls/api/projects/4/"] = lambda handler: documents(handler, {"num_tasks_with_annotations": 7})
+    assert studio.annotated_count("4") == 7
+    site.routes["/ls/api/projects/4/"] = lambda handler: documents(handler, {"num_tasks_with_annotations": "7"})
+    with pytest.raises(LabelStudioError, match=r"cannot read project 4: .* unexpected response"):
+        studio.annotated_count("4")
+
+
 @pytest.mark.parametrize("document", [{}, {"detail": "odd"}, None, 3, "text", [1], [[]]], ids=json.dumps)
 def test_annotations_that_are_no_list_of_objects_are_refused(
     site: Site, studio: LabelStudioClient, document: object

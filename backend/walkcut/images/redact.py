@@ -8,6 +8,7 @@ _PREFIX: Final = re.compile(r"[a-z][a-z0-9+.-]*:/+|/{2,}", re.IGNORECASE)
 _NAMED_FILE: Final = re.compile(r"(?:/+[^/?#@;]+)*/*\?(?:d|filepath)=")  # Label Studio's, whose query signs nothing
 _QUERY: Final = re.compile(r"([?#;]|%3f|%23|&[^&/=]*=).*", re.IGNORECASE | re.DOTALL)
 _AT: Final = re.compile(r"@|%40")
+_USER: Final = re.compile(r"[^/:@]*:.*(?:@|%40)", re.DOTALL)  # also below a folder that a relative reference was put in
 _AUTHORITY: Final = re.compile(
     r"(?:\[[0-9a-f:.]*\]|[^:\[\]/]*)(?::\d{0,5})?(?:/.*)?|[a-z]:[\\/].*", re.IGNORECASE | re.DOTALL
 )
@@ -58,6 +59,7 @@ def _without_user(body: str, *, is_url: bool) -> str:
     ats = list(_AT.finditer(body if is_url or ":" in first else first))
     if ats:
         return f"…@{body[ats[-1].end() :]}"
+    body = _USER.sub("…@", body)
     return body if _AUTHORITY.fullmatch(body) else f"{re.split(r'[:[]', body)[0]}…"
 
 

@@ -97,7 +97,8 @@ class LabelStudioClient:
 
     def annotated_count(self, project: str) -> int:
         """Return how many of a project's tasks are annotated."""
-        return int(self._project_field(project, "num_tasks_with_annotations") or 0)
+        with self._translate_errors(f"read project {project}"):
+            return _number(self._get(f"/api/projects/{int(project)}/"), "num_tasks_with_annotations")
 
     def annotations(self, project: str) -> Iterator[tuple[Json, Json]]:
         """Yield all annotations of a project, each with its task (`id` and `data`), both as webhooks send them.
@@ -168,7 +169,7 @@ class LabelStudioClient:
         """Return the ids of a task's predictions, each with its model version."""
         with self._translate_errors(f"list the predictions of task {task_id}"):
             predictions = _objects(self._get("/api/predictions/", {"task": task_id}))
-            return {_id(prediction): _text(prediction, "model_version") for prediction in predictions}
+            return {_number(prediction, "id"): _text(prediction, "model_version") for prediction in predictions}
 
     def prediction_version(self, prediction_id: int) -> str:
         """Return the model version of a prediction."""
@@ -226,7 +227,7 @@ class LabelStudioClient:
             with self._translate_errors(f"list the tasks of project {project}"):
                 documents = _objects(self._get("/api/tasks/", params)["tasks"])
                 page = [
-                    ({"id": _id(task), "data": task["data"]}, task.get("predictions_model_versions") or "")
+                    ({"id": _number(task, "id"), "data": task["data"]}, task.get("predictions_model_versions") or "")
                     for task in documents
                 ]
             for task, listed in page:
@@ -294,9 +295,9 @@ def _text(document: Any, name: str) -> str:
     raise TypeError
 
 
-def _id(document: Json) -> int:
-    """Return the id of an object. Raises `TypeError` or `KeyError` without one."""
-    value = document["id"]
+def _number(document: Any, name: str) -> int:
+    """Return a whole number of an object. Raises `TypeError` or `KeyError` for anything else."""
+    value = document[name]
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise TypeError

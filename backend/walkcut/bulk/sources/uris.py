@@ -52,7 +52,7 @@ def reference_stamp(reference: str) -> str:
         return UNKNOWN_STATE + digest(reference.partition("?")[0])
     try:
         status = local_path(reference).stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return ""
     return stamp_of(reference, status.st_size, status.st_mtime_ns)
 
