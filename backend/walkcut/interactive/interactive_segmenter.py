@@ -6,6 +6,8 @@ from itertools import groupby
 from typing import Any
 
 from walkcut.errors import GranularityError
+from walkcut.hierarchy.cut_tree import CutTree
+from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.predictor import Predictor, for_each_image, isolate_failure, regions_at_granularity
 from walkcut.inference.project import Project
 from walkcut.interactive import edits
@@ -55,8 +57,8 @@ class InteractiveSegmenter:
         except GranularityError as error:
             return status_item([*typed, f"{STATUS_MARK}{_sentence(error)}"], control)
         screen = self._sessions.screen(task, control, tree.size)
-        before, make_id = screen.regions, partial(region_id, task, control)
-        state = edits.EditState(tree, granularity, before, project.options.min_area, control.placeholders, make_id)
+        before = screen.regions
+        state = _edit_state(tree, granularity, before, task, project, control)
         segmented = regions_at_granularity(tree, granularity, project, control)
         state = edits.resegment_all(state, segmented)
         self._sessions.save(task, control, granularity, [], screen, state.regions)
@@ -75,8 +77,7 @@ class InteractiveSegmenter:
         )
         screen = self._sessions.screen(task, control, tree.size, prompts)
         before = screen.regions
-        make_id = partial(region_id, task, control)
-        state = edits.EditState(tree, granularity, before, project.options.min_area, control.placeholders, make_id)
+        state = _edit_state(tree, granularity, before, task, project, control)
         failure = ""
         for edit in self._edits(task, control, prompts):
             try:
@@ -119,6 +120,13 @@ class InteractiveSegmenter:
         crop = box.pixels(state.tree.size)
         crop_tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id, crop)
         return edits.resegment_box(state, crop, crop_tree, f"box {crop}", label)
+
+
+def _edit_state(
+    tree: CutTree, granularity: Granularity, regions: edits.Regions, task: Task, project: Project, control: BrushControl
+) -> edits.EditState:
+    make_id = partial(region_id, task, control)
+    return edits.EditState(tree, granularity, regions, project.options.min_area, control.placeholders, make_id)
 
 
 def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, control: BrushControl) -> Results:

@@ -188,17 +188,17 @@ def _check_brush(brush: Tag, images: Mapping[str, Tag]) -> None:
 def _check_image(image: Tag) -> None:
     """Raise `LabelConfigError` for an image whose address Label Studio, and so walkcut, cannot tell from a task."""
     value, value_list = image.get("value").strip(), image.get("valuelist")
-    wish = 'write value="$image", where image is the field of the task that holds its address'
+    remedy = 'write value="$image", where image is the field of the task that holds its address'
     if image.is_repeated:
         raise LabelConfigError(f"{image} is {_REPEATED}")
     if value_list:
         raise LabelConfigError(
-            f'{image} has a list of images (valueList="{value_list}"): import a task for each image, and {wish}'
+            f'{image} has a list of images (valueList="{value_list}"): import a task for each image, and {remedy}'
         )
     if not value:
-        raise LabelConfigError(f"{image} needs a value: {wish}")
+        raise LabelConfigError(f"{image} needs a value: {remedy}")
     if problem := _value_problem(value):
-        raise LabelConfigError(f"{image} has value={redact(value)}, {problem}; {wish}")
+        raise LabelConfigError(f"{image} has value={redact(value)}, {problem}; {remedy}")
 
 
 def _value_problem(value: str) -> str:

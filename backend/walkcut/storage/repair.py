@@ -17,7 +17,7 @@ from walkcut.storage.tables import PROJECTS
 
 @dataclass(frozen=True)
 class Repair:
-    """Where a damaged database is now, and the ids of the projects whose settings were kept."""
+    """Result of a repair: the file of the damaged database, and the ids of the projects whose settings were kept."""
 
     aside: Path
     project_ids: tuple[str, ...]
