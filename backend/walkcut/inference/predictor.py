@@ -15,12 +15,12 @@ from walkcut.hierarchy.adjacency import colour_graph
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import Deadline, ImageLoader
-from walkcut.inference.project import Project, ProjectOptions, model_version, project_from_controls
+from walkcut.inference.project import Project, ProjectOptions, make_project, model_version
 from walkcut.inference.queue import Priority
 from walkcut.inference.tree_service import TreeService
-from walkcut.labelstudio.config import BrushControl, parse_brush_controls
-from walkcut.labelstudio.predictions import Prediction, Region, make_prediction, without_duplicates
-from walkcut.labelstudio.tasks import Task
+from walkcut.labelstudio.config import OUTPUT, ImageTag, parse_image_tags
+from walkcut.labelstudio.predictions import Prediction, Region, connected_regions, make_prediction, without_duplicates
+from walkcut.labelstudio.tasks import Task, TaskImage
 from walkcut.learning.profile import suggest_labels
 from walkcut.storage import Crop, image_digest
 from walkcut.telemetry.failures import record_failure
@@ -55,7 +55,8 @@ class Predictor:
 
     def project_from_config(self, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """Return the project of a labelling config. Raises `LabelConfigError` or `RequestError`."""
-        return project_from_controls(parse_brush_controls(label_config), self._options, extra_params)
+        image_tags = parse_image_tags(label_config, str(extra_params.get(OUTPUT) or ""))
+        return make_project(image_tags, self._options, extra_params)
 
     def predict(self, task: Task, project: Project, priority: Priority = _NO_PRIORITY) -> list[Prediction]:
         """Return a prediction per granularity, the default last, without duplicates.
@@ -64,8 +65,8 @@ class Predictor:
         their segments are smaller than the project's regions may be.
         """
         images = for_each_image(
-            project.controls,
-            lambda control: self.get_tree(task.image_reference(control), task.id, priority=priority),
+            task.images(project.image_tags),
+            lambda image: self.get_tree(image.reference, task.id, priority=priority),
         )
         trees = images.require_any()
         images.report(task)
@@ -73,7 +74,7 @@ class Predictor:
         for granularity in project.options.granularities:
             with span("regions"):
                 regions = [
-                    (control, regions_at_granularity(tree, granularity, project, control)) for control, tree in trees
+                    (image, regions_at_granularity(tree, granularity, project, image)) for image, tree in trees
                 ]
             with span("encode"):
                 predictions.append(make_prediction(task, regions, self.version(project, granularity)))
@@ -112,12 +113,12 @@ def _image_key(reference: str, task_id: int) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class ImageResults(Generic[Answer]):
-    """A result for each image of a task, with its control, and the errors of the images that failed by themselves."""
+    """A result for each image of a task, and the errors of the images that failed by themselves."""
 
-    results: list[tuple[BrushControl, Answer]]
-    failures: list[tuple[BrushControl, WalkcutError]]
+    results: list[tuple[TaskImage, Answer]]
+    failures: list[tuple[TaskImage, WalkcutError]]
 
-    def require_any(self) -> list[tuple[BrushControl, Answer]]:
+    def require_any(self) -> list[tuple[TaskImage, Answer]]:
         """Return the results. Raises the first failure if there are only failures."""
         if self.failures and not self.results:
             raise self.failures[0][1]
@@ -125,27 +126,27 @@ class ImageResults(Generic[Answer]):
 
     def report(self, task: Task) -> None:
         """Count the failures, and log each with the name of its image."""
-        for control, error in self.failures:
+        for image, error in self.failures:
             record_failure(error)
-            log.warning("image %r of task %d is left out: %s", control.to_name, task.id, error)
+            log.warning("image %r of task %d is left out: %s", image.name, task.id, error)
 
 
-def for_each_image(controls: Sequence[BrushControl], answer: Callable[[BrushControl], Answer]) -> ImageResults[Answer]:
+def for_each_image(images: Sequence[TaskImage], answer: Callable[[TaskImage], Answer]) -> ImageResults[Answer]:
     """Return the answer for each image of a task, in which an image may fail by itself.
 
     Raises other errors at once, such as `BusyError`: asking for the task again later may help.
     """
-    results, failures = list[tuple[BrushControl, Answer]](), list[tuple[BrushControl, WalkcutError]]()
-    for control in controls:
+    results, failures = list[tuple[TaskImage, Answer]](), list[tuple[TaskImage, WalkcutError]]()
+    for image in images:
         try:
-            results.append((control, answer(control)))
+            results.append((image, answer(image)))
         except (ImageError, RequestError, SegmentationError) as error:
-            failures.append((control, error))
+            failures.append((image, error))
     return ImageResults(results, failures)
 
 
 def regions_at_granularity(
-    tree: CutTree, granularity: Granularity, project: Project, control: BrushControl
+    tree: CutTree, granularity: Granularity, project: Project, image: TaskImage
 ) -> list[Region]:
     """Return the largest segments that are large enough as disjoint regions, largest first.
 

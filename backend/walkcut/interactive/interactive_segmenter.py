@@ -14,10 +14,9 @@ from walkcut.interactive import edits
 from walkcut.interactive.commands import apply_command, latest_granularity
 from walkcut.interactive.messages import describe_edits, describe_segmentation
 from walkcut.interactive.session import SessionStore
-from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.predictions import Prediction, brush_region, deletion_markers, region_id, status_item
+from walkcut.labelstudio.predictions import Prediction, deletion_markers, region_id, region_items, status_item
 from walkcut.labelstudio.prompts import STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
-from walkcut.labelstudio.tasks import Task
+from walkcut.labelstudio.tasks import Task, TaskImage
 
 Results = list[dict[str, Any]]
 
@@ -34,73 +33,70 @@ class InteractiveSegmenter:
         Invalid commands and impossible edits are reported in the status field. Raises `WalkcutError` if none of the
         images concerned can be read and segmented.
         """
-        answer = partial(self._answer_control, task, project, context)
-        images = for_each_image(project.controls, answer)
+        images = for_each_image(task.images(project.image_tags), partial(self._answer_image, project, context))
         results = images.require_any()
         images.report(task)
         return Prediction([item for _, items in results for item in items], "suggestions")
 
-    def _answer_control(self, task: Task, project: Project, context: object, control: BrushControl) -> Results:
-        if prompts := read_prompts(context, control):
-            return self._handle_prompts(task, project, control, prompts)
-        if commands := text_commands(context, control):
-            return self._handle_text(task, project, control, commands)
+    def _answer_image(self, project: Project, context: object, image: TaskImage) -> Results:
+        if prompts := read_prompts(context, image):
+            return self._handle_prompts(project, image, prompts)
+        if commands := text_commands(context, image):
+            return self._handle_text(project, image, commands)
         return []
 
-    def _handle_text(self, task: Task, project: Project, control: BrushControl, commands: Sequence[str]) -> Results:
+    def _handle_text(self, project: Project, image: TaskImage, commands: Sequence[str]) -> Results:
         """Segment the whole image at the granularity typed, in place of all unmodified regions."""
-        tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id)
-        typed = [] if control.status_field == "status" else commands  # a field that takes commands keeps them
+        tree = self._predictor.tree_for_interactive(image.reference, image.task.id)
+        typed = [] if image.tag.status_field == "status" else commands  # a field that takes commands keeps them
         try:
             current = latest_granularity(commands[:-1], tree, project.options.granularity)
             granularity = apply_command(commands[-1], tree, current)
         except GranularityError as error:
-            return status_item([*typed, f"{STATUS_MARK}{_sentence(error)}"], control)
-        screen = self._sessions.screen(task, control, tree.size)
+            return status_item([*typed, f"{STATUS_MARK}{_sentence(error)}"], image)
+        screen = self._sessions.screen(image, tree)
         before = screen.regions
-        state = _edit_state(tree, granularity, before, task, project, control)
-        segmented = regions_at_granularity(tree, granularity, project, control)
+        state = _edit_state(tree, granularity, before, project, image)
+        segmented = regions_at_granularity(tree, granularity, project, image)
         state = edits.resegment_all(state, segmented)
-        self._sessions.save(task, control, granularity, [], screen, state.regions)
-        changes = _diff(before, screen.ids, state, control)
+        self._sessions.save(image, granularity, [], screen, state.regions)
+        changes = _diff(before, screen.ids, state, image)
         markers, hidden = sum("dynamic" in item for item in changes), tree.segment_count(granularity) - len(segmented)
         message = describe_segmentation(state.regions, granularity, markers=markers, hidden=hidden)
-        return [*changes, *status_item([*typed, f"{STATUS_MARK}{message}"], control)]
+        return [*changes, *status_item([*typed, f"{STATUS_MARK}{message}"], image)]
 
-    def _handle_prompts(
-        self, task: Task, project: Project, control: BrushControl, prompts: Sequence[Prompt]
-    ) -> Results:
+    def _handle_prompts(self, project: Project, image: TaskImage, prompts: Sequence[Prompt]) -> Results:
         """Apply the edits of all prompts to the regions on the screen; an edit that fails is skipped and reported."""
-        tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id)
-        granularity = self._sessions.granularity(task, control, prompts) or latest_granularity(
-            text_commands(task.draft, control), tree, project.options.granularity
+        tree = self._predictor.tree_for_interactive(image.reference, image.task.id)
+        granularity = self._sessions.granularity(image, prompts) or latest_granularity(
+            text_commands(image.task.draft, image), tree, project.options.granularity
         )
-        screen = self._sessions.screen(task, control, tree.size, prompts)
+        screen = self._sessions.screen(image, tree, prompts)
         before = screen.regions
-        state = _edit_state(tree, granularity, before, task, project, control)
+        state = _edit_state(tree, granularity, before, project, image)
         failure = ""
-        for edit in self._edits(task, control, prompts):
+        for edit in self._edits(image, prompts):
             try:
                 state = edit(state)
             except GranularityError as error:
                 failure = _sentence(error)
         verb = "Re-segment" if isinstance(prompts[-1], Box) else prompts[-1].label
-        message = failure or describe_edits(verb, before, state.regions, control)
-        self._sessions.save(task, control, granularity, prompts, screen, state.regions)
-        changes = [] if state.regions is before else _diff(before, screen.uncertain, state, control)
-        return [*changes, *status_item([f"{STATUS_MARK}{message}"], control)]
+        message = failure or describe_edits(verb, before, state.regions, image.tag)
+        self._sessions.save(image, granularity, prompts, screen, state.regions)
+        changes = [] if state.regions is before else _diff(before, screen.uncertain, state, image)
+        return [*changes, *status_item([f"{STATUS_MARK}{message}"], image)]
 
     def _edits(
-        self, task: Task, control: BrushControl, prompts: Sequence[Prompt]
+        self, image: TaskImage, prompts: Sequence[Prompt]
     ) -> Iterator[Callable[[edits.EditState], edits.EditState]]:
         """Yield the edits of the prompts in order; a label of the control is given to the regions that they make."""
         for _, group in groupby(prompts, key=lambda prompt: (type(prompt), prompt.label)):
             alike = list(group)
             points = [prompt for prompt in alike if isinstance(prompt, Point)]
-            label = alike[0].label if alike[0].label in control.labels else ""
+            label = alike[0].label if alike[0].label in image.tag.labels else ""
             boxes = [prompt for prompt in alike if isinstance(prompt, Box)]
-            box_label = label if control.is_class(label) else ""
-            yield from (partial(self._resegment_box, task, control, box, box_label) for box in boxes)
+            box_label = label if image.tag.is_class(label) else ""
+            yield from (partial(self._resegment_box, image, box, box_label) for box in boxes)
             match points and points[0].label.lower():
                 case []:
                     continue
@@ -113,23 +109,21 @@ class InteractiveSegmenter:
                 case _:
                     yield partial(edits.select, points=points, label=label)
 
-    def _resegment_box(
-        self, task: Task, control: BrushControl, box: Box, label: str, state: edits.EditState
-    ) -> edits.EditState:
+    def _resegment_box(self, image: TaskImage, box: Box, label: str, state: edits.EditState) -> edits.EditState:
         """Segment the inside of a box again, by the tree of that crop at full resolution."""
         crop = box.pixels(state.tree.size)
-        crop_tree = self._predictor.tree_for_interactive(task.image_reference(control), task.id, crop)
+        crop_tree = self._predictor.tree_for_interactive(image.reference, image.task.id, crop)
         return edits.resegment_box(state, crop, crop_tree, f"box {crop}", label)
 
 
 def _edit_state(
-    tree: CutTree, granularity: Granularity, regions: edits.Regions, task: Task, project: Project, control: BrushControl
+    tree: CutTree, granularity: Granularity, regions: edits.Regions, project: Project, image: TaskImage
 ) -> edits.EditState:
-    make_id = partial(region_id, task, control)
-    return edits.EditState(tree, granularity, regions, project.options.min_area, control.placeholders, make_id)
+    make_id = partial(region_id, image)
+    return edits.EditState(tree, granularity, regions, project.options.min_area, image.tag.placeholders, make_id)
 
 
-def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, control: BrushControl) -> Results:
+def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, image: TaskImage) -> Results:
     """Return the suggestions that turn a screen into the state.
 
     On the screen are the regions `before`, but other regions or none may have any of these `ids`.
@@ -137,8 +131,8 @@ def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, c
     changed = [region for name, region in state.regions.items() if name in ids or before.get(name) is not region]
     deleted = [name for name in dict.fromkeys([*before, *sorted(ids)]) if name not in state.regions]
     return [
-        *(brush_region(region, control, region.id) for region in changed),
-        *deletion_markers(deleted, state.tree.size, control),
+        *region_items(changed, image),
+        *deletion_markers(deleted, state.tree.size, image),
     ]
 
 

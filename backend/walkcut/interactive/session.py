@@ -10,14 +10,16 @@ import numpy as np
 from cachetools import LRUCache
 from jaxtyping import Int64
 
+from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.interactive.edits import Regions
 from walkcut.labelstudio.annotations import annotated_regions
 from walkcut.labelstudio.brush import mask_from_runs, run_lengths
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region, region_id, region_id_prefix
-from walkcut.labelstudio.prompts import Prompt, result_items
-from walkcut.labelstudio.tasks import Task
+from walkcut.labelstudio.prompts import Prompt
+from walkcut.labelstudio.results import result_items
+from walkcut.labelstudio.tasks import Task, TaskImage
+from walkcut.learning.outline_fit import OUTLINES, fit_outline
 
 _MAX_IMAGES = 64
 _MAX_ANNOTATORS = 4  # of one image at the same time
@@ -74,17 +76,16 @@ class SessionStore:
         self._interactions: LRUCache[tuple[int, str], tuple[Interaction, ...]] = LRUCache(_MAX_IMAGES)
         self._lock = Lock()
 
-    def granularity(self, task: Task, control: BrushControl, prompts: Sequence[Prompt] = ()) -> Granularity | None:
+    def granularity(self, image: TaskImage, prompts: Sequence[Prompt] = ()) -> Granularity | None:
         """Return the granularity of the last interaction as long as `screen` follows it, else None."""
-        interaction = self._last(task, control, prompts)
+        interaction = self._last(image, prompts)
         if interaction is None:
             return None
-        return (
-            interaction.granularity if _is_repeated(interaction, prompts) or self._counts(interaction, task) else None
-        )
+        counts = _is_repeated(interaction, prompts) or self._counts(interaction, image.task)
+        return interaction.granularity if counts else None
 
     def screen(
-        self, task: Task, control: BrushControl, size: tuple[int, int], prompts: Sequence[Prompt] = ()
+        self, image: TaskImage, tree: CutTree, prompts: Sequence[Prompt] = ()
     ) -> Screen:
         """Return the regions that commands and prompts refer to, from the first of these sources that applies.
 
@@ -94,24 +95,23 @@ class SessionStore:
         3. The draft, else the annotation that was changed last, else the last prediction: Label Studio starts
            annotations from that one.
         """
-        interaction = self._last(task, control, prompts)
-        documents = _document_regions(task, control, size)
-        ids = _known_ids(task, control, documents)
-        uncertain = ids if task.annotations and not task.drafts else frozenset[str]()
+        interaction = self._last(image, prompts)
+        documents = _document_regions(image, tree, prompts)
+        ids = _known_ids(image, documents)
+        uncertain = ids if image.task.annotations and not image.task.drafts else frozenset[str]()
         if interaction is None:
             return Screen(documents, ids, uncertain)
-        before, after = _unpack(interaction.before, size), _unpack(interaction.after, size)
-        ids |= _own_ids(task, control, before) | _own_ids(task, control, after)
+        before, after = _unpack(interaction.before, tree.size), _unpack(interaction.after, tree.size)
+        ids |= _own_ids(image, before) | _own_ids(image, after)
         if _is_repeated(interaction, prompts):
             return Screen(before, ids, interaction.uncertain)
-        if self._counts(interaction, task):
+        if self._counts(interaction, image.task):
             return Screen(after, ids, interaction.uncertain | interaction.changed)
         return Screen(documents, ids, uncertain)
 
     def save(
         self,
-        task: Task,
-        control: BrushControl,
+        image: TaskImage,
         granularity: Granularity,
         prompts: Sequence[Prompt],
         screen: Screen,
@@ -123,15 +123,15 @@ class SessionStore:
         packed = _pack(before), _pack(after)
         interaction = Interaction(
             self._clock(),
-            _annotator(task),
-            _versions(task),
+            _annotator(image.task),
+            _versions(image.task),
             granularity,
             prompt_ids,
             *packed,
             screen.uncertain,
             changed,
         )
-        key = _key(task, control)
+        key = _key(image)
         with self._lock:
             others = [old for old in self._interactions.get(key, ()) if not _continues(interaction, old)]
             self._interactions[key] = (*others[1 - _MAX_ANNOTATORS :], interaction)
@@ -140,12 +140,12 @@ class SessionStore:
         """Return whether an interaction tells more than the task's documents do."""
         return self._clock() < interaction.time + _DRAFT_DELAY_S and interaction.seen == _versions(task)
 
-    def _last(self, task: Task, control: BrushControl, prompts: Sequence[Prompt]) -> Interaction | None:
+    def _last(self, image: TaskImage, prompts: Sequence[Prompt]) -> Interaction | None:
         """Return the last interaction that one of the prompts was part of, else the annotator's last one."""
         with self._lock:
-            interactions = self._interactions.get(_key(task, control), ())
+            interactions = self._interactions.get(_key(image), ())
         repeated = [interaction for interaction in interactions if _is_repeated(interaction, prompts)]
-        own = [interaction for interaction in interactions if interaction.annotator == _annotator(task)]
+        own = [interaction for interaction in interactions if interaction.annotator == _annotator(image.task)]
         return next(reversed(repeated or own), None)
 
 
@@ -160,33 +160,45 @@ def _continues(interaction: Interaction, last: Interaction) -> bool:
     return is_named or bool(interaction.prompt_ids & last.prompt_ids)
 
 
-def _document_regions(task: Task, control: BrushControl, size: tuple[int, int]) -> Regions:
-    """Return the regions of the document that is on the screen, unless something was changed since it was saved."""
+def _document_regions(image: TaskImage, tree: CutTree, prompts: Sequence[Prompt]) -> Regions:
+    """Return the regions of the document that is on the screen, unless something was changed since it was saved.
+
+    Boxes and ellipses stand for the segment that fits them, where the image's regions are written as such; elsewhere
+    they lie above the regions, and are no part of them.
+    """
+    task = image.task
     document = next((documents[-1] for documents in (task.drafts, task.annotations) if documents), None)
-    if document is None:
-        predicted = [{"origin": "prediction", **item} for item in _items(task.predictions[-1:])]
-        return _by_id(annotated_regions(predicted, control, size))
-    return _by_id(annotated_regions(document["result"], control, size))
+    result = [{"origin": "prediction", **item} for item in _items(task.predictions[-1:])]
+    drawn = annotated_regions(document["result"] if document else result, image, tree.size)
+    written = {control.shape for control in image.tag.controls}
+    prompt_ids = {prompt.id for prompt in prompts}
+    return _by_id(
+        [
+            fit_outline(region, tree)
+            for region in drawn
+            if region.id not in prompt_ids and (region.shape not in OUTLINES or region.shape in written)
+        ]
+    )
 
 
 def _is_repeated(interaction: Interaction, prompts: Sequence[Prompt]) -> bool:
     return bool(interaction.prompt_ids & {prompt.id for prompt in prompts})
 
 
-def _known_ids(task: Task, control: BrushControl, documents: Regions) -> frozenset[str]:
+def _known_ids(image: TaskImage, documents: Regions) -> frozenset[str]:
     """Return the ids that walkcut gave to regions in any of a task's documents, and those on the screen.
 
     A draft is the annotator's own. Another document may be that of somebody else, who drew what is not on the screen.
     """
-    prefix = region_id_prefix(task, control)
+    task, prefix = image.task, region_id_prefix(image)
     ids = (str(item.get("id")) for item in _items((*task.predictions, *task.annotations, *task.drafts)))
     known = frozenset(identity for identity in ids if identity.startswith(prefix))
-    return known | (_own_ids(task, control, documents) if task.drafts else frozenset(documents))
+    return known | (_own_ids(image, documents) if task.drafts else frozenset(documents))
 
 
-def _own_ids(task: Task, control: BrushControl, regions: Regions) -> frozenset[str]:
+def _own_ids(image: TaskImage, regions: Regions) -> frozenset[str]:
     """Return the ids of all regions but those that a person drew."""
-    prefix = region_id_prefix(task, control)
+    prefix = region_id_prefix(image)
     return frozenset(name for name, region in regions.items() if not region.modified or name.startswith(prefix))
 
 
@@ -203,8 +215,8 @@ def _by_id(regions: Sequence[Region]) -> Regions:
     return {region.id: region for region in regions}
 
 
-def _key(task: Task, control: BrushControl) -> tuple[int, str]:
-    return task.id, region_id(task, control, "")  # short: a reference may be a `data:` URL
+def _key(image: TaskImage) -> tuple[int, str]:
+    return image.task.id, region_id(image, "")  # short: a reference may be a `data:` URL
 
 
 def _pack(regions: Regions) -> _PackedRegions:

@@ -1,50 +1,72 @@
-"""The labelling config and its brush controls."""
+"""The labelling config: its images, and the control tags that their regions are written with."""
 
+import math
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
-from itertools import chain, count
+from functools import partial
+from typing import Final
 
 from walkcut.errors import LabelConfigError, SettingsError
-from walkcut.images import redact
-from walkcut.images.decode import IMAGE_SUFFIXES
 from walkcut.labelstudio.categories import label_categories
-from walkcut.labelstudio.tags import EXAMPLE_CONFIG, Label, Tag, is_prompt, read_tags
-from walkcut.labelstudio.task_data import variables, without_variables
+from walkcut.labelstudio.config_problems import SHAPE_TAGS, control_problem, missing_control, region_shape
+from walkcut.labelstudio.tags import PROMPTS, Label, Tag, is_prompt, read_tags
+from walkcut.labelstudio.task_data import variables
 
 UNLABELLED = ""  # the label of a region without one: Label Studio shows it grey, to be named
-_SHAPES = ("brush", "bitmask", "polygon", "rectangle", "ellipse", "keypoint", "vector", "magicwand")
-_REGION_TAGS = frozenset([*_SHAPES, *(f"{shape}labels" for shape in _SHAPES), "labels"])
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:|/", re.IGNORECASE)
-_ADDRESS_PART = re.compile(r"[/.?=&:]")  # in the text behind a variable
-_MAX_LISTED = 3
+DEFAULT_TOLERANCE: Final = 1.0  # pixels
+_MAX_TOLERANCE: Final = 100
+OUTPUT: Final = "walkcut_output"  # an attribute of tags, and an extra parameter
 
 
 @dataclass(frozen=True)
-class BrushControl:
-    """A brush control and the image that it labels.
+class ControlTag:
+    """A control tag that regions are written with: its name, the shape of its regions, and the labels that they take.
 
-    `image_value` is the `value` of the image's tag, which names it in a task's data; `options` are the tag's
-    attributes, and `labels` all labels of the control as results have them: the alias of those that have one. `names`
-    maps each value and alias of the image's labels to that label, or to a prompt. Pre-annotated regions take the
-    `neutral_labels` in turn, so that neighbours differ in colour; there are none where the config has several labels
-    and marks none of them as neutral.
+    The labels are those that its regions have in results: the alias of a label that has one. A control without labels
+    of its own, such as `<Polygon>`, takes those of the `<Labels>` tag of its image, whose name is `labels_name` then.
+    `tolerance` is the largest distance of a polygon from the region's border, in pixels.
+    """
+
+    name: str
+    shape: str
+    labels: tuple[str, ...] = ()
+    labels_name: str = ""  # empty for a control that takes no labels
+    tolerance: float = DEFAULT_TOLERANCE
+
+    @property
+    def result_type(self) -> str:
+        """The type of its results, which is the name of its tag."""
+        return f"{self.shape}labels" if self.labels_name == self.name else self.shape
+
+
+@dataclass(frozen=True)
+class ImageTag:
+    """An image of the labelling config, and the `controls` that its regions are written with, the preferred one first.
+
+    `value` is the attribute of its tag that names it in a task's data, a list of images (pages) if it `is_list`.
+    `options` are the attributes of its first control. `names` maps each value and alias of the image's labels to that
+    label, or to a prompt. Regions that nobody has named take the `neutral_labels` in turn, so that neighbours differ in
+    colour; there are none where the config has several labels and marks none of them as neutral.
     `status_field` names the text field for messages to annotators: `status`, else `granularity`, else the first one of
     the image; it is empty where the config has none. `categories` are the class numbers of labels, see
     `label_categories`.
     """
 
-    from_name: str
-    to_name: str
-    image_value: str
-    neutral_labels: tuple[str, ...]
+    name: str
+    value: str
+    controls: tuple[ControlTag, ...]
+    neutral_labels: tuple[str, ...] = ()
+    is_list: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
     status_field: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of the controls."""
+        return tuple(dict.fromkeys(label for control in self.controls for label in control.labels))
 
     @property
     def placeholders(self) -> tuple[str, ...]:
@@ -54,18 +76,18 @@ class BrushControl:
     @property
     def data_paths(self) -> list[str]:
         """The paths in a task's data that the image's address is made of, usually one."""
-        return variables(self.image_value)
+        return variables(self.value)
 
     @property
     def data_path(self) -> str:
         """The path of the image in a task's data. Raises `SettingsError` where its address has other parts too."""
-        path = self.image_value[1:]
+        path = self.value[1:]
         if self.data_paths != [path] or re.search(r"\[0*[1-9]", path):
             raise SettingsError(
-                f'<Image name={self.to_name!r} value="{self.image_value}"> does not name a field that holds one image '
-                'file: write value="$image", or import the tasks into Label Studio and use `walkcut prelabel --project`'
+                f'<Image name={self.name!r} value="{self.value}"> does not name a field that holds one image file: '
+                'write value="$image", or import the tasks into Label Studio and use `walkcut prelabel --project`'
             )
-        return path
+        return f"{path}[0]" if self.is_list else path
 
     def is_class(self, label: str) -> bool:
         """Return whether a label names a kind of object: it is neither neutral nor empty."""
@@ -75,178 +97,154 @@ class BrushControl:
         """Return the label, or the prompt, whose value or alias is `name`; any other name as it is."""
         return self.names.get(name, name)
 
+    def control_of(self, label: str) -> ControlTag:
+        """Return the control that holds a label, or the preferred one."""
+        return next((control for control in self.controls if label in control.labels), self.controls[0])
 
-def parse_brush_controls(label_config: str) -> tuple[BrushControl, ...]:
-    """Return the brush controls of a labelling config, the first one of each image.
 
-    Raises `LabelConfigError`, with the smallest change that makes it usable, where the config is not XML, has no brush
-    control on an image, or has one that cannot be served.
+def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...]:
+    """Return the images of a labelling config that regions can be written on, in the order of their controls.
+
+    Each label belongs to one control, the first that holds it: those of the shape `output` come first, which is by
+    default that of an attribute `walkcut_output`, then those closest to masks. Raises `LabelConfigError`, with the
+    smallest change that makes the config usable, where it is not XML, has no control that regions can be written with,
+    or none of the shape asked for.
     """
     tags = read_tags(label_config)
     images = {tag.name: tag for tag in tags if tag.kind == "image"}
-    brushes = [tag for tag in tags if tag.kind == "brushlabels"]
-    if not images or not brushes:
-        raise LabelConfigError(_missing_brush(tags, images))
-    for brush in brushes:
-        _check_brush(brush, images)
-    first = {brush.to_name: brush for brush in reversed(brushes)}
-    ordered = dict.fromkeys(brush.to_name for brush in brushes)
-    on_image: defaultdict[str, list[Tag]] = defaultdict(list)
-    for tag in tags:
-        on_image[tag.to_name].append(tag)
+    problems = [(tag, control_problem(tag, images)) for tag in tags if region_shape(tag)]
+    usable = [tag for tag, problem in problems if not problem]
+    if not images or not problems:
+        raise LabelConfigError(missing_control(tags, images))
+    if not usable:
+        raise LabelConfigError(problems[0][1])
+    output = _output_shape(usable, output or next(filter(None, (tag.get(OUTPUT) for tag in tags)), ""))
     categories = label_categories(tags[0].element)
-    controls = (_control(first[name], images[name], on_image[name]) for name in ordered)
-    return tuple(replace(control, categories=categories) for control in controls)
+    image_tags = (
+        _image_tag(images[name], [tag for tag in tags if tag.to_name == name], usable, output)
+        for name in dict.fromkeys(tag.to_name for tag in usable)
+    )
+    return tuple(replace(image_tag, categories=categories) for image_tag in image_tags)
 
 
 def unused_controls(label_config: str) -> tuple[tuple[str, str], ...]:
-    """Return the controls of a usable config that walkcut leaves out, each with the remedy. Raises as above."""
-    controls = {control.to_name: control for control in parse_brush_controls(label_config)}
-    drawn = [tag for tag in read_tags(label_config) if tag.kind in _REGION_TAGS and tag.to_name in controls]
-    unused = [(str(tag), controls[tag.to_name]) for tag in drawn if not _is_used(tag, controls[tag.to_name])]
-    return tuple(
-        (
-            f"the regions of {title} are neither predicted nor learned from, only those of {control.from_name!r}",
-            f"to have them, add their labels to <BrushLabels name={control.from_name!r}>, and draw with that",
-        )
-        for title, control in unused
+    """Return the problems of the controls of a usable config that walkcut leaves out, each with the remedy.
+
+    Raises as `parse_image_tags`.
+    """
+    tags, image_tags = read_tags(label_config), {tag.name: tag for tag in parse_image_tags(label_config)}
+    images = {tag.name: tag for tag in tags if tag.kind == "image"}
+    problems = [(tag, control_problem(tag, images)) for tag in tags if region_shape(tag)]
+    points = [tag for tag in tags if tag.kind.startswith("keypoint") and tag.to_name in image_tags]
+    unknown = [tag for tag in points if not _is_prompt_tag(tag, image_tags[tag.to_name])]
+    return (
+        *((f"{tag} is left out", problem) for tag, problem in problems if problem and tag.to_name in images),
+        *(
+            (
+                f"the points of {tag} are neither predicted nor learned from, as they cover nothing",
+                f"to point at regions with them, use labels of {image_tags[tag.to_name].controls[0].name!r}, or "
+                f"{', '.join(PROMPTS)}",
+            )
+            for tag in unknown
+        ),
     )
 
 
-def semantic_labels(controls: Sequence[BrushControl]) -> frozenset[str]:
+def semantic_labels(image_tags: Sequence[ImageTag]) -> frozenset[str]:
     """Return the labels that name kinds of objects: all but the neutral ones."""
-    return frozenset(label for control in controls for label in control.labels if control.is_class(label))
+    return frozenset(label for image_tag in image_tags for label in image_tag.labels if image_tag.is_class(label))
 
 
-def _is_used(tag: Tag, control: BrushControl) -> bool:
-    """Return whether walkcut reads a tag: a brush, or key points and boxes with commands or the brush's labels."""
-    if tag.name == control.from_name or tag.kind == "brush":
-        return True
-    labels = [control.label_of(label.name) for label in tag.labels]
-    is_known = all(is_prompt(label) or label in control.labels for label in labels)
-    return tag.kind in {"keypointlabels", "rectanglelabels"} and bool(labels) and is_known
+def _is_prompt_tag(tag: Tag, image_tag: ImageTag) -> bool:
+    """Return whether all labels of a tag are commands or labels of the image's controls."""
+    labels = [image_tag.label_of(label.name) for label in tag.labels]
+    return bool(labels) and all(is_prompt(label) or label in image_tag.labels for label in labels)
 
 
-def _missing_brush(tags: Sequence[Tag], images: Mapping[str, Tag]) -> str:
-    """Return why a config has no brush control on an image, and the smallest change."""
-    need = "walkcut needs BrushLabels on an Image"
-    if not images:
-        kinds = ", ".join([*dict.fromkeys(str(tag) for tag in tags if tag.name and not tag.to_name)][:_MAX_LISTED])
-        return f"{need}, and the labelling config has no <Image>{f' but {kinds}' * bool(kinds)}: use {EXAMPLE_CONFIG}"
-    drawn = [tag for tag in tags if tag.kind in _REGION_TAGS and tag.to_name in images]
-    image = next((images[tag.to_name] for tag in drawn), next(iter(images.values())))
-    labels = [label.name for tag in drawn for label in tag.labels if tag.to_name == image.name]
-    taken = {tag.name for tag in tags}
-    name = next(name for name in chain(["brush"], (f"brush{index}" for index in count(2))) if name not in taken)
-    try:
-        _check_image(image)
-    except LabelConfigError as error:
-        return f"{error}, and add {_brush_example(name, 'image' if image.is_repeated else image.name, labels)}"
-    brush = _brush_example(name, image.name, labels)
-    if any(tag.kind == "brush" for tag in drawn):
-        used = " and ".join(str(tag) for tag in drawn if tag.kind in {"brush", "labels"})
-        return f"{need}, and a mask of <Brush> has no label of its own: replace {used} by {brush}"
-    if drawn:
-        return f"{need}, and {drawn[0]} takes no masks: add {brush}, beside it or in its place"
-    return f"{need}, and {image} has no control that takes masks: add {brush}"
-
-
-_REPEATED = (
-    "repeated by <Repeater>, whose pages walkcut does not segment: import each page as a task, move the tags out of "
-    'the <Repeater>, write <Image value="$image">'
-)
-
-
-def _brush_example(name: str, to_name: str, labels: Sequence[str]) -> str:
-    """Return a brush control with some labels, as XML."""
-    names = [*dict.fromkeys(labels)][:_MAX_LISTED] or ["Region"]
-    more = "…" if len({*labels}) > len(names) else ""
-    tags = "".join(f'<Label value="{escape(label)}"/>' for label in names) + more
-    return f'<BrushLabels name="{name}" toName="{escape(to_name)}">{tags}</BrushLabels>'
-
-
-def _check_brush(brush: Tag, images: Mapping[str, Tag]) -> None:
-    """Raise `LabelConfigError` for a brush control that cannot be served: its name, its image or its labels."""
-    image = images.get(brush.to_name)
-    if not brush.name:
-        raise LabelConfigError('<BrushLabels> needs a name that no other tag has: write <BrushLabels name="brush" …>')
-    if image is None or not brush.to_name:
+def _output_shape(usable: Sequence[Tag], output: str) -> str:
+    """Return the shape asked for, empty if there is none. Raises `LabelConfigError` where no control has it."""
+    shapes = list(dict.fromkeys(map(region_shape, usable)))
+    if output and output.lower() not in shapes:
         raise LabelConfigError(
-            f"{brush} needs toName with the name of one <Image>, and has {brush.to_name!r}: walkcut needs BrushLabels "
-            f'on an Image, so write toName="{next(iter(images))}"'
+            f"{OUTPUT} is {output!r}, and the labelling config has controls for {' and '.join(shapes)}: write one of "
+            f"these, or add {SHAPE_TAGS.get(output.lower(), 'a control of that shape')}"
         )
-    if brush.get("value").strip():
-        raise LabelConfigError(
-            f'{brush} takes its labels from each task (value="{brush.get("value")}"), and walkcut learns labels of the '
-            'project: remove value, and list them as <Label value="…"/>'
-        )
-    if not brush.labels:
-        raise LabelConfigError(f'{brush} needs a <Label value="Region"/>: add one inside')
-    _check_image(image)
+    return output.lower()
 
 
-def _check_image(image: Tag) -> None:
-    """Raise `LabelConfigError` for an image whose address Label Studio, and so walkcut, cannot tell from a task."""
-    value, value_list = image.get("value").strip(), image.get("valuelist")
-    remedy = 'write value="$image", where image is the field of the task that holds its address'
-    if image.is_repeated:
-        raise LabelConfigError(f"{image} is {_REPEATED}")
-    if value_list:
-        raise LabelConfigError(
-            f'{image} has a list of images (valueList="{value_list}"): import a task for each image, and {remedy}'
-        )
-    if not value:
-        raise LabelConfigError(f"{image} needs a value: {remedy}")
-    if problem := _value_problem(value):
-        raise LabelConfigError(f"{image} has value={redact(value)}, {problem}; {remedy}")
-
-
-def _value_problem(value: str) -> str:
-    """Return why the value of an image's tag names no image that Label Studio can show; empty if it does."""
-    paths, text = variables(value), without_variables(value).strip()
-    endings = [path for path in paths if "." in path and f".{path.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES]
-    if "$" in text or any("{" in path or "}" in path for path in paths):
-        return "and Label Studio reads letters a to z, digits and _ only: rename the field"
-    if not paths and not _ADDRESS.match(text):
-        return "which has no $, and is no address: put a $ before the name of the field"
-    if value.startswith("$") and text and not _ADDRESS_PART.search(text):
-        return f"which Label Studio reads as the field {paths[0]!r} and a text: rename it to letters, digits and _"
-    if endings and text:
-        return f"where Label Studio reads {endings[0]!r} as one field: put the ending of the file into the data"
-    return ""
-
-
-def _control(brush: Tag, image: Tag, on_image: Sequence[Tag]) -> BrushControl:
-    """Return the brush control of a tag; a single label is neutral."""
+def _image_tag(image: Tag, on_image: Sequence[Tag], usable: Sequence[Tag], output: str) -> ImageTag:
+    """Return an image and the controls that its regions are written with, of those of its tags that are usable."""
+    controls, sources = list[ControlTag](), list[Tag]()
+    for tag in sorted((tag for tag in on_image if tag in usable), key=partial(_preference, output=output)):
+        source = _label_source(tag, on_image)
+        taken = {label for control in controls for label in control.labels}
+        names = [label.name for label in source.labels if not is_prompt(label.name)]
+        labels = tuple(name for name in dict.fromkeys(names) if name not in taken)
+        if labels or not controls:
+            labels_name = source.name if source.labels else ""
+            controls.append(ControlTag(tag.name, region_shape(tag), labels, labels_name, _tolerance(tag)))
+            sources.append(source)
+    known = [label for source in sources for label in source.labels]
+    others = [label for tag in on_image if tag not in sources for label in tag.labels]
     texts = [tag.name for tag in on_image if tag.kind == "textarea"]
-    status_field = next((name for name in ("status", "granularity", *texts) if name in texts), "")
-    labels = {label.name: label.is_neutral for label in brush.labels}
-    neutral_labels = tuple(label for label, is_neutral in labels.items() if is_neutral or len(labels) == 1)
-    names = _names(brush.labels, [label for tag in on_image if tag is not brush for label in tag.labels])
-    return BrushControl(
-        brush.name,
+    return ImageTag(
         image.name,
-        image.get("value").strip(),
-        neutral_labels,
-        dict(brush.attributes),
-        tuple(labels),
-        status_field,
-        names,
+        (image.get("valuelist") or image.get("value")).strip(),
+        tuple(controls),
+        _neutral_labels(known, controls),
+        is_list=bool(image.get("valuelist")),
+        options=dict(next(tag for tag in on_image if tag.name == controls[0].name).attributes),
+        status_field=next((name for name in ("status", "granularity", *texts) if name in texts), ""),
+        names=_names(known, others),
     )
+
+
+def _preference(tag: Tag, output: str) -> tuple[bool, int, bool]:
+    """Return the key by which controls are sorted: the shape asked for, those closest to masks, own labels."""
+    shape = region_shape(tag)
+    return shape != output, [*SHAPE_TAGS].index(shape), not tag.labels
+
+
+def _label_source(tag: Tag, on_image: Sequence[Tag]) -> Tag:
+    """Return the tag that holds a control's labels: itself, or the first `<Labels>` of the image if there is one."""
+    if tag.kind.endswith("labels"):
+        return tag
+    return next((other for other in on_image if other.kind == "labels" and other.labels), tag)
+
+
+def _neutral_labels(labels: Sequence[Label], controls: Sequence[ControlTag]) -> tuple[str, ...]:
+    """Return the labels that are marked as neutral, or are the only one of the preferred control."""
+    marked = {label.name for label in labels if label.is_neutral}
+    single = controls[0].labels if len(controls[0].labels) == 1 else ()
+    return tuple(name for control in controls for name in control.labels if name in marked or name in single)
+
+
+def _tolerance(tag: Tag) -> float:
+    """Return the tolerance of a control. Raises `LabelConfigError` for anything but a number of pixels."""
+    text = tag.get("tolerance") or str(DEFAULT_TOLERANCE)
+    try:
+        tolerance = float(text)
+    except ValueError:
+        tolerance = math.nan
+    if not 0 <= tolerance <= _MAX_TOLERANCE:
+        raise LabelConfigError(f'{tag} has tolerance="{text}": write pixels from 0 to {_MAX_TOLERANCE}, such as 1.5')
+    return tolerance
 
 
 def _names(labels: Iterable[Label], others: Iterable[Label]) -> dict[str, str]:
     """Return the label that each value and alias stands for, where that differs.
 
     Label Studio writes the alias into results, and reads both. An alias comes before an equal value of another label. A
-    label of another tag of the image stands for the brush's label, or the prompt, that its value or its alias names.
+    label of another tag of the image stands for the control's label, or the prompt, that its value or its alias names.
     """
     names: dict[str, str] = {label.name: label.name for label in labels}
     for label in labels:
         names.setdefault(label.value, label.name)
-    of_brush = dict(names)
+    of_control = dict(names)
     for label in others:
-        known = [of_brush.get(name, name) for name in (label.value, label.name) if name in of_brush or is_prompt(name)]
+        known = [
+            of_control.get(name, name) for name in (label.value, label.name) if name in of_control or is_prompt(name)
+        ]
         for name in (label.name, label.value):
             names.setdefault(name, known[0] if known else label.name)
     return {name: label for name, label in names.items() if name != label}

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from walkcut.errors import SettingsError
-from walkcut.labelstudio.prompts import result_items
+from walkcut.labelstudio.results import result_items
 from walkcut.labelstudio.tags import PROMPTS
 
 _TaskAnnotation = tuple[int | None, Mapping[str, Any]]  # a task's id if it is known, and one of its annotations
 _MAX_LISTED = 8
 _LISTS = ("annotations", "completions", "tasks", "results")  # in a task, and in an answer of the API
-_SHAPES = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "keypointlabels")
+_SHAPES = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "bitmasklabels", "vectorlabels", "keypointlabels")
 
 
 def select_annotation(document: object, *, task_id: int | None = None, annotation_id: int | None = None) -> list[Any]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from walkcut.errors import RequestError
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.results import ShapeItem, result_items, shape_items
+from walkcut.labelstudio.tasks import TaskImage
 
 STATUS_MARK = "→ "  # begins each line that walkcut itself writes into a text field
 _MAX_PROMPTS = 200
@@ -51,13 +52,15 @@ class Box:
 Prompt = Point | Box
 
 
-def text_commands(context: object, control: BrushControl) -> list[str]:
-    """Return the lines that an annotator typed for a control's image, oldest first, at most the last 200.
+def text_commands(context: object, image: TaskImage) -> list[str]:
+    """Return the lines that an annotator typed for an image, oldest first, at most the last 200.
 
     Reads the text field named `granularity` or, without one, all text fields of the image but `status`. Lines that
     walkcut wrote itself are left out.
     """
-    fields = [item for item in _items(context, control) if item["type"] == "textarea"]
+    page = {"item_index": image.item_index}  # a text without a page is for all pages
+    items = result_items(_result(context))
+    fields = [item for item in items if item["type"] == "textarea" and image.holds({**page, **item})]
     named = [item for item in fields if item.get("from_name") == "granularity"]
     typed = named or [item for item in fields if item.get("from_name") != "status"]
     texts = [item["value"].get("text") for item in typed]
@@ -65,12 +68,13 @@ def text_commands(context: object, control: BrushControl) -> list[str]:
     return [line for line in lines if not line.startswith(STATUS_MARK)][-_MAX_PROMPTS:]
 
 
-def read_prompts(context: object, control: BrushControl) -> list[Prompt]:
-    """Return the points and boxes on a control's image, oldest first, without those outside the image.
+def read_prompts(context: object, image: TaskImage) -> list[Prompt]:
+    """Return the points and boxes on an image, oldest first, without those outside the image.
 
     Raises `RequestError` for more than 200, since each takes a pass over the whole image.
     """
-    prompts = [prompt for item in _items(context, control) for prompt in _read_prompt(item, control)]
+    shapes = [shape for shape in shape_items(_result(context)) if image.holds(shape.item)]
+    prompts = [prompt for shape in shapes if (prompt := _read_prompt(shape, image))]
     if len(prompts) > _MAX_PROMPTS:
         raise RequestError(
             f"{len(prompts)} points and boxes are more than {_MAX_PROMPTS}: accept the suggestions first"
@@ -78,32 +82,22 @@ def read_prompts(context: object, control: BrushControl) -> list[Prompt]:
     return prompts
 
 
-def result_items(result: object) -> list[dict[str, Any]]:
-    """Return the items of a result that have a type and a value; none for anything but a list."""
-    items = [item for item in result if isinstance(item, dict)] if isinstance(result, list) else []
-    return [item for item in items if isinstance(item.get("type"), str) and isinstance(item.get("value"), dict)]
+def _read_prompt(shape: ShapeItem, image: TaskImage) -> Prompt | None:
+    """Return the point or box of a shape on an image; None for other shapes and outside the image."""
+    label = image.tag.label_of(shape.label)
+    match shape.shape:
+        case "keypoint":
+            x, y = (_fraction(shape.value.get(axis)) for axis in "xy")
+            is_positive = shape.item.get("is_positive") is not False
+            return Point(shape.id, label, x, y, is_positive) if 0 <= x <= 1 and 0 <= y <= 1 else None
+        case "rectangle":
+            left, top, right, bottom = _bounds(shape.item)
+            return Box(shape.id, label, left, top, right, bottom) if left < right and top < bottom else None
+    return None
 
 
-def _items(context: object, control: BrushControl) -> list[dict[str, Any]]:
-    """Return the items of a context that belong to a control's image."""
-    items = result_items(context.get("result")) if isinstance(context, dict) else []
-    return [item for item in items if item.get("to_name", control.to_name) == control.to_name]
-
-
-def _read_prompt(item: Mapping[str, Any], control: BrushControl) -> list[Prompt]:
-    """Return an item's point or box in a list, which is empty for other items and outside the image."""
-    labels = item["value"].get(item["type"])
-    identity, name = str(item.get("id", "")), str(labels[0]) if isinstance(labels, list) and labels else ""
-    label = control.label_of(name)
-    match item["type"]:
-        case "keypointlabels":
-            x, y = (_fraction(item["value"].get(axis)) for axis in "xy")
-            is_positive = item.get("is_positive") is not False
-            return [Point(identity, label, x, y, is_positive)] if 0 <= x <= 1 and 0 <= y <= 1 else []
-        case "rectanglelabels":
-            left, top, right, bottom = _bounds(item)
-            return [Box(identity, label, left, top, right, bottom)] if left < right and top < bottom else []
-    return []
+def _result(context: object) -> object:
+    return context.get("result") if isinstance(context, dict) else None
 
 
 def _bounds(item: Mapping[str, Any]) -> tuple[float, float, float, float]:

@@ -1,14 +1,14 @@
 """Tasks, submitted annotations and their ids, and extra parameters, from documents of requests or of the API."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Final
 
 from walkcut.errors import RequestError
 from walkcut.images import kind_of
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import ImageTag
 from walkcut.labelstudio.json_input import read_json
 from walkcut.labelstudio.task_data import describe, resolve, value_at
 
@@ -33,15 +33,48 @@ class Task:
         """The draft that was changed last; empty without one."""
         return self.drafts[-1] if self.drafts else {}
 
-    def image_reference(self, control: BrushControl) -> str:
-        """Return the reference to a control's image. Raises `RequestError` where the task's data have none."""
-        value = resolve(control.image_value, self.data)
-        if isinstance(value, list) and len(value) == 1:
-            (value,) = value  # Label Studio shows it as it shows the image itself
+    def images(self, image_tags: Iterable[ImageTag]) -> list["TaskImage"]:
+        """Return the images of the tags, in order; each page of a list of images is one."""
+        return [TaskImage(self, tag, page) for tag in image_tags for page in self._pages(tag)]
+
+    def _pages(self, tag: ImageTag) -> Iterable[int | None]:
+        value = resolve(tag.value, self.data) if tag.is_list else None
+        return range(len(value)) if isinstance(value, list) and value else [0 if tag.is_list else None]
+
+
+@dataclass(frozen=True)
+class TaskImage:
+    """An image of a task: the tag that shows it and, if that shows a list of images, its index there."""
+
+    task: Task
+    tag: ImageTag
+    item_index: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its tag, and its page if it is one of a list, counted from 1."""
+        return self.tag.name if self.item_index is None else f"{self.tag.name} page {self.item_index + 1}"
+
+    @property
+    def reference(self) -> str:
+        """The reference to the image. Raises `RequestError` where the task's data have none."""
+        value = resolve(self.tag.value, self.task.data)
+        if isinstance(value, list) and (self.tag.is_list or len(value) == 1):
+            value = value[self.item_index or 0] if value else None
+        elif self.tag.is_list:
+            value = None  # Label Studio shows nothing
         if not isinstance(value, str) or not value.strip():
-            fields = ", ".join(f"data.{path} is {describe(value_at(path, self.data))}" for path in control.data_paths)
-            raise RequestError(f"task {self.id} has no image: {fields}; set it to the address of one image")
+            data = self.task.data
+            fields = ", ".join(f"data.{path} is {describe(value_at(path, data))}" for path in self.tag.data_paths)
+            remedy = "set it to a list of addresses" if self.tag.is_list else "set it to the address of one image"
+            raise RequestError(f"task {self.task.id} has no image: {fields}; {remedy}")
         return value
+
+    def holds(self, item: Mapping[str, Any]) -> bool:
+        """Return whether an item of a result is on the image: without a name on any, without a page on the first."""
+        page = item.get("item_index")
+        is_page = (page if isinstance(page, int) else 0) == (self.item_index or 0)
+        return item.get("to_name", self.tag.name) == self.tag.name and is_page
 
 
 @dataclass(frozen=True)
