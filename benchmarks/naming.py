@@ -22,9 +22,9 @@ from walkcut.evaluation.datasets import read_dataset
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.inference.predictor import regions_at_granularity
 from walkcut.inference.project import Project, ProjectOptions
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import ControlTag, ImageTag
 from walkcut.labelstudio.predictions import Region
-from walkcut.labelstudio.tasks import Submission, Task
+from walkcut.labelstudio.tasks import Submission, Task, TaskImage
 from walkcut.learning.feedback import AnnotatedImage, AnnotationFeedback, extract_feedback
 from walkcut.learning.profile import fit_profile
 from walkcut.segmentation.segmenter import Segmenter, load_segmenter
@@ -67,7 +67,7 @@ def make_task(segmenter: Segmenter, image: np.ndarray, parts: Parts, index: int,
     for name, mask in parts:
         truth[mask] = names.index(name)
     regions = [Region(mask, name, modified=True) for name, mask in parts if name]
-    annotated = AnnotatedImage(_control(names), tree, regions)
+    annotated = AnnotatedImage(_image_tag(names), tree, regions)
     submission = Submission(Task(index, {}), index, "", [])
     return NamingTask(
         tree, extract_feedback([annotated], submission, project_id="", segmenter_version=""), names, truth
@@ -94,7 +94,7 @@ def named_segments(learned_from: Sequence[NamingTask], tasks: Sequence[NamingTas
     """Return how the segments of tasks are named after some others were annotated."""
     names = frozenset(name for task in learned_from for name in task.names if name)
     profile = fit_profile([task.feedback for task in learned_from], "", names)
-    project = Project((_control(names),), ProjectOptions(min_area=_MIN_AREA)).with_profile(profile)
+    project = Project((_image_tag(names),), ProjectOptions(min_area=_MIN_AREA)).with_profile(profile)
     return sum((_judge(task, project) for task in tasks), Count())
 
 
@@ -109,8 +109,9 @@ def measure(tasks: Sequence[NamingTask], count: int, orders: int) -> Count:
 
 def _judge(task: NamingTask, project: Project) -> Count:
     """Count the names of segments: the right one is that of most of a segment's pixels, if half of them are known."""
-    total, (control,) = Count(), project.controls
-    for region in regions_at_granularity(task.tree, project.options.granularity, project, control):
+    total, (image_tag,) = Count(), project.image_tags
+    image = TaskImage(Task(0, {}), image_tag)
+    for region in regions_at_granularity(task.tree, project.options.granularity, project, image):
         known = task.truth[region.mask]
         known = known[known >= 0]
         if 2 * known.size < region.mask.sum():
@@ -121,8 +122,9 @@ def _judge(task: NamingTask, project: Project) -> Count:
     return total
 
 
-def _control(names: Sequence[str] | frozenset[str]) -> BrushControl:
-    return BrushControl("brush", "image", "$image", (_NEUTRAL,), labels=(_NEUTRAL, *sorted(set(names) - {""})))
+def _image_tag(names: Sequence[str] | frozenset[str]) -> ImageTag:
+    control = ControlTag("brush", "brush", (_NEUTRAL, *sorted(set(names) - {""})), "brush")
+    return ImageTag("image", "$image", (control,), (_NEUTRAL,))
 
 
 def _photograph_series(segmenter: Segmenter, root: Path) -> Iterator[tuple[str, list[NamingTask]]]:

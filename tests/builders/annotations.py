@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from tests.builders.label_config import make_image_tag, make_task_image
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.config import BrushControl
 
 SIZE = (8, 10)  # height, width: a pixel is 10 % of the width and 12.5 % of the height
-CONTROL = BrushControl("brush", "image", "$photo", ("Region",))
+IMAGE = make_task_image(make_image_tag("$photo"))
 MASK = np.zeros(SIZE, bool)
 MASK[2:5, 3:7] = True
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from tests.builders.label_config import make_image_tag
 from tests.builders.scenes import png, quarter_labels, quarters
 from walkcut.backbones.classical import ClassicalBackbone
 from walkcut.bulk.formats import Format, PngFormat
@@ -21,11 +22,10 @@ from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Granularity, Level
 from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.inference.project import Project, ProjectOptions
-from walkcut.labelstudio.config import BrushControl
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 
-CONTROL = BrushControl("brush", "image", "$image", ("Region",), labels=("Region",))
+IMAGE_TAG = make_image_tag("$image", ("Region",), labels=("Region",))
 LEVELS = {Level.COARSE: 2, Level.MEDIUM: 3, Level.FINE: 4}
 FAILURE = ItemFailure("bad", "/bad.jpg", "decode", "not an image")
 
@@ -50,7 +50,7 @@ def make_plan(
     tree_dir: Path | None = None,
 ) -> Plan:
     """Return a plan for the quick segmenter."""
-    project = Project((CONTROL,), ProjectOptions(granularities[-1]))
+    project = Project((IMAGE_TAG,), ProjectOptions(granularities[-1]))
     return Plan(
         project, granularities, output_format or PngFormat(), quick_segmenter().version, "merge", tree_dir=tree_dir
     )

@@ -8,17 +8,17 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tests.builders.label_config import make_image_tag
 from walkcut import load_segmenter
 from walkcut.bulk.items import EncodedItem, Item, ItemPrediction, RegionPrediction
 from walkcut.hierarchy.granularity import Segments
 from walkcut.images import DecodeLimits, decode
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region
 
 SAMPLE = Path(__file__).parents[2] / "labelstudio_config" / "sample.jpg"
 CLASSES = ("Region", "Background", "Region B")
 NUMBERS = {name: number for number, name in enumerate(CLASSES)}
-CONTROL = BrushControl("brush", "image", "$image", ("Region", "Region B"), labels=CLASSES)
+IMAGE_TAG = make_image_tag("$image", ("Region", "Region B"), labels=CLASSES)
 
 
 def make_prediction(labels: np.ndarray, key: str = "one", *, version: str = "v1", **item: Any) -> ItemPrediction:

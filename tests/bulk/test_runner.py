@@ -8,7 +8,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.builders.bulk import CONTROL, FAILURE, make_plan, make_result, quick_segmenter, resident_bytes, write_image
+from tests.builders.bulk import FAILURE, IMAGE_TAG, make_plan, make_result, quick_segmenter, resident_bytes, write_image
 from tests.builders.processes import free_port
 from tests.builders.scenes import png, quarters
 from walkcut.bulk.checkpoint import open_checkpoint
@@ -81,7 +81,7 @@ def test_new_trees_keep_to_the_quota(tmp_path: Path) -> None:
     assert list((tmp_path / "trees").iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [make_plan(granularities=(Segments(2),)), make_plan(LabelStudioFormat(CONTROL))])
+@pytest.mark.parametrize("change", [make_plan(granularities=(Segments(2),)), make_plan(LabelStudioFormat(IMAGE_TAG))])
 def test_settings_that_change_results_change_the_fingerprint(change: Plan) -> None:
     assert run_settings(change) != run_settings(make_plan())
     assert run_settings(make_plan()) == json.loads(json.dumps(run_settings(make_plan())))

@@ -8,8 +8,9 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
-from tests.builders.bulk import CONTROL, make_plan, make_result, quick_segmenter, write_image
+from tests.builders.bulk import IMAGE_TAG, make_plan, make_result, quick_segmenter, write_image
 from tests.builders.fake_label_studio import FakeLabelStudio
+from tests.builders.label_config import make_image_tag
 from walkcut.bulk import checkpoint as checkpoints
 from walkcut.bulk import sinks
 from walkcut.bulk.checkpoint import open_checkpoint
@@ -44,7 +45,7 @@ def process_files(plan: Plan, run_dir: Path, jobs: Iterable[Item | ItemFailure])
 
 
 def project_jobs(studio: FakeLabelStudio, plan: Plan) -> Iterator[Item | ItemFailure | Skipped]:
-    return project_items(studio.unannotated_tasks("3"), plan.project.controls, plan.versions[-1])
+    return project_items(studio.unannotated_tasks("3"), plan.project.image_tags, plan.versions[-1])
 
 
 def predict_project(
@@ -63,7 +64,7 @@ def predictions_of(*versions: str, task: int = 1) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def plan() -> Plan:
-    return make_plan(TaskFormat((CONTROL,)), (Level.COARSE, Level.MEDIUM, Level.AUTO))
+    return make_plan(TaskFormat((IMAGE_TAG,)), (Level.COARSE, Level.MEDIUM, Level.AUTO))
 
 
 @pytest.fixture(autouse=True)
@@ -143,13 +144,13 @@ def test_a_run_that_is_killed_at_any_point_comes_to_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images_per_task: int
 ) -> None:
     """Points lie before and after each request, and before, within and after each write to the checkpoint."""
-    controls = tuple(replace(CONTROL, from_name=f"c{n}", image_value=f"$image{n}") for n in range(images_per_task))
-    plan = make_plan(TaskFormat(controls), (Level.COARSE, Level.AUTO))
-    plan = replace(plan, project=replace(plan.project, controls=controls))
+    image_tags = tuple(make_image_tag(f"$image{n}", name=f"image{n}", control=f"c{n}") for n in range(images_per_task))
+    plan = make_plan(TaskFormat(image_tags), (Level.COARSE, Level.AUTO))
+    plan = replace(plan, project=replace(plan.project, image_tags=image_tags))
     monkeypatch.setattr(sinks, "_MAX_PREDICTIONS", 4)  # two tasks
     image = str(write_image(tmp_path / "a.png"))
     tasks = [
-        {"id": task, "data": dict.fromkeys((control.image_value[1:] for control in controls), image)}
+        {"id": task, "data": dict.fromkeys((image_tag.value[1:] for image_tag in image_tags), image)}
         for task in range(1, 6)
     ]
     for point in count():
@@ -174,7 +175,7 @@ def test_a_run_that_is_killed_at_any_point_comes_to_the_same(
             task: list(plan.versions) for task in studio.tasks
         }
         entries = list(checkpoints.read_entries(run_dir))
-        assert [entry.item.task_id for entry in entries] == [task for task in range(1, 6) for _ in controls]
+        assert [entry.item.task_id for entry in entries] == [task for task in range(1, 6) for _ in image_tags]
     assert point > 20
 
 
@@ -298,9 +299,9 @@ def test_an_interrupted_run_keeps_its_finished_images(tmp_path: Path, plan: Plan
 
 
 def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
-    controls = (CONTROL, replace(CONTROL, from_name="other", to_name="back", image_value="$back"))
-    project = Project(controls, ProjectOptions())
-    plan = replace(make_plan(TaskFormat(controls), (Level.COARSE, Level.AUTO)), project=project)
+    image_tags = (IMAGE_TAG, make_image_tag("$back", name="back", control="other"))
+    project = Project(image_tags, ProjectOptions())
+    plan = replace(make_plan(TaskFormat(image_tags), (Level.COARSE, Level.AUTO)), project=project)
     paths = [str(write_image(tmp_path / "in" / f"{index}.png", 24 + 8 * index)) for index in range(6)]
     data = [dict(zip(("image", "back"), pair, strict=True)) for pair in (paths[:2], paths[2:4], [paths[4], "missing"])]
     studio = FakeLabelStudio([{"id": task, "data": images} for task, images in enumerate([*data, {"image": "x"}], 1)])
@@ -315,24 +316,24 @@ def test_several_images_of_a_task_are_one_prediction(tmp_path: Path) -> None:
 
 
 def test_images_of_a_task_are_merged_as_in_the_backend() -> None:
-    controls = (CONTROL, replace(CONTROL, from_name="other", image_value="$back"))
+    image_tags = (IMAGE_TAG, make_image_tag("$back", name="back", control="other"))
     task, masks = Task(5, {"image": "a", "back": "b"}), np.eye(4, dtype=bool).reshape(4, 2, 2)
     regions = [
         Region(mask, "Region", score, ("a note",)) for mask, score in zip(masks, (0.1, 0.2, 0.7, 1), strict=True)
     ]
     halves = (regions[:3], regions[3:])
     images = [
-        TaskFormat(controls).encode(
+        TaskFormat(image_tags).encode(
             ItemPrediction(
-                Item("a", "a", task.data, 5, control),
+                Item("a", "a", task.data, 5, index),
                 (2, 2),
                 [RegionPrediction("v", half)],
             )
         )
-        for control, half in enumerate(halves)
+        for index, half in enumerate(halves)
     ]
     merged = merge_predictions([image.record["predictions"] for image in images])
-    assert merged == [make_prediction(task, list(zip(controls, halves, strict=True)), "v").as_json()]
+    assert merged == [make_prediction(zip(task.images(image_tags), halves, strict=True), "v").as_json()]
     assert merge_predictions([[{"result": [], "score": 0, "model_version": "v"}]])[0]["score"] == 0
 
 

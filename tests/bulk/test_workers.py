@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.builders.bulk import (
-    CONTROL,
+    IMAGE_TAG,
     QuickSegmenter,
     make_plan,
     make_run_dir,
@@ -14,6 +14,7 @@ from tests.builders.bulk import (
     staged_contents,
     write_image,
 )
+from tests.builders.label_config import make_image_tag
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.bulk.formats import LabelStudioFormat
 from walkcut.bulk.items import CheckpointEntry, Item, ItemFailure, ItemResult
@@ -79,7 +80,7 @@ def test_predictions_and_trees_are_those_of_the_backend(tmp_path: Path, run_dir:
     reference = data_url(png(quarters(24, 32)))
     cache = TreeCache(tmp_path / "trees", 1 << 20)
     options = ProjectOptions()
-    plan = make_plan(LabelStudioFormat(CONTROL), options.granularities, tmp_path / "bulk_trees")
+    plan = make_plan(LabelStudioFormat(IMAGE_TAG), options.granularities, tmp_path / "bulk_trees")
     predictor = Predictor(
         TreeService(InProcessModel(quick_segmenter(), DecodeLimits()), cache), ImageLoader(FetchPolicy(), None), options
     )
@@ -175,12 +176,12 @@ def test_an_internal_error_fails_its_image_only(tmp_path: Path, run_dir: Path) -
     assert worker(failure) is failure
 
 
-def test_an_image_gets_the_labels_of_its_control(tmp_path: Path, run_dir: Path) -> None:
+def test_an_image_gets_the_labels_of_its_tag(tmp_path: Path, run_dir: Path) -> None:
     project = make_plan().project
-    controls = (*project.controls, replace(project.controls[0], neutral_labels=("Other",)))
-    plan = replace(make_plan(), project=replace(project, controls=controls))
-    for control, label in enumerate(("Region", "Other")):
-        result = process(plan, Item("a", str(write_image(tmp_path / "a.png")), control_index=control), run_dir)
+    image_tags = (*project.image_tags, make_image_tag(neutral=("Other",), name="back"))
+    plan = replace(make_plan(), project=replace(project, image_tags=image_tags))
+    for index, label in enumerate(("Region", "Other")):
+        result = process(plan, Item("a", str(write_image(tmp_path / "a.png")), image_index=index), run_dir)
         assert {segment["label"] for segment in result.record["segments"]} == {label}
 
 

@@ -11,6 +11,7 @@ from cachetools import TTLCache
 from jaxtyping import UInt8
 from torch import Tensor
 
+from tests.builders.label_config import make_image_tag, make_task_image
 from tests.builders.memory import traced
 from tests.builders.models import CountingBackbone, Gate, make_predictor
 from tests.builders.predictions import SAMPLE
@@ -22,15 +23,15 @@ from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all, regions_at_granularity
-from walkcut.inference.project import Project, ProjectOptions, project_from_controls
+from walkcut.inference.project import Project, ProjectOptions, make_project
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.tasks import Task
 from walkcut.telemetry.failures import count_failures
 from walkcut.telemetry.spans import record_spans
 
-CONTROL = BrushControl("brush", "image", "$image", ("Region",))
-PROJECT = Project((CONTROL,), ProjectOptions())
+IMAGE_TAG = make_image_tag("$image", ("Region",))
+IMAGE = make_task_image(IMAGE_TAG)
+PROJECT = Project((IMAGE_TAG,), ProjectOptions())
 NOW = Deadline(60, lambda: 0.0)  # with a clock that stands still
 A, B = (data_url(png(quarters(*size))) for size in ((40, 60), (50, 30)))
 MEGABYTE = 1 << 20
@@ -42,7 +43,7 @@ def task(number: int, image: str) -> Task:
 
 
 def project(**options: Any) -> Project:
-    return Project((CONTROL,), ProjectOptions(**options))
+    return Project((IMAGE_TAG,), ProjectOptions(**options))
 
 
 def masks(result: list[dict]) -> list[np.ndarray]:
@@ -87,24 +88,24 @@ def test_masks_have_the_images_size_and_share_no_pixel(tmp_path: Path) -> None:
 
 def test_small_regions_and_too_many_are_left_out(tmp_path: Path) -> None:
     tree = make_predictor(tmp_path).get_tree(A, 1)
-    everything = regions_at_granularity(tree, Segments(30), project(min_area=0), CONTROL)
-    largest = regions_at_granularity(tree, Segments(30), project(min_area=0, max_regions=2), CONTROL)
+    everything = regions_at_granularity(tree, Segments(30), project(min_area=0), IMAGE)
+    largest = regions_at_granularity(tree, Segments(30), project(min_area=0, max_regions=2), IMAGE)
     assert len(everything) == tree.segment_count(Segments(30)) > 2
     assert [region.mask.tolist() for region in largest] == [region.mask.tolist() for region in everything[:2]]
-    large = regions_at_granularity(tree, Segments(30), project(min_area=0.1), CONTROL)
+    large = regions_at_granularity(tree, Segments(30), project(min_area=0.1), IMAGE)
     assert 0 < len(large) < len(everything)
     assert all(region.mask.mean() >= 0.1 for region in large)
 
 
 def test_neighbours_differ_where_there_are_labels_enough(tmp_path: Path) -> None:
     tree = make_predictor(tmp_path).get_tree(A, 1)
-    regions = regions_at_granularity(tree, Segments(4), PROJECT, replace(CONTROL, neutral_labels=tuple("ABCDEF")))
+    regions = regions_at_granularity(tree, Segments(4), PROJECT, make_task_image(make_image_tag(neutral="ABCDEF")))
     assert len({region.label for region in regions}) >= 2
 
 
 def test_without_neutral_labels_regions_have_none(tmp_path: Path) -> None:
-    control = replace(CONTROL, neutral_labels=(), labels=("Sky", "Tree"))
-    (*_, found) = make_predictor(tmp_path).predict(task(1, A), Project((control,), ProjectOptions()))
+    image_tag = make_image_tag(neutral=(), labels=("Sky", "Tree"))
+    (*_, found) = make_predictor(tmp_path).predict(task(1, A), Project((image_tag,), ProjectOptions()))
     assert {tuple(region["value"]["brushlabels"]) for region in found.result} == {()}
 
 
@@ -199,7 +200,7 @@ def test_regions_are_held_in_less_memory_than_one_of_their_masks(tmp_path: Path)
     merges = np.array([[max(0, row + 39 if row else 0), row + 1] for row in range(39)])
     hierarchy = Hierarchy(merges, np.linspace(0.9, 0.1, 39), np.ones(39, bool))
     tree = build_tree(pixels, hierarchy, dict.fromkeys((Level.COARSE, Level.MEDIUM, Level.FINE), 40))
-    held, peak = traced(lambda: regions_at_granularity(tree, Level.FINE, project(max_regions=50), CONTROL))
+    held, peak = traced(lambda: regions_at_granularity(tree, Level.FINE, project(max_regions=50), IMAGE))
     assert held < pixels.size / 4
     assert peak < 12 * pixels.size, "the map of segments, their borders, and one mask"
 
@@ -229,8 +230,11 @@ def test_a_image_seen_before_needs_no_model(tmp_path: Path) -> None:
 
 def test_two_images_of_a_task_are_in_one_prediction(tmp_path: Path) -> None:
     predictor = make_predictor(tmp_path)
-    controls = BrushControl("left", "l", "$one", ("R",)), BrushControl("right", "r", "$two", ("R",))
-    found = predictor.predict(Task(1, {"one": A, "two": B}), Project(controls, ProjectOptions()))
+    image_tags = (
+        make_image_tag("$one", ("R",), name="l", control="left"),
+        make_image_tag("$two", ("R",), name="r", control="right"),
+    )
+    found = predictor.predict(Task(1, {"one": A, "two": B}), Project(image_tags, ProjectOptions()))
     assert {region["to_name"] for region in found[-1].result} == {"l", "r"}
 
 
@@ -241,8 +245,11 @@ def test_an_image_that_fails_is_named_and_leaves_the_others_their_regions(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, other: object
 ) -> None:
     counted: list[Exception] = []
-    controls = BrushControl("left", "l", "$one", ("R",)), BrushControl("right", "r", "$two", ("R",))
-    project = Project(controls, ProjectOptions())
+    image_tags = (
+        make_image_tag("$one", ("R",), name="l", control="left"),
+        make_image_tag("$two", ("R",), name="r", control="right"),
+    )
+    project = Project(image_tags, ProjectOptions())
     with count_failures(counted.append):
         found = make_predictor(tmp_path).predict(Task(1, {"one": other, "two": A}), project)
         assert {region["to_name"] for prediction in found for region in prediction.result} == {"r"}
@@ -254,13 +261,16 @@ def test_an_image_that_fails_is_named_and_leaves_the_others_their_regions(
 def test_an_image_that_may_be_answered_later_fails_the_task(tmp_path: Path) -> None:
     predictor = make_predictor(tmp_path)
     predictor.tree_service.stop_accepting()
-    controls = BrushControl("left", "l", "$one", ("R",)), BrushControl("right", "r", "$two", ("R",))
+    image_tags = (
+        make_image_tag("$one", ("R",), name="l", control="left"),
+        make_image_tag("$two", ("R",), name="r", control="right"),
+    )
     with pytest.raises(BusyError):
-        predictor.predict(Task(1, {"one": A, "two": B}), Project(controls, ProjectOptions()))
+        predictor.predict(Task(1, {"one": A, "two": B}), Project(image_tags, ProjectOptions()))
 
 
 def test_a_prediction_without_regions_is_a_failure_with_the_remedy(tmp_path: Path) -> None:
-    project = Project((CONTROL,), ProjectOptions(Level.FINE, min_area=0.99))
+    project = Project((IMAGE_TAG,), ProjectOptions(Level.FINE, min_area=0.99))
     predictor = make_predictor(tmp_path)
     with pytest.raises(
         SegmentationError, match=r"all segments of task 1 are smaller than min_area=0\.99 of the image: "
@@ -283,16 +293,16 @@ def test_the_version_changes_with_every_option_and_with_the_label_config(tmp_pat
         ProjectOptions(max_regions=3),
         ProjectOptions(min_area=0.1),
     ]
-    projects = [Project((CONTROL,), option) for option in options] + [
-        Project((replace(CONTROL, neutral_labels=("Car",)),), ProjectOptions())
+    projects = [Project((IMAGE_TAG,), option) for option in options] + [
+        Project((make_image_tag(neutral=("Car",)),), ProjectOptions())
     ]
     assert len({predictor.version(project, Level.FINE) for project in projects}) == 5
 
 
 def test_attributes_come_before_extra_parameters_before_the_default() -> None:
-    control = replace(CONTROL, options={"granularity": "12", "name": B})
+    image_tag = replace(IMAGE_TAG, options={"granularity": "12", "name": B})
     extra_params = {"granularity": "coarse", "min_area": 0.2, "other": 1}
-    project = project_from_controls((control,), ProjectOptions(max_regions=7), extra_params)
+    project = make_project((image_tag,), ProjectOptions(max_regions=7), extra_params)
     assert project.options == ProjectOptions(Segments(12), 7, 0.2)
 
 
@@ -307,7 +317,7 @@ def test_attributes_come_before_extra_parameters_before_the_default() -> None:
 )
 def test_options_that_cannot_be_used_are_named(chosen: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=f"cannot be used.*{message}"):
-        project_from_controls((CONTROL,), ProjectOptions(), chosen)
+        make_project((IMAGE_TAG,), ProjectOptions(), chosen)
 
 
 def test_options_check_themselves() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.label_config import make_image_tag
 from tests.builders.models import CountingBackbone
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.backbones import load_backbone
@@ -19,7 +20,6 @@ from walkcut.inference.tree_service import TreeService
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Prediction
 from walkcut.labelstudio.tasks import Task
 from walkcut.segmentation.presets import PRESETS
@@ -28,8 +28,8 @@ from walkcut.storage import TreeCache
 
 SIZE = (40, 60)
 IMAGE = data_url(png(quarters(*SIZE)))
-CONTROL = BrushControl("brush", "image", "$image", ("A", "B"), labels=("A", "B", "Car"), status_field="status")
-PROJECT = Project((CONTROL,), ProjectOptions(Segments(4)))
+IMAGE_TAG = make_image_tag("$image", ("A", "B"), labels=("A", "B", "Car"), status_field="status")
+PROJECT = Project((IMAGE_TAG,), ProjectOptions(Segments(4)))
 
 
 class Clock:
@@ -184,10 +184,10 @@ def test_segments_too_small_to_show_are_reported(interactive: InteractiveSegment
 
 
 def test_without_a_status_field_the_message_follows_the_commands(interactive: InteractiveSegmenter) -> None:
-    project = replace(PROJECT, controls=(replace(CONTROL, status_field="granularity"),))
+    project = replace(PROJECT, image_tags=(replace(IMAGE_TAG, status_field="granularity"),))
     (item,) = [i for i in interactive.answer(task(), project, typed("3", "4")).result if i["type"] == "textarea"]
     assert (item["from_name"], item["value"]["text"]) == ("granularity", ["3", "4", "→ 4 regions"])
-    silent = replace(PROJECT, controls=(replace(CONTROL, status_field=""),))
+    silent = replace(PROJECT, image_tags=(replace(IMAGE_TAG, status_field=""),))
     assert all(item["type"] == "brushlabels" for item in interactive.answer(task(), silent, typed("3")).result)
 
 
@@ -365,10 +365,10 @@ def test_a_box_is_segmented_as_a_crop(interactive: InteractiveSegmenter) -> None
 def test_a_box_with_a_label_of_the_project_gives_it_to_the_regions_inside(
     interactive: InteractiveSegmenter, label: str
 ) -> None:
-    control = replace(CONTROL, names={"Automobile": "Car"})
+    image_tag = replace(IMAGE_TAG, names={"Automobile": "Car"})
     value = {"x": 25, "y": 25, "width": 50, "height": 50, "rectanglelabels": [label]}
     context = {"result": [{"id": "b", "type": "rectanglelabels", "value": value}]}
-    answer = interactive.answer(task(), replace(PROJECT, controls=(control,)), context)
+    answer = interactive.answer(task(), replace(PROJECT, image_tags=(image_tag,)), context)
     assert {name for name, _ in regions(answer).values()} == {"Car"}
     assert status_text(answer) == f"→ {len(regions(answer))} new regions in the box"
 
@@ -376,13 +376,13 @@ def test_a_box_with_a_label_of_the_project_gives_it_to_the_regions_inside(
 def test_an_image_that_fails_keeps_no_other_image_from_an_answer(
     interactive: InteractiveSegmenter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = replace(CONTROL, from_name="other", to_name="back", image_value="$back", status_field="")
-    project = replace(PROJECT, controls=(broken, CONTROL))
+    broken = make_image_tag("$back", name="back", control="other")
+    project = replace(PROJECT, image_tags=(broken, IMAGE_TAG))
     answer = interactive.answer(task(), project, typed("4"))
     assert len(regions(answer)) == 4
     assert "image 'back' of task 1 is left out: task 1 has no image: data.back is missing" in caplog.text
     with pytest.raises(RequestError, match=r"data\.back is missing"):
-        interactive.answer(task(), replace(PROJECT, controls=(broken,)), typed("4"))
+        interactive.answer(task(), replace(PROJECT, image_tags=(broken,)), typed("4"))
 
 
 def test_prompt_labels_are_case_insensitive(interactive: InteractiveSegmenter) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.label_config import make_image_tag, make_task_image
 from tests.builders.memory import traced
 from tests.builders.models import make_predictor
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
@@ -14,10 +15,9 @@ from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.inference.project import Project, ProjectOptions
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter
 from walkcut.interactive.session import Screen, SessionStore
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.tasks import Task
 
-CONTROL = BrushControl("brush", "image", "$image", ("A", "B"), status_field="status")
+IMAGE_TAG = make_image_tag("$image", ("A", "B"), status_field="status")
 MEGABYTE = 1 << 20
 
 
@@ -38,7 +38,7 @@ def test_a_change_of_granularity_takes_the_memory_of_a_few_masks(
 ) -> None:
     tree, predictor = grid_tree(), make_predictor(tmp_path)
     monkeypatch.setattr(predictor, "tree_for_interactive", lambda *_: tree)
-    interactive, project = InteractiveSegmenter(predictor, SessionStore()), Project((CONTROL,), ProjectOptions())
+    interactive, project = InteractiveSegmenter(predictor, SessionStore()), Project((IMAGE_TAG,), ProjectOptions())
     before = interactive.answer(Task(1, {"image": "a.png"}), project, typed("38"))
     assert sum(item["type"] == "brushlabels" for item in before.result) == 38
     draft = {"result": before.result, "updated_at": "2026-11-20T12:00:00Z"}
@@ -53,8 +53,8 @@ def test_sessions_do_not_keep_the_images_in_references() -> None:
 
     def save_all() -> None:
         for number in range(64):
-            task = Task(number, {"image": f"data:image/png;base64,{number:0{MEGABYTE}}"})
-            sessions.save(task, CONTROL, Segments(4), [], Screen({}, frozenset()), {})
+            image = make_task_image(IMAGE_TAG, {"image": f"data:image/png;base64,{number:0{MEGABYTE}}"}, number)
+            sessions.save(image, Segments(4), [], Screen({}, frozenset()), {})
 
     held, _ = traced(save_all)
     assert held < MEGABYTE

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders.editor import Annotation
+from tests.builders.label_config import make_image_tag
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.backbones import load_backbone
 from walkcut.hierarchy.granularity import Segments
@@ -20,7 +21,6 @@ from walkcut.inference.project import Project, ProjectOptions
 from walkcut.inference.tree_service import TreeService
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter
 from walkcut.interactive.session import SessionStore
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import is_modified
 from walkcut.labelstudio.tasks import Task
 from walkcut.learning.calibration import Calibration
@@ -35,8 +35,8 @@ SCENE = quarters(*SIZE)
 SCENE[6:18, 8:20], SCENE[30:42, 40:60], SCENE[8:14, 44:56] = (20, 20, 160), (10, 10, 10), (250, 250, 250)
 IMAGE = data_url(png(SCENE))
 LABELS = ("A", "B", "Car", "Sky")
-CONTROL = BrushControl("brush", "image", "$image", ("A", "B"), labels=LABELS, status_field="status")
-PROJECT = Project((CONTROL,), ProjectOptions(Segments(5)))
+IMAGE_TAG = make_image_tag("$image", ("A", "B"), labels=LABELS, status_field="status")
+PROJECT = Project((IMAGE_TAG,), ProjectOptions(Segments(5)))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,11 @@ class Desk:
 
 def made(annotation: Annotation) -> dict[str, tuple[object, bytes]]:
     """Label and pixels of the regions that a person made, by id."""
-    items = {name: item for name, item in annotation.items.items() if is_modified(item)}
+    items = {
+        name: item
+        for name, item in annotation.items.items()
+        if is_modified(item, (item["value"]["brushlabels"] or [""])[0])
+    }
     return {name: (item["value"]["brushlabels"], annotation.mask(name).tobytes()) for name, item in items.items()}
 
 

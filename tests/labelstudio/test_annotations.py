@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage import draw
 
-from tests.builders.annotations import CONTROL, MASK, SIZE, item, masked
+from tests.builders.annotations import IMAGE, MASK, SIZE, item, masked
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import (
@@ -29,12 +28,12 @@ def stroke(*points: float, width: float = 10.0, kind: str = "add") -> dict[str, 
 
 def drawn(document: dict[str, Any]) -> list[str]:
     """The one region of a result as a drawing."""
-    (region,) = annotated_regions([document], CONTROL, SIZE, strict=True)
+    (region,) = annotated_regions([document], IMAGE, SIZE, strict=True)
     return ["".join(".#"[inside] for inside in row) for row in region.mask.astype(int)]
 
 
 def test_a_brush_mask_is_a_region() -> None:
-    (region,) = annotated_regions([masked()], CONTROL, SIZE)
+    (region,) = annotated_regions([masked()], IMAGE, SIZE)
     assert (region.id, region.label, region.mask.tolist()) == ("r1", "Car", MASK.tolist())
 
 
@@ -98,7 +97,7 @@ def test_polygons_are_filled_by_the_even_odd_rule(corners: list[tuple[float, flo
         following = np.roll(away, -1, axis=0)
         crossed = away[:, 0] * following[:, 1] - away[:, 1] * following[:, 0]
         on_an_edge[row, column] = (np.abs(crossed) < 1e-6).any()
-    found = annotated_regions([item("polygonlabels", points=[list(corner) for corner in corners])], CONTROL, SIZE)
+    found = annotated_regions([item("polygonlabels", points=[list(corner) for corner in corners])], IMAGE, SIZE)
     mask = found[0].mask if found else np.zeros(SIZE, bool)
     assert (mask == expected)[~on_an_edge].all()
 
@@ -130,7 +129,7 @@ def test_key_points_are_discs_and_a_pixel_at_least() -> None:
     ],
 )
 def test_other_items_and_empty_masks_are_left_out(document: object) -> None:
-    assert [region.id for region in annotated_regions([document, masked(id="r2")], CONTROL, SIZE)] == ["r2"]
+    assert [region.id for region in annotated_regions([document, masked(id="r2")], IMAGE, SIZE)] == ["r2"]
 
 
 @pytest.mark.parametrize(
@@ -143,15 +142,15 @@ def test_other_items_and_empty_masks_are_left_out(document: object) -> None:
     ],
 )
 def test_a_brush_region_needs_no_label(document: dict[str, Any], label: str) -> None:
-    for selection in (CONTROL, CONTROL.to_name):
+    for selection in (IMAGE, IMAGE.tag.name):
         (region,) = annotated_regions([document, masked(label="Merge", id="p")], selection, SIZE, strict=True)
         assert (region.id, region.label, region.mask.tolist()) == ("r1", label, MASK.tolist())
-    assert annotated_image_names([document]) == (CONTROL.to_name,)
+    assert annotated_image_names([document]) == (IMAGE.tag.name,)
 
 
 def test_a_plain_brush_that_was_named_is_one_region() -> None:
     plain = masked(from_name="free") | {"type": "brush", "value": {"rle": brush.encode(MASK)}}
-    assert [region.label for region in annotated_regions([plain, masked()], CONTROL, SIZE)] == ["Car"]
+    assert [region.label for region in annotated_regions([plain, masked()], IMAGE, SIZE)] == ["Car"]
 
 
 def test_regions_of_all_controls_of_an_image() -> None:
@@ -191,14 +190,14 @@ BROKEN = [
 def test_malformed_items_are_left_out_or_refused_with_the_remedy(
     document: object, error: type[Exception], message: str
 ) -> None:
-    assert [region.id for region in annotated_regions([document, masked(id="r2")], CONTROL, SIZE)] == ["r2"]
+    assert [region.id for region in annotated_regions([document, masked(id="r2")], IMAGE, SIZE)] == ["r2"]
     with pytest.raises(error, match=message):
-        annotated_regions([document], CONTROL, SIZE, strict=True)
+        annotated_regions([document], IMAGE, SIZE, strict=True)
 
 
 def test_a_rectangle_outside_the_image_is_no_region() -> None:
     far = item("rectanglelabels", x=-1000, y=-1000, width=1000, height=1000, rotation=1000)
-    assert annotated_regions([far], CONTROL, SIZE) == ()
+    assert annotated_regions([far], IMAGE, SIZE) == ()
 
 
 def test_small_regions_lie_on_large_ones_and_later_ones_on_earlier_ones() -> None:
@@ -216,7 +215,7 @@ def test_more_regions_than_16_bits_can_number_are_refused() -> None:
 def test_what_is_left_out_is_named() -> None:
     empty = item("brushlabels", format="rle", rle=brush.encode(np.zeros(SIZE, bool)))
     line = item("polygonlabels", points=[[1, 1], [2, 2]]) | {"id": "p"}
-    regions, errors = read_regions([masked(id="r2"), empty, line], CONTROL.to_name, SIZE)
+    regions, errors = read_regions([masked(id="r2"), empty, line], IMAGE.tag.name, SIZE)
     assert [region.id for region in regions] == ["r2"]
     assert [str(error).partition(",")[0] for error in errors] == [
         "region r1 covers no pixel of the image: draw it on the image",
@@ -239,11 +238,11 @@ def test_a_rotated_view_changes_no_coordinates(rotation: object) -> None:
 
 
 def test_a_region_has_the_label_of_its_value_or_alias() -> None:
-    control = replace(CONTROL, labels=("c",), names={"Car": "c"})
+    image_tag = make_image_tag(labels=("c",), names={"Car": "c"})
     result = [masked(), masked(label="c", id="r2")]
-    assert [region.label for region in annotated_regions(result, control, SIZE)] == ["c", "c"]
+    assert [region.label for region in annotated_regions(result, make_task_image(image_tag), SIZE)] == ["c", "c"]
     named = [{**document, "meta": {"walkcut": {"label": "c"}}} for document in result]
-    assert suggested_names(named, control) == [("c", "c"), ("c", "c")]
+    assert suggested_names(named, make_task_image(image_tag)) == [("c", "c"), ("c", "c")]
 
 
 def test_regions_that_no_brush_control_reads_are_named() -> None:
@@ -256,5 +255,5 @@ def test_regions_that_no_brush_control_reads_are_named() -> None:
         {"from_name": "shape", "to_name": "image", "type": "polygon", "value": {"points": []}},
         item("labels", "Car", points=[]) | {"from_name": "labels"},
     ]
-    assert unread_controls([masked(), accepted, prompt, text], [CONTROL]) == ()
-    assert set(unread_controls([masked(), *others, prompt], [CONTROL])) == {"second", "bits", "shape", "labels"}
+    assert unread_controls([masked(), accepted, prompt, text], [IMAGE]) == ()
+    assert set(unread_controls([masked(), *others, prompt], [IMAGE])) == {"second", "bits", "shape", "labels"}

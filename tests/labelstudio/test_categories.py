@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from label_studio_sdk.converter.converter import Converter
 
 from walkcut.labelstudio.categories import label_categories
-from walkcut.labelstudio.config import parse_brush_controls
+from walkcut.labelstudio.config import parse_image_tags
 
 attributes = st.fixed_dictionaries(
     {"value": st.sampled_from(["Sky", "car", "Über", "a&b", ""])},
@@ -45,7 +45,7 @@ def test_numbers_are_those_of_label_studios_exports(labels: list[list[dict[str, 
 def test_value_and_alias_have_the_same_number() -> None:
     text = config([[{"value": "Car", "alias": "auto", "category": "4"}, {"value": "Sky"}]])
     assert label_categories(fromstring(text)) == {"Car": 4, "auto": 4, "Sky": 0}
-    (control,) = parse_brush_controls(text)
+    (control,) = parse_image_tags(text)
     assert control.categories == {"Car": 4, "auto": 4, "Sky": 0}
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from walkcut.errors import LabelConfigError, SettingsError
-from walkcut.labelstudio.config import BrushControl, parse_brush_controls, semantic_labels, unused_controls
+from walkcut.labelstudio.config import BrushControl, parse_image_tags, semantic_labels, unused_controls
 
 BRUSH = '<BrushLabels name="brush" toName="image"><Label value="A"/></BrushLabels>'
 
@@ -13,7 +13,7 @@ def config(inside: str) -> str:
 def test_names_and_attributes_come_from_the_label_config() -> None:
     labels = '<Label value="Car"/><Label value="Sky"/>'
     tag = f'<BrushLabels name="brush" toName="image" granularity="fine">{labels}</BrushLabels>'
-    assert parse_brush_controls(config(tag)) == (
+    assert parse_image_tags(config(tag)) == (
         BrushControl(
             "brush",
             "image",
@@ -35,13 +35,13 @@ def test_names_and_attributes_come_from_the_label_config() -> None:
     ],
 )
 def test_messages_go_to_the_text_field_named_status_or_granularity_or_the_first(fields: str, status: str) -> None:
-    (control,) = parse_brush_controls(config(BRUSH + fields))
+    (control,) = parse_image_tags(config(BRUSH + fields))
     assert control.status_field == status
 
 
 def test_neutral_labels_are_those_marked_neutral() -> None:
     labels = '<Label value="Car"/><Label value="A" neutral="true"/><Label value="B" neutral="true"/>'
-    (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    (control,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
     assert control.neutral_labels == ("A", "B")
     assert semantic_labels([control]) == {"Car"}
 
@@ -57,7 +57,7 @@ def test_neutral_labels_are_those_marked_neutral() -> None:
 def test_a_class_never_stands_for_regions_without_a_name(
     labels: str, neutral: tuple[str, ...], placeholders: tuple[str, ...], classes: set[str]
 ) -> None:
-    (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    (control,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
     assert (control.neutral_labels, control.placeholders) == (neutral, placeholders)
     assert semantic_labels([control]) == classes
     assert not control.is_class("")
@@ -65,7 +65,7 @@ def test_a_class_never_stands_for_regions_without_a_name(
 
 def test_a_label_is_called_by_its_alias_as_in_label_studios_results() -> None:
     labels = '<Label value="Himmel" alias="Sky"/><Label value="Gebiet" alias="Region" neutral="true"/>'
-    (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    (control,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
     assert (control.labels, control.neutral_labels) == (("Sky", "Region"), ("Region",))
 
 
@@ -74,7 +74,7 @@ def test_each_image_has_its_first_brush() -> None:
         <BrushLabels name="b1" toName="right"><Label value="A"/></BrushLabels>
         <BrushLabels name="b2" toName="right"><Label value="B"/></BrushLabels>
         <BrushLabels name="b3" toName="left"><Label value="C"/></BrushLabels></View>"""
-    found = [(control.from_name, control.to_name, control.image_value) for control in parse_brush_controls(two_images)]
+    found = [(control.from_name, control.to_name, control.image_value) for control in parse_image_tags(two_images)]
     assert found == [("b1", "right", "$r"), ("b3", "left", "$l")]
 
 
@@ -96,7 +96,7 @@ def test_each_image_has_its_first_brush() -> None:
 )
 def test_an_unusable_config_is_refused_with_the_remedy(label_config: str, message: str) -> None:
     with pytest.raises(LabelConfigError, match=message):
-        parse_brush_controls(label_config)
+        parse_image_tags(label_config)
 
 
 ALIASED = (
@@ -108,7 +108,7 @@ ALIASED = (
 
 
 def test_an_alias_is_the_label_and_its_value_another_name_for_it() -> None:
-    (control,) = parse_brush_controls(config(ALIASED.replace('<Label value="c"/>', "")))
+    (control,) = parse_image_tags(config(ALIASED.replace('<Label value="c"/>', "")))
     assert (control.labels, control.neutral_labels) == (("c", "p"), ("p",))
     assert semantic_labels([control]) == {"c"}
     names = {name: control.label_of(name) for name in ("Car", "c", "Part", "f", "Finer", "k", "o", "Other", "?")}
@@ -119,7 +119,7 @@ def test_an_alias_is_the_label_and_its_value_another_name_for_it() -> None:
 
 def test_an_alias_comes_before_the_value_of_another_label() -> None:
     labels = '<Label value="A" alias="B"/><Label value="B" alias="A"/>'
-    (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    (control,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
     assert control.labels == ("B", "A")
     assert (control.label_of("A"), control.label_of("B")) == ("A", "B")
 
@@ -131,7 +131,7 @@ def test_an_alias_comes_before_the_value_of_another_label() -> None:
 )  # fmt: skip
 def test_labels_have_the_names_that_label_studio_writes(label: str, name: str) -> None:
     tag = f'<BrushLabels name="brush" toName="image">{label}<Label value="Z"/></BrushLabels>'
-    (control,) = parse_brush_controls(config(tag))
+    (control,) = parse_image_tags(config(tag))
     assert control.labels == tuple(filter(None, (name, "Z")))
 
 
@@ -172,4 +172,4 @@ def test_controls_that_are_left_out_are_named_with_the_remedy(beside: str, unuse
 @pytest.mark.parametrize("tag", ["Repeater", "Polygon", "View", "Image"])
 def test_deeply_nested_tags_take_no_time(tag: str) -> None:
     nested = f'<{tag} name="x" toName="image">' * 18_000 + f"</{tag}>" * 18_000
-    assert parse_brush_controls(config(BRUSH + nested))[0].from_name == "brush"
+    assert parse_image_tags(config(BRUSH + nested))[0].from_name == "brush"

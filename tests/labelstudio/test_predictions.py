@@ -4,29 +4,29 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders.label_config import make_image_tag, make_task_image
 from walkcut.labelstudio import brush
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import (
     Region,
-    brush_region,
     deletion_markers,
     is_modified,
     make_prediction,
     region_id,
     region_id_prefix,
+    region_items,
     status_item,
     without_duplicates,
 )
-from walkcut.labelstudio.tasks import Task
+from walkcut.labelstudio.results import shape_items
 
-CONTROL = BrushControl("brush", "image", "$photo", ("Region",))
-TASK = Task(7, {"photo": "https://example.org/a.jpg"})
+DATA = {"photo": "https://example.org/a.jpg"}
+IMAGE = make_task_image(make_image_tag("$photo"), DATA, 7)
 MASK = np.eye(3, 4, dtype=bool)
 
 
 def test_a_region_is_a_result_item_of_label_studio() -> None:
-    region = brush_region(Region(MASK, "Region", 0.5), CONTROL, "abc")
-    assert region == {
+    (item,) = region_items([Region(MASK, "Region", 0.5, id="abc")], IMAGE)
+    assert item == {
         "id": "abc",
         "from_name": "brush",
         "to_name": "image",
@@ -42,40 +42,38 @@ def test_a_region_is_a_result_item_of_label_studio() -> None:
 
 
 def test_a_region_without_a_label_has_an_empty_list_of_them() -> None:
-    assert brush_region(Region(MASK, ""), CONTROL, "abc")["value"]["brushlabels"] == []
+    (item,) = region_items([Region(MASK, "")], IMAGE)
+    assert item["value"]["brushlabels"] == []
 
 
-def test_ids_depend_on_task_control_image_and_source_alone() -> None:
+def test_ids_depend_on_task_image_and_source_alone() -> None:
     others = [
-        region_id(replace(TASK, id=8), CONTROL, "v 0"),
-        region_id(TASK, replace(CONTROL, from_name="other"), "v 0"),
-        region_id(TASK, CONTROL, "w 0"),
-        region_id(TASK, CONTROL, "v 1"),
-        region_id(Task(7, {"photo": "https://example.org/b.jpg"}), CONTROL, "v 0"),
+        region_id(make_task_image(IMAGE.tag, DATA, 8), "v 0"),
+        region_id(make_task_image(make_image_tag("$photo", name="other"), DATA, 7), "v 0"),
+        region_id(IMAGE, "w 0"),
+        region_id(IMAGE, "v 1"),
+        region_id(make_task_image(IMAGE.tag, {"photo": "https://example.org/b.jpg"}, 7), "v 0"),
     ]
-    assert region_id(TASK, CONTROL, "v 0") == region_id(TASK, CONTROL, "v 0")
-    assert len({region_id(TASK, CONTROL, "v 0"), *others}) == 6
+    assert region_id(IMAGE, "v 0") == region_id(IMAGE, "v 0")
+    assert len({region_id(IMAGE, "v 0"), *others}) == 6
 
 
-def test_all_ids_of_a_control_on_an_image_begin_alike() -> None:
-    prefix = region_id_prefix(TASK, CONTROL)
-    assert region_id(TASK, CONTROL, "a").startswith(prefix)
-    assert not region_id(replace(TASK, id=8), CONTROL, "a").startswith(prefix)
-    assert not region_id(TASK, replace(CONTROL, from_name="other"), "a").startswith(prefix)
+def test_all_ids_on_an_image_begin_alike() -> None:
+    prefix = region_id_prefix(IMAGE)
+    assert region_id(IMAGE, "a").startswith(prefix)
+    assert not region_id(make_task_image(IMAGE.tag, DATA, 8), "a").startswith(prefix)
+    assert not region_id(make_task_image(make_image_tag("$photo", name="other"), DATA, 7), "a").startswith(prefix)
 
 
 def test_deletion_markers_are_dynamic_regions_of_one_pixel() -> None:
-    markers = deletion_markers(["r", "s"], (2, 3), CONTROL)
+    markers = deletion_markers(["r", "s"], (2, 3), IMAGE)
     assert [(marker["id"], marker["dynamic"]) for marker in markers] == [("r", True), ("s", True)]
     assert [brush.decode(marker["value"]["rle"], (2, 3)).sum() for marker in markers] == [1, 1]
 
 
 def test_predictions_of_a_task_share_their_ids() -> None:
     long, short = (
-        [
-            item["id"]
-            for item in make_prediction(TASK, [(CONTROL, [Region(MASK, "Region")] * count)], f"v{count}").result
-        ]
+        [item["id"] for item in make_prediction([(IMAGE, [Region(MASK, "Region")] * count)], f"v{count}").result]
         for count in (3, 2)
     )
     assert (long[:2], len({*long})) == (short, 3)
@@ -96,34 +94,38 @@ def test_predictions_of_a_task_share_their_ids() -> None:
     ],
 )
 def test_a_region_is_modified_if_a_person_drew_or_named_it(changes: dict[str, Any], modified: bool) -> None:
-    assert is_modified(brush_region(Region(MASK, "Region"), CONTROL, "r") | changes) is modified
+    (item,) = region_items([Region(MASK, "Region", id="r")], IMAGE)
+    (shape,) = shape_items([{**item, **changes}])
+    assert is_modified(shape.item, shape.label) is modified
 
 
 def test_a_modified_region_is_still_modified_when_it_is_suggested_and_accepted() -> None:
-    assert is_modified(brush_region(Region(MASK, "Region", modified=True), CONTROL, "r"))
+    (item,) = region_items([Region(MASK, "Region", modified=True)], IMAGE)
+    assert is_modified(item, "Region")
 
 
 def test_of_predictions_with_the_same_masks_the_last_stays() -> None:
     whole, part = Region(np.ones((3, 4), bool), "A"), Region(MASK, "A")
     levels = {"coarse": [whole], "medium": [whole], "fine": [whole, part], "auto": [replace(whole, label="B")], "x": []}
-    predictions = [make_prediction(TASK, [(CONTROL, regions)], name) for name, regions in levels.items()]
+    predictions = [make_prediction([(IMAGE, regions)], name) for name, regions in levels.items()]
     assert [prediction.model_version for prediction in without_duplicates(predictions)] == ["fine", "auto", "x"]
 
 
 def test_a_prediction_holds_the_regions_of_every_control() -> None:
-    right = BrushControl("right", "r", "$photo", ("A",))
-    regions = [(CONTROL, [Region(MASK, "Region", 1.0)] * 2), (right, [Region(MASK, "A", 0.25)])]
-    document = make_prediction(TASK, regions, "v").as_json()
+    right = make_task_image(make_image_tag("$photo", ("A",), name="r", control="right"))
+    regions = [(IMAGE, [Region(MASK, "Region", 1.0)] * 2), (right, [Region(MASK, "A", 0.25)])]
+    document = make_prediction(regions, "v").as_json()
     assert [region["from_name"] for region in document["result"]] == ["brush", "brush", "right"]
     assert len({region["id"] for region in document["result"]}) == 3
     assert (document["score"], document["model_version"]) == (0.75, "v")
 
 
 def test_notes_are_shown_with_their_region() -> None:
-    assert brush_region(Region(MASK, "Region", notes=("a", "b")), CONTROL, "r")["meta"]["text"] == ["a", "b"]
+    (item,) = region_items([Region(MASK, "Region", notes=("a", "b"))], IMAGE)
+    assert item["meta"]["text"] == ["a", "b"]
 
 
 def test_a_status_is_the_text_of_its_field() -> None:
-    (item,) = status_item(["3 segments"], replace(CONTROL, status_field="note"))
+    (item,) = status_item(["3 segments"], make_task_image(make_image_tag(status_field="note")))
     assert (item["from_name"], item["to_name"], item["value"]) == ("note", "image", {"text": ["3 segments"]})
-    assert status_item(["3 segments"], CONTROL) == []
+    assert status_item(["3 segments"], IMAGE) == []

@@ -1,15 +1,14 @@
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walkcut.labelstudio.config import BrushControl
+from tests.builders.label_config import make_image_tag, make_task_image
 from walkcut.labelstudio.prompts import Box, Point, read_prompts, text_commands
 
-CONTROL = BrushControl("brush", "image", "$photo", ("Region",))
+IMAGE = make_task_image(make_image_tag("$photo"))
 SIZE = (100, 200)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -30,7 +29,7 @@ def box(x: float, y: float, width: float, height: float, rotation: float = 0) ->
 
 
 def read(*items: object) -> list[Point | Box]:
-    return read_prompts({"result": list(items)}, CONTROL)
+    return read_prompts({"result": list(items)}, IMAGE)
 
 
 def test_a_click_is_a_point_with_its_label() -> None:
@@ -116,8 +115,8 @@ def test_an_image_smaller_than_any_box_is_taken_whole() -> None:
 
 
 def test_lines_that_walkcut_wrote_are_no_commands() -> None:
-    assert text_commands({"result": [text_field("granularity", "12", "→ 12 segments")]}, CONTROL) == ["12"]
-    assert text_commands({"result": [text_field("status", "anything"), text_field("note", "7")]}, CONTROL) == ["7"]
+    assert text_commands({"result": [text_field("granularity", "12", "→ 12 segments")]}, IMAGE) == ["12"]
+    assert text_commands({"result": [text_field("status", "anything"), text_field("note", "7")]}, IMAGE) == ["7"]
 
 
 def text_field(name: str, *lines: str, to_name: str = "image") -> dict[str, object]:
@@ -128,21 +127,21 @@ def test_the_granularity_field_precedes_other_text_fields() -> None:
     note, typed = text_field("note", "hello"), text_field("granularity", "3", "5")
     elsewhere = text_field("granularity", "7", to_name="other")
     point = {"type": "keypointlabels", "from_name": "kp", "to_name": "image", "value": {"x": 1}}
-    assert text_commands({"result": [point, typed, note, elsewhere]}, CONTROL) == ["3", "5"]
-    assert text_commands({"result": [note, elsewhere]}, CONTROL) == ["hello"]
+    assert text_commands({"result": [point, typed, note, elsewhere]}, IMAGE) == ["3", "5"]
+    assert text_commands({"result": [note, elsewhere]}, IMAGE) == ["hello"]
 
 
 @pytest.mark.parametrize(
     "context", [None, "text", [], {}, {"result": None}, {"result": [None, {"type": "textarea", "value": "x"}]}]
 )
 def test_contexts_without_text_have_no_commands(context: object) -> None:
-    assert text_commands(context, CONTROL) == []
+    assert text_commands(context, IMAGE) == []
 
 
 @given(JSON | st.builds(lambda items: {"result": items}, st.lists(JSON)))
 def test_any_context_can_be_read(context: object) -> None:
-    assert text_commands(context, CONTROL) == [] or isinstance(context, dict)
-    assert read_prompts(context, CONTROL) == [] or isinstance(context, dict)
+    assert text_commands(context, IMAGE) == [] or isinstance(context, dict)
+    assert read_prompts(context, IMAGE) == [] or isinstance(context, dict)
 
 
 @given(st.dictionaries(st.sampled_from(["x", "y", "width", "height", "rotation", "keypointlabels"]), JSON))
@@ -154,10 +153,10 @@ def test_any_value_can_be_read(value: dict[str, object]) -> None:
 
 
 def test_a_prompt_has_the_label_of_its_value_or_alias() -> None:
-    control = replace(CONTROL, labels=("c",), names={"Car": "c", "f": "Finer"})
+    image_tag = make_image_tag(labels=("c",), names={"Car": "c", "f": "Finer"})
     clicks = [point(), point(value={"x": 1, "y": 1, "keypointlabels": ["Car"]})]
     boxes = [
         {**box(10, 10, 20, 20), "value": {**box(10, 10, 20, 20)["value"], "rectanglelabels": [name]}} for name in "fc"
     ]
-    found = read_prompts({"result": [*clicks, *boxes]}, control)
+    found = read_prompts({"result": [*clicks, *boxes]}, make_task_image(image_tag))
     assert [prompt.label for prompt in found] == ["Finer", "c", "Finer", "c"]

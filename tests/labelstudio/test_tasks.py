@@ -2,8 +2,8 @@ from datetime import datetime, timezone
 
 import pytest
 
+from tests.builders.label_config import make_image_tag, make_task_image
 from walkcut.errors import RequestError
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.tasks import (
     Task,
     parse_id,
@@ -15,7 +15,7 @@ from walkcut.labelstudio.tasks import (
     read_tasks,
 )
 
-CONTROL = BrushControl("brush", "image", "$photo", ("Region",))
+IMAGE_TAG = make_image_tag("$photo", ("Region",))
 ANNOTATION = {"id": 7, "updated_at": "2026-11-20T09:00:00+01:00", "result": [{}], "parent_prediction": 5}
 ODD: list[object] = [None, {}, "", "x", "4x", "-4", "4\n", [4], True, "9" * 30]
 
@@ -34,7 +34,7 @@ def test_a_request_without_tasks_is_refused(body: dict[str, object]) -> None:
 @pytest.mark.parametrize("value", [None, "", "  ", 3, ["a.jpg", "b.jpg"], {"a": 1}])
 def test_a_task_without_an_image_is_refused_with_the_remedy(value: object) -> None:
     with pytest.raises(RequestError, match=r"task 7 has no image: data\.photo is .*; set it to the address of one"):
-        Task(7, {"photo": value}).image_reference(CONTROL)
+        assert make_task_image(IMAGE_TAG, {"photo": value}, 7).reference
 
 
 @pytest.mark.parametrize(

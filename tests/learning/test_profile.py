@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from tests.builders.bsds500 import ROOT, needs_photographs
+from tests.builders.label_config import make_image_tag, make_task_image
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold, parse_granularity
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.labelstudio.config import BrushControl, parse_brush_controls
+from walkcut.labelstudio.config import parse_image_tags
 from walkcut.labelstudio.predictions import Region
 from walkcut.labelstudio.tasks import Submission, Task
 from walkcut.learning.feedback import AnnotatedImage, AnnotationFeedback, LabelExample, extract_feedback
@@ -20,7 +21,7 @@ from walkcut.learning.profile import ProjectProfile, fit_profile, suggest_labels
 from walkcut.segmentation.segmenter import load_segmenter
 
 LABELS = ("First", "Second")
-CONTROL = BrushControl("brush", "image", "$image", ("Region",), labels=("Region", *LABELS))
+IMAGE = make_task_image(make_image_tag("$image", ("Region",), labels=("Region", *LABELS)))
 # An image of one row with leaves 0-3, of which 0 and 1 join at 0.9, 2 and 3 at 0.5, and all at 0.1.
 ROW = CutTree(
     np.array([[0, 1, 1, 2, 3]], np.uint16),
@@ -39,7 +40,7 @@ def feedback_of(
 
 
 def annotated(tree: CutTree, regions: Sequence[tuple[str, np.ndarray]]) -> AnnotatedImage:
-    return AnnotatedImage(CONTROL, tree, [Region(mask, label, modified=True) for label, mask in regions])
+    return AnnotatedImage(IMAGE, tree, [Region(mask, label, modified=True) for label, mask in regions])
 
 
 def feedback_of_images(
@@ -144,11 +145,11 @@ def test_a_generic_label_gives_covering_scores_alone() -> None:
 
 def test_the_first_of_several_classes_is_learned_like_the_others() -> None:
     labels = '<Label value="Sky"/><Label value="Tree"/>'
-    (control,) = parse_brush_controls(
+    (image_tag,) = parse_image_tags(
         f'<View><Image name="im" value="$photo"/><BrushLabels name="b" toName="im">{labels}</BrushLabels></View>'
     )
     image = annotated(ROW, [("Sky", FIRST_THREE), ("", ALL)])
-    assert feedback_of_images([replace(image, control=control)]).labels == {"Sky"}
+    assert feedback_of_images([replace(image, task_image=make_task_image(image_tag))]).labels == {"Sky"}
 
 
 def test_an_empty_annotation_teaches_nothing() -> None:

@@ -10,7 +10,7 @@ from tests.builders.annotations import CONTROL, SIZE, item
 from walkcut.errors import BrushError, LabelConfigError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import annotated_regions
-from walkcut.labelstudio.config import parse_brush_controls
+from walkcut.labelstudio.config import parse_image_tags
 from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.predictions import region_id
 from walkcut.labelstudio.prompts import read_prompts, text_commands
@@ -28,7 +28,7 @@ def config(inside: str = "", before: str = "") -> str:
 
 def unreadable(text: str, message: str = "is not readable XML") -> None:
     with pytest.raises(LabelConfigError, match=message) as caught:
-        parse_brush_controls(text)
+        parse_image_tags(text)
     assert len(str(caught.value)) < 1000
 
 
@@ -54,13 +54,13 @@ def test_external_entities(declared: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     for place in ((tmp_path / "secret").as_uri(), "http://127.0.0.1:1/x"):
         with pytest.raises(LabelConfigError) as caught:
-            parse_brush_controls(config("&a;", f"<!DOCTYPE v [{declared.format(place=place)}]>"))
+            parse_image_tags(config("&a;", f"<!DOCTYPE v [{declared.format(place=place)}]>"))
         assert "secret" not in str(caught.value).replace(place, "")
 
 
 def test_a_config_of_tags_in_tags() -> None:
     depth = 70_000
-    assert parse_brush_controls("<View>" * depth + config() + "</View>" * depth)[0].to_name == "image"
+    assert parse_image_tags("<View>" * depth + config() + "</View>" * depth)[0].to_name == "image"
 
 
 def test_a_config_of_megabytes() -> None:
@@ -71,7 +71,7 @@ def test_a_config_with_thousands_of_controls() -> None:
     """The text fields of each image are looked up in a table, without a search through all of them."""
     template = '<Image name="{0}" value="$p"/><BrushLabels name="b" toName="{0}"><Label value="A"/></BrushLabels>'
     many = "".join(f'{template.format(n)}<TextArea name="t{n}" toName="{n}"/>' for n in range(6000))
-    controls = parse_brush_controls(f"<View>{many}</View>")
+    controls = parse_image_tags(f"<View>{many}</View>")
     assert [control.status_field for control in controls] == [f"t{n}" for n in range(6000)]
 
 

@@ -23,7 +23,7 @@ from walkcut.errors import (
 from walkcut.hierarchy.granularity import parse_granularity
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
-from walkcut.labelstudio.config import parse_brush_controls
+from walkcut.labelstudio.config import parse_image_tags
 from walkcut.labelstudio.json_export import items_of_page, region_labels, select_annotation
 from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.predictions import region_id
@@ -136,13 +136,13 @@ def test_samples_are_read() -> None:
     for sample in CODES:
         decode_run_lengths(sample)
     for sample in CONFIGS:
-        assert parse_brush_controls(sample.decode())
+        assert parse_image_tags(sample.decode())
     assert read_object(BODIES[0])
 
 
 PARSERS = [
-    Parser("label configs", parse_brush_controls, mutated(CONFIGS).map(as_text), (LabelConfigError,)),
-    Parser("tags", parse_brush_controls, TAGS | st.text(st.characters()), (LabelConfigError,)),
+    Parser("label configs", parse_image_tags, mutated(CONFIGS).map(as_text), (LabelConfigError,)),
+    Parser("tags", parse_image_tags, TAGS | st.text(st.characters()), (LabelConfigError,)),
     Parser("bodies", read_object, mutated(BODIES) | st.binary(), (RequestError,)),
     Parser(
         "tasks",

@@ -7,24 +7,26 @@ import pytest
 from scipy.ndimage import binary_opening
 
 from tests.builders.bsds500 import needs_photographs, photographs
+from tests.builders.label_config import make_image_tag, make_task_image
 from walkcut.hierarchy.granularity import Level
 from walkcut.images import DecodeLimits, decode
 from walkcut.inference.predictor import regions_at_granularity
 from walkcut.inference.project import Project, ProjectOptions
-from walkcut.labelstudio.config import BrushControl
 from walkcut.segmentation.segmenter import load_segmenter
 
 pytestmark = needs_photographs
 
-CONTROL = BrushControl("brush", "image", "$image", ("Region",))
-PROJECT = Project((CONTROL,), ProjectOptions())
+IMAGE_TAG = make_image_tag("$image", ("Region",))
+PROJECT = Project((IMAGE_TAG,), ProjectOptions())
 
 
 @pytest.mark.parametrize("path", photographs(5), ids=lambda path: path.stem)
 def test_fine_regions_are_many_disjoint_and_not_noisy(path: Path) -> None:
     image = decode(path.read_bytes(), DecodeLimits())
     tree = load_segmenter("classical").segment(image)
-    masks = np.stack([region.mask for region in regions_at_granularity(tree, Level.FINE, PROJECT, CONTROL)])
+    masks = np.stack(
+        [region.mask for region in regions_at_granularity(tree, Level.FINE, PROJECT, make_task_image(IMAGE_TAG))]
+    )
     assert 8 <= len(masks) <= 40
     assert masks.shape[1:] == image.shape[:2]
     assert masks.sum(0).max() == 1

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from walkcut.labelstudio.config import ImageTag
 from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.tasks import Task, TaskImage
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Item:
         reference: path or URL of the image
         data: data of its task in Label Studio
         task_id: id of that task, if it exists already
-        control_index: index of the project's control that shows the image
+        image_index: index of the image among those of its task
         name: path of the image relative to its source, with suffix; unique in the run; empty for tasks of a project
         stamp: digest of the reference and of the file's size and time of change, empty where they are not known
     """
@@ -27,9 +29,13 @@ class Item:
     reference: str
     data: Mapping[str, Any] = field(default_factory=dict)
     task_id: int | None = None
-    control_index: int = 0
+    image_index: int = 0
     name: str = ""
     stamp: str = field(default="", compare=False)
+
+    def image(self, image_tags: Sequence[ImageTag]) -> TaskImage:
+        """Return the image of its task, for the images of a labelling config."""
+        return Task(self.task_id or 0, self.data).images(image_tags)[self.image_index]
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Item":

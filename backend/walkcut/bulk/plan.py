@@ -12,11 +12,13 @@ from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, FetchPolicy, LabelStudioAccess
 from walkcut.inference.factory import make_access, make_fetch_policy, make_project_options, tree_folder
 from walkcut.inference.predictor import regions_at_granularity
-from walkcut.inference.project import Project, model_version, project_from_controls
-from walkcut.labelstudio.config import BrushControl, parse_brush_controls
+from walkcut.inference.project import Project, make_project, model_version
+from walkcut.labelstudio.config import ControlTag, ImageTag, parse_image_tags
 from walkcut.settings import Settings
 
-_DEFAULT_CONTROL = BrushControl("brush", "image", "$image", ("Region",), labels=("Region",))
+_DEFAULT_IMAGE = ImageTag(
+    "image", "$image", (ControlTag("brush", "brush", ("Region",), "brush"),), neutral_labels=("Region",)
+)
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class Plan:
 
     def predict(self, item: Item, tree: CutTree) -> ItemPrediction:
         """Return an image's regions at each granularity."""
-        control = self.project.controls[item.control_index]
+        image = item.image(self.project.image_tags)
         predictions = [
-            RegionPrediction(version, regions_at_granularity(tree, granularity, self.project, control))
+            RegionPrediction(version, regions_at_granularity(tree, granularity, self.project, image))
             for granularity, version in zip(self.granularities, self.versions, strict=True)
         ]
         return ItemPrediction(item, tree.size, predictions)
@@ -88,8 +90,8 @@ def make_plan(
 
 def project_of_files(settings: Settings, label_config: str) -> Project:
     """Return a project that has learned nothing, for a labelling config (XML) or, if empty, one label: Region."""
-    controls = parse_brush_controls(label_config) if label_config else (_DEFAULT_CONTROL,)
-    return project_from_controls(controls, make_project_options(settings), {})
+    image_tags = parse_image_tags(label_config) if label_config else (_DEFAULT_IMAGE,)
+    return make_project(image_tags, make_project_options(settings), {})
 
 
 def format_of_files(name: str, project: Project, tolerance: float | None = None) -> Format:
@@ -97,10 +99,10 @@ def format_of_files(name: str, project: Project, tolerance: float | None = None)
 
     Raises `SettingsError` for a project with several images per task.
     """
-    if len(project.controls) > 1:
-        images = ", ".join(control.to_name for control in project.controls)
+    if len(project.image_tags) > 1:
+        images = ", ".join(image_tag.name for image_tag in project.image_tags)
         raise SettingsError(
             f"the labelling config has several images per task ({images}), but files hold one: keep one of them, "
             "or import the tasks into Label Studio and use `walkcut prelabel --project`"
         )
-    return make_format(name, project.controls[0], tolerance)
+    return make_format(name, project.image_tags[0], tolerance)

@@ -85,7 +85,7 @@ def run_settings(plan: Plan, label_config: str = "", addresses: str = "") -> dic
         "granularities": [str(granularity) for granularity in plan.granularities],
         "options": str(plan.project.options),
         "learned": plan.project.profile.digest,
-        "labels": ", ".join(map(str, plan.project.controls)),
+        "labels": ", ".join(map(str, plan.project.image_tags)),
         "format": plan.output_format.name,
         "format settings": str(plan.output_format),
         "path root": plan.path_root,

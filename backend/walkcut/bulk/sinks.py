@@ -17,8 +17,9 @@ from walkcut.bulk.sources.tasks import task_keys, task_of_key
 from walkcut.errors import LabelStudioError
 from walkcut.inference.project import Project, is_model_version
 from walkcut.labelstudio.client import LabelStudioClient
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import ImageTag
 from walkcut.labelstudio.predictions import Prediction, without_duplicates
+from walkcut.labelstudio.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +63,11 @@ class TaskFormat:
     """Predictions for tasks that are in Label Studio: a record for each image, and no files."""
 
     name: ClassVar[str] = "project"
-    controls: Sequence[BrushControl]
+    image_tags: Sequence[ImageTag]
 
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Encode the predictions of an image."""
-        predictions = encode_predictions(image, self.controls[image.item.control_index])
+        predictions = encode_predictions(image, self.image_tags)
         return EncodedItem({}, {"predictions": [prediction.as_json() for prediction in predictions]})
 
     def assemble(self, records: Iterable[Mapping[str, Any]], output_dir: Path) -> None:
@@ -92,9 +93,9 @@ class LabelStudioSink(Sink):
         *,
         replacing: bool = False,
     ) -> None:
-        super().__init__(checkpoint, TaskFormat(project.controls))
+        super().__init__(checkpoint, TaskFormat(project.image_tags))
         self._client, self._project_id = client, project_id
-        self._controls, self._versions, self._replacing = project.controls, versions, replacing
+        self._image_tags, self._versions, self._replacing = project.image_tags, versions, replacing
         self._incomplete: dict[int, dict[str, ItemResult]] = {}  # tasks some of whose images are missing, by id
         self._results: list[ItemResult] = []  # of the batch, as are the two below
         self._predictions: list[tuple[int, Mapping[str, Any]]] = []
@@ -129,8 +130,12 @@ class LabelStudioSink(Sink):
 
     def _add_if_complete(self, task_id: int) -> None:
         """Add a task to the batch if each of its images is there or has failed."""
-        by_key, keys = self._incomplete.get(task_id, {}), task_keys(task_id, self._controls)
-        if not by_key or any(key not in by_key and not self._checkpoint.has_failed(key) for key in keys):
+        by_key = self._incomplete.get(task_id)
+        if not by_key:
+            return
+        task = Task(task_id, next(iter(by_key.values())).item.data)
+        keys = task_keys(task, self._image_tags)
+        if any(key not in by_key and not self._checkpoint.has_failed(key) for key in keys):
             return
         del self._incomplete[task_id]
         images = [by_key[key] for key in keys if key in by_key]

@@ -20,7 +20,7 @@ from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink
 from walkcut.bulk.sources.scan import is_shown
 from walkcut.cli.options import FILE, GRANULARITIES, GranularityType, with_options
-from walkcut.labelstudio.task_data import resolve
+from walkcut.labelstudio.config import ImageTag
 from walkcut.settings import Settings
 from walkcut.telemetry.logs import set_up_logging
 
@@ -77,7 +77,7 @@ def execute(
 ) -> None:
     """Execute a run and print its result; exits with status 1 after failures, 130 after an interrupt."""
     set_up_logging(settings.log_level, settings.log_format)
-    addresses = _AddressCheck(run.plan.project.controls[0].image_value)
+    addresses = _AddressCheck(run.plan.project.image_tags[0])
     if run.plan.output_format.name == LabelStudioFormat.name:
         jobs = addresses.count(jobs)
     try:
@@ -111,14 +111,14 @@ def execute(
 class _AddressCheck:
     """Counts tasks whose image Label Studio cannot show, and warns of the first before hours are spent."""
 
-    image_value: str  # of the control
+    image_tag: ImageTag
     not_shown: int = 0
 
     def count(self, jobs: Iterable[Any]) -> Iterator[Any]:
         """Yield the jobs."""
         for job in jobs:
             item = job.item if isinstance(job, CheckpointEntry) else job
-            if isinstance(item, Item) and not is_shown(resolve(self.image_value, item.data)):
+            if isinstance(item, Item) and not is_shown(item.image([self.image_tag]).reference):
                 if not self.not_shown:
                     log.warning("tasks, first that of %s, %s", item.reference, _NOT_SHOWN)
                 self.not_shown += 1

@@ -173,7 +173,7 @@ def prelabel(
         path_root=path_root,
     )
     root = local_files_root.resolve() if local_files_root else settings.local_files_root
-    addresses = Addresses(plan.project.controls[0].data_path, None if url_prefix else root, url_prefix or "")
+    addresses = Addresses(plan.project.image_tags[0].data_path, None if url_prefix else root, url_prefix or "")
     items = partial(read_sources, sources, image_key=image_key or "", addresses=addresses, path_root=path_root)
 
     def listed() -> Iterator[Item]:
@@ -201,7 +201,7 @@ def _predict_project(
     """
     with make_backend(settings, lambda *_: model) as backend:
         client, project = backend.require_client(), backend.project(project_id)
-        granularities, task_format = project.options.granularities, TaskFormat(project.controls)
+        granularities, task_format = project.options.granularities, TaskFormat(project.image_tags)
         plan = make_plan(
             settings, model.version, model.preset_name, project, task_format, granularities, use_tree_cache=keep_trees
         )
@@ -209,16 +209,16 @@ def _predict_project(
         run_dir = output_dir or settings.state_dir / "prelabel" / f"project-{project_id}" / versions[-1].replace(
             " ", "-"
         )
-        if uploads and len(project.controls) > 1:
+        if uploads and len(project.image_tags) > 1:
             raise SettingsError(
-                f"tasks of project {project_id} have {len(project.controls)} images each, and a file is one: import "
+                f"tasks of project {project_id} have {len(project.image_tags)} images each, and a file is one: import "
                 "tasks in Label Studio instead of --upload"
             )
-        data_path = project.controls[0].data_path if uploads else ""
+        data_path = project.image_tags[0].data_path if uploads else ""
         images = uploads(addresses=Addresses(data_path)) if uploads else ()
         jobs = chain(
             upload_images(images, client, project_id, data_path, plan.policy),
-            project_items(client.unannotated_tasks(project_id), project.controls, versions[-1]),
+            project_items(client.unannotated_tasks(project_id), project.image_tags, versions[-1]),
             annotated_tasks(project_id, client.annotated_count(project_id)),
         )
         make_sink = partial(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from walkcut.errors import SettingsError
-from walkcut.labelstudio.config import parse_brush_controls, semantic_labels
+from walkcut.labelstudio.config import parse_image_tags, semantic_labels
 from walkcut.learning.feedback import AnnotationFeedback, AnnotationRef
 from walkcut.learning.profile import ProjectProfile, fit_profile
 from walkcut.serving.backend import make_backend
@@ -52,7 +52,7 @@ def _describe_project(store: ProjectStore, project_id: int) -> dict[str, Any]:
     newest = max((feedback for feedback, _ in all_feedback), key=attrgetter("updated_at"), default=None)
     profile = ProjectProfile()
     if newest is not None:
-        labels = semantic_labels(parse_brush_controls(label_config)) if label_config else frozenset()
+        labels = semantic_labels(parse_image_tags(label_config)) if label_config else frozenset()
         learned_from = map(AnnotationFeedback.from_json, annotations.feedback(key))
         profile = fit_profile([*learned_from], newest.segmenter_version, labels)
     return {

@@ -14,13 +14,14 @@ from walkcut.doctor.server import ServerProbe
 from walkcut.errors import LabelStudioError, WalkcutError
 from walkcut.images import DecodeLimits, decode, redact
 from walkcut.inference.factory import make_image_loader
-from walkcut.inference.project import ProjectOptions, is_model_version, project_from_controls
-from walkcut.labelstudio.config import parse_brush_controls, unused_controls
+from walkcut.inference.project import ProjectOptions, is_model_version, make_project
+from walkcut.labelstudio.config import parse_image_tags, unused_controls
 from walkcut.labelstudio.tasks import read_extra_params, read_task
 from walkcut.settings import Settings
 
 Json = dict[str, Any]
 
+_MAX_IMAGES = 10  # of a task
 _DISCONNECTED, _ERROR = "DI", "ER"  # states of a backend in Label Studio; in all others it works
 _EVENTS = {"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"}
 _TEXT_FIELD = '<TextArea name="granularity" toName="{}" editable="true" maxSubmissions="0"/>'
@@ -44,24 +45,25 @@ def _get(probe: LabelStudioProbe, path: str, name: str, **query: str) -> Any:
 
 
 def check_config(label_config: str) -> Iterator[Finding]:
-    """Check the brush controls and text fields of a config. Raises `LabelConfigError` or `RequestError`."""
-    controls = parse_brush_controls(label_config)
-    project_from_controls(controls, ProjectOptions(), {})
+    """Check the controls and text fields of a config. Raises `LabelConfigError` or `RequestError`."""
+    image_tags = parse_image_tags(label_config)
+    make_project(image_tags, ProjectOptions(), {})
     for message, remedy in unused_controls(label_config):
         yield Finding("config", "warning", message, remedy)
-    for brush in controls:
-        message = f"regions go to {brush.from_name!r} on {brush.to_name!r}, whose image is {brush.image_value!r}"
-        yield Finding("config", "ok", message)
-        if not brush.neutral_labels:
-            message = f"all labels of {brush.from_name!r} are classes: regions come without a label, all of them grey"
-            remedy = f"to tell neighbours apart, add to <BrushLabels name={brush.from_name!r}>: {_neutral_labels()}"
+    for image_tag in image_tags:
+        names = " and ".join(f"{control.name!r} ({control.shape})" for control in image_tag.controls)
+        yield Finding("config", "ok", f"regions of {image_tag.name!r} ({image_tag.value}) go to {names}")
+        if not image_tag.neutral_labels:
+            name = image_tag.controls[0].name
+            message = f"all labels of {name!r} are classes: regions come without a label, all of them grey"
+            remedy = f"to tell neighbours apart, add to {name!r}: {_neutral_labels()}"
             yield Finding("config", "warning", message, remedy)
-        if brush.status_field:
-            message = f"walkcut answers annotators in the text field {brush.status_field!r}"
+        if image_tag.status_field:
+            message = f"walkcut answers annotators in the text field {image_tag.status_field!r}"
             yield Finding("config", "ok", message)
         else:
-            message = f"{brush.to_name!r} has no text field: annotators can neither type a granularity nor see answers"
-            remedy = f"add {_TEXT_FIELD.format(brush.to_name)} to the labelling config"
+            message = f"{image_tag.name!r} has no text field: annotators can neither type a granularity nor see answers"
+            remedy = f"add {_TEXT_FIELD.format(image_tag.name)} to the labelling config"
             yield Finding("config", "warning", message, remedy)
 
 
@@ -83,8 +85,8 @@ def check_image(
         message, remedy = f"project {project_id} has no task {task_id}", "choose the id of a task in this project"
         yield Finding("image", "error", message, remedy)
     for task in map(read_task, tasks):
-        for control in parse_brush_controls(label_config):
-            reference = task.image_reference(control)
+        for image in task.images(parse_image_tags(label_config))[:_MAX_IMAGES]:
+            reference = image.reference
             data = loader.fetch(reference, task.id)
             height, width, _ = decode(data, limits).shape
             message = f"{redact(reference)} of task {task.id} can be loaded: {width}×{height}, {len(data)} bytes"
@@ -146,8 +148,8 @@ def _refusal_remedy(error: str, backend: Json, label_config: str) -> str:
     if "timed out" in error:
         return "Label Studio waits 3 s at set-up: check whether walkcut is still starting, or its machine overloaded"
     try:
-        controls = parse_brush_controls(label_config)
-        project_from_controls(controls, ProjectOptions(), read_extra_params(backend.get("extra_params")))
+        image_tags = parse_image_tags(label_config)
+        make_project(image_tags, ProjectOptions(), read_extra_params(backend.get("extra_params")))
     except WalkcutError as unusable:
         return str(unusable)
     return "see the reason in walkcut's log"

@@ -18,7 +18,7 @@ from walkcut.images import Deadline, ImageLoader
 from walkcut.inference.project import Project, ProjectOptions, make_project, model_version
 from walkcut.inference.queue import Priority
 from walkcut.inference.tree_service import TreeService
-from walkcut.labelstudio.config import OUTPUT, ImageTag, parse_image_tags
+from walkcut.labelstudio.config import OUTPUT, parse_image_tags
 from walkcut.labelstudio.predictions import Prediction, Region, connected_regions, make_prediction, without_duplicates
 from walkcut.labelstudio.tasks import Task, TaskImage
 from walkcut.learning.profile import suggest_labels
@@ -73,11 +73,9 @@ class Predictor:
         predictions = []
         for granularity in project.options.granularities:
             with span("regions"):
-                regions = [
-                    (image, regions_at_granularity(tree, granularity, project, image)) for image, tree in trees
-                ]
+                regions = [(image, regions_at_granularity(tree, granularity, project, image)) for image, tree in trees]
             with span("encode"):
-                predictions.append(make_prediction(task, regions, self.version(project, granularity)))
+                predictions.append(make_prediction(regions, self.version(project, granularity)))
         if not any(prediction.result for prediction in predictions):
             raise SegmentationError(
                 f"all segments of task {task.id} are smaller than min_area={project.options.min_area:g} of the image: "
@@ -145,30 +143,33 @@ def for_each_image(images: Sequence[TaskImage], answer: Callable[[TaskImage], An
     return ImageResults(results, failures)
 
 
-def regions_at_granularity(
-    tree: CutTree, granularity: Granularity, project: Project, image: TaskImage
-) -> list[Region]:
+def regions_at_granularity(tree: CutTree, granularity: Granularity, project: Project, image: TaskImage) -> list[Region]:
     """Return the largest segments that are large enough as disjoint regions, largest first.
 
     A segment that resembles a learned label gets it, with the confidence as its score. Other segments get neutral
     labels that differ between neighbours where there are enough of them, or none; their score is their distinctness.
+    Where regions are polygons or boxes, each connected part of a segment is one.
     """
-    groups, options = tree.segment_of(granularity), project.options
+    groups, options, tag = tree.segment_of(granularity), project.options, image.tag
     labels = tree.at_pixels(groups.astype(np.uint16))
     areas = np.bincount(groups, tree.areas)
-    colours, scores = colour_graph(labels, len(control.placeholders)), tree.distinctness(granularity)
+    colours, scores = colour_graph(labels, len(tag.placeholders)), tree.distinctness(granularity)
     learned = suggest_labels(tree, groups, project.profile, options.label_confidence)
     largest = np.argsort(-areas, kind="stable")[: options.max_regions]
     regions = []
     for segment in largest[areas[largest] >= options.min_area * labels.size]:
         label, confidence = learned[segment]
         mask, notes = labels == segment, tree.degradations
-        if label in control.labels:
+        if label in tag.labels:
             notes = (*notes, f"label learned from annotations, confidence {confidence:.2f}")
             regions.append(Region(mask, label, confidence, notes))
         else:
-            regions.append(Region(mask, control.placeholders[colours[segment]], float(scores[segment]), notes))
-    return regions
+            regions.append(Region(mask, tag.placeholders[colours[segment]], float(scores[segment]), notes))
+    parts = connected_regions(regions, image)
+    if len(parts) > len(regions):
+        large = [part for part in parts if np.count_nonzero(part.mask) >= options.min_area * labels.size]
+        parts = sorted(large, key=lambda part: -np.count_nonzero(part.mask))[: options.max_regions]
+    return parts
 
 
 def predict_all(

@@ -1,4 +1,4 @@
-"""A labelling project: its controls, its options, and its learned profile."""
+"""A labelling project: its images, its options, and its learned profile."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 from walkcut.errors import GranularityError, RequestError, SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity, Level, parse_granularity
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import ImageTag
 from walkcut.learning.profile import ProjectProfile
 
 _DIGEST = re.compile(r"[0-9a-f]{6}")
@@ -42,9 +42,9 @@ class ProjectOptions:
 
 @dataclass(frozen=True)
 class Project:
-    """A project: the controls that regions go to, its options, and the profile learned from its annotations."""
+    """A project: the images of its labelling config, its options, and the profile learned from its annotations."""
 
-    controls: tuple[BrushControl, ...]
+    image_tags: tuple[ImageTag, ...]
     options: ProjectOptions
     profile: ProjectProfile = field(default_factory=ProjectProfile)
 
@@ -60,7 +60,7 @@ def model_version(segmenter_version: str, project: Project, granularity: Granula
     It is the title of a tab in Label Studio, which shows up to 15 characters whole: the granularity, or `learned` for
     one that was, and six digits.
     """
-    settings = f"{segmenter_version} {project.controls} {project.options} {project.profile.digest}"
+    settings = f"{segmenter_version} {project.image_tags} {project.options} {project.profile.digest}"
     digest = hashlib.sha256(settings.encode()).hexdigest()[:6]
     return f"{'learned' if granularity == project.profile.granularity else granularity} {digest}"
 
@@ -86,17 +86,15 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def project_from_controls(
-    controls: tuple[BrushControl, ...], default: ProjectOptions, extra_params: Mapping[str, Any]
-) -> Project:
+def make_project(image_tags: tuple[ImageTag, ...], default: ProjectOptions, extra_params: Mapping[str, Any]) -> Project:
     """Return a project with nothing learned.
 
-    Attributes of the first brush tag override the extra parameters, which override the `default`. Raises `RequestError`
+    Attributes of the first control override the extra parameters, which override the `default`. Raises `RequestError`
     that names an option which cannot be used.
     """
-    values = {**extra_params, **controls[0].options}
+    values = {**extra_params, **image_tags[0].options}
     try:
         options = {name: parse(str(values[name])) for name, parse in _PARSERS.items() if name in values}
-        return Project(controls, replace(default, **options))
+        return Project(image_tags, replace(default, **options))
     except (ValueError, WalkcutError) as error:
         raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error

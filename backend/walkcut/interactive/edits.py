@@ -1,6 +1,6 @@
 """Edits of the regions on the screen: select, split, merge, and segment again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as count_from
 
@@ -25,7 +25,7 @@ class EditState:
     """An image being edited: its tree, the granularity chosen, and the regions on the screen.
 
     Edits make no region smaller than the fraction `min_area` of the image. Regions that nobody has named take the
-    `placeholders` (see `BrushControl`) so that neighbours differ. A new region gets an id that `make_id` derives from a
+    `placeholders` (see `ImageTag`) so that neighbours differ. A new region gets an id that `make_id` derives from a
     text that names its origin, and that no region has yet.
     """
 
@@ -174,38 +174,50 @@ def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
     return state.with_regions([state.recoloured(kept)])
 
 
-def resegment_box(
-    state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str, label: str = ""
-) -> EditState:
+def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str) -> EditState:
     """Segment the inside of a box again, by the cut tree of that crop.
 
-    A segment that reaches the box's edge stays with its region if that continues outside the box, unless the box has a
-    `label` and no other segment. New segments take the label, else that of the region that held most of them.
+    A segment that reaches the box's edge stays with its region if that continues outside the box. New segments take the
+    name of the region that held most of them.
     """
-    inner = _replace_segments(state, crop, crop_tree, source, label, keeps_outer=True)
-    if label and inner is state:
-        return _replace_segments(state, crop, crop_tree, source, label, keeps_outer=False)
-    return inner
-
-
-def _replace_segments(
-    state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str, label: str, *, keeps_outer: bool
-) -> EditState:
-    """Replace what is in a box by its segments; see `resegment_box`."""
-    granularity = Level.AUTO if isinstance(state.granularity, Segments) else state.granularity
-    labels = np.full(state.tree.size, -1)
-    labels[crop] = crop_tree.labels(granularity)
-    box = labels >= 0
-    edge = box & binary_dilation(~box)  # without the image's border
-    for segment in range(int(labels.max()) + 1):
-        mask = labels == segment
-        dominant = _dominant_region(state, mask)
-        stays = keeps_outer and dominant is not None and bool((mask & edge).any() and (dominant.mask & ~box).any())
-        if not stays and count(mask) >= state.min_pixels:
-            region = _named(_named_as_before(state, state.new_region(source, mask)), label)
+    for mask in _inner_segments(state, crop, crop_tree):
+        if count(mask) >= state.min_pixels:
+            region = _named_as_before(state, state.new_region(source, mask))
             state = _subtract(state, mask)
             state = state.with_regions([state.recoloured(region)])
     return state
+
+
+def select_in_box(
+    state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str, label: str
+) -> EditState:
+    """Add one region with a label: the segments inside a box that `resegment_box` would make, or all if there are none.
+
+    It is cut out of all others.
+    """
+    masks = list(_inner_segments(state, crop, crop_tree))
+    mask = np.any(masks, axis=0) if masks else _in_crop(state, crop, np.True_)
+    region = _named(state.new_region(source, mask), label)
+    return _subtract(state, mask).with_regions([region])
+
+
+def _inner_segments(state: EditState, crop: tuple[slice, slice], crop_tree: CutTree) -> Iterator[Mask]:
+    """Yield the segments of a crop, without those at its edge whose region continues outside; see `resegment_box`."""
+    granularity = Level.AUTO if isinstance(state.granularity, Segments) else state.granularity
+    labels, box = crop_tree.labels(granularity), _in_crop(state, crop, np.True_)
+    edge = box & binary_dilation(~box)  # without the image's border
+    for segment in range(int(labels.max()) + 1):
+        mask = _in_crop(state, crop, labels == segment)
+        dominant = _dominant_region(state, mask)
+        if dominant is None or not (mask & edge).any() or not (dominant.mask & ~box).any():
+            yield mask
+
+
+def _in_crop(state: EditState, crop: tuple[slice, slice], inside: Mask | np.bool_) -> Mask:
+    """Return a mask of the image, with `inside` in the crop and nothing elsewhere."""
+    mask = np.zeros(state.tree.size, np.bool_)
+    mask[crop] = inside
+    return mask
 
 
 def _dominant_region(state: EditState, mask: Mask) -> Region | None:

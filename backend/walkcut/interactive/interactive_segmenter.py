@@ -1,9 +1,12 @@
 """Interactive segmentation: text commands and prompts of an annotator in, suggestions out."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -14,7 +17,14 @@ from walkcut.interactive import edits
 from walkcut.interactive.commands import apply_command, latest_granularity
 from walkcut.interactive.messages import describe_edits, describe_segmentation
 from walkcut.interactive.session import SessionStore
-from walkcut.labelstudio.predictions import Prediction, deletion_markers, region_id, region_items, status_item
+from walkcut.labelstudio.predictions import (
+    Prediction,
+    connected_regions,
+    deletion_markers,
+    region_id,
+    region_items,
+    status_item,
+)
 from walkcut.labelstudio.prompts import STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
 from walkcut.labelstudio.tasks import Task, TaskImage
 
@@ -58,7 +68,7 @@ class InteractiveSegmenter:
         before = screen.regions
         state = _edit_state(tree, granularity, before, project, image)
         segmented = regions_at_granularity(tree, granularity, project, image)
-        state = edits.resegment_all(state, segmented)
+        state = _connected(before, edits.resegment_all(state, segmented), image)
         self._sessions.save(image, granularity, [], screen, state.regions)
         changes = _diff(before, screen.ids, state, image)
         markers, hidden = sum("dynamic" in item for item in changes), tree.segment_count(granularity) - len(segmented)
@@ -80,7 +90,10 @@ class InteractiveSegmenter:
                 state = edit(state)
             except GranularityError as error:
                 failure = _sentence(error)
-        verb = "Re-segment" if isinstance(prompts[-1], Box) else prompts[-1].label
+        state = _connected(before, state, image)
+        last = prompts[-1]
+        is_box = isinstance(last, Box) and not (last.label in image.tag.labels and image.tag.is_class(last.label))
+        verb = "Re-segment" if is_box else last.label
         message = failure or describe_edits(verb, before, state.regions, image.tag)
         self._sessions.save(image, granularity, prompts, screen, state.regions)
         changes = [] if state.regions is before else _diff(before, screen.uncertain, state, image)
@@ -110,10 +123,12 @@ class InteractiveSegmenter:
                     yield partial(edits.select, points=points, label=label)
 
     def _resegment_box(self, image: TaskImage, box: Box, label: str, state: edits.EditState) -> edits.EditState:
-        """Segment the inside of a box again, by the tree of that crop at full resolution."""
+        """Edit the regions in a box by the tree of that crop at full resolution."""
         crop = box.pixels(state.tree.size)
         crop_tree = self._predictor.tree_for_interactive(image.reference, image.task.id, crop)
-        return edits.resegment_box(state, crop, crop_tree, f"box {crop}", label)
+        if label:
+            return edits.select_in_box(state, crop, crop_tree, f"box {crop}", label)
+        return edits.resegment_box(state, crop, crop_tree, f"box {crop}")
 
 
 def _edit_state(
@@ -121,6 +136,21 @@ def _edit_state(
 ) -> edits.EditState:
     make_id = partial(region_id, image)
     return edits.EditState(tree, granularity, regions, project.options.min_area, image.tag.placeholders, make_id)
+
+
+def _connected(before: edits.Regions, state: edits.EditState, image: TaskImage) -> edits.EditState:
+    """Return the state with a region for each connected part of those that differ, where their control needs it.
+
+    Parts smaller than the smallest region are left out, but for the largest of a region.
+    """
+    for name, region in state.regions.items():
+        first, *others = connected_regions([region], image)
+        if others and before.get(name) is not region:
+            state = state.with_regions([first])
+            for part in others:
+                if np.count_nonzero(part.mask) >= state.min_pixels:
+                    state = state.with_regions([replace(part, id=state.new_id(f"part of {name}"))])
+    return state
 
 
 def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, image: TaskImage) -> Results:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from walkcut.hierarchy.granularity import Granularity, Segments
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import ImageTag
 from walkcut.labelstudio.predictions import Region
 
 
@@ -19,12 +19,13 @@ def describe_segmentation(after: Mapping[str, Region], granularity: Granularity,
     return f"{level}{_count(len(after), 'region')}{kept}{gone}" + (f"; {hidden} too small to show" if hidden else "")
 
 
-def describe_edits(verb: str, before: Mapping[str, Region], after: Mapping[str, Region], control: BrushControl) -> str:
+def describe_edits(verb: str, before: Mapping[str, Region], after: Mapping[str, Region], image_tag: ImageTag) -> str:
     """Return what the edits of a label have changed.
 
     >>> import numpy as np
+    >>> from walkcut.labelstudio.config import ControlTag
     >>> parts = {name: Region(np.eye(2, dtype=bool), "A", id=name) for name in "ab"}
-    >>> describe_edits("Finer", {}, parts, BrushControl("brush", "image", "$image", ("A",)))
+    >>> describe_edits("Finer", {}, parts, ImageTag("image", "$image", (ControlTag("brush", "brush", ("A",)),)))
     'Split into 2 regions'
     """
     changed = [region for name, region in after.items() if before.get(name) is not region]
@@ -38,7 +39,7 @@ def describe_edits(verb: str, before: Mapping[str, Region], after: Mapping[str, 
         case "re-segment":
             return f"{_count(len(new), 'new region')} in the box"
         case _:
-            name = next((region.label for region in new if control.is_class(region.label)), "")
+            name = next((region.label for region in new if image_tag.is_class(region.label)), "")
             return f"Selected: {name}" if name else "Region selected"
 
 

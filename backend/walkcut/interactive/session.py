@@ -84,9 +84,7 @@ class SessionStore:
         counts = _is_repeated(interaction, prompts) or self._counts(interaction, image.task)
         return interaction.granularity if counts else None
 
-    def screen(
-        self, image: TaskImage, tree: CutTree, prompts: Sequence[Prompt] = ()
-    ) -> Screen:
+    def screen(self, image: TaskImage, tree: CutTree, prompts: Sequence[Prompt] = ()) -> Screen:
         """Return the regions that commands and prompts refer to, from the first of these sources that applies.
 
         1. Those before the last interaction, if the prompts include one of it: Label Studio sends all prompts again

@@ -83,6 +83,11 @@ def annotated_image_names(result: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
+def is_annotated(result: object, image: TaskImage) -> bool:
+    """Return whether a result has regions on an image."""
+    return bool(_drawn_on(result, image))
+
+
 def unread_controls(result: object, images: Iterable[TaskImage]) -> tuple[str, ...]:
     """Return the names of the controls (`from_name`) whose regions in a result are on none of the images."""
     held = list(images)

@@ -10,7 +10,15 @@ from walkcut.labelstudio.tags import PROMPTS
 _TaskAnnotation = tuple[int | None, Mapping[str, Any]]  # a task's id if it is known, and one of its annotations
 _MAX_LISTED = 8
 _LISTS = ("annotations", "completions", "tasks", "results")  # in a task, and in an answer of the API
-_SHAPES = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "bitmasklabels", "vectorlabels", "keypointlabels")
+_SHAPES = (
+    "brushlabels",
+    "polygonlabels",
+    "rectanglelabels",
+    "ellipselabels",
+    "bitmasklabels",
+    "vectorlabels",
+    "keypointlabels",
+)
 
 
 def select_annotation(document: object, *, task_id: int | None = None, annotation_id: int | None = None) -> list[Any]:

@@ -51,9 +51,7 @@ class Prediction:
         return {"result": self.result, "score": self.score, "model_version": self.model_version}
 
 
-def make_prediction(
-    regions_by_image: Iterable[tuple[TaskImage, Sequence[Region]]], model_version: str
-) -> Prediction:
+def make_prediction(regions_by_image: Iterable[tuple[TaskImage, Sequence[Region]]], model_version: str) -> Prediction:
     """Return a prediction; regions are numbered within their image, and get the id of their number.
 
     So all predictions of a task share their ids: whichever of them an annotation was started from, suggestions with

@@ -11,9 +11,8 @@ from jaxtyping import Float64, Int64
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
 from walkcut.labelstudio.annotations import suggested_names
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region
-from walkcut.labelstudio.tasks import Submission
+from walkcut.labelstudio.tasks import Submission, TaskImage
 from walkcut.learning.granularity_fit import CANDIDATE_GRANULARITIES, covering_scores, leaf_overlaps
 
 _MIN_SEGMENT = 0.003  # fraction of the image
@@ -28,7 +27,7 @@ AnnotationRef = tuple[int, int]  # task id and annotation id
 class AnnotatedImage:
     """The regions drawn on one image of a task."""
 
-    control: BrushControl
+    task_image: TaskImage
     tree: CutTree
     regions: Sequence[Region]
 
@@ -114,7 +113,7 @@ def extract_feedback(
         if any(region.mask.any() for region in image.regions)
     ]
     means = np.mean(scores, axis=0).tolist() if scores else []
-    names = [pair for image in images for pair in suggested_names(submission.result, image.control)]
+    names = [pair for image in images for pair in suggested_names(submission.result, image.task_image)]
     return AnnotationFeedback(
         project_id,
         submission.annotation_id,
@@ -132,7 +131,7 @@ def extract_feedback(
 def _examples(image: AnnotatedImage) -> Iterator[LabelExample]:
     """Yield an example of each named region, and of the largest segments that are in one, or that none touches."""
     tree = image.tree
-    regions = [region for region in image.regions if image.control.is_class(region.label) and region.mask.any()]
+    regions = [region for region in image.regions if image.task_image.tag.is_class(region.label) and region.mask.any()]
     labels = [region.label if region.modified else None for region in regions]
     named = [label for label in labels if label is not None]
     if not named:

@@ -7,13 +7,13 @@ from functools import partial
 from walkcut.errors import LabelStudioError
 from walkcut.inference.predictor import Predictor, for_each_image
 from walkcut.inference.project import Project
-from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, unread_controls
+from walkcut.labelstudio.annotations import annotated_regions, is_annotated, unread_controls
 from walkcut.labelstudio.client import LabelStudioClient
-from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region, make_prediction
-from walkcut.labelstudio.tasks import Submission, read_submission
+from walkcut.labelstudio.tasks import Submission, TaskImage, read_submission
 from walkcut.learning.annotation_merge import merge_by_annotation
 from walkcut.learning.feedback import AnnotatedImage, extract_feedback
+from walkcut.learning.outline_fit import fit_outline
 from walkcut.storage import Attempt, ProjectStore
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,12 @@ class AnnotationProcessor:
         row = attempt.row
         submission = read_submission(row.submission.get("task"), row.submission.get("annotation"))
         project = self._project(row.project_id)
-        found = for_each_image(project.controls, partial(self._annotated_image, submission))
+        task_images = submission.task.images(project.image_tags)
+        found = for_each_image(task_images, partial(self._annotated_image, submission))
         images = [image for _, image in found.require_any()]
-        if names := unread_controls(submission.result, project.controls):
+        if names := unread_controls(submission.result, task_images):
             log.warning(
-                "annotation %d: regions of %s are not learned from, only those of BrushLabels: draw with these",
+                "annotation %d: regions of %s are not learned from, as they are on no image of the labelling config",
                 submission.annotation_id,
                 ", ".join(names),
             )
@@ -52,15 +53,14 @@ class AnnotationProcessor:
         self._store.annotations.save_feedback(row, feedback.segmenter_version, feedback.labels, feedback.to_json())
         if not attempt.is_offered:
             self._offer(row.project_id, submission, merge_by_annotation(images, project.options.min_area))
-        annotated = annotated_image_names(submission.result)
-        for control, error in found.failures:
-            if control.to_name in annotated:
+        for image, error in found.failures:
+            if is_annotated(submission.result, image):
                 raise error
 
-    def _annotated_image(self, submission: Submission, control: BrushControl) -> AnnotatedImage:
-        task = submission.task
-        tree = self._predictor.get_tree(task.image_reference(control), task.id)
-        return AnnotatedImage(control, tree, annotated_regions(submission.result, control, tree.size))
+    def _annotated_image(self, submission: Submission, image: TaskImage) -> AnnotatedImage:
+        tree = self._predictor.get_tree(image.reference, submission.task.id)
+        regions = annotated_regions(submission.result, image, tree.size)
+        return AnnotatedImage(image, tree, [fit_outline(region, tree) for region in regions])
 
     def _project(self, project_id: str) -> Project:
         """Return a project by its stored labelling config, else by Label Studio's."""
@@ -80,7 +80,7 @@ class AnnotationProcessor:
             return ""
 
     def _offer(
-        self, project_id: str, submission: Submission, regions: Sequence[tuple[BrushControl, list[Region]]]
+        self, project_id: str, submission: Submission, regions: Sequence[tuple[TaskImage, list[Region]]]
     ) -> None:
         """Add merged segments to Label Studio as a prediction."""
         if self._client is None or not regions:
@@ -88,5 +88,5 @@ class AnnotationProcessor:
         task, version = submission.task, f"merged {submission.annotation_id}"
         # An earlier attempt may have succeeded although its answer was lost.
         if version not in self._client.predictions(task.id).values():
-            document = make_prediction(task, regions, version).as_json()
+            document = make_prediction(regions, version).as_json()
             self._client.add_predictions(project_id, [{"task": task.id, **document}])

@@ -129,7 +129,7 @@ class ProjectCache:
     def _with_profile(self, project_id: str, project: Project) -> Project:
         if not (self._learning and self._known[project_id].learning):
             return project
-        labels = semantic_labels(project.controls)
+        labels = semantic_labels(project.image_tags)
         try:
             return project.with_profile(self._profile(project_id, labels))
         except StoreError:

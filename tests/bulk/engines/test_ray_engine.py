@@ -13,7 +13,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.builders.bulk import (
-    CONTROL,
+    IMAGE_TAG,
     done_by_key,
     done_lines,
     dying_factory,
@@ -102,7 +102,9 @@ def run_files(engine: Engine[Any], plan: Plan, images: Path, run_dir: Path) -> d
     return output_files(run_dir)
 
 
-@pytest.mark.parametrize(("device_type", "output_format"), [("cpu", PngFormat()), ("cuda", LabelStudioFormat(CONTROL))])
+@pytest.mark.parametrize(
+    ("device_type", "output_format"), [("cpu", PngFormat()), ("cuda", LabelStudioFormat(IMAGE_TAG))]
+)
 def test_a_cluster_writes_what_one_machine_writes(
     tmp_path: Path, device_type: str, output_format: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

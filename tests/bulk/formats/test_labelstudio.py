@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from label_studio_sdk.converter.brush import decode_rle
 
-from tests.builders.predictions import CONTROL, expected_label_map, label_maps, make_prediction, sample_prediction
+from tests.builders.predictions import IMAGE_TAG, expected_label_map, label_maps, make_prediction, sample_prediction
 from walkcut.bulk.formats import LabelStudioFormat
 from walkcut.bulk.formats.labelstudio import SHARD_BYTES, SHARD_TASKS
 from walkcut.bulk.items import ItemPrediction, RegionPrediction
 from walkcut.errors import RequestError
 from walkcut.labelstudio.predictions import Region
 
-FORMAT = LabelStudioFormat(CONTROL)
+FORMAT = LabelStudioFormat(IMAGE_TAG)
 TASK: dict[str, Any] = {"data": {"image": "a.jpg"}, "predictions": [{"result": [], "score": 0.5, "model_version": "v"}]}
 TASK_BYTES = len(json.dumps(TASK, separators=(",", ":")))
 
@@ -80,7 +80,7 @@ def test_files_stay_below_label_studios_limits() -> None:
 
 @pytest.mark.parametrize(("tasks", "counts"), [(0, []), (1, [1]), (3, [3]), (4, [3, 1]), (7, [3, 3, 1])])
 def test_files_have_a_maximum_number_of_tasks(tasks: int, counts: list[int], tmp_path: Path) -> None:
-    LabelStudioFormat(CONTROL, shard_tasks=3).assemble((TASK for _ in range(tasks)), tmp_path)
+    LabelStudioFormat(IMAGE_TAG, shard_tasks=3).assemble((TASK for _ in range(tasks)), tmp_path)
     files = shards(tmp_path)
     assert [len(shard) for shard in files.values()] == counts
     assert list(files) == [f"tasks-0000{number}.json" for number in range(1, len(counts) + 1)]
@@ -90,21 +90,21 @@ def test_files_have_a_maximum_number_of_tasks(tasks: int, counts: list[int], tmp
 @pytest.mark.parametrize("spare", [0, 1, -1])
 def test_files_have_a_maximum_size(spare: int, tmp_path: Path) -> None:
     limit = 2 * TASK_BYTES + len("[\n,\n\n]\n") + spare
-    LabelStudioFormat(CONTROL, shard_bytes=limit).assemble([TASK] * 4, tmp_path)
+    LabelStudioFormat(IMAGE_TAG, shard_bytes=limit).assemble([TASK] * 4, tmp_path)
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert max(sizes) <= limit
     assert len(sizes) == (2 if spare >= 0 else 4)
 
 
 def test_a_task_larger_than_the_limit_has_its_own_file(tmp_path: Path) -> None:
-    LabelStudioFormat(CONTROL, shard_bytes=10).assemble([TASK] * 2, tmp_path)
+    LabelStudioFormat(IMAGE_TAG, shard_bytes=10).assemble([TASK] * 2, tmp_path)
     assert [len(shard) for shard in shards(tmp_path).values()] == [1, 1]
 
 
 def test_files_of_a_longer_run_are_deleted_and_others_kept(tmp_path: Path) -> None:
     for name in ("tasks-mine.json", "tasks-1.json"):
         (tmp_path / name).write_text("[]")
-    one_per_file = LabelStudioFormat(CONTROL, shard_tasks=1)
+    one_per_file = LabelStudioFormat(IMAGE_TAG, shard_tasks=1)
     one_per_file.assemble([TASK] * 3, tmp_path)
     one_per_file.assemble([TASK], tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks-00001.json", "tasks-1.json", "tasks-mine.json"]

@@ -14,7 +14,7 @@ from walkcut.bulk.formats.records import Records, class_numbers
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.errors import SettingsError
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import ImageTag
 
 FORMATS = tuple(kind.name for kind in (LabelStudioFormat, PngFormat, CocoFormat, PolygonFormat, YoloFormat))
 _POLYGONS = (PolygonFormat.name, YoloFormat.name)
@@ -36,8 +36,8 @@ class Format(Protocol):
         """
 
 
-def make_format(name: str, control: BrushControl, tolerance: float | None = None) -> Format:
-    """Return a format by its name, for a control's regions; polygons have a `tolerance` in pixels.
+def make_format(name: str, image_tag: ImageTag, tolerance: float | None = None) -> Format:
+    """Return a format by its name, for an image's regions; polygons have a `tolerance` in pixels.
 
     Raises `SettingsError` for an unknown name, for a tolerance that is not a distance or that the format ignores, and
     for class numbers that the format cannot write.
@@ -52,11 +52,11 @@ def make_format(name: str, control: BrushControl, tolerance: float | None = None
     if not 0 <= pixels < inf:
         raise SettingsError(f"a polygon's tolerance of {pixels} is not a distance in pixels: use 0 (exact) or more")
     factories: dict[str, Callable[[], Format]] = {
-        LabelStudioFormat.name: lambda: LabelStudioFormat(control),
+        LabelStudioFormat.name: lambda: LabelStudioFormat(image_tag),
         PngFormat.name: PngFormat,
-        CocoFormat.name: lambda: CocoFormat(class_numbers(control, 1)),
+        CocoFormat.name: lambda: CocoFormat(class_numbers(image_tag, 1)),
         PolygonFormat.name: lambda: PolygonFormat(pixels),
-        YoloFormat.name: lambda: YoloFormat(class_numbers(control, 0), pixels),
+        YoloFormat.name: lambda: YoloFormat(class_numbers(image_tag, 0), pixels),
     }
     return factories[name]()
 

@@ -1,7 +1,7 @@
 """Label Studio's import files."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -10,9 +10,8 @@ from typing import ClassVar
 
 from walkcut.bulk.formats.records import Records, json_bytes
 from walkcut.bulk.items import EncodedItem, ItemPrediction
-from walkcut.labelstudio.config import BrushControl
+from walkcut.labelstudio.config import ImageTag
 from walkcut.labelstudio.predictions import Prediction, make_prediction, without_duplicates
-from walkcut.labelstudio.tasks import Task
 from walkcut.storage import atomic_file
 
 # Label Studio 1.23 accepts less than 250 MiB in a request, all of its files together (DATA_UPLOAD_MAX_MEMORY_SIZE; more
@@ -24,24 +23,22 @@ SHARD_TASKS = 10_000
 _SHARD = re.compile(r"tasks-(\d{5,})\.json")
 
 
-def encode_predictions(image: ItemPrediction, control: BrushControl) -> list[Prediction]:
-    """Return the predictions of one image of a task, for its control. Raises `RequestError` as `image_reference`."""
-    task = Task(image.item.task_id or 0, image.item.data)
-    return [
-        make_prediction(task, [(control, regional.regions)], regional.model_version) for regional in image.predictions
-    ]
+def encode_predictions(image: ItemPrediction, image_tags: Sequence[ImageTag]) -> list[Prediction]:
+    """Return the predictions of one image of a task. Raises `RequestError` as `TaskImage.reference`."""
+    task_image = image.item.image(image_tags)
+    return [make_prediction([(task_image, regional.regions)], regional.model_version) for regional in image.predictions]
 
 
 @dataclass(frozen=True)
 class LabelStudioFormat:
-    """Tasks with brush predictions, for Label Studio's Import button or `POST /api/projects/{id}/import`.
+    """Tasks with predictions, for Label Studio's Import button or `POST /api/projects/{id}/import`.
 
     Each file is imported in a request of its own, so it has at most `shard_bytes`, except for a single larger task,
     and `shard_tasks`. Annotators start from the last prediction.
     """
 
     name: ClassVar[str] = "label-studio"
-    control: BrushControl
+    image_tag: ImageTag
     shard_bytes: int = SHARD_BYTES
     shard_tasks: int = SHARD_TASKS
 
@@ -50,7 +47,7 @@ class LabelStudioFormat:
 
         Raises `RequestError` if the item's data lack the image that the labelling config shows.
         """
-        predictions = without_duplicates(encode_predictions(image, self.control))
+        predictions = without_duplicates(encode_predictions(image, [self.image_tag]))
         documents = [prediction.as_json() for prediction in predictions]
         return EncodedItem({}, {"data": dict(image.item.data), "predictions": documents})
 

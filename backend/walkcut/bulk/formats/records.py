@@ -12,7 +12,7 @@ from jaxtyping import UInt16
 from walkcut.bulk.items import ItemPrediction
 from walkcut.errors import SettingsError
 from walkcut.labelstudio.annotations import region_numbers
-from walkcut.labelstudio.config import UNLABELLED, BrushControl
+from walkcut.labelstudio.config import UNLABELLED, ImageTag
 from walkcut.storage import atomic_file
 
 Records = Iterable[Mapping[str, Any]]
@@ -72,16 +72,16 @@ def class_number(label: str, classes: Mapping[str, int]) -> int:
     return classes[name]
 
 
-def class_numbers(control: BrushControl, first: int) -> dict[str, int]:
-    """Return the numbers of a control's classes: Label Studio's where labels have a `category`, else from `first`.
+def class_numbers(image_tag: ImageTag, first: int) -> dict[str, int]:
+    """Return the numbers of an image's classes: Label Studio's where labels have a `category`, else from `first`.
 
-    Regions without a label, if the control may have them, have the next free number. Raises `SettingsError` for labels
+    Regions without a label, if the image may have them, have the next free number. Raises `SettingsError` for labels
     with the same `category`.
     """
-    labels = dict.fromkeys(control.labels or control.neutral_labels)
-    if not control.neutral_labels:
+    labels = dict.fromkeys(image_tag.labels or image_tag.neutral_labels)
+    if not image_tag.neutral_labels:
         labels.setdefault(label_name(UNLABELLED))
-    numbers = {label: control.categories[label] for label in labels if label in control.categories}
+    numbers = {label: image_tag.categories[label] for label in labels if label in image_tag.categories}
     for number, group in groupby(sorted(numbers, key=numbers.__getitem__), key=numbers.__getitem__):
         same = list(group)
         if len(same) > 1:
@@ -89,7 +89,7 @@ def class_numbers(control: BrushControl, first: int) -> dict[str, int]:
                 f"the labels {' and '.join(map(repr, same))} have the same category {number} in the labelling config: "
                 "give each a number of its own"
             )
-    taken = set(control.categories.values())
+    taken = set(image_tag.categories.values())
     free = (number for number in count(0 if taken else first) if number not in taken)
     return {label: numbers[label] if label in numbers else next(free) for label in labels}
 

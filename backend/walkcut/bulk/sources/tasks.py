@@ -5,15 +5,15 @@ from typing import Any, Final
 
 from walkcut.bulk.items import Item, ItemFailure, Skipped
 from walkcut.errors import RequestError
-from walkcut.labelstudio.config import BrushControl
-from walkcut.labelstudio.tasks import read_task
+from walkcut.labelstudio.config import ImageTag
+from walkcut.labelstudio.tasks import Task, read_task
 
 PREDICTED: Final = "with predictions of this model version"
 ANNOTATED: Final = "annotated"
 
 
 def project_items(
-    tasks: Iterable[tuple[Mapping[str, Any], frozenset[str]]], controls: Sequence[BrushControl], version: str
+    tasks: Iterable[tuple[Mapping[str, Any], frozenset[str]]], image_tags: Sequence[ImageTag], version: str
 ) -> Iterator[Item | ItemFailure | Skipped]:
     """Yield the images of the tasks that lack a prediction of this model version, that of the default granularity.
 
@@ -22,13 +22,13 @@ def project_items(
     """
     for document, existing in tasks:
         task = read_task(document)
-        keys = task_keys(task.id, controls)
+        keys = task_keys(task, image_tags)
         if version in existing:
             yield Skipped(f"task {task.id}", PREDICTED, keys[0])
             continue
-        for index, (key, control) in enumerate(zip(keys, controls, strict=True)):
+        for index, (key, image) in enumerate(zip(keys, task.images(image_tags), strict=True)):
             try:
-                yield Item(key, task.image_reference(control), task.data, task.id, index)
+                yield Item(key, image.reference, task.data, task.id, index)
             except RequestError as error:
                 yield ItemFailure(key, f"task {task.id}", "source", str(error))
 
@@ -48,8 +48,9 @@ def annotated_tasks(project_id: str, count: int) -> Iterator[Skipped]:
         yield Skipped(f"tasks of project {project_id}", ANNOTATED, count=count)
 
 
-def task_keys(task_id: int, controls: Sequence[BrushControl]) -> list[str]:
-    """Return the keys of a task's images, in the order of their controls."""
-    if len(controls) == 1:
-        return [f"task-{task_id}"]
-    return [f"task-{task_id}-{index}" for index in range(1, len(controls) + 1)]
+def task_keys(task: Task, image_tags: Sequence[ImageTag]) -> list[str]:
+    """Return the keys of a task's images, in order."""
+    images = task.images(image_tags)
+    if len(images) == 1:
+        return [f"task-{task.id}"]
+    return [f"task-{task.id}-{index}" for index in range(1, len(images) + 1)]

@@ -1,0 +1,82 @@
+"""Items of results: the documents of regions, texts and choices, in annotations, drafts and contexts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from walkcut.labelstudio.config import UNLABELLED
+
+_GEOMETRY: Final = {  # fields of a value, of which each shape has one
+    "brush": ("rle", "touches", "maskDataURL"),
+    "bitmask": ("imageDataURL",),
+    "polygon": ("points",),
+    "vector": ("vertices",),
+    "ellipse": ("radiusX",),
+    "rectangle": ("height",),
+    "keypoint": ("x",),
+}
+
+
+@dataclass(frozen=True)
+class ShapeItem:
+    """The item that holds the shape of a region or a prompt, and its label, empty for none."""
+
+    item: Mapping[str, Any]
+    shape: str
+    label: str
+
+    @property
+    def id(self) -> str:
+        """The region's id in Label Studio; empty without one."""
+        identity = self.item.get("id")
+        return identity if isinstance(identity, str) else ""
+
+    @property
+    def value(self) -> Mapping[str, Any]:
+        """The value that describes the shape."""
+        return dict(self.item["value"])
+
+    @property
+    def has_geometry(self) -> bool:
+        """Whether the value describes the shape that the item's type says."""
+        return any(name in self.value for name in _GEOMETRY[self.shape])
+
+
+def result_items(result: object) -> list[dict[str, Any]]:
+    """Return the items of a result that have a type and a value; none for anything but a list."""
+    items = [item for item in result if isinstance(item, dict)] if isinstance(result, list) else []
+    return [item for item in items if isinstance(item.get("type"), str) and isinstance(item.get("value"), dict)]
+
+
+def shape_items(result: object) -> list[ShapeItem]:
+    """Return the shapes in a result, in order, each once.
+
+    Label Studio writes an item for each control that labels a region, all with the region's id and the same value: one
+    for `<Polygon>` and one for `<Labels>`, which holds the label, or a further one of another control whose label was
+    selected when a suggestion was accepted.
+    """
+    items = result_items(result)
+    labels = {item.get("id"): _first_label(item["value"].get("labels")) for item in items if item["type"] == "labels"}
+    shapes: dict[object, ShapeItem] = {}
+    for index, item in enumerate(items):
+        shape, key = shape_of(item["type"]), item.get("id") if isinstance(item.get("id"), str) else index
+        if shape:
+            label = _first_label(item["value"].get(f"{shape}labels")) or labels.get(key, UNLABELLED)
+            found = ShapeItem(item, shape, label)
+            if key not in shapes or (found.has_geometry and not shapes[key].has_geometry):
+                shapes[key] = found
+    return list(shapes.values())
+
+
+def shape_of(result_type: str) -> str:
+    """Return the shape of a type of result, empty for others; a magic wand's is a brush's.
+
+    >>> shape_of("polygonlabels"), shape_of("ellipse"), shape_of("magicwand"), shape_of("choices")
+    ('polygon', 'ellipse', 'brush', '')
+    """
+    shape = result_type.removesuffix("labels")
+    return "brush" if shape == "magicwand" else shape if shape in _GEOMETRY else ""
+
+
+def _first_label(labels: object) -> str:
+    return labels[0] if isinstance(labels, list) and labels and isinstance(labels[0], str) else UNLABELLED
