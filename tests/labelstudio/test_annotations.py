@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from skimage import draw
 
 from tests.builders.annotations import IMAGE, MASK, SIZE, item, masked
+from tests.builders.label_config import make_image_tag, make_task_image
 from walkcut.errors import BrushError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import (
@@ -28,7 +29,7 @@ def stroke(*points: float, width: float = 10.0, kind: str = "add") -> dict[str, 
 
 def drawn(document: dict[str, Any]) -> list[str]:
     """The one region of a result as a drawing."""
-    (region,) = annotated_regions([document], IMAGE, SIZE, strict=True)
+    (region,) = annotated_regions([document], IMAGE.tag.name, SIZE, strict=True)
     return ["".join(".#"[inside] for inside in row) for row in region.mask.astype(int)]
 
 
@@ -113,7 +114,7 @@ def test_key_points_are_discs_and_a_pixel_at_least() -> None:
     [
         masked(label="Merge"),
         masked(to_name="other"),
-        masked(from_name="other"),
+        item("keypointlabels", "Car", x=45, y=43, width=1),
         item("keypointlabels", "Finer", x=45, y=43, width=1),
         item("keypointlabels", format="rle", rle=brush.encode(MASK)),
         item("keypointlabels", x=45, y=43, width=1) | {"is_positive": False},
@@ -192,7 +193,7 @@ def test_malformed_items_are_left_out_or_refused_with_the_remedy(
 ) -> None:
     assert [region.id for region in annotated_regions([document, masked(id="r2")], IMAGE, SIZE)] == ["r2"]
     with pytest.raises(error, match=message):
-        annotated_regions([document], IMAGE, SIZE, strict=True)
+        annotated_regions([document], IMAGE.tag.name, SIZE, strict=True)
 
 
 def test_a_rectangle_outside_the_image_is_no_region() -> None:
@@ -245,15 +246,10 @@ def test_a_region_has_the_label_of_its_value_or_alias() -> None:
     assert suggested_names(named, make_task_image(image_tag)) == [("c", "c"), ("c", "c")]
 
 
-def test_regions_that_no_brush_control_reads_are_named() -> None:
+def test_controls_of_other_images_are_named() -> None:
     accepted = item("keypointlabels", "Finer", format="rle", rle=[0]) | {"from_name": "point"}
     prompt = item("rectanglelabels", "re-segment", x=1, y=1, width=1, height=1) | {"from_name": "box"}
     text = {"from_name": "note", "to_name": "image", "type": "textarea", "value": {"text": ["a"]}}
-    others = [
-        masked(from_name="second"),
-        item("bitmasklabels", "Car", imageDataURL="data:") | {"from_name": "bits"},
-        {"from_name": "shape", "to_name": "image", "type": "polygon", "value": {"points": []}},
-        item("labels", "Car", points=[]) | {"from_name": "labels"},
-    ]
-    assert unread_controls([masked(), accepted, prompt, text], [IMAGE]) == ()
-    assert set(unread_controls([masked(), *others, prompt], [IMAGE])) == {"second", "bits", "shape", "labels"}
+    others = [masked(from_name="second", to_name="back"), item("polygonlabels", "Car", points=[]) | {"to_name": "back"}]
+    assert unread_controls([masked(), masked(from_name="third"), accepted, prompt, text], [IMAGE]) == ()
+    assert set(unread_controls([masked(), *others, prompt], [IMAGE])) == {"second", "brush"}

@@ -1,7 +1,8 @@
 import pytest
 
+from tests.builders.label_config import make_image_tag
 from walkcut.errors import LabelConfigError, SettingsError
-from walkcut.labelstudio.config import BrushControl, parse_image_tags, semantic_labels, unused_controls
+from walkcut.labelstudio.config import ControlTag, ImageTag, parse_image_tags, semantic_labels, unused_controls
 
 BRUSH = '<BrushLabels name="brush" toName="image"><Label value="A"/></BrushLabels>'
 
@@ -14,13 +15,11 @@ def test_names_and_attributes_come_from_the_label_config() -> None:
     labels = '<Label value="Car"/><Label value="Sky"/>'
     tag = f'<BrushLabels name="brush" toName="image" granularity="fine">{labels}</BrushLabels>'
     assert parse_image_tags(config(tag)) == (
-        BrushControl(
-            "brush",
+        ImageTag(
             "image",
             "$photo",
-            (),
-            {"name": "brush", "toName": "image", "granularity": "fine"},
-            ("Car", "Sky"),
+            (ControlTag("brush", "brush", ("Car", "Sky"), "brush"),),
+            options={"name": "brush", "toName": "image", "granularity": "fine"},
         ),
     )
 
@@ -35,15 +34,15 @@ def test_names_and_attributes_come_from_the_label_config() -> None:
     ],
 )
 def test_messages_go_to_the_text_field_named_status_or_granularity_or_the_first(fields: str, status: str) -> None:
-    (control,) = parse_image_tags(config(BRUSH + fields))
-    assert control.status_field == status
+    (image_tag,) = parse_image_tags(config(BRUSH + fields))
+    assert image_tag.status_field == status
 
 
 def test_neutral_labels_are_those_marked_neutral() -> None:
     labels = '<Label value="Car"/><Label value="A" neutral="true"/><Label value="B" neutral="true"/>'
-    (control,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
-    assert control.neutral_labels == ("A", "B")
-    assert semantic_labels([control]) == {"Car"}
+    (image_tag,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    assert image_tag.neutral_labels == ("A", "B")
+    assert semantic_labels([image_tag]) == {"Car"}
 
 
 @pytest.mark.parametrize(
@@ -57,25 +56,104 @@ def test_neutral_labels_are_those_marked_neutral() -> None:
 def test_a_class_never_stands_for_regions_without_a_name(
     labels: str, neutral: tuple[str, ...], placeholders: tuple[str, ...], classes: set[str]
 ) -> None:
-    (control,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
-    assert (control.neutral_labels, control.placeholders) == (neutral, placeholders)
-    assert semantic_labels([control]) == classes
-    assert not control.is_class("")
+    (image_tag,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    assert (image_tag.neutral_labels, image_tag.placeholders) == (neutral, placeholders)
+    assert semantic_labels([image_tag]) == classes
+    assert not image_tag.is_class("")
 
 
 def test_a_label_is_called_by_its_alias_as_in_label_studios_results() -> None:
     labels = '<Label value="Himmel" alias="Sky"/><Label value="Gebiet" alias="Region" neutral="true"/>'
-    (control,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
-    assert (control.labels, control.neutral_labels) == (("Sky", "Region"), ("Region",))
+    (image_tag,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    assert (image_tag.labels, image_tag.neutral_labels) == (("Sky", "Region"), ("Region",))
 
 
-def test_each_image_has_its_first_brush() -> None:
+def test_each_image_has_all_its_controls() -> None:
     two_images = """<View><View><Image name="left" value="$l"/><Image name="right" value="$r"/></View>
         <BrushLabels name="b1" toName="right"><Label value="A"/></BrushLabels>
         <BrushLabels name="b2" toName="right"><Label value="B"/></BrushLabels>
         <BrushLabels name="b3" toName="left"><Label value="C"/></BrushLabels></View>"""
-    found = [(control.from_name, control.to_name, control.image_value) for control in parse_image_tags(two_images)]
-    assert found == [("b1", "right", "$r"), ("b3", "left", "$l")]
+    found = [(tag.name, tag.value, [control.name for control in tag.controls]) for tag in parse_image_tags(two_images)]
+    assert found == [("right", "$r", ["b1", "b2"]), ("left", "$l", ["b3"])]
+
+
+KINDS = ["Brush", "Bitmask", "Polygon", "Vector", "Ellipse", "Rectangle"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("labels", ["own", "apart", "none"])
+def test_every_shape_takes_regions_with_labels_of_its_own_apart_or_without(kind: str, labels: str) -> None:
+    inside = '<Label value="Sky"/><Label value="Tree"/>'
+    tags = {
+        "own": f'<{kind}Labels name="r" toName="image">{inside}</{kind}Labels>',
+        "apart": f'<{kind} name="r" toName="image"/><Labels name="l" toName="image">{inside}</Labels>',
+        "none": f'<{kind} name="r" toName="image"/>',
+    }
+    (image_tag,) = parse_image_tags(config(tags[labels]))
+    names = () if labels == "none" else ("Sky", "Tree")
+    (control,) = image_tag.controls
+    assert control == ControlTag("r", kind.lower(), names, {"own": "r", "apart": "l", "none": ""}[labels])
+    assert control.result_type == kind.lower() + ("labels" if labels == "own" else "")
+    assert (image_tag.labels, image_tag.placeholders) == (names, ("",))
+
+
+def labels_tag(kind: str, *labels: str, more: str = "") -> str:
+    inside = "".join(f'<Label value="{label}"/>' for label in labels)
+    return f'<{kind}Labels name="{kind.lower()}" toName="image" {more}>{inside}</{kind}Labels>'
+
+
+@pytest.mark.parametrize(
+    ("tags", "output", "expected"),
+    [
+        ([("Rectangle", "A", "B"), ("Brush", "A", "B")], "", {"A": "brush", "B": "brush", "": "brush"}),
+        ([("Rectangle", "A", "B"), ("Brush", "A", "B")], "rectangle", {"A": "rectangle", "": "rectangle"}),
+        ([("Rectangle", "Car"), ("Polygon", "Sky")], "", {"Car": "rectangle", "Sky": "polygon", "": "polygon"}),
+        ([("Rectangle", "Car", "Sky"), ("Polygon", "Sky")], "", {"Car": "rectangle", "Sky": "polygon"}),
+        ([("Brush", "A"), ("Polygon", "A"), ("Bitmask", "A")], "Polygon", {"A": "polygon"}),
+        ([("Brush", "A"), ("Rectangle", "Re-segment"), ("KeyPoint", "A", "Finer")], "", {"A": "brush"}),
+    ],
+)
+def test_a_region_is_written_with_the_control_of_its_label_or_the_preferred_one(
+    tags: list[tuple[str, ...]], output: str, expected: dict[str, str]
+) -> None:
+    text = config("".join(labels_tag(*tag) for tag in tags))
+    (image_tag,) = parse_image_tags(text, output)
+    assert {label: image_tag.control_of(label).shape for label in expected} == expected
+    assert len({label for control in image_tag.controls for label in control.labels}) == len(
+        [label for control in image_tag.controls for label in control.labels]
+    )
+
+
+def test_an_attribute_of_a_tag_chooses_the_shape() -> None:
+    chosen = labels_tag("Brush", "A", "B") + labels_tag("Polygon", "A", "B", more='walkcut_output="polygon"')
+    (image_tag,) = parse_image_tags(config(chosen))
+    assert image_tag.control_of("A").shape == "polygon"
+
+
+@pytest.mark.parametrize("output", ["ellipse", "masks"])
+def test_a_shape_without_a_control_is_refused_with_those_that_there_are(output: str) -> None:
+    with pytest.raises(LabelConfigError, match=f"walkcut_output is '{output}'.*for brush: write one of these, or add"):
+        parse_image_tags(config(BRUSH), output)
+
+
+def test_a_list_of_images_is_read_from_its_field() -> None:
+    (image_tag,) = parse_image_tags(f'<View><Image name="image" valueList="$pages"/>{BRUSH}</View>')
+    assert (image_tag.value, image_tag.is_list, image_tag.data_path) == ("$pages", True, "pages[0]")
+
+
+def test_the_only_label_of_the_preferred_control_is_neutral() -> None:
+    (image_tag,) = parse_image_tags(config(labels_tag("Rectangle", "Car") + labels_tag("Brush", "Region")))
+    assert image_tag.neutral_labels == ("Region",)
+
+
+@pytest.mark.parametrize("tolerance", ["2.5", "0", "-1", "nan", "101", "x"])
+def test_a_tolerance_is_a_number_of_pixels(tolerance: str) -> None:
+    tag = config(labels_tag("Polygon", "A", more=f'tolerance="{tolerance}"'))
+    if tolerance in {"2.5", "0"}:
+        assert parse_image_tags(tag)[0].controls[0].tolerance == float(tolerance)
+    else:
+        with pytest.raises(LabelConfigError, match=f'tolerance="{tolerance}": write pixels from 0 to 100'):
+            parse_image_tags(tag)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +162,16 @@ def test_each_image_has_its_first_brush() -> None:
         ("", "is not readable XML"),
         ("<View>", "is not readable XML"),
         ('<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>', "is not readable XML"),
-        ("<View/>", "needs BrushLabels on an Image"),
-        (config('<RectangleLabels name="r" toName="image"><Label value="A"/></RectangleLabels>'), "needs BrushLabels"),
-        (config('<BrushLabels name="b" toName="other"><Label value="A"/></BrushLabels>'), "needs BrushLabels"),
+        ("<View/>", "needs a control that takes regions, such as BrushLabels, on an Image"),
+        (config('<KeyPointLabels name="k" toName="image"><Label value="A"/></KeyPointLabels>'), "takes none: add <Bru"),
+        (config('<RectangleLabels name="r" toName="image"><Label value="Re-segment"/></RectangleLabels>'), "Region"),
+        (config('<BrushLabels name="b" toName="other"><Label value="A"/></BrushLabels>'), "needs toName"),
+        (config('<PolygonLabels name="b" toName="image" value="$labels"/>'), "takes its labels from each task"),
         (config('<BrushLabels name="b" toName="image"/>'), "needs a <Label"),
-        (f'<View><Image name="image" valueList="$pages"/>{BRUSH}</View>', "valueList"),
+        (f'<View><Image name="image" valueList="https://h/$pages"/>{BRUSH}</View>', r'write valueList="\$pages"'),
         ('<View><Image value="$image"/><BrushLabels name="b"><Label value="A"/></BrushLabels></View>', "needs toName"),
         (config('<BrushLabels toName="image"><Label value="A"/></BrushLabels>'), 'write <BrushLabels name="brush"'),
-        (config('<Polygon name="brush" toName="image"/><Choices name="brush2" toName="image"/>'), 'name="brush3"'),
+        (config('<Text name="brush" value="$t"/><Choices name="brush2" toName="image"/>'), 'name="brush3"'),
     ],
 )
 def test_an_unusable_config_is_refused_with_the_remedy(label_config: str, message: str) -> None:
@@ -108,10 +188,10 @@ ALIASED = (
 
 
 def test_an_alias_is_the_label_and_its_value_another_name_for_it() -> None:
-    (control,) = parse_image_tags(config(ALIASED.replace('<Label value="c"/>', "")))
-    assert (control.labels, control.neutral_labels) == (("c", "p"), ("p",))
-    assert semantic_labels([control]) == {"c"}
-    names = {name: control.label_of(name) for name in ("Car", "c", "Part", "f", "Finer", "k", "o", "Other", "?")}
+    (image_tag,) = parse_image_tags(config(ALIASED.replace('<Label value="c"/>', "")))
+    assert (image_tag.labels, image_tag.neutral_labels) == (("c", "p"), ("p",))
+    assert semantic_labels([image_tag]) == {"c"}
+    names = {name: image_tag.label_of(name) for name in ("Car", "c", "Part", "f", "Finer", "k", "o", "Other", "?")}
     assert names == {
         "Car": "c", "c": "c", "Part": "p", "f": "Finer", "Finer": "Finer", "k": "c", "o": "o", "Other": "o", "?": "?"
     }  # fmt: skip
@@ -119,9 +199,9 @@ def test_an_alias_is_the_label_and_its_value_another_name_for_it() -> None:
 
 def test_an_alias_comes_before_the_value_of_another_label() -> None:
     labels = '<Label value="A" alias="B"/><Label value="B" alias="A"/>'
-    (control,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
-    assert control.labels == ("B", "A")
-    assert (control.label_of("A"), control.label_of("B")) == ("A", "B")
+    (image_tag,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
+    assert image_tag.labels == ("B", "A")
+    assert (image_tag.label_of("A"), image_tag.label_of("B")) == ("A", "B")
 
 
 @pytest.mark.parametrize(
@@ -131,8 +211,8 @@ def test_an_alias_comes_before_the_value_of_another_label() -> None:
 )  # fmt: skip
 def test_labels_have_the_names_that_label_studio_writes(label: str, name: str) -> None:
     tag = f'<BrushLabels name="brush" toName="image">{label}<Label value="Z"/></BrushLabels>'
-    (control,) = parse_image_tags(config(tag))
-    assert control.labels == tuple(filter(None, (name, "Z")))
+    (image_tag,) = parse_image_tags(config(tag))
+    assert image_tag.labels == tuple(filter(None, (name, "Z")))
 
 
 @pytest.mark.parametrize(
@@ -141,35 +221,34 @@ def test_labels_have_the_names_that_label_studio_writes(label: str, name: str) -
      ("$base/$f", None), ("$img[1]", None), ("http://h/a.jpg", None)],
 )  # fmt: skip
 def test_files_need_a_field_that_holds_one_image(value: str, path: str | None) -> None:
-    control = BrushControl("brush", "image", value, ("A",))
+    image_tag = make_image_tag(value)
     if path is not None:
-        assert control.data_path == path
+        assert image_tag.data_path == path
     else:
         with pytest.raises(SettingsError, match="does not name a field that holds one image file: write"):
-            assert control.data_path
+            assert image_tag.data_path
 
 
 @pytest.mark.parametrize(
     ("beside", "unused"),
     [
-        ('<BrushLabels name="b2" toName="image"><Label value="B"/></BrushLabels>', ["<BrushLabels name='b2'>"]),
-        ('<PolygonLabels name="p" toName="image"><Label value="A"/></PolygonLabels>', ["<PolygonLabels name='p'>"]),
-        ('<Labels name="l" toName="image"/>', ["<Labels name='l'>"]),
-        ('<Ellipse name="e" toName="image"/>', ["<Ellipse name='e'>"]),
-        ('<KeyPointLabels name="k" toName="image"><Label value="?"/></KeyPointLabels>', ["<KeyPointLabels name='k'>"]),
-        ('<RectangleLabels name="r" toName="image"><Label value="A"/></RectangleLabels>', []),
+        ('<PolygonLabels name="p" toName="image" value="$labels"/>', ["<PolygonLabels name='p'> is left out"]),
+        ('<EllipseLabels name="e" toName="image"/>', ["<EllipseLabels name='e'> is left out"]),
+        ('<KeyPointLabels name="k" toName="image"><Label value="?"/></KeyPointLabels>',
+         ["the points of <KeyPointLabels name='k'> are neither predicted nor learned from, as they cover nothing"]),
         ('<KeyPointLabels name="k" toName="image"><Label value="finer" alias="f"/></KeyPointLabels>', []),
+        ('<RectangleLabels name="r" toName="image"><Label value="A"/></RectangleLabels>', []),
         ('<Brush name="plain" toName="image"/><Choices name="c" toName="image"/>', []),
         ('<Text name="t" value="$t"/><Labels name="l" toName="t"><Label value="A"/></Labels>', []),
     ],
 )  # fmt: skip
 def test_controls_that_are_left_out_are_named_with_the_remedy(beside: str, unused: list[str]) -> None:
     found = unused_controls(config(BRUSH + beside))
-    assert [problem.partition("of ")[2].partition(" are")[0] for problem, _ in found] == unused
-    assert all("add their labels to <BrushLabels name='brush'>" in remedy for _, remedy in found)
+    assert [problem for problem, _ in found] == unused
+    assert all("use labels of 'brush'" in remedy or "add" in remedy or "list them" in remedy for _, remedy in found)
 
 
 @pytest.mark.parametrize("tag", ["Repeater", "Polygon", "View", "Image"])
 def test_deeply_nested_tags_take_no_time(tag: str) -> None:
     nested = f'<{tag} name="x" toName="image">' * 18_000 + f"</{tag}>" * 18_000
-    assert parse_image_tags(config(BRUSH + nested))[0].from_name == "brush"
+    assert parse_image_tags(config(BRUSH + nested))[0].controls[0].name == "brush"

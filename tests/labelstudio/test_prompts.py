@@ -156,7 +156,8 @@ def test_a_prompt_has_the_label_of_its_value_or_alias() -> None:
     image_tag = make_image_tag(labels=("c",), names={"Car": "c", "f": "Finer"})
     clicks = [point(), point(value={"x": 1, "y": 1, "keypointlabels": ["Car"]})]
     boxes = [
-        {**box(10, 10, 20, 20), "value": {**box(10, 10, 20, 20)["value"], "rectanglelabels": [name]}} for name in "fc"
+        {**box(10, 10, 20, 20), "id": name, "value": {**box(10, 10, 20, 20)["value"], "rectanglelabels": [name]}}
+        for name in "fc"
     ]
     found = read_prompts({"result": [*clicks, *boxes]}, make_task_image(image_tag))
     assert [prompt.label for prompt in found] == ["Finer", "c", "Finer", "c"]

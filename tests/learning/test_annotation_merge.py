@@ -3,10 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.builders.label_config import make_task_image
 from tests.builders.scenes import quarters
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.labelstudio.config import parse_image_tags
 from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.tasks import TaskImage
 from walkcut.learning.annotation_merge import merge_by_annotation
 from walkcut.learning.feedback import AnnotatedImage
 from walkcut.segmentation.segmenter import load_segmenter

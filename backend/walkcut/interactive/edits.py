@@ -213,7 +213,7 @@ def _inner_segments(state: EditState, crop: tuple[slice, slice], crop_tree: CutT
             yield mask
 
 
-def _in_crop(state: EditState, crop: tuple[slice, slice], inside: Mask | np.bool_) -> Mask:
+def _in_crop(state: EditState, crop: tuple[slice, slice], inside: Bool[np.ndarray, "h w"] | np.bool_) -> Mask:
     """Return a mask of the image, with `inside` in the crop and nothing elsewhere."""
     mask = np.zeros(state.tree.size, np.bool_)
     mask[crop] = inside

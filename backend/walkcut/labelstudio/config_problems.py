@@ -36,7 +36,7 @@ def control_problem(tag: Tag, images: Mapping[str, Tag]) -> str:
     """Return why regions cannot be written with a control, with the remedy; empty if they can."""
     kind, image = str(tag).split()[0][1:], images.get(tag.to_name)
     if not tag.name:
-        return f'<{kind}> needs a name that no other tag has: write <{kind} name="{kind.lower()}" …>'
+        return f'<{kind}> needs a name that no other tag has: write <{kind} name="{region_shape(tag)}" …>'
     if image is None or not tag.to_name:
         return (
             f"{tag} needs toName with the name of one <Image>, and has {tag.to_name!r}: {_NEED}, so write "
@@ -84,8 +84,8 @@ def _image_problem(image: Tag) -> str:
     remedy = 'write value="$image", where image is the field of the task that holds its address'
     if image.is_repeated:
         return (
-            f"{image} is repeated by <Repeater>, whose pages walkcut does not segment: move the tags out of it, and write "
-            '<Image valueList="$pages"> with the list of pages, or import each page as a task'
+            f"{image} is repeated by <Repeater>, whose pages walkcut does not segment: move the tags out of it, and "
+            'write <Image valueList="$pages"> with the list of pages, or import each page as a task'
         )
     if not value:
         return f"{image} needs a value: {remedy}"

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from walkcut.labelstudio import shapes
 from walkcut.labelstudio.config import ControlTag
 from walkcut.labelstudio.packed_mask import holds_packed_mask
+from walkcut.labelstudio.results import geometry
 from walkcut.labelstudio.tasks import TaskImage
 from walkcut.masks.components import connected_parts
 
@@ -65,8 +66,8 @@ def make_prediction(regions_by_image: Iterable[tuple[TaskImage, Sequence[Region]
 
 
 def without_duplicates(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Return the predictions, the last of those with the same regions."""
-    values = [[item["value"] for item in prediction.result] for prediction in predictions]
+    """Return the predictions, the last of those with the same shapes."""
+    values = [[geometry(item) for item in prediction.result] for prediction in predictions]
     return [prediction for i, prediction in enumerate(predictions) if values[i] not in values[i + 1 :]]
 
 
@@ -130,9 +131,9 @@ def connected_regions(regions: Iterable[Region], image: TaskImage) -> list[Regio
 def is_modified(item: Mapping[str, Any], label: str) -> bool:
     """Return whether a person drew the region of a result item, or gave it its `label`.
 
-    Label Studio reports that a person drew it as the item's `origin`. It keeps `meta`, where walkcut notes the label that
-    it chose itself: any other was given by a person, as by a point with a label, or by the labels that were active when
-    a suggestion was accepted.
+    Label Studio reports that a person drew it as the item's `origin`. It keeps `meta`, where walkcut notes the label
+    that it chose itself: any other was given by a person, as by a point with a label, or by the labels that were active
+    when a suggestion was accepted.
     """
     note = _note(item)
     return item.get("origin") != "prediction" or ("label" in note and note["label"] != label)

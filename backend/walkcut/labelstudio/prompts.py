@@ -58,9 +58,9 @@ def text_commands(context: object, image: TaskImage) -> list[str]:
     Reads the text field named `granularity` or, without one, all text fields of the image but `status`. Lines that
     walkcut wrote itself are left out.
     """
-    page = {"item_index": image.item_index}  # a text without a page is for all pages
+    anywhere = {"to_name": image.tag.name, "item_index": image.item_index}  # a text without a page is for all pages
     items = result_items(_result(context))
-    fields = [item for item in items if item["type"] == "textarea" and image.holds({**page, **item})]
+    fields = [item for item in items if item["type"] == "textarea" and image.holds({**anywhere, **item})]
     named = [item for item in fields if item.get("from_name") == "granularity"]
     typed = named or [item for item in fields if item.get("from_name") != "status"]
     texts = [item["value"].get("text") for item in typed]
@@ -73,7 +73,9 @@ def read_prompts(context: object, image: TaskImage) -> list[Prompt]:
 
     Raises `RequestError` for more than 200, since each takes a pass over the whole image.
     """
-    shapes = [shape for shape in shape_items(_result(context)) if image.holds(shape.item)]
+    shapes = [
+        shape for shape in shape_items(_result(context)) if image.holds({"to_name": image.tag.name, **shape.item})
+    ]
     prompts = [prompt for shape in shapes if (prompt := _read_prompt(shape, image))]
     if len(prompts) > _MAX_PROMPTS:
         raise RequestError(

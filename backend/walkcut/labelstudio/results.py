@@ -55,17 +55,21 @@ def shape_items(result: object) -> list[ShapeItem]:
     for `<Polygon>` and one for `<Labels>`, which holds the label, or a further one of another control whose label was
     selected when a suggestion was accepted.
     """
-    items = result_items(result)
-    labels = {item.get("id"): _first_label(item["value"].get("labels")) for item in items if item["type"] == "labels"}
-    shapes: dict[object, ShapeItem] = {}
-    for index, item in enumerate(items):
-        shape, key = shape_of(item["type"]), item.get("id") if isinstance(item.get("id"), str) else index
-        if shape:
-            label = _first_label(item["value"].get(f"{shape}labels")) or labels.get(key, UNLABELLED)
-            found = ShapeItem(item, shape, label)
-            if key not in shapes or (found.has_geometry and not shapes[key].has_geometry):
-                shapes[key] = found
-    return list(shapes.values())
+    items, shapes = result_items(result), list[ShapeItem]()
+    labels = {
+        str(item.get("id")): _first_label(item["value"].get("labels")) for item in items if item["type"] == "labels"
+    }
+    for item in items:
+        if shape := shape_of(item["type"]):
+            label = _first_label(item["value"].get(f"{shape}labels"))
+            found = ShapeItem(item, shape, label or labels.get(str(item.get("id")), UNLABELLED))
+            same = next((index for index, other in enumerate(shapes) if _is_same(found, other)), len(shapes))
+            if same == len(shapes) or (found.has_geometry, bool(found.label)) > (
+                shapes[same].has_geometry,
+                bool(shapes[same].label),
+            ):
+                shapes[same : same + 1] = [found]
+    return shapes
 
 
 def shape_of(result_type: str) -> str:
@@ -76,6 +80,17 @@ def shape_of(result_type: str) -> str:
     """
     shape = result_type.removesuffix("labels")
     return "brush" if shape == "magicwand" else shape if shape in _GEOMETRY else ""
+
+
+def geometry(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the value of an item says of the shape, without its labels."""
+    return {name: value for name, value in item["value"].items() if name != "format" and not name.endswith("labels")}
+
+
+def _is_same(shape: ShapeItem, other: ShapeItem) -> bool:
+    """Return whether two items are of one region."""
+    names = [(found.id, found.item.get("to_name")) for found in (shape, other)]
+    return bool(shape.id) and names[0] == names[1] and geometry(shape.item) == geometry(other.item)
 
 
 def _first_label(labels: object) -> str:

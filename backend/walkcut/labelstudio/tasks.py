@@ -71,10 +71,10 @@ class TaskImage:
         return value
 
     def holds(self, item: Mapping[str, Any]) -> bool:
-        """Return whether an item of a result is on the image: without a name on any, without a page on the first."""
+        """Return whether an item of a result is on the image; one without a page is on the first."""
         page = item.get("item_index")
         is_page = (page if isinstance(page, int) else 0) == (self.item_index or 0)
-        return item.get("to_name", self.tag.name) == self.tag.name and is_page
+        return item.get("to_name") == self.tag.name and is_page
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from jaxtyping import Bool, Float, Int64, Integer, Shaped, UInt16
 from skimage.measure import label
 
@@ -22,7 +23,8 @@ Points = Int64[np.ndarray, "_ 2"]
 class Ring:
     """One closed border of a region: `points` (x, y) around it, the first one not repeated.
 
-    On the screen an outer border runs clockwise, that of a hole anticlockwise. `fixed` points are shared by three or
+    On the screen an outer border runs clockwise, that of a hole anticlockwise. No corner is passed twice: rings touch
+    where pixels touch at a corner only. `fixed` points are shared by three or
     more borders. The border has the same first point in the rings of both of its sides.
     """
 
@@ -81,8 +83,10 @@ def trace(regions: Integer[np.ndarray, "y x"]) -> list[Ring]:
         ring = ring[kept[ring]]
         # The first point is the same from both sides of the border, and fixed if any point is.
         ring = np.roll(ring, -int(np.lexsort((corners[ring], ~fixed[ring]))[0]))
-        y, x = np.divmod(corners[ring], width)
-        rings.append(Ring(int(right.ravel()[edges[ring[0]]]), np.stack([x, y], 1), fixed[ring]))
+        for loop in _loops(corners[ring].tolist()):
+            part = ring[loop]
+            y, x = np.divmod(corners[part], width)
+            rings.append(Ring(int(right.ravel()[edges[part[0]]]), np.stack([x, y], 1), fixed[part]))
     return rings
 
 
@@ -117,20 +121,80 @@ def _cycles(successor: list[int]) -> Iterator[list[int]]:
             yield cycle
 
 
+def _loops(corners: list[int]) -> Iterator[list[int]]:
+    """Yield the loops of a ring, as indices: where it comes to a corner again, it closes one."""
+    stack, last = list[int](), dict[int, int]()
+    for index, corner in enumerate(corners):
+        if corner in last:
+            start = stack.index(last[corner])
+            yield stack[start:]
+            for closed in stack[start:]:
+                last.pop(corners[closed], None)
+            del stack[start:]
+        last[corner] = index
+        stack.append(index)
+    yield stack
+
+
 def simplify(rings: Sequence[Ring], tolerance: float) -> list[Points]:
     """Return the rings with fewer points, all `fixed` ones among them: no removed point is farther than `tolerance`.
 
-    Douglas & Peucker, Cartographica 10(2), 1973, from one fixed point to the next.
+    Douglas & Peucker, Cartographica 10(2), 1973, from one fixed point to the next. Lines that would cross or touch
+    others but at their ends are split further, so that rings that did not cross do not.
     """
     if not rings:
         return []
     points = np.concatenate([np.concatenate([ring.points, ring.points[:1]]) for ring in rings])
     kept = np.concatenate([np.append(ring.fixed, True) for ring in rings])
     ends = np.cumsum([len(ring.points) + 1 for ring in rings])
+    last = np.zeros(len(points), np.bool_)
+    last[ends - 1] = True
     kept[[0, *ends[:-1]]] = True
     kept = _split(points, kept, tolerance)
-    simplified = [ring.points[mask[:-1]] for ring, mask in zip(rings, np.split(kept, ends[:-1]), strict=True)]
-    return [fewer if signed_area(fewer) else ring.points for ring, fewer in zip(rings, simplified, strict=True)]
+    vanished = [
+        np.full(len(part), not signed_area(ring.points[part[:-1]]))
+        for ring, part in zip(rings, np.split(kept, ends[:-1]), strict=True)
+    ]
+    kept = _in_all_rings(points, kept | np.concatenate(vanished))
+    while (lines := _crossing(points, np.flatnonzero(kept), last)).size:
+        refined = _refined(points, kept, np.flatnonzero(~kept & np.isin(_line_starts(kept), lines)), 0.0)
+        if np.array_equal(refined, kept):
+            break
+        kept = _in_all_rings(points, refined)
+    return [ring.points[part[:-1]] for ring, part in zip(rings, np.split(kept, ends[:-1]), strict=True)]
+
+
+def _crossing(points: Points, bounds: Int64[np.ndarray, " b"], last: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " l"]:
+    """Return the first points of the lines, from one bound to the next, that cross or touch others but at common ends.
+
+    No line begins at the `last` point of a ring. A line and its reverse, of the ring at its other side, are no pair.
+    """
+    is_line = ~last[bounds[:-1]]
+    starts, stops = points[bounds[:-1]][is_line], points[bounds[1:]][is_line]
+    lines = shapely.linestrings(np.stack([starts, stops], 1))
+    one, other = shapely.STRtree(lines).query(lines, predicate="intersects")
+    one, other = one[one < other], other[one < other]
+    meeting, overlapping = np.zeros((2, len(one)), np.int64)
+    for pivot, end in ((starts, stops), (stops, starts)):
+        for other_pivot, other_end in ((starts, stops), (stops, starts)):
+            away, beside = end[one] - pivot[one], other_end[other] - other_pivot[other]
+            is_common = (pivot[one] == other_pivot[other]).all(1)
+            is_parallel = away[:, 0] * beside[:, 1] == away[:, 1] * beside[:, 0]
+            meeting += is_common
+            overlapping += is_common & is_parallel & ((away * beside).sum(1) > 0)
+    bad = (meeting == 0) | ((meeting == 1) & (overlapping > 0))
+    return np.unique(bounds[:-1][is_line][np.concatenate([one[bad], other[bad]])])
+
+
+def _in_all_rings(points: Points, kept: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Return which points to keep: those that any ring keeps, so that both sides of a border stay equal."""
+    corners = points @ np.array([1, points[:, 0].max() + 1])
+    return np.isin(corners, corners[kept])
+
+
+def _line_starts(kept: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Return the last kept point at or before each."""
+    return np.maximum.accumulate(np.where(kept, np.arange(len(kept)), 0))
 
 
 def _split(points: Points, kept: Bool[np.ndarray, " n"], tolerance: float) -> Bool[np.ndarray, " n"]:
@@ -139,22 +203,31 @@ def _split(points: Points, kept: Bool[np.ndarray, " n"], tolerance: float) -> Bo
     All lines of a round are split at once, each at its farthest point; of several the first in reading order, so that a
     line is split the same from both ends.
     """
-    kept = kept.copy()
-    reading_order = points @ np.array([1, points[:, 0].max() + 1])
-    inner = np.flatnonzero(~kept)
-    while inner.size:
-        bounds = np.flatnonzero(kept)
-        line = np.searchsorted(bounds, inner)
-        distances = _squared_distances(points[inner], points[bounds[line - 1]], points[bounds[line]])
-        starts = np.flatnonzero(np.diff(line, prepend=-1))
-        line = np.cumsum(np.diff(line, prepend=line[0]) != 0)
-        farthest = np.maximum.reduceat(distances, starts)[line]
-        split = farthest > tolerance**2
-        candidates = np.where(distances == farthest, reading_order[inner], np.iinfo(np.int64).max)
-        chosen = split & (candidates == np.minimum.reduceat(candidates, starts)[line])
-        kept[inner[chosen]] = True
-        inner = inner[split & ~chosen]
-    return kept
+    while True:
+        refined = _refined(points, kept, np.flatnonzero(~kept), tolerance)
+        if np.array_equal(refined, kept):
+            return kept
+        kept = refined
+
+
+def _refined(
+    points: Points, kept: Bool[np.ndarray, " n"], inner: Int64[np.ndarray, " i"], tolerance: float
+) -> Bool[np.ndarray, " n"]:
+    """Return which points to keep: of the inner points of each line also the farthest, if beyond `tolerance`."""
+    if not inner.size:
+        return kept
+    bounds = np.flatnonzero(kept)
+    line = np.searchsorted(bounds, inner)
+    distances = _squared_distances(points[inner], points[bounds[line - 1]], points[bounds[line]])
+    starts = np.flatnonzero(np.diff(line, prepend=-1))
+    line = np.cumsum(np.diff(line, prepend=line[0]) != 0)
+    farthest = np.maximum.reduceat(distances, starts)[line]
+    reading_order = points[inner] @ np.array([1, points[:, 0].max() + 1])
+    candidates = np.where(distances == farthest, reading_order, np.iinfo(np.int64).max)
+    chosen = (farthest > tolerance**2) & (candidates == np.minimum.reduceat(candidates, starts)[line])
+    refined = kept.copy()
+    refined[inner[chosen]] = True
+    return refined
 
 
 def _squared_distances(points: Points, starts: Points, ends: Points) -> Float[np.ndarray, " n"]:
