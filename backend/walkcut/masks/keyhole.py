@@ -38,8 +38,11 @@ def _leftmost(ring: Ring) -> int:
 
 
 def _joined(outer: Ring, hole: Ring, offset: float, width: float) -> Ring:
-    """Return a ring joined to a hole by a slit between two rows, `offset` from the hole's leftmost corner."""
-    y = hole[_leftmost(hole), 1]
+    """Return a ring joined to a hole by a slit between two rows, `offset` from the hole's leftmost corner.
+
+    The offset of each hole is another, so that no slits meet.
+    """
+    y = round(hole[_leftmost(hole), 1])  # without the nudge
     side = 1 if _crossings(hole, y + offset)[0].size else -1
     upper, lower = sorted((y + side * offset, y + side * (offset + width)))
     right, right_x = _edge_at(hole, upper, lower, np.inf)

@@ -8,10 +8,12 @@ An edge is directed, with its region on the right-hand side, and has the id 4·(
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
 from jaxtyping import Bool, Float, Int64, Integer, Shaped, UInt16
+from numpy.typing import NDArray
 from skimage.measure import label
 
 DEFAULT_TOLERANCE = 1.0  # pixels
@@ -171,7 +173,7 @@ def _crossing(points: Points, bounds: Int64[np.ndarray, " b"], last: Bool[np.nda
     """
     is_line = ~last[bounds[:-1]]
     starts, stops = points[bounds[:-1]][is_line], points[bounds[1:]][is_line]
-    lines = shapely.linestrings(np.stack([starts, stops], 1))
+    lines: NDArray[Any] = np.asarray(shapely.linestrings(np.stack([starts, stops], 1)))
     one, other = shapely.STRtree(lines).query(lines, predicate="intersects")
     one, other = one[one < other], other[one < other]
     meeting, overlapping = np.zeros((2, len(one)), np.int64)
