@@ -15,6 +15,7 @@ from walkcut.interactive.edits import (
     resegment_all,
     resegment_box,
     select,
+    select_in_box,
     split_region,
 )
 from walkcut.labelstudio.predictions import Region
@@ -222,19 +223,19 @@ def test_a_segment_that_continues_outside_the_box_stays_with_its_region() -> Non
     assert drawn(after) == {"wide": "A ###..###", "<box 3>": "B ...##..."}
 
 
-def test_new_regions_in_a_box_take_its_label_over_that_of_the_regions_there() -> None:
+def test_a_box_with_a_label_makes_one_region_of_what_is_inside_and_cuts_the_others() -> None:
     before = state(region("inside", "..##....", "Car"), region("wide", "....####"))
-    after = resegment_box(before, (slice(0, 1), slice(2, 6)), inside(0, 0, 1, 2), "box", "Tree")
-    assert drawn(after) == {"<box 2>": "Tree ..##....", "<box 4>": "Tree ....#...", "wide": "A .....###"}
-    assert [item.modified for item in after.regions.values()] == [False, True, True]
+    after = select_in_box(before, (slice(0, 1), slice(2, 6)), inside(0, 0, 1, 2), "box", "Tree")
+    assert drawn(after) == {"<box 2>": "Tree ..###...", "wide": "A .....###"}
+    assert [item.modified for item in after.regions.values()] == [False, True]
 
 
 def test_a_box_with_a_label_always_makes_a_region() -> None:
     before = state(region("wide", "########"))
     crop, segments = (slice(0, 1), slice(2, 6)), inside(0, 0, 1, 1)
     assert drawn(resegment_box(before, crop, segments, "box")) == drawn(before)
-    after = resegment_box(before, crop, segments, "box", "Tree")
-    assert drawn(after) == {"wide": "A ##....##", "<box 2>": "Tree ..##....", "<box 4>": "Tree ....##.."}
+    after = select_in_box(before, crop, segments, "box", "Tree")
+    assert drawn(after) == {"wide": "A ##....##", "<box 2>": "Tree ..####.."}
 
 
 def test_a_box_as_large_as_the_image_replaces_all_regions() -> None:

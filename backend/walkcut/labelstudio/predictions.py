@@ -79,7 +79,7 @@ def region_items(regions: Sequence[Region], image: TaskImage) -> list[dict[str, 
     items = dict[str, list[dict[str, Any]]]()
     for control in image.tag.controls:
         own = [region for region in regions if image.tag.control_of(region.label) == control]
-        values = shapes.encode(control.shape, [region.mask for region in own], control.tolerance)
+        values = shapes.encode(control.shape, (region.mask for region in own), control.tolerance)
         for region, value in zip(own, values, strict=True):
             items[region.id] = _region_items(region, value, control, image)
     return [item for region in regions for item in items[region.id]]

@@ -133,7 +133,7 @@ def test_an_image_in_a_data_url_is_named_by_its_key(name: str) -> None:
 
 
 def test_classes_without_a_category_are_numbered_in_order() -> None:
-    image_tag = make_image_tag("image", (), labels=("Sky", "Cat"), name="i", image_tag="b")
+    image_tag = make_image_tag("image", (), labels=("Sky", "Cat"), name="i")
     assert make_format("yolo", image_tag) == YoloFormat({"Sky": 0, "Cat": 1, "unlabelled": 2})
     assert make_format("coco", image_tag) == CocoFormat({"Sky": 1, "Cat": 2, "unlabelled": 3})
 
@@ -141,9 +141,7 @@ def test_classes_without_a_category_are_numbered_in_order() -> None:
 @pytest.mark.parametrize(("name", "kind"), [("yolo", YoloFormat), ("coco", CocoFormat)])
 def test_classes_have_the_numbers_of_the_labelling_config(name: str, kind: type[YoloFormat | CocoFormat]) -> None:
     categories = {"Sky": 2, "Cat": 0, "Finer": 1}
-    image_tag = make_image_tag(
-        "image", (), labels=("Sky", "Cat", "New"), categories=categories, name="i", image_tag="b"
-    )
+    image_tag = make_image_tag("image", (), labels=("Sky", "Cat", "New"), categories=categories, name="i")
     output_format = make_format(name, image_tag)
     assert isinstance(output_format, kind)
     assert output_format.classes == {"Sky": 2, "Cat": 0, "New": 3, "unlabelled": 4}
@@ -152,7 +150,7 @@ def test_classes_have_the_numbers_of_the_labelling_config(name: str, kind: type[
 @pytest.mark.parametrize("name", ["yolo", "coco"])
 def test_labels_with_the_same_category_are_named(name: str) -> None:
     image_tag = make_image_tag(
-        "image", (), labels=("Sky", "Cat", "Dog"), categories={"Sky": 7, "Cat": 0, "Dog": 7}, name="i", image_tag="b"
+        "image", (), labels=("Sky", "Cat", "Dog"), categories={"Sky": 7, "Cat": 0, "Dog": 7}, name="i"
     )
     with pytest.raises(
         SettingsError, match=r"the labels 'Sky' and 'Dog' have the same category 7 .*: give each a number"
@@ -162,7 +160,7 @@ def test_labels_with_the_same_category_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("number", [-1, 10_000])
 def test_a_class_number_that_yolo_does_not_have_is_named(number: int) -> None:
-    image_tag = make_image_tag("image", (), labels=("Sky",), categories={"Sky": number}, name="i", image_tag="b")
+    image_tag = make_image_tag("image", (), labels=("Sky",), categories={"Sky": number}, name="i")
     with pytest.raises(SettingsError, match=f"numbers from 0 to 9999, but the label 'Sky' has the category {number}: "):
         make_format("yolo", image_tag)
     make_format("coco", image_tag)
