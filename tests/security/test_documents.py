@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders.annotations import CONTROL, SIZE, item
+from tests.builders.annotations import IMAGE, SIZE, item
 from walkcut.errors import BrushError, LabelConfigError, RequestError
 from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import annotated_regions
@@ -14,7 +14,7 @@ from walkcut.labelstudio.config import parse_image_tags
 from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.predictions import region_id
 from walkcut.labelstudio.prompts import read_prompts, text_commands
-from walkcut.labelstudio.tasks import Task, parse_id, read_extra_params
+from walkcut.labelstudio.tasks import Task, TaskImage, parse_id, read_extra_params
 
 BRUSH = '<Image name="image" value="$photo"/><BrushLabels name="b" toName="image"><Label value="A"/></BrushLabels>'
 
@@ -60,7 +60,7 @@ def test_external_entities(declared: str, tmp_path: Path) -> None:
 
 def test_a_config_of_tags_in_tags() -> None:
     depth = 70_000
-    assert parse_image_tags("<View>" * depth + config() + "</View>" * depth)[0].to_name == "image"
+    assert parse_image_tags("<View>" * depth + config() + "</View>" * depth)[0].name == "image"
 
 
 def test_a_config_of_megabytes() -> None:
@@ -71,8 +71,8 @@ def test_a_config_with_thousands_of_controls() -> None:
     """The text fields of each image are looked up in a table, without a search through all of them."""
     template = '<Image name="{0}" value="$p"/><BrushLabels name="b" toName="{0}"><Label value="A"/></BrushLabels>'
     many = "".join(f'{template.format(n)}<TextArea name="t{n}" toName="{n}"/>' for n in range(6000))
-    controls = parse_image_tags(f"<View>{many}</View>")
-    assert [control.status_field for control in controls] == [f"t{n}" for n in range(6000)]
+    image_tags = parse_image_tags(f"<View>{many}</View>")
+    assert [image_tag.status_field for image_tag in image_tags] == [f"t{n}" for n in range(6000)]
 
 
 @pytest.mark.parametrize("text", ["\0", "\ud800", "&#xD800;", "&#0;", "<View>\x1b</View>", "<View", "]]>"])
@@ -142,7 +142,7 @@ def test_ids_that_no_database_holds(value: object) -> None:
 
 
 def test_half_a_character_in_a_name() -> None:
-    assert region_id(Task(1, {"photo": "data:\ud800,x"}), CONTROL, "select \udfff") != ""
+    assert region_id(TaskImage(Task(1, {"photo": "data:\ud800,x"}), IMAGE.tag), "select \udfff") != ""
 
 
 # What annotators draw
@@ -150,12 +150,12 @@ def test_half_a_character_in_a_name() -> None:
 
 def too_much(result: list[dict[str, Any]], size: tuple[int, int], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        annotated_regions(result, CONTROL, size, strict=True)
+        annotated_regions(result, IMAGE, size, strict=True)
 
 
 def test_more_masks_than_memory_holds() -> None:
-    clicks = [item("keypointlabels", x=1, y=1, width=1, original_width=10_000) for _ in range(100)]
-    too_much(clicks, (10_000, 10_000), "100 regions on an image of 10000×10000 pixels are too many: draw fewer")
+    boxes = [item("rectanglelabels", x=1, y=1, width=1, height=1) | {"id": f"r{index}"} for index in range(100)]
+    too_much(boxes, (10_000, 10_000), "100 regions on an image of 10000×10000 pixels are too many: draw fewer")
 
 
 def test_strokes_that_take_hours() -> None:
@@ -169,20 +169,20 @@ def test_a_polygon_of_ten_thousand_corners() -> None:
     angles = np.linspace(0, 2 * np.pi, 10_000, endpoint=False)
     corners = np.stack([50 + 50 * np.cos(angles), 50 + 50 * np.sin(angles)], axis=1).tolist()
     drawn = item("polygonlabels", points=corners) | {"original_width": 2000, "original_height": 2000}
-    (region,) = annotated_regions([drawn], CONTROL, (2000, 2000), strict=True)
+    (region,) = annotated_regions([drawn], IMAGE, (2000, 2000), strict=True)
     assert region.mask.mean() == pytest.approx(np.pi / 4, rel=1e-4)
 
 
 def test_more_clicks_than_anybody_makes() -> None:
     click = {"type": "keypointlabels", "value": {"x": 1, "y": 1, "keypointlabels": ["Finer"]}}
-    assert len(read_prompts({"result": [click] * 200}, CONTROL)) == 200
+    assert len(read_prompts({"result": [click] * 200}, IMAGE)) == 200
     with pytest.raises(RequestError, match="201 points and boxes are more than 200"):
-        read_prompts({"result": [click] * 201}, CONTROL)
+        read_prompts({"result": [click] * 201}, IMAGE)
 
 
 def test_more_lines_than_anybody_types() -> None:
     typed = {"type": "textarea", "value": {"text": ["nonsense"] * 100_000 + ["finer", "12"]}}
-    lines = text_commands({"result": [typed]}, CONTROL)
+    lines = text_commands({"result": [typed]}, IMAGE)
     assert (len(lines), lines[-2:]) == (200, ["finer", "12"])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tests.builders.annotations import CONTROL, SIZE, masked
+from tests.builders.annotations import IMAGE, SIZE, masked
 from tests.builders.fuzzing import JSON, Parser, as_text, fuzz_tests, mutated
 from walkcut.bulk.sources.scan import read_sources
 from walkcut.errors import (
@@ -28,7 +28,7 @@ from walkcut.labelstudio.json_export import items_of_page, region_labels, select
 from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.predictions import region_id
 from walkcut.labelstudio.prompts import read_prompts, text_commands
-from walkcut.labelstudio.tasks import Task, read_extra_params, read_submission, read_tasks
+from walkcut.labelstudio.tasks import Task, TaskImage, read_extra_params, read_submission, read_tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,18 +85,19 @@ def read_body_tasks(body: Mapping[str, Any]) -> None:
     for task in read_tasks(body):
         assert isinstance(task, Task)
         with suppress(RequestError):
-            region_id(task, CONTROL, task.image_reference(CONTROL))
+            image = TaskImage(task, IMAGE.tag)
+            region_id(image, image.reference)
 
 
 def read_context(document: object) -> None:
-    for prompt in read_prompts(document, CONTROL):
-        assert region_id(Task(1, {"photo": "\ud800"}), CONTROL, prompt.id)
-    for line in text_commands(document, CONTROL):
+    for prompt in read_prompts(document, IMAGE):
+        assert region_id(TaskImage(Task(1, {"photo": "\ud800"}), IMAGE.tag), prompt.id)
+    for line in text_commands(document, IMAGE):
         assert isinstance(line, str)
 
 
 def read_annotation(result: object) -> None:
-    regions = annotated_regions(result, CONTROL, SIZE)
+    regions = annotated_regions(result, IMAGE, SIZE)
     assert all(region.mask.any() for region in regions)
     region_numbers(regions, SIZE)
     annotated_image_names(result)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -120,10 +121,8 @@ def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...
         raise LabelConfigError(problems[0][1])
     output = _output_shape(usable, output or next(filter(None, (tag.get(OUTPUT) for tag in tags)), ""))
     categories = label_categories(tags[0].element)
-    image_tags = (
-        _image_tag(images[name], [tag for tag in tags if tag.to_name == name], usable, output)
-        for name in dict.fromkeys(tag.to_name for tag in usable)
-    )
+    usable_on, on_image = _by_image(usable), _by_image(tags)
+    image_tags = (_image_tag(images[name], on_image[name], usable_on[name], output) for name in usable_on)
     return tuple(replace(image_tag, categories=categories) for image_tag in image_tags)
 
 
@@ -172,10 +171,18 @@ def _output_shape(usable: Sequence[Tag], output: str) -> str:
     return output.lower()
 
 
+def _by_image(tags: Iterable[Tag]) -> dict[str, list[Tag]]:
+    """Return the tags of each image, by its name."""
+    by_image = defaultdict[str, list[Tag]](list)
+    for tag in tags:
+        by_image[tag.to_name].append(tag)
+    return by_image
+
+
 def _image_tag(image: Tag, on_image: Sequence[Tag], usable: Sequence[Tag], output: str) -> ImageTag:
-    """Return an image and the controls that its regions are written with, of those of its tags that are usable."""
+    """Return an image and the controls that its regions are written with, of those on it that are usable."""
     controls, sources = list[ControlTag](), list[Tag]()
-    for tag in sorted((tag for tag in on_image if tag in usable), key=partial(_preference, output=output)):
+    for tag in sorted(usable, key=partial(_preference, output=output)):
         source = _label_source(tag, on_image)
         taken = {label for control in controls for label in control.labels}
         names = [label.name for label in source.labels if not is_prompt(label.name)]
@@ -185,7 +192,8 @@ def _image_tag(image: Tag, on_image: Sequence[Tag], usable: Sequence[Tag], outpu
             controls.append(ControlTag(tag.name, region_shape(tag), labels, labels_name, _tolerance(tag)))
             sources.append(source)
     known = [label for source in sources for label in source.labels]
-    others = [label for tag in on_image if tag not in sources for label in tag.labels]
+    own = {id(source) for source in sources}
+    others = [label for tag in on_image if id(tag) not in own for label in tag.labels]
     texts = [tag.name for tag in on_image if tag.kind == "textarea"]
     return ImageTag(
         image.name,

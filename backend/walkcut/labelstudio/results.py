@@ -59,16 +59,18 @@ def shape_items(result: object) -> list[ShapeItem]:
     labels = {
         str(item.get("id")): _first_label(item["value"].get("labels")) for item in items if item["type"] == "labels"
     }
+    last = dict[object, int]()  # shape with an id, on an image
     for item in items:
         if shape := shape_of(item["type"]):
             label = _first_label(item["value"].get(f"{shape}labels"))
             found = ShapeItem(item, shape, label or labels.get(str(item.get("id")), UNLABELLED))
-            same = next((index for index, other in enumerate(shapes) if _is_same(found, other)), len(shapes))
-            if same == len(shapes) or (found.has_geometry, bool(found.label)) > (
-                shapes[same].has_geometry,
-                bool(shapes[same].label),
-            ):
-                shapes[same : same + 1] = [found]
+            index = last.get((found.id, str(item.get("to_name"))), len(shapes)) if found.id else len(shapes)
+            if index == len(shapes) or geometry(shapes[index].item) != geometry(item):
+                index = len(shapes)
+                shapes.append(found)
+            elif (found.has_geometry, bool(found.label)) > (shapes[index].has_geometry, bool(shapes[index].label)):
+                shapes[index] = found
+            last[found.id, str(item.get("to_name"))] = index
     return shapes
 
 
@@ -85,12 +87,6 @@ def shape_of(result_type: str) -> str:
 def geometry(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the value of an item says of the shape, without its labels."""
     return {name: value for name, value in item["value"].items() if name != "format" and not name.endswith("labels")}
-
-
-def _is_same(shape: ShapeItem, other: ShapeItem) -> bool:
-    """Return whether two items are of one region."""
-    names = [(found.id, found.item.get("to_name")) for found in (shape, other)]
-    return bool(shape.id) and names[0] == names[1] and geometry(shape.item) == geometry(other.item)
 
 
 def _first_label(labels: object) -> str:
