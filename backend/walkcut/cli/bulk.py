@@ -14,7 +14,7 @@ import click
 
 from walkcut.bulk.checkpoint import FAILED, SKIPPED, Checkpoint
 from walkcut.bulk.formats import LabelStudioFormat
-from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE
+from walkcut.masks.polygons import DEFAULT_TOLERANCE
 from walkcut.bulk.items import CheckpointEntry, Item
 from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink

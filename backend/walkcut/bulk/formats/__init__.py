@@ -9,7 +9,7 @@ from walkcut.bulk.formats.coco import CocoFormat
 from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
-from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE
+from walkcut.masks.polygons import DEFAULT_TOLERANCE
 from walkcut.bulk.formats.records import Records, class_numbers
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE, polygons
+from walkcut.masks.polygons import DEFAULT_TOLERANCE, polygons
 from walkcut.bulk.formats.records import Records, image_record, label_map, label_name, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from walkcut.bulk.formats.polygonize import DEFAULT_TOLERANCE, Points, Polygon, polygons
+from walkcut.masks.polygons import DEFAULT_TOLERANCE, Points, Polygon, polygons
 from walkcut.bulk.formats.records import Records, class_number, file_name, image_record, json_bytes, label_map
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.bulk.names import split_suffix
