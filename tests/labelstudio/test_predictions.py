@@ -4,7 +4,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import (
     Region,
@@ -17,6 +16,7 @@ from walkcut.labelstudio.predictions import (
     status_item,
     without_duplicates,
 )
+from walkcut.labelstudio.shapes import rle
 from walkcut.labelstudio.tasks import Task
 
 CONTROL = BrushControl("brush", "image", "$photo", ("Region",))
@@ -37,7 +37,7 @@ def test_a_region_is_a_result_item_of_label_studio() -> None:
         "image_rotation": 0,
         "score": 0.5,
         "meta": {"walkcut": {"label": "Region"}},
-        "value": {"format": "rle", "rle": brush.encode(MASK), "brushlabels": ["Region"]},
+        "value": {"format": "rle", "rle": rle.encode(MASK), "brushlabels": ["Region"]},
     }
 
 
@@ -67,7 +67,7 @@ def test_all_ids_of_a_control_on_an_image_begin_alike() -> None:
 def test_deletion_markers_are_dynamic_regions_of_one_pixel() -> None:
     markers = deletion_markers(["r", "s"], (2, 3), CONTROL)
     assert [(marker["id"], marker["dynamic"]) for marker in markers] == [("r", True), ("s", True)]
-    assert [brush.decode(marker["value"]["rle"], (2, 3)).sum() for marker in markers] == [1, 1]
+    assert [rle.decode(marker["value"]["rle"], (2, 3)).sum() for marker in markers] == [1, 1]
 
 
 def test_predictions_of_a_task_share_their_ids() -> None:

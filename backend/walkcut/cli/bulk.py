@@ -14,13 +14,13 @@ import click
 
 from walkcut.bulk.checkpoint import FAILED, SKIPPED, Checkpoint
 from walkcut.bulk.formats import LabelStudioFormat
-from walkcut.masks.polygons import DEFAULT_TOLERANCE
 from walkcut.bulk.items import CheckpointEntry, Item
 from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink
 from walkcut.bulk.sources.scan import is_shown
 from walkcut.cli.options import FILE, GRANULARITIES, GranularityType, with_options
 from walkcut.labelstudio.task_data import resolve
+from walkcut.masks.polygons import DEFAULT_TOLERANCE
 from walkcut.settings import Settings
 from walkcut.telemetry.logs import set_up_logging
 

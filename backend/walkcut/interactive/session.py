@@ -13,10 +13,10 @@ from jaxtyping import Int64
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.interactive.edits import Regions
 from walkcut.labelstudio.annotations import annotated_regions
-from walkcut.labelstudio.brush import mask_from_runs, run_lengths
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region, region_id, region_id_prefix
 from walkcut.labelstudio.prompts import Prompt, result_items
+from walkcut.labelstudio.shapes.rle import mask_from_runs, run_lengths
 from walkcut.labelstudio.tasks import Task
 
 _MAX_IMAGES = 64

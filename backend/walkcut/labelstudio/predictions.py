@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from walkcut.labelstudio import brush
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.packed_mask import holds_packed_mask
+from walkcut.labelstudio.shapes import rle
 from walkcut.labelstudio.tasks import Task
 
 
@@ -88,7 +88,7 @@ def brush_region(region: Region, control: BrushControl, identity: str) -> dict[s
         "meta": {**notes, "walkcut": {"label": None if region.modified else region.label}},
         "value": {
             "format": "rle",
-            "rle": brush.encode(region.mask),
+            "rle": rle.encode(region.mask),
             "brushlabels": [region.label] if region.label else [],
         },
     }

@@ -30,11 +30,10 @@ def keyhole(rings: Sequence[Points]) -> Float[np.ndarray, "_ 2"]:
     longest = max(float(np.hypot(*(ring - np.roll(ring, 1, 0)).T).max()) for ring in rings)
     # A corner off a line is at least 1 / longest away from it: a slit must not cut through the gap.
     width = min(SLIT_WIDTH, 0.25 / longest)
-    slits = _slits(rings)
-    joined = polygon.difference(shapely.union_all(shapely.box(*(slits + np.array([-1, -1, 1, 1]) * width / 2).T)))
-    if isinstance(joined, shapely.MultiPolygon):  # chips without a pixel's centre, at the ends of slits
-        joined = max(joined.geoms, key=lambda part: part.area)
-    return np.asarray(shapely.get_coordinates(joined.exterior.normalize())[:-1])
+    boxes = shapely.union_all(shapely.box(*(_slits(rings) + np.array([-1, -1, 1, 1]) * width / 2).T))
+    parts = shapely.get_parts(polygon.difference(boxes))
+    joined = parts[np.argmax(shapely.area(parts))]  # others are chips at the ends of slits, without a pixel's centre
+    return shapely.get_coordinates(shapely.get_exterior_ring(joined))[:-1]
 
 
 def _slits(rings: Sequence[Points]) -> Float[np.ndarray, "_ 4"]:
@@ -52,9 +51,7 @@ def _slits(rings: Sequence[Points]) -> Float[np.ndarray, "_ 4"]:
     return np.concatenate([boxes, np.tile(touching, 2)])
 
 
-def _touching(
-    points: Points, ring_of_point: Int64[np.ndarray, " p"]
-) -> tuple[Points, Int64[np.ndarray, " r"]]:
+def _touching(points: Points, ring_of_point: Int64[np.ndarray, " p"]) -> tuple[Points, Int64[np.ndarray, " r"]]:
     """Return the corners where two rings touch, and for each ring the group of rings that it touches."""
     corners, corner_of_point, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
     corner_of_point = corner_of_point.ravel()

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped, UInt16
 from skimage.measure import label
 
+from walkcut.errors import BrushError
 from walkcut.masks.borders import Points, trace
 from walkcut.masks.simplify import simplify
 
@@ -52,13 +53,13 @@ def mask_polygons(masks: _Masks, tolerance: float) -> list[Polygon]:
     """Return the polygon of each mask, with the mask's index as `region`.
 
     Masks that do not overlap are neighbours in the sense of `polygons`. Masks that overlap are simplified apart.
-    Raises `ValueError` for a mask that is not one part connected along edges of pixels.
+    Raises `BrushError` for a mask that is not one part connected along edges of pixels.
     """
     found = [polygon for layer in _layers(masks) for polygon in _layer_polygons(masks, layer, tolerance)]
     found.sort(key=lambda polygon: polygon.region)
     counts = np.bincount([polygon.region for polygon in found], minlength=len(masks))
     for index in np.flatnonzero(counts != 1):
-        raise ValueError(f"mask {index} has {counts[index]} connected parts: pass each part as a mask")
+        raise BrushError(f"mask {index} has {counts[index]} connected parts: pass each part as a mask")
     return found
 
 

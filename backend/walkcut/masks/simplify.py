@@ -124,7 +124,7 @@ def _conflict(a: Points, b: Points, c: Points, d: Points) -> Bool[np.ndarray, " 
     away = np.where(common[0] | common[1], 1, -1)[:, None] * (b - a)
     other_away = np.where(common[0] | common[2], 1, -1)[:, None] * (d - c)
     along = (_cross(away, other_away) == 0) & ((away * other_away).sum(1) > 0)
-    return meet & np.select([common.sum(0) == 0, common.sum(0) == 1], [True, along], True)
+    return meet & ((common.sum(0) != 1) | along)
 
 
 def _side(a: Points, b: Points, point: Points) -> Int64[np.ndarray, " p"]:

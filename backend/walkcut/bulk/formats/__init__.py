@@ -9,12 +9,12 @@ from walkcut.bulk.formats.coco import CocoFormat
 from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
-from walkcut.masks.polygons import DEFAULT_TOLERANCE
 from walkcut.bulk.formats.records import Records, class_numbers
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.errors import SettingsError
 from walkcut.labelstudio.config import BrushControl
+from walkcut.masks.polygons import DEFAULT_TOLERANCE
 
 FORMATS = tuple(kind.name for kind in (LabelStudioFormat, PngFormat, CocoFormat, PolygonFormat, YoloFormat))
 _POLYGONS = (PolygonFormat.name, YoloFormat.name)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from walkcut.masks.polygons import DEFAULT_TOLERANCE, polygons
 from walkcut.bulk.formats.records import Records, image_record, label_map, label_name, write_lines
 from walkcut.bulk.items import EncodedItem, ItemPrediction
+from walkcut.masks.polygons import DEFAULT_TOLERANCE, polygons
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import ClassVar
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from walkcut.masks.polygons import DEFAULT_TOLERANCE, Points, Polygon, polygons
 from walkcut.bulk.formats.records import Records, class_number, file_name, image_record, json_bytes, label_map
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.bulk.names import split_suffix
 from walkcut.errors import SettingsError
+from walkcut.masks.borders import Points
+from walkcut.masks.polygons import DEFAULT_TOLERANCE, Polygon, polygons
 from walkcut.storage import atomic_file
 
 log = logging.getLogger(__name__)
