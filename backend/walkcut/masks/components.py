@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Bool
 from scipy import ndimage
 
+from walkcut.masks.bounds import bounding_box
+
 
 def components(mask: Bool[np.ndarray, "y x"]) -> list[Bool[np.ndarray, "y x"]]:
     """Return the parts of a mask that are connected along edges of pixels, largest first, then in reading order.
@@ -11,6 +13,10 @@ def components(mask: Bool[np.ndarray, "y x"]) -> list[Bool[np.ndarray, "y x"]]:
     >>> [part.tolist() for part in components(np.array([[True, False, True], [False, True, True]]))]
     [[[False, False, True], [False, True, True]], [[True, False, False], [False, False, False]]]
     """
-    labels, count = ndimage.label(mask)
+    box = bounding_box(mask)
+    labels, count = ndimage.label(mask[box])
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    return [labels == part + 1 for part in np.argsort(-sizes, kind="stable")]
+    parts = [np.zeros_like(mask) for _ in sizes]
+    for part, largest in zip(parts, np.argsort(-sizes, kind="stable"), strict=True):
+        part[box] = labels == largest + 1
+    return parts

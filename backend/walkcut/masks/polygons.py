@@ -10,6 +10,7 @@ from skimage.measure import label
 
 from walkcut.errors import BrushError
 from walkcut.masks.borders import Points, trace
+from walkcut.masks.bounds import bounding_box
 from walkcut.masks.simplify import simplify
 
 DEFAULT_TOLERANCE = 1.0  # pixels
@@ -36,6 +37,8 @@ def polygons(labels: UInt16[np.ndarray, "y x"], tolerance: float) -> list[Polygo
     true border; with tolerance 0 there is none. A border between two regions is simplified once, for both: neighbours
     share it exactly and overlap nowhere. No region and no hole is lost.
     """
+    if not labels.size:
+        return []
     parts = label(labels, connectivity=1, background=0)
     region_of_part = np.zeros(int(parts.max()) + 1, np.int64)
     region_of_part[parts] = labels
@@ -67,15 +70,13 @@ def _layer_polygons(masks: _Masks, layer: Sequence[int], tolerance: float) -> li
     """Return the polygons of masks that do not overlap."""
     labels = np.zeros(masks[0].shape, np.uint16)
     for number, index in enumerate(layer, 1):
-        labels[masks[index]] = number
-    rows, columns = (np.flatnonzero(labels.any(axis)) for axis in (1, 0))
-    if not rows.size:
-        return []
-    corner = np.array([columns[0], rows[0]])
-    cut = labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        box = bounding_box(masks[index])
+        labels[box][masks[index][box]] = number
+    rows, columns = bounding_box(labels != 0)
+    corner = np.array([columns.start, rows.start])
     return [
         Polygon(layer[polygon.region - 1], [ring + corner for ring in polygon.rings])
-        for polygon in polygons(cut, tolerance)
+        for polygon in polygons(labels[rows, columns], tolerance)
     ]
 
 
@@ -84,14 +85,14 @@ def _layers(masks: _Masks) -> list[list[int]]:
     layers: list[list[int]] = []
     covered: list[Bool[np.ndarray, "y x"]] = []
     for index, mask in enumerate(masks):
-        pixels = np.flatnonzero(mask)
-        free = (layer for layer, pixels_of_layer in enumerate(covered) if not pixels_of_layer.ravel()[pixels].any())
+        box = bounding_box(mask)
+        free = (layer for layer, pixels in enumerate(covered) if not (pixels[box] & mask[box]).any())
         layer = next(free, len(layers))
         if layer == len(layers):
             layers.append([])
             covered.append(np.zeros(mask.shape, np.bool_))
         layers[layer].append(index)
-        covered[layer].ravel()[pixels] = True
+        covered[layer][box] |= mask[box]
     return layers
 
 

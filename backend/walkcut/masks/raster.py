@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from skimage import draw
 
-_ROUNDING = 1e-9  # pixels: an edge this near to a pixel's centre passes through it
+_ROUNDING = 1e-6  # pixels: an edge this near to a pixel's centre passes through it, as percentages are rounded
 
 
 def fill_polygon(rings: Sequence[Shaped[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Bool[np.ndarray, "y x"]:

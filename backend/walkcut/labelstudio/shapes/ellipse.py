@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from walkcut.labelstudio.shapes.percent import Mask, Size, length, position, rotation
+from walkcut.labelstudio.shapes.percent import Mask, Size, length, position, rotation, to_percent
+from walkcut.masks.bounds import bounding_box
 from walkcut.masks.raster import fill_ellipse
 
 
@@ -17,17 +18,19 @@ def encode(masks: Sequence[Mask], tolerance: float) -> list[dict[str, Any]]:  # 
 
 def _moment_ellipse(mask: Mask) -> dict[str, Any]:
     """Return the ellipse of the same centre and moments; of an ellipse, which has a radius of 2σ, its own radii."""
-    y, x = np.nonzero(mask)
-    covariance = np.cov([x, y], bias=True) + np.eye(2) / 12  # 1/12: the pixel's own
+    rows, columns = bounding_box(mask)
+    points = np.argwhere(mask[rows, columns])[:, ::-1] + np.array([columns.start, rows.start])
+    covariance = np.cov(points.T, bias=True) + np.eye(2) / 12  # 1/12: the pixel's own
     variances, axes = np.linalg.eigh(covariance)
-    minor, major = (2 * math.sqrt(variance) for variance in variances)
-    height, width = mask.shape
+    (minor, major), (height, width) = 2 * np.sqrt(variances), mask.shape
+    x, y = to_percent(points.mean(0, keepdims=True) + 0.5, mask.shape)[0].tolist()
+    angle = math.degrees(math.atan2(axes[1, 1], axes[0, 1])) % 180
     return {
-        "x": float(x.mean() + 0.5) * 100 / width,
-        "y": float(y.mean() + 0.5) * 100 / height,
-        "radiusX": major * 100 / width,
-        "radiusY": minor * 100 / height,
-        "rotation": math.degrees(math.atan2(axes[1, 1], axes[0, 1])) % 180,
+        "x": x,
+        "y": y,
+        "radiusX": float(major) * 100 / width,
+        "radiusY": float(minor) * 100 / height,
+        "rotation": angle,
     }
 
 

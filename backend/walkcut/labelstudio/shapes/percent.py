@@ -13,6 +13,7 @@ Size = tuple[int, int]  # height and width
 Mask = Bool[np.ndarray, "y x"]
 
 MAX_PERCENT: Final = 1000.0  # a shape farther out was not drawn on an image
+_DIGITS: Final = 8  # after the point
 
 
 def number(value: object, maximum: float = MAX_PERCENT, *, minimum: float | None = None) -> float:
@@ -40,5 +41,5 @@ def rotation(value: Mapping[str, Any]) -> float:
 
 
 def to_percent(points: Shaped[np.ndarray, "_ 2"], size: Size) -> Float[np.ndarray, "_ 2"]:
-    """Return points (x, y) in pixels as percent of an image's width and height."""
-    return points * 100 / np.array(size[::-1])
+    """Return points (x, y) in pixels as percent of an image's width and height, exact to a millionth of a pixel."""
+    return np.round(points * 100 / np.array(size[::-1]), _DIGITS)

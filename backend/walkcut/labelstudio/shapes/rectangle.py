@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from walkcut.labelstudio.shapes.percent import Mask, Size, length, position, rotation, to_percent
+from walkcut.masks.bounds import bounding_box
 from walkcut.masks.raster import fill_polygon
 
 
@@ -16,10 +17,10 @@ def encode(masks: Sequence[Mask], tolerance: float) -> list[dict[str, Any]]:  # 
 
 
 def _bounding_box(mask: Mask) -> dict[str, Any]:
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    corners = np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]])
-    (x, y), (right, bottom) = to_percent(corners, mask.shape).tolist()
-    return {"x": x, "y": y, "width": right - x, "height": bottom - y, "rotation": 0}
+    rows, columns = bounding_box(mask)
+    corners = np.array([[columns.start, rows.start], [columns.stop - columns.start, rows.stop - rows.start]])
+    (x, y), (width, height) = to_percent(corners, mask.shape).tolist()
+    return {"x": x, "y": y, "width": width, "height": height, "rotation": 0}
 
 
 def decode(value: Mapping[str, Any], size: Size) -> Mask:
