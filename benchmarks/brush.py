@@ -4,7 +4,7 @@ import numpy as np
 from label_studio_sdk.converter.brush import decode_rle, mask2rle
 
 from benchmarks.timing import median_seconds
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 
 
 def ragged_disc(height: int, width: int) -> np.ndarray:
@@ -19,12 +19,12 @@ def main() -> None:
     """Print times and ratios."""
     mask = ragged_disc(3000, 4000)
     grey = mask.astype(np.uint8) * 255
-    code = brush.encode(mask)
+    code = rle.encode(mask)
     assert code == list(mask2rle(grey)), "the two encoders disagree"
-    assert (brush.decode(code, mask.shape) == mask).all()
+    assert (rle.decode(code, mask.shape) == mask).all()
     for name, ours, theirs in (
-        ("encode", lambda: brush.encode(mask), lambda: mask2rle(grey)),
-        ("decode", lambda: brush.decode(code, mask.shape), lambda: decode_rle(code)),
+        ("encode", lambda: rle.encode(mask), lambda: mask2rle(grey)),
+        ("decode", lambda: rle.decode(code, mask.shape), lambda: decode_rle(code)),
     ):
         fast, slow = median_seconds(ours), median_seconds(theirs, runs=3)
         print(

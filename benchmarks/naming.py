@@ -67,8 +67,9 @@ def make_task(segmenter: Segmenter, image: np.ndarray, parts: Parts, index: int,
     for name, mask in parts:
         truth[mask] = names.index(name)
     regions = [Region(mask, name, modified=True) for name, mask in parts if name]
-    annotated = AnnotatedImage(_image_tag(names), tree, regions)
-    submission = Submission(Task(index, {}), index, "", [])
+    task = Task(index, {})
+    annotated = AnnotatedImage(TaskImage(task, _image_tag(names)), tree, regions)
+    submission = Submission(task, index, "", [])
     return NamingTask(
         tree, extract_feedback([annotated], submission, project_id="", segmenter_version=""), names, truth
     )

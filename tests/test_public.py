@@ -26,8 +26,8 @@ def test_the_public_names_are_those_that_are_promised() -> None:
     assert dir(walkcut) == sorted(PUBLIC)
     assert all(getattr(walkcut, name) is not None for name in PUBLIC)
     assert {"diffcut", "diffseg", "pamr"} <= set(walkcut.segmentation.__all__)
-    assert callable(walkcut.labelstudio.brush.encode)
-    assert callable(walkcut.labelstudio.brush.decode)
+    assert callable(walkcut.labelstudio.shapes.rle.encode)
+    assert callable(walkcut.labelstudio.shapes.rle.decode)
 
 
 def test_unknown_names_are_an_error() -> None:

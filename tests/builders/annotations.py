@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tests.builders.label_config import make_image_tag, make_task_image
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 
 SIZE = (8, 10)  # height, width: a pixel is 10 % of the width and 12.5 % of the height
 IMAGE = make_task_image(make_image_tag("$photo"))
@@ -20,4 +20,4 @@ def item(kind: str, label: str = "Car", **value: Any) -> dict[str, Any]:
 
 
 def masked(mask: np.ndarray = MASK, label: str = "Car", **more: Any) -> dict[str, Any]:
-    return item("brushlabels", label, format="rle", rle=brush.encode(mask)) | more
+    return item("brushlabels", label, format="rle", rle=rle.encode(mask)) | more

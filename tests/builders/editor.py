@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 
 Item = dict[str, Any]
 
@@ -41,7 +41,7 @@ class Annotation:
 
     def draw(self, identity: str, label: str, mask: np.ndarray, from_name: str, to_name: str) -> None:
         """Draw a new region by hand."""
-        value = {"format": "rle", "rle": brush.encode(mask), "brushlabels": [label]}
+        value = {"format": "rle", "rle": rle.encode(mask), "brushlabels": [label]}
         names = {"id": identity, "from_name": from_name, "to_name": to_name, "type": "brushlabels"}
         self.items[identity] = {**names, "origin": "manual", "value": value}
 
@@ -56,7 +56,7 @@ class Annotation:
 
     def mask(self, identity: str) -> np.ndarray:
         """Return a region's pixels."""
-        return brush.decode(self.items[identity]["value"]["rle"], self.size)
+        return rle.decode(self.items[identity]["value"]["rle"], self.size)
 
     def covered(self) -> np.ndarray:
         """Return for each pixel the number of regions that hold it."""
@@ -64,5 +64,5 @@ class Annotation:
 
     def _change(self, item: Item, label: str, mask: np.ndarray) -> None:
         origin = "manual" if item["origin"] == "manual" else "prediction-changed"
-        value = {"format": "rle", "rle": brush.encode(mask), "brushlabels": [label]}
+        value = {"format": "rle", "rle": rle.encode(mask), "brushlabels": [label]}
         self.items[item["id"]] = {**item, "origin": origin, "value": value}

@@ -7,8 +7,8 @@ import numpy as np
 
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.errors import LabelStudioError
-from walkcut.labelstudio import brush
 from walkcut.labelstudio.client import LabelStudioClient
+from walkcut.labelstudio.shapes import rle
 from walkcut.serving.webhooks import save_event
 from walkcut.storage import ProjectStore
 
@@ -50,7 +50,7 @@ def annotation(
             "type": "brushlabels",
             "from_name": "b",
             "to_name": "im",
-            "value": {"rle": brush.encode(mask), "brushlabels": [label]},
+            "value": {"rle": rle.encode(mask), "brushlabels": [label]},
         }
         for index, (label, mask) in enumerate(drawn)
     ]

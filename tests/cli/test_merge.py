@@ -15,7 +15,7 @@ from walkcut import cli
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import Hierarchy
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 
 # Four leaves, two pixels each; 0 and 1 join, 2 and 3 join, then all.
 TREE = CutTree(
@@ -50,7 +50,7 @@ def merged(tree: Path, annotation: Path, *options: object) -> tuple[list[list[in
 
 def region(name: str = "r1", label: str = "Car", mask: np.ndarray = MASK, **more: Any) -> dict[str, Any]:
     sizes = {"original_width": 4, "original_height": 2, "image_rotation": 0}
-    value = {"format": "rle", "rle": brush.encode(mask), "brushlabels": [label]}
+    value = {"format": "rle", "rle": rle.encode(mask), "brushlabels": [label]}
     names = {"id": name, "from_name": "brush", "to_name": "image", "type": "brushlabels", "value": value}
     return {**sizes, **names, **more}
 
@@ -130,7 +130,7 @@ ODD = {
     "two points": region("odd", type="polygonlabels", value={"points": [[1, 1], [2, 2]], "polygonlabels": ["Car"]}),
     "no code": region("odd", value={"format": "rle", "rle": [], "brushlabels": ["Car"]}),
     "nothing": region("odd", mask=np.zeros((2, 4), bool)),
-    "a cut code": region("odd", value={"format": "rle", "rle": brush.encode(MASK)[:-3], "brushlabels": ["Car"]}),
+    "a cut code": region("odd", value={"format": "rle", "rle": rle.encode(MASK)[:-3], "brushlabels": ["Car"]}),
     "another size": region("odd", original_width=5),
     "far out": region("odd", type="keypointlabels", value={"x": 1e9, "y": 1, "width": 1, "keypointlabels": ["Car"]}),
 }

@@ -14,8 +14,8 @@ from tests.e2e.browser import Editor
 from tests.e2e.label_studio import LabelStudio
 from walkcut.labelstudio import shapes
 from walkcut.labelstudio.results import shape_items
-from walkcut.masks.components import connected_parts
-from walkcut.masks.raster import Mask
+from walkcut.labelstudio.shapes.percent import Mask
+from walkcut.masks.components import components
 
 pytestmark = pytest.mark.e2e
 
@@ -58,10 +58,10 @@ def test_regions_of_every_shape_are_shown_edited_and_submitted(
     (task,) = label_studio.import_tasks(project, [images.sample_task()])
     label_studio.attach_backend(project, backend)
     label_studio.retrieve_predictions(project)
-    body = {"tasks": [{"id": task, **images.sample_task()}], "project": "99.1", "label_config": label_config}
+    body: dict[str, Any] = {"tasks": [{"id": task, **images.sample_task()}], "project": "99.1", "label_config": label_config}
     body |= {"params": {"context": None}}
     reference = httpx.post(f"{backend}/predict", json=body, timeout=60).json()["results"][0][-1]["result"]
-    parts = [part for mask in masks(reference) for part in connected_parts(mask)]
+    parts = [part for mask in masks(reference) for part in components(mask)]
     predicted = label_studio.predictions(task)[-1]["result"]
 
     editor.open_task(project, task, n_tabs=1)

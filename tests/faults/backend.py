@@ -19,7 +19,7 @@ import requests
 from benchmarks.processes import descendants
 from tests.builders.processes import STOP_S, free_port, is_up, wait_for
 from tests.builders.scenes import data_url, png, quarters
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 from walkcut.storage import ProjectStore
 
 PROJECT = "7"
@@ -160,7 +160,7 @@ def submitted(annotation: int, reference: str = IMAGE, *, padding: int = 0, size
     """The webhook of an annotation, with so many more bytes."""
     mask = np.zeros(size, bool)
     mask[: size[0] // 2] = True
-    value = {"rle": brush.encode(mask), "brushlabels": ["Car"], "format": "rle"}
+    value = {"rle": rle.encode(mask), "brushlabels": ["Car"], "format": "rle"}
     result = [{"id": "r", "type": "brushlabels", "from_name": "b", "to_name": "im", "value": value}]
     document = {"id": annotation, "result": result, "updated_at": NOON, "was_cancelled": False}
     more = random.Random(annotation).randbytes(padding // 2).hex()  # which cannot be compressed

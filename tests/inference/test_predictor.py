@@ -24,7 +24,7 @@ from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.images import Deadline
 from walkcut.inference.predictor import predict_all, regions_at_granularity
 from walkcut.inference.project import Project, ProjectOptions, make_project
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 from walkcut.labelstudio.tasks import Task
 from walkcut.telemetry.failures import count_failures
 from walkcut.telemetry.spans import record_spans
@@ -48,7 +48,7 @@ def project(**options: Any) -> Project:
 
 def masks(result: list[dict]) -> list[np.ndarray]:
     return [
-        brush.decode(region["value"]["rle"], (region["original_height"], region["original_width"])) for region in result
+        rle.decode(region["value"]["rle"], (region["original_height"], region["original_width"])) for region in result
     ]
 
 

@@ -19,8 +19,8 @@ from walkcut.inference.project import Project, ProjectOptions
 from walkcut.inference.tree_service import TreeService
 from walkcut.interactive.interactive_segmenter import InteractiveSegmenter, answer_all
 from walkcut.interactive.session import SessionStore
-from walkcut.labelstudio import brush
 from walkcut.labelstudio.predictions import Prediction
+from walkcut.labelstudio.shapes import rle
 from walkcut.labelstudio.tasks import Task
 from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
@@ -90,7 +90,7 @@ def together(*contexts: dict[str, Any]) -> dict[str, Any]:
 def regions(answer: Prediction) -> dict[str, tuple[str, np.ndarray]]:
     """Label and mask by id of the regions that are drawn."""
     drawn = [item for item in answer.result if item["type"] == "brushlabels" and not item.get("dynamic")]
-    return {item["id"]: (item["value"]["brushlabels"][0], brush.decode(item["value"]["rle"], SIZE)) for item in drawn}
+    return {item["id"]: (item["value"]["brushlabels"][0], rle.decode(item["value"]["rle"], SIZE)) for item in drawn}
 
 
 def deleted(answer: Prediction) -> set[str]:

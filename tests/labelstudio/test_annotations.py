@@ -9,7 +9,6 @@ from skimage import draw
 from tests.builders.annotations import IMAGE, MASK, SIZE, item, masked
 from tests.builders.label_config import make_image_tag, make_task_image
 from walkcut.errors import BrushError, RequestError
-from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import (
     annotated_image_names,
     annotated_regions,
@@ -19,6 +18,7 @@ from walkcut.labelstudio.annotations import (
     unread_controls,
 )
 from walkcut.labelstudio.predictions import Region
+from walkcut.labelstudio.shapes import rle
 
 
 def stroke(*points: float, width: float = 10.0, kind: str = "add") -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_a_drafts_strokes_are_drawn_and_erased_in_order() -> None:
         "....#.....", "....#.....", ".###.####.", "....#.....", "....#.....", "....#.....", "....#.....", "....#.....",
     ]  # fmt: skip
     strokes = [stroke(45, 31.25, width=30, kind="eraser")]
-    assert drawn(item("brushlabels", format="rle", rle=brush.encode(MASK), touches=strokes))[2:5] == [
+    assert drawn(item("brushlabels", format="rle", rle=rle.encode(MASK), touches=strokes))[2:5] == [
         "......#...", "...#.##...", "...####...",
     ]  # fmt: skip
 
@@ -116,13 +116,13 @@ def test_key_points_are_discs_and_a_pixel_at_least() -> None:
         masked(to_name="other"),
         item("keypointlabels", "Car", x=45, y=43, width=1),
         item("keypointlabels", "Finer", x=45, y=43, width=1),
-        item("keypointlabels", format="rle", rle=brush.encode(MASK)),
+        item("keypointlabels", format="rle", rle=rle.encode(MASK)),
         item("keypointlabels", x=45, y=43, width=1) | {"is_positive": False},
         item("keypointlabels", x=450, y=43, width=1),
-        item("brushlabels", format="rle", rle=brush.encode(np.zeros(SIZE, bool))),
+        item("brushlabels", format="rle", rle=rle.encode(np.zeros(SIZE, bool))),
         item("textarea", text=["12"]),
         item("choices", choices=["fine"]),
-        {"type": "brushlabels", "value": {"rle": brush.encode(MASK), "brushlabels": []}},
+        {"type": "brushlabels", "value": {"rle": rle.encode(MASK), "brushlabels": []}},
         {"type": "brushlabels"},
         {"type": ["brushlabels"], "value": {}},
         "region",
@@ -136,10 +136,10 @@ def test_other_items_and_empty_masks_are_left_out(document: object) -> None:
 @pytest.mark.parametrize(
     ("document", "label"),
     [
-        (masked() | {"value": {"format": "rle", "rle": brush.encode(MASK)}}, ""),
-        (masked() | {"value": {"format": "rle", "rle": brush.encode(MASK), "brushlabels": []}}, ""),
+        (masked() | {"value": {"format": "rle", "rle": rle.encode(MASK)}}, ""),
+        (masked() | {"value": {"format": "rle", "rle": rle.encode(MASK), "brushlabels": []}}, ""),
         (masked() | {"type": "brush"}, "Car"),
-        (masked() | {"type": "brush", "from_name": "free", "value": {"rle": brush.encode(MASK)}}, ""),
+        (masked() | {"type": "brush", "from_name": "free", "value": {"rle": rle.encode(MASK)}}, ""),
     ],
 )
 def test_a_brush_region_needs_no_label(document: dict[str, Any], label: str) -> None:
@@ -150,7 +150,7 @@ def test_a_brush_region_needs_no_label(document: dict[str, Any], label: str) -> 
 
 
 def test_a_plain_brush_that_was_named_is_one_region() -> None:
-    plain = masked(from_name="free") | {"type": "brush", "value": {"rle": brush.encode(MASK)}}
+    plain = masked(from_name="free") | {"type": "brush", "value": {"rle": rle.encode(MASK)}}
     assert [region.label for region in annotated_regions([plain, masked()], IMAGE, SIZE)] == ["Car"]
 
 
@@ -166,8 +166,8 @@ BROKEN = [
         RequestError,
         "r1 was not drawn on an image of 10×8 pixels: use the annotation of this image",
     ),
-    (item("brushlabels", rle=brush.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
-    (item("brushlabels", rle=brush.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),
+    (item("brushlabels", rle=rle.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
+    (item("brushlabels", rle=rle.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),
     (item("brushlabels", rle=[0.5] * 20), BrushError, "needs a run-length code that is a list of bytes"),
     (item("brushlabels", rle=[[1], [2, 3]]), BrushError, "list of bytes"),
     (item("brushlabels", rle="abc"), BrushError, "list of bytes"),
@@ -214,7 +214,7 @@ def test_more_regions_than_16_bits_can_number_are_refused() -> None:
 
 
 def test_what_is_left_out_is_named() -> None:
-    empty = item("brushlabels", format="rle", rle=brush.encode(np.zeros(SIZE, bool)))
+    empty = item("brushlabels", format="rle", rle=rle.encode(np.zeros(SIZE, bool)))
     line = item("polygonlabels", points=[[1, 1], [2, 2]]) | {"id": "p"}
     regions, errors = read_regions([masked(id="r2"), empty, line], IMAGE.tag.name, SIZE)
     assert [region.id for region in regions] == ["r2"]

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from tests.builders.label_config import make_image_tag, make_task_image
-from walkcut.labelstudio import brush
 from walkcut.labelstudio.predictions import (
     Region,
     deletion_markers,
@@ -18,6 +17,7 @@ from walkcut.labelstudio.predictions import (
     without_duplicates,
 )
 from walkcut.labelstudio.results import shape_items
+from walkcut.labelstudio.shapes import rle
 
 DATA = {"photo": "https://example.org/a.jpg"}
 IMAGE = make_task_image(make_image_tag("$photo"), DATA, 7)
@@ -37,7 +37,7 @@ def test_a_region_is_a_result_item_of_label_studio() -> None:
         "image_rotation": 0,
         "score": 0.5,
         "meta": {"walkcut": {"label": "Region"}},
-        "value": {"format": "rle", "rle": brush.encode(MASK), "brushlabels": ["Region"]},
+        "value": {"format": "rle", "rle": rle.encode(MASK), "brushlabels": ["Region"]},
     }
 
 
@@ -68,7 +68,7 @@ def test_all_ids_on_an_image_begin_alike() -> None:
 def test_deletion_markers_are_dynamic_regions_of_one_pixel() -> None:
     markers = deletion_markers(["r", "s"], (2, 3), IMAGE)
     assert [(marker["id"], marker["dynamic"]) for marker in markers] == [("r", True), ("s", True)]
-    assert [brush.decode(marker["value"]["rle"], (2, 3)).sum() for marker in markers] == [1, 1]
+    assert [rle.decode(marker["value"]["rle"], (2, 3)).sum() for marker in markers] == [1, 1]
 
 
 def test_predictions_of_a_task_share_their_ids() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from tests.builders.annotations import IMAGE, SIZE, item
 from walkcut.errors import BrushError, LabelConfigError, RequestError
-from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import annotated_regions
 from walkcut.labelstudio.config import parse_image_tags
 from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.predictions import region_id
 from walkcut.labelstudio.prompts import read_prompts, text_commands
+from walkcut.labelstudio.shapes import rle
 from walkcut.labelstudio.tasks import Task, TaskImage, parse_id, read_extra_params
 
 BRUSH = '<Image name="image" value="$photo"/><BrushLabels name="b" toName="image"><Label value="A"/></BrushLabels>'
@@ -218,8 +218,8 @@ RUN = f"1{0b11:02b}{FULL - 1:016b}{255:08b}"
 )
 def test_codes_that_lie(bits: str, message: str) -> None:
     with pytest.raises(BrushError, match=message):
-        brush.decode(packed(bits + "0" * 16), SIZE)
+        rle.decode(packed(bits + "0" * 16), SIZE)
 
 
 def test_the_code_that_the_others_are_made_of_is_read() -> None:
-    assert brush.decode(packed(header(FULL) + RUN), SIZE).all()
+    assert rle.decode(packed(header(FULL) + RUN), SIZE).all()

@@ -21,13 +21,13 @@ from walkcut.errors import (
     SettingsError,
 )
 from walkcut.hierarchy.granularity import parse_granularity
-from walkcut.labelstudio import brush
 from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, region_numbers
 from walkcut.labelstudio.config import parse_image_tags
 from walkcut.labelstudio.json_export import items_of_page, region_labels, select_annotation
 from walkcut.labelstudio.json_input import read_object
 from walkcut.labelstudio.predictions import region_id
 from walkcut.labelstudio.prompts import read_prompts, text_commands
+from walkcut.labelstudio.shapes import rle
 from walkcut.labelstudio.tasks import Task, TaskImage, read_extra_params, read_submission, read_tasks
 
 ROOT = Path(__file__).parents[2]
@@ -124,12 +124,12 @@ def read_list(suffix_and_content: tuple[str, bytes]) -> None:
 # Run-length codes
 
 MASKS = [np.zeros(SIZE, bool), np.ones(SIZE, bool), np.eye(*SIZE, dtype=bool)]
-CODES = [bytes(brush.encode(mask)) for mask in MASKS]
+CODES = [bytes(rle.encode(mask)) for mask in MASKS]
 HEADER = CODES[0][:6]
 
 
 def decode_run_lengths(data: bytes) -> None:
-    assert brush.decode(list(data), SIZE).shape == SIZE
+    assert rle.decode(list(data), SIZE).shape == SIZE
 
 
 def test_samples_are_read() -> None:

@@ -32,7 +32,7 @@ from walkcut.errors import BusyError, ImageFetchError, LabelStudioError, Request
 from walkcut.hierarchy.granularity import Level
 from walkcut.inference.predictor import Predictor
 from walkcut.inference.project import Project
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 from walkcut.labelstudio.tasks import Task
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.serving.feedback_worker import FeedbackWorker, SyncResult
@@ -408,7 +408,9 @@ def test_a_control_gets_no_label_that_it_does_not_have(
     deliver(store, *(created(number, *HALVES, task_id=number) for number in range(9)))
     worker.learn_due()
     processed = ProjectCache(predictor, store).get("3", CONFIG)
-    fewer = replace(processed, controls=(replace(processed.controls[0], labels=("Region", "Sky")),))
+    image_tag = processed.image_tags[0]
+    controls = (replace(image_tag.controls[0], labels=("Region", "Sky")),)
+    fewer = replace(processed, image_tags=(replace(image_tag, controls=controls),))
     labels = [labels_predicted(predictor, project) for project in (processed, fewer)]
     assert labels == [{"Region", "Car"}, {"Region"}]
 
@@ -553,7 +555,7 @@ def test_strokes_merge_the_segments_that_they_touch(
     assert (offered["task"], offered["model_version"]) == (1, "merged 5")
     masks: dict[str, list[np.ndarray]] = {}
     for item in offered["result"]:
-        masks.setdefault(item["value"]["brushlabels"][0], []).append(brush.decode(item["value"]["rle"], SIZE))
+        masks.setdefault(item["value"]["brushlabels"][0], []).append(rle.decode(item["value"]["rle"], SIZE))
     (car,), (sky,) = masks["Car"], masks["Sky"]
     for folded, (_, drawn), quarter in zip((car, sky), strokes, (LEFT & TOP, RIGHT & ~TOP), strict=True):
         assert folded[drawn].all()

@@ -17,7 +17,7 @@ from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.images import DecodeLimits, decode
 from walkcut.images.encode import encode_png
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 from walkcut.segmentation.methods.hierarchical import DiffCut, NCut
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.telemetry.spans import record_spans, span
@@ -95,7 +95,7 @@ def measure_stages(segmenter: Segmenter, data: bytes, *, rounds: int) -> dict[st
             with span("encode"):
                 labels = tree.labels(Level.AUTO)
                 for segment in range(tree.segment_count(Level.AUTO)):
-                    brush.encode(labels == segment)
+                    rle.encode(labels == segment)
     counted = meters[1:]
     return {
         name: StageCost(min(meter.seconds[name] for meter in counted), counted[-1].peaks.get(name))

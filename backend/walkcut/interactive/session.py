@@ -14,10 +14,10 @@ from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.interactive.edits import Regions
 from walkcut.labelstudio.annotations import annotated_regions
-from walkcut.labelstudio.brush import mask_from_runs, run_lengths
 from walkcut.labelstudio.predictions import Region, region_id, region_id_prefix
 from walkcut.labelstudio.prompts import Prompt
 from walkcut.labelstudio.results import result_items
+from walkcut.labelstudio.shapes.rle import mask_from_runs, run_lengths
 from walkcut.labelstudio.tasks import Task, TaskImage
 from walkcut.learning.outline_fit import OUTLINES, fit_outline
 

@@ -1,5 +1,5 @@
 """Label Studio: documents as values (labelling config, tasks, prompts, regions), brush codec, and API client."""
 
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 
-__all__ = ["brush"]
+__all__ = ["rle"]

@@ -13,9 +13,9 @@ from walkcut.labelstudio.categories import label_categories
 from walkcut.labelstudio.config_problems import SHAPE_TAGS, control_problem, missing_control, region_shape
 from walkcut.labelstudio.tags import PROMPTS, Label, Tag, is_prompt, read_tags
 from walkcut.labelstudio.task_data import variables
+from walkcut.masks.polygons import DEFAULT_TOLERANCE
 
 UNLABELLED = ""  # the label of a region without one: Label Studio shows it grey, to be named
-DEFAULT_TOLERANCE: Final = 1.0  # pixels
 _MAX_TOLERANCE: Final = 100
 OUTPUT: Final = "walkcut_output"  # an attribute of tags, and an extra parameter
 

@@ -13,7 +13,7 @@ from walkcut.labelstudio.config import ControlTag
 from walkcut.labelstudio.packed_mask import holds_packed_mask
 from walkcut.labelstudio.results import geometry
 from walkcut.labelstudio.tasks import TaskImage
-from walkcut.masks.components import connected_parts
+from walkcut.masks.components import components
 
 
 @holds_packed_mask
@@ -79,10 +79,16 @@ def region_items(regions: Sequence[Region], image: TaskImage) -> list[dict[str, 
     items = dict[str, list[dict[str, Any]]]()
     for control in image.tag.controls:
         own = [region for region in regions if image.tag.control_of(region.label) == control]
-        values = shapes.encode(control.shape, (region.mask for region in own), control.tolerance)
-        for region, value in zip(own, values, strict=True):
+        for region, value in zip(own, _values(own, control), strict=True):
             items[region.id] = _region_items(region, value, control, image)
     return [item for region in regions for item in items[region.id]]
+
+
+def _values(regions: Sequence[Region], control: ControlTag) -> Iterable[dict[str, Any]]:
+    """Return the values of regions; those that share borders at once, others one by one, as masks take much memory."""
+    if shapes.SHAPES[control.shape].is_connected:
+        return shapes.encode(control.shape, [region.mask for region in regions], control.tolerance)
+    return (shapes.encode(control.shape, [region.mask], control.tolerance)[0] for region in regions)
 
 
 def _region_items(
@@ -119,8 +125,8 @@ def connected_regions(regions: Iterable[Region], image: TaskImage) -> list[Regio
     """
     connected = list[Region]()
     for region in regions:
-        if image.tag.control_of(region.label).shape in shapes.CONNECTED:
-            first, *others = connected_parts(region.mask)
+        if not shapes.SHAPES[image.tag.control_of(region.label).shape].is_exact:
+            first, *others = components(region.mask)
             connected.append(replace(region, mask=first))
             connected += [replace(region, mask=part, id="") for part in others]
         else:

@@ -1,1 +1,1 @@
-"""Masks as arrays: their parts, and polygons and ellipses as masks and back."""
+"""Masks as arrays: their connected parts, polygons around them, and shapes filled with pixels."""

@@ -1,20 +1,22 @@
-"""The connected parts of a mask."""
+"""Connected parts of a mask."""
 
 import numpy as np
 from jaxtyping import Bool
-from scipy.ndimage import label
+from scipy import ndimage
 
-Mask = Bool[np.ndarray, "y x"]
+from walkcut.masks.bounds import bounding_box
 
 
-def connected_parts(mask: Mask) -> list[Mask]:
-    """Return the parts of a mask whose pixels touch along their edges, largest first; of equal ones the upper first.
+def components(mask: Bool[np.ndarray, "y x"]) -> list[Bool[np.ndarray, "y x"]]:
+    """Return the parts of a mask that are connected along edges of pixels, largest first, then in reading order.
 
-    >>> [part.astype(int).tolist() for part in connected_parts(np.array([[True, False, False], [False, True, True]]))]
-    [[[0, 0, 0], [0, 1, 1]], [[1, 0, 0], [0, 0, 0]]]
+    >>> [part.tolist() for part in components(np.array([[True, False, True], [False, True, True]]))]
+    [[[False, False, True], [False, True, True]], [[True, False, False], [False, False, False]]]
     """
-    parts, count = label(mask)
-    if count < 2:
-        return [mask] * count
-    order = np.argsort(-np.bincount(parts.ravel())[1:], kind="stable") + 1
-    return [parts == part for part in order]
+    box = bounding_box(mask)
+    labels, count = ndimage.label(mask[box])
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    parts = [np.zeros_like(mask) for _ in sizes]
+    for part, largest in zip(parts, np.argsort(-sizes, kind="stable"), strict=True):
+        part[box] = labels == largest + 1
+    return parts

@@ -1,83 +1,84 @@
-"""Polygons with holes as one ring, for formats that know no holes."""
+"""Polygons with holes as one ring: a slit joins each hole to the border at its left."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
-from jaxtyping import Float64, Int64, Shaped
+import shapely
+from jaxtyping import Float, Int64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-_SLIT = 0.02  # pixels
-_OFFSET = 0.03  # pixels from a corner to the slit: more than corners are moved, less than to the centre of a pixel
-_NUDGE = 0.01  # pixels
+from walkcut.masks.borders import Points
 
-Ring = Float64[np.ndarray, "_ 2"]
+SLIT_WIDTH: Final = 0.01  # pixels
 
 
-def keyhole(rings: Sequence[Shaped[np.ndarray, "_ 2"]]) -> Ring:
-    """Return one ring (x, y) of the same pixels as the rings of a polygon: around the part, then around its holes.
+def keyhole(rings: Sequence[Points]) -> Float[np.ndarray, "_ 2"]:
+    """Return one simple ring for a polygon: its outer ring, joined with the rings of its holes.
 
-    Corners are whole numbers, and the holes run the other way round. A slit less than 0.02 pixels wide joins each hole
-    to the border at its left. Where a hole touches another ring in a corner, it is moved by 0.01 pixels. No pixel's
-    centre changes sides, but for those on the border itself.
+    A slit, at most 0.01 pixels wide, leads from the leftmost corner of each hole horizontally to the first border at
+    its left. Rings that touch at a corner are joined there instead. As corners are integers, no pixel's centre is in a
+    slit: under the even-odd rule the pixels inside are the same.
 
-    >>> outer, hole = np.array([[0, 0], [4, 0], [4, 4], [0, 4]]), np.array([[1, 1], [1, 2], [2, 2], [2, 1]])
-    >>> keyhole([outer, hole]).round(2).tolist()[3:7]
-    [[0.0, 4.0], [0.0, 1.04], [1.0, 1.04], [1.0, 2.0]]
+    >>> keyhole([np.array([[0, 0], [3, 0], [3, 3], [0, 3]]), np.array([[1, 1], [1, 2], [2, 2], [2, 1]])]).shape
+    (12, 2)
     """
-    outer, *holes = (np.asarray(ring, np.float64) for ring in rings)
-    holes.sort(key=lambda ring: tuple(ring[_leftmost(ring)]))
-    width = _SLIT / (2 * len(holes) + 1)
-    holes = [_apart(hole, [outer, *holes[:index], *holes[index + 1 :]]) for index, hole in enumerate(holes)]
-    for index, hole in enumerate(holes):
-        outer = _joined(outer, hole, _OFFSET + (2 * index + 1) * width, width)
-    return outer
+    if len(rings) == 1:
+        return rings[0].astype(np.float64)
+    polygon = shapely.Polygon(rings[0], rings[1:])
+    longest = max(float(np.hypot(*(ring - np.roll(ring, 1, 0)).T).max()) for ring in rings)
+    # A corner off a line is at least 1 / longest away from it: a slit must not cut through the gap.
+    width = min(SLIT_WIDTH, 0.25 / longest)
+    boxes = shapely.union_all(shapely.box(*(_slits(rings) + np.array([-1, -1, 1, 1]) * width / 2).T))
+    parts = shapely.get_parts(polygon.difference(boxes))
+    joined = parts[np.argmax(shapely.area(parts))]  # others are chips at the ends of slits, without a pixel's centre
+    return shapely.get_coordinates(shapely.get_exterior_ring(joined))[:-1]
 
 
-def _leftmost(ring: Ring) -> int:
-    """Return the index of the leftmost corner, of equal ones the upper."""
-    return int(np.lexsort(ring.T[::-1])[0])
+def _slits(rings: Sequence[Points]) -> Float[np.ndarray, "_ 4"]:
+    """Return the slits as boxes (left, top, right, bottom) without width: a corner where rings touch is one of them."""
+    points = np.concatenate(rings)
+    ring_of_point = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    touching, groups = _touching(points, ring_of_point)
+    group_of_point = groups[ring_of_point]
+    in_order = np.lexsort((*points.T[::-1], group_of_point))  # by group, then from the left
+    leftmost = in_order[np.flatnonzero(np.diff(group_of_point[in_order], prepend=-1))]
+    outer = groups[0]
+    tips = points[leftmost[group_of_point[leftmost] != outer]]
+    hits = _first_hits(rings, tips)
+    boxes = np.stack([hits, tips[:, 1], tips[:, 0], tips[:, 1]], 1)
+    return np.concatenate([boxes, np.tile(touching, 2)])
 
 
-def _joined(outer: Ring, hole: Ring, offset: float, width: float) -> Ring:
-    """Return a ring joined to a hole by a slit between two rows, `offset` from the hole's leftmost corner.
-
-    The offset of each hole is another, so that no slits meet.
-    """
-    y = round(hole[_leftmost(hole), 1])  # without the nudge
-    side = 1 if _crossings(hole, y + offset)[0].size else -1
-    upper, lower = sorted((y + side * offset, y + side * (offset + width)))
-    right, right_x = _edge_at(hole, upper, lower, np.inf)
-    left, left_x = _edge_at(outer, upper, lower, right_x[0])
-    # With the region on the right-hand side, a border at its left runs up, and one at its right down.
-    enter = np.array([[left_x[1], lower], [right_x[1], lower]])
-    leave = np.array([[right_x[0], upper], [left_x[0], upper]])
-    around = np.roll(hole, -right - 1, axis=0)
-    return np.concatenate([outer[: left + 1], enter, around, leave, outer[left + 1 :]])
+def _touching(points: Points, ring_of_point: Int64[np.ndarray, " p"]) -> tuple[Points, Int64[np.ndarray, " r"]]:
+    """Return the corners where two rings touch, and for each ring the group of rings that it touches."""
+    corners, corner_of_point, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
+    corner_of_point = corner_of_point.ravel()
+    order = np.argsort(corner_of_point, kind="stable")
+    first = np.flatnonzero(np.diff(corner_of_point[order], prepend=-1))[counts > 1]
+    pairs = ring_of_point[order[first]], ring_of_point[order[first + 1]]
+    count = int(ring_of_point[-1]) + 1
+    _, groups = connected_components(coo_array((np.ones(len(first)), pairs), (count, count)), directed=False)
+    return corners[counts > 1], groups.astype(np.int64)
 
 
-def _edge_at(ring: Ring, upper: float, lower: float, limit: float) -> tuple[int, tuple[float, float]]:
-    """Return a ring's edge between two rows without a corner in between, and its x in each.
-
-    Of all edges it is the leftmost or, with a finite limit, the rightmost at the left of it.
-    """
-    edges, xs = _crossings(ring, upper)
-    chosen = int(xs.argmin() if np.isinf(limit) else np.where(xs < limit, xs, -np.inf).argmax())
-    _, others = _crossings(ring, lower)
-    return int(edges[chosen]), (float(xs[chosen]), float(others[chosen]))
-
-
-def _crossings(ring: Ring, row: float) -> tuple[Int64[np.ndarray, " e"], Float64[np.ndarray, " e"]]:
-    """Return the edges that cross a row, and where."""
-    (x, y), (next_x, next_y) = ring.T, np.roll(ring, -1, axis=0).T
-    edges = np.flatnonzero((y < row) != (next_y < row))
-    slopes = (next_x[edges] - x[edges]) / (next_y[edges] - y[edges])
-    return edges, x[edges] + (row - y[edges]) * slopes
-
-
-def _apart(hole: Ring, touching: Sequence[Ring]) -> Ring:
-    """Return a hole whose corners that others have too are moved into the hole."""
-    shared = (hole[:, None] == np.concatenate(touching)).all(-1).any(-1)
-    before, after = hole - np.roll(hole, 1, axis=0), np.roll(hole, -1, axis=0) - hole
-    before, after = (edges / np.linalg.norm(edges, axis=1, keepdims=True) for edges in (before, after))
-    left = np.stack([before[:, 1] + after[:, 1], -before[:, 0] - after[:, 0]], 1)  # the normals of both edges
-    inward = left / np.linalg.norm(left, axis=1, keepdims=True)
-    return hole + _NUDGE * np.where(shared[:, None], inward, 0.0)
+def _first_hits(rings: Sequence[Points], tips: Points) -> Float[np.ndarray, " t"]:
+    """Return the x of the first border at the left of each tip, on the tip's row of corners."""
+    starts = np.concatenate(rings)
+    stops = np.concatenate([np.roll(ring, -1, 0) for ring in rings])
+    top, bottom = np.minimum(starts[:, 1], stops[:, 1]), np.maximum(starts[:, 1], stops[:, 1])
+    rows = bottom - top + 1
+    line = np.repeat(np.arange(len(starts)), rows)
+    y = np.arange(line.size) - np.repeat(np.cumsum(rows) - rows, rows) + top[line]
+    is_needed = np.isin(y, tips[:, 1])
+    line, y = line[is_needed], y[is_needed]
+    chord = stops - starts
+    along = (y - starts[line, 1]) * chord[line, 0] / np.where(chord[line, 1], chord[line, 1], 1)
+    # Where a line is horizontal its ends are those of its neighbours too.
+    x = starts[line, 0] + along
+    order = np.lexsort((x, y))
+    key_x, key_y = x[order], y[order]
+    span = float(starts[:, 0].max()) + 2
+    nth = np.searchsorted(key_y * span + key_x, tips[:, 1] * span + tips[:, 0]) - 1
+    return key_x[nth]

@@ -8,7 +8,7 @@ length before the last (`rleToString` of the COCO API, `common/maskApi.c`).
 import numpy as np
 from jaxtyping import Bool
 
-from walkcut.labelstudio.brush import run_lengths
+from walkcut.labelstudio.shapes.rle import run_lengths
 
 _BITS = 5
 _MORE = 1 << _BITS

@@ -15,7 +15,8 @@ from walkcut.bulk.formats.records import Records, class_number, file_name, image
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.bulk.names import split_suffix
 from walkcut.errors import SettingsError
-from walkcut.masks.polygons import DEFAULT_TOLERANCE, Points, Polygon, polygons
+from walkcut.masks.borders import Points
+from walkcut.masks.polygons import DEFAULT_TOLERANCE, Polygon, polygons
 from walkcut.storage import atomic_file
 
 log = logging.getLogger(__name__)

@@ -1,17 +1,17 @@
-"""Bitmask regions: a PNG."""
+"""Bitmask regions: a PNG of the image's size, black in the mask and transparent elsewhere, as a data URL."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from walkcut.labelstudio.shapes import png
-from walkcut.masks.raster import Mask, Size
+from walkcut.labelstudio.shapes import data_url
+from walkcut.labelstudio.shapes.percent import Mask, Size
 
 
-def encode(masks: Iterable[Mask], _tolerance: float) -> Iterator[dict[str, Any]]:
-    """Yield the value of each mask."""
-    return ({"imageDataURL": png.encode(mask)} for mask in masks)
+def encode(masks: Sequence[Mask], tolerance: float) -> list[dict[str, Any]]:  # noqa: ARG001 - masks are exact
+    """Return the value of each mask."""
+    return [{"imageDataURL": data_url.encode(mask)} for mask in masks]
 
 
 def decode(value: Mapping[str, Any], size: Size) -> Mask:
-    """Return the mask of a value. Raises `BrushError`."""
-    return png.decode(value.get("imageDataURL"), size)
+    """Return the pixels that are not fully transparent, as the editor counts them. Raises `BrushError`."""
+    return data_url.decode(value.get("imageDataURL"), size) > 0

@@ -1,40 +1,43 @@
-"""Brush regions: a run-length code, strokes, or a PNG."""
+"""Brush regions: a run-length code of the mask; in drafts also an image of it, and strokes on top."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from walkcut.errors import BrushError, RequestError
-from walkcut.labelstudio import brush as codec
-from walkcut.labelstudio.shapes import png
-from walkcut.labelstudio.shapes.numbers import MAX_PERCENT, number
-from walkcut.masks.raster import Mask, Size
+from walkcut.labelstudio.shapes import data_url, rle
+from walkcut.labelstudio.shapes.percent import MAX_PERCENT, Mask, Size, number
 
 _MAX_PAINTED_PIXELS: Final = 10**11  # all strokes of one region together: about five seconds
+_OPAQUE: Final = 128  # of 255, as in a run-length code
 _Points = list[tuple[float, float]]  # x and y
 
 
-def encode(masks: Iterable[Mask], _tolerance: float) -> Iterator[dict[str, Any]]:
-    """Yield the value of each mask."""
-    return ({"format": "rle", "rle": codec.encode(mask)} for mask in masks)
+def encode(masks: Sequence[Mask], tolerance: float) -> list[dict[str, Any]]:  # noqa: ARG001 - masks are exact
+    """Return the value of each mask: its run-length code."""
+    return [{"format": "rle", "rle": rle.encode(mask)} for mask in masks]
 
 
 def decode(value: Mapping[str, Any], size: Size) -> Mask:
-    """Return a mask with the strokes that a draft has not yet merged into it drawn on top.
+    """Return a brush region's mask with the strokes that a draft has not yet merged into it drawn on top.
 
-    A magic wand's is a PNG, until it is submitted. Raises `BrushError` or `RequestError`.
+    Drafts of the magic wand have the image `maskDataURL` instead of a run-length code, or beside it.
     """
-    code, strokes = value.get("rle") or [], value.get("touches") or []
+    code, strokes, url = value.get("rle") or [], value.get("touches") or [], value.get("maskDataURL")
     if not (isinstance(code, list) and isinstance(strokes, list) and {*map(type, code)} <= {int}):
         raise BrushError("a brush region needs a run-length code that is a list of bytes, and a list of strokes")
-    if value.get("maskDataURL"):
-        mask = png.decode(value["maskDataURL"], size)  # Label Studio shows it before the code
-    elif code or strokes:
-        mask = codec.decode(code, size) if code else np.zeros(size, np.bool_)
-    else:
-        raise BrushError("a brush region has neither a run-length code nor strokes")
+    if not (code or strokes or url):
+        raise BrushError("a brush region has neither a run-length code nor strokes nor an image of its mask")
+    mask = rle.decode(code, size) if code else np.zeros(size, np.bool_)
+    if url:
+        mask |= data_url.decode(url, size) >= _OPAQUE
+    return _draw_strokes(mask, strokes, size) if strokes else mask
+
+
+def _draw_strokes(mask: Mask, strokes: Sequence[Any], size: Size) -> Mask:
+    """Draw strokes, or erase with them, one after the other."""
     image = Image.fromarray(mask.astype(np.uint8))
     paths = [_stroke_path(stroke, size) for stroke in strokes]
     if sum(len(points) * min(width * width, mask.size) for points, width in paths) > _MAX_PAINTED_PIXELS:

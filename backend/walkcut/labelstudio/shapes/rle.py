@@ -45,8 +45,8 @@ def encode(mask: Shaped[np.ndarray, "..."]) -> list[int]:
     The bytes equal those of `label_studio_sdk.converter.brush.mask2rle`. Raises `BrushError` for anything but a
     two-dimensional, non-empty mask of booleans or integers.
 
-    >>> from walkcut.labelstudio import brush
-    >>> brush.encode(np.array([[0, 1, 1]]))
+    >>> from walkcut.labelstudio.shapes import rle
+    >>> rle.encode(np.array([[0, 1, 1]]))
     [0, 0, 0, 12, 57, 27, 252, 96, 19, 255, 128]
     """
     if mask.ndim != 2 or mask.size == 0 or mask.dtype.kind not in "biu":
@@ -73,8 +73,8 @@ def decode(rle: Sequence[int], size: tuple[int, int]) -> Bool[np.ndarray, "y x"]
 
     Raises `BrushError` for a code that is cut off, holds anything but bytes, or belongs to another size.
 
-    >>> from walkcut.labelstudio import brush
-    >>> brush.decode([0, 0, 0, 12, 57, 27, 252, 96, 19, 255, 128], (1, 3))
+    >>> from walkcut.labelstudio.shapes import rle
+    >>> rle.decode([0, 0, 0, 12, 57, 27, 252, 96, 19, 255, 128], (1, 3))
     array([[False,  True,  True]])
     """
     data = _as_bytes(rle)

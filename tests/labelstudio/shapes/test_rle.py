@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 from label_studio_sdk.converter.brush import decode_rle, encode_rle, mask2rle
 
 from walkcut.errors import BrushError
-from walkcut.labelstudio import brush
+from walkcut.labelstudio.shapes import rle
 
 masks = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40))
 
@@ -23,20 +23,20 @@ def known_mask() -> np.ndarray:
 
 
 def test_a_known_mask() -> None:
-    assert brush.encode(known_mask()) == KNOWN
-    assert brush.decode(KNOWN, (4, 6)).tolist() == known_mask().tolist()
+    assert rle.encode(known_mask()) == KNOWN
+    assert rle.decode(KNOWN, (4, 6)).tolist() == known_mask().tolist()
 
 
 @given(masks)
 def test_the_round_trip_keeps_every_pixel(mask: np.ndarray) -> None:
-    decoded = brush.decode(brush.encode(mask), mask.shape)
+    decoded = rle.decode(rle.encode(mask), mask.shape)
     assert decoded.dtype == np.bool_
     assert decoded.tolist() == mask.tolist()
 
 
 @given(masks)
 def test_the_sdk_writes_the_same_bytes_and_reads_ours(mask: np.ndarray) -> None:
-    code = brush.encode(mask)
+    code = rle.encode(mask)
     assert code == list(mask2rle(mask.astype(np.uint8) * 255))
     assert (decode_rle(code).reshape(*mask.shape, 4) == mask[..., None] * np.uint8(255)).all()
 
@@ -45,18 +45,18 @@ def test_the_sdk_writes_the_same_bytes_and_reads_ours(mask: np.ndarray) -> None:
 def test_runs_around_every_size_class(length: int) -> None:
     mask = np.zeros((3, length), bool)
     mask[1] = True
-    assert brush.encode(mask) == list(mask2rle(mask.astype(np.uint8) * 255))
-    assert brush.decode(brush.encode(mask), mask.shape).tolist() == mask.tolist()
+    assert rle.encode(mask) == list(mask2rle(mask.astype(np.uint8) * 255))
+    assert rle.decode(rle.encode(mask), mask.shape).tolist() == mask.tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint16])
 def test_integers_mean_inside_where_they_are_not_zero(dtype: type) -> None:
-    assert brush.encode(known_mask().astype(dtype) * 7) == KNOWN
+    assert rle.encode(known_mask().astype(dtype) * 7) == KNOWN
 
 
 def test_soft_edges_are_inside_from_one_half() -> None:
     grey = np.array([[0, 127, 128, 255]], np.uint8)
-    assert brush.decode(encode_rle(np.repeat(grey.ravel(), 4)), (1, 4)).tolist() == [[False, False, True, True]]
+    assert rle.decode(encode_rle(np.repeat(grey.ravel(), 4)), (1, 4)).tolist() == [[False, False, True, True]]
 
 
 def literal(values: list[int]) -> list[int]:
@@ -71,7 +71,7 @@ def literal(values: list[int]) -> list[int]:
 def test_literals_are_read() -> None:
     alphas = [255, 0, 0, 255, 255]
     code = literal([value for alpha in alphas for value in (1, 2, 3, alpha)])
-    assert brush.decode(code, (1, 5)).tolist() == [[True, False, False, True, True]]
+    assert rle.decode(code, (1, 5)).tolist() == [[True, False, False, True, True]]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_literals_are_read() -> None:
 )
 def test_what_is_no_mask_is_refused(mask: np.ndarray) -> None:
     with pytest.raises(BrushError, match="two dimensions of booleans or integers"):
-        brush.encode(mask)
+        rle.encode(mask)
 
 
 @pytest.mark.parametrize(
@@ -96,19 +96,19 @@ def test_what_is_no_mask_is_refused(mask: np.ndarray) -> None:
 )
 def test_codes_out_of_the_format_are_refused(code: list[int], message: str) -> None:
     with pytest.raises(BrushError, match=message):
-        brush.decode(code, (4, 6))
+        rle.decode(code, (4, 6))
 
 
 def test_a_code_for_a_image_turned_round_cannot_be_told_but_another_size_can() -> None:
     with pytest.raises(BrushError, match="pass the size of the image it was made for"):
-        brush.decode(KNOWN, (4, 7))
+        rle.decode(KNOWN, (4, 7))
 
 
 @given(st.binary(min_size=0, max_size=60))
 def test_any_bytes_are_a_mask_or_an_error_of_ours(data: bytes) -> None:
     code = [0, 0, 0, 96, 57, 27, 254, *data]
     with suppress(BrushError):
-        assert brush.decode(code, (4, 6)).shape == (4, 6)
+        assert rle.decode(code, (4, 6)).shape == (4, 6)
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_any_bytes_are_a_mask_or_an_error_of_ours(data: bytes) -> None:
     [("#", [0, 1]), (".", [1]), ("..##.", [2, 2, 1]), ("##.#", [0, 2, 1, 1])],
 )
 def test_runs_alternate_and_begin_outside(pixels: str, lengths: list[int]) -> None:
-    assert brush.run_lengths(np.array([pixel == "#" for pixel in pixels])).tolist() == lengths
+    assert rle.run_lengths(np.array([pixel == "#" for pixel in pixels])).tolist() == lengths
 
 
 @given(masks)
 def test_a_mask_is_restored_from_its_runs(mask: np.ndarray) -> None:
-    restored = brush.mask_from_runs(brush.run_lengths(mask.ravel()), mask.shape)
+    restored = rle.mask_from_runs(rle.run_lengths(mask.ravel()), mask.shape)
     assert restored.dtype == np.bool_
     assert restored.tolist() == mask.tolist()
