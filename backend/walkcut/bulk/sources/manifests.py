@@ -98,7 +98,9 @@ def reference_of(row: object, keys: Sequence[str] = IMAGE_KEYS) -> tuple[str, Ma
         raise ValueError(f"the row is {kind_of(row)}: write a string or an object")  # noqa: TRY004
     data, name, value = _image_value(row, keys)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"its {name} is {'empty' if isinstance(value, str) else kind_of(value)}: write a path or a URL")
+        raise ValueError(
+            f"its {name} is {'empty' if isinstance(value, str) else kind_of(value)}: write a path or a URL"
+        )
     reference = _valid_reference(value)
     trimmed = {name: reference} if isinstance(data.get(name), str) else {}
     return reference, {**{str(field): content for field, content in data.items()}, **trimmed}
