@@ -99,6 +99,24 @@ def unread_controls(result: object, controls: Sequence[BrushControl]) -> tuple[s
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
+def unread_regions(result: object, image: str | None = None) -> tuple[RequestError, ...]:
+    """Return an error for each region, of an image or of all, that `read_regions` passes over."""
+    read = {item.get("id") for item in _region_items(result)}
+    drawn = [
+        item
+        for item in result_items(result)
+        if _REGION_TYPE.search(item["type"]) and image in {None, item.get("to_name")} and item.get("id") not in read
+    ]
+    types = {item.get("id"): item["type"] for item in reversed(drawn) if not _is_command(item)}
+    return tuple(
+        RequestError(
+            f"region {identity} ({kind}): it has no label, or is of a kind that is not read: use BrushLabels, "
+            "PolygonLabels, RectangleLabels, EllipseLabels or KeyPointLabels"
+        )
+        for identity, kind in reversed(types.items())
+    )
+
+
 def suggested_names(result: object, control: BrushControl) -> list[tuple[str, str]]:
     """Return the name that walkcut gave to each region of a control and the one that it has, where it gave a name.
 
@@ -133,6 +151,10 @@ def _region_items(result: object) -> list[dict[str, Any]]:
     ]
 
 
+def _is_command(item: Mapping[str, Any]) -> bool:
+    return is_prompt(_label(item)) or item.get("is_positive") is False
+
+
 def _belongs(item: Mapping[str, Any], control: BrushControl | str) -> bool:
     if isinstance(control, str):
         return item.get("to_name") == control
@@ -151,9 +173,11 @@ def _read_region(item: Mapping[str, Any], size: _Size, control: BrushControl | s
     """Return an item's region. Raises `BrushError` or `RequestError`, with the region's id, for malformed items."""
     identity = item["id"] if isinstance(item.get("id"), str) else ""
     height, width = size
-    if (item.get("original_width", width), item.get("original_height", height)) != (width, height):
+    drawn_width, drawn_height = item.get("original_width") or width, item.get("original_height") or height
+    if (drawn_width, drawn_height) != (width, height):
         raise RequestError(
-            f"region {identity} was not drawn on an image of {width}×{height} pixels: use the annotation of this image"
+            f"region {identity} was drawn on an image of {drawn_width!r:.20}×{drawn_height!r:.20} pixels, not "
+            f"{width}×{height}: use the annotation of this image"
         )
     try:
         mask = _SHAPES[item["type"]](item["value"], size)
