@@ -286,6 +286,7 @@ def test_files_of_a_folder_are_told_by_content(tmp_path: Path) -> None:
         "sub/._b.png": b"\0\5\x16\7metadata",
         "sub/sound.wav": b"RIFF\x10\0\0\0WAVEfmt ",
         "sub/.gitkeep": b"",
+        "sub/weights.bin": b"version https://git-lfs.github.com/spec/v1",
     }
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -302,7 +303,7 @@ def test_files_of_a_folder_are_told_by_content(tmp_path: Path) -> None:
         "f.jp2": "JPEG 2000: convert it to JPEG or PNG",
         "g.nef": "raw photo: convert it to JPEG or PNG",
         "h.svg": "SVG: convert it to JPEG or PNG",
-        **dict.fromkeys(("notes.txt", "._b.png", "sound.wav", ".gitkeep"), "no image"),
+        **dict.fromkeys(("notes.txt", "._b.png", "sound.wav", ".gitkeep", "weights.bin"), "no image"),
     }
     assert len(items(tmp_path / "*")) == 5
     (folder_of_sub,) = [skip for skip in skipped(tmp_path / "*") if Path(skip.reference).name == "sub"]
