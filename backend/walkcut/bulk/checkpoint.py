@@ -28,9 +28,8 @@ from walkcut.bulk.jsonl import (
     temporary_dir,
     truncate_partial_line,
 )
-from walkcut.bulk.sources.uris import UNKNOWN_STATE
+from walkcut.bulk.sources.uris import UNKNOWN_STATE, shown
 from walkcut.errors import SettingsError
-from walkcut.images import redacted_text
 from walkcut.storage import atomic_file
 
 FAILED = "failed.jsonl"  # a line for each failed image
@@ -87,7 +86,7 @@ class Checkpoint:
 
     def fail(self, failure: ItemFailure) -> None:
         """Write the line of a failed image."""
-        append_line(self._failed_file, asdict(replace(failure, reference=redacted_text(failure.reference))))
+        append_line(self._failed_file, asdict(replace(failure, reference=shown(failure.reference))))
         self._failed.add(failure.key)
 
     def skip(self, skipped: Skipped) -> None:
