@@ -39,6 +39,19 @@ def test_messages_go_to_the_text_field_named_status_or_granularity_or_the_first(
     assert control.status_field == status
 
 
+@pytest.mark.parametrize(
+    ("text", "is_neutral"),
+    [
+        *((text, True) for text in ("true", "True", "1", "yes")),
+        *((text, False) for text in ("false", "False", "0", "no", "")),
+    ],
+)
+def test_neutral_is_written_as_people_write_it(text: str, is_neutral: bool) -> None:
+    labels = f'<Label value="A" neutral="{text}"/><Label value="B"/>'
+    (control,) = parse_brush_controls(config(f'<BrushLabels name="b" toName="image">{labels}</BrushLabels>'))
+    assert control.neutral_labels == (("A",) if is_neutral else ())
+
+
 def test_neutral_labels_are_those_marked_neutral() -> None:
     labels = '<Label value="Car"/><Label value="A" neutral="true"/><Label value="B" neutral="true"/>'
     (control,) = parse_brush_controls(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
@@ -89,7 +102,11 @@ def test_each_image_has_its_first_brush() -> None:
         (config('<BrushLabels name="b" toName="other"><Label value="A"/></BrushLabels>'), "needs BrushLabels"),
         (config('<BrushLabels name="b" toName="image"/>'), "needs a <Label"),
         (f'<View><Image name="image" valueList="$pages"/>{BRUSH}</View>', "valueList"),
-        ('<View><Image value="$image"/><BrushLabels name="b"><Label value="A"/></BrushLabels></View>', "needs toName"),
+        (f'<View><Image value="$image"/>{BRUSH}</View>', '<Image> needs a name.*: write <Image name="image"'),
+        *(
+            (f'<View><Image name="image" value="{value}"/>{BRUSH}</View>', "no path of a field: write for example")
+            for value in ("$img[$n]", "$img[]", "$image.", "$a..b", "https://host/$d[0")
+        ),
         (config('<BrushLabels toName="image"><Label value="A"/></BrushLabels>'), 'write <BrushLabels name="brush"'),
         (config('<Polygon name="brush" toName="image"/><Choices name="brush2" toName="image"/>'), 'name="brush3"'),
     ],

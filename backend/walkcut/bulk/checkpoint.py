@@ -28,9 +28,8 @@ from walkcut.bulk.jsonl import (
     temporary_dir,
     truncate_partial_line,
 )
-from walkcut.bulk.sources.uris import UNKNOWN_STATE
+from walkcut.bulk.sources.uris import UNKNOWN_STATE, shown
 from walkcut.errors import SettingsError
-from walkcut.images import redacted_text
 from walkcut.storage import atomic_file
 
 FAILED = "failed.jsonl"  # a line for each failed image
@@ -44,6 +43,7 @@ _SENDING = f"{_STATE}/sending.jsonl"  # lines of the images whose results are on
 _RUN = f"{_STATE}/run.json"  # the run's settings
 _ASSEMBLED = f"{_STATE}/assembled.json"  # the names of files that describe all images
 _LOCK = "lock"
+_MAX_QUOTED = 80  # characters of a setting in a message
 
 
 class Checkpoint:
@@ -86,7 +86,7 @@ class Checkpoint:
 
     def fail(self, failure: ItemFailure) -> None:
         """Write the line of a failed image."""
-        append_line(self._failed_file, asdict(replace(failure, reference=redacted_text(failure.reference))))
+        append_line(self._failed_file, asdict(replace(failure, reference=shown(failure.reference))))
         self._failed.add(failure.key)
 
     def skip(self, skipped: Skipped) -> None:
@@ -226,10 +226,11 @@ def _check_run_settings(output_dir: Path, run_settings: Mapping[str, Any]) -> No
         with atomic_file(path) as write:
             write(json.dumps(run_settings, indent=2).encode() + b"\n")
     stored = read_run_settings(output_dir)
+    changed = [name for name in {**stored, **run_settings} if stored.get(name) != run_settings.get(name)]
+    values = {name: (str(stored.get(name)), str(run_settings.get(name))) for name in changed}
     changes = "; ".join(
-        f"{name} was {stored.get(name)!s:.80}, now {run_settings.get(name)!s:.80}"
-        for name in {**stored, **run_settings}
-        if stored.get(name) != run_settings.get(name)
+        f"{name} was {old}, now {new}" if max(len(old), len(new)) <= _MAX_QUOTED else f"other {name}"
+        for name, (old, new) in values.items()
     )
     if changes:
         raise SettingsError(

@@ -94,9 +94,19 @@ def project_from_controls(
     Attributes of the first brush tag override the extra parameters, which override the `default`. Raises `RequestError`
     that names an option which cannot be used.
     """
-    values = {**extra_params, **controls[0].options}
+    values = {**extra_params, **{name.lower(): value for name, value in controls[0].options.items()}}
     try:
-        options = {name: parse(str(values[name])) for name, parse in _PARSERS.items() if name in values}
+        options = {name: _parse(name, str(values[name])) for name in _PARSERS if name in values}
         return Project(controls, replace(default, **options))
-    except (ValueError, WalkcutError) as error:
+    except WalkcutError as error:
         raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
+
+
+def _parse(name: str, text: str) -> Any:
+    """Return the value of an option. Raises `SettingsError` or `GranularityError` for a text that has none."""
+    try:
+        return _PARSERS[name](text)
+    except ValueError as error:
+        kind = "whole number" if _PARSERS[name] is int else "number"
+        example = getattr(ProjectOptions, name)
+        raise SettingsError(f"{name} is {text!r:.40}: write a {kind}, such as {example}") from error

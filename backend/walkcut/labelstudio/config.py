@@ -17,6 +17,7 @@ from walkcut.labelstudio.task_data import variables, without_variables
 UNLABELLED = ""  # the label of a region without one: Label Studio shows it grey, to be named
 _SHAPES = ("brush", "bitmask", "polygon", "rectangle", "ellipse", "keypoint", "vector", "magicwand")
 _REGION_TAGS = frozenset([*_SHAPES, *(f"{shape}labels" for shape in _SHAPES), "labels"])
+_PATH = re.compile(r"\w+(\.\w+|\[\d+\])*", re.ASCII)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:|/", re.IGNORECASE)
 _ADDRESS_PART = re.compile(r"[/.?=&:]")  # in the text behind a variable
 _MAX_LISTED = 3
@@ -170,6 +171,10 @@ def _check_brush(brush: Tag, images: Mapping[str, Tag]) -> None:
     image = images.get(brush.to_name)
     if not brush.name:
         raise LabelConfigError('<BrushLabels> needs a name that no other tag has: write <BrushLabels name="brush" …>')
+    if "" in images:
+        raise LabelConfigError(
+            f'<Image> needs a name, for the toName of its controls: write <Image name="{brush.to_name or "image"}" …>'
+        )
     if image is None or not brush.to_name:
         raise LabelConfigError(
             f"{brush} needs toName with the name of one <Image>, and has {brush.to_name!r}: walkcut needs BrushLabels "
@@ -207,6 +212,8 @@ def _value_problem(value: str) -> str:
     endings = [path for path in paths if "." in path and f".{path.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES]
     if "$" in text or any("{" in path or "}" in path for path in paths):
         return "and Label Studio reads letters a to z, digits and _ only: rename the field"
+    if any(not _PATH.fullmatch(path) for path in paths):
+        return "whose variable is no path of a field: write for example $image.url or $img[0].url"
     if not paths and not _ADDRESS.match(text):
         return "which has no $, and is no address: put a $ before the name of the field"
     if value.startswith("$") and text and not _ADDRESS_PART.search(text):
