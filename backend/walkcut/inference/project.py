@@ -84,6 +84,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "min_area": float,
     "label_confidence": float,
 }
+_EXAMPLES = {"max_regions": 30, "min_area": 0.001, "label_confidence": 0.95}
 
 
 def project_from_controls(
@@ -96,7 +97,14 @@ def project_from_controls(
     """
     values = {**extra_params, **controls[0].options}
     try:
-        options = {name: parse(str(values[name])) for name, parse in _PARSERS.items() if name in values}
+        options = {name: _parse_option(name, values[name]) for name in _PARSERS if name in values}
         return Project(controls, replace(default, **options))
-    except (ValueError, WalkcutError) as error:
+    except WalkcutError as error:
         raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
+
+
+def _parse_option(name: str, value: object) -> Any:
+    try:
+        return _PARSERS[name](str(value))
+    except ValueError as error:
+        raise SettingsError(f"{name} is {str(value)[:40]!r}: write a number, as in {name}={_EXAMPLES[name]}") from error

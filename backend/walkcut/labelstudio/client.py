@@ -34,6 +34,8 @@ _PAGE_SIZE = 100  # tasks, with their id and data only
 _MAX_LISTED = 500  # characters of all versions of a task; Label Studio 1.23 leaves out the rest
 _ATTEMPTS, _MAX_RETRY_DELAY = 3, 60.0  # seconds
 _TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
+# Errors of a response that is no JSON, too deep (two), of another shape, or not compressed as it says.
+_UNEXPECTED = (ValueError, LookupError, TypeError, RecursionError, RequestError, httpx.DecodingError)
 _CHECK_URL = "check that LABEL_STUDIO_URL is the address of a Label Studio"
 _SEE_LOG = "see Label Studio's log"
 _CHECK_NETWORK = "check that it is running, and that walkcut's machine can reach LABEL_STUDIO_URL"
@@ -89,7 +91,8 @@ class LabelStudioClient:
 
     def created(self, project: str) -> int:
         """Return when a project was created, as `parse_project_created` does."""
-        return parse_project_created({"created_at": self._project_field(project, "created_at")})
+        with self._translate_errors(f"read project {project}"):
+            return parse_project_created({"created_at": self._project_field(project, "created_at")})
 
     def chosen_version(self, project: str) -> str:
         """Return the model version, or the backend's title, that the project's settings choose for predictions."""
@@ -227,7 +230,10 @@ class LabelStudioClient:
             with self._translate_errors(f"list the tasks of project {project}"):
                 documents = _objects(self._get("/api/tasks/", params)["tasks"])
                 page = [
-                    ({"id": _number(task, "id"), "data": task["data"]}, task.get("predictions_model_versions") or "")
+                    (
+                        {"id": _number(task, "id"), "data": task["data"]},
+                        _text({"predictions_model_versions": "", **task}, "predictions_model_versions"),
+                    )
                     for task in documents
                 ]
             for task, listed in page:
@@ -274,10 +280,10 @@ class LabelStudioClient:
             raise LabelStudioError(f"{server} {_refusal(error.status, error.detail)}") from error
         except ResponseRefusedError as error:
             raise LabelStudioError(f"{server} {error}: {_CHECK_URL}, and see its log") from error
+        except _UNEXPECTED as error:
+            raise LabelStudioError(f"{server} sent an unexpected response: {_CHECK_URL}") from error
         except httpx.HTTPError as error:
             raise LabelStudioError(f"{server} cannot be reached ({error}): {_CHECK_NETWORK}") from error
-        except (ValueError, LookupError, TypeError, RecursionError, RequestError) as error:  # two for JSON too deep
-            raise LabelStudioError(f"{server} sent an unexpected response: {_CHECK_URL}") from error
 
 
 def _objects(value: object) -> list[Json]:
