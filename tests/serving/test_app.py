@@ -108,7 +108,7 @@ def test_set_up_refuses_unusable_values_with_the_remedy(
         ("/predict", b'{"tasks": [], "label_config": "<View/>"}', "needs BrushLabels"),
         ("/setup", b"\xff\x00", "must be a JSON object"),
         ("/webhook", b"no json", "must be a JSON object"),
-        ("/predict", b'{"tasks": [' + b"9" * 5000 + b"]}", 'value has 5000 digits"}'),
+        ("/predict", b'{"tasks": [' + b"9" * 5000 + b"]}", 'value has 5000 digits"'),
     ],
 )
 def test_requests_out_of_the_protocol_are_answered_with_the_remedy(

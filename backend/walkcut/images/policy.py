@@ -99,7 +99,7 @@ class LabelStudioAccess:
         base, path = urlsplit(self.url).path.rstrip("/"), unquote(urlsplit(url).path)
         below = path.removeprefix(base) if path.startswith(base) else ""
         is_same_server = parse_origin(url) == parse_origin(self.url)
-        return is_same_server and below.startswith(_FILE_PATHS) and ".." not in path.split("/")
+        return is_same_server and below.startswith(_FILE_PATHS) and ".." not in re.split(r"[/\\]", path)
 
     def __post_init__(self) -> None:
         for url in (self.url, *self.aliases):
