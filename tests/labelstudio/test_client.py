@@ -386,6 +386,18 @@ def test_annotations_that_are_no_list_of_objects_are_refused(
         list(studio.annotations("4"))
 
 
+def test_pages_without_an_end_end_the_list(site: Site, studio: LabelStudioClient) -> None:
+    def tasks(handler: BaseHTTPRequestHandler) -> None:
+        query = json.loads(parse_qs(urlsplit(site.seen[-1].target).query)["query"][0])
+        last = query["filters"]["items"][-1]["value"]
+        page = [{"id": last + number, "data": {}} for number in range(1, 101)]
+        documents(handler, {"tasks": page, "total": 150, "total_annotations": 0, "total_predictions": 0})
+
+    site.routes["/ls/api/tasks/"] = tasks
+    with pytest.raises(LabelStudioError, match=r"counted 150 and sent 500 without an end: check that LABEL_STUDIO_URL"):
+        list(studio.unannotated_tasks("4"))
+
+
 @pytest.mark.parametrize("ids", [[5], [5, 7], [7, 5], [0, 5], [5, 5], [-1]])
 def test_pages_that_do_not_advance_end_the_list(site: Site, studio: LabelStudioClient, ids: list[int]) -> None:
     page = {"tasks": [{"id": task_id, "data": {}} for task_id in ids]}

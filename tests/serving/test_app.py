@@ -570,7 +570,8 @@ def test_a_project_of_another_label_studio_is_refused_by_every_route(tmp_path: P
 def test_a_second_address_of_label_studio_is_refused(backend: Backend) -> None:
     backend.predictor.loader = ImageLoader(FetchPolicy(), None, trusts_callers=True)
     backend.set_up()
-    backend.set_up(hostname="http://localhost:8080/")
+    for same in ("HTTP://LocalHost:8080", "http://localhost:08080", "http://localhost:8080/"):
+        backend.set_up(hostname=same)
     answer = backend.client.post("/setup", json=SETUP | {"project": "8.17", "hostname": "http://localhost:8081"})
     assert answer.status_code == 400
     assert "walkcut already serves the Label Studio at 'http://localhost:8080/', and" in document(answer)["error"]

@@ -94,6 +94,11 @@ class LabelStudioAccess:
     token: str = field(default="", repr=False)
     aliases: tuple[str, ...] = ()
 
+    @property
+    def address(self) -> tuple[Origin, str]:
+        """Scheme, host, port and sub-path of the URL, alike for all spellings of it."""
+        return parse_origin(self.url), urlsplit(self.url).path.rstrip("/")
+
     def serves_files_at(self, url: str) -> bool:
         """Return whether Label Studio serves files at a URL: a task must not send the token to the rest of its API."""
         base, path = urlsplit(self.url).path.rstrip("/"), unquote(urlsplit(url).path)

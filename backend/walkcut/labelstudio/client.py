@@ -31,6 +31,7 @@ from walkcut.labelstudio.tasks import parse_project_created
 Json = dict[str, Any]
 
 _PAGE_SIZE = 100  # tasks, with their id and data only
+_MAX_TASKS = 1 << 40  # of a project that does not say how many it has
 _MAX_LISTED = 500  # characters of all versions of a task; Label Studio 1.23 leaves out the rest
 _ATTEMPTS, _MAX_RETRY_DELAY = 3, 60.0  # seconds
 _TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
@@ -214,7 +215,7 @@ class LabelStudioClient:
 
         Each page starts after the last task of the previous one, so that tasks annotated in the meantime shift no page.
         """
-        last_id = 0
+        last_id, count, total = 0, 0, -1
         while True:
             items = [*filters, _filter("id", "greater", last_id)]
             query = {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
@@ -228,7 +229,9 @@ class LabelStudioClient:
                 "resolve_uri": "false",
             }
             with self._translate_errors(f"list the tasks of project {project}"):
-                documents = _objects(self._get("/api/tasks/", params)["tasks"])
+                answer = self._get("/api/tasks/", params)
+                documents = _objects(answer["tasks"])
+                total = _number({"total": _MAX_TASKS, **answer}, "total") if total < 0 else total
                 page = [
                     (
                         {"id": _number(task, "id"), "data": task["data"]},
@@ -247,6 +250,12 @@ class LabelStudioClient:
                 yield task, self._versions(task["id"], listed)
             if not page:
                 return
+            count += len(page)
+            if count > 2 * total + _PAGE_SIZE:  # some tasks may be new
+                raise LabelStudioError(
+                    f"cannot list the tasks of project {project}: Label Studio at {self._connection.url} counted "
+                    f"{total} and sent {count} without an end: {_CHECK_URL}"
+                )
 
     def _versions(self, task_id: int, listed: str) -> frozenset[str]:
         """Return the versions that a list of tasks names, or those of all predictions where the list is cut off."""
