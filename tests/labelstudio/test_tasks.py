@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -37,6 +38,13 @@ def test_a_request_without_tasks_is_refused(body: dict[str, object]) -> None:
 def test_a_task_without_an_image_is_refused_with_the_remedy(value: object) -> None:
     with pytest.raises(RequestError, match=r"task 7 has no image: data\.photo is .*; set it to the address of one"):
         Task(7, {"photo": value}).image_reference(CONTROL)
+
+
+@pytest.mark.parametrize("value", ["$a" * 10_000, "$" + "a" * 100_000, "$x" + "[0]" * 10_000])
+def test_the_reason_is_short_however_long_the_config_is(value: str) -> None:
+    with pytest.raises(RequestError, match=r"task 7 has no image: data\..* is missing") as caught:
+        Task(7, {}).image_reference(replace(CONTROL, image_value=value))
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ def test_settings_of_a_project_change_its_version_and_the_default(backend: Backe
         ({"schema": "<View/>"}, "needs BrushLabels on an Image"),
         ({"schema": None}, 'needs "schema"'),
         ({"extra_params": {"granularity": "tiny"}}, "use auto, coarse"),
-        ({"extra_params": '{"max_regions": NaN}'}, "max_regions is 'nan': write a number, as in max_regions=30"),
-        ({"extra_params": {"min_area": "small"}}, "min_area is 'small': write a number"),
+        ({"extra_params": '{"max_regions": NaN}'}, "max_regions is 'nan': write it as in max_regions=30"),
+        ({"extra_params": {"min_area": "small"}}, "min_area is 'small': write it as in min_area=0.001"),
         ({"extra_params": "garbage"}, "the extra parameters are text: write an object"),
     ],
 )

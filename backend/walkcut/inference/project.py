@@ -107,4 +107,4 @@ def _parse_option(name: str, value: object) -> Any:
     try:
         return _PARSERS[name](str(value))
     except ValueError as error:
-        raise SettingsError(f"{name} is {str(value)[:40]!r}: write a number, as in {name}={_EXAMPLES[name]}") from error
+        raise SettingsError(f"{name} is {str(value)[:40]!r}: write it as in {name}={_EXAMPLES[name]}") from error

@@ -13,6 +13,7 @@ from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.json_input import read_json
 from walkcut.labelstudio.task_data import describe, resolve, value_at
 
+_MAX_NAMED_FIELDS: Final = 3
 _MAX_ID: Final = (1 << 63) - 1  # what a database holds
 
 
@@ -40,7 +41,8 @@ class Task:
         if isinstance(value, list) and len(value) == 1:
             (value,) = value  # Label Studio shows it as it shows the image itself
         if not isinstance(value, str) or not value.strip():
-            fields = ", ".join(f"data.{path} is {describe(value_at(path, self.data))}" for path in control.data_paths)
+            paths = control.data_paths[:_MAX_NAMED_FIELDS]
+            fields = ", ".join(f"data.{path[:80]} is {describe(value_at(path, self.data))}" for path in paths)
             raise RequestError(f"task {self.id} has no image: {fields}; set it to the address of one image")
         return value
 
