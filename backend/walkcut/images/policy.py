@@ -110,6 +110,8 @@ class LabelStudioAccess:
         for url in (self.url, *self.aliases):
             try:
                 parse_origin(url)
+                if "?" in url or "#" in url:
+                    raise AddressError("it has a query or a fragment")
             except ValueError as error:
                 raise SettingsError(
                     f"{redact(url)} is not a Label Studio address: {redacted_reason(error)}. "
