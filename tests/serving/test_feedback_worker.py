@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -130,6 +131,20 @@ def test_regions_of_other_controls_are_named_in_the_log(
     assert learned_ids(store) == [5]
 
 
+def test_regions_that_cannot_be_read_are_named_in_the_log(
+    worker: FeedbackWorker, store: ProjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = created(5, *HALVES)
+    event.body["annotation"]["result"] += [
+        event.body["annotation"]["result"][0] | {"id": name, "value": {"rle": rle, "brushlabels": ["Car"]}}
+        for name, rle in (("x", [256]), ("y", "text"), ("z", [1, 2]))
+    ]
+    deliver(store, event)
+    worker.learn_due()
+    assert "annotation 5: 3 regions cannot be read and are not learned from, the first: region x: " in caplog.text
+    assert learned_ids(store) == [5]
+
+
 def test_an_image_that_fails_is_named_and_the_others_are_learned_from(
     worker: FeedbackWorker, store: ProjectStore, clock: list[float]
 ) -> None:
@@ -152,6 +167,14 @@ def test_the_labelling_config_may_be_that_of_the_event(predictor: Predictor, tmp
     FeedbackWorker(predictor, fresh).learn_due()
     assert learned_ids(fresh) == [5]
     fresh.close()
+
+
+def test_without_a_labelling_config_the_reason_says_so(predictor: Predictor, tmp_path: Path) -> None:
+    with closing(ProjectStore(tmp_path / "fresh")) as fresh:
+        deliver(fresh, created(5, *HALVES))
+        FeedbackWorker(predictor, fresh).learn_due()
+        (aside,) = fresh.annotations.list_set_aside("3")
+    assert aside.problem.startswith("the labelling config of project 3 is not known: open the project in Label Studio")
 
 
 def test_the_source_prediction_may_be_unknown(worker: FeedbackWorker, store: ProjectStore) -> None:

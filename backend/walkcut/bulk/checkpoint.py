@@ -4,6 +4,7 @@ An image's line is written after its files are complete: workers stage the files
 their final names.
 """
 
+import hashlib
 import json
 import secrets
 import shutil
@@ -30,6 +31,7 @@ from walkcut.bulk.jsonl import (
 )
 from walkcut.bulk.sources.uris import UNKNOWN_STATE, shown
 from walkcut.errors import SettingsError
+from walkcut.images import redacted_text
 from walkcut.storage import atomic_file
 
 FAILED = "failed.jsonl"  # a line for each failed image
@@ -67,11 +69,11 @@ class Checkpoint:
 
     def is_done(self, key: str) -> bool:
         """Return whether an image is finished or has failed."""
-        return key in self._finished.keys or key in self._failed
+        return key in self._finished.keys or self.has_failed(key)
 
     def has_failed(self, key: str) -> bool:
         """Return whether an image has failed."""
-        return key in self._failed
+        return redacted_key(key) in self._failed
 
     def has_changed(self, item: Item) -> bool:
         """Return whether a finished image has changed since, as far as its stamp tells."""
@@ -86,14 +88,15 @@ class Checkpoint:
 
     def fail(self, failure: ItemFailure) -> None:
         """Write the line of a failed image."""
-        append_line(self._failed_file, asdict(replace(failure, reference=shown(failure.reference))))
-        self._failed.add(failure.key)
+        key = redacted_key(failure.key)
+        append_line(self._failed_file, asdict(replace(failure, key=key, reference=shown(failure.reference))))
+        self._failed.add(key)
 
     def skip(self, skipped: Skipped) -> None:
         """Count a file or task that is skipped, unless it was finished before, and write its line."""
         if skipped.key and self.is_done(skipped.key):
             return
-        append_line(self._skipped_file, asdict(skipped))
+        append_line(self._skipped_file, asdict(replace(skipped, key=redacted_key(skipped.key))))
         self.skipped.setdefault(skipped.reason, SkipCount()).add(skipped)
 
     def announce(self, results: Sequence[ItemResult]) -> None:
@@ -128,6 +131,18 @@ class Checkpoint:
             for name in names:
                 move(assembling / name, self._output_dir / name)
         _save_assembled_files(self._output_dir, names)
+
+
+def redacted_key(key: str) -> str:
+    """Return an image's key as lists of failures hold it: with a digest in place of parts that may be secret.
+
+    >>> redacted_key("cam1/f1"), redacted_key("me:secret@h/a")
+    ('cam1/f1', '…@h/a-3e38c978')
+    """
+    text = redacted_text(key)
+    return (
+        key if text == key.strip() else f"{text}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    )
 
 
 def stage_files(output_dir: Path, files: Mapping[str, bytes | Path]) -> dict[str, str]:

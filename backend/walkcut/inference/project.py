@@ -96,17 +96,17 @@ def project_from_controls(
     """
     values = {**extra_params, **{name.lower(): value for name, value in controls[0].options.items()}}
     try:
-        options = {name: _parse(name, str(values[name])) for name in _PARSERS if name in values}
+        options = {name: _parse_option(name, values[name]) for name in _PARSERS if name in values}
         return Project(controls, replace(default, **options))
     except WalkcutError as error:
         raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
 
 
-def _parse(name: str, text: str) -> Any:
-    """Return the value of an option. Raises `SettingsError` or `GranularityError` for a text that has none."""
+def _parse_option(name: str, value: object) -> Any:
+    """Return the value of an option. Raises `SettingsError` or `GranularityError` for one that cannot be used."""
     try:
-        return _PARSERS[name](text)
+        return _PARSERS[name](str(value))
     except ValueError as error:
         kind = "whole number" if _PARSERS[name] is int else "number"
         example = getattr(ProjectOptions, name)
-        raise SettingsError(f"{name} is {text!r:.40}: write a {kind}, such as {example}") from error
+        raise SettingsError(f"{name} is {str(value)[:40]!r}: write a {kind}, such as {example}") from error

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from walkcut.errors import LabelStudioError
+from walkcut.errors import LabelStudioError, RequestError
 from walkcut.inference.predictor import Predictor, for_each_image
 from walkcut.inference.project import Project
-from walkcut.labelstudio.annotations import annotated_image_names, annotated_regions, unread_controls
+from walkcut.labelstudio.annotations import annotated_image_names, read_regions, unread_controls
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.labelstudio.config import BrushControl
 from walkcut.labelstudio.predictions import Region, make_prediction
@@ -60,13 +60,22 @@ class AnnotationProcessor:
     def _annotated_image(self, submission: Submission, control: BrushControl) -> AnnotatedImage:
         task = submission.task
         tree = self._predictor.get_tree(task.image_reference(control), task.id)
-        return AnnotatedImage(control, tree, annotated_regions(submission.result, control, tree.size))
+        regions, errors = read_regions(submission.result, control, tree.size)
+        if errors:
+            message = "annotation %d: %d regions cannot be read and are not learned from, the first: %s"
+            log.warning(message, submission.annotation_id, len(errors), errors[0])
+        return AnnotatedImage(control, tree, regions)
 
     def _project(self, project_id: str) -> Project:
         """Return a project by its stored labelling config, else by Label Studio's."""
         config = self._store.label_config(project_id)
         if not config and self._client:
             config = self._client.label_config(project_id)
+        if not config:
+            raise RequestError(
+                f"the labelling config of project {project_id} is not known: open the project in Label Studio, or set "
+                "LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+            )
         return self._predictor.project_from_config(config, self._store.extra_params(project_id))
 
     def _source_model_version(self, submission: Submission) -> str:

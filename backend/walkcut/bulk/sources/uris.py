@@ -98,6 +98,8 @@ def read_image(item: Item, loader: ImageLoader, policy: FetchPolicy) -> bytes:
     try:
         with open_file(reference) as file:
             data = file.read(policy.max_bytes + 1)
+    except SettingsError as error:
+        raise ImageFetchError(str(error)) from error
     except Exception as error:  # each cloud storage has its own errors
         reason = getattr(error, "strerror", None) or reason_of(reference, error)
         raise ImageFetchError(
