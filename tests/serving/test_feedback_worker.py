@@ -474,9 +474,8 @@ def test_a_sync_makes_up_for_lost_webhooks(
         (task(4), annotation(4, *HALVES, was_cancelled=True)),
         ({"id": 5, "data": {}}, annotation(5, *HALVES)),  # cannot be learned from
         (task(), annotation(6, *HALVES, updated="soon")),  # cannot be read
-        (task(), {"id": "seven"}),
     ]
-    assert worker.sync("3") == SyncResult(learned=1, forgotten=1, failed=3)
+    assert worker.sync("3") == SyncResult(learned=1, forgotten=1, failed=2)
     assert learned_ids(store) == [2, 3]
     assert [item.annotation_id for item in store.annotations.list_set_aside("3")] == [5, 6]
     studio.held[0] = (task(), annotation(2, ("Sky", TOP), updated=LATER))
@@ -530,6 +529,16 @@ def test_a_sync_forgets_also_while_learning_is_off(
     synchronizes_once(worker, monkeypatch, learning=switched_off == "project")
     assert list(store.annotations.known("3")) == [2]
     assert learned_from(store)[0].updated_at.startswith("2026-11-20T12"), "nothing new is learned"
+
+
+def test_a_sync_in_which_an_id_cannot_be_read_forgets_nothing(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
+    deliver(store, created(1, *HALVES), created(2, *HALVES))
+    worker.learn_due()
+    studio.held = [(task(), annotation(2, *HALVES)), (task(), {"id": "one"}), (task(), annotation(3, *HALVES))]
+    assert worker.sync("3") == SyncResult(learned=1, forgotten=0, failed=1)
+    assert learned_ids(store) == [1, 2, 3]
 
 
 def test_an_interrupted_sync_forgets_nothing(
