@@ -14,4 +14,5 @@ settings.register_profile("walkcut", derandomize=True, deadline=None, database=N
 settings.load_profile("walkcut")
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # else a thread of Ray's asks, and logs, until the last test has ended
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's name; else its workers starve on a busy machine
 torch.set_num_threads(1)  # tiny operations wait longer for other threads than they take

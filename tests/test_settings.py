@@ -69,6 +69,9 @@ def test_variables_are_read_into_their_types(tmp_path: Path, monkeypatch: pytest
         ("WALKCUT_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO'"),
         ("WALKCUT_LOG_FORMAT", "xml", "'text' or 'json'"),
         ("WALKCUT_SEGMENT_TIMEOUT", "inf", "less than or equal to 86400"),
+        ("WALKCUT_HOST_NAMES", "http://walkcut:9090", "write names or addresses, such as walkcut or walkcut:9090"),
+        ("WALKCUT_HOST_NAMES", ".", "without a scheme, user or path"),
+        ("WALKCUT_ALLOWED_HOSTS", "minio/images", "without a scheme, user or path"),
     ],
 )
 def test_an_unusable_value_is_an_error_with_the_remedy(
@@ -76,6 +79,11 @@ def test_an_unusable_value_is_an_error_with_the_remedy(
 ) -> None:
     with pytest.raises(SettingsError, match=f"^{variable}='{value}' cannot be used: .*{remedy}"):
         read(monkeypatch, {variable: value})
+
+
+def test_hosts_may_have_ports_and_be_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = ("[::1]:9000", "fe80::1", "nas_1.local:80", "bücher.example", ".example.org")
+    assert read(monkeypatch, {"WALKCUT_ALLOWED_HOSTS": ",".join(hosts)}).allowed_hosts == hosts
 
 
 def test_all_unusable_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,3 +113,7 @@ def test_secrets_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listing["WALKCUT_TOKEN"] == listing["WALKCUT_DATABASE_URL"] == "(set)"
     assert listing["WALKCUT_METHOD"] == "-"
     assert "hush" not in repr(settings) + str(listing)
+    listing = {variable: value for variable, value, _ in list_settings(Settings(label_studio_url="http://me:hush@ls"))}
+    assert listing["LABEL_STUDIO_URL"] == "…@ls"
+    with pytest.raises(SettingsError, match="WALKCUT_ALLOWED_HOSTS='…@ls' cannot be used"):
+        read(monkeypatch, {"WALKCUT_ALLOWED_HOSTS": "http://me:hush@ls"})

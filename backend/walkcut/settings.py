@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,9 @@ from walkcut.auth import Credentials
 from walkcut.errors import GranularityError, SettingsError
 from walkcut.hierarchy.granularity import Granularity, Level, parse_granularity
 
+_HOST = re.compile(r"[\w.:\[\]-]*[\w\]]")
+_USER = re.compile(r"[^,]*@")
+
 
 def _full_path(path: Any) -> Path:
     return Path(path).expanduser().resolve()
@@ -32,6 +36,12 @@ def _full_path(path: Any) -> Path:
 
 def _split(names: Any) -> Any:
     return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+
+def _check_hosts(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(_HOST.fullmatch(name) for name in names):
+        raise ValueError("write names or addresses, such as walkcut or walkcut:9090, without a scheme, user or path")
+    return names
 
 
 def _parse_granularity(value: Any) -> Any:
@@ -43,7 +53,7 @@ def _parse_granularity(value: Any) -> Any:
 
 _Directory = Annotated[DirectoryPath, BeforeValidator(_full_path)]
 _File = Annotated[FilePath, BeforeValidator(_full_path)]
-_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_hosts)]
 _Granularity = Annotated[Granularity, NoDecode, BeforeValidator(_parse_granularity)]
 _LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
 
@@ -160,7 +170,8 @@ def _describe_error(error: Any) -> str:
     requirement = error["msg"].removeprefix("Value error, ")
     if error["type"] == "bool_parsing":
         requirement = "write true or false"
-    return f"{error['loc'][0]}={str(error['input'])!r} cannot be used: {requirement[0].lower()}{requirement[1:]}"
+    value = _USER.sub("…@", str(error["input"]))
+    return f"{error['loc'][0]}={value!r} cannot be used: {requirement[0].lower()}{requirement[1:]}"
 
 
 def description(name: str) -> str:
@@ -188,7 +199,9 @@ def _as_variable(value: object) -> str:
         case float():
             return f"{value:g}"
         case tuple():
-            return ",".join(value)
+            return _USER.sub("…@", ",".join(value))
+        case str():
+            return _USER.sub("…@", value)
     return str(value)
 
 

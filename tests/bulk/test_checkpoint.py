@@ -253,3 +253,16 @@ def test_announced_images_are_kept_until_they_are_saved(tmp_path: Path) -> None:
         assert [result.item for result in checkpoint.announced()] == [results[1].item]
         checkpoint.save(next(checkpoint.announced()))
         assert list(checkpoint.announced()) == []
+
+
+def test_files_are_named_in_full_and_secrets_are_not(tmp_path: Path) -> None:
+    """A question mark, a colon and an @ are parts of the names of files."""
+    paths = [str(tmp_path / name) for name in ("in", "q?1.png", "h#1.png", "a:b@c.png")]
+    for path in paths:
+        Path(path).touch()
+    absent = str(tmp_path / "gone?token=geheim")
+    with open_checkpoint(tmp_path / "out", SETTINGS) as checkpoint:
+        for index, reference in enumerate([*paths, absent, "https://e.org/a.png?token=geheim"]):
+            checkpoint.fail(replace(FAILURE, key=str(index), reference=reference))
+    rows = [json.loads(line)["reference"] for line in (tmp_path / "out" / "failed.jsonl").read_text().splitlines()]
+    assert rows == [*paths, f"{tmp_path}/gone?…", "https://e.org/a.png?…"]

@@ -103,6 +103,14 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(image: Path, tmp_pat
             assert labels.size == size
 
 
+def test_an_image_that_is_named_twice_is_segmented_once(image: Path, tmp_path: Path) -> None:
+    result = run(
+        "segment", image, image.parent, f"{image.parent}/../{image.parent.name}/{image.name}", "--out", tmp_path / "out"
+    )
+    assert "1 done, 0 failed" in result.stderr
+    assert "2 skipped: listed before" in result.stderr
+
+
 def test_a_folder_is_segmented_with_its_folders_and_what_is_skipped_is_counted(image: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     (photos / "cam 1").mkdir(parents=True)

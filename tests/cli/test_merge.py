@@ -132,6 +132,9 @@ ODD = {
     "nothing": region("odd", mask=np.zeros((2, 4), bool)),
     "a cut code": region("odd", value={"format": "rle", "rle": rle.encode(MASK)[:-3], "brushlabels": ["Car"]}),
     "another size": region("odd", original_width=5),
+    "a bitmask": region("odd", type="bitmasklabels", value={"imageDataURL": "data:", "bitmasklabels": ["Car"]}),
+    "a shape without labels": region("odd", type="rectangle", value={"x": 1, "y": 1, "width": 9, "height": 9}),
+    "no label": region("odd", type="polygonlabels", value={"points": [[1, 1], [9, 1], [9, 9]], "polygonlabels": []}),
     "far out": region("odd", type="keypointlabels", value={"x": 1e9, "y": 1, "width": 1, "keypointlabels": ["Car"]}),
 }
 
@@ -143,9 +146,15 @@ def test_odd_regions_are_named_and_left_out(tree: Path, tmp_path: Path, odd: dic
     assert result.exit_code == 0
     assert [number["id"] for number in json.loads(result.stdout)["numbers"]] == ["r0", "r2"]
     assert re.fullmatch("left out: region odd.*: .*\n", result.stderr)
-    alone = run(tree, "--annotation", export(tmp_path / "alone.json", [odd, odd]), "--out", tmp_path / "alone.png")
+    path = export(tmp_path / "alone.json", [odd, {**odd, "id": "odd 2"}])
+    alone = run(tree, "--annotation", path, "--out", tmp_path / "alone.png")
     assert alone.exit_code == 1
     assert re.fullmatch("Error: no region can be read: region odd.*; and 1 more\n", alone.stderr)
+
+
+def test_a_size_that_is_not_given_is_that_of_the_tree(tree: Path, tmp_path: Path) -> None:
+    path = export(tmp_path / "export.json", [region(original_width=None, original_height=None)])
+    assert len(merged(tree, path)[1]["numbers"]) == 1
 
 
 def test_a_region_with_several_labels_is_one_with_all_of_them(tree: Path, tmp_path: Path) -> None:
@@ -207,7 +216,7 @@ def test_errors_are_one_line_and_nothing_is_written(tree: Path, tmp_path: Path) 
         (tree, two_images, [], "choose the --image among image, second"),
         (tree, two_images, ["--image", "third"], "choose the --image among image, second"),
         (tree, export(tmp_path / "rle.json", [broken]), [], "region r1: a run-length code is a list"),
-        (tree, export(tmp_path / "size.json", [region(original_width=5)]), [], "not drawn on an image of 4×2 pixels"),
+        (tree, export(tmp_path / "size.json", [region(original_width=5)]), [], "drawn on an image of 5×2 pixels, not"),
         (tree, export(tmp_path / "part.json", [POINT]), ["--min-overlap", 0.9], "no region covers a fraction"),
     ]  # fmt: skip
     for which, annotation, options, message in cases:

@@ -46,7 +46,7 @@ def test_images_become_import_files_and_are_exported_again_from_their_trees(tmp_
 
     refused = walkcut(*arguments, "--format", "png")
     assert refused.exit_code == 1
-    assert "format was label-studio, now png" in refused.stderr
+    assert "format was label-studio, now png; other format settings)" in refused.stderr
     (tmp_path / "in" / "bad.jpg").write_bytes((tmp_path / "in" / "0.png").read_bytes())
     assert walkcut(*arguments, "--retry-failed").exit_code == 0
 
@@ -138,7 +138,19 @@ def test_addresses_that_label_studio_cannot_show_are_warned_of(
             "--local-files-root, --url-prefix and --changed are for files: leave them out",
         ),
         (("--project", "3", "--url-prefix", "https://e.org"), "are for files: leave them out with --project"),
-        (("x", "--out", "out", "--url-prefix", "e.org"), "--url-prefix e.org is no address: it begins with http"),
+        *(
+            (
+                ("x", "--out", "out", "--url-prefix", url),
+                f"--url-prefix {url} is no address of a folder: write https://",
+            )
+            for url in ("e.org", "https://", "https://e.org/x?y=1", "https://e.org/#x")
+        ),
+        (("x", "--out", "out", "--label-config", "bytes.xml"), "bytes.xml is no text in UTF-8: save it as UTF-8"),
+        (("x", "--out", "out", "--label-config", "empty.xml"), "empty.xml is empty: put the labelling config there"),
+        (
+            ("x", "--out", "out", "--format", "coco", "--granularity", "12", "--granularity", "fine"),
+            "the format coco takes one granularity, not 12, fine: give --granularity once",
+        ),
         (
             ("x", "--out", "o", "--url-prefix", "http://e", "--local-files-root", "."),
             "give one of --local-files-root and",
@@ -171,6 +183,8 @@ def test_unusable_arguments_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("two.xml").write_text(TWO_IMAGES)
+    Path("bytes.xml").write_bytes(CONFIG.encode("utf-16"))
+    Path("empty.xml").write_text("\n")
     result = walkcut("prelabel", *arguments)
     assert result.exit_code == 1
     assert message in result.stderr

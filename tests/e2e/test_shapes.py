@@ -58,7 +58,11 @@ def test_regions_of_every_shape_are_shown_edited_and_submitted(
     (task,) = label_studio.import_tasks(project, [images.sample_task()])
     label_studio.attach_backend(project, backend)
     label_studio.retrieve_predictions(project)
-    body: dict[str, Any] = {"tasks": [{"id": task, **images.sample_task()}], "project": "99.1", "label_config": label_config}
+    body: dict[str, Any] = {
+        "tasks": [{"id": task, **images.sample_task()}],
+        "project": "99.1",
+        "label_config": label_config,
+    }
     body |= {"params": {"context": None}}
     reference = httpx.post(f"{backend}/predict", json=body, timeout=60).json()["results"][0][-1]["result"]
     parts = [part for mask in masks(reference) for part in components(mask)]

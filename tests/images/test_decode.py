@@ -193,6 +193,15 @@ def test_deep_greys(dtype: str, image_format: str, values: list[float], expected
     assert deep(values, dtype, image_format).tolist() == expected
 
 
+def test_a_deep_tiff_whose_zero_is_white_is_turned_over() -> None:
+    values = np.tile(np.array([0, 257, 25700, 65535], "<u2"), (16, 4))
+    turned = encode_image(Image.fromarray(65535 - values), "TIFF")
+    tag = b"\x06\x01\x03\0\1\0\0\0"  # the photometric interpretation
+    zero_is_white = turned.replace(tag + b"\1", tag + b"\0")
+    assert zero_is_white != turned
+    assert np.array_equal(decode(zero_is_white, LIMITS), decode(encode_image(Image.fromarray(values), "TIFF"), LIMITS))
+
+
 def chunk(name: bytes, content: bytes, *, checksum: bytes = b"") -> bytes:
     checksum = checksum or struct.pack(">I", zlib.crc32(name + content))
     return struct.pack(">I", len(content)) + name + content + checksum
@@ -205,6 +214,8 @@ def chunk(name: bytes, content: bytes, *, checksum: bytes = b"") -> bytes:
         chunk(b"gAMA", b"\0\0\xb1\x8f", checksum=b"abcd"),
         chunk(b"pHYs", b"", checksum=b"abcd"),
         chunk(b"tRNS", b"\0\1\0\2", checksum=b"abcd"),
+        chunk(b"tRNS", b"\0\1"),
+        chunk(b"tRNS", bytes(300)),
         chunk(b"eXIf", exif(6).tobytes()[6:], checksum=b"abcd"),
         chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(4_000_000))),
         chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(4_000_000))),
@@ -278,7 +289,10 @@ def test_unsupported_kinds_are_not_called_damaged(data: bytes, message: str) -> 
             "bytes of a page or a drawing .HTML, SVG. are not in.*JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM",
         ),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "not in a supported image format"),
-        (b"P3\n16 16\n255\n" + b"0 " * 768, "not in a supported image format"),
+        (b"P3\n16 16\n255\n" + b"0 " * 768, r"\(plain-text PPM\) are not in a supported .* PPM \(binary\)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", r"\(Git LFS pointer\) are not in a supported"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?><svg/>", r"bytes of a page or a drawing \(HTML, SVG\) are not"),
+        (b"\xef\xbb\xbf<html>", r"bytes of a page or a drawing \(HTML, SVG\) are not"),
         (b"RIFF\x10\0\0\0WAVEfmt ", "not in a supported image format"),
         (b"RIFF\x10\0\0\0WEBPVP8 ", "damaged"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"begin with b'.*' \(HEIC\) are not in a supported image format"),

@@ -18,7 +18,8 @@ def test_origin(url: str, expected: Origin) -> None:
     assert parse_origin(url) == expected
 
 
-@pytest.mark.parametrize("url", ["ftp://host", "file:///etc/passwd", "http:///x", "http://h:99999", "http://u:p@h", ""])
+@pytest.mark.parametrize("url", ["ftp://host", "file:///etc/passwd", "http:///x", "http://h:99999", "http://u:p@h", "",
+                                 "http://h/?token=x", "http://h/#part"])  # fmt: skip
 def test_urls_without_an_origin_are_no_address_of_label_studio(url: str) -> None:
     with pytest.raises(SettingsError, match=r"is not a Label Studio address: .*LABEL_STUDIO_URL"):
         LabelStudioAccess(url)

@@ -300,7 +300,7 @@ def test_the_version_changes_with_every_option_and_with_the_label_config(tmp_pat
 
 
 def test_attributes_come_before_extra_parameters_before_the_default() -> None:
-    image_tag = replace(IMAGE_TAG, options={"granularity": "12", "name": B})
+    image_tag = replace(IMAGE_TAG, options={"Granularity": "12", "name": B})
     extra_params = {"granularity": "coarse", "min_area": 0.2, "other": 1}
     project = make_project((image_tag,), ProjectOptions(max_regions=7), extra_params)
     assert project.options == ProjectOptions(Segments(12), 7, 0.2)
@@ -310,7 +310,8 @@ def test_attributes_come_before_extra_parameters_before_the_default() -> None:
     ("chosen", "message"),
     [
         ({"granularity": "tiny"}, "use auto, coarse"),
-        ({"max_regions": "many"}, "invalid literal"),
+        ({"max_regions": "many"}, "max_regions is 'many': write a whole number, such as 40"),
+        ({"min_area": "5%"}, "min_area is '5%': write a number, such as 0.0005"),
         ({"max_regions": 0}, "max_regions is 0"),
         ({"min_area": 2}, "fraction of the image"),
     ],

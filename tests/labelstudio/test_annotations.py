@@ -164,7 +164,7 @@ BROKEN = [
     (
         masked(original_width=9),
         RequestError,
-        "r1 was not drawn on an image of 10×8 pixels: use the annotation of this image",
+        "r1 was drawn on an image of 9×8 pixels, not 10×8: use the annotation of this image",
     ),
     (item("brushlabels", rle=rle.encode(MASK[1:])), BrushError, "region r1: the run-length code holds 280 values"),
     (item("brushlabels", rle=rle.encode(MASK)[:-3]), BrushError, "r1: the run-length code is cut off.*export the"),

@@ -334,7 +334,9 @@ def test_requests_have_a_timeout(site: Site, studio: LabelStudioClient) -> None:
 JSON_VALUES: list[object] = [None, True, 7, 0.5, "text", [], {}, [1], [None], ["a"], [[]], [{}],
                {"tasks": {}}, {"tasks": [1]},
                {"tasks": [{}]}, {"tasks": [{"id": "1", "data": {}}]}, {"tasks": [{"id": True, "data": {}}]},
-               {"tasks": [{"id": 1}]}, {"tasks": None}, {"model_version": ["v"], "label_config": 5},
+               {"tasks": [{"id": 1}]}, {"tasks": None},
+               *({"tasks": [{"id": 1, "data": {}, "predictions_model_versions": odd}]} for odd in ({"a": 1}, ["a"], 7)),
+               {"model_version": ["v"], "label_config": 5},
                [{"id": 1, "model_version": 7}], [{"id": None, "model_version": "v"}]]  # fmt: skip
 EMPTY: dict[int, list[object]] = {4: [], 5: [[]]}  # answers of an ASK that say that there is nothing
 
@@ -350,6 +352,19 @@ def test_an_answer_of_another_shape_is_refused(
         return
     with pytest.raises(LabelStudioError, match="sent an unexpected response: check that LABEL_STUDIO_URL"):
         ASK[index](studio)
+
+
+def test_an_answer_that_is_not_compressed_as_it_says_is_refused(site: Site, studio: LabelStudioClient) -> None:
+    site.routes["/ls/api/projects/4/"] = reply(200, b"{}", {"Content-Encoding": "gzip"})
+    with pytest.raises(LabelStudioError, match=r"cannot read project 4: .* unexpected response"):
+        studio.label_config("4")
+
+
+@pytest.mark.parametrize("moment", ["yesterday", [1], 7])
+def test_a_time_of_creation_that_is_none_is_refused(site: Site, studio: LabelStudioClient, moment: object) -> None:
+    site.routes["/ls/api/projects/4/"] = lambda handler: documents(handler, {"created_at": moment})
+    with pytest.raises(LabelStudioError, match=r"cannot read project 4: .* unexpected response"):
+        studio.created("4")
 
 
 def test_annotated_tasks_are_counted(site: Site, studio: LabelStudioClient) -> None:
@@ -369,6 +384,18 @@ def test_annotations_that_are_no_list_of_objects_are_refused(
     site.routes["/ls/api/tasks/5/annotations/"] = lambda handler: documents(handler, document)
     with pytest.raises(LabelStudioError, match=r"cannot list the annotations of task 5: .* unexpected response"):
         list(studio.annotations("4"))
+
+
+def test_pages_without_an_end_end_the_list(site: Site, studio: LabelStudioClient) -> None:
+    def tasks(handler: BaseHTTPRequestHandler) -> None:
+        query = json.loads(parse_qs(urlsplit(site.seen[-1].target).query)["query"][0])
+        last = query["filters"]["items"][-1]["value"]
+        page = [{"id": last + number, "data": {}} for number in range(1, 101)]
+        documents(handler, {"tasks": page, "total": 150, "total_annotations": 0, "total_predictions": 0})
+
+    site.routes["/ls/api/tasks/"] = tasks
+    with pytest.raises(LabelStudioError, match=r"counted 150 and sent 500 without an end: check that LABEL_STUDIO_URL"):
+        list(studio.unannotated_tasks("4"))
 
 
 @pytest.mark.parametrize("ids", [[5], [5, 7], [7, 5], [0, 5], [5, 5], [-1]])

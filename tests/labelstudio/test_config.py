@@ -38,6 +38,19 @@ def test_messages_go_to_the_text_field_named_status_or_granularity_or_the_first(
     assert image_tag.status_field == status
 
 
+@pytest.mark.parametrize(
+    ("text", "is_neutral"),
+    [
+        *((text, True) for text in ("true", "True", "1", "yes")),
+        *((text, False) for text in ("false", "False", "0", "no", "")),
+    ],
+)
+def test_neutral_is_written_as_people_write_it(text: str, is_neutral: bool) -> None:
+    labels = f'<Label value="A" neutral="{text}"/><Label value="B"/>'
+    (image_tag,) = parse_image_tags(config(f'<BrushLabels name="b" toName="image">{labels}</BrushLabels>'))
+    assert image_tag.neutral_labels == (("A",) if is_neutral else ())
+
+
 def test_neutral_labels_are_those_marked_neutral() -> None:
     labels = '<Label value="Car"/><Label value="A" neutral="true"/><Label value="B" neutral="true"/>'
     (image_tag,) = parse_image_tags(config(f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'))
@@ -169,7 +182,11 @@ def test_a_tolerance_is_a_number_of_pixels(tolerance: str) -> None:
         (config('<PolygonLabels name="b" toName="image" value="$labels"/>'), "takes its labels from each task"),
         (config('<BrushLabels name="b" toName="image"/>'), "needs a <Label"),
         (f'<View><Image name="image" valueList="https://h/$pages"/>{BRUSH}</View>', r'write valueList="\$pages"'),
-        ('<View><Image value="$image"/><BrushLabels name="b"><Label value="A"/></BrushLabels></View>', "needs toName"),
+        (f'<View><Image value="$image"/>{BRUSH}</View>', '<Image> needs a name.*: write <Image name="image"'),
+        *(
+            (f'<View><Image name="image" value="{value}"/>{BRUSH}</View>', "no path of a field: write for example")
+            for value in ("$img[$n]", "$img[]", "$image.", "$a..b", "https://host/$d[0")
+        ),
         (config('<BrushLabels toName="image"><Label value="A"/></BrushLabels>'), 'write <BrushLabels name="brush"'),
         (config('<Text name="brush" value="$t"/><Choices name="brush2" toName="image"/>'), 'name="brush3"'),
     ],

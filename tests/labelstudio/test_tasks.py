@@ -8,10 +8,12 @@ from walkcut.labelstudio.tasks import (
     Task,
     parse_id,
     parse_ids,
+    parse_project_created,
     parse_project_id,
     parse_timestamp,
     read_extra_params,
     read_submission,
+    read_task,
     read_tasks,
 )
 
@@ -37,13 +39,25 @@ def test_a_task_without_an_image_is_refused_with_the_remedy(value: object) -> No
         assert make_task_image(IMAGE_TAG, {"photo": value}, 7).reference
 
 
+@pytest.mark.parametrize("value", ["$a" * 10_000, "$" + "a" * 100_000, "$x" + "[0]" * 10_000])
+def test_the_reason_is_short_however_long_the_config_is(value: str) -> None:
+    with pytest.raises(RequestError, match=r"task 7 has no image: data\..* is missing") as caught:
+        assert make_task_image(make_image_tag(value), {}, 7).reference
+    assert len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize(
     ("value", "params"),
-    [('{"granularity": "fine"}', {"granularity": "fine"}), ({"a": 1}, {"a": 1}), (None, {}), ("", {}), ("[1]", {}),
-     ("not json", {}), ([1], {}), (7, {})],
+    [('{"granularity": "fine"}', {"granularity": "fine"}), ({"a": 1}, {"a": 1}), (None, {}), ("", {}), ("null", {})],
 )  # fmt: skip
-def test_extra_parameters_are_an_object_or_its_json_or_else_empty(value: object, params: object) -> None:
+def test_extra_parameters_are_an_object_or_its_json_or_nothing(value: object, params: object) -> None:
     assert read_extra_params(value) == params
+
+
+@pytest.mark.parametrize("value", ["[1]", "not json", [1], 7, '{"a": 1', " ", "[" * 100_000])
+def test_other_extra_parameters_are_refused_with_an_example(value: object) -> None:
+    with pytest.raises(RequestError, match=r"the extra parameters are .*: write an object, such as"):
+        read_extra_params(value)
 
 
 def test_a_submission_holds_its_task_and_the_time_in_utc() -> None:
@@ -67,9 +81,25 @@ def test_an_id_is_a_number_that_a_database_holds(identity: object) -> None:
 
 def test_ids_of_documents() -> None:
     assert parse_ids([{"id": 1}, {"id": 2}]) == {1, 2}
-    assert parse_ids(None) == frozenset()
-    with pytest.raises(RequestError, match="documents must be a list, not dict"):
-        parse_ids({"id": 1})
+    for other in (None, {"id": 1}, "1"):
+        with pytest.raises(RequestError, match=r"a deletion needs the list of what was deleted: it has \w"):
+            parse_ids(other)
+
+
+@pytest.mark.parametrize("result", [None, {}, "text", 7])
+def test_an_annotation_without_a_list_of_results_is_refused(result: object) -> None:
+    with pytest.raises(RequestError, match=r"the result of an annotation is .*: send a list"):
+        read_submission({"id": 3}, ANNOTATION | {"result": result})
+
+
+@pytest.mark.parametrize("identity", [-1, 1 << 63, 10**4000, "7", None])
+def test_a_task_whose_id_no_database_holds_has_none(identity: object) -> None:
+    assert read_task({"id": identity}).id == 0
+
+
+def test_a_time_of_creation_that_is_none_is_named() -> None:
+    with pytest.raises(RequestError, match="created_at is a list that is not a time"):
+        parse_project_created({"id": 3, "created_at": [1]})
 
 
 def test_times_are_read_as_utc() -> None:

@@ -152,7 +152,7 @@ PARSERS = [
         (RequestError,),
         50,
     ),
-    Parser("extra parameters", read_extra_params, JSON | mutated(BODIES).map(as_text)),
+    Parser("extra parameters", read_extra_params, JSON | mutated(BODIES).map(as_text), (RequestError,)),
     Parser(
         "submissions",
         lambda pair: read_submission(*pair),

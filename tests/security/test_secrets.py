@@ -44,6 +44,7 @@ TEXT = st.one_of(
     st.builds("{}me%3A{}%40h{}".format, SCHEME, st.just(SECRET), PATH),
     st.builds("{}{}".format, st.sampled_from(["/data/upload/1/a.jpg", "/ls//data/upload/1/a.jpg"]), SIGNED),
     st.builds("{}{}".format, LABEL_STUDIO, st.sampled_from([f"&sig={SECRET}", f"?{SECRET}", f"#{SECRET}"])),
+    st.builds("{}{}".format, st.sampled_from(["h/a.png%3Fsig=", "me:x/"]), st.just(f"{SECRET}@h/a.png")),
     st.sampled_from(["data:{}", "data:text/plain,{}", "data:image/png;base64,{}*", "DATA:{},x", " data:;x={},"]).map(
         lambda form: form.format(SECRET)
     ),
@@ -124,7 +125,7 @@ def test_a_run_hides_secrets(tmp_path_factory: pytest.TempPathFactory, caplog: A
     with open_checkpoint(folder / "out", run_settings(plan)) as checkpoint:
         jobs = read_sources([str(folder / "list.jsonl")])
         run(jobs, lambda jobs: map(worker, jobs), checkpoint, Sink(checkpoint, plan.output_format))
-    failures = [json.loads(line) for line in (folder / "out" / FAILED).read_text().splitlines()]
+    failures = (folder / "out" / FAILED).read_text()
     assert failures
-    assert all(is_hidden(failure["reference"] + failure["reason"]) for failure in failures)
+    assert is_hidden(failures)
     assert is_hidden(caplog.text)

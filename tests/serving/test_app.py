@@ -73,7 +73,7 @@ def test_settings_of_a_project_change_its_version_and_the_default(backend: Backe
     assert backend.predict(IMAGE)[0][-1]["model_version"] == fine
     assert backend.set_up(extra_params={"max_regions": 1}) not in {plain, fine}
     assert {len(prediction["result"]) for prediction in backend.predict(IMAGE)[0]} == {1}
-    assert backend.set_up(extra_params="garbage") == plain
+    assert backend.set_up(extra_params="") == plain
     attributes = CONFIG.format(' granularity="coarse"')
     assert backend.set_up(schema=attributes).startswith("coarse")
     assert backend.predict(IMAGE, label_config=attributes)[0][-1]["model_version"].startswith("coarse")
@@ -85,6 +85,9 @@ def test_settings_of_a_project_change_its_version_and_the_default(backend: Backe
         ({"schema": "<View/>"}, "needs BrushLabels on an Image"),
         ({"schema": None}, 'needs "schema"'),
         ({"extra_params": {"granularity": "tiny"}}, "use auto, coarse"),
+        ({"extra_params": '{"max_regions": NaN}'}, "max_regions is 'nan': write a whole number, such as 40"),
+        ({"extra_params": {"min_area": "small"}}, "min_area is 'small': write a number, such as 0.0005"),
+        ({"extra_params": "garbage"}, "the extra parameters are text: write an object"),
     ],
 )
 def test_set_up_refuses_unusable_values_with_the_remedy(
@@ -105,6 +108,7 @@ def test_set_up_refuses_unusable_values_with_the_remedy(
         ("/predict", b'{"tasks": [], "label_config": "<View/>"}', "needs BrushLabels"),
         ("/setup", b"\xff\x00", "must be a JSON object"),
         ("/webhook", b"no json", "must be a JSON object"),
+        ("/predict", b'{"tasks": [' + b"9" * 5000 + b"]}", 'value has 5000 digits"'),
     ],
 )
 def test_requests_out_of_the_protocol_are_answered_with_the_remedy(
@@ -161,7 +165,11 @@ def test_other_events_are_ignored(backend: Backend, action: object) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"annotation": {}}, "a document needs a number as its id"), ({"project": "x"}, "an event needs the id of its")],
+    [
+        ({"annotation": {}}, "a document needs a number as its id"),
+        ({"project": "x"}, "an event needs the id of its"),
+        ({"action": "ANNOTATIONS_DELETED"}, "a deletion needs the list of what was deleted: it has null"),
+    ],
 )
 def test_events_that_name_no_annotation_or_project_are_refused(
     backend: Backend, changes: dict[str, Any], message: str
@@ -217,6 +225,8 @@ def test_versions_are_those_that_the_last_set_up_of_a_project_returned(tmp_path:
         assert len(versions(again, "?project=3.1795163936")) == len(versions(again, "?project=4")) == 4
         assert sorted(versions(again)) == sorted(versions(again, "?project=3") + versions(again, "?project=4"))
         assert versions(again, "?project=5") == []
+        answer = again.client.get("/versions?project=abc")
+        assert (answer.status_code, "'abc' is no project" in document(answer)["error"]) == (400, True)
         again.store.forget("4")
         assert len(versions(again)) == 4
 
@@ -560,7 +570,8 @@ def test_a_project_of_another_label_studio_is_refused_by_every_route(tmp_path: P
 def test_a_second_address_of_label_studio_is_refused(backend: Backend) -> None:
     backend.predictor.loader = ImageLoader(FetchPolicy(), None, trusts_callers=True)
     backend.set_up()
-    backend.set_up(hostname="http://localhost:8080/")
+    for same in ("HTTP://LocalHost:8080", "http://localhost:08080", "http://localhost:8080/"):
+        backend.set_up(hostname=same)
     answer = backend.client.post("/setup", json=SETUP | {"project": "8.17", "hostname": "http://localhost:8081"})
     assert answer.status_code == 400
     assert "walkcut already serves the Label Studio at 'http://localhost:8080/', and" in document(answer)["error"]

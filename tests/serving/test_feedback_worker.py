@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -130,6 +131,20 @@ def test_regions_of_other_controls_are_named_in_the_log(
     assert learned_ids(store) == [5]
 
 
+def test_regions_that_cannot_be_read_are_named_in_the_log(
+    worker: FeedbackWorker, store: ProjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = created(5, *HALVES)
+    event.body["annotation"]["result"] += [
+        event.body["annotation"]["result"][0] | {"id": name, "value": {"rle": rle, "brushlabels": ["Car"]}}
+        for name, rle in (("x", [256]), ("y", "text"), ("z", [1, 2]))
+    ]
+    deliver(store, event)
+    worker.learn_due()
+    assert "annotation 5: 3 regions cannot be read and are not learned from, the first: region x: " in caplog.text
+    assert learned_ids(store) == [5]
+
+
 def test_an_image_that_fails_is_named_and_the_others_are_learned_from(
     worker: FeedbackWorker, store: ProjectStore, clock: list[float]
 ) -> None:
@@ -152,6 +167,14 @@ def test_the_labelling_config_may_be_that_of_the_event(predictor: Predictor, tmp
     FeedbackWorker(predictor, fresh).learn_due()
     assert learned_ids(fresh) == [5]
     fresh.close()
+
+
+def test_without_a_labelling_config_the_reason_says_so(predictor: Predictor, tmp_path: Path) -> None:
+    with closing(ProjectStore(tmp_path / "fresh")) as fresh:
+        deliver(fresh, created(5, *HALVES))
+        FeedbackWorker(predictor, fresh).learn_due()
+        (aside,) = fresh.annotations.list_set_aside("3")
+    assert aside.problem.startswith("the labelling config of project 3 is not known: open the project in Label Studio")
 
 
 def test_the_source_prediction_may_be_unknown(worker: FeedbackWorker, store: ProjectStore) -> None:
@@ -453,9 +476,8 @@ def test_a_sync_makes_up_for_lost_webhooks(
         (task(4), annotation(4, *HALVES, was_cancelled=True)),
         ({"id": 5, "data": {}}, annotation(5, *HALVES)),  # cannot be learned from
         (task(), annotation(6, *HALVES, updated="soon")),  # cannot be read
-        (task(), {"id": "seven"}),
     ]
-    assert worker.sync("3") == SyncResult(learned=1, forgotten=1, failed=3)
+    assert worker.sync("3") == SyncResult(learned=1, forgotten=1, failed=2)
     assert learned_ids(store) == [2, 3]
     assert [item.annotation_id for item in store.annotations.list_set_aside("3")] == [5, 6]
     studio.held[0] = (task(), annotation(2, ("Sky", TOP), updated=LATER))
@@ -509,6 +531,16 @@ def test_a_sync_forgets_also_while_learning_is_off(
     synchronizes_once(worker, monkeypatch, learning=switched_off == "project")
     assert list(store.annotations.known("3")) == [2]
     assert learned_from(store)[0].updated_at.startswith("2026-11-20T12"), "nothing new is learned"
+
+
+def test_a_sync_in_which_an_id_cannot_be_read_forgets_nothing(
+    worker: FeedbackWorker, store: ProjectStore, studio: FakeLabelStudio
+) -> None:
+    deliver(store, created(1, *HALVES), created(2, *HALVES))
+    worker.learn_due()
+    studio.held = [(task(), annotation(2, *HALVES)), (task(), {"id": "one"}), (task(), annotation(3, *HALVES))]
+    assert worker.sync("3") == SyncResult(learned=1, forgotten=0, failed=1)
+    assert learned_ids(store) == [1, 2, 3]
 
 
 def test_an_interrupted_sync_forgets_nothing(

@@ -20,7 +20,7 @@ import requests
 from tests.builders.backend import text_command
 from tests.builders.feedback import CONFIG, HALVES, IMAGE, annotation
 from tests.builders.processes import free_port, served, wait_for
-from walkcut.errors import LabelConfigError
+from walkcut.errors import LabelConfigError, RequestError
 from walkcut.storage import ProjectStore
 
 TASKS = [{"id": 1, "data": {"photo": IMAGE}}, {"id": 2, "data": {"photo": "gone.jpg"}}]
@@ -123,9 +123,11 @@ def test_extra_parameters_change_the_version_at_once(adapter: ModuleType, extra_
     assert (store.label_config("3"), store.extra_params("3")) == (CONFIG, {"granularity": "3"})
 
 
-def test_invalid_extra_parameters_are_ignored(adapter: ModuleType) -> None:
+def test_invalid_extra_parameters_are_refused(adapter: ModuleType) -> None:
     model = adapter.WalkcutModel("3", CONFIG)
-    model.set_extra_params("no JSON")
+    with pytest.raises(RequestError, match="the extra parameters are text: write an object"):
+        model.set_extra_params("no JSON")
+    model.set_extra_params(None)
     assert model.get("model_version").startswith("auto ")
 
 

@@ -126,7 +126,7 @@ def test_unknown_paths_and_bugs_are_answered_as_json_without_a_traceback(
 ) -> None:
     assert document(backend.client.get("/nowhere"))["error"]
     monkeypatch.setattr(backend.store.annotations, "delete", None)
-    answer = backend.client.post("/webhook", json={"action": "ANNOTATIONS_DELETED", "project": 3})
+    answer = backend.client.post("/webhook", json={"action": "ANNOTATIONS_DELETED", "project": 3, "annotations": []})
     assert answer.status_code == 500
     assert answer.json == {"error": "a bug in walkcut: please report it; its log has the details"}
     assert backend.sample("walkcut_failures_total", reason="TypeError") == 1

@@ -19,12 +19,8 @@ def row(submission: dict[str, Any] | None = None, number: int = 1) -> Annotation
     return AnnotationRow("3", number, 2, datetime(2026, 11, 20, tzinfo=timezone.utc), submission or {})
 
 
-@pytest.mark.parametrize("content", [b"a file", None])
-def test_a_folder_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, content: bytes | None) -> None:
-    if content:
-        (tmp_path / "state").write_bytes(content)
-    else:
-        (tmp_path / "state" / "walkcut.sqlite3").mkdir(parents=True)
+def test_a_folder_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"a file")
     with pytest.raises(
         SettingsError, match=r"state cannot be used to keep state .*: check that there is room .* set WALKCUT_STATE_DIR"
     ):

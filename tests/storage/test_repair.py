@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from walkcut.cli import main
-from walkcut.errors import DamagedDatabaseError
+from walkcut.errors import DamagedDatabaseError, SettingsError, StoreError
 from walkcut.storage import AnnotationRow, ProjectStore
 from walkcut.storage.repair import repair_database
 
@@ -42,6 +42,16 @@ def drop_revisions(file: Path) -> None:
         connection.execute("DROP TABLE alembic_version")
 
 
+def drop_annotations(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("DROP TABLE annotations")
+
+
+def drop_column(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("ALTER TABLE annotations DROP COLUMN problem")
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "text": lambda file: file.write_text("no database"),
     "other file": lambda file: file.write_bytes(b"\x89PNG\r\n\x1a\n" * 1000),
@@ -49,6 +59,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "header": overwrite(0, 100),
     "schema": overwrite(100, 3000),
     "another program's": drop_revisions,
+    "without a table": drop_annotations,
+    "without a column": drop_column,
 }
 
 
@@ -80,6 +92,37 @@ def test_settings_of_projects_are_kept_where_they_can_be_read(file: Path) -> Non
 def test_damage_beyond_the_header_is_found_too(file: Path) -> None:
     overwrite(file.stat().st_size - 8192, 8192)(file)
     assert repair_database(file.parent) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "query"),
+    [
+        (
+            "UPDATE annotations SET feedback = '', learned_updated = updated",
+            lambda store: store.annotations.all_feedback("3"),
+        ),
+        ("UPDATE annotations SET updated = 'soon'", lambda store: store.annotations.known("3")),
+        ("UPDATE projects SET extra_params = '{'", lambda store: store.extra_params("3")),
+    ],
+)
+def test_a_value_that_was_overwritten_is_named_and_repaired(
+    file: Path, change: str, query: Callable[[ProjectStore], object]
+) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(change)
+    with (
+        closing(ProjectStore(file.parent)) as store,
+        pytest.raises(StoreError, match=r"cannot be read.*walkcut repair"),
+    ):
+        query(store)
+    assert repair_database(file.parent) is not None
+
+
+def test_a_folder_in_place_of_the_database_is_named(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(SettingsError, match=rf"{NAME} is not a file: move it away"):
+        ProjectStore(file.parent)
 
 
 def test_a_sound_database_is_left_alone(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ An image's line is written after its files are complete: workers stage the files
 their final names.
 """
 
+import hashlib
 import json
 import secrets
 import shutil
@@ -28,7 +29,7 @@ from walkcut.bulk.jsonl import (
     temporary_dir,
     truncate_partial_line,
 )
-from walkcut.bulk.sources.uris import UNKNOWN_STATE
+from walkcut.bulk.sources.uris import UNKNOWN_STATE, shown
 from walkcut.errors import SettingsError
 from walkcut.images import redacted_text
 from walkcut.storage import atomic_file
@@ -44,6 +45,7 @@ _SENDING = f"{_STATE}/sending.jsonl"  # lines of the images whose results are on
 _RUN = f"{_STATE}/run.json"  # the run's settings
 _ASSEMBLED = f"{_STATE}/assembled.json"  # the names of files that describe all images
 _LOCK = "lock"
+_MAX_QUOTED = 80  # characters of a setting in a message
 
 
 class Checkpoint:
@@ -67,11 +69,11 @@ class Checkpoint:
 
     def is_done(self, key: str) -> bool:
         """Return whether an image is finished or has failed."""
-        return key in self._finished.keys or key in self._failed
+        return key in self._finished.keys or self.has_failed(key)
 
     def has_failed(self, key: str) -> bool:
         """Return whether an image has failed."""
-        return key in self._failed
+        return redacted_key(key) in self._failed
 
     def has_changed(self, item: Item) -> bool:
         """Return whether a finished image has changed since, as far as its stamp tells."""
@@ -86,14 +88,15 @@ class Checkpoint:
 
     def fail(self, failure: ItemFailure) -> None:
         """Write the line of a failed image."""
-        append_line(self._failed_file, asdict(replace(failure, reference=redacted_text(failure.reference))))
-        self._failed.add(failure.key)
+        key = redacted_key(failure.key)
+        append_line(self._failed_file, asdict(replace(failure, key=key, reference=shown(failure.reference))))
+        self._failed.add(key)
 
     def skip(self, skipped: Skipped) -> None:
         """Count a file or task that is skipped, unless it was finished before, and write its line."""
         if skipped.key and self.is_done(skipped.key):
             return
-        append_line(self._skipped_file, asdict(skipped))
+        append_line(self._skipped_file, asdict(replace(skipped, key=redacted_key(skipped.key))))
         self.skipped.setdefault(skipped.reason, SkipCount()).add(skipped)
 
     def announce(self, results: Sequence[ItemResult]) -> None:
@@ -128,6 +131,18 @@ class Checkpoint:
             for name in names:
                 move(assembling / name, self._output_dir / name)
         _save_assembled_files(self._output_dir, names)
+
+
+def redacted_key(key: str) -> str:
+    """Return an image's key as lists of failures hold it: with a digest in place of parts that may be secret.
+
+    >>> redacted_key("cam1/f1"), redacted_key("me:secret@h/a")
+    ('cam1/f1', '…@h/a-3e38c978')
+    """
+    text = redacted_text(key)
+    return (
+        key if text == key.strip() else f"{text}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    )
 
 
 def stage_files(output_dir: Path, files: Mapping[str, bytes | Path]) -> dict[str, str]:
@@ -226,10 +241,11 @@ def _check_run_settings(output_dir: Path, run_settings: Mapping[str, Any]) -> No
         with atomic_file(path) as write:
             write(json.dumps(run_settings, indent=2).encode() + b"\n")
     stored = read_run_settings(output_dir)
+    changed = [name for name in {**stored, **run_settings} if stored.get(name) != run_settings.get(name)]
+    values = {name: (str(stored.get(name)), str(run_settings.get(name))) for name in changed}
     changes = "; ".join(
-        f"{name} was {stored.get(name)!s:.80}, now {run_settings.get(name)!s:.80}"
-        for name in {**stored, **run_settings}
-        if stored.get(name) != run_settings.get(name)
+        f"{name} was {old}, now {new}" if max(len(old), len(new)) <= _MAX_QUOTED else f"other {name}"
+        for name, (old, new) in values.items()
     )
     if changes:
         raise SettingsError(

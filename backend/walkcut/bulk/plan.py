@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from walkcut.bulk.formats import Format, LabelStudioFormat, make_format
+from walkcut.bulk.formats import FORMATS, Format, LabelStudioFormat, make_format
 from walkcut.bulk.items import Item, ItemPrediction, RegionPrediction
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -16,6 +16,7 @@ from walkcut.inference.project import Project, make_project, model_version
 from walkcut.labelstudio.config import ControlTag, ImageTag, parse_image_tags
 from walkcut.settings import Settings
 
+_ONE_GRANULARITY = frozenset(FORMATS) - {LabelStudioFormat.name}
 _DEFAULT_IMAGE = ImageTag(
     "image", "$image", (ControlTag("brush", "brush", ("Region",), "brush"),), neutral_labels=("Region",)
 )
@@ -67,10 +68,16 @@ def make_plan(
     """Return a plan with the limits, access and tree cache of the settings.
 
     Without granularities the project's are used: for Label Studio's import files all, else the default. Raises
-    `SettingsError` for a `path_root` and a format that has no names of images.
+    `SettingsError` for a `path_root` and a format that has no names of images, and for several granularities and a
+    format that takes one.
     """
     if path_root and output_format.name == LabelStudioFormat.name:
         raise SettingsError(f"the format {output_format.name} has no names of images: leave out --path-root")
+    if len(granularities) > 1 and output_format.name in _ONE_GRANULARITY:
+        texts = ", ".join(map(str, granularities))
+        raise SettingsError(
+            f"the format {output_format.name} takes one granularity, not {texts}: give --granularity once"
+        )
     options = project.options
     default = options.granularities if output_format.name == LabelStudioFormat.name else (options.granularity,)
     granularities = tuple(granularities) or default

@@ -19,6 +19,7 @@ from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink
 from walkcut.bulk.sources.scan import is_shown
 from walkcut.cli.options import FILE, GRANULARITIES, GranularityType, with_options
+from walkcut.errors import SettingsError
 from walkcut.labelstudio.config import ImageTag
 from walkcut.masks.polygons import DEFAULT_TOLERANCE
 from walkcut.settings import Settings
@@ -56,8 +57,7 @@ export_options = with_options(
     ),
     click.option(
         "--path-root",
-        default="",
-        callback=lambda _context, _option, root: os.path.abspath(root) if root and "://" not in root else root,
+        callback=lambda _context, _option, root: os.path.abspath(root) if root and "://" not in root else root or "",
         metavar="FOLDER",
         help="Names of images, and the folders of the output, are relative to this folder, or to this beginning of "
         "URLs.  [default: the source; with re-export, as in DIR]",
@@ -66,6 +66,19 @@ export_options = with_options(
     click.option("--restart", is_flag=True, help="Delete the files of the earlier run in this folder and start again."),
     click.option("--retry-failed", is_flag=True, help="Try failed images again."),
 )
+
+
+def read_label_config(path: Path | None) -> str:
+    """Return the labelling config in a file, empty without one. Raises `SettingsError` for a file that holds none."""
+    if path is None:
+        return ""
+    try:
+        config = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is no text in UTF-8: save it as UTF-8") from error
+    if not config.strip():
+        raise SettingsError(f"{path} is empty: put the labelling config there, or leave out --label-config")
+    return config
 
 
 def execute(

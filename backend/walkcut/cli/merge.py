@@ -14,7 +14,7 @@ from walkcut.evaluation.ground_truth import LabelImage
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images.encode import encode_png
-from walkcut.labelstudio.annotations import annotated_image_names, read_regions, region_numbers
+from walkcut.labelstudio.annotations import annotated_image_names, read_regions, region_numbers, unread_regions
 from walkcut.labelstudio.json_export import items_of_page, pages, region_labels, select_annotation
 from walkcut.labelstudio.json_input import check_depth
 from walkcut.labelstudio.predictions import Region
@@ -107,10 +107,11 @@ def _named_regions(result: Sequence[object], image: str | None, size: tuple[int,
 
     Raises `SettingsError` if none can be read.
     """
-    regions, errors = read_regions(result, _one_image(result, image), size)
+    name = _one_image(result, image)
+    regions, malformed = read_regions(result, name, size)
+    errors = [*malformed, *unread_regions(result, name)]
     if errors and not regions:
-        more = f"; and {len(errors) - 1} more" if errors[1:] else ""
-        raise SettingsError(f"no region can be read: {errors[0]}{more}")
+        raise SettingsError(_none_read(errors))
     for error in errors:
         click.echo(f"left out: {error}", err=True)
     labels, named = region_labels(result), list[_NamedRegion]()
@@ -151,7 +152,13 @@ def _one_image(result: Sequence[object], image: str | None) -> str:
     """Return the name of the annotated image. Raises `SettingsError` if there is none, or several to choose from."""
     names = annotated_image_names(result)
     if not names:
+        if errors := unread_regions(result):
+            raise SettingsError(_none_read(errors))
         raise SettingsError("the annotation holds no regions: draw brush strokes, shapes or key points with a label")
     if image not in names and (image is not None or len(names) > 1):
         raise SettingsError(f"choose the --image among {', '.join(names)}")
     return image or names[0]
+
+
+def _none_read(errors: Sequence[Exception]) -> str:
+    return f"no region can be read: {errors[0]}{f'; and {len(errors) - 1} more' * bool(errors[1:])}"

@@ -1,5 +1,6 @@
 """`walkcut prelabel`."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace as with_fields
 from functools import partial
@@ -18,7 +19,7 @@ from walkcut.bulk.sources.folders import Found
 from walkcut.bulk.sources.scan import Addresses, read_sources
 from walkcut.bulk.sources.tasks import annotated_tasks, project_items
 from walkcut.bulk.sources.upload import upload_images
-from walkcut.cli.bulk import execute, export_options
+from walkcut.cli.bulk import execute, export_options, read_label_config
 from walkcut.cli.options import FOLDER, model_options, random_weights_option
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
@@ -30,6 +31,7 @@ from walkcut.settings import Settings, read_settings
 from walkcut.storage import TreeCache
 
 _DEFAULT_CPUS = 1
+_FOLDER_URL = re.compile(r"https?://[^/?#][^?#]*")
 
 
 @click.command()
@@ -138,8 +140,10 @@ def prelabel(
         "--local-files-root, --url-prefix and --changed are for files: leave them out with --project": is_project
         and any((*addressing, changed)),
         "give one of --local-files-root and --url-prefix: an image has one address": all(addressing),
-        f"--url-prefix {url_prefix} is no address: it begins with http:// or https://": bool(url_prefix)
-        and not str(url_prefix).startswith(("http://", "https://")),
+        f"--url-prefix {url_prefix} is no address of a folder: write https://HOST/FOLDER, without ? and #": bool(
+            url_prefix
+        )
+        and not _FOLDER_URL.fullmatch(str(url_prefix)),
         "give the folder of the output with --out": not is_project and output_dir is None,
     }
     for message, applies in refusals.items():
@@ -160,7 +164,7 @@ def prelabel(
         uploads = partial(read_sources, sources, image_key=image_key or "") if upload else None
         _predict_project(str(project), output_dir, settings, tree_model, make_run, keep_trees, replace, uploads)
         return
-    config = label_config.read_text() if label_config else ""
+    config = read_label_config(label_config)
     files_project = project_of_files(settings, config)
     plan = make_plan(
         settings,

@@ -16,7 +16,7 @@ from walkcut.bulk.names import ImageNames, reference_name
 from walkcut.bulk.plan import format_of_files, make_plan, project_of_files
 from walkcut.bulk.runner import BulkRun
 from walkcut.bulk.sinks import TaskFormat
-from walkcut.cli.bulk import execute, export_options
+from walkcut.cli.bulk import execute, export_options, read_label_config
 from walkcut.cli.options import FOLDER
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
@@ -57,7 +57,7 @@ def re_export(
     if run_dir.resolve() == output_dir.resolve():
         raise SettingsError(f"{run_dir} is the folder of the run itself: choose another folder as --out")
     settings, run_settings = read_settings(), read_run_settings(run_dir)
-    config = label_config.read_text() if label_config else run_settings["label config"]
+    config = read_label_config(label_config) or run_settings["label config"]
     segmenter, method = run_settings["segmenter"], run_settings["method"]
     is_of_project = run_settings["format"] == TaskFormat.name
     default_format = LabelStudioFormat.name if is_of_project else run_settings["format"]

@@ -1,6 +1,7 @@
 """`walkcut segment`."""
 
 import json
+import os
 import sys
 import time
 from collections import defaultdict
@@ -12,8 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from walkcut.bulk.items import Item, ItemFailure, SkipCount, Skipped
+from walkcut.bulk.jsonl import HashSet64
 from walkcut.bulk.names import ImageNames
 from walkcut.bulk.sources.folders import images_below
+from walkcut.bulk.sources.scan import REPEATED
 from walkcut.cli.options import FOLDER, GRANULARITIES, PATH, GranularityType, model_options, random_weights_option
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity
@@ -81,14 +84,18 @@ def _check_output(sources: Sequence[Path], output_dir: Path) -> None:
 
 def _images(sources: Sequence[Path], output_dir: Path) -> Iterator[Item | ItemFailure | Skipped]:
     """Yield the images of the sources with unique keys, without those in the output folder."""
-    names, results = ImageNames(), output_dir.resolve()
+    names, references, results = ImageNames(), HashSet64(), output_dir.resolve()
     for source in sources:
         try:
             for found in images_below(str(source)) if source.is_dir() else [Item(source.name, str(source))]:
                 if not isinstance(found, Item):
                     yield found
-                elif not (source.is_dir() and Path(found.reference).resolve().is_relative_to(results)):
+                elif source.is_dir() and Path(found.reference).resolve().is_relative_to(results):
+                    continue
+                elif references.add(os.path.abspath(found.reference)):
                     yield names.assign(found, found.key)
+                else:
+                    yield Skipped(found.reference, REPEATED)
         except SettingsError as error:
             yield ItemFailure(source.name, str(source), "source", str(error))
 

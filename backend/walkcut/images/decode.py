@@ -1,5 +1,6 @@
 """Bytes of an image -> upright RGB array, with the size and orientation that the annotator's browser shows."""
 
+import codecs
 import io
 import re
 import struct
@@ -131,12 +132,13 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     name = decoded_format(data)
     if name:
         return _READERS[name](io.BytesIO(_STRIPPED.get(name, bytes)(data)))
-    other = other_format(data)
-    kind = "of a page or a drawing (HTML, SVG)" if data.lstrip().startswith(b"<") else f"that begin with {data[:4]!r}"
+    is_page = data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<")
+    other = "" if is_page else other_format(data)
+    kind = "of a page or a drawing (HTML, SVG)" if is_page else f"that begin with {data[:4]!r}"
+    formats = ", ".join(_READERS).replace("PPM", "PPM (binary)")
     raise ImageDecodeError(
         f"{len(data)} bytes {kind}{f' ({other})' if other else ''} are not in a supported image format. Convert it to "
-        f"one of {', '.join(_READERS)}, and check in a browser that the URL leads to the image itself and not to a "
-        "page about it."
+        f"one of {formats}, and check in a browser that the URL leads to the image itself and not to a page about it."
     )
 
 

@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from walkcut.images.levels import Samples
 
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF 6.0, and its value
 _BITS, _SAMPLES, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 277, 284, 338, 339  # tags of TIFF 6.0
 _SEPARATE, _PREMULTIPLIED = 2, 1  # and their values
 _WHITE_LEVELS: Final = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I": 65535.0, "F": 1.0}
@@ -70,8 +71,14 @@ def load_deep_colour(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> 
 
 def load_grey(image: ImageFile.ImageFile) -> Samples:
     """Decode the samples of a file with `is_deep_grey`: 16 or 32 bits, or floating-point numbers."""
-    values = np.asarray(image)[:, :, np.newaxis]
-    return Samples(values, _WHITE_LEVELS[image.mode], _opacity(image, values))
+    values, white = np.asarray(image)[:, :, np.newaxis], _WHITE_LEVELS[image.mode]
+    if (
+        isinstance(image, TiffImageFile)
+        and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        and values.dtype.kind == "u"
+    ):
+        values = np.iinfo(values.dtype).max - values  # Pillow does so for 8 bits
+    return Samples(values, white, _opacity(image, values))
 
 
 def _opacity(image: ImageFile.ImageFile, values: Num[np.ndarray, "y x c"]) -> UInt16[np.ndarray, "y x"] | None:

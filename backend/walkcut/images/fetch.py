@@ -189,7 +189,7 @@ class ImageLoader:
             return
         with self._lock:
             known = self._access
-            if known is not None and configured is None and access.url.rstrip("/") != known.url.rstrip("/"):
+            if known is not None and configured is None and access.address != known.address:
                 raise RequestError(
                     f"walkcut already serves the Label Studio at {redact(known.url)}, and {redact(access.url)} is "
                     "another one: start another walkcut for it, with its own WALKCUT_STATE_DIR and port; if it is the "

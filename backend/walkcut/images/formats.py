@@ -21,7 +21,7 @@ _OTHERS: Final = {
     "HEIC": rb"....ftyp(he[iv]|mif1|msf1)",
     "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
-    "SVG": rb"\s*<(\?xml|!DOCTYPE svg|svg|!--).*<?svg\b|\s*<svg\b",
+    "SVG": rb"(\xef\xbb\xbf)?\s*<(\?xml|!DOCTYPE svg|svg|!--).*<?svg\b|\s*<svg\b",
     "Photoshop": rb"8BPS",
     "OpenEXR": rb"v/1\x01",
     "DICOM": rb".{128}DICM",
@@ -30,6 +30,8 @@ _OTHERS: Final = {
     "raw photo": rb"IIRO|IIRS|IIU\0|FUJIFILMCCD-RAW|....ftypcrx ",
     "ZIP archive": rb"PK\x03\x04",
     "gzip archive": rb"\x1f\x8b\x08",
+    "Git LFS pointer": rb"version https://git-lfs",
+    "plain-text PPM": rb"P[123]\s+[\d#]",
     "macOS metadata": rb"\0\x05\x16[\0\x07]",
 }
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 _PNG_SIGNATURE: Final = 8  # bytes
+_PNG_COLOUR_TYPE: Final = 25  # place of the byte
+_TRANSPARENCY_LENGTHS: Final = {0: range(2, 3), 2: range(6, 7), 3: range(1, 257)}  # by colour type; no others have it
 _PNG_TRANSPARENCY, _PNG_EXIF, _PNG_DATA, _PNG_END = b"tRNS", b"eXIf", b"IDAT", b"IEND"
 _JPEG_SCAN: Final = 0xDA
 _JPEG_APPLICATION: Final = range(0xE0, 0xF0)
@@ -16,19 +18,21 @@ _JPEG_KEPT: Final = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 6), 0xEE: (b"Ado
 def strip_png(data: bytes) -> bytes:
     """Return a PNG of its critical chunks, transparency and EXIF data ahead of the pixels only.
 
-    As in browsers, other chunks may be damaged or large, and those two are dropped if their checksum is wrong.
+    As in browsers, other chunks may be damaged or large, and those two are dropped if their checksum is wrong, the
+    transparency also if its length is.
     """
     return data[:_PNG_SIGNATURE] + b"".join(_png_chunks(data))
 
 
 def _png_chunks(data: bytes) -> Iterator[bytes]:
     position, has_pixels = _PNG_SIGNATURE, False
+    lengths = _TRANSPARENCY_LENGTHS.get(data[_PNG_COLOUR_TYPE], ()) if len(data) > _PNG_COLOUR_TYPE else ()
     while position + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
         if name[:1].isupper():  # critical (PNG, section 5.4): one that is cut off tells that the file is
             yield data[position:end]
-        elif name == _PNG_TRANSPARENCY or (name == _PNG_EXIF and not has_pixels):
+        elif (name == _PNG_TRANSPARENCY and length in lengths) or (name == _PNG_EXIF and not has_pixels):
             checksum = zlib.crc32(data[position + 4 : end - 4]).to_bytes(4, "big")
             if data[end - 4 : end] == checksum:
                 yield data[position:end]

@@ -94,17 +94,24 @@ class LabelStudioAccess:
     token: str = field(default="", repr=False)
     aliases: tuple[str, ...] = ()
 
+    @property
+    def address(self) -> tuple[Origin, str]:
+        """Scheme, host, port and sub-path of the URL, alike for all spellings of it."""
+        return parse_origin(self.url), urlsplit(self.url).path.rstrip("/")
+
     def serves_files_at(self, url: str) -> bool:
         """Return whether Label Studio serves files at a URL: a task must not send the token to the rest of its API."""
         base, path = urlsplit(self.url).path.rstrip("/"), unquote(urlsplit(url).path)
         below = path.removeprefix(base) if path.startswith(base) else ""
         is_same_server = parse_origin(url) == parse_origin(self.url)
-        return is_same_server and below.startswith(_FILE_PATHS) and ".." not in path.split("/")
+        return is_same_server and below.startswith(_FILE_PATHS) and ".." not in re.split(r"[/\\]", path)
 
     def __post_init__(self) -> None:
         for url in (self.url, *self.aliases):
             try:
                 parse_origin(url)
+                if "?" in url or "#" in url:
+                    raise AddressError("it has a query or a fragment")
             except ValueError as error:
                 raise SettingsError(
                     f"{redact(url)} is not a Label Studio address: {redacted_reason(error)}. "

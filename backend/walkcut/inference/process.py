@@ -10,8 +10,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
@@ -65,9 +65,26 @@ class ProcessEndedError(Exception):
 
 def start_context() -> "ForkServerContext | SpawnContext":
     """Return how processes are started: a plain fork would not survive threads and CUDA, and Windows has only spawn."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("forkserver")
-    return multiprocessing.get_context("spawn")
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver  # noqa: PLC0415 - Windows lacks it
+
+    with _safe_path():
+        forkserver.ensure_running()
+    return multiprocessing.get_context("forkserver")
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let Python 3.11 and later start without modules of the working folder, such as an `http.py` beside images."""
+    name, environment = "PYTHONSAFEPATH", os.environ  # noqa: TID251 - of Python, and for a new process
+    before = environment.get(name)
+    environment[name] = "1"
+    try:
+        yield
+    finally:
+        environment.pop(name)
+        environment.update({name: before} if before else {})
 
 
 class ModelProcess:

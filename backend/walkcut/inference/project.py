@@ -92,9 +92,19 @@ def make_project(image_tags: tuple[ImageTag, ...], default: ProjectOptions, extr
     Attributes of the first control override the extra parameters, which override the `default`. Raises `RequestError`
     that names an option which cannot be used.
     """
-    values = {**extra_params, **image_tags[0].options}
+    values = {**extra_params, **{name.lower(): value for name, value in image_tags[0].options.items()}}
     try:
-        options = {name: parse(str(values[name])) for name, parse in _PARSERS.items() if name in values}
+        options = {name: _parse_option(name, values[name]) for name in _PARSERS if name in values}
         return Project(image_tags, replace(default, **options))
-    except (ValueError, WalkcutError) as error:
+    except WalkcutError as error:
         raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
+
+
+def _parse_option(name: str, value: object) -> Any:
+    """Return the value of an option. Raises `SettingsError` or `GranularityError` for one that cannot be used."""
+    try:
+        return _PARSERS[name](str(value))
+    except ValueError as error:
+        kind = "whole number" if _PARSERS[name] is int else "number"
+        example = getattr(ProjectOptions, name)
+        raise SettingsError(f"{name} is {str(value)[:40]!r}: write a {kind}, such as {example}") from error

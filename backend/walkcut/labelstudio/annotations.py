@@ -96,6 +96,16 @@ def unread_controls(result: object, images: Iterable[TaskImage]) -> tuple[str, .
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
+def unread_regions(result: object, image: str | None = None) -> tuple[RequestError, ...]:
+    """Return an error for each region, of an image or of all, that `read_regions` passes over."""
+    points = [shape for shape in shape_items(result) if shape.shape == "keypoint" and shape.label == UNLABELLED]
+    return tuple(
+        RequestError(f"region {shape.id} (keypoint): it has no label: give it one, or draw what it stands for")
+        for shape in points
+        if image in {None, shape.item.get("to_name")} and shape.item.get("is_positive") is not False
+    )
+
+
 def suggested_names(result: object, image: TaskImage) -> list[tuple[str, str]]:
     """Return the name that walkcut gave to each region of an image and the one that it has, where it gave a name.
 
@@ -127,9 +137,11 @@ def _read_region(shape: ShapeItem, size: _Size, image: TaskImage | str) -> Regio
     """Return a shape's region. Raises `BrushError` or `RequestError`, with the region's id, for malformed items."""
     height, width = size
     item = shape.item
-    if (item.get("original_width", width), item.get("original_height", height)) != (width, height):
+    drawn_width, drawn_height = item.get("original_width") or width, item.get("original_height") or height
+    if (drawn_width, drawn_height) != (width, height):
         raise RequestError(
-            f"region {shape.id} was not drawn on an image of {width}×{height} pixels: use the annotation of this image"
+            f"region {shape.id} was drawn on an image of {drawn_width!r:.20}×{drawn_height!r:.20} pixels, not "
+            f"{width}×{height}: use the annotation of this image"
         )
     try:
         mask = shapes.decode(shape.shape, shape.value, size)

@@ -31,9 +31,12 @@ from walkcut.labelstudio.tasks import parse_project_created
 Json = dict[str, Any]
 
 _PAGE_SIZE = 100  # tasks, with their id and data only
+_MAX_TASKS = 1 << 40  # of a project that does not say how many it has
 _MAX_LISTED = 500  # characters of all versions of a task; Label Studio 1.23 leaves out the rest
 _ATTEMPTS, _MAX_RETRY_DELAY = 3, 60.0  # seconds
 _TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
+# Errors of a response that is no JSON, too deep (two), of another shape, or not compressed as it says.
+_UNEXPECTED = (ValueError, LookupError, TypeError, RecursionError, RequestError, httpx.DecodingError)
 _CHECK_URL = "check that LABEL_STUDIO_URL is the address of a Label Studio"
 _SEE_LOG = "see Label Studio's log"
 _CHECK_NETWORK = "check that it is running, and that walkcut's machine can reach LABEL_STUDIO_URL"
@@ -89,7 +92,8 @@ class LabelStudioClient:
 
     def created(self, project: str) -> int:
         """Return when a project was created, as `parse_project_created` does."""
-        return parse_project_created({"created_at": self._project_field(project, "created_at")})
+        with self._translate_errors(f"read project {project}"):
+            return parse_project_created({"created_at": self._project_field(project, "created_at")})
 
     def chosen_version(self, project: str) -> str:
         """Return the model version, or the backend's title, that the project's settings choose for predictions."""
@@ -211,7 +215,7 @@ class LabelStudioClient:
 
         Each page starts after the last task of the previous one, so that tasks annotated in the meantime shift no page.
         """
-        last_id = 0
+        last_id, count, total = 0, 0, -1
         while True:
             items = [*filters, _filter("id", "greater", last_id)]
             query = {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
@@ -225,9 +229,14 @@ class LabelStudioClient:
                 "resolve_uri": "false",
             }
             with self._translate_errors(f"list the tasks of project {project}"):
-                documents = _objects(self._get("/api/tasks/", params)["tasks"])
+                answer = self._get("/api/tasks/", params)
+                documents = _objects(answer["tasks"])
+                total = _number({"total": _MAX_TASKS, **answer}, "total") if total < 0 else total
                 page = [
-                    ({"id": _number(task, "id"), "data": task["data"]}, task.get("predictions_model_versions") or "")
+                    (
+                        {"id": _number(task, "id"), "data": task["data"]},
+                        _text({"predictions_model_versions": "", **task}, "predictions_model_versions"),
+                    )
                     for task in documents
                 ]
             for task, listed in page:
@@ -241,6 +250,12 @@ class LabelStudioClient:
                 yield task, self._versions(task["id"], listed)
             if not page:
                 return
+            count += len(page)
+            if count > 2 * total + _PAGE_SIZE:  # some tasks may be new
+                raise LabelStudioError(
+                    f"cannot list the tasks of project {project}: Label Studio at {self._connection.url} counted "
+                    f"{total} and sent {count} without an end: {_CHECK_URL}"
+                )
 
     def _versions(self, task_id: int, listed: str) -> frozenset[str]:
         """Return the versions that a list of tasks names, or those of all predictions where the list is cut off."""
@@ -274,10 +289,10 @@ class LabelStudioClient:
             raise LabelStudioError(f"{server} {_refusal(error.status, error.detail)}") from error
         except ResponseRefusedError as error:
             raise LabelStudioError(f"{server} {error}: {_CHECK_URL}, and see its log") from error
+        except _UNEXPECTED as error:
+            raise LabelStudioError(f"{server} sent an unexpected response: {_CHECK_URL}") from error
         except httpx.HTTPError as error:
             raise LabelStudioError(f"{server} cannot be reached ({error}): {_CHECK_NETWORK}") from error
-        except (ValueError, LookupError, TypeError, RecursionError, RequestError) as error:  # two for JSON too deep
-            raise LabelStudioError(f"{server} sent an unexpected response: {_CHECK_URL}") from error
 
 
 def _objects(value: object) -> list[Json]:

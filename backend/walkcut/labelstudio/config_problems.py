@@ -20,6 +20,7 @@ SHAPE_TAGS: Final = {  # those closest to masks first
     "rectangle": "RectangleLabels",
 }
 _NEED: Final = "walkcut needs a control that takes regions, such as BrushLabels, on an Image"
+_PATH: Final = re.compile(r"\w+(\.\w+|\[\d+\])*", re.ASCII)
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*:|/", re.IGNORECASE)
 _ADDRESS_PART: Final = re.compile(r"[/.?=&:]")  # in the text behind a variable
 _MAX_LISTED: Final = 3
@@ -37,6 +38,8 @@ def control_problem(tag: Tag, images: Mapping[str, Tag]) -> str:
     kind, image = str(tag).split()[0][1:], images.get(tag.to_name)
     if not tag.name:
         return f'<{kind}> needs a name that no other tag has: write <{kind} name="{region_shape(tag)}" …>'
+    if "" in images:
+        return f'<Image> needs a name, for the toName of its controls: write <Image name="{tag.to_name or "image"}" …>'
     if image is None or not tag.to_name:
         return (
             f"{tag} needs toName with the name of one <Image>, and has {tag.to_name!r}: {_NEED}, so write "
@@ -104,6 +107,8 @@ def _value_problem(value: str) -> str:
     endings = [path for path in paths if "." in path and f".{path.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES]
     if "$" in text or any("{" in path or "}" in path for path in paths):
         return "and Label Studio reads letters a to z, digits and _ only: rename the field"
+    if any(not _PATH.fullmatch(path) for path in paths):
+        return "whose variable is no path of a field: write for example $image.url or $img[0].url"
     if not paths and not _ADDRESS.match(text):
         return "which has no $, and is no address: put a $ before the name of the field"
     if value.startswith("$") and text and not _ADDRESS_PART.search(text):

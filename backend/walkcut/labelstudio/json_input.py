@@ -28,7 +28,8 @@ def read_json(text: bytes | str) -> object:
     except RecursionError as error:
         raise RequestError(_TOO_DEEP) from error
     except ValueError as error:
-        raise RequestError(f"{_NOT_AN_OBJECT}: {error}") from error
+        reason = str(error).partition(";")[0]  # what follows is about Python
+        raise RequestError(f"{_NOT_AN_OBJECT}: {reason}") from error
     check_depth(document)
     return document
 

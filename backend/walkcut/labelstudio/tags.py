@@ -11,6 +11,7 @@ from defusedxml.ElementTree import fromstring
 from walkcut.errors import LabelConfigError
 
 _MAX_CHARACTERS: Final = 1_000_000
+_FALSE: Final = ("", "false", "no", "0")
 PROMPTS: Final = ("Select", "Finer", "Coarser", "Merge", "Re-segment")  # labels that name an edit, not an object
 EXAMPLE_CONFIG: Final = (
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -101,7 +102,7 @@ def _read_label(tag: Tag) -> list[Label]:
     text = "" if len(tag.element) else (tag.element.text or "").strip()
     value = text or tag.get("value")
     name = tag.get("alias") or value
-    return [Label(value or name, name, tag.get("neutral") == "true")] if name else []
+    return [Label(value or name, name, tag.get("neutral").lower() not in _FALSE)] if name else []
 
 
 def _local_name(element: Element) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -12,6 +13,7 @@ from walkcut.labelstudio.config import ImageTag
 from walkcut.labelstudio.json_input import read_json
 from walkcut.labelstudio.task_data import describe, resolve, value_at
 
+_MAX_NAMED_FIELDS: Final = 3
 _MAX_ID: Final = (1 << 63) - 1  # what a database holds
 
 
@@ -64,8 +66,8 @@ class TaskImage:
         elif self.tag.is_list:
             value = None  # Label Studio shows nothing
         if not isinstance(value, str) or not value.strip():
-            data = self.task.data
-            fields = ", ".join(f"data.{path} is {describe(value_at(path, data))}" for path in self.tag.data_paths)
+            paths, data = self.tag.data_paths[:_MAX_NAMED_FIELDS], self.task.data
+            fields = ", ".join(f"data.{path[:80]} is {describe(value_at(path, data))}" for path in paths)
             remedy = "set it to a list of addresses" if self.tag.is_list else "set it to the address of one image"
             raise RequestError(f"task {self.task.id} has no image: {fields}; {remedy}")
         return value
@@ -111,7 +113,7 @@ def read_task(document: Mapping[str, Any]) -> Task:
     """Return a task from its document; missing parts are empty."""
     identity, data = document.get("id"), document.get("data")
     return Task(
-        identity if isinstance(identity, int) else 0,
+        identity if isinstance(identity, int) and 0 <= identity <= _MAX_ID else 0,
         data if isinstance(data, dict) else {},
         *(_with_results(document.get(name)) for name in ("drafts", "annotations", "predictions")),
     )
@@ -128,13 +130,18 @@ def _with_results(documents: object) -> tuple[Mapping[str, Any], ...]:
 
 
 def read_extra_params(value: object) -> dict[str, Any]:
-    """Return the extra parameters of the model's settings, an object or its JSON text; empty for anything else."""
+    """Return the extra parameters of the model's settings: an object, its JSON text, or nothing.
+
+    Raises `RequestError` for anything else.
+    """
     if isinstance(value, str):
-        try:
+        with suppress(RequestError):
             value = read_json(value)
-        except RequestError:
-            return {}
-    return value if isinstance(value, dict) else {}
+    if not value:
+        return {}
+    if isinstance(value, dict):
+        return value
+    raise RequestError(f'the extra parameters are {kind_of(value)}: write an object, such as {{"max_regions": 30}}')
 
 
 def read_submission(task: object, annotation: object) -> Submission:
@@ -145,11 +152,13 @@ def read_submission(task: object, annotation: object) -> Submission:
             "Label Studio"
         )
     parent, result = annotation.get("parent_prediction"), annotation.get("result")
+    if not isinstance(result, list):
+        raise RequestError(f"the result of an annotation is {kind_of(result)}: send a list as Label Studio does")
     return Submission(
         replace(read_task(task), id=parse_id(task)),
         parse_id(annotation),
         parse_timestamp(annotation.get("updated_at")).isoformat(),
-        result if isinstance(result, list) else [],
+        result,
         parent if isinstance(parent, int) else None,
         annotation.get("was_cancelled") is True,
     )
@@ -164,18 +173,18 @@ def parse_id(document: object) -> int:
 
 
 def parse_ids(documents: object) -> frozenset[int]:
-    """Return the ids of a list of documents, empty for None. Raises `RequestError` for anything else."""
-    if not isinstance(documents, list | None):
-        raise RequestError(f"documents must be a list, not {type(documents).__name__}")
-    return frozenset(map(parse_id, documents or []))
+    """Return the ids of a list of documents. Raises `RequestError` for anything else."""
+    if not isinstance(documents, list):
+        raise RequestError(f"a deletion needs the list of what was deleted: it has {kind_of(documents)}")
+    return frozenset(map(parse_id, documents))
 
 
-def parse_timestamp(text: object) -> datetime:
+def parse_timestamp(text: object, field: str = "updated_at") -> datetime:
     """Return a time in UTC from a text such as `2026-11-20T08:38:56.976830Z`. Raises `RequestError` for others."""
     try:
         return datetime.fromisoformat(str(text).replace("Z", "+00:00")).astimezone(timezone.utc)
     except (ValueError, OverflowError) as error:
-        raise RequestError(f"updated_at is {kind_of(text)} that is not a time: send it as Label Studio does") from error
+        raise RequestError(f"{field} is {kind_of(text)} that is not a time: send it as Label Studio does") from error
 
 
 def parse_project_id(project: object) -> str:
@@ -201,6 +210,6 @@ def parse_project_created(project: object) -> int:
     """
     if isinstance(project, Mapping):
         created = project.get("created_at")
-        return max(0, int(parse_timestamp(created).timestamp())) if created else 0
+        return max(0, int(parse_timestamp(created, "created_at").timestamp())) if created else 0
     match = re.fullmatch(r"[0-9]{1,18}\.([0-9]{1,18})", str(project))
     return int(match[1]) if match else 0

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from walkcut.errors import LabelStudioError
+from walkcut.errors import LabelStudioError, RequestError
 from walkcut.inference.predictor import Predictor, for_each_image
 from walkcut.inference.project import Project
-from walkcut.labelstudio.annotations import annotated_regions, is_annotated, unread_controls
+from walkcut.labelstudio.annotations import is_annotated, read_regions, unread_controls
 from walkcut.labelstudio.client import LabelStudioClient
 from walkcut.labelstudio.predictions import Region, make_prediction
 from walkcut.labelstudio.tasks import Submission, TaskImage, read_submission
@@ -59,7 +59,10 @@ class AnnotationProcessor:
 
     def _annotated_image(self, submission: Submission, image: TaskImage) -> AnnotatedImage:
         tree = self._predictor.get_tree(image.reference, submission.task.id)
-        regions = annotated_regions(submission.result, image, tree.size)
+        regions, errors = read_regions(submission.result, image, tree.size)
+        if errors:
+            message = "annotation %d: %d regions cannot be read and are not learned from, the first: %s"
+            log.warning(message, submission.annotation_id, len(errors), errors[0])
         return AnnotatedImage(image, tree, [fit_outline(region, tree) for region in regions])
 
     def _project(self, project_id: str) -> Project:
@@ -67,6 +70,11 @@ class AnnotationProcessor:
         config = self._store.label_config(project_id)
         if not config and self._client:
             config = self._client.label_config(project_id)
+        if not config:
+            raise RequestError(
+                f"the labelling config of project {project_id} is not known: open the project in Label Studio, or set "
+                "LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+            )
         return self._predictor.project_from_config(config, self._store.extra_params(project_id))
 
     def _source_model_version(self, submission: Submission) -> str:

@@ -125,7 +125,10 @@ class _Views:
 
     def list_versions(self) -> dict[str, list[str]]:
         """Return the model versions of `?project=ID`, else of all projects: Label Studio does not name one."""
-        project_id = parse_project_id(request.args.get("project"))
+        project = request.args.get("project", "")
+        project_id = parse_project_id(project)
+        if project and not project_id:
+            raise RequestError(f"{project[:40]!r} is no project: write its id in Label Studio, as in ?project=3")
         versions = self._backend.store.versions(project_id) if project_id else self._backend.store.all_versions()
         return {"versions": versions[:_MAX_VERSIONS]}
 

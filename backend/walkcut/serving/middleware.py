@@ -22,6 +22,7 @@ from walkcut.telemetry.spans import record_spans, timer
 log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_HOST_NAME, _PORT = re.compile(r"[\w.-]{1,80}", re.ASCII), re.compile(r":[0-9]{0,5}$")
 _STACK, _ID, _BEGIN = "walkcut.stack", "walkcut.id", "walkcut.begin"  # in a request's WSGI environment
 _PUBLIC_ENDPOINTS = {"health", "ready"}  # without credentials
 _POLLED = {"health", "ready", "prometheus"}
@@ -110,8 +111,10 @@ def require_known_host(app: Flask, settings: Settings) -> None:
         host = request.headers.get("Host", "")
         if request.endpoint == "health" or is_known_host(host, (*settings.host_names, settings.host)):
             return None
-        name = host.rpartition(":")[0] or host
-        remedy = f"if this is its name, add it to WALKCUT_HOST_NAMES, as in WALKCUT_HOST_NAMES={name[:80]}"
+        name = _PORT.sub("", host)
+        remedy = "it is no name of a host: call walkcut by its name or address"
+        if _HOST_NAME.fullmatch(name):
+            remedy = f"if this is its name, add it to WALKCUT_HOST_NAMES, as in WALKCUT_HOST_NAMES={name}"
         log.warning("refused a request to the host %r: %s", host[:80], remedy)
         return _refusal(f"walkcut does not answer to the name {name[:80]!r}: {remedy}", 403)
 

@@ -78,12 +78,13 @@ class Synchronizer:
     def fetch(self, project_id: str, *, learning: bool = True, stop: threading.Event | None = None) -> FetchResult:
         """Save all changed annotations that Label Studio holds unless not `learning`, and delete all others.
 
-        Nothing is deleted if `stop` is set meanwhile. Raises `LabelStudioError`, `StoreError`, and `RequestError`
-        for another Label Studio than the one that the project is known from.
+        Nothing is deleted if `stop` is set meanwhile, or if the id of an annotation cannot be read. Raises
+        `LabelStudioError`, `StoreError`, and `RequestError` for another Label Studio than the one that the project is
+        known from.
         """
         if self._client is None:
             raise LabelStudioError("no access to Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-        known, present, unreadable = self._store.annotations.known(project_id), set(), 0
+        known, present, unreadable, is_complete = self._store.annotations.known(project_id), set(), 0, True
         if not (learning or known):
             return FetchResult()
         self._store.claim(project_id, self._client.created(project_id))
@@ -95,14 +96,14 @@ class Synchronizer:
             try:
                 annotation_id = parse_id(annotation)
             except RequestError as error:
-                unreadable += 1
+                unreadable, is_complete = unreadable + 1, False
                 log.warning("an annotation in project %s cannot be read: %s", project_id, error)
                 continue
             present.add(annotation_id)
             if learning and not _is_state(annotation, known.get(annotation_id)):
                 replace = self._store.annotations.replace
                 unreadable += not save_annotation(self._store, project_id, task, annotation, replace)
-        deleted = known.keys() - present
+        deleted = known.keys() - present if is_complete else set[int]()
         self._store.annotations.delete(project_id, deleted)
         return FetchResult(len(deleted), unreadable)
 

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import tenacity
-from sqlalchemy import Connection, Engine, Executable, Table, UpdateBase, create_engine, event
+from sqlalchemy import Connection, Engine, Executable, Table, UpdateBase, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from walkcut.errors import DamagedDatabaseError, SettingsError, StoreError, unusable_folder
 from walkcut.storage.migrations import migrate
-from walkcut.storage.sqlite_file import FILE_NAME, REPAIR, OpenFile, is_damage, warn_if_empty
+from walkcut.storage.sqlite_file import FILE_NAME, REPAIR, OpenFile, check_file, is_damage
+from walkcut.storage.tables import METADATA
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ _REPLACED_REMEDY = (
     "LABEL_STUDIO_API_KEY are set"
 )
 _BUGS = (DataError, IntegrityError, ProgrammingError)  # errors of walkcut's own statements, not of the database's state
+_UNREADABLE = (ValueError, TypeError, zlib.error)  # of values that were overwritten, which SQLite does not notice
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,13 @@ class Database:
 
     def rows(self, query: Executable) -> list[Any]:
         """Return the rows of a query: tuples with the names of the columns."""
-        with self.transaction() as connection:
-            return list(connection.execute(query))
+        try:
+            with self.transaction() as connection:
+                return list(connection.execute(query))
+        except _UNREADABLE as error:
+            raise StoreError(
+                f"{_described(self._engine.url)} holds a value that cannot be read ({error}): {REPAIR}"
+            ) from error
 
     def execute(self, statement: UpdateBase) -> int:
         """Execute a statement, and return the number of its rows."""
@@ -147,9 +155,11 @@ def open_database(folder: Path, url: str) -> Engine:
         if not url:
             folder.mkdir(parents=True, exist_ok=True)
         if path := _sqlite_path(engine):
-            warn_if_empty(path)
+            check_file(path)
         with engine.begin() as connection:
             migrate(connection)
+            for table in METADATA.sorted_tables:
+                connection.execute(select(table).limit(0))  # fails without the table, or one of its columns
     except (OSError, DBAPIError) as error:
         reason = _reason(error)
         if _is_damaged(engine, reason):
@@ -171,13 +181,21 @@ def check_integrity(folder: Path, url: str) -> DatabaseState:
     try:
         if engine.dialect.name == "sqlite":
             with engine.connect() as connection:
-                result = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
-                damage = "" if result == "ok" else result
-    except DatabaseError as error:
-        damage = str(error.orig)
+                damage = _find_damage(connection)
+    except (DatabaseError, *_UNREADABLE) as error:
+        damage = _reason(error)
     finally:
         engine.dispose()
     return DatabaseState(engine.url.set(query={}).render_as_string(), damage)
+
+
+def _find_damage(connection: Connection) -> str:
+    """Return the damage of an SQLite file, or raise it; empty if each page and each value can be read."""
+    result = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    for table in METADATA.sorted_tables:
+        for _ in connection.execute(select(table)):
+            pass
+    return "" if result == "ok" else result
 
 
 def _is_damaged(engine: Engine, reason: str) -> bool:

@@ -6,6 +6,8 @@ from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
+from walkcut.errors import SettingsError
+
 log = logging.getLogger(__name__)
 
 FILE_NAME = "walkcut.sqlite3"
@@ -32,8 +34,13 @@ def is_damage(reason: str) -> bool:
     return any(message in reason for message in _DAMAGE)
 
 
-def warn_if_empty(path: Path) -> None:
-    """Log that a file without content, which SQLite takes for a new database, was probably not meant as one."""
+def check_file(path: Path) -> None:
+    """Log that a file without content, which SQLite takes for a new database, was probably not meant as one.
+
+    Raises `SettingsError` for a path that leads to something else than a file.
+    """
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"{path} is not a file: move it away, since walkcut keeps its database there")
     if path.is_file() and not path.stat().st_size:
         log.warning(
             "%s is empty (0 bytes) and becomes a new database: if it was not new, restore a backup; without one, "

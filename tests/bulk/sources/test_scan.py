@@ -185,16 +185,17 @@ def test_long_manifests_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.M
 
 def test_rows_without_a_reference_fail_alone(tmp_path: Path) -> None:
     path = tmp_path / "all.jsonl"
-    path.write_text('{"image": "a.jpg"}\n{"image": 7}\n{"imag\n3\n{"photo": "b.jpg"}\n"c.jpg"\n')
+    path.write_text('{"image": "a.jpg"}\n{"image": 7}\n{"image": " "}\n{"imag\n3\n{"photo": "b.jpg"}\n"c.jpg"\n')
     assert keys(path) == ["a", "c"]
     reasons = [failure.reason for failure in failures(path)]
     expected = [
         "its image is a number: write a path or a URL",
+        "its image is empty: write a path or a URL",
         "the row is not valid JSON",
         "the row is a number: write a string or an object",
         "the row has no image or url or path or file_name: give",
     ]
-    assert [reason.startswith(start) for reason, start in zip(reasons, expected, strict=True)] == [True] * 4
+    assert [reason.startswith(start) for reason, start in zip(reasons, expected, strict=True)] == [True] * 5
     assert failures(path)[0].key == "all.jsonl-row-2"
 
 
@@ -242,6 +243,7 @@ def test_prefixes_and_patterns_in_cloud_storage() -> None:
         ("memory://nowhere/x", "'memory://nowhere/x' does not exist: check the address"),
         ("nosuch://x", "a protocol that fsspec does not know|cannot be read here"),
         ("zip::memory://x", "chains file systems"),
+        ("", "a source is empty"),
         ("http://me:geheim@[", "'http://…@.*' is not a valid URL .its host or its port is malformed.: correct"),
     ],
 )
@@ -284,6 +286,7 @@ def test_files_of_a_folder_are_told_by_content(tmp_path: Path) -> None:
         "sub/._b.png": b"\0\5\x16\7metadata",
         "sub/sound.wav": b"RIFF\x10\0\0\0WAVEfmt ",
         "sub/.gitkeep": b"",
+        "sub/weights.bin": b"version https://git-lfs.github.com/spec/v1",
     }
     for name, content in contents.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -300,7 +303,7 @@ def test_files_of_a_folder_are_told_by_content(tmp_path: Path) -> None:
         "f.jp2": "JPEG 2000: convert it to JPEG or PNG",
         "g.nef": "raw photo: convert it to JPEG or PNG",
         "h.svg": "SVG: convert it to JPEG or PNG",
-        **dict.fromkeys(("notes.txt", "._b.png", "sound.wav", ".gitkeep"), "no image"),
+        **dict.fromkeys(("notes.txt", "._b.png", "sound.wav", ".gitkeep", "weights.bin"), "no image"),
     }
     assert len(items(tmp_path / "*")) == 5
     (folder_of_sub,) = [skip for skip in skipped(tmp_path / "*") if Path(skip.reference).name == "sub"]
@@ -436,7 +439,15 @@ def test_the_field_of_the_labelling_config_comes_first(tmp_path: Path) -> None:
     [
         ("l.csv", "a.png;train\nb.png;val\n", r"no column image or url.*first line is 'a.png;train': name the image's"),
         ("l.csv", "photo,split\na.png,train\n", "no column image or url .* or with --image-key"),
-        ("l.csv", "", "no column"),
+        *((name, text, f"{name} lists no image") for name in ("l.csv", "l.txt") for text in ("", " \n\n", "image,x\n")),
+        ("l.json", "[]", "l.json lists no image"),
+        ("l.json", '["a.png"] ["b.png"', "not a valid manifest"),
+        ("l.json", '["a.png"] and more', "not a valid manifest"),
+        ("l.csv", 'image,split\n"a.png,train\nb.png,val\n', "unexpected end of data: check its quotes"),
+        ("l.csv", 'image,split\n"a.png,train\n"b.png,val\n', "expected after .*: check its quotes"),
+        ("l.csv", "image,image\na.png,b.png\n", "several columns 'image': rename all but one"),
+        ("l.txt", "a.png\n".encode("utf-16-le"), "NUL characters: save it as UTF-8"),
+        ("l.txt", "a.png\n".encode("utf-32"), "NUL characters: save it as UTF-8"),
         ("l.json", '{"classes": ["a"]}', "the row has no image or url"),
         ("l.xlsx", "PK\3\4", "is a spreadsheet, which is not read: save it as CSV"),
         ("l.csv", b"image\ncaf\xe9.png\n", "can't decode byte 0xe9.*: save it as UTF-8"),
@@ -446,6 +457,21 @@ def test_lists_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SettingsError, match=message):
         items(tmp_path / name)
+
+
+def test_all_of_several_arrays_are_read(tmp_path: Path) -> None:
+    for name in ("l.json", "l.jsonl"):
+        (tmp_path / name).write_text('["a.png"]\n["b.png", {"image": "c.png"}]\n')
+        assert keys(tmp_path / name) == ["a", "b", "c"]
+
+
+def test_task_data_are_valid_json(tmp_path: Path) -> None:
+    """Label Studio refuses NaN, which pandas writes for missing numbers."""
+    write_table(pa.table({"image": ["a.png"], "x": [float("nan")]}), tmp_path / "l.parquet")
+    (tmp_path / "l.json").write_text('[{"image": "a.png", "x": NaN}]')
+    (tmp_path / "l.jsonl").write_text('{"image": "a.png", "x": -Infinity}\n')
+    for name in ("l.parquet", "l.json", "l.jsonl"):
+        assert items(tmp_path / name)[0].data["x"] is None
 
 
 def test_a_missing_key_is_refused_in_tables(tmp_path: Path) -> None:

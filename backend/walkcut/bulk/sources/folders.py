@@ -21,7 +21,7 @@ LOOP: Final = "a link to a folder that holds it"
 
 _RUN_MARKER: Final = os.path.join(".walkcut", "run.json")  # in the output folder of a run
 _CHANGES: Final = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
-_ARCHIVES: Final = ("ZIP archive", "gzip archive", "macOS metadata")
+_OTHER_FILES: Final = ("ZIP archive", "gzip archive", "Git LFS pointer", "macOS metadata")
 
 Found = Item | ItemFailure | Skipped
 
@@ -52,7 +52,7 @@ class File:
         if decoded_format(head):
             return Item(self.name, self.reference, stamp=self.stamp)
         other = other_format(head)
-        return Skipped(self.reference, NO_IMAGE if not other or other in _ARCHIVES else f"{other}: {CONVERT}")
+        return Skipped(self.reference, NO_IMAGE if not other or other in _OTHER_FILES else f"{other}: {CONVERT}")
 
 
 def images_below(folder: str) -> Iterator[Found]:

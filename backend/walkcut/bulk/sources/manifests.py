@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, product
 from pathlib import PurePosixPath
@@ -30,6 +31,7 @@ _PARQUET: Final = b"PAR1"
 _HEAD_BYTES: Final = 1 << 16
 _JSON_START: Final = re.compile(r'\s*(\{|\[\s*["{\[\]])')
 _JSON_SEPARATORS: Final = re.compile(r"[ \t\r\n,]*")
+_DECODER: Final = json.JSONDecoder(parse_constant=lambda _name: None)  # NaN and infinities are no JSON
 _DELIMITER_LINE: Final = re.compile(r"sep=(.)\s*")  # of Excel
 
 csv.field_size_limit(1 << 28)  # characters, for images as data: URLs
@@ -63,15 +65,19 @@ def read_rows(name: str, file: BinaryFile, keys: Sequence[str] = IMAGE_KEYS) -> 
             yield from _read_parquet(file)
             return
         start = head.decode(_encoding(head), "ignore")
+        if "\0" in start:
+            raise SettingsError(f"{name} holds NUL characters: save it as UTF-8")
         with io.TextIOWrapper(file, _encoding(head), newline="") as text:
-            if suffix in (".jsonl", ".ndjson") or _is_json_lines(start, keys):
+            is_lines = suffix in (".jsonl", ".ndjson") and not start.lstrip().startswith("[")
+            if is_lines or _is_json_lines(start, keys):
                 yield from _read_json_lines(text)
             elif suffix == ".json" or _JSON_START.match(start):
                 yield from _read_json(text, keys)
             else:
                 yield from _read_lines(name, text, keys)
     except (ValueError, RecursionError, csv.Error) as error:
-        hint = ": save it as UTF-8" if isinstance(error, UnicodeError) else ""
+        hints = {UnicodeError: ": save it as UTF-8", csv.Error: ": check its quotes"}
+        hint = next((hint for kind, hint in hints.items() if isinstance(error, kind)), "")
         raise SettingsError(
             f"{name} is not a valid manifest ({error}{hint}): correct it; the same command then continues"
         ) from error
@@ -92,7 +98,9 @@ def reference_of(row: object, keys: Sequence[str] = IMAGE_KEYS) -> tuple[str, Ma
         raise ValueError(f"the row is {kind_of(row)}: write a string or an object")  # noqa: TRY004
     data, name, value = _image_value(row, keys)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"its {name} is {kind_of(value)}: write a path or a URL")
+        raise ValueError(
+            f"its {name} is {'empty' if isinstance(value, str) else kind_of(value)}: write a path or a URL"
+        )
     reference = _valid_reference(value)
     trimmed = {name: reference} if isinstance(data.get(name), str) else {}
     return reference, {**{str(field): content for field, content in data.items()}, **trimmed}
@@ -157,17 +165,18 @@ def _column(names: Sequence[str], keys: Sequence[str]) -> bool:
 
 
 def _read_json(text: io.TextIOWrapper, keys: Sequence[str]) -> Iterator[object]:
-    """Yield the elements of a JSON array without holding all of it, or those of a document such as COCO's."""
-    decoder, buffer, position, is_in_array, is_empty = json.JSONDecoder(), "", 0, False, True
+    """Yield the elements of JSON arrays without holding all of them, or those of documents such as COCO's."""
+    buffer, position, is_in_array, is_empty = "", 0, False, True
     while True:
         position = _match_end(_JSON_SEPARATORS, buffer, position)
         if position < len(buffer) and buffer[position] == "]" and is_in_array:
-            return
+            position, is_in_array = position + 1, False
+            continue
         if position < len(buffer) and buffer[position] == "[" and not is_in_array:
             position, is_in_array, is_empty = position + 1, True, False
             continue
         try:
-            row, position = decoder.raw_decode(buffer, position)
+            row, position = _DECODER.raw_decode(buffer, position)
         except ValueError:
             buffer, position = buffer[position:], 0
             chunk = text.read(max(_CHUNK, len(buffer)))  # in growing chunks, as a row may be large
@@ -207,7 +216,7 @@ def _read_json_lines(text: io.TextIOWrapper) -> Iterator[object]:
     for line in text:
         if line.strip():
             try:
-                yield json.loads(line)
+                yield _DECODER.decode(line)
             except (ValueError, RecursionError) as error:
                 yield ValueError(f"the row is not valid JSON ({error}): correct it")
 
@@ -220,10 +229,13 @@ def _read_lines(name: str, text: io.TextIOWrapper, keys: Sequence[str]) -> Itera
     headers = {delimiter: _cells(first, delimiter) for delimiter in (given[1] if given else _DELIMITERS)}
     delimiter = next((delimiter for delimiter, names in headers.items() if _column(names, keys)), None)
     if delimiter is not None:
+        repeated = [column for column, count in Counter(headers[delimiter]).items() if count > 1]
+        if image_columns := [column for column in repeated if _column([column], keys)]:
+            raise SettingsError(f"{name} has several columns {image_columns[0]!r}: rename all but one")
         yield from _read_table(text, headers[delimiter], delimiter)
         return
     is_table = PurePosixPath(name).suffix.lower() in (".csv", ".tsv") and max(map(len, headers.values())) > 1
-    if not first or is_table or len(keys) == 1:
+    if first and (is_table or len(keys) == 1):
         raise SettingsError(
             f"{name} has no column {' or '.join(keys)}; its first line is {first.strip()!r:.80}: name the image's "
             "column there, or with --image-key"
@@ -236,7 +248,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _read_table(text: io.TextIOWrapper, header: Sequence[str], delimiter: str) -> Iterator[object]:
-    for cells in csv.reader(text, delimiter=delimiter, skipinitialspace=True):
+    for cells in csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True):
         if len(cells) > len(header):
             yield ValueError(
                 f"the row has {len(cells)} cells, the header {len(header)}: put cells with a {delimiter!r} in quotes"
@@ -252,4 +264,4 @@ def _read_parquet(file: BinaryFile) -> Iterator[object]:
         raise SettingsError("Parquet cannot be read here: install walkcut[bulk]") from error
     for batch in ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS):
         for row in batch.to_pylist():
-            yield json.loads(json.dumps(row, default=str))
+            yield _DECODER.decode(json.dumps(row, default=str))

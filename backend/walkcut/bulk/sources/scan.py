@@ -102,6 +102,8 @@ def _images_of(source: str, image_key: str, addresses: Addresses) -> Iterator[Fo
         validate_uri(source)
     except ValueError as error:
         raise SettingsError(str(error)) from error
+    if not source.strip():
+        raise SettingsError("a source is empty: give a folder, an image or a list")
     if is_web(source):
         return iter([Item(_own_name(source), source, stamp=reference_stamp(source))])
     if is_cloud(source):
@@ -173,6 +175,7 @@ def _images_of_manifest(name: str, image_key: str, addresses: Addresses) -> Iter
     """Yield the images of a manifest, whose references are relative to its folder."""
     folder = name.rpartition("/")[0] if is_cloud(name) else resolve_uri(".", str(local_path(name).parent))
     keys = (image_key,) if image_key else tuple(dict.fromkeys((addresses.data_key, *IMAGE_KEYS)))
+    row_index = 0
     with open_file(name) as file:
         for row_index, row in enumerate(read_rows(name, file, keys), 1):
             try:
@@ -187,6 +190,8 @@ def _images_of_manifest(name: str, image_key: str, addresses: Addresses) -> Iter
             if value_at(addresses.data_key, data) != reference:
                 data = with_value(data, addresses.data_key, full)
             yield Item(path or _own_name(reference), full, data, stamp=reference_stamp(full))
+    if not row_index:
+        raise SettingsError(f"{name} lists no image: write one in each row, or leave the list out")
 
 
 def _path_below(reference: str, folder: str) -> str:

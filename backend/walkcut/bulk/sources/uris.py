@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from walkcut.bulk.items import Item
 from walkcut.errors import ImageFetchError, SettingsError
-from walkcut.images import FetchPolicy, ImageLoader, redact
+from walkcut.images import FetchPolicy, ImageLoader, redact, redacted_text
 from walkcut.images.policy import redacted_reason
 from walkcut.images.references import label_studio_path
 
@@ -98,6 +98,8 @@ def read_image(item: Item, loader: ImageLoader, policy: FetchPolicy) -> bytes:
     try:
         with open_file(reference) as file:
             data = file.read(policy.max_bytes + 1)
+    except SettingsError as error:
+        raise ImageFetchError(str(error)) from error
     except Exception as error:  # each cloud storage has its own errors
         reason = getattr(error, "strerror", None) or reason_of(reference, error)
         raise ImageFetchError(
@@ -105,6 +107,11 @@ def read_image(item: Item, loader: ImageLoader, policy: FetchPolicy) -> bytes:
         ) from error
     policy.check_bytes(len(data))
     return data
+
+
+def shown(reference: str) -> str:
+    """Return a reference for messages: the path of a file on this machine in full, others without possible secrets."""
+    return reference if os.path.isabs(reference) and os.path.exists(reference) else redacted_text(reference)
 
 
 def reason_of(reference: str, error: Exception) -> str:
