@@ -21,6 +21,7 @@ pytestmark = pytest.mark.e2e
 
 MASKS = ("Brush", "Bitmask")
 KINDS = (*MASKS, "Polygon", "Vector", "Ellipse", "Rectangle")
+SELECTED_BY_A_CLICK = ("Bitmask", "Vector")  # whatever the tool, so that a box has to point
 
 
 def config_of(label_config: str, kind: str, labels: str) -> str:
@@ -32,8 +33,12 @@ def config_of(label_config: str, kind: str, labels: str) -> str:
         "apart": f'<{kind} name="shape" toName="image" smart="false"/>'
         f'<Labels name="labels" toName="image">{inside[1]}</Labels>',
     }
-    config = label_config.replace("</KeyPointLabels>", '<Label value="Background" hotkey="k"/></KeyPointLabels>')
-    return config.replace(inside[0], tags[labels])
+    config = label_config.replace(inside[0], tags[labels])
+    for control in ("KeyPointLabels", "RectangleLabels"):
+        config = config.replace(
+            f"</{control}>", f'<Label value="Background" hotkey="{control[0].lower()}"/></{control}>'
+        )
+    return config
 
 
 def masks(result: Sequence[dict[str, Any]]) -> list[Mask]:
@@ -79,7 +84,10 @@ def test_regions_of_every_shape_are_shown_edited_and_submitted(
 
     assert editor.type_granularity("6")
     editor.accept()
-    assert editor.smart_point("Background", 0.5, 0.1)
+    if kind in SELECTED_BY_A_CLICK:
+        assert editor.smart_box("Background", (0.02, 0.02), (0.1, 0.1))
+    else:
+        assert editor.smart_point("Background", 0.05, 0.05)
     assert editor.status() == "→ Selected: Background"
     editor.accept()
     editor.screenshot(artifacts / f"shape-{kind}-{labels}-edited.png")

@@ -83,6 +83,12 @@ def clicks(label: str, *places: tuple[float, float], start: int = 0, is_positive
     return {"result": items}
 
 
+def box(label: str, x: float, y: float, width: float, height: float, name: str = "b") -> dict[str, Any]:
+    """A context with a smart rectangle, in percent."""
+    value = {"x": x, "y": y, "width": width, "height": height, "rectanglelabels": [label]}
+    return {"result": [{"id": name, "type": "rectanglelabels", "value": value}]}
+
+
 def together(*contexts: dict[str, Any]) -> dict[str, Any]:
     return {"result": [item for context in contexts for item in context["result"]]}
 
@@ -354,23 +360,41 @@ def test_earlier_edits_stay_when_a_later_one_fails(interactive: InteractiveSegme
 
 
 def test_a_box_is_segmented_as_a_crop(interactive: InteractiveSegmenter) -> None:
-    value = {"x": 25, "y": 25, "width": 50, "height": 50, "rectanglelabels": ["Re-segment"]}
-    answer = interactive.answer(task(), PROJECT, {"result": [{"id": "b", "type": "rectanglelabels", "value": value}]})
+    answer = interactive.answer(task(), PROJECT, box("Re-segment", 25, 25, 50, 50))
     assert sum(areas(answer)) == 20 * 30
     assert len(regions(answer)) >= 4
     assert status_text(answer) == f"→ {len(regions(answer))} new regions in the box"
 
 
 @pytest.mark.parametrize("label", ["Car", "Automobile"])
-def test_a_box_with_a_label_of_the_project_gives_it_to_the_regions_inside(
-    interactive: InteractiveSegmenter, label: str
-) -> None:
+def test_a_box_with_a_label_of_the_project_makes_one_region(interactive: InteractiveSegmenter, label: str) -> None:
     image_tag = replace(IMAGE_TAG, names={"Automobile": "Car"})
-    value = {"x": 25, "y": 25, "width": 50, "height": 50, "rectanglelabels": [label]}
-    context = {"result": [{"id": "b", "type": "rectanglelabels", "value": value}]}
-    answer = interactive.answer(task(), replace(PROJECT, image_tags=(image_tag,)), context)
-    assert {name for name, _ in regions(answer).values()} == {"Car"}
-    assert status_text(answer) == f"→ {len(regions(answer))} new regions in the box"
+    answer = interactive.answer(task(), replace(PROJECT, image_tags=(image_tag,)), box(label, 25, 25, 50, 50))
+    ((name, mask),) = [found for found in regions(answer).values() if found[0] == "Car"]
+    assert (name, int(mask.sum())) == ("Car", 20 * 30)
+    assert status_text(answer) == "→ Selected: Car"
+
+
+def test_a_box_with_select_makes_one_region_without_a_name(interactive: InteractiveSegmenter) -> None:
+    answer = interactive.answer(task(), PROJECT, box("Select", 25, 25, 50, 50))
+    assert areas(answer) == [20 * 30]
+    assert status_text(answer) == "→ Region selected"
+
+
+def test_a_box_splits_the_region_in_its_middle(interactive: InteractiveSegmenter) -> None:
+    answers = []
+    for identity, context in enumerate([box("Finer", 8, 8, 4, 4), clicks("Finer", (0.1, 0.1))]):
+        interactive.answer(replace(task(), id=identity), PROJECT, typed("1"))
+        answers.append(interactive.answer(replace(task(), id=identity), PROJECT, context))
+    assert areas(answers[0]) == areas(answers[1])
+    assert [*map(status_text, answers)] == ["→ Split into 2 regions"] * 2
+
+
+def test_boxes_merge_the_regions_in_their_middles(interactive: InteractiveSegmenter) -> None:
+    interactive.answer(task(), PROJECT, typed("4"))
+    merged = together(box("Merge", 5, 5, 10, 10, "a"), box("Merge", 85, 5, 10, 10, "b"))
+    answer = interactive.answer(task(), PROJECT, merged)
+    assert status_text(answer) == "→ 2 regions merged into 1"
 
 
 def test_an_image_that_fails_keeps_no_other_image_from_an_answer(

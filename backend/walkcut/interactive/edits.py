@@ -191,14 +191,15 @@ def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTre
 def select_in_box(
     state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str, label: str
 ) -> EditState:
-    """Add one region with a label: the segments inside a box that `resegment_box` would make, or all if there are none.
+    """Add one region: the segments inside a box that `resegment_box` would make, or all if there are none.
 
-    It is cut out of all others.
+    It is cut out of all others. It gets the `label`, else the name of the region that held most of it.
     """
     masks = list(_inner_segments(state, crop, crop_tree))
     mask = np.any(masks, axis=0) if masks else _in_crop(state, crop, np.True_)
-    region = _named(state.new_region(source, mask), label)
-    return _subtract(state, mask).with_regions([region])
+    region = _named(_named_as_before(state, state.new_region(source, mask)), label)
+    state = _subtract(state, mask)
+    return state.with_regions([state.recoloured(region)])
 
 
 def _inner_segments(state: EditState, crop: tuple[slice, slice], crop_tree: CutTree) -> Iterator[Mask]:

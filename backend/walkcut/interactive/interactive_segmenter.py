@@ -17,6 +17,7 @@ from walkcut.interactive import edits
 from walkcut.interactive.commands import apply_command, latest_granularity
 from walkcut.interactive.messages import describe_edits, describe_segmentation
 from walkcut.interactive.session import SessionStore
+from walkcut.labelstudio.config import ImageTag
 from walkcut.labelstudio.predictions import (
     Prediction,
     connected_regions,
@@ -26,9 +27,12 @@ from walkcut.labelstudio.predictions import (
     status_item,
 )
 from walkcut.labelstudio.prompts import STATUS_MARK, Box, Point, Prompt, read_prompts, text_commands
+from walkcut.labelstudio.tags import is_prompt
 from walkcut.labelstudio.tasks import Task, TaskImage
 
 Results = list[dict[str, Any]]
+
+_AT_A_POINT = frozenset({"finer", "coarser", "merge"})
 
 
 class InteractiveSegmenter:
@@ -92,9 +96,7 @@ class InteractiveSegmenter:
                 failure = _sentence(error)
         state = _connected(before, state, image)
         last = prompts[-1]
-        is_box = isinstance(last, Box) and not (last.label in image.tag.labels and image.tag.is_class(last.label))
-        verb = "Re-segment" if is_box else last.label
-        message = failure or describe_edits(verb, before, state.regions, image.tag)
+        message = failure or describe_edits(_verb(last, image.tag), before, state.regions, image.tag)
         self._sessions.save(image, granularity, prompts, screen, state.regions)
         changes = [] if state.regions is before else _diff(before, screen.uncertain, state, image)
         return [*changes, *status_item([f"{STATUS_MARK}{message}"], image)]
@@ -102,31 +104,32 @@ class InteractiveSegmenter:
     def _edits(
         self, image: TaskImage, prompts: Sequence[Prompt]
     ) -> Iterator[Callable[[edits.EditState], edits.EditState]]:
-        """Yield the edits of the prompts in order; a label of the control is given to the regions that they make."""
+        """Yield the edits of the prompts in order; a label of the control is given to the regions that they make.
+
+        A box with a label of `_AT_A_POINT` counts as a point in its middle: Label Studio selects a bitmask or a vector
+        that is clicked on, whatever the tool.
+        """
         for _, group in groupby(prompts, key=lambda prompt: (type(prompt), prompt.label)):
             alike = list(group)
-            points = [prompt for prompt in alike if isinstance(prompt, Point)]
-            label = alike[0].label if alike[0].label in image.tag.labels else ""
-            boxes = [prompt for prompt in alike if isinstance(prompt, Box)]
-            box_label = label if image.tag.is_class(label) else ""
-            yield from (partial(self._resegment_box, image, box, box_label) for box in boxes)
-            match points and points[0].label.lower():
-                case []:
-                    continue
+            verb, label = alike[0].label.lower(), alike[0].label if alike[0].label in image.tag.labels else ""
+            boxes = [prompt for prompt in alike if isinstance(prompt, Box) and verb not in _AT_A_POINT]
+            yield from (partial(self._edit_in_box, image, box, label) for box in boxes)
+            points = [prompt.centre if isinstance(prompt, Box) else prompt for prompt in alike]
+            match verb:
                 case "finer":
                     yield from (partial(edits.split_region, point=point) for point in points)
                 case "coarser":
                     yield from (partial(edits.merge_with_parent, point=point) for point in points)
                 case "merge":
                     yield partial(edits.merge_regions, points=points)
-                case _:
+                case _ if not boxes:
                     yield partial(edits.select, points=points, label=label)
 
-    def _resegment_box(self, image: TaskImage, box: Box, label: str, state: edits.EditState) -> edits.EditState:
-        """Edit the regions in a box by the tree of that crop at full resolution."""
+    def _edit_in_box(self, image: TaskImage, box: Box, label: str, state: edits.EditState) -> edits.EditState:
+        """Select in a box with a class or *Select*, else segment it again, by the tree of that crop."""
         crop = box.pixels(state.tree.size)
         crop_tree = self._predictor.tree_for_interactive(image.reference, image.task.id, crop)
-        if label:
+        if image.tag.is_class(label) or box.label.lower() == "select":
             return edits.select_in_box(state, crop, crop_tree, f"box {crop}", label)
         return edits.resegment_box(state, crop, crop_tree, f"box {crop}")
 
@@ -164,6 +167,12 @@ def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, i
         *region_items(changed, image),
         *deletion_markers(deleted, state.tree.size, image),
     ]
+
+
+def _verb(prompt: Prompt, image_tag: ImageTag) -> str:
+    """Return the label that says what a prompt does: a box without a command or a class segments again."""
+    is_class = prompt.label in image_tag.labels and image_tag.is_class(prompt.label)
+    return prompt.label if isinstance(prompt, Point) or is_prompt(prompt.label) or is_class else "Re-segment"
 
 
 def _sentence(error: GranularityError) -> str:

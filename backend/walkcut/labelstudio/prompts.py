@@ -48,6 +48,11 @@ class Box:
         height, width = size
         return _span(self.top, self.bottom, height), _span(self.left, self.right, width)
 
+    @property
+    def centre(self) -> Point:
+        """The point in its middle."""
+        return Point(self.id, self.label, (self.left + self.right) / 2, (self.top + self.bottom) / 2)
+
 
 Prompt = Point | Box
 
