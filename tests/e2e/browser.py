@@ -152,6 +152,13 @@ class Editor:
         if not self._is_pending():  # pending suggestions take this switch's place
             self._switch("bottombar-auto-accept-toggle", "autoAcceptSuggestions", on=accept)
 
+    def choose_page(self, index: int) -> None:
+        """Show a page of a list of images."""
+        image = "window.Htx.annotationStore.selected.objects.find((o) => o.type === 'image')"
+        self._run(f"{image}.setCurrentImage(arguments[0])", index)
+        self._wait("the page", lambda: self._run(f"return {image}.imageIsLoaded"))
+        self._settle()
+
     def smart_point(self, label: str, x: float, y: float, *, negative: bool = False) -> bool:
         """Click with the smart key point at a fraction of the image's width and height.
 
@@ -169,17 +176,26 @@ class Editor:
             actions.key_up(key)
         return self._calls_backend(actions.perform)
 
-    def smart_box(self, label: str, start: tuple[float, float], end: tuple[float, float]) -> bool:
-        """Drag the smart rectangle between two (x, y) fractions of the image; returns as `smart_point` does."""
+    def smart_box(
+        self, label: str, start: tuple[float, float], end: tuple[float, float], *, ctrl: bool = False
+    ) -> bool:
+        """Drag the smart rectangle between two (x, y) fractions of the image; returns as `smart_point` does.
+
+        With `ctrl` it may begin on a bitmask.
+        """
         self._choose("rectanglelabels", label, "rectangle-tool")
         (x0, y0), (x1, y1) = self._on_screen(*start), self._on_screen(*end)
         actions = ActionChains(self.browser)
+        if ctrl:
+            actions.key_down(Keys.CONTROL)
         pointer = actions.w3c_actions.pointer_action
         pointer.move_to_location(x0, y0)
         actions.click_and_hold()
         pointer.move_to_location((x0 + x1) // 2, (y0 + y1) // 2)
         pointer.move_to_location(x1, y1)
         actions.release()
+        if ctrl:
+            actions.key_up(Keys.CONTROL)
         return self._calls_backend(actions.perform)
 
     def type_granularity(self, line: str) -> bool:

@@ -269,3 +269,11 @@ def test_controls_that_are_left_out_are_named_with_the_remedy(beside: str, unuse
 def test_deeply_nested_tags_take_no_time(tag: str) -> None:
     nested = f'<{tag} name="x" toName="image">' * 18_000 + f"</{tag}>" * 18_000
     assert parse_image_tags(config(BRUSH + nested))[0].controls[0].name == "brush"
+
+
+def test_a_control_with_commands_is_the_last_choice() -> None:
+    config = """<View><Image name="image" value="$image"/>
+      <RectangleLabels name="point" toName="image"><Label value="Re-segment"/><Label value="Car"/></RectangleLabels>
+      <Rectangle name="box" toName="image"/><Labels name="names" toName="image"><Label value="Car"/></Labels></View>"""
+    (image_tag,) = parse_image_tags(config)
+    assert [(control.name, control.labels) for control in image_tag.controls] == [("box", ("Car",))]

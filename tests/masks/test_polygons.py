@@ -88,6 +88,16 @@ def test_no_removed_corner_is_farther_than_the_tolerance(labels: np.ndarray, tol
         assert shapely.distance(border, removed).max() <= tolerance + 1e-9
 
 
+def test_small_and_thin_regions_keep_their_shape() -> None:
+    y, x = np.mgrid[:64, :64]
+    masks = [np.hypot(y - 31.7, x - 30.2) <= radius for radius in (1, 2, 4, 8, 16, 28)]
+    masks += [abs(y - 0.37 * x - 9) < thickness for thickness in (1, 2, 4)]
+    for part in (part for mask in masks for part in components(mask)):
+        (polygon,) = mask_polygons([part], 3.0)
+        filled = fill_polygon(polygon.rings, part.shape)
+        assert np.count_nonzero(filled & part) >= 0.97 * np.count_nonzero(filled | part)
+
+
 @given(any_labels)
 def test_without_tolerance_pixels_are_exact(labels: np.ndarray) -> None:
     restored = np.zeros_like(labels)

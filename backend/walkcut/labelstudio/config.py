@@ -107,9 +107,9 @@ def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...
     """Return the images of a labelling config that regions can be written on, in the order of their controls.
 
     Each label belongs to one control, the first that holds it: those of the shape `output` come first, which is by
-    default that of an attribute `walkcut_output`, then those closest to masks. Raises `LabelConfigError`, with the
-    smallest change that makes the config usable, where it is not XML, has no control that regions can be written with,
-    or none of the shape asked for.
+    default that of an attribute `walkcut_output`, then those without commands, then those closest to masks. Raises
+    `LabelConfigError`, with the smallest change that makes the config usable, where it is not XML, has no control that
+    regions can be written with, or none of the shape asked for.
     """
     tags = read_tags(label_config)
     images = {tag.name: tag for tag in tags if tag.kind == "image"}
@@ -207,10 +207,11 @@ def _image_tag(image: Tag, on_image: Sequence[Tag], usable: Sequence[Tag], outpu
     )
 
 
-def _preference(tag: Tag, output: str) -> tuple[bool, int, bool]:
-    """Return the key by which controls are sorted: the shape asked for, those closest to masks, own labels."""
+def _preference(tag: Tag, output: str) -> tuple[bool, bool, int, bool]:
+    """Return the key by which controls are sorted: the shape asked for, no commands, close to masks, own labels."""
     shape = region_shape(tag)
-    return shape != output, [*SHAPE_TAGS].index(shape), not tag.labels
+    has_commands = any(is_prompt(label.name) for label in tag.labels)
+    return shape != output, has_commands, [*SHAPE_TAGS].index(shape), not tag.labels
 
 
 def _label_source(tag: Tag, on_image: Sequence[Tag]) -> Tag:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from walkcut.masks.borders import Points
 
@@ -20,16 +20,16 @@ class _Lines:
     stops: Int64[np.ndarray, " l"]
 
 
-def simplify(borders: Sequence[Points], tolerance: float) -> list[Points]:
-    """Return borders that meet at their ends alone with fewer points: no removed one is farther than `tolerance`.
+def simplify(borders: Sequence[Points], tolerances: Float64[np.ndarray, " b"]) -> list[Points]:
+    """Return borders that meet at their ends alone with fewer points: no removed one is farther than the `tolerances`.
 
     Douglas & Peucker, Cartographica 10(2), 1973. Lines that would cross or touch others but at common ends, or that
     would have a kept point on the other side, are split further; the borders as given are valid, so that this ends.
     """
-    if not borders or tolerance <= 0:
+    if not (tolerances > 0).any():
         return list(borders)
-    points = np.concatenate(borders)
-    ends = np.cumsum([len(border) for border in borders])
+    points, lengths = np.concatenate(borders), [len(border) for border in borders]
+    ends, tolerance = np.cumsum(lengths), np.repeat(tolerances, lengths)
     is_last = np.zeros(len(points), np.bool_)
     is_last[ends - 1] = True
     kept = is_last | np.roll(is_last, 1)
@@ -37,7 +37,7 @@ def simplify(borders: Sequence[Points], tolerance: float) -> list[Points]:
     inner = np.flatnonzero(~kept)
     while True:
         kept = _split(points, kept, inner, is_split, tolerance)
-        is_split = _invalid(points, kept, is_last, tolerance)
+        is_split = _invalid(points, kept, is_last, float(tolerances.max()))
         if not is_split.any():
             break
         inner = np.flatnonzero(~kept)
@@ -51,7 +51,7 @@ def _split(
     kept: Bool[np.ndarray, " n"],
     inner: Int64[np.ndarray, " i"],
     is_split: Bool[np.ndarray, " n"],
-    tolerance: float,
+    tolerance: Float64[np.ndarray, " n"],
 ) -> Bool[np.ndarray, " n"]:
     """Return which points to keep: between two of them none of `inner` is farther than `tolerance` from their line.
 
@@ -67,7 +67,7 @@ def _split(
         starts = np.flatnonzero(np.diff(line, prepend=-1))
         nth = np.cumsum(np.diff(line, prepend=line[0]) != 0)
         farthest = np.maximum.reduceat(distances, starts)[nth]
-        split = (farthest > tolerance**2) | is_split[bounds[line - 1]]
+        split = (farthest > tolerance[inner] ** 2) | is_split[bounds[line - 1]]
         candidates = np.where(distances == farthest, reading_order[inner], np.iinfo(np.int64).max)
         chosen = split & (candidates == np.minimum.reduceat(candidates, starts)[nth])
         kept[inner[chosen]] = True
