@@ -5,7 +5,7 @@ from math import inf
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
-from walkcut.bulk.formats.coco import CocoFormat
+from walkcut.bulk.formats.coco import CocoFormat, CocoPolygonFormat
 from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
@@ -16,8 +16,9 @@ from walkcut.errors import SettingsError
 from walkcut.labelstudio.config import ImageTag
 from walkcut.masks.polygons import DEFAULT_TOLERANCE
 
-FORMATS = tuple(kind.name for kind in (LabelStudioFormat, PngFormat, CocoFormat, PolygonFormat, YoloFormat))
-_POLYGONS = (PolygonFormat.name, YoloFormat.name)
+_KINDS = (LabelStudioFormat, PngFormat, CocoFormat, CocoPolygonFormat, PolygonFormat, YoloFormat)
+FORMATS = tuple(kind.name for kind in _KINDS)
+POLYGON_FORMATS = (CocoPolygonFormat.name, PolygonFormat.name, YoloFormat.name)  # which have a tolerance
 
 
 @runtime_checkable
@@ -44,9 +45,9 @@ def make_format(name: str, image_tag: ImageTag, tolerance: float | None = None) 
     """
     if name not in FORMATS:
         raise SettingsError(f"unknown format {name!r}: use {', '.join(FORMATS)}")
-    if tolerance is not None and name not in _POLYGONS:
+    if tolerance is not None and name not in POLYGON_FORMATS:
         raise SettingsError(
-            f"the format {name} has no polygons: leave out --tolerance, or use {' or '.join(_POLYGONS)}"
+            f"the format {name} has no polygons: leave out --tolerance, or use {' or '.join(POLYGON_FORMATS)}"
         )
     pixels = DEFAULT_TOLERANCE if tolerance is None else tolerance
     if not 0 <= pixels < inf:
@@ -55,6 +56,7 @@ def make_format(name: str, image_tag: ImageTag, tolerance: float | None = None) 
         LabelStudioFormat.name: lambda: LabelStudioFormat(image_tag),
         PngFormat.name: PngFormat,
         CocoFormat.name: lambda: CocoFormat(class_numbers(image_tag, 1)),
+        CocoPolygonFormat.name: lambda: CocoPolygonFormat(class_numbers(image_tag, 1), pixels),
         PolygonFormat.name: lambda: PolygonFormat(pixels),
         YoloFormat.name: lambda: YoloFormat(class_numbers(image_tag, 0), pixels),
     }
@@ -63,7 +65,9 @@ def make_format(name: str, image_tag: ImageTag, tolerance: float | None = None) 
 
 __all__ = [
     "FORMATS",
+    "POLYGON_FORMATS",
     "CocoFormat",
+    "CocoPolygonFormat",
     "Format",
     "LabelStudioFormat",
     "PngFormat",
