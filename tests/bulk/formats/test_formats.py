@@ -29,7 +29,7 @@ def test_a_format_is_made_by_name_and_can_be_pickled(name: str) -> None:
 
 
 def test_the_names() -> None:
-    assert list(FORMATS) == ["label-studio", "png", "coco", "coco-polygon", "polygon", "yolo"]
+    assert list(FORMATS) == ["label-studio", "png", "coco", "coco-polygon", "polygon", "yolo", "voc"]
     with pytest.raises(SettingsError, match="unknown format 'kitti': use label-studio, png, coco, coco-polygon, polyg"):
         make_format("kitti", IMAGE_TAG)
 
@@ -53,7 +53,7 @@ def test_assembling_again_replaces_all_files(name: str, tmp_path: Path) -> None:
     assert contents(tmp_path / "again") == contents(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("name", ["png", "coco", "coco-polygon", "yolo"])
+@pytest.mark.parametrize("name", ["png", "coco", "coco-polygon", "yolo", "voc"])
 @pytest.mark.parametrize("key", ["../a", "a//b", "/a", "a/../b", "", "a/", "a\0b"])
 def test_a_key_that_leads_out_of_the_folder_is_refused(name: str, key: str) -> None:
     with pytest.raises(SettingsError, match="is not a file name: use names without"):
@@ -61,14 +61,20 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(name: str, key: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("png", "a 1/{}.png"), ("coco", "panoptic/a 1/{}.png"), ("yolo", "labels/a 1/{}.txt")]
+    ("name", "file"),
+    [
+        ("png", "a 1/{}.png"),
+        ("coco", "panoptic/a 1/{}.png"),
+        ("yolo", "labels/a 1/{}.txt"),
+        ("voc", "Annotations/a 1/{}.xml"),
+    ],
 )
 @pytest.mark.parametrize("key", ["b.c", ".hidden", "图片 (1)", "...", "a\\b"])
 def test_files_are_named_by_the_key(name: str, file: str, key: str) -> None:
     assert list(make_format(name, IMAGE_TAG).encode(make_prediction(LABELS, f"a 1/{key}")).files) == [file.format(key)]
 
 
-@pytest.mark.parametrize("name", ["png", "coco", "polygon", "yolo"])
+@pytest.mark.parametrize("name", ["png", "coco", "polygon", "yolo", "voc"])
 def test_a_record_maps_the_image_to_its_file_and_its_reference(name: str) -> None:
     image = make_prediction(LABELS, "a-1234", reference="https://e.org/a.jpg?x=1", name="cam/a.jpg")
     record = make_format(name, IMAGE_TAG).encode(image).record
@@ -116,7 +122,7 @@ def test_an_invalid_tolerance_is_refused(name: str, tolerance: float) -> None:
         make_format(name, IMAGE_TAG, tolerance)
 
 
-@pytest.mark.parametrize("name", ["label-studio", "png", "coco"])
+@pytest.mark.parametrize("name", ["label-studio", "png", "coco", "voc"])
 def test_a_format_without_polygons_takes_no_tolerance(name: str) -> None:
     with pytest.raises(
         SettingsError, match=f"the format {name} has no polygons: leave out --tolerance, or use coco-polygon or polygon"
@@ -124,7 +130,7 @@ def test_a_format_without_polygons_takes_no_tolerance(name: str) -> None:
         make_format(name, IMAGE_TAG, 1.0)
 
 
-@pytest.mark.parametrize("name", ["png", "coco", "polygon", "yolo"])
+@pytest.mark.parametrize("name", ["png", "coco", "polygon", "yolo", "voc"])
 def test_an_image_in_a_data_url_is_named_by_its_key(name: str) -> None:
     image = make_prediction(LABELS, reference="data:image/png;base64,AAAA", name="")
     record = make_format(name, IMAGE_TAG).encode(image).record

@@ -10,13 +10,14 @@ from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
 from walkcut.bulk.formats.records import Records, class_numbers
+from walkcut.bulk.formats.voc import VocFormat
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.errors import SettingsError
 from walkcut.labelstudio.config import ImageTag
 from walkcut.masks.polygons import DEFAULT_TOLERANCE
 
-_KINDS = (LabelStudioFormat, PngFormat, CocoFormat, CocoPolygonFormat, PolygonFormat, YoloFormat)
+_KINDS = (LabelStudioFormat, PngFormat, CocoFormat, CocoPolygonFormat, PolygonFormat, YoloFormat, VocFormat)
 FORMATS = tuple(kind.name for kind in _KINDS)
 POLYGON_FORMATS = (CocoPolygonFormat.name, PolygonFormat.name, YoloFormat.name)  # which have a tolerance
 
@@ -59,6 +60,7 @@ def make_format(name: str, image_tag: ImageTag, tolerance: float | None = None) 
         CocoPolygonFormat.name: lambda: CocoPolygonFormat(class_numbers(image_tag, 1), pixels),
         PolygonFormat.name: lambda: PolygonFormat(pixels),
         YoloFormat.name: lambda: YoloFormat(class_numbers(image_tag, 0), pixels),
+        VocFormat.name: VocFormat,
     }
     return factories[name]()
 
@@ -72,6 +74,7 @@ __all__ = [
     "LabelStudioFormat",
     "PngFormat",
     "PolygonFormat",
+    "VocFormat",
     "YoloFormat",
     "make_format",
 ]

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,15 @@ from typing import ClassVar
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from walkcut.bulk.formats.records import Records, class_number, file_name, image_record, json_bytes, label_map
+from walkcut.bulk.formats.records import (
+    Records,
+    class_number,
+    file_name,
+    image_link,
+    image_record,
+    json_bytes,
+    label_map,
+)
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.bulk.names import split_suffix
 from walkcut.errors import SettingsError
@@ -63,12 +70,11 @@ class YoloFormat:
             points = _single_ring(polygon) / np.array(image.size[::-1])
             coordinates = [f"{value:.6f}" for value in points.ravel().tolist()]
             lines.append(f"{numbers[polygon.region - 1]} {' '.join(coordinates)}\n")
-        reference, suffix = image.item.reference, split_suffix(image.item.name)[1]
+        suffix = split_suffix(image.item.name)[1]
         key = file_name(image.item.key, suffix if suffix.lower() in _LISTED_SUFFIXES else ".jpg")
-        labels, is_file = label_file(f"images/{key}"), os.path.isabs(reference) and os.path.isfile(reference)
-        files: dict[str, bytes | Path] = {labels: "".join(lines).encode()}
-        link = {f"images/{key}": Path(reference)} if is_file else {}
-        return EncodedItem(files | link, {**image_record(image, f"images/{key}"), "labels": labels, "linked": is_file})
+        labels, link = label_file(f"images/{key}"), image_link(image, f"images/{key}")
+        record = {**image_record(image, f"images/{key}"), "labels": labels, "linked": bool(link)}
+        return EncodedItem({labels: "".join(lines).encode(), **link}, record)
 
     def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `images.jsonl` and `data.yaml`.
