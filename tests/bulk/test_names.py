@@ -71,6 +71,7 @@ def test_folders_named_as_output_files_are_renamed() -> None:
     names = ImageNames()
     image = assign(names, "scan.tif/1.png")
     assert (image.key, image.name) == ("scan.tif_/1", "scan.tif/1.png")
+    assert assign(names, "scan.xml/1.png").key == "scan.xml_/1"
     assert assign(names, ".walkcut/parts/1.png").key == ".walkcut_/parts/1"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml  # type: ignore[import-untyped]
 from click.testing import Result
+from defusedxml.ElementTree import fromstring
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -89,6 +90,23 @@ def test_a_yolo_folder_is_complete(photos: Path, tmp_path: Path) -> None:
     run("re-export", tmp_path / "out", "--out", tmp_path / "again")
     again = training_images(tmp_path / "again")
     assert list(again.values()) == [labels[image.replace("/again/", "/out/")] for image in again]
+
+
+def test_a_voc_folder_is_complete(photos: Path, tmp_path: Path) -> None:
+    run("prelabel", photos, "--out", tmp_path / "out", "--format", "png")
+    for _ in range(2):  # the second run finds all images done, and assembles again
+        run("re-export", tmp_path / "out", "--out", tmp_path / "voc", "--format", "voc")
+        ids = (tmp_path / "voc" / "ImageSets" / "Main" / "trainval.txt").read_text("utf-8").splitlines()
+        found = {os.path.realpath(tmp_path / "voc" / "JPEGImages" / f"{identity}.jpg") for identity in ids}
+        assert found == {str(photos / name) for name in NAMES}
+        for identity in ids:
+            annotation = fromstring((tmp_path / "voc" / "Annotations" / f"{identity}.xml").read_bytes())
+            assert annotation.findtext("filename") == f"{identity}.jpg"
+            assert {element.findtext("name") for element in annotation.iter("object")} == {"Region"}
+    run("prelabel", photos, "--out", tmp_path / "direct", "--format", "voc")
+    folders = [tmp_path / name / "Annotations" for name in ("voc", "direct")]
+    files = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.xml")} for folder in folders]
+    assert files[0] == files[1]
 
 
 def test_png_files_have_the_images_names(photos: Path, tmp_path: Path) -> None:

@@ -19,6 +19,33 @@ def test_the_ring_is_simple_and_holds_the_same_pixels(labels: np.ndarray, tolera
         assert 0.99 <= shape.area / as_shapely(polygon.rings).area <= 1
 
 
+def slow_slits(polygon: shapely.Polygon) -> shapely.Geometry:
+    """Return the lines from the leftmost corner of each hole to the first border at its left."""
+    tips = [min(hole.coords) for hole in polygon.interiors]
+    rows = (shapely.LineString([(-1, y), (x, y)]).intersection(polygon) for x, y in tips)
+    return shapely.union_all([shapely.get_parts(row)[-1] for row in rows])
+
+
+@given(any_labels, tolerances)
+def test_only_slits_and_corners_where_rings_touch_are_cut_out(labels: np.ndarray, tolerance: float) -> None:
+    for polygon in polygons(labels, tolerance):
+        expected, shape = as_shapely(polygon.rings), shapely.Polygon(keyhole(polygon.rings))
+        points, counts = np.unique(np.concatenate(polygon.rings), axis=0, return_counts=True)
+        cuts = shapely.union_all([slow_slits(expected), shapely.MultiPoint(points[counts > 1])])
+        assert expected.difference(shape).difference(cuts.buffer(SLIT_WIDTH)).area < 1e-9
+        assert shape.difference(expected).area < 1e-9
+
+
+def test_very_many_holes() -> None:
+    labels = np.ones((201, 201), np.uint16)
+    labels[1::2, 1::2] = 0
+    (polygon,) = polygons(labels, 0.0)
+    assert len(polygon.rings) == 1 + 100 * 100
+    ring = keyhole(polygon.rings)
+    assert shapely.Polygon(ring).is_valid
+    assert (fill_polygon([ring], labels.shape) == (labels > 0)).all()
+
+
 def test_a_polygon_without_holes_is_its_ring() -> None:
     ring = np.array([[0, 0], [2, 0], [2, 1]])
     assert keyhole([ring]).tolist() == ring.tolist()
@@ -30,7 +57,7 @@ def test_a_slit_leads_to_the_border_at_the_left() -> None:
     assert len(ring) == 12
     half = SLIT_WIDTH / 2
     assert sorted(ring[(ring % 1 != 0).any(1)].round(6).tolist()) == [
-        [1, 2 - half], [1, 2 + half], [3, 2 + half], [3 + half, 2 - half], [3 + half, 2],
+        [1, 2 - half], [1, 2 + half], [3, 2 - half], [3, 2 + half], [3 + half, 2],
     ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from walkcut.images.decode import IMAGE_SUFFIXES
 _SUFFIXES = IMAGE_SUFFIXES | {".avif", ".dng", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".svg"}
 _UNWRITABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # what no file system takes
 _MAX_BYTES = 255  # of a part of a path
-_OUTPUT_SUFFIXES = {".png", ".txt", ".json", ".jsonl", ".yaml"}
+_OUTPUT_SUFFIXES = {".png", ".txt", ".json", ".jsonl", ".xml", ".yaml"}
 _DIGEST_CHARACTERS = 8
 _LOCAL_FILES = "/data/local-files"
 _MAX_QUERY_FIELDS = 32

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from walkcut.bulk.checkpoint import FAILED, SKIPPED, Checkpoint
-from walkcut.bulk.formats import LabelStudioFormat
+from walkcut.bulk.formats import POLYGON_FORMATS, LabelStudioFormat
 from walkcut.bulk.items import CheckpointEntry, Item
 from walkcut.bulk.runner import BulkRun, RunInterrupted
 from walkcut.bulk.sinks import Sink
@@ -52,7 +52,7 @@ export_options = with_options(
         "--tolerance",
         type=click.FloatRange(0),
         metavar="PIXELS",
-        help="For polygon and yolo: largest distance of a polygon from the region's border.  "
+        help=f"For {', '.join(POLYGON_FORMATS)}: largest distance of a polygon from the region's border.  "
         f"[default: {DEFAULT_TOLERANCE}]",
     ),
     click.option(

@@ -12,23 +12,26 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
+from tests.builders.masks import blobs
 from tests.builders.predictions import (
     CLASSES,
     NUMBERS,
     expected_label_map,
     file_contents,
+    iou,
     label_maps,
     make_prediction,
     sample_prediction,
 )
-from walkcut.bulk.formats import CocoFormat, rle
+from walkcut.bulk.formats import CocoFormat, CocoPolygonFormat, rle
 from walkcut.bulk.formats.coco import bounding_box
 from walkcut.bulk.items import ItemPrediction
 
 # pycocotools' decoder is written for numpy 1.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-FORMAT = CocoFormat({name: number + 1 for name, number in NUMBERS.items()})
+CATEGORIES = {name: number + 1 for name, number in NUMBERS.items()}
+FORMAT = CocoFormat(CATEGORIES)
 masks = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40))
 
 
@@ -62,9 +65,9 @@ def test_bounding_boxes_are_those_of_pycocotools(mask: np.ndarray) -> None:
     assert bounding_box(mask) == coco_masks.toBbox(by_pycocotools(mask)).tolist()
 
 
-def assembled(images: list[ItemPrediction], out: Path) -> dict[str, bytes]:
-    outputs = [FORMAT.encode(image) for image in images]
-    FORMAT.assemble((output.record for output in outputs), out)
+def assembled(images: list[ItemPrediction], out: Path, output_format: CocoFormat = FORMAT) -> dict[str, bytes]:
+    outputs = [output_format.encode(image) for image in images]
+    output_format.assemble((output.record for output in outputs), out)
     return {name: content for output in outputs for name, content in file_contents(output).items()}
 
 
@@ -142,3 +145,59 @@ def test_many_annotations_are_copied_whole(tmp_path: Path) -> None:
     assert [annotation["score"] for annotation in annotations] == list(range(2000)) * 10
     assert [annotation["id"] for annotation in annotations] == list(range(1, 20001))
     assert {path.name for path in tmp_path.iterdir()} == {"annotations.json", "images.jsonl", "panoptic.json"}
+
+
+def polygon_instances(image: ItemPrediction, tolerance: float, out: Path) -> list[dict[str, Any]]:
+    """Return the instances of one image as polygons, each with the `decoded` mask that pycocotools fills."""
+    assembled([image], out, CocoPolygonFormat(CATEGORIES, tolerance))
+    coco = COCO(out / "annotations.json")
+    return [{**instance, "decoded": coco.annToMask(instance) > 0} for instance in coco.loadAnns(coco.getAnnIds())]
+
+
+@given(label_maps)
+def test_polygons_without_tolerance_are_exact(tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray) -> None:
+    image = make_prediction(labels)
+    instances = polygon_instances(image, 0.0, tmp_path_factory.mktemp("coco"))
+    for instance, region in zip(instances, image.predictions[-1].regions, strict=True):
+        assert (instance["decoded"] == region.mask).all()
+        assert all(len(ring) >= 6 and len(ring) % 2 == 0 for ring in instance["segmentation"])
+
+
+@pytest.mark.parametrize(
+    "image", [sample_prediction(), make_prediction(np.kron(blobs(5), np.ones((8, 8), np.int64)), "holes")]
+)
+def test_polygons_hold_the_regions(tmp_path: Path, image: ItemPrediction) -> None:
+    instances = polygon_instances(image, 1.0, tmp_path)
+    for instance, region in zip(instances, image.predictions[-1].regions, strict=True):
+        assert iou(instance["decoded"], region.mask) >= 0.97
+        polygons = coco_masks.frPyObjects(instance["segmentation"], *image.size)
+        assert instance["area"] == region.mask.sum() == pytest.approx(coco_masks.area(polygons).sum(), rel=0.01)
+        assert instance["bbox"] == bounding_box(region.mask) == pytest.approx(box_of(polygons), abs=1)
+
+
+def box_of(polygons: list[Any]) -> list[float]:
+    """Return the box around the polygons of a region."""
+    box: list[float] = coco_masks.toBbox(coco_masks.merge(polygons)).tolist()
+    return box
+
+
+def test_neighbouring_polygons_overlap_nowhere(tmp_path: Path) -> None:
+    image = make_prediction(np.kron(blobs(5) + 1, np.ones((8, 8), np.int64)))
+    masks = [instance["decoded"] for instance in polygon_instances(image, 2.0, tmp_path)]
+    assert np.sum(masks, 0).max() == 1
+    assert np.mean(np.sum(masks, 0)) > 0.99  # at the image's border a line may cut off pixels
+
+
+def test_polygons_differ_from_run_lengths_in_the_segmentation_alone(tmp_path: Path) -> None:
+    image = make_prediction(np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]]), "a")
+    files = [assembled([image], tmp_path / "rle"), assembled([image], tmp_path, CocoPolygonFormat(CATEGORIES, 0.0))]
+    assert files[0] == files[1]
+    for name in ("panoptic.json", "images.jsonl"):
+        assert (tmp_path / "rle" / name).read_bytes() == (tmp_path / name).read_bytes()
+    (expected,), (instance,) = (
+        json.loads((folder / "annotations.json").read_bytes())["annotations"] for folder in (tmp_path / "rle", tmp_path)
+    )
+    (ring,) = instance.pop("segmentation")
+    del expected["segmentation"]
+    assert instance == expected
+    assert len(ring) == 24  # four corners outside, four inside, four of the slit

@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders.label_config import make_image_tag
 from tests.builders.predictions import CLASSES, IMAGE_TAG, file_contents, make_prediction, sample_prediction
-from walkcut.bulk.formats import FORMATS, CocoFormat, YoloFormat, make_format
+from walkcut.bulk.formats import FORMATS, POLYGON_FORMATS, CocoFormat, CocoPolygonFormat, YoloFormat, make_format
 from walkcut.errors import SettingsError
 
 LABELS = np.array([[1, 1, 0], [2, 2, 3]])
@@ -29,9 +29,9 @@ def test_a_format_is_made_by_name_and_can_be_pickled(name: str) -> None:
 
 
 def test_the_names() -> None:
-    assert list(FORMATS) == ["label-studio", "png", "coco", "polygon", "yolo"]
-    with pytest.raises(SettingsError, match="unknown format 'voc': use label-studio, png, coco, polygon, yolo"):
-        make_format("voc", IMAGE_TAG)
+    assert list(FORMATS) == ["label-studio", "png", "coco", "coco-polygon", "polygon", "yolo", "voc"]
+    with pytest.raises(SettingsError, match="unknown format 'kitti': use label-studio, png, coco, coco-polygon, polyg"):
+        make_format("kitti", IMAGE_TAG)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -53,7 +53,7 @@ def test_assembling_again_replaces_all_files(name: str, tmp_path: Path) -> None:
     assert contents(tmp_path / "again") == contents(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("name", ["png", "coco", "yolo"])
+@pytest.mark.parametrize("name", ["png", "coco", "coco-polygon", "yolo", "voc"])
 @pytest.mark.parametrize("key", ["../a", "a//b", "/a", "a/../b", "", "a/", "a\0b"])
 def test_a_key_that_leads_out_of_the_folder_is_refused(name: str, key: str) -> None:
     with pytest.raises(SettingsError, match="is not a file name: use names without"):
@@ -61,14 +61,20 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(name: str, key: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("png", "a 1/{}.png"), ("coco", "panoptic/a 1/{}.png"), ("yolo", "labels/a 1/{}.txt")]
+    ("name", "file"),
+    [
+        ("png", "a 1/{}.png"),
+        ("coco", "panoptic/a 1/{}.png"),
+        ("yolo", "labels/a 1/{}.txt"),
+        ("voc", "Annotations/a 1/{}.xml"),
+    ],
 )
 @pytest.mark.parametrize("key", ["b.c", ".hidden", "图片 (1)", "...", "a\\b"])
 def test_files_are_named_by_the_key(name: str, file: str, key: str) -> None:
     assert list(make_format(name, IMAGE_TAG).encode(make_prediction(LABELS, f"a 1/{key}")).files) == [file.format(key)]
 
 
-@pytest.mark.parametrize("name", ["png", "coco", "polygon", "yolo"])
+@pytest.mark.parametrize("name", ["png", "coco", "polygon", "yolo", "voc"])
 def test_a_record_maps_the_image_to_its_file_and_its_reference(name: str) -> None:
     image = make_prediction(LABELS, "a-1234", reference="https://e.org/a.jpg?x=1", name="cam/a.jpg")
     record = make_format(name, IMAGE_TAG).encode(image).record
@@ -107,7 +113,7 @@ def test_a_control_without_labels_has_the_generic_ones() -> None:
     assert make_format("yolo", image_tag) == make_format("yolo", IMAGE_TAG)
 
 
-@pytest.mark.parametrize("name", ["polygon", "yolo"])
+@pytest.mark.parametrize("name", POLYGON_FORMATS)
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
 def test_an_invalid_tolerance_is_refused(name: str, tolerance: float) -> None:
     with pytest.raises(
@@ -116,15 +122,15 @@ def test_an_invalid_tolerance_is_refused(name: str, tolerance: float) -> None:
         make_format(name, IMAGE_TAG, tolerance)
 
 
-@pytest.mark.parametrize("name", ["label-studio", "png", "coco"])
+@pytest.mark.parametrize("name", ["label-studio", "png", "coco", "voc"])
 def test_a_format_without_polygons_takes_no_tolerance(name: str) -> None:
     with pytest.raises(
-        SettingsError, match=f"the format {name} has no polygons: leave out --tolerance, or use polygon or yolo"
+        SettingsError, match=f"the format {name} has no polygons: leave out --tolerance, or use coco-polygon or polygon"
     ):
         make_format(name, IMAGE_TAG, 1.0)
 
 
-@pytest.mark.parametrize("name", ["png", "coco", "polygon", "yolo"])
+@pytest.mark.parametrize("name", ["png", "coco", "polygon", "yolo", "voc"])
 def test_an_image_in_a_data_url_is_named_by_its_key(name: str) -> None:
     image = make_prediction(LABELS, reference="data:image/png;base64,AAAA", name="")
     record = make_format(name, IMAGE_TAG).encode(image).record
@@ -136,6 +142,7 @@ def test_classes_without_a_category_are_numbered_in_order() -> None:
     image_tag = make_image_tag("image", (), labels=("Sky", "Cat"), name="i")
     assert make_format("yolo", image_tag) == YoloFormat({"Sky": 0, "Cat": 1, "unlabelled": 2})
     assert make_format("coco", image_tag) == CocoFormat({"Sky": 1, "Cat": 2, "unlabelled": 3})
+    assert make_format("coco-polygon", image_tag, 2.0) == CocoPolygonFormat({"Sky": 1, "Cat": 2, "unlabelled": 3}, 2.0)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("yolo", YoloFormat), ("coco", CocoFormat)])

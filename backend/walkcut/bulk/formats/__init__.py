@@ -5,19 +5,21 @@ from math import inf
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
-from walkcut.bulk.formats.coco import CocoFormat
+from walkcut.bulk.formats.coco import CocoFormat, CocoPolygonFormat
 from walkcut.bulk.formats.labelstudio import LabelStudioFormat
 from walkcut.bulk.formats.png import PngFormat
 from walkcut.bulk.formats.polygon import PolygonFormat
 from walkcut.bulk.formats.records import Records, class_numbers
+from walkcut.bulk.formats.voc import VocFormat
 from walkcut.bulk.formats.yolo import YoloFormat
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.errors import SettingsError
 from walkcut.labelstudio.config import ImageTag
 from walkcut.masks.polygons import DEFAULT_TOLERANCE
 
-FORMATS = tuple(kind.name for kind in (LabelStudioFormat, PngFormat, CocoFormat, PolygonFormat, YoloFormat))
-_POLYGONS = (PolygonFormat.name, YoloFormat.name)
+_KINDS = (LabelStudioFormat, PngFormat, CocoFormat, CocoPolygonFormat, PolygonFormat, YoloFormat, VocFormat)
+FORMATS = tuple(kind.name for kind in _KINDS)
+POLYGON_FORMATS = (CocoPolygonFormat.name, PolygonFormat.name, YoloFormat.name)  # which have a tolerance
 
 
 @runtime_checkable
@@ -44,9 +46,9 @@ def make_format(name: str, image_tag: ImageTag, tolerance: float | None = None) 
     """
     if name not in FORMATS:
         raise SettingsError(f"unknown format {name!r}: use {', '.join(FORMATS)}")
-    if tolerance is not None and name not in _POLYGONS:
+    if tolerance is not None and name not in POLYGON_FORMATS:
         raise SettingsError(
-            f"the format {name} has no polygons: leave out --tolerance, or use {' or '.join(_POLYGONS)}"
+            f"the format {name} has no polygons: leave out --tolerance, or use {' or '.join(POLYGON_FORMATS)}"
         )
     pixels = DEFAULT_TOLERANCE if tolerance is None else tolerance
     if not 0 <= pixels < inf:
@@ -55,19 +57,24 @@ def make_format(name: str, image_tag: ImageTag, tolerance: float | None = None) 
         LabelStudioFormat.name: lambda: LabelStudioFormat(image_tag),
         PngFormat.name: PngFormat,
         CocoFormat.name: lambda: CocoFormat(class_numbers(image_tag, 1)),
+        CocoPolygonFormat.name: lambda: CocoPolygonFormat(class_numbers(image_tag, 1), pixels),
         PolygonFormat.name: lambda: PolygonFormat(pixels),
         YoloFormat.name: lambda: YoloFormat(class_numbers(image_tag, 0), pixels),
+        VocFormat.name: VocFormat,
     }
     return factories[name]()
 
 
 __all__ = [
     "FORMATS",
+    "POLYGON_FORMATS",
     "CocoFormat",
+    "CocoPolygonFormat",
     "Format",
     "LabelStudioFormat",
     "PngFormat",
     "PolygonFormat",
+    "VocFormat",
     "YoloFormat",
     "make_format",
 ]

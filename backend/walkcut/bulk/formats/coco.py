@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt16
 from scipy.ndimage import find_objects
 
 from walkcut.bulk.formats import rle
@@ -19,6 +19,8 @@ from walkcut.bulk.formats.records import Records, class_number, file_name, image
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.images.encode import encode_png
 from walkcut.labelstudio.predictions import Region
+from walkcut.masks.keyhole import keyhole
+from walkcut.masks.polygons import DEFAULT_TOLERANCE, polygons
 from walkcut.storage import atomic_file
 
 log = logging.getLogger(__name__)
@@ -44,9 +46,15 @@ class CocoFormat:
         labels = label_map(image)
         file = file_name(image.item.key, ".png")
         ids = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], -1).astype(np.uint8)
-        regions = [self._encode_region(region) for region in image.predictions[-1].regions]
+        pairs = zip(image.predictions[-1].regions, self._segmentations(image, labels), strict=True)
+        regions = [{**self._encode_region(region), "segmentation": segmentation} for region, segmentation in pairs]
         record = {**image_record(image, f"panoptic/{file}"), "regions": regions}
         return EncodedItem({f"panoptic/{file}": encode_png(ids)}, record)
+
+    def _segmentations(self, image: ItemPrediction, labels: UInt16[np.ndarray, "y x"]) -> list[Any]:  # noqa: ARG002
+        """Return COCO's `segmentation` of each region: run lengths."""
+        masks = (region.mask for region in image.predictions[-1].regions)
+        return [{"size": list(image.size), "counts": rle.encode(mask)} for mask in masks]
 
     def _encode_region(self, region: Region) -> dict[str, Any]:
         return {
@@ -55,7 +63,6 @@ class CocoFormat:
             "bbox": bounding_box(region.mask),
             "iscrowd": 0,
             "score": region.score,
-            "counts": rle.encode(region.mask),
         }
 
     def assemble(self, records: Records, output_dir: Path) -> None:
@@ -69,11 +76,9 @@ class CocoFormat:
                 size = {name: record[name] for name in ("width", "height")}
                 segments = []
                 for index, region in enumerate(record["regions"], 1):
-                    fields = {name: value for name, value in region.items() if name != "counts"}
-                    segments.append({"id": index, **fields})
-                    mask = {"size": [record["height"], record["width"]], "counts": region["counts"]}
                     ids = {"id": next(instance_ids), "image_id": image_id}
-                    _append(instances, {**ids, **fields, "segmentation": mask})
+                    _append(instances, {**ids, **region})
+                    segments.append({"id": index, **{name: region[name] for name in region if name != "segmentation"}})
                 _append(images, {"id": image_id, "file_name": record["image"], **size})
                 file = record["file"].removeprefix("panoptic/")
                 _append(panoptic, {"image_id": image_id, "file_name": file, "segments_info": segments})
@@ -102,6 +107,26 @@ class CocoFormat:
                     write(line)
                 write(b"]")
             write(b"\n}\n")
+
+
+@dataclass(frozen=True)
+class CocoPolygonFormat(CocoFormat):
+    """As `CocoFormat`, but the instances in `annotations.json` are polygons, for tools that read no run lengths.
+
+    A region has a list of polygons [x1, y1, x2, y2, …], one for each connected part, in corners of pixels: (0, 0) is
+    the image's upper left corner. A slit leads to each hole, as `keyhole` cuts it; for the `tolerance` in pixels see
+    `polygons`. `area` and `bbox` are those of the region's pixels, as in `panoptic.json`.
+    """
+
+    name: ClassVar[str] = "coco-polygon"
+    tolerance: float = DEFAULT_TOLERANCE
+
+    def _segmentations(self, image: ItemPrediction, labels: UInt16[np.ndarray, "y x"]) -> list[Any]:
+        """Return COCO's `segmentation` of each region: polygons."""
+        segmentations: list[list[list[float]]] = [[] for _ in image.predictions[-1].regions]
+        for polygon in polygons(labels, self.tolerance):
+            segmentations[polygon.region - 1].append(keyhole(polygon.rings).ravel().tolist())
+        return segmentations
 
 
 def is_renamed(record: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Parts that formats share: names of files, records of images, label maps, classes, JSON."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from itertools import count, groupby
 from pathlib import Path
@@ -42,6 +43,12 @@ def image_record(image: ItemPrediction, file: str = "") -> dict[str, Any]:
     reference = {} if item.reference[:5].lower() == "data:" else {"reference": item.reference}
     names = {"key": item.key, "image": item.name or item.key, **reference} | ({"file": file} if file else {})
     return {**names, "width": width, "height": height, "model_version": image.predictions[-1].model_version}
+
+
+def image_link(image: ItemPrediction, name: str) -> dict[str, Path]:
+    """Return a link to the image under a name, if it is a file of this machine, else none."""
+    reference = image.item.reference
+    return {name: Path(reference)} if os.path.isabs(reference) and os.path.isfile(reference) else {}
 
 
 def label_map(image: ItemPrediction) -> UInt16[np.ndarray, "y x"]:

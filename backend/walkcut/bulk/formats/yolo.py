@@ -2,21 +2,27 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
-from walkcut.bulk.formats.records import Records, class_number, file_name, image_record, json_bytes, label_map
+from walkcut.bulk.formats.records import (
+    Records,
+    class_number,
+    file_name,
+    image_link,
+    image_record,
+    json_bytes,
+    label_map,
+)
 from walkcut.bulk.items import EncodedItem, ItemPrediction
 from walkcut.bulk.names import split_suffix
 from walkcut.errors import SettingsError
-from walkcut.masks.borders import Points
-from walkcut.masks.polygons import DEFAULT_TOLERANCE, Polygon, polygons
+from walkcut.masks.keyhole import keyhole
+from walkcut.masks.polygons import DEFAULT_TOLERANCE, polygons
 from walkcut.storage import atomic_file
 
 log = logging.getLogger(__name__)
@@ -31,9 +37,9 @@ _MAX_CLASS = 9999
 class YoloFormat:
     """A data set for training with ultralytics: images, and a line `class x1 y1 x2 y2 …` for each part of a region.
 
-    A part is connected. Coordinates are corners of pixels, as fractions of the image's width and height. A hole is
-    joined to the outer ring by a line there and back, which has no area under the even-odd rule. For the `tolerance` in
-    pixels see `polygons`; a reader that draws outlines too, as ultralytics does, makes regions up to a pixel larger.
+    A part is connected. Coordinates are corners of pixels, as fractions of the image's width and height. A slit leads
+    to each hole, as `keyhole` cuts it. For the `tolerance` in pixels see `polygons`; a reader that draws outlines too,
+    as ultralytics does, makes regions up to a pixel larger.
 
     Images that are files of this machine are linked into the folder `images`, with their folders. `images.jsonl` lists
     the place of every image, under which others must be put. Raises `SettingsError` for class numbers that are negative
@@ -60,15 +66,14 @@ class YoloFormat:
         numbers = [class_number(region.label, self.classes) for region in image.predictions[-1].regions]
         lines = []
         for polygon in polygons(label_map(image), self.tolerance):
-            points = _single_ring(polygon) / np.array(image.size[::-1])
+            points = keyhole(polygon.rings) / np.array(image.size[::-1])
             coordinates = [f"{value:.6f}" for value in points.ravel().tolist()]
             lines.append(f"{numbers[polygon.region - 1]} {' '.join(coordinates)}\n")
-        reference, suffix = image.item.reference, split_suffix(image.item.name)[1]
+        suffix = split_suffix(image.item.name)[1]
         key = file_name(image.item.key, suffix if suffix.lower() in _LISTED_SUFFIXES else ".jpg")
-        labels, is_file = label_file(f"images/{key}"), os.path.isabs(reference) and os.path.isfile(reference)
-        files: dict[str, bytes | Path] = {labels: "".join(lines).encode()}
-        link = {f"images/{key}": Path(reference)} if is_file else {}
-        return EncodedItem(files | link, {**image_record(image, f"images/{key}"), "labels": labels, "linked": is_file})
+        labels, link = label_file(f"images/{key}"), image_link(image, f"images/{key}")
+        record = {**image_record(image, f"images/{key}"), "labels": labels, "linked": bool(link)}
+        return EncodedItem({labels: "".join(lines).encode(), **link}, record)
 
     def assemble(self, records: Records, output_dir: Path) -> None:
         """Write `images.jsonl` and `data.yaml`.
@@ -108,13 +113,3 @@ def label_file(image_file: str) -> str:
     if {"images", "labels"} <= set(image_file.split("/")[1:-1]):
         raise SettingsError(f"{image_file} is in folders named images and labels, which YOLO confuses: rename one")
     return "/labels/".join(f"/{image_file}".rsplit("/images/", 1)).removeprefix("/").rpartition(".")[0] + ".txt"
-
-
-def _single_ring(polygon: Polygon) -> Points:
-    """Return the outer ring with the holes joined to it, each at the nearest pair of points."""
-    ring, *holes = polygon.rings
-    for hole in holes:
-        start, end = np.unravel_index(cdist(ring, hole).argmin(), (len(ring), len(hole)))
-        inner = np.roll(hole, -end, axis=0)
-        ring = np.concatenate([ring[: start + 1], inner, inner[:1], ring[start:]])
-    return ring
