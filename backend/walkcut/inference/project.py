@@ -8,7 +8,7 @@ from typing import Any
 
 from walkcut.errors import GranularityError, RequestError, SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity, Level, parse_granularity
-from walkcut.labelstudio.config import ImageTag
+from walkcut.labelstudio.config import OUTPUT, ImageTag, parse_image_tags
 from walkcut.learning.profile import ProjectProfile
 
 _DIGEST = re.compile(r"[0-9a-f]{6}")
@@ -84,6 +84,15 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "min_area": float,
     "label_confidence": float,
 }
+
+
+def project_from_config(label_config: str, default: ProjectOptions, extra_params: Mapping[str, Any]) -> Project:
+    """Return the project of a labelling config and the model's extra parameters, with nothing learned.
+
+    Raises `LabelConfigError` or `RequestError`.
+    """
+    image_tags = parse_image_tags(label_config, str(extra_params.get(OUTPUT) or ""))
+    return make_project(image_tags, default, extra_params)
 
 
 def make_project(image_tags: tuple[ImageTag, ...], default: ProjectOptions, extra_params: Mapping[str, Any]) -> Project:
