@@ -192,7 +192,7 @@ def test_no_backend(site: Site, probe: LabelStudioProbe) -> None:
             "see the reason in walkcut's log",
         ),
         ({"state": "ER", "error_message": "400", "extra_params": '{"max_regions": 0}'}, "400", "max_regions is 0"),
-        ({"state": "ER", "error_message": "400", "extra_params": {OUTPUT: "circle"}}, "400", f"{OUTPUT} is 'circle'"),
+        ({"state": "ER", "error_message": "400", "extra_params": {OUTPUT: "circle"}}, "400", f'have {OUTPUT}="circle"'),
         ({"model_version": "yolo"}, "no connected backend is known to be walkcut", "connect walkcut"),
     ],
 )

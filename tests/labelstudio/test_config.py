@@ -143,10 +143,23 @@ def test_an_attribute_of_a_tag_chooses_the_shape() -> None:
     assert image_tag.control_of("A").shape == "polygon"
 
 
-@pytest.mark.parametrize("output", ["ellipse", "masks"])
-def test_a_shape_without_a_control_is_refused_with_those_that_there_are(output: str) -> None:
-    with pytest.raises(LabelConfigError, match=f"walkcut_output is '{output}'.*for brush: write one of these, or add"):
+def test_an_attribute_comes_before_the_extra_parameter_and_may_name_the_tag() -> None:
+    chosen = labels_tag("Brush", "A") + labels_tag("Polygon", "A", more='walkcut_output=" PolygonLabels"')
+    (image_tag,) = parse_image_tags(config(chosen), "brush")
+    assert image_tag.control_of("A").shape == "polygon"
+
+
+@pytest.mark.parametrize(("output", "remedy"), [("ellipse", "add <EllipseLabels>"), ("masks", "remove it")])
+def test_a_shape_without_a_control_is_refused_with_those_that_there_are(output: str, remedy: str) -> None:
+    reason = f'have walkcut_output="{output}", and .* controls for brush: write one of these, or {remedy}'
+    with pytest.raises(LabelConfigError, match=f"the extra parameters {reason}"):
         parse_image_tags(config(BRUSH), output)
+
+
+def test_a_shape_whose_control_cannot_be_used_is_refused_with_the_reason() -> None:
+    tags = BRUSH + '<Polygon name="p" toName="other" walkcut_output="polygon"/>'
+    with pytest.raises(LabelConfigError, match=r"has walkcut_output=\"polygon\", and <Polygon name='p'> needs toName"):
+        parse_image_tags(config(tags))
 
 
 def test_a_list_of_images_is_read_from_its_field() -> None:

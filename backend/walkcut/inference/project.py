@@ -101,12 +101,15 @@ def make_project(image_tags: tuple[ImageTag, ...], default: ProjectOptions, extr
     Attributes of the first control override the extra parameters, which override the `default`. Raises `RequestError`
     that names an option which cannot be used.
     """
-    values = {**extra_params, **{name.lower(): value for name, value in image_tags[0].options.items()}}
+    attributes = {name.lower(): value for name, value in image_tags[0].options.items()}
+    values = {**extra_params, **attributes}
     try:
         options = {name: _parse_option(name, values[name]) for name in _PARSERS if name in values}
         return Project(image_tags, replace(default, **options))
     except WalkcutError as error:
-        raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
+        places = {"the extra parameters": extra_params, f"attributes of {image_tags[0].controls[0]}": attributes}
+        given = " or ".join(place for place, options in places.items() if options.keys() & _PARSERS.keys())
+        raise RequestError(f"{given} cannot be used: {error}") from error
 
 
 def _parse_option(name: str, value: object) -> Any:

@@ -40,6 +40,10 @@ class ControlTag:
         """The type of its results, which is the name of its tag."""
         return f"{self.shape}labels" if self.labels_name == self.name else self.shape
 
+    def __str__(self) -> str:
+        kind = SHAPE_TAGS[self.shape]
+        return f"<{kind if self.labels_name == self.name else kind.removesuffix('Labels')} name={self.name!r}>"
+
 
 @dataclass(frozen=True)
 class ImageTag:
@@ -106,10 +110,10 @@ class ImageTag:
 def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...]:
     """Return the images of a labelling config that regions can be written on, in the order of their controls.
 
-    Each label belongs to one control, the first that holds it: those of the shape `output` come first, which is by
-    default that of an attribute `walkcut_output`, then those closest to masks. Raises `LabelConfigError`, with the
-    smallest change that makes the config usable, where it is not XML, has no control that regions can be written with,
-    or none of the shape asked for.
+    Each label belongs to one control, the first that holds it: those of the shape of an attribute `walkcut_output` or,
+    without one, of the extra parameter `output` come first, then those closest to masks. Raises `LabelConfigError`,
+    with the smallest change that makes the config usable, where it is not XML, has no control that regions can be
+    written with, or none of the shape asked for.
     """
     tags = read_tags(label_config)
     images = {tag.name: tag for tag in tags if tag.kind == "image"}
@@ -119,7 +123,7 @@ def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...
         raise LabelConfigError(missing_control(tags, images))
     if not usable:
         raise LabelConfigError(problems[0][1])
-    output = _output_shape(usable, output or next(filter(None, (tag.get(OUTPUT) for tag in tags)), ""))
+    output = _output_shape(tags, problems, output)
     categories = label_categories(tags[0].element)
     usable_on, on_image = _by_image(usable), _by_image(tags)
     image_tags = (_image_tag(images[name], on_image[name], usable_on[name], output) for name in usable_on)
@@ -160,15 +164,27 @@ def _is_prompt_tag(tag: Tag, image_tag: ImageTag) -> bool:
     return bool(labels) and all(is_prompt(label) or label in image_tag.labels for label in labels)
 
 
-def _output_shape(usable: Sequence[Tag], output: str) -> str:
-    """Return the shape asked for, empty if there is none. Raises `LabelConfigError` where no control has it."""
-    shapes = list(dict.fromkeys(map(region_shape, usable)))
-    if output and output.lower() not in shapes:
-        raise LabelConfigError(
-            f"{OUTPUT} is {output!r}, and the labelling config has controls for {' and '.join(shapes)}: write one of "
-            f"these, or add {SHAPE_TAGS.get(output.lower(), 'a control of that shape')}"
-        )
-    return output.lower()
+def _output_shape(tags: Sequence[Tag], problems: Sequence[tuple[Tag, str]], output: str) -> str:
+    """Return the shape that an attribute or the extra parameter `output` asks for, empty if none does.
+
+    `problems` are the controls with the reasons why they cannot be used, empty for those that can. Raises
+    `LabelConfigError` where none of the shape can be used.
+    """
+    tag = next((tag for tag in tags if tag.get(OUTPUT).strip()), None)
+    text = tag.get(OUTPUT) if tag else output
+    shape = text.strip().lower().removesuffix("labels")
+    found = {region_shape(control): problem for control, problem in reversed(problems) if problem}
+    found |= {region_shape(control): "" for control, problem in problems if not problem}
+    if not shape or found.get(shape) == "":
+        return shape
+    place = f"{tag} has" if tag else "the extra parameters have"
+    if shape in found:
+        raise LabelConfigError(f'{place} {OUTPUT}="{shape}", and {found[shape]}')
+    usable = " and ".join(shape for shape, problem in found.items() if not problem)
+    raise LabelConfigError(
+        f'{place} {OUTPUT}="{text[:40]}", and the labelling config has controls for {usable}: write one of these, or '
+        + (f"add <{SHAPE_TAGS[shape]}>" if shape in SHAPE_TAGS else "remove it")
+    )
 
 
 def _by_image(tags: Iterable[Tag]) -> dict[str, list[Tag]]:

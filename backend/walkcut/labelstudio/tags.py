@@ -60,7 +60,7 @@ class Tag:
         return next((value for name, value in self.attributes.items() if name.lower() == attribute), "")
 
     def __str__(self) -> str:
-        return f"<{_local_name(self.element)} name={self.name!r}>"
+        return f"<{_local_name(self.element)}{f' name={self.name!r}' if self.name else ''}>"
 
 
 def read_tags(label_config: str) -> list[Tag]:
