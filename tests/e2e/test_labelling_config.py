@@ -1,6 +1,7 @@
 """The labelling configs and the sample task work in a stock Label Studio."""
 
 import io
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -90,17 +91,23 @@ def test_each_config_is_taken_by_label_studio_and_by_walkcut(
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("of_task", [False, True], ids=["classes", "labels-of-the-task"])
 def test_a_class_is_chosen_clicked_and_done(
-    label_studio: LabelStudio, editor: Editor, backend: str, artifacts: Path
+    label_studio: LabelStudio, editor: Editor, backend: str, artifacts: Path, of_task: bool
 ) -> None:
     config = (FOLDER / "classes.xml").read_text(encoding="utf-8")
+    data = images.sample_task()["data"]
+    if of_task:
+        config = re.sub(r'<Label value="(Person|Animal|Vehicle|Plant|Building)"[^>]*>', "", config)
+        config = re.sub(r"<(\w+Labels) ", r'<\1 value="$names" ', config)
+        data |= {"names": [{"value": "Building"}, {"value": "Tree"}]}
     project = label_studio.create_project("Ready classes", config)
-    (task,) = label_studio.import_tasks(project, [images.sample_task()])
+    (task,) = label_studio.import_tasks(project, [{"data": data}])
     label_studio.attach_backend(project, backend)
     label_studio.retrieve_predictions(project)
     editor.open_task(project, task, n_tabs=1)
     editor.auto_annotation_on()
-    editor.screenshot(artifacts / "config-classes.png")
+    editor.screenshot(artifacts / f"config-classes-{of_task}.png")
     for choose, place in ((editor.smart_point, (0.5, 0.1)), (editor.smart_box, ((0.1, 0.55), (0.45, 0.85)))):
         assert choose("Building", *place)
         editor.accept()

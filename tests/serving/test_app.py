@@ -82,7 +82,7 @@ def test_settings_of_a_project_change_its_version_and_the_default(backend: Backe
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": "<View/>"}, "needs BrushLabels on an Image"),
+        ({"schema": "<View/>"}, "needs a control that takes regions"),
         ({"schema": None}, 'needs "schema"'),
         ({"extra_params": {"granularity": "tiny"}}, "use auto, coarse"),
         ({"extra_params": '{"max_regions": NaN}'}, "max_regions is 'nan': write a whole number, such as 40"),

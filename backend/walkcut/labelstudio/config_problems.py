@@ -45,12 +45,12 @@ def control_problem(tag: Tag, images: Mapping[str, Tag]) -> str:
             f"{tag} needs toName with the name of one <Image>, and has {tag.to_name!r}: write "
             f'toName="{next(iter(images), "image")}"'
         )
-    if tag.kind.endswith("labels") and tag.get("value").strip():
+    if tag.task_labels and variables(tag.task_labels) != [tag.task_labels[1:]]:
         return (
-            f'{tag} takes its labels from each task (value="{tag.get("value")}"), and walkcut learns labels of the '
-            'project: remove value, and list them as <Label value="…"/>'
+            f'{tag} has value={redact(tag.task_labels)}: write value="$labels", where labels is the field of a task that '
+            'holds the list of labels, or remove it and add a <Label value="Region"/> inside'
         )
-    if tag.kind.endswith("labels") and not tag.labels:
+    if tag.kind.endswith("labels") and not (tag.labels or tag.task_labels):
         return f'{tag} needs a <Label value="Region"/>: add one inside'
     return _image_problem(image)
 
