@@ -47,8 +47,8 @@ def control_problem(tag: Tag, images: Mapping[str, Tag]) -> str:
         )
     if tag.task_labels and variables(tag.task_labels) != [tag.task_labels[1:]]:
         return (
-            f'{tag} has value={redact(tag.task_labels)}: write value="$labels", where labels is the field of a task that '
-            'holds the list of labels, or remove it and add a <Label value="Region"/> inside'
+            f'{tag} has value={redact(tag.task_labels)}: write value="$labels", where labels is the field of a task '
+            'that holds the list of labels, or remove it and add a <Label value="Region"/> inside'
         )
     if tag.kind.endswith("labels") and not (tag.labels or tag.task_labels):
         return f'{tag} needs a <Label value="Region"/>: add one inside'
