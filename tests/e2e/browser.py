@@ -170,16 +170,21 @@ class Editor:
         return self._calls_backend(actions.perform)
 
     def smart_box(self, label: str, start: tuple[float, float], end: tuple[float, float]) -> bool:
-        """Drag the smart rectangle between two (x, y) fractions of the image; returns as `smart_point` does."""
+        """Drag the smart rectangle between two (x, y) fractions of the image; returns as `smart_point` does.
+
+        Ctrl is held, since a plain drag that begins on a polygon draws no box.
+        """
         self._choose("rectanglelabels", label, "rectangle-tool")
         (x0, y0), (x1, y1) = self._on_screen(*start), self._on_screen(*end)
         actions = ActionChains(self.browser)
         pointer = actions.w3c_actions.pointer_action
         pointer.move_to_location(x0, y0)
+        actions.key_down(Keys.CONTROL)
         actions.click_and_hold()
         pointer.move_to_location((x0 + x1) // 2, (y0 + y1) // 2)
         pointer.move_to_location(x1, y1)
         actions.release()
+        actions.key_up(Keys.CONTROL)
         return self._calls_backend(actions.perform)
 
     def type_granularity(self, line: str) -> bool:
