@@ -7,6 +7,7 @@ import pytest
 
 from tests.builders.feedback import CONFIG
 from tests.builders.http_site import Site, reply, serving
+from tests.builders.label_config import make_image_tag
 from tests.builders.label_studio_api import BACKEND, BACKEND_URL, LEGACY_TOKEN, WEBHOOK, json_reply
 from tests.builders.scenes import data_url, png, quarters
 from walkcut.doctor import project
@@ -15,6 +16,7 @@ from walkcut.doctor.labelstudio import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.errors import ImageDecodeError, ImageFetchError, LabelConfigError, LabelStudioError, RequestError
 from walkcut.images import LabelStudioAccess
+from walkcut.labelstudio.config import OUTPUT, parse_image_tags
 from walkcut.settings import Settings
 
 LOCKED = Settings(basic_auth_user="ls", basic_auth_pass="hunter22")
@@ -43,7 +45,7 @@ def problems(probe: LabelStudioProbe, server: ServerProbe | None = None, config:
 
 
 def check_image(probe: LabelStudioProbe, task: int | None = None, settings: Settings | None = None) -> list[Finding]:
-    return list(project.check_image(probe, 4, task, CONFIG, settings or Settings()))
+    return list(project.check_image(probe, 4, task, parse_image_tags(CONFIG), settings or Settings()))
 
 
 def tasks(site: Site, *references: str) -> None:
@@ -54,11 +56,11 @@ def tasks(site: Site, *references: str) -> None:
 def test_a_config_with_classes_only_gets_neutral_labels_to_paste() -> None:
     labels = '<Label value="Sky"/><Label value="Tree"/>'
     config = f'<View><Image name="im" value="$i"/><BrushLabels name="b" toName="im">{labels}</BrushLabels></View>'
-    _, finding, _ = project.check_config(config)
+    _, finding, _ = project.check_config(config, {})
     assert (finding.check, finding.severity) == ("config", "warning")
     assert finding.message == "all labels of 'b' are classes: regions come without a label, all of them grey"
     _, pasted = finding.remedy.split(": ", 1)
-    _, text = project.check_config(config.replace(labels, labels + pasted))
+    _, text = project.check_config(config.replace(labels, labels + pasted), {})
     assert "text field" in text.message
 
 
@@ -75,30 +77,60 @@ def test_a_project_without_access_is_named_with_the_remedy(site: Site, probe: La
 
 
 def test_controls_that_are_left_out_are_warnings() -> None:
-    beside = '<PolygonLabels name="p" toName="im"><Label value="A"/></PolygonLabels></View>'
-    finding, *_ = project.check_config(CONFIG.replace("</View>", beside))
-    assert (finding.severity, finding.remedy.startswith("to have them, add their labels to")) == ("warning", True)
+    beside = '<PolygonLabels name="p" toName="im"/></View>'
+    finding, *_ = project.check_config(CONFIG.replace("</View>", beside), {})
+    assert (finding.severity, finding.message) == ("warning", "<PolygonLabels name='p'> is left out")
+    assert 'needs a <Label value="Region"/>: add one inside' in finding.remedy
 
 
-def test_a_config_names_the_brush_and_the_text_field() -> None:
-    brush, text = project.check_config(CONFIG)
-    assert (brush.severity, brush.message) == ("ok", "regions go to 'b' on 'im', whose image is '$photo'")
+def test_a_config_names_the_control_and_the_text_field() -> None:
+    control, text = project.check_config(CONFIG, {})
+    assert (control.severity, control.message) == ("ok", "regions of 'im' ($photo) go to 'b' (brush)")
     assert (text.severity, 'add <TextArea name="granularity" toName="im"' in text.remedy) == ("warning", True)
-    _, text = project.check_config(CONFIG.replace("</View>", '<TextArea name="status" toName="im"/></View>'))
+    _, text = project.check_config(CONFIG.replace("</View>", '<TextArea name="status" toName="im"/></View>'), {})
     assert (text.severity, text.message) == ("ok", "walkcut answers annotators in the text field 'status'")
 
 
 def test_a_config_that_cannot_be_used() -> None:
-    with pytest.raises(LabelConfigError, match="walkcut needs BrushLabels"):
-        list(project.check_config("<View/>"))
+    with pytest.raises(LabelConfigError, match="walkcut needs a control that takes regions, such as BrushLabels"):
+        list(project.check_config("<View/>", {}))
     with pytest.raises(RequestError, match="max_regions"):
-        list(project.check_config(CONFIG.replace("<BrushLabels", '<BrushLabels max_regions="0"')))
+        list(project.check_config(CONFIG.replace("<BrushLabels", '<BrushLabels max_regions="0"'), {}))
+
+
+def test_the_extra_parameters_of_walkcut_choose_the_control(site: Site, probe: LabelStudioProbe) -> None:
+    other = {"model_version": "yolo", "extra_params": {OUTPUT: "brush"}}
+    site.routes["/api/ml"] = json_reply([BACKEND | other, BACKEND | {"extra_params": f'{{"{OUTPUT}": "polygon"}}'}])
+    beside = '<PolygonLabels name="p" toName="im"><Label value="A"/></PolygonLabels></View>'
+    extra_params = project.read_parameters(probe, 4)
+    control, *_ = project.check_config(CONFIG.replace("</View>", beside), extra_params)
+    assert control.message == "regions of 'im' ($photo) go to 'p' (polygon) and 'b' (brush)"
+
+
+@pytest.mark.parametrize("backends", [[], ["no backend"], {"detail": "no"}])
+def test_extra_parameters_that_cannot_be_read_are_none(site: Site, probe: LabelStudioProbe, backends: object) -> None:
+    site.routes["/api/ml"] = json_reply(backends)
+    assert project.read_parameters(probe, 4) == {}
 
 
 def test_an_image_that_can_be_loaded_is_described(site: Site, probe: LabelStudioProbe) -> None:
     tasks(site, data_url(png(quarters(30, 40))))
     (finding,) = check_image(probe)
     assert (finding.severity, "of task 7 can be loaded: 40×30" in finding.message) == ("ok", True)
+
+
+@pytest.mark.parametrize(("shape", "count"), [("brush", 1), ("polygon", 0)])
+def test_polygons_are_recommended_for_large_images(
+    site: Site, probe: LabelStudioProbe, monkeypatch: pytest.MonkeyPatch, shape: str, count: int
+) -> None:
+    monkeypatch.setattr("walkcut.doctor.project._LARGE", 30 * 40)
+    tags = [make_image_tag("$photo", name="im", control="b", shape=shape)]
+    tasks(site, data_url(png(quarters(30, 40))))
+    _, *advice = project.check_image(probe, 4, None, tags, Settings())
+    assert [finding.severity for finding in advice] == ["ok"] * count  # advice leaves the exit status as it is
+    assert all('toName="im" walkcut_output="polygon"> with the labels of' in finding.remedy for finding in advice)
+    tasks(site, data_url(png(quarters(29, 40))))
+    assert len(list(project.check_image(probe, 4, None, tags, Settings()))) == 1
 
 
 def test_a_task_is_found_without_predicting_it(site: Site, probe: LabelStudioProbe) -> None:
@@ -160,6 +192,7 @@ def test_no_backend(site: Site, probe: LabelStudioProbe) -> None:
             "see the reason in walkcut's log",
         ),
         ({"state": "ER", "error_message": "400", "extra_params": '{"max_regions": 0}'}, "400", "max_regions is 0"),
+        ({"state": "ER", "error_message": "400", "extra_params": {OUTPUT: "circle"}}, "400", f'have {OUTPUT}="circle"'),
         ({"model_version": "yolo"}, "no connected backend is known to be walkcut", "connect walkcut"),
     ],
 )
@@ -173,11 +206,11 @@ def test_a_backend_with_an_error(
     assert remedy in finding.remedy
 
 
-def test_a_backend_that_refuses_a_config_without_a_brush(site: Site, probe: LabelStudioProbe) -> None:
+def test_a_backend_that_refuses_a_config_without_a_control(site: Site, probe: LabelStudioProbe) -> None:
     error = "400 Client Error: BAD REQUEST for url: http://127.0.0.1:54012/setup"
     site.routes["/api/ml"] = json_reply([BACKEND | {"state": "ER", "error_message": error}])
     (finding,) = problems(probe, config="<View/>")
-    assert "walkcut needs BrushLabels" in finding.remedy
+    assert "walkcut needs a control that takes regions" in finding.remedy
 
 
 @pytest.mark.parametrize("attached", [[BACKEND, BACKEND], [BACKEND | {"model_version": "yolo"}, BACKEND]])

@@ -176,26 +176,22 @@ class Editor:
             actions.key_up(key)
         return self._calls_backend(actions.perform)
 
-    def smart_box(
-        self, label: str, start: tuple[float, float], end: tuple[float, float], *, ctrl: bool = False
-    ) -> bool:
+    def smart_box(self, label: str, start: tuple[float, float], end: tuple[float, float]) -> bool:
         """Drag the smart rectangle between two (x, y) fractions of the image; returns as `smart_point` does.
 
-        With `ctrl` it may begin on a bitmask.
+        Ctrl is held, since a plain drag that begins on a polygon or a bitmask draws no box.
         """
         self._choose("rectanglelabels", label, "rectangle-tool")
         (x0, y0), (x1, y1) = self._on_screen(*start), self._on_screen(*end)
-        actions = ActionChains(self.browser)
-        if ctrl:
-            actions.key_down(Keys.CONTROL)
-        pointer = actions.w3c_actions.pointer_action
+        actions = ActionChains(self.browser).key_down(Keys.CONTROL)
+        pointer, keys = actions.w3c_actions.pointer_action, actions.w3c_actions.key_action
         pointer.move_to_location(x0, y0)
+        keys.pause()  # in step with the pointer, so that Ctrl stays down until the end
         actions.click_and_hold()
-        pointer.move_to_location((x0 + x1) // 2, (y0 + y1) // 2)
-        pointer.move_to_location(x1, y1)
-        actions.release()
-        if ctrl:
-            actions.key_up(Keys.CONTROL)
+        for x, y in (((x0 + x1) // 2, (y0 + y1) // 2), (x1, y1)):
+            pointer.move_to_location(x, y)
+            keys.pause()
+        actions.release().key_up(Keys.CONTROL)
         return self._calls_backend(actions.perform)
 
     def type_granularity(self, line: str) -> bool:

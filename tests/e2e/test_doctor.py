@@ -104,11 +104,11 @@ def test_a_labelling_config_without_a_brush(
     findings = doctor("--project", project_id)
     severity, _, remedy = of(findings, "config")
     assert severity == "error"
-    assert "walkcut needs BrushLabels on an Image" in remedy
+    assert "walkcut needs a control that takes regions, such as BrushLabels, on an Image" in remedy
     severity, message, remedy = of(findings, "backend")
     assert severity == "error"
     assert "refuses the project: 400" in message
-    assert "walkcut needs BrushLabels" in remedy
+    assert "walkcut needs a control that takes regions" in remedy
     assert of(findings, "interactive")[0] == "warning"
 
 

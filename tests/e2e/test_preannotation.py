@@ -152,5 +152,5 @@ def test_label_studio_says_why_a_config_is_refused(label_studio: LabelStudio, ba
     choices = '<Choices name="c" toName="image"><Choice value="a"/></Choices>'
     config = f'<View><Image name="image" value="$image"/>{choices}</View>'
     project = label_studio.create_project("Refused", config)
-    with pytest.raises(RuntimeError, match="400 Client Error: walkcut needs BrushLabels on an Image"):
+    with pytest.raises(RuntimeError, match="400 Client Error: walkcut needs a control that takes regions"):
         label_studio.attach_backend(project, backend)

@@ -85,7 +85,7 @@ def test_regions_of_every_shape_are_shown_edited_and_submitted(
     assert editor.type_granularity("6")
     editor.accept()
     if kind in SELECTED_BY_A_CLICK:
-        assert editor.smart_box("Background", (0.3, 0.02), (0.5, 0.1), ctrl=True)
+        assert editor.smart_box("Background", (0.3, 0.02), (0.5, 0.1))
     else:
         assert editor.smart_point("Background", 0.05, 0.05)
     assert editor.status() == "→ Selected: Background"

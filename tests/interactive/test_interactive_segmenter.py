@@ -298,6 +298,17 @@ def test_a_point_with_a_semantic_label_selects_a_region_with_it(
     assert chosen == given
 
 
+def test_a_point_or_a_box_with_a_label_of_the_task_selects_a_region_with_it(interactive: InteractiveSegmenter) -> None:
+    control = replace(IMAGE_TAG.controls[0], task_labels="$names")
+    project = replace(PROJECT, image_tags=(replace(IMAGE_TAG, controls=(control,)),))
+    with_labels = replace(task(), data={"image": IMAGE, "names": [{"value": "Bus"}]})
+    ((chosen, _),) = regions(interactive.answer(with_labels, project, clicks("Bus", (0.1, 0.1)))).values()
+    value = {"x": 60, "y": 60, "width": 30, "height": 30, "rectanglelabels": ["Bus"]}
+    box = {"result": [{"id": "b", "type": "rectanglelabels", "value": value}]}
+    boxed = {name for name, _ in regions(interactive.answer(with_labels, project, box)).values()}
+    assert (chosen, boxed) == ("Bus", {"Bus"})
+
+
 def test_finer_splits_the_region_on_the_screen_and_keeps_its_id(interactive: InteractiveSegmenter) -> None:
     whole = interactive.answer(task(), PROJECT, typed("1"))
     (name,) = regions(whole)

@@ -143,10 +143,60 @@ def test_an_attribute_of_a_tag_chooses_the_shape() -> None:
     assert image_tag.control_of("A").shape == "polygon"
 
 
-@pytest.mark.parametrize("output", ["ellipse", "masks"])
-def test_a_shape_without_a_control_is_refused_with_those_that_there_are(output: str) -> None:
-    with pytest.raises(LabelConfigError, match=f"walkcut_output is '{output}'.*for brush: write one of these, or add"):
+def test_an_attribute_comes_before_the_extra_parameter_and_may_name_the_tag() -> None:
+    chosen = labels_tag("Brush", "A") + labels_tag("Polygon", "A", more='walkcut_output=" PolygonLabels"')
+    (image_tag,) = parse_image_tags(config(chosen), "brush")
+    assert image_tag.control_of("A").shape == "polygon"
+
+
+DYNAMIC = '<PolygonLabels name="p" toName="image" value="$of.task">{}</PolygonLabels>'
+TASK = {"of": {"task": [{"value": "Car", "alias": "car"}, {"value": "Own"}, {"value": ""}, "Bus", {"value": 3}]}}
+
+
+@pytest.mark.parametrize("own", ["", '<Label value="Own"/>'])
+def test_labels_of_a_task_are_classes_of_the_control_that_takes_them(own: str) -> None:
+    (image_tag,) = parse_image_tags(config(BRUSH + DYNAMIC.format(own)))
+    assert image_tag.neutral_labels == ("A",)
+    assert semantic_labels([image_tag]) == ({"Own"} if own else set())  # those of the project can be learned
+    of_task = image_tag.with_task_labels(TASK)
+    assert [control.labels for control in of_task.controls] == [("A",), ("Own", "car") if own else ("car", "Own")]
+    assert (of_task.control_of("car").name, of_task.label_of("Car"), of_task.is_class("car")) == ("p", "car", True)
+
+
+@pytest.mark.parametrize("data", [{}, {"of": None}, {"of": {"task": "Car"}}, {"of": {"task": [["Car"]]}}])
+def test_a_task_without_labels_leaves_those_of_the_project(data: dict[str, object]) -> None:
+    (image_tag,) = parse_image_tags(config(DYNAMIC.format("")))
+    assert image_tag.with_task_labels(data) == image_tag
+    assert (image_tag.controls[0].result_type, image_tag.placeholders) == ("polygonlabels", ("",))
+
+
+def test_a_shape_and_its_labels_of_a_task_may_be_apart() -> None:
+    tags = '<Polygon name="p" toName="image"/><Labels name="l" toName="image" value="$of.task"/>'
+    (image_tag,) = parse_image_tags(config(tags))
+    (control,) = image_tag.with_task_labels(TASK).controls
+    assert (control.labels, control.labels_name, control.result_type) == (("car", "Own"), "l", "polygon")
+
+
+def test_several_controls_with_the_labels_of_a_task_have_regions_in_the_preferred_one() -> None:
+    boxes = DYNAMIC.format("").replace("Polygon", "Rectangle").replace('"p"', '"r"')
+    points = '<KeyPointLabels name="k" toName="image" value="${}"/>'
+    text = config(boxes + DYNAMIC.format("") + points.format("of.task"))
+    (image_tag,) = parse_image_tags(text)
+    assert ([control.name for control in image_tag.controls], unused_controls(text)) == (["p"], ())
+    assert len(unused_controls(config(boxes + points.format("others")))) == 1
+
+
+@pytest.mark.parametrize(("output", "remedy"), [("ellipse", "add <EllipseLabels>"), ("masks", "remove it")])
+def test_a_shape_without_a_control_is_refused_with_those_that_there_are(output: str, remedy: str) -> None:
+    reason = f'have walkcut_output="{output}", and .* controls for brush: write one of these, or {remedy}'
+    with pytest.raises(LabelConfigError, match=f"the extra parameters {reason}"):
         parse_image_tags(config(BRUSH), output)
+
+
+def test_a_shape_whose_control_cannot_be_used_is_refused_with_the_reason() -> None:
+    tags = BRUSH + '<Polygon name="p" toName="other" walkcut_output="polygon"/>'
+    with pytest.raises(LabelConfigError, match=r"has walkcut_output=\"polygon\", and <Polygon name='p'> needs toName"):
+        parse_image_tags(config(tags))
 
 
 def test_a_list_of_images_is_read_from_its_field() -> None:
@@ -179,7 +229,10 @@ def test_a_tolerance_is_a_number_of_pixels(tolerance: str) -> None:
         (config('<KeyPointLabels name="k" toName="image"><Label value="A"/></KeyPointLabels>'), "takes none: add <Bru"),
         (config('<RectangleLabels name="r" toName="image"><Label value="Re-segment"/></RectangleLabels>'), "Region"),
         (config('<BrushLabels name="b" toName="other"><Label value="A"/></BrushLabels>'), "needs toName"),
-        (config('<PolygonLabels name="b" toName="image" value="$labels"/>'), "takes its labels from each task"),
+        (
+            config('<PolygonLabels name="b" toName="image" value="labels"/>'),
+            'write value="\\$labels", where labels is the field',
+        ),
         (config('<BrushLabels name="b" toName="image"/>'), "needs a <Label"),
         (f'<View><Image name="image" valueList="https://h/$pages"/>{BRUSH}</View>', r'write valueList="\$pages"'),
         (f'<View><Image value="$image"/>{BRUSH}</View>', '<Image> needs a name.*: write <Image name="image"'),
@@ -249,7 +302,8 @@ def test_files_need_a_field_that_holds_one_image(value: str, path: str | None) -
 @pytest.mark.parametrize(
     ("beside", "unused"),
     [
-        ('<PolygonLabels name="p" toName="image" value="$labels"/>', ["<PolygonLabels name='p'> is left out"]),
+        ('<PolygonLabels name="p" toName="image" value="$labels"/>', []),
+        ('<PolygonLabels name="p" toName="image" value="labels"/>', ["<PolygonLabels name='p'> is left out"]),
         ('<EllipseLabels name="e" toName="image"/>', ["<EllipseLabels name='e'> is left out"]),
         ('<KeyPointLabels name="k" toName="image"><Label value="?"/></KeyPointLabels>',
          ["the points of <KeyPointLabels name='k'> are neither predicted nor learned from, as they cover nothing"]),
@@ -262,7 +316,7 @@ def test_files_need_a_field_that_holds_one_image(value: str, path: str | None) -
 def test_controls_that_are_left_out_are_named_with_the_remedy(beside: str, unused: list[str]) -> None:
     found = unused_controls(config(BRUSH + beside))
     assert [problem for problem, _ in found] == unused
-    assert all("use labels of 'brush'" in remedy or "add" in remedy or "list them" in remedy for _, remedy in found)
+    assert all("use labels of 'brush'" in remedy or "add" in remedy for _, remedy in found)
 
 
 @pytest.mark.parametrize("tag", ["Repeater", "Polygon", "View", "Image"])

@@ -82,7 +82,7 @@ def test_settings_of_a_project_change_its_version_and_the_default(backend: Backe
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": "<View/>"}, "needs BrushLabels on an Image"),
+        ({"schema": "<View/>"}, "needs a control that takes regions"),
         ({"schema": None}, 'needs "schema"'),
         ({"extra_params": {"granularity": "tiny"}}, "use auto, coarse"),
         ({"extra_params": '{"max_regions": NaN}'}, "max_regions is 'nan': write a whole number, such as 40"),
@@ -105,7 +105,7 @@ def test_set_up_refuses_unusable_values_with_the_remedy(
         ("/predict", b"[1]", "must be a JSON object"),
         ("/predict", b"{}", 'needs \\"tasks\\"'),
         ("/predict", b'{"tasks": []}', 'needs \\"label_config\\"'),
-        ("/predict", b'{"tasks": [], "label_config": "<View/>"}', "needs BrushLabels"),
+        ("/predict", b'{"tasks": [], "label_config": "<View/>"}', "needs a control that takes regions"),
         ("/setup", b"\xff\x00", "must be a JSON object"),
         ("/webhook", b"no json", "must be a JSON object"),
         ("/predict", b'{"tasks": [' + b"9" * 5000 + b"]}", 'value has 5000 digits"'),
@@ -291,10 +291,13 @@ def test_the_last_failure_of_each_kind_is_told_to_callers_with_credentials(tmp_p
 def test_controls_that_are_left_out_are_logged_once_for_each_config(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    second = '<PolygonLabels name="p" toName="im"><Label value="Part"/></PolygonLabels></View>'
+    second = '<PolygonLabels name="p" toName="im"/></View>'
     for _ in range(2):
         backend.set_up(schema=CONFIG.format("").replace("</View>", second))
-    assert caplog.text.count("project 3: the regions of <PolygonLabels name='p'> are neither predicted nor") == 1
+    assert (
+        caplog.text.count("project 3: <PolygonLabels name='p'> is left out: <PolygonLabels name='p'> needs a <Label")
+        == 1
+    )
 
 
 def lose_database(backend: Backend, folder: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.builders.backend import Backend, document, running
 from tests.builders.scenes import data_url, png, quarters
+from walkcut.doctor.project import check_config
+from walkcut.errors import WalkcutError
 from walkcut.labelstudio.config import parse_image_tags
 from walkcut.labelstudio.tasks import Task
 from walkcut.settings import Settings
@@ -42,7 +44,9 @@ def test_there_are_enough_configs_of_both_kinds() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
-def test_a_config_is_served_with_regions_or_refused_with_the_tag_and_the_change(backend: Backend, path: Path) -> None:
+def test_a_config_is_served_with_regions_or_refused_with_the_tag_and_the_change(
+    backend: Backend, caplog: pytest.LogCaptureFixture, path: Path
+) -> None:
     config, refused_tag, data = example(path)
     answer = backend.client.post("/setup", json={"project": "7.1", "schema": config})
     body = {"tasks": [{"id": 1, "data": data}], "project": "7.1", "label_config": config, "params": {"context": None}}
@@ -53,6 +57,9 @@ def test_a_config_is_served_with_regions_or_refused_with_the_tag_and_the_change(
         assert f"<{refused_tag}" in error
         assert any(change in error for change in CHANGES)
         assert len(error) <= STATUS_LINE
+        assert [record.getMessage() for record in caplog.records][:1] == [f"POST /setup: {error}"]
+        with pytest.raises(WalkcutError, match=re.escape(error)):
+            list(check_config(config, {}))
     else:
         assert answer.status_code == 200, answer.text
         (predictions,) = document(predicted)["results"]

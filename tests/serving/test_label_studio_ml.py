@@ -143,7 +143,7 @@ def test_submitted_annotations_are_stored_and_learned_from(adapter: ModuleType) 
 
 
 def test_a_labelling_config_without_a_brush_is_refused_at_set_up(adapter: ModuleType) -> None:
-    with pytest.raises(LabelConfigError, match="walkcut needs BrushLabels"):
+    with pytest.raises(LabelConfigError, match="walkcut needs a control that takes regions"):
         adapter.WalkcutModel("3", '<View><Image name="im" value="$photo"/></View>')
 
 

@@ -137,7 +137,7 @@ def test_unknown_paths_and_bugs_are_answered_as_json_without_a_traceback(
     [
         (
             "<View/>",
-            "walkcut needs BrushLabels on an Image, and the labelling config has no [Image]: use [View][Image name=",
+            "such as BrushLabels, on an Image, and the labelling config has no [Image]: use [View][Image name=",
         ),
         (CONFIG.format(' max_regions="0"'), "max_regions is 0: use a whole number of at least 1"),
         (CONFIG.format(' granularity="a&lt;b&gt;&amp;&#8594;&#10;X-Evil: 1"'), "'a[b]and"),

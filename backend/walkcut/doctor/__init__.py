@@ -10,6 +10,7 @@ from walkcut.doctor.checks import Finding, Severity, run_check, without_secrets
 from walkcut.doctor.labelstudio import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.inference.factory import make_access
+from walkcut.inference.project import ProjectOptions, project_from_config
 from walkcut.settings import Settings
 
 __all__ = ["Finding", "diagnose"]
@@ -77,12 +78,14 @@ def _check_project(
     document = project.read_project(probe, project_id)
     yield Finding("project", "ok", f"project {project_id}, {document.get('title')!r}, is accessible")
     label_config = str(document.get("label_config") or "")
-    config = run_check("config", "the labelling config cannot be used", project.check_config(label_config))
-    yield from (findings := list(config))
+    extra_params = project.read_parameters(probe, project_id)
+    checks = project.check_config(label_config, extra_params)
+    yield from (findings := list(run_check("config", "the labelling config cannot be used", checks)))
     backends = project.check_backends(probe, project_id, label_config, settings, walkcut)
     yield from run_check("backend", "the connected backends were not checked", backends)
     if not _has_error(findings):
-        image = project.check_image(probe, project_id, task_id, label_config, settings)
+        image_tags = project_from_config(label_config, ProjectOptions(), extra_params).image_tags
+        image = project.check_image(probe, project_id, task_id, image_tags, settings)
         yield from run_check("image", "an image cannot be loaded", image)
 
 

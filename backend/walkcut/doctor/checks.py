@@ -20,7 +20,7 @@ _BUG_REMEDY = "see whether the message helps; if not, report it with the output 
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of a check; `remedy` says what to do, and is empty when nothing is wrong."""
+    """Result of a check; `remedy` says what to do: advice, or nothing, where the severity is ok."""
 
     check: str
     severity: Severity

@@ -1,7 +1,8 @@
 """Checks of a Label Studio project: labelling config, an image, connected backends and webhooks."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -14,14 +15,15 @@ from walkcut.doctor.server import ServerProbe
 from walkcut.errors import LabelStudioError, WalkcutError
 from walkcut.images import DecodeLimits, decode, redact
 from walkcut.inference.factory import make_image_loader
-from walkcut.inference.project import ProjectOptions, is_model_version, make_project
-from walkcut.labelstudio.config import parse_image_tags, unused_controls
+from walkcut.inference.project import ProjectOptions, is_model_version, project_from_config
+from walkcut.labelstudio.config import OUTPUT, ImageTag, unused_controls
 from walkcut.labelstudio.tasks import read_extra_params, read_task
 from walkcut.settings import Settings
 
 Json = dict[str, Any]
 
 _MAX_IMAGES = 10  # of a task
+_LARGE = 4_000_000  # pixels from which 40 brush masks take the editor more than ten seconds
 _DISCONNECTED, _ERROR = "DI", "ER"  # states of a backend in Label Studio; in all others it works
 _EVENTS = {"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"}
 _TEXT_FIELD = '<TextArea name="granularity" toName="{}" editable="true" maxSubmissions="0"/>'
@@ -44,10 +46,19 @@ def _get(probe: LabelStudioProbe, path: str, name: str, **query: str) -> Any:
     return response.document
 
 
-def check_config(label_config: str) -> Iterator[Finding]:
+def read_parameters(probe: LabelStudioProbe, project_id: int) -> Json:
+    """Return the extra parameters of the connected walkcut; none if they cannot be read: `check_backends` says why."""
+    with suppress(WalkcutError):
+        backends = _get(probe, "/api/ml", f"the backends of project {project_id}", project=str(project_id))
+        documents = [backend for backend in backends if isinstance(backend, dict)]
+        walkcut = next((backend for backend in documents if is_model_version(backend.get("model_version"))), {})
+        return read_extra_params(walkcut.get("extra_params"))
+    return {}
+
+
+def check_config(label_config: str, extra_params: Mapping[str, Any]) -> Iterator[Finding]:
     """Check the controls and text fields of a config. Raises `LabelConfigError` or `RequestError`."""
-    image_tags = parse_image_tags(label_config)
-    make_project(image_tags, ProjectOptions(), {})
+    image_tags = project_from_config(label_config, ProjectOptions(), extra_params).image_tags
     for message, remedy in unused_controls(label_config):
         yield Finding("config", "warning", message, remedy)
     for image_tag in image_tags:
@@ -74,9 +85,14 @@ def _neutral_labels() -> str:
 
 
 def check_image(
-    probe: LabelStudioProbe, project_id: int, task_id: int | None, label_config: str, settings: Settings
+    probe: LabelStudioProbe,
+    project_id: int,
+    task_id: int | None,
+    image_tags: Sequence[ImageTag],
+    settings: Settings,
 ) -> Iterator[Finding]:
     """Load the images of a task, by default the project's first. Raises `WalkcutError`."""
+    large = dict[str, ImageTag]()
     loader, limits = make_image_loader(settings), DecodeLimits(settings.max_pixels)
     tasks = _tasks(probe, project_id, task_id)
     if not tasks and task_id is None:
@@ -85,12 +101,26 @@ def check_image(
         message, remedy = f"project {project_id} has no task {task_id}", "choose the id of a task in this project"
         yield Finding("image", "error", message, remedy)
     for task in map(read_task, tasks):
-        for image in task.images(parse_image_tags(label_config))[:_MAX_IMAGES]:
+        for image in task.images(image_tags)[:_MAX_IMAGES]:
             reference = image.reference
             data = loader.fetch(reference, task.id)
             height, width, _ = decode(data, limits).shape
             message = f"{redact(reference)} of task {task.id} can be loaded: {width}×{height}, {len(data)} bytes"
             yield Finding("image", "ok", message)
+            if height * width >= _LARGE and image.tag.controls[0].shape == "brush":
+                large[image.tag.name] = image.tag
+    yield from map(_recommend_polygons, large.values())
+
+
+def _recommend_polygons(image_tag: ImageTag) -> Finding:
+    """Recommend polygons for large images whose regions are written with brushes."""
+    brush = image_tag.controls[0].name
+    message = f"images of {image_tag.name!r} are large: the editor opens and submits brush masks of them slowly"
+    remedy = (
+        f'polygons are far faster: add <PolygonLabels name="{brush}-polygons" toName="{image_tag.name}" '
+        f'{OUTPUT}="polygon"> with the labels of {brush!r} inside, or write {OUTPUT}="polygon" on the one that is there'
+    )
+    return Finding("image", "ok", message, remedy)
 
 
 def _tasks(probe: LabelStudioProbe, project_id: int, task_id: int | None) -> list[Json]:
@@ -148,8 +178,7 @@ def _refusal_remedy(error: str, backend: Json, label_config: str) -> str:
     if "timed out" in error:
         return "Label Studio waits 3 s at set-up: check whether walkcut is still starting, or its machine overloaded"
     try:
-        image_tags = parse_image_tags(label_config)
-        make_project(image_tags, ProjectOptions(), read_extra_params(backend.get("extra_params")))
+        project_from_config(label_config, ProjectOptions(), read_extra_params(backend.get("extra_params")))
     except WalkcutError as unusable:
         return str(unusable)
     return "see the reason in walkcut's log"

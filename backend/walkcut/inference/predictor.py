@@ -15,10 +15,9 @@ from walkcut.hierarchy.adjacency import colour_graph
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import Deadline, ImageLoader
-from walkcut.inference.project import Project, ProjectOptions, make_project, model_version
+from walkcut.inference.project import Project, ProjectOptions, model_version, project_from_config
 from walkcut.inference.queue import Priority
 from walkcut.inference.tree_service import TreeService
-from walkcut.labelstudio.config import OUTPUT, parse_image_tags
 from walkcut.labelstudio.predictions import Prediction, Region, connected_regions, make_prediction, without_duplicates
 from walkcut.labelstudio.tasks import Task, TaskImage
 from walkcut.learning.profile import suggest_labels
@@ -55,8 +54,7 @@ class Predictor:
 
     def project_from_config(self, label_config: str, extra_params: Mapping[str, Any]) -> Project:
         """Return the project of a labelling config. Raises `LabelConfigError` or `RequestError`."""
-        image_tags = parse_image_tags(label_config, str(extra_params.get(OUTPUT) or ""))
-        return make_project(image_tags, self._options, extra_params)
+        return project_from_config(label_config, self._options, extra_params)
 
     def predict(self, task: Task, project: Project, priority: Priority = _NO_PRIORITY) -> list[Prediction]:
         """Return a prediction per granularity, the default last, without duplicates.

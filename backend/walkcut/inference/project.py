@@ -8,7 +8,7 @@ from typing import Any
 
 from walkcut.errors import GranularityError, RequestError, SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity, Level, parse_granularity
-from walkcut.labelstudio.config import ImageTag
+from walkcut.labelstudio.config import OUTPUT, ImageTag, parse_image_tags
 from walkcut.learning.profile import ProjectProfile
 
 _DIGEST = re.compile(r"[0-9a-f]{6}")
@@ -86,18 +86,30 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+def project_from_config(label_config: str, default: ProjectOptions, extra_params: Mapping[str, Any]) -> Project:
+    """Return the project of a labelling config and the model's extra parameters, with nothing learned.
+
+    Raises `LabelConfigError` or `RequestError`.
+    """
+    image_tags = parse_image_tags(label_config, str(extra_params.get(OUTPUT) or ""))
+    return make_project(image_tags, default, extra_params)
+
+
 def make_project(image_tags: tuple[ImageTag, ...], default: ProjectOptions, extra_params: Mapping[str, Any]) -> Project:
     """Return a project with nothing learned.
 
     Attributes of the first control override the extra parameters, which override the `default`. Raises `RequestError`
     that names an option which cannot be used.
     """
-    values = {**extra_params, **{name.lower(): value for name, value in image_tags[0].options.items()}}
+    attributes = {name.lower(): value for name, value in image_tags[0].options.items()}
+    values = {**extra_params, **attributes}
     try:
         options = {name: _parse_option(name, values[name]) for name in _PARSERS if name in values}
         return Project(image_tags, replace(default, **options))
     except WalkcutError as error:
-        raise RequestError(f"the labelling config or the extra parameters cannot be used: {error}") from error
+        places = {"the extra parameters": extra_params, f"attributes of {image_tags[0].controls[0]}": attributes}
+        given = " or ".join(place for place, options in places.items() if options.keys() & _PARSERS.keys())
+        raise RequestError(f"{given} cannot be used: {error}") from error
 
 
 def _parse_option(name: str, value: object) -> Any:

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from walkcut.errors import LabelConfigError, SettingsError
 from walkcut.labelstudio.categories import label_categories
 from walkcut.labelstudio.config_problems import SHAPE_TAGS, control_problem, missing_control, region_shape
-from walkcut.labelstudio.tags import PROMPTS, Label, Tag, is_prompt, read_tags
+from walkcut.labelstudio.tags import PROMPTS, Label, Tag, is_prompt, read_tags, read_task_labels
 from walkcut.labelstudio.task_data import variables
 from walkcut.masks.polygons import DEFAULT_TOLERANCE
 
@@ -26,7 +26,8 @@ class ControlTag:
 
     The labels are those that its regions have in results: the alias of a label that has one. A control without labels
     of its own, such as `<Polygon>`, takes those of the `<Labels>` tag of its image, whose name is `labels_name` then.
-    `tolerance` is the largest distance of a polygon from the region's border, in pixels.
+    `task_labels` is the variable that names more of them in a task's data. `tolerance` is the largest distance of a
+    polygon from the region's border, in pixels.
     """
 
     name: str
@@ -34,11 +35,16 @@ class ControlTag:
     labels: tuple[str, ...] = ()
     labels_name: str = ""  # empty for a control that takes no labels
     tolerance: float = DEFAULT_TOLERANCE
+    task_labels: str = ""
 
     @property
     def result_type(self) -> str:
         """The type of its results, which is the name of its tag."""
         return f"{self.shape}labels" if self.labels_name == self.name else self.shape
+
+    def __str__(self) -> str:
+        kind = SHAPE_TAGS[self.shape]
+        return f"<{kind if self.labels_name == self.name else kind.removesuffix('Labels')} name={self.name!r}>"
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,16 @@ class ImageTag:
         """Return the label, or the prompt, whose value or alias is `name`; any other name as it is."""
         return self.names.get(name, name)
 
+    def with_task_labels(self, data: Mapping[str, Any]) -> "ImageTag":
+        """Return the image with the labels, too, that its controls take from a task's data: all are classes."""
+        controls, names, taken = list[ControlTag](), dict(self.names), {*self.labels}
+        for control in self.controls:
+            found = [label for label in read_task_labels(control.task_labels, data) if label.name not in taken]
+            taken |= {label.name for label in found}
+            names |= {label.value: label.name for label in found if label.value not in {label.name, *taken}}
+            controls.append(replace(control, labels=(*control.labels, *dict.fromkeys(label.name for label in found))))
+        return replace(self, controls=tuple(controls), names=names)
+
     def control_of(self, label: str) -> ControlTag:
         """Return the control that holds a label, or the preferred one."""
         return next((control for control in self.controls if label in control.labels), self.controls[0])
@@ -106,10 +122,10 @@ class ImageTag:
 def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...]:
     """Return the images of a labelling config that regions can be written on, in the order of their controls.
 
-    Each label belongs to one control, the first that holds it: those of the shape `output` come first, which is by
-    default that of an attribute `walkcut_output`, then those without commands, then those closest to masks. Raises
-    `LabelConfigError`, with the smallest change that makes the config usable, where it is not XML, has no control that
-    regions can be written with, or none of the shape asked for.
+    Each label belongs to one control, the first that holds it: those of the shape of an attribute `walkcut_output` or,
+    without one, of the extra parameter `output` come first, then those without commands, then those closest to masks.
+    Raises `LabelConfigError`, with the smallest change that makes the config usable, where it is not XML, has no
+    control that regions can be written with, or none of the shape asked for.
     """
     tags = read_tags(label_config)
     images = {tag.name: tag for tag in tags if tag.kind == "image"}
@@ -119,7 +135,7 @@ def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...
         raise LabelConfigError(missing_control(tags, images))
     if not usable:
         raise LabelConfigError(problems[0][1])
-    output = _output_shape(usable, output or next(filter(None, (tag.get(OUTPUT) for tag in tags)), ""))
+    output = _output_shape(tags, problems, output)
     categories = label_categories(tags[0].element)
     usable_on, on_image = _by_image(usable), _by_image(tags)
     image_tags = (_image_tag(images[name], on_image[name], usable_on[name], output) for name in usable_on)
@@ -156,19 +172,33 @@ def semantic_labels(image_tags: Sequence[ImageTag]) -> frozenset[str]:
 
 def _is_prompt_tag(tag: Tag, image_tag: ImageTag) -> bool:
     """Return whether all labels of a tag are commands or labels of the image's controls."""
+    if tag.task_labels and tag.task_labels not in {control.task_labels for control in image_tag.controls}:
+        return False
     labels = [image_tag.label_of(label.name) for label in tag.labels]
-    return bool(labels) and all(is_prompt(label) or label in image_tag.labels for label in labels)
+    return bool(labels or tag.task_labels) and all(is_prompt(label) or label in image_tag.labels for label in labels)
 
 
-def _output_shape(usable: Sequence[Tag], output: str) -> str:
-    """Return the shape asked for, empty if there is none. Raises `LabelConfigError` where no control has it."""
-    shapes = list(dict.fromkeys(map(region_shape, usable)))
-    if output and output.lower() not in shapes:
-        raise LabelConfigError(
-            f"{OUTPUT} is {output!r}, and the labelling config has controls for {' and '.join(shapes)}: write one of "
-            f"these, or add {SHAPE_TAGS.get(output.lower(), 'a control of that shape')}"
-        )
-    return output.lower()
+def _output_shape(tags: Sequence[Tag], problems: Sequence[tuple[Tag, str]], output: str) -> str:
+    """Return the shape that an attribute or the extra parameter `output` asks for, empty if none does.
+
+    `problems` are the controls with the reasons why they cannot be used, empty for those that can. Raises
+    `LabelConfigError` where none of the shape can be used.
+    """
+    tag = next((tag for tag in tags if tag.get(OUTPUT).strip()), None)
+    text = tag.get(OUTPUT) if tag else output
+    shape = text.strip().lower().removesuffix("labels")
+    found = {region_shape(control): problem for control, problem in reversed(problems) if problem}
+    found |= {region_shape(control): "" for control, problem in problems if not problem}
+    if not shape or found.get(shape) == "":
+        return shape
+    place = f"{tag} has" if tag else "the extra parameters have"
+    if shape in found:
+        raise LabelConfigError(f'{place} {OUTPUT}="{shape}", and {found[shape]}')
+    usable = " and ".join(shape for shape, problem in found.items() if not problem)
+    raise LabelConfigError(
+        f'{place} {OUTPUT}="{text[:40]}", and the labelling config has controls for {usable}: write one of these, or '
+        + (f"add <{SHAPE_TAGS[shape]}>" if shape in SHAPE_TAGS else "remove it")
+    )
 
 
 def _by_image(tags: Iterable[Tag]) -> dict[str, list[Tag]]:
@@ -187,9 +217,10 @@ def _image_tag(image: Tag, on_image: Sequence[Tag], usable: Sequence[Tag], outpu
         taken = {label for control in controls for label in control.labels}
         names = [label.name for label in source.labels if not is_prompt(label.name)]
         labels = tuple(name for name in dict.fromkeys(names) if name not in taken)
-        if labels or not controls:
-            labels_name = source.name if source.labels else ""
-            controls.append(ControlTag(tag.name, region_shape(tag), labels, labels_name, _tolerance(tag)))
+        task_labels = source.task_labels if all(source.task_labels != other.task_labels for other in controls) else ""
+        if labels or task_labels or not controls:
+            labels_name = source.name if source.labels or task_labels else ""
+            controls.append(ControlTag(tag.name, region_shape(tag), labels, labels_name, _tolerance(tag), task_labels))
             sources.append(source)
     known = [label for source in sources for label in source.labels]
     own = {id(source) for source in sources}
@@ -218,13 +249,13 @@ def _label_source(tag: Tag, on_image: Sequence[Tag]) -> Tag:
     """Return the tag that holds a control's labels: itself, or the first `<Labels>` of the image if there is one."""
     if tag.kind.endswith("labels"):
         return tag
-    return next((other for other in on_image if other.kind == "labels" and other.labels), tag)
+    return next((other for other in on_image if other.kind == "labels" and (other.labels or other.task_labels)), tag)
 
 
 def _neutral_labels(labels: Sequence[Label], controls: Sequence[ControlTag]) -> tuple[str, ...]:
     """Return the labels that are marked as neutral, or are the only one of the preferred control."""
     marked = {label.name for label in labels if label.is_neutral}
-    single = controls[0].labels if len(controls[0].labels) == 1 else ()
+    single = controls[0].labels if len(controls[0].labels) == 1 and not controls[0].task_labels else ()
     return tuple(name for control in controls for name in control.labels if name in marked or name in single)
 
 

@@ -35,22 +35,22 @@ def region_shape(tag: Tag) -> str:
 
 def control_problem(tag: Tag, images: Mapping[str, Tag]) -> str:
     """Return why regions cannot be written with a control, with the remedy; empty if they can."""
-    kind, image = str(tag).split()[0][1:], images.get(tag.to_name)
+    image = images.get(tag.to_name)
     if not tag.name:
-        return f'<{kind}> needs a name that no other tag has: write <{kind} name="{region_shape(tag)}" …>'
+        return f'{tag} needs a name that no other tag has: write {str(tag)[:-1]} name="{region_shape(tag)}" …>'
     if "" in images:
         return f'<Image> needs a name, for the toName of its controls: write <Image name="{tag.to_name or "image"}" …>'
     if image is None or not tag.to_name:
         return (
-            f"{tag} needs toName with the name of one <Image>, and has {tag.to_name!r}: {_NEED}, so write "
+            f"{tag} needs toName with the name of one <Image>, and has {tag.to_name!r}: write "
             f'toName="{next(iter(images), "image")}"'
         )
-    if tag.kind.endswith("labels") and tag.get("value").strip():
+    if tag.task_labels and variables(tag.task_labels) != [tag.task_labels[1:]]:
         return (
-            f'{tag} takes its labels from each task (value="{tag.get("value")}"), and walkcut learns labels of the '
-            'project: remove value, and list them as <Label value="…"/>'
+            f'{tag} has value={redact(tag.task_labels)}: write value="$labels", where labels is the field of a task '
+            'that holds the list of labels, or remove it and add a <Label value="Region"/> inside'
         )
-    if tag.kind.endswith("labels") and not tag.labels:
+    if tag.kind.endswith("labels") and not (tag.labels or tag.task_labels):
         return f'{tag} needs a <Label value="Region"/>: add one inside'
     return _image_problem(image)
 
@@ -93,8 +93,10 @@ def _image_problem(image: Tag) -> str:
     if not value:
         return f"{image} needs a value: {remedy}"
     if image.get("valuelist") and variables(value) != [value[1:]]:
+        field = value if _PATH.fullmatch(value) else "pages"
         return (
-            f'{image} has valueList="{redact(value)}": write valueList="$pages", where pages is the field of the list'
+            f'{image} has valueList={redact(value)}: write valueList="${field}", where {field} is the field of a task '
+            "that holds the list of addresses"
         )
     if problem := _value_problem(value):
         return f"{image} has value={redact(value)}, {problem}; {remedy}"

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from xml.etree.ElementTree import Element, ParseError  # nosec B405 - for types and errors: defusedxml parses
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from walkcut.errors import LabelConfigError
+from walkcut.labelstudio.task_data import resolve
 
 _MAX_CHARACTERS: Final = 1_000_000
 _FALSE: Final = ("", "false", "no", "0")
@@ -55,12 +56,17 @@ class Tag:
         """The name of the object that a control labels; empty for other tags."""
         return self.get("toname")
 
+    @property
+    def task_labels(self) -> str:
+        """The variable, such as `$labels`, that names more labels of a control in a task's data; empty without one."""
+        return self.get("value").strip() if self.kind.endswith("labels") else ""
+
     def get(self, attribute: str) -> str:
         """Return an attribute by its name in lower case; empty if it is missing."""
         return next((value for name, value in self.attributes.items() if name.lower() == attribute), "")
 
     def __str__(self) -> str:
-        return f"<{_local_name(self.element)} name={self.name!r}>"
+        return f"<{_local_name(self.element)}{f' name={self.name!r}' if self.name else ''}>"
 
 
 def read_tags(label_config: str) -> list[Tag]:
@@ -76,6 +82,18 @@ def read_tags(label_config: str) -> list[Tag]:
             f"the labelling config is not readable XML ({error}): write for example {EXAMPLE_CONFIG}"
         ) from error
     return list(_walk(root))
+
+
+def read_task_labels(variable: str, data: Mapping[str, Any]) -> list[Label]:
+    """Return the labels that a variable names in a task's data, where Label Studio reads a list of objects."""
+    options = resolve(variable, data) if variable else None
+    documents = [option for option in options if isinstance(option, dict)] if isinstance(options, list) else []
+    values = [(option.get("value"), option.get("alias")) for option in documents]
+    return [
+        Label(value, alias if isinstance(alias, str) and alias else value)
+        for value, alias in values
+        if isinstance(value, str) and value
+    ]
 
 
 def is_prompt(name: str) -> bool:

@@ -37,7 +37,9 @@ class Task:
 
     def images(self, image_tags: Iterable[ImageTag]) -> list["TaskImage"]:
         """Return the images of the tags, in order; each page of a list of images is one."""
-        return [TaskImage(self, tag, page) for tag in image_tags for page in self._pages(tag)]
+        return [
+            TaskImage(self, tag.with_task_labels(self.data), page) for tag in image_tags for page in self._pages(tag)
+        ]
 
     def _pages(self, tag: ImageTag) -> Iterable[int | None]:
         value = resolve(tag.value, self.data) if tag.is_list else None
