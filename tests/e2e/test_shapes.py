@@ -28,10 +28,10 @@ def config_of(label_config: str, kind: str, labels: str) -> str:
     """Return the config with controls of another kind, whose labels are their own or apart."""
     inside = re.search(r"<BrushLabels [^>]*>(.*?)</BrushLabels>", label_config, re.DOTALL)
     assert inside is not None
+    attributes = 'name="shape" toName="image" smart="false"' + ' closable="true"' * (kind == "Vector")
     tags = {
-        "own": f'<{kind}Labels name="shape" toName="image" smart="false">{inside[1]}</{kind}Labels>',
-        "apart": f'<{kind} name="shape" toName="image" smart="false"/>'
-        f'<Labels name="labels" toName="image">{inside[1]}</Labels>',
+        "own": f"<{kind}Labels {attributes}>{inside[1]}</{kind}Labels>",
+        "apart": f'<{kind} {attributes}/><Labels name="labels" toName="image">{inside[1]}</Labels>',
     }
     config = label_config.replace(inside[0], tags[labels])
     for control in ("KeyPointLabels", "RectangleLabels"):

@@ -12,11 +12,13 @@ SIZE = (10, 10)
 
 
 def path(*points: tuple[float, float], closed: bool = True) -> dict[str, Any]:
-    """A closed path as the editor writes it: the first vertex follows the last."""
+    """A path as the editor writes it: if it is closed, the first vertex follows the last."""
+    names = [str(index) for index in range(len(points))]
+    before = [names[-1] if closed else None, *names[:-1]]
     return {
         "vertices": [
-            {"id": str(index), "x": x, "y": y, "prevPointId": str((index or len(points)) - 1), "isBezier": False}
-            for index, (x, y) in enumerate(points)
+            {"id": name, "x": x, "y": y, "prevPointId": previous, "isBezier": False}
+            for name, previous, (x, y) in zip(names, before, points, strict=True)
         ],
         "closed": closed,
     }
@@ -37,6 +39,10 @@ def test_the_vertices_of_a_mask() -> None:
 
 def test_straight_paths_are_filled() -> None:
     assert vector.decode(path(*SQUARE), SIZE).sum() == 36
+
+
+def test_a_path_whose_first_vertex_follows_the_last_is_closed() -> None:
+    assert vector.decode(path(*SQUARE) | {"closed": False}, SIZE).sum() == 36
 
 
 @pytest.mark.parametrize("change", ["in another order", "without a closing reference", "without references"])
@@ -98,7 +104,7 @@ def test_a_branch_is_refused() -> None:
     ("value", "message"),
     [
         (path(*SQUARE, closed=False), "an open vector path covers no area: close it on the image"),
-        ({"vertices": path(*SQUARE)["vertices"]}, "an open vector path"),
+        ({"vertices": path(*SQUARE, closed=False)["vertices"]}, "an open vector path"),
         ({"vertices": [{"x": 1, "y": 1}], "closed": True}, "a vector path needs vertices, each an x and a y"),
         ({"vertices": [[1, 1], [2, 2]], "closed": True}, "a vector path needs vertices"),
         ({"vertices": [{"x": 1, "y": 1}, {"x": 1}], "closed": True}, "a shape needs a number, not NoneType"),

@@ -33,14 +33,15 @@ def _vertices(points: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
 def decode(value: Mapping[str, Any], size: Size) -> Mask:
     """Return the mask of a closed path of at least three vertices; two are enough with curves.
 
-    The editor draws open paths and those that branch as lines without area: they raise `RequestError`.
+    A path whose first vertex follows the last is closed, too: the editor writes `closed` as false into all regions of a
+    control without `closable`. Open paths and those that branch have no area: they raise `RequestError`.
     """
     vertices = value.get("vertices")
     if not isinstance(vertices, list) or len(vertices) < 2 or not all(isinstance(vertex, dict) for vertex in vertices):
         raise RequestError("a vector path needs vertices, each an x and a y")
-    if not value.get("closed"):
-        raise RequestError("an open vector path covers no area: close it on the image")
     path = _in_order(vertices)
+    if not value.get("closed") and path[0].get("prevPointId") is None:
+        raise RequestError("an open vector path covers no area: close it on the image")
     segments = [_segment(start, end) for start, end in zip(path, [*path[1:], path[0]], strict=True)]
     return fill_polygon([np.concatenate(segments) * np.array(size[::-1]) / 100], size)
 
