@@ -21,8 +21,8 @@ from walkcut.cli.options import FOLDER
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.inference.factory import make_project_options, tree_folder
-from walkcut.inference.project import Project, make_project
-from walkcut.labelstudio.config import parse_image_tags, semantic_labels
+from walkcut.inference.project import Project, project_from_config
+from walkcut.labelstudio.config import semantic_labels
 from walkcut.learning.feedback import AnnotationFeedback
 from walkcut.learning.profile import fit_profile
 from walkcut.settings import Settings, read_settings
@@ -99,9 +99,8 @@ def _learned_project(settings: Settings, project_id: str, label_config: str, seg
                 f"the labelling config of project {project_id} is not in this database, as the backend was not "
                 "connected to it here: give it with --label-config"
             )
-        image_tags = parse_image_tags(config)
-        project = make_project(image_tags, make_project_options(settings), store.extra_params(project_id))
+        project = project_from_config(config, make_project_options(settings), store.extra_params(project_id))
         if not (settings.learning and store.learning(project_id)):
             return project
         feedback = map(AnnotationFeedback.from_json, store.annotations.feedback(project_id))
-        return project.with_profile(fit_profile(feedback, segmenter, semantic_labels(image_tags)))
+        return project.with_profile(fit_profile(feedback, segmenter, semantic_labels(project.image_tags)))
