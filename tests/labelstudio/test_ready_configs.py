@@ -33,8 +33,9 @@ def elements(name: str) -> list[tuple[str, dict[str, str], str]]:
     shape = SHAPES.get(name, name)
     found = list[tuple[str, dict[str, str], str]]()
     root = ET.fromstring(TEXT[name])
-    for prompts in root.findall(".//View[@className='prompts']/.."):
-        root.find(".//View[@className='walkcut']").remove(prompts)
+    for tools in root.findall(".//View[@className='walkcut']"):
+        for prompts in tools.findall("./View/View[@className='prompts']/.."):
+            tools.remove(prompts)
     for element in root.iter():
         attributes = {key: value for key, value in element.attrib.items() if key not in OF_A_SHAPE and value != shape}
         tag = "control" if element.get("name") == shape else element.tag
