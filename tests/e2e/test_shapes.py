@@ -52,8 +52,9 @@ def overlap(mask: Mask, others: Sequence[Mask]) -> float:
     return max(float((mask & other).sum() / (mask | other).sum()) for other in others)
 
 
-@pytest.mark.parametrize("labels", ["own", "apart"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "labels"), [*((kind, "own") for kind in KINDS), ("Brush", "apart"), ("Polygon", "apart")]
+)
 def test_regions_of_every_shape_are_shown_edited_and_submitted(
     label_studio: LabelStudio, editor: Editor, backend: str, label_config: str, artifacts: Path, kind: str, labels: str
 ) -> None:
