@@ -4,7 +4,6 @@ An image's line is written after its files are complete: workers stage the files
 their final names.
 """
 
-import hashlib
 import json
 import secrets
 import shutil
@@ -29,7 +28,7 @@ from walkcut.bulk.jsonl import (
     temporary_dir,
     truncate_partial_line,
 )
-from walkcut.bulk.sources.uris import UNKNOWN_STATE, shown
+from walkcut.bulk.sources.uris import UNKNOWN_STATE, digest, shown
 from walkcut.errors import SettingsError
 from walkcut.images import redacted_text
 from walkcut.storage import atomic_file
@@ -73,7 +72,7 @@ class Checkpoint:
 
     def has_failed(self, key: str) -> bool:
         """Return whether an image has failed."""
-        return redacted_key(key) in self._failed
+        return bool(self._failed) and redacted_key(key) in self._failed
 
     def has_changed(self, item: Item) -> bool:
         """Return whether a finished image has changed since, as far as its stamp tells."""
@@ -137,12 +136,10 @@ def redacted_key(key: str) -> str:
     """Return an image's key as lists of failures hold it: with a digest in place of parts that may be secret.
 
     >>> redacted_key("cam1/f1"), redacted_key("me:secret@h/a")
-    ('cam1/f1', '…@h/a-3e38c978')
+    ('cam1/f1', '…@h/a-dd71303f')
     """
     text = redacted_text(key)
-    return (
-        key if text == key.strip() else f"{text}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-    )
+    return key if text == key.strip() else f"{text}-{digest(key)[:8]}"
 
 
 def stage_files(output_dir: Path, files: Mapping[str, bytes | Path]) -> dict[str, str]:
