@@ -1,6 +1,5 @@
 """Pascal VOC's boxes."""
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring  # nosec
 
 from walkcut.bulk.formats.records import Records, file_name, image_link, image_record, json_bytes, label_name
 from walkcut.bulk.items import EncodedItem, ItemPrediction
+from walkcut.bulk.sources.uris import digest
 from walkcut.labelstudio.predictions import Region
 from walkcut.masks.bounds import bounding_box
 from walkcut.storage import atomic_file
@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 _CONTROLS = r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]"  # XML has no place for them, or breaks lines
 _UNFIT_ID = re.compile(rf"{_CONTROLS}|^\s|\s$")  # readers of the image set strip lines
-_ID_CHARACTERS = 16
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ class VocFormat:
     def encode(self, image: ItemPrediction) -> EncodedItem:
         """Return the image's annotation, and a link to it if it is a file."""
         identity = image_id(image.item.key)
-        annotation, picture = f"Annotations/{identity}.xml", f"JPEGImages/{identity}.jpg"
-        link = image_link(image, picture)
-        record = {**image_record(image, picture), "annotation": annotation, "linked": bool(link)}
+        annotation, file = f"Annotations/{identity}.xml", f"JPEGImages/{identity}.jpg"
+        link = image_link(image, file)
+        record = {**image_record(image, file), "annotation": annotation, "linked": bool(link)}
         return EncodedItem({annotation: _document(image, f"{identity}.jpg"), **link}, record)
 
     def assemble(self, records: Records, output_dir: Path) -> None:
@@ -65,11 +64,9 @@ def image_id(key: str) -> str:
     """Return the id of an image: its key, or a digest of it. Raises `SettingsError` as `file_name`.
 
     >>> image_id("cam1/f1"), image_id("two\\nlines")
-    ('cam1/f1', 'edc8c1284585d703')
+    ('cam1/f1', 'a78ce975f6fde204')
     """
-    if _UNFIT_ID.search(file_name(key, "")):
-        return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:_ID_CHARACTERS]
-    return key
+    return digest(key) if _UNFIT_ID.search(file_name(key, "")) else key
 
 
 def _document(image: ItemPrediction, file: str) -> bytes:
