@@ -117,17 +117,17 @@ def test_an_alias_and_its_value_are_one_label(worker: FeedbackWorker, store: Pro
     assert learned_from(store)[0].labels == {"car"}
 
 
-def test_regions_of_other_controls_are_named_in_the_log(
+def test_regions_on_other_images_are_named_in_the_log(
     worker: FeedbackWorker, store: ProjectStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     event = created(5, *HALVES)
     polygon = {"points": [[1, 1], [9, 1], [9, 9]], "polygonlabels": ["Car"]}
     event.body["annotation"]["result"] += [
-        {"id": "p", "from_name": "poly", "to_name": "im", "type": "polygonlabels", "value": polygon}
+        {"id": "p", "from_name": "poly", "to_name": "front", "type": "polygonlabels", "value": polygon}
     ]
     deliver(store, event)
     worker.learn_due()
-    assert "annotation 5: regions of poly are not learned from, only those of BrushLabels" in caplog.text
+    assert "annotation 5: regions of poly are not learned from, as they are on no image of the lab" in caplog.text
     assert learned_ids(store) == [5]
 
 
