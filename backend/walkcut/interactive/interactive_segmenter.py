@@ -166,9 +166,11 @@ def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, i
     On the screen are the regions `before`, but other regions or none may have any of these `ids`.
     """
     changed = _suggested(before, ids, state)
+    changed_ids = {region.id for region in changed}
+    unchanged = [region for name, region in state.regions.items() if name not in changed_ids]
     deleted = [name for name in dict.fromkeys([*before, *sorted(ids)]) if name not in state.regions]
     return [
-        *region_items(changed, image),
+        *region_items(changed, image, unchanged),
         *deletion_markers(deleted, state.tree.size, image),
     ]
 
