@@ -222,6 +222,17 @@ def test_typing_again_replaces_unmodified_regions_and_keeps_modified_ones(
         assert np.array_equal(regions(two)[name][1], regions(four)[name][1])
 
 
+def test_a_polygon_that_was_made_to_cross_itself_is_kept_in_two_parts(interactive: InteractiveSegmenter) -> None:
+    polygons = Project((make_image_tag("$image", ("A",), shape="polygon", status_field="status"),), PROJECT.options)
+    first, *others = interactive.answer(task(), polygons, typed("4")).result[:-1]
+    value = first["value"] | {"points": [[0, 0], [40, 40], [40, 0], [0, 40]]}
+    drawn = [first | {"origin": "prediction-changed", "value": value}, *others]
+    draft = {"result": drawn, "updated_at": "2026-11-20T12:00:01Z"}
+    answer = interactive.answer(task(drafts=[draft]), polygons, typed("4", "3"))
+    assert first["id"] in {item["id"] for item in answer.result}
+    assert ", 2 of them kept" in status_text(answer)
+
+
 @pytest.mark.parametrize("context", [None, "text", {}, {"result": []}, typed(), {"result": [{"type": "choices"}]}])
 def test_calls_without_commands_or_prompts_get_no_suggestions(
     interactive: InteractiveSegmenter, context: object

@@ -149,6 +149,14 @@ def test_an_attribute_comes_before_the_extra_parameter_and_may_name_the_tag() ->
     assert image_tag.control_of("A").shape == "polygon"
 
 
+def test_an_attribute_on_an_image_chooses_the_shape_there() -> None:
+    tags = [labels_tag(kind, "A", more=f'walkcut_output="{kind}"') for kind in ("Brush", "Polygon")]
+    other = "".join([tags[1], labels_tag("Brush", "A")]).replace('toName="image"', 'toName="b"')
+    other = other.replace(' name="', ' name="b_')
+    image_tags = parse_image_tags(config(tags[0] + '<Image name="b" value="$b"/>' + other))
+    assert [image_tag.control_of("A").shape for image_tag in image_tags] == ["brush", "polygon"]
+
+
 DYNAMIC = '<PolygonLabels name="p" toName="image" value="$of.task">{}</PolygonLabels>'
 TASK = {"of": {"task": [{"value": "Car", "alias": "car"}, {"value": "Own"}, {"value": ""}, "Bus", {"value": 3}]}}
 

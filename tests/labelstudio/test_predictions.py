@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.builders.label_config import make_image_tag, make_task_image
+from walkcut.labelstudio.config import ControlTag
 from walkcut.labelstudio.predictions import (
     Region,
     deletion_markers,
@@ -17,7 +18,7 @@ from walkcut.labelstudio.predictions import (
     without_duplicates,
 )
 from walkcut.labelstudio.results import shape_items
-from walkcut.labelstudio.shapes import rle
+from walkcut.labelstudio.shapes import polygon, rle
 
 DATA = {"photo": "https://example.org/a.jpg"}
 IMAGE = make_task_image(make_image_tag("$photo"), DATA, 7)
@@ -118,6 +119,18 @@ def test_a_prediction_holds_the_regions_of_every_control() -> None:
     assert [region["from_name"] for region in document["result"]] == ["brush", "brush", "right"]
     assert len({region["id"] for region in document["result"]}) == 3
     assert (document["score"], document["model_version"]) == (0.75, "v")
+
+
+def test_polygons_share_their_borders_across_controls_and_with_regions_that_are_not_written() -> None:
+    controls = tuple(ControlTag(name, "polygon", (name,), name) for name in ("Car", "Sky"))
+    image = make_task_image(replace(make_image_tag("$photo"), controls=controls), DATA)
+    y, x = np.mgrid[:40, :60]
+    left = x < 30 + 6 * np.sin(y / 4)
+    car, sky = Region(left, "Car", id="c"), Region(~left, "Sky", id="s")
+    items = region_items([car, sky], image)
+    first, second = (polygon.decode(item["value"], left.shape) for item in items)
+    assert np.array_equal(first, ~second)
+    assert [*region_items([car], image, [sky]), *region_items([sky], image, [car])] == items
 
 
 def test_notes_are_shown_with_their_region() -> None:

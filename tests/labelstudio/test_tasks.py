@@ -39,6 +39,14 @@ def test_a_task_without_an_image_is_refused_with_the_remedy(value: object) -> No
         assert make_task_image(IMAGE_TAG, {"photo": value}, 7).reference
 
 
+@pytest.mark.parametrize("page", [None, 7, ["b.jpg"], ""])
+def test_a_page_without_an_image_is_named_by_its_index(page: object) -> None:
+    image_tag = make_image_tag("$photo", is_list=True)
+    second = Task(7, {"photo": ["a.jpg", page]}).images([image_tag])[1]
+    with pytest.raises(RequestError, match=r"has no image: data\.photo\[1\] is .*; set it to the address of one image"):
+        assert second.reference
+
+
 @pytest.mark.parametrize("value", ["$a" * 10_000, "$" + "a" * 100_000, "$x" + "[0]" * 10_000])
 def test_the_reason_is_short_however_long_the_config_is(value: str) -> None:
     with pytest.raises(RequestError, match=r"task 7 has no image: data\..* is missing") as caught:

@@ -20,6 +20,7 @@ from walkcut.interactive.session import SessionStore
 from walkcut.labelstudio.config import ImageTag
 from walkcut.labelstudio.predictions import (
     Prediction,
+    Region,
     connected_regions,
     deletion_markers,
     region_id,
@@ -72,7 +73,7 @@ class InteractiveSegmenter:
         before = screen.regions
         state = _edit_state(tree, granularity, before, project, image)
         segmented = regions_at_granularity(tree, granularity, project, image)
-        state = _connected(before, edits.resegment_all(state, segmented), image)
+        state = _connected(before, screen.ids, edits.resegment_all(state, segmented), image)
         self._sessions.save(image, granularity, [], screen, state.regions)
         changes = _diff(before, screen.ids, state, image)
         markers, hidden = sum("dynamic" in item for item in changes), tree.segment_count(granularity) - len(segmented)
@@ -94,7 +95,7 @@ class InteractiveSegmenter:
                 state = edit(state)
             except GranularityError as error:
                 failure = _sentence(error)
-        state = _connected(before, state, image)
+        state = _connected(before, screen.uncertain, state, image)
         last = prompts[-1]
         message = failure or describe_edits(_verb(last, image.tag), before, state.regions, image.tag)
         self._sessions.save(image, granularity, prompts, screen, state.regions)
@@ -141,18 +142,21 @@ def _edit_state(
     return edits.EditState(tree, granularity, regions, project.options.min_area, image.tag.placeholders, make_id)
 
 
-def _connected(before: edits.Regions, state: edits.EditState, image: TaskImage) -> edits.EditState:
-    """Return the state with a region for each connected part of those that differ, where their control needs it.
+def _connected(
+    before: edits.Regions, ids: Collection[str], state: edits.EditState, image: TaskImage
+) -> edits.EditState:
+    """Return the state with a region for each connected part of those that are suggested, where their control needs it.
 
-    Parts smaller than the smallest region are left out, but for the largest of a region.
+    Regions that an annotator drew may have several, too, as where a polygon crosses itself. Parts smaller than the
+    smallest region are left out, but for the largest of a region.
     """
-    for name, region in state.regions.items():
+    for region in _suggested(before, ids, state):
         first, *others = connected_regions([region], image)
-        if others and before.get(name) is not region:
+        if others:
             state = state.with_regions([first])
             for part in others:
                 if np.count_nonzero(part.mask) >= state.min_pixels:
-                    state = state.with_regions([replace(part, id=state.new_id(f"part of {name}"))])
+                    state = state.with_regions([replace(part, id=state.new_id(f"part of {region.id}"))])
     return state
 
 
@@ -161,12 +165,19 @@ def _diff(before: edits.Regions, ids: Collection[str], state: edits.EditState, i
 
     On the screen are the regions `before`, but other regions or none may have any of these `ids`.
     """
-    changed = [region for name, region in state.regions.items() if name in ids or before.get(name) is not region]
+    changed = _suggested(before, ids, state)
+    changed_ids = {region.id for region in changed}
+    unchanged = [region for name, region in state.regions.items() if name not in changed_ids]
     deleted = [name for name in dict.fromkeys([*before, *sorted(ids)]) if name not in state.regions]
     return [
-        *region_items(changed, image),
+        *region_items(changed, image, unchanged),
         *deletion_markers(deleted, state.tree.size, image),
     ]
+
+
+def _suggested(before: edits.Regions, ids: Collection[str], state: edits.EditState) -> list[Region]:
+    """Return the regions of the state that differ from those `before`, or may differ, as they have one of the `ids`."""
+    return [region for name, region in state.regions.items() if name in ids or before.get(name) is not region]
 
 
 def _verb(prompt: Prompt, image_tag: ImageTag) -> str:

@@ -122,8 +122,9 @@ class ImageTag:
 def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...]:
     """Return the images of a labelling config that regions can be written on, in the order of their controls.
 
-    Each label belongs to one control, the first that holds it: those of the shape of an attribute `walkcut_output` or,
-    without one, of the extra parameter `output` come first, then those without commands, then those closest to masks.
+    Each label belongs to one control, the first that holds it: those of the shape of an attribute `walkcut_output` (on
+    the image or its tags, else on any) or, without one, of the extra parameter `output` come first, then those without
+    commands, then those closest to masks.
     Raises `LabelConfigError`, with the smallest change that makes the config usable, where it is not XML, has no
     control that regions can be written with, or none of the shape asked for.
     """
@@ -138,7 +139,8 @@ def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...
     output = _output_shape(tags, problems, output)
     categories = label_categories(tags[0].element)
     usable_on, on_image = _by_image(usable), _by_image(tags)
-    image_tags = (_image_tag(images[name], on_image[name], usable_on[name], output) for name in usable_on)
+    outputs = {name: _output_shape([images[name], *on_image[name]], problems, output) for name in usable_on}
+    image_tags = (_image_tag(images[name], on_image[name], usable_on[name], outputs[name]) for name in usable_on)
     return tuple(replace(image_tag, categories=categories) for image_tag in image_tags)
 
 

@@ -13,6 +13,7 @@ from walkcut.labelstudio.config import ControlTag
 from walkcut.labelstudio.packed_mask import holds_packed_mask
 from walkcut.labelstudio.results import geometry
 from walkcut.labelstudio.tasks import TaskImage
+from walkcut.masks.bounds import bounding_box
 from walkcut.masks.components import components
 
 
@@ -71,24 +72,39 @@ def without_duplicates(predictions: Sequence[Prediction]) -> list[Prediction]:
     return [prediction for i, prediction in enumerate(predictions) if values[i] not in values[i + 1 :]]
 
 
-def region_items(regions: Sequence[Region], image: TaskImage) -> list[dict[str, Any]]:
+def region_items(regions: Sequence[Region], image: TaskImage, beside: Sequence[Region] = ()) -> list[dict[str, Any]]:
     """Return the result items of regions with ids, in order: one for each, and one for its label if that is apart.
 
-    Each region is written with the control that holds its label, else with the image's preferred one.
+    Each region is written with the control that holds its label, else with the image's preferred one. Polygons share
+    their borders with each other and with those of the regions `beside` them, for which no items are returned.
     """
     items = dict[str, list[dict[str, Any]]]()
     for control in image.tag.controls:
         own = [region for region in regions if image.tag.control_of(region.label) == control]
-        for region, value in zip(own, _values(own, control), strict=True):
+        others = [*beside, *(region for region in regions if image.tag.control_of(region.label) != control)]
+        polygons = [other for other in others if shapes.SHAPES[image.tag.control_of(other.label).shape].is_connected]
+        for region, value in zip(own, _values(own, control, polygons), strict=True):
             items[region.id] = _region_items(region, value, control, image)
     return [item for region in regions for item in items[region.id]]
 
 
-def _values(regions: Sequence[Region], control: ControlTag) -> Iterable[dict[str, Any]]:
+def _values(regions: Sequence[Region], control: ControlTag, beside: Sequence[Region]) -> Iterable[dict[str, Any]]:
     """Return the values of regions; those that share borders at once, others one by one, as masks take much memory."""
     if shapes.SHAPES[control.shape].is_connected:
-        return shapes.encode(control.shape, [region.mask for region in regions], control.tolerance)
+        masks = [region.mask for region in regions]
+        return shapes.encode(control.shape, [*masks, *_neighbours(masks, beside)], control.tolerance)[: len(masks)]
     return (shapes.encode(control.shape, [region.mask], control.tolerance)[0] for region in regions)
+
+
+def _neighbours(masks: Sequence[Bool[np.ndarray, "y x"]], beside: Sequence[Region]) -> list[Bool[np.ndarray, "y x"]]:
+    """Return the connected parts of the regions whose bounding boxes touch that of a mask."""
+    boxes = [bounding_box(mask) for mask in masks]
+    near = [region.mask for region in beside if any(_touch(bounding_box(region.mask), box) for box in boxes)]
+    return [part for mask in near for part in components(mask)]
+
+
+def _touch(first: tuple[slice, slice], second: tuple[slice, slice]) -> bool:
+    return all(one.start <= other.stop and other.start <= one.stop for one, other in zip(first, second, strict=True))
 
 
 def _region_items(

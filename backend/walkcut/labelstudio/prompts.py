@@ -113,7 +113,7 @@ def _bounds(item: Mapping[str, Any]) -> tuple[float, float, float, float]:
     x, y, width, height = (_fraction(value.get(side)) for side in ("x", "y", "width", "height"))
     ratio = _fraction(item.get("original_width")) / (_fraction(item.get("original_height")) or math.nan)
     aspect = ratio if math.isfinite(ratio) and ratio > 0 else 1.0  # where a side is unknown
-    angle = math.radians(100 * _fraction(value.get("rotation", 0)))
+    angle = math.radians(100 * _fraction(value.get("rotation") or 0))
     right = width * math.cos(angle), width * math.sin(angle) * aspect  # a rotation keeps lengths in pixels
     down = -height * math.sin(angle) / aspect, height * math.cos(angle)
     xs = [x, x + right[0], x + down[0], x + right[0] + down[0]]

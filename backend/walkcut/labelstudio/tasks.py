@@ -62,15 +62,18 @@ class TaskImage:
     @property
     def reference(self) -> str:
         """The reference to the image. Raises `RequestError` where the task's data have none."""
-        value = resolve(self.tag.value, self.task.data)
-        if isinstance(value, list) and (self.tag.is_list or len(value) == 1):
-            value = value[self.item_index or 0] if value else None
+        value = found = resolve(self.tag.value, self.task.data)
+        if isinstance(found, list) and (self.tag.is_list or len(found) == 1):
+            value = found[self.item_index or 0] if found else None
         elif self.tag.is_list:
             value = None  # Label Studio shows nothing
         if not isinstance(value, str) or not value.strip():
             paths, data = self.tag.data_paths[:_MAX_NAMED_FIELDS], self.task.data
             fields = ", ".join(f"data.{path[:80]} is {describe(value_at(path, data))}" for path in paths)
             remedy = "set it to a list of addresses" if self.tag.is_list else "set it to the address of one image"
+            if self.tag.is_list and isinstance(found, list) and found:
+                fields = f"data.{paths[0][:80]}[{self.item_index or 0}] is {describe(value)}"
+                remedy = "set it to the address of one image"
             raise RequestError(f"task {self.task.id} has no image: {fields}; {remedy}")
         return value
 

@@ -51,6 +51,12 @@ def test_the_centre_is_the_masks(mask: np.ndarray) -> None:
     assert 0 <= value["rotation"] < 180
 
 
+@pytest.mark.parametrize("size", [(500, 1), (200, 3), (1, 500)])
+def test_ellipses_of_tall_and_wide_images_are_read(size: tuple[int, int]) -> None:
+    mask = np.ones(size, bool)
+    assert iou(ellipse.decode(ellipse.encode([mask], 1.0)[0], size), mask) > 0.8
+
+
 def test_malformed_values_are_refused() -> None:
     with pytest.raises(RequestError, match="a shape needs a number, not NoneType"):
         ellipse.decode({"x": 1, "y": 1, "radiusX": 1}, (4, 4))

@@ -20,6 +20,12 @@ def test_a_rotated_rectangle_turns_clockwise_about_its_upper_left_corner() -> No
     assert drawing(rectangle.decode(value, (4, 4))) == ["....", ".#..", ".#..", "...."]
 
 
+@pytest.mark.parametrize("change", [{}, {"rotation": None}])
+def test_a_rectangle_without_a_rotation_is_upright(change: dict[str, Any]) -> None:
+    value = {"x": 25, "y": 25, "width": 50, "height": 50, **change}
+    assert drawing(rectangle.decode(value, (4, 4))) == ["....", ".##.", ".##.", "...."]
+
+
 @given(masks.filter(np.any))
 def test_the_box_holds_the_mask_and_nothing_beside_it(mask: np.ndarray) -> None:
     box = rectangle.decode(rectangle.encode([mask], 1.0)[0], mask.shape)

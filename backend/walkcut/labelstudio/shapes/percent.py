@@ -13,6 +13,7 @@ Size = tuple[int, int]  # height and width
 Mask = Bool[np.ndarray, "y x"]
 
 MAX_PERCENT: Final = 1000.0  # a shape farther out was not drawn on an image
+_MAX_LENGTH: Final = 1e7  # of a turned shape: percent of the width also where it runs down a tall image
 _DIGITS: Final = 8  # after the point
 
 
@@ -32,12 +33,12 @@ def position(value: Mapping[str, Any], size: Size) -> tuple[float, float]:
 
 def length(value: Mapping[str, Any], name: str, side: int) -> float:
     """Return a length in pixels, from percent of a side of the image."""
-    return number(value.get(name), minimum=0) * side / 100
+    return number(value.get(name), _MAX_LENGTH, minimum=0) * side / 100
 
 
 def rotation(value: Mapping[str, Any]) -> float:
     """Return a clockwise angle in radians, from degrees."""
-    return math.radians(number(value.get("rotation", 0)))
+    return math.radians(number(value.get("rotation") or 0))
 
 
 def to_percent(points: Shaped[np.ndarray, "_ 2"], size: Size) -> Float[np.ndarray, "_ 2"]:
