@@ -74,14 +74,27 @@ class Editor:
         self.console_errors()  # forget those of the page before
         self.browser.get(f"{self.url}/projects/{project}/data?task={task}")
         script = """
-            const [task, n_tabs] = arguments;
-            const store = window.Htx?.annotationStore;
-            if (!store?.selected || window.Htx.isLoading || window.Htx.task?.id !== task) return false;
-            if (store.predictions.length < n_tabs) return false;
-            const images = store.selected.objects.filter((o) => o.type === "image");
-            return images.every((i) => i.imageIsLoaded) && store.selected.regions.every((r) => r.isReady !== false);
+            const htx = window.Htx, store = htx?.annotationStore;
+            const images = store?.selected?.objects.filter((o) => o.type === "image") ?? [];
+            const regions = store?.selected?.regions ?? [];
+            return {
+                task: htx?.task?.id ?? null,
+                loading: htx?.isLoading !== false || !store?.selected,
+                predictions: store?.predictions.length ?? 0,
+                images: images.filter((i) => !i.imageIsLoaded).length,  // that are not there yet
+                regions: regions.filter((r) => r.isReady === false).length,
+            };
         """
-        self._wait(f"task {task} and {n_tabs} predictions", lambda: self._run(script, task, n_tabs))
+
+        def is_shown() -> bool:
+            page = self._run(script)
+            is_there = page["task"] == task and not page["loading"] and page["predictions"] >= n_tabs
+            return bool(is_there and not page["images"] and not page["regions"])
+
+        try:
+            self._wait(f"task {task} and {n_tabs} predictions", is_shown)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: the page has {self._run(script)}, and {self.console_errors()}") from error
         self._settle()
 
     def screenshot(self, path: Path) -> None:
