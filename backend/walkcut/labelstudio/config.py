@@ -136,10 +136,12 @@ def parse_image_tags(label_config: str, output: str = "") -> tuple[ImageTag, ...
         raise LabelConfigError(missing_control(tags, images))
     if not usable:
         raise LabelConfigError(problems[0][1])
-    output = _output_shape(tags, problems, output)
+    shapes = {region_shape(tag): problem for tag, problem in reversed(problems) if problem}
+    shapes |= {region_shape(tag): "" for tag in usable}
+    output = _output_shape(tags, shapes, output)
     categories = label_categories(tags[0].element)
     usable_on, on_image = _by_image(usable), _by_image(tags)
-    outputs = {name: _output_shape([images[name], *on_image[name]], problems, output) for name in usable_on}
+    outputs = {name: _output_shape([images[name], *on_image[name]], shapes, output) for name in usable_on}
     image_tags = (_image_tag(images[name], on_image[name], usable_on[name], outputs[name]) for name in usable_on)
     return tuple(replace(image_tag, categories=categories) for image_tag in image_tags)
 
@@ -180,23 +182,21 @@ def _is_prompt_tag(tag: Tag, image_tag: ImageTag) -> bool:
     return bool(labels or tag.task_labels) and all(is_prompt(label) or label in image_tag.labels for label in labels)
 
 
-def _output_shape(tags: Sequence[Tag], problems: Sequence[tuple[Tag, str]], output: str) -> str:
+def _output_shape(tags: Sequence[Tag], shapes: Mapping[str, str], output: str) -> str:
     """Return the shape that an attribute or the extra parameter `output` asks for, empty if none does.
 
-    `problems` are the controls with the reasons why they cannot be used, empty for those that can. Raises
+    `shapes` are those of the config's controls, with the reason why none of it can be used, empty if one can. Raises
     `LabelConfigError` where none of the shape can be used.
     """
     tag = next((tag for tag in tags if tag.get(OUTPUT).strip()), None)
     text = tag.get(OUTPUT) if tag else output
     shape = text.strip().lower().removesuffix("labels")
-    found = {region_shape(control): problem for control, problem in reversed(problems) if problem}
-    found |= {region_shape(control): "" for control, problem in problems if not problem}
-    if not shape or found.get(shape) == "":
+    if not shape or shapes.get(shape) == "":
         return shape
     place = f"{tag} has" if tag else "the extra parameters have"
-    if shape in found:
-        raise LabelConfigError(f'{place} {OUTPUT}="{shape}", and {found[shape]}')
-    usable = " and ".join(shape for shape, problem in found.items() if not problem)
+    if shape in shapes:
+        raise LabelConfigError(f'{place} {OUTPUT}="{shape}", and {shapes[shape]}')
+    usable = " and ".join(shape for shape, problem in shapes.items() if not problem)
     raise LabelConfigError(
         f'{place} {OUTPUT}="{text[:40]}", and the labelling config has controls for {usable}: write one of these, or '
         + (f"add <{SHAPE_TAGS[shape]}>" if shape in SHAPE_TAGS else "remove it")
