@@ -213,12 +213,13 @@ def _by_image(tags: Iterable[Tag]) -> dict[str, list[Tag]]:
 
 def _image_tag(image: Tag, on_image: Sequence[Tag], usable: Sequence[Tag], output: str) -> ImageTag:
     """Return an image and the controls that its regions are written with, of those on it that are usable."""
-    controls, sources = list[ControlTag](), list[Tag]()
+    controls, sources, taken = list[ControlTag](), list[Tag](), set[str]()
+    shared = next((tag for tag in on_image if tag.kind == "labels" and (tag.labels or tag.task_labels)), None)
     for tag in sorted(usable, key=partial(_preference, output=output)):
-        source = _label_source(tag, on_image)
-        taken = {label for control in controls for label in control.labels}
+        source = tag if shared is None or tag.kind.endswith("labels") else shared
         names = [label.name for label in source.labels if not is_prompt(label.name)]
         labels = tuple(name for name in dict.fromkeys(names) if name not in taken)
+        taken.update(labels)
         task_labels = source.task_labels if all(source.task_labels != other.task_labels for other in controls) else ""
         if labels or task_labels or not controls:
             labels_name = source.name if source.labels or task_labels else ""
@@ -245,13 +246,6 @@ def _preference(tag: Tag, output: str) -> tuple[bool, bool, int, bool]:
     shape = region_shape(tag)
     has_commands = any(is_prompt(label.name) for label in tag.labels)
     return shape != output, has_commands, [*SHAPE_TAGS].index(shape), not tag.labels
-
-
-def _label_source(tag: Tag, on_image: Sequence[Tag]) -> Tag:
-    """Return the tag that holds a control's labels: itself, or the first `<Labels>` of the image if there is one."""
-    if tag.kind.endswith("labels"):
-        return tag
-    return next((other for other in on_image if other.kind == "labels" and (other.labels or other.task_labels)), tag)
 
 
 def _neutral_labels(labels: Sequence[Label], controls: Sequence[ControlTag]) -> tuple[str, ...]:
