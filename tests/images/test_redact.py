@@ -28,6 +28,6 @@ def test_redact(reference: object, expected: str) -> None:
 @pytest.mark.parametrize("part", ["a", ":", "a:", "/a", "@", "%40", "&", "&a=", "[", "?", ";", " "])
 @pytest.mark.parametrize("begin", ["", "http://", "http://h:", "x/", "/data/local-files/?d="])
 def test_a_long_text_takes_no_longer_than_its_length(begin: str, part: str) -> None:
-    start = time.process_time()
+    start = time.thread_time()
     redact(begin + part * 100_000)
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 1
