@@ -107,8 +107,8 @@ def make_project(image_tags: tuple[ImageTag, ...], default: ProjectOptions, extr
         options = {name: _parse_option(name, values[name]) for name in _PARSERS if name in values}
         return Project(image_tags, replace(default, **options))
     except WalkcutError as error:
-        places = {"the extra parameters": extra_params, f"attributes of {image_tags[0].controls[0]}": attributes}
-        given = " or ".join(place for place, options in places.items() if options.keys() & _PARSERS.keys())
+        sources = {"the extra parameters": extra_params, f"attributes of {image_tags[0].controls[0]}": attributes}
+        given = " or ".join(source for source, options in sources.items() if options.keys() & _PARSERS.keys())
         raise RequestError(f"{given} cannot be used: {error}") from error
 
 

@@ -193,12 +193,12 @@ def _output_shape(tags: Sequence[Tag], shapes: Mapping[str, str], output: str) -
     shape = text.strip().lower().removesuffix("labels")
     if not shape or shapes.get(shape) == "":
         return shape
-    place = f"{tag} has" if tag else "the extra parameters have"
+    source = f"{tag} has" if tag else "the extra parameters have"
     if shape in shapes:
-        raise LabelConfigError(f'{place} {OUTPUT}="{shape}", and {shapes[shape]}')
+        raise LabelConfigError(f'{source} {OUTPUT}="{shape}", and {shapes[shape]}')
     usable = " and ".join(shape for shape, problem in shapes.items() if not problem)
     raise LabelConfigError(
-        f'{place} {OUTPUT}="{text[:40]}", and the labelling config has controls for {usable}: write one of these, or '
+        f'{source} {OUTPUT}="{text[:40]}", and the labelling config has controls for {usable}: write one of these, or '
         + (f"add <{SHAPE_TAGS[shape]}>" if shape in SHAPE_TAGS else "remove it")
     )
 

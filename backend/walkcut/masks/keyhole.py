@@ -78,16 +78,16 @@ def _slits(points: Points, ring: Int64[np.ndarray, " p"]) -> _Slits:
     tips = _tips(points, ring)
     following = _following(ring)
     line, x = _first_hits(points, points[following], points[tips])
-    places = np.stack([x, points[tips, 1]], 1)
-    is_start, is_stop = ((places == points[ends]).all(1) for ends in (line, following[line]))
+    positions = np.stack([x, points[tips, 1]], 1)
+    is_start, is_stop = ((positions == points[ends]).all(1) for ends in (line, following[line]))
     inner = np.flatnonzero(~is_start & ~is_stop)
-    inner = inner[np.lexsort((np.abs(places - points[line])[inner, 1], line[inner]))]
+    inner = inner[np.lexsort((np.abs(positions - points[line])[inner, 1], line[inner]))]
     lines = line[inner]
     shift = np.searchsorted(lines, np.arange(ring.size))  # of each index, by the points that are put in before it
     vertex = np.where(is_stop, following[line], line)
     hits = vertex + shift[vertex]
     hits[inner] = lines + 1 + np.arange(inner.size)
-    all_points = np.insert(points.astype(np.float64), lines + 1, places[inner], axis=0)
+    all_points = np.insert(points.astype(np.float64), lines + 1, positions[inner], axis=0)
     return _Slits(all_points, np.insert(ring, lines + 1, ring[lines]), tips + shift[tips], hits)
 
 
@@ -143,11 +143,11 @@ def _sectors(slits: _Slits, radius: float) -> tuple[list[int], Float[np.ndarray,
     in between if it is not convex.
     """
     rays = _rays(slits)
-    _, place = np.unique(slits.points, axis=0, return_inverse=True)
-    place = place.ravel()[rays.point]
-    order = np.lexsort((rays.arrives, -rays.angle, place))
-    sizes = np.bincount(place)[place]
-    after = order[_following(place[order])]
+    _, corner = np.unique(slits.points, axis=0, return_inverse=True)
+    corner = corner.ravel()[rays.point]
+    order = np.lexsort((rays.arrives, -rays.angle, corner))
+    sizes = np.bincount(corner)[corner]
+    after = order[_following(corner[order])]
     one, two = order[rays.arrives[order]], after[rays.arrives[order]]
     span = (rays.angle[one] - rays.angle[two]) % (2 * np.pi)
     angles = np.stack([rays.angle[one], rays.angle[one] - span / 2, rays.angle[two]], 1)

@@ -17,7 +17,7 @@ from walkcut.storage import atomic_file
 
 log = logging.getLogger(__name__)
 
-_CONTROLS = r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]"  # XML has no place for them, or breaks lines
+_CONTROLS = r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]"  # XML cannot hold them, or breaks lines
 _UNFIT_ID = re.compile(rf"{_CONTROLS}|^\s|\s$")  # readers of the image set strip lines
 
 
