@@ -69,7 +69,8 @@ class Editor:
     def open_task(self, project: int, task: int, *, n_tabs: int = 0) -> None:
         """Open a task in the Data Manager; returns when its image, masks and `n_tabs` predictions are shown.
 
-        The page shows a task before it has its predictions.
+        The page shows a task before it has its predictions, and selects one of them when they come: what is
+        done before is lost, so tell how many are to come.
         """
         self.console_errors()  # forget those of the page before
         self.browser.get(f"{self.url}/projects/{project}/data?task={task}")

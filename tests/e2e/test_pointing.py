@@ -34,7 +34,7 @@ def brushes(editor: Editor) -> set[str]:
 
 
 def test_select_extends_and_excludes(editor: Editor, project: int, tasks: Iterator[int], artifacts: Path) -> None:
-    editor.open_task(project, next(tasks))
+    editor.open_task(project, next(tasks), n_tabs=4)
     editor.new_annotation()
     editor.auto_annotation_on()
     assert editor.smart_point("Select", *SUN)
@@ -99,7 +99,7 @@ def test_typing_replaces_what_is_in_the_draft(
     label_studio: LabelStudio, editor: Editor, project: int, tasks: Iterator[int]
 ) -> None:
     task = next(tasks)
-    editor.open_task(project, task)
+    editor.open_task(project, task, n_tabs=4)
     editor.new_annotation()
     editor.auto_annotation_on()
     assert editor.type_granularity("6")

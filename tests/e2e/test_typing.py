@@ -19,7 +19,7 @@ def test_typed_granularities_replace_the_suggestions(
     project = label_studio.create_project("Typing", label_config)
     (task,) = label_studio.import_tasks(project, [images.sample_task()])
     label_studio.attach_backend(project, backend)
-    editor.open_task(project, task)
+    editor.open_task(project, task, n_tabs=4)
     editor.new_annotation()
     editor.auto_annotation_on()
     for line, regions, status in (

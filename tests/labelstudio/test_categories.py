@@ -42,6 +42,13 @@ def test_numbers_are_those_of_label_studios_exports(labels: list[list[dict[str, 
         assert {name: numbers[name] for name in expected} == expected
 
 
+def test_a_label_belongs_to_the_nearest_control_around_it() -> None:
+    inner = '<Choices name="c" toName="i"><Choice value="Car" category="7"/></Choices>'
+    text = config([[{"value": "Car", "category": "4"}]]).replace("</BrushLabels>", f"{inner}</BrushLabels>")
+    _, expected = Converter(text, project_dir=None)._get_labels()
+    assert label_categories(fromstring(text)) == expected == {"Car": 7}
+
+
 def test_value_and_alias_have_the_same_number() -> None:
     text = config([[{"value": "Car", "alias": "auto", "category": "4"}, {"value": "Sky"}]])
     assert label_categories(fromstring(text)) == {"Car": 4, "auto": 4, "Sky": 0}

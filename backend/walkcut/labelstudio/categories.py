@@ -14,17 +14,30 @@ def label_categories(config: Element) -> dict[str, int]:
     """
     names, numbers = set[str](), dict[str, int]()
     values: list[tuple[str, str]] = []
-    for control in config.iter():
-        if control.get("name") and control.get("toName"):
-            labels = {_name(label): label for label in control.iter() if label.tag in _LABEL_TAGS and _name(label)}
-            names |= set(labels)
-            values += [(label.get("value", ""), name) for name, label in labels.items()]
-            numbers |= {name: int(label.get("category", "")) for name, label in labels.items() if _is_numbered(label)}
+    for labels in _labels_of_controls(config):
+        names |= set(labels)
+        values += [(label.get("value", ""), name) for name, label in labels.items()]
+        numbers |= {name: int(label.get("category", "")) for name, label in labels.items() if _is_numbered(label)}
     if not numbers:
         return {}
     free = (number for number in count() if number not in set(numbers.values()))
     numbers |= dict(zip(sorted(names - set(numbers)), free, strict=False))
     return {value: numbers[name] for value, name in values if value} | numbers
+
+
+def _labels_of_controls(config: Element) -> list[dict[str, Element]]:
+    """Return the labels of each control by their names: a label belongs to the nearest control around it."""
+    controls: list[dict[str, Element]] = []
+    pending: list[tuple[Element, dict[str, Element]]] = [(config, {})]
+    while pending:
+        element, labels = pending.pop()
+        if element.tag in _LABEL_TAGS and _name(element):
+            labels[_name(element)] = element
+        if element.get("name") and element.get("toName"):
+            labels = {}
+            controls.append(labels)
+        pending += [(child, labels) for child in reversed(element)]
+    return controls
 
 
 def _name(label: Element) -> str:
