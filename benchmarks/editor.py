@@ -17,7 +17,7 @@ from jaxtyping import UInt16
 from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial import cKDTree
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import TimeoutException, WebDriverException
 
 from tests.e2e.browser import Editor
 from tests.e2e.chromium import chromium
@@ -30,6 +30,7 @@ from walkcut.labelstudio.predictions import Region, connected_regions, make_pred
 from walkcut.labelstudio.tasks import Task, TaskImage
 
 HEADER = "| megapixels | regions | shape | shown s | submitted s | KB | IoU, mean | IoU, least |"
+TIMEOUT_S = 100.0  # for a page that is busy; the driver gives up after 120
 Labels = UInt16[np.ndarray, "y x"]
 
 
@@ -90,7 +91,7 @@ def measure(studio: LabelStudio, shape: str, labels: Labels) -> Measurement:
     overlaps = [float((mask & other).sum() / (mask | other).sum()) for mask, other in pairs]
     studio.request("POST", "/api/predictions", json={"task": task, "result": result, "model_version": "benchmark"})
     with chromium(CHROMIUM, CHROMEDRIVER) as browser:
-        editor = Editor(browser, studio.url)
+        editor = Editor(browser, studio.url, TIMEOUT_S)
         editor.login()
         begin = time.perf_counter()
         editor.open_task(project, task, n_tabs=1)
@@ -114,8 +115,10 @@ def rows(
             for shape in names:
                 try:
                     columns = measure(studio, shape, labels).row()
-                except (TimeoutError, WebDriverException, RuntimeError) as error:
-                    columns = f"failed: {str(error).splitlines()[0][:60]} | | | |"
+                except (TimeoutError, TimeoutException):
+                    columns = f"not within {TIMEOUT_S:g} s | | | | "
+                except (WebDriverException, RuntimeError) as error:
+                    columns = f"failed: {str(error).splitlines()[0][:60]} | | | | "
                 yield f"| {size:g} | {count} | {shape} | {columns} |"
 
 

@@ -22,7 +22,7 @@ from tests.e2e.label_studio import EMAIL, PASSWORD
 
 Value = TypeVar("Value")
 
-PAGE_S = 60.0  # longest wait for the page
+PAGE_S = 60.0  # longest wait for the page, also for one that is busy
 CALL_START_S = 3.0  # Label Studio calls the backend at once when a prompt is finished
 KNOWN_ERRORS = (  # what Label Studio's page asks for in vain, without any backend's doing
     "heidi-tips",
@@ -52,9 +52,11 @@ class Region:
 class Editor:
     """The labelling screen of one Label Studio, in one browser."""
 
-    def __init__(self, browser: webdriver.Chrome, url: str) -> None:
+    def __init__(self, browser: webdriver.Chrome, url: str, timeout_s: float = PAGE_S) -> None:
         self.browser = browser
         self.url = url
+        self.timeout_s = timeout_s
+        browser.set_script_timeout(timeout_s)
 
     # The page
 
@@ -253,14 +255,14 @@ class Editor:
     def _run(self, script: str, *arguments: object) -> Any:
         return self.browser.execute_script(script, *arguments)
 
-    def _wait(self, what: str, condition: Callable[[], Value | None], timeout_s: float = PAGE_S) -> Value:
+    def _wait(self, what: str, condition: Callable[[], Value | None], timeout_s: float | None = None) -> Value:
         def quiet() -> Value | None:
             try:
                 return condition()
             except JavascriptException:  # the page is between two states
                 return None
 
-        return wait_for(what, quiet, timeout_s)
+        return wait_for(what, quiet, timeout_s or self.timeout_s)
 
     def _settle(self) -> None:
         """Let the page draw twice, so that what was just decided is on screen."""
