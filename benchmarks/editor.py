@@ -18,6 +18,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial import cKDTree
 from selenium.common.exceptions import TimeoutException, WebDriverException
+from urllib3.exceptions import ReadTimeoutError
 
 from tests.e2e.browser import Editor
 from tests.e2e.chromium import chromium
@@ -115,7 +116,7 @@ def rows(
             for shape in names:
                 try:
                     columns = measure(studio, shape, labels).row()
-                except (TimeoutError, TimeoutException):
+                except (TimeoutError, TimeoutException, ReadTimeoutError):
                     columns = f"not within {TIMEOUT_S:g} s | | | | "
                 except (WebDriverException, RuntimeError) as error:
                     columns = f"failed: {str(error).splitlines()[0][:60]} | | | | "
