@@ -23,7 +23,7 @@ from walkcut.settings import Settings
 Json = dict[str, Any]
 
 _MAX_IMAGES = 10  # of a task
-_LARGE = 4_000_000  # pixels from which 40 brush masks take the editor more than ten seconds
+_LARGE = 1_500_000  # pixels from which 40 brush masks take the editor more than ten seconds to open, and to submit
 _DISCONNECTED, _ERROR = "DI", "ER"  # states of a backend in Label Studio; in all others it works
 _EVENTS = {"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"}
 _TEXT_FIELD = '<TextArea name="granularity" toName="{}" editable="true" maxSubmissions="0"/>'
