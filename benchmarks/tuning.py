@@ -15,7 +15,8 @@ from walkcut.backbones.classical import ClassicalBackbone
 from walkcut.evaluation.datasets import Example, read_dataset
 from walkcut.evaluation.metrics import OdsOis, coarsened, contingency_table, covering, ods_ois
 from walkcut.hierarchy.hierarchy import renumber
-from walkcut.segmentation.algorithms.region_merging import MergeRule, merge_leaves, watershed_leaves
+from walkcut.hierarchy.merge_rule import MergeRule
+from walkcut.segmentation.algorithms.region_merging import merge_leaves, watershed_leaves
 from walkcut.segmentation.algorithms.upsampling import joint_bilateral_upsample
 from walkcut.segmentation.methods.inputs import contour_features
 

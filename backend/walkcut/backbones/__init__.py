@@ -1,6 +1,6 @@
 """Backbones: models that extract features from an image, on which methods segment it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from walkcut.backbones.configs import DWC, AttentionConfig
 from walkcut.errors import SettingsError
+from walkcut.hierarchy.merge_rule import MergeRule
 
 FeatureKind = Literal["attention_maps", "feature_map", "contour"]
 
@@ -34,12 +35,14 @@ class ImageFeatures:
         feature_map: a vector for each patch or pixel, comparable across images
         contour: the strength of contours, in [0, 1]
         degradations: quality reductions due to memory, as user messages
+        merge_rule: how regions between these contours merge
     """
 
     attention_maps: tuple[AttentionMap, ...] = ()
     feature_map: Float[Tensor, "c h w"] | None = None
     contour: Float[Tensor, "y x"] | None = None
     degradations: tuple[str, ...] = ()
+    merge_rule: MergeRule = field(default_factory=MergeRule)
 
     def merged_with(self, other: "ImageFeatures") -> "ImageFeatures":
         """Return these features, completed by those of the other."""
@@ -48,6 +51,7 @@ class ImageFeatures:
             other.feature_map if self.feature_map is None else self.feature_map,
             other.contour if self.contour is None else self.contour,
             tuple(dict.fromkeys((*self.degradations, *other.degradations))),
+            other.merge_rule if self.contour is None else self.merge_rule,
         )
 
     def to(self, device: torch.device) -> "ImageFeatures":

@@ -64,19 +64,26 @@ class ClassicalBackbone:
         return f"classical-{_REVISION} {self}"
 
     def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
-        """Return contour and feature map at the working resolution, and one attention map.
-
-        The feature map holds soft histograms of colour and of texture; the channels of each sum to 1.
-        """
+        """Return contour and feature map at the working resolution, and one attention map; see `histograms`."""
         with span("features"):
-            lab = to_lab(_shrink(image, self.working_side))
-            histograms = torch.cat([colour_histogram(lab), texture_histogram(lab[0])])
+            histograms = self.histograms(image)
             contour = contour_strength(histograms) if kinds & {"contour", "attention_maps"} else None
-            return ImageFeatures(
-                (self._walk(histograms, contour),) if contour is not None and "attention_maps" in kinds else (),
-                histograms if "feature_map" in kinds else None,
-                contour if "contour" in kinds else None,
-            )
+            return self.features(histograms, contour, kinds)
+
+    def histograms(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "c h w"]:
+        """Return soft histograms of colour and of texture at the working resolution; the channels of each sum to 1."""
+        lab = to_lab(_shrink(image, self.working_side))
+        return torch.cat([colour_histogram(lab), texture_histogram(lab[0])])
+
+    def features(
+        self, histograms: Float[Tensor, "c h w"], contour: Float[Tensor, "h w"] | None, kinds: frozenset[FeatureKind]
+    ) -> ImageFeatures:
+        """Return features of these kinds, given the histograms and the contour, which may be that of another model."""
+        return ImageFeatures(
+            (self._walk(histograms, contour),) if contour is not None and "attention_maps" in kinds else (),
+            histograms if "feature_map" in kinds else None,
+            contour if "contour" in kinds else None,
+        )
 
     def _walk(self, histograms: Float[Tensor, "c h w"], contour: Float[Tensor, "h w"]) -> AttentionMap:
         """Return the random walk between patches.

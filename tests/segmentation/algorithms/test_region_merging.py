@@ -9,7 +9,8 @@ from torch import Tensor
 from walkcut.backbones.classical import chi_square
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.hierarchy import renumber
-from walkcut.segmentation.algorithms.region_merging import MergeRule, merge_leaves, watershed_leaves
+from walkcut.hierarchy.merge_rule import MergeRule
+from walkcut.segmentation.algorithms.region_merging import merge_leaves, watershed_leaves
 
 PLAIN = MergeRule(histogram=0, growth=0, smallest=1e-9, scale=1, auto=0.5)
 

@@ -11,11 +11,12 @@ from walkcut.backbones import AttentionMap, ImageFeatures
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
+from walkcut.hierarchy.merge_rule import MergeRule
 from walkcut.segmentation.algorithms.diffcut import diffcut
 from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import DiffSeg, KMeans
-from walkcut.segmentation.methods.hierarchical import MERGE_COSTS, DiffCut, Merge, NCut, NCutMerge, named_levels
+from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut, NCutMerge, named_levels
 
 
 @pytest.mark.parametrize(
@@ -84,9 +85,9 @@ def test_methods_implement_the_protocol(method: Method) -> None:
 
 @pytest.mark.parametrize(("leaves", "fine"), [(5, 5), (20, 8), (1000, 40)])
 def test_named_levels_keep_within_their_bounds(leaves: int, fine: int) -> None:
-    bound = MERGE_COSTS[-1]
+    bound = MergeRule().levels[-1]
     costs = np.full(leaves - 1, bound + 0.01 if leaves < 100 else bound)
     merges = np.stack([np.arange(leaves - 1) + leaves - 1, np.arange(leaves - 1)], 1)
     merges[0] = [leaves - 1, 0]
     hierarchy = Hierarchy(merges, costs, np.zeros(leaves - 1, bool))
-    assert named_levels(hierarchy, MERGE_COSTS)[Level.FINE] == fine
+    assert named_levels(hierarchy, MergeRule().levels)[Level.FINE] == fine

@@ -1,10 +1,9 @@
 """Bottom-up region merging: neighbouring leaves of a fine partition merge, the least separated pair first."""
 
 import heapq
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from scipy.sparse import coo_array
 from skimage.segmentation import watershed
 from torch import Tensor
@@ -13,38 +12,11 @@ from walkcut.backbones.classical import chi_square
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.adjacency import label_adjacency
 from walkcut.hierarchy.hierarchy import Hierarchy, renumber
+from walkcut.hierarchy.merge_rule import MergeRule
 
 _Border = tuple[float, float]  # length in pixel sides, and the contour summed along it
 _Pair = tuple[float, int, int]  # separation, and the two regions
 _MIN_SIZE = 0.25  # pixels; slivers are smaller, and would all be separated by 0
-
-
-@dataclass(frozen=True)
-class MergeRule:
-    """Separation of two neighbouring regions, and the cost of cutting them apart again.
-
-    The separation is `(b + histogram · χ²) · s^growth · min(1, s / smallest)` with the mean contour `b` on the border,
-    the χ² distance of the mean histograms, and the size `s` of the smaller region as a fraction of the image. At
-    separation `d` a cut costs `exp(-(d / scale)³)`; the rule makes all cuts of cost at most `auto`, and always the
-    first, so that there are at least two segments. The defaults were tuned on BSDS500 val with the features of the
-    classical backbone.
-    """
-
-    histogram: float = 0.45
-    growth: float = 0.1
-    smallest: float = 0.003
-    scale: float = 0.65
-    auto: float = 0.43
-
-    def separation(
-        self, contour: Float64[np.ndarray, " e"], distance: Float64[np.ndarray, " e"], size: Float64[np.ndarray, " e"]
-    ) -> Float64[np.ndarray, " e"]:
-        """Return the separation of neighbours, at least 0."""
-        return (contour + self.histogram * distance) * size**self.growth * np.minimum(1, size / self.smallest)
-
-    def cost(self, separation: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
-        """Return the costs of cutting merges again, in [0, 1], made monotone along the rows."""
-        return np.exp(-((np.maximum.accumulate(separation) / self.scale) ** 3))
 
 
 def watershed_leaves(contour: Float[Tensor, "y x"]) -> Int64[np.ndarray, "y x"]:

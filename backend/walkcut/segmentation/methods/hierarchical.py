@@ -12,6 +12,7 @@ from walkcut.backbones import FeatureKind, ImageFeatures
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import Hierarchy, renumber
+from walkcut.hierarchy.merge_rule import MergeRule
 from walkcut.segmentation.algorithms.diffcut import normalised_patches, power_affinity
 from walkcut.segmentation.algorithms.random_walk import walk
 from walkcut.segmentation.algorithms.recursive_ncut import (
@@ -29,9 +30,7 @@ from walkcut.telemetry.spans import span
 
 _MAX_MERGED_LEAVES = 256  # finer regions are texture
 _BOUNDS = {Level.COARSE: (2, 8), Level.MEDIUM: (4, 20), Level.FINE: (8, 40)}  # of the number of segments
-# Coarse, medium and fine make all cuts of at most these costs: about 4, 10 and 22 segments, which are the medians on
-# BSDS500 val with the classical backbone.
-MERGE_COSTS = (0.27, 0.46, 0.63)
+# Coarse, medium and fine make all cuts of at most these costs.
 NCUT_COSTS = (0.2, 0.48, 0.72)
 DIFFCUT_COSTS = (0.16, 0.3, 0.4)
 
@@ -47,7 +46,7 @@ class Merge:
         contour, feature_map = contour_features(features)
         with span("cut"):
             leaves = watershed_leaves(contour)
-        return _merge_tree(leaves, contour, feature_map, image)
+        return _merge_tree(leaves, contour, feature_map, image, features.merge_rule)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class NCutMerge:
         contour, feature_map = contour_features(features)
         scores, _ = self.ncut.leaves(features)
         leaves = assign_pixels(scores, (contour.shape[0], contour.shape[1]))
-        return _merge_tree(renumber(leaves.astype(np.int64)), contour, feature_map, image)
+        return _merge_tree(renumber(leaves.astype(np.int64)), contour, feature_map, image, features.merge_rule)
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,13 @@ def _merge_tree(
     contour: Float[Tensor, "h w"],
     feature_map: Float[Tensor, "c h w"],
     image: UInt8[Tensor, "y x 3"],
+    rule: MergeRule,
 ) -> CutTree:
     """Return the tree of these leaves merged bottom-up."""
     with span("cut"):
-        merged = merge_leaves(leaves, contour, feature_map)
+        merged = merge_leaves(leaves, contour, feature_map, rule=rule)
     distinct = 1 + int((merged.costs < 1).sum())  # regions at a cost of 1 differ by rounding alone
     leaf_of, hierarchy = merged.coarsened(min(distinct, _MAX_MERGED_LEAVES))
     with span("assign"):
         labels = joint_bilateral_upsample(leaf_of[leaves], image)
-    return build_tree(labels, hierarchy, named_levels(hierarchy, MERGE_COSTS))
+    return build_tree(labels, hierarchy, named_levels(hierarchy, rule.levels))

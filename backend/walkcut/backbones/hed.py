@@ -1,0 +1,96 @@
+"""Holistically-nested edge detection: a learned contour (Xie & Tu, ICCV 2015)."""
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, max_pool2d
+
+from walkcut.backbones import FeatureKind, ImageFeatures
+from walkcut.backbones.classical import ClassicalBackbone
+from walkcut.backbones.resize import resize
+from walkcut.hierarchy.merge_rule import MergeRule
+from walkcut.telemetry.spans import span
+
+_REVISION = 1  # raise it when the same settings give other features
+_CHANNELS, _DEPTHS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)  # of VGG-16's stages
+_MEAN = (122.67892, 116.66877, 104.00699)  # of red, green and blue in ImageNet, subtracted as in training
+_MIN_SIDE = 16  # pixels
+# Found on images that the network was trained on, so not tuned further there.
+_RULE = MergeRule(histogram=0.6, smallest=0.001, scale=0.615)
+
+
+class HedNetwork(nn.Module):
+    """VGG-16 up to its last convolution, with a side output of each of the five stages, and all five fused (3.1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inputs = (3, *_CHANNELS)
+        self.stages = nn.ModuleList(_stage(*sizes) for sizes in zip(inputs, _CHANNELS, _DEPTHS, strict=False))
+        self.sides = nn.ModuleList(nn.Conv2d(channels, 1, 1) for channels in _CHANNELS)
+        self.fuse = nn.Conv2d(len(_CHANNELS), 1, 1)
+
+    def forward(self, image: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b 6 y x"]:
+        """Return the probability of a contour at each pixel, by the five side outputs and the fused one.
+
+        The image is in RGB, from 0 to 255, less the mean.
+        """
+        maps, outputs = image, []
+        for index, (stage, side) in enumerate(zip(self.stages, self.sides, strict=True)):
+            maps = stage(max_pool2d(maps, 2, ceil_mode=True) if index else maps)
+            outputs.append(interpolate(side(maps), image.shape[2:], mode="bilinear"))
+        sides = torch.cat(outputs, 1)
+        return torch.cat([sides, self.fuse(sides)], 1).sigmoid()
+
+
+def _stage(inputs: int, channels: int, depth: int) -> nn.Sequential:
+    """Return convolutions of 3×3 pixels, each with a rectifier."""
+    convolutions = [nn.Conv2d(inputs if not index else channels, channels, 3, padding=1) for index in range(depth)]
+    return nn.Sequential(*(layer for convolution in convolutions for layer in (convolution, nn.ReLU(inplace=True))))
+
+
+@dataclass(frozen=True)
+class HedBackbone:
+    """The contour of a network, and the histograms and the random walk of the classical model.
+
+    The network sees the image at most `max_side` pixels long. Its contour is half the fused map and half the mean of
+    all six, shrunk to the working size of `classical`.
+    """
+
+    provides: ClassVar[frozenset[FeatureKind]] = ClassicalBackbone.provides
+
+    network: HedNetwork
+    weights: str
+    max_side: int = 512
+    classical: ClassicalBackbone = field(default_factory=ClassicalBackbone)
+
+    @property
+    def version(self) -> str:
+        """Revision, weights and settings."""
+        return f"hed-{_REVISION} {self.weights} max_side={self.max_side} {self.classical.version}"
+
+    def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
+        """Return contour and feature map at the working resolution, and one attention map."""
+        with span("features"):
+            histograms = self.classical.histograms(image)
+            contour = self._shrunk(image, histograms.shape[1:]) if kinds & {"contour", "attention_maps"} else None
+            return replace(self.classical.features(histograms, contour, kinds), merge_rule=_RULE)
+
+    def _shrunk(self, image: UInt8[Tensor, "y x 3"], size: torch.Size) -> Float[Tensor, "h w"]:
+        contour = self.contour(image)[None, None]
+        shrunk = interpolate(contour, tuple(size), mode="bilinear", antialias=True)[0, 0]
+        return shrunk.clamp(0, 1)
+
+    @torch.no_grad()
+    def contour(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "h w"]:
+        """Return the strength of contours, in [0, 1], at the size that the network sees."""
+        height, width, _ = image.shape
+        scale = min(1.0, self.max_side / max(height, width))
+        size = [min(side, max(_MIN_SIDE, round(side * scale))) for side in (height, width)]
+        device = next(self.network.parameters()).device
+        pixels = resize(image.to(device), (size[0], size[1]), white=255)
+        with span("model"):
+            outputs = self.network(pixels - pixels.new_tensor(_MEAN)[:, None, None])[0]
+        return (outputs[-1] + outputs.mean(0)) / 2
