@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from walkcut.segmentation.algorithms.region_merging import merge_leaves, watersh
 from walkcut.segmentation.algorithms.upsampling import joint_bilateral_upsample
 from walkcut.segmentation.methods.inputs import contour_features
 
-GRID: Mapping[str, Sequence[float]] = {
+GRID: Mapping[str, Sequence[Any]] = {
     "histogram": (0.3, 0.6, 0.8),
     "growth": (0.0, 0.05, 0.15),
     "smallest": (0.0015, 0.006),
