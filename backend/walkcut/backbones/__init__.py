@@ -82,7 +82,8 @@ class Backbone(Protocol):
 
 CLASSICAL = "classical"
 DINO = "dino"
-MODELS = (CLASSICAL, "sd14", "sd15", "sd21", "ssd1b", "sdxl", DINO)
+HED = "hed"
+MODELS = (CLASSICAL, HED, "sd14", "sd15", "sd21", "ssd1b", "sdxl", DINO)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,10 @@ def load_backbone(
             )
         return ClassicalBackbone()
     device = device or torch.device("cpu")
+    if name == HED:
+        from walkcut.backbones.hed import load_hed  # noqa: PLC0415
+
+        return load_hed(weights, device)
     if name == DINO:
         from walkcut.backbones.dino import load_dino  # noqa: PLC0415
 

@@ -1,5 +1,6 @@
 """Holistically-nested edge detection: a learned contour (Xie & Tu, ICCV 2015)."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -8,9 +9,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from walkcut.backbones import FeatureKind, ImageFeatures
+from walkcut.backbones import FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.classical import ClassicalBackbone
+from walkcut.backbones.hed_weights import load_weights, weights_file
 from walkcut.backbones.resize import resize
+from walkcut.backbones.weights import check_dtype
+from walkcut.errors import SettingsError
 from walkcut.hierarchy.merge_rule import MergeRule
 from walkcut.telemetry.spans import span
 
@@ -18,6 +22,7 @@ _REVISION = 1  # raise it when the same settings give other features
 _CHANNELS, _DEPTHS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)  # of VGG-16's stages
 _MEAN = (122.67892, 116.66877, 104.00699)  # of red, green and blue in ImageNet, subtracted as in training
 _MIN_SIDE = 16  # pixels
+_SEED = 0  # of random weights
 # Found on images that the network was trained on, so not tuned further there.
 _RULE = MergeRule(histogram=0.6, smallest=0.001, scale=0.615)
 
@@ -94,3 +99,24 @@ class HedBackbone:
         with span("model"):
             outputs = self.network(pixels - pixels.new_tensor(_MEAN)[:, None, None])[0]
         return (outputs[-1] + outputs.mean(0)) / 2
+
+
+def load_hed(weights: Weights, device: torch.device) -> HedBackbone:
+    """Load the network from `hed.safetensors` in the folder of weights, or make one with random weights.
+
+    Random weights are always the same. Raises `SettingsError`.
+    """
+    check_dtype(weights.dtype, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = HedNetwork()
+    version = "random"
+    if not weights.random:
+        tensors = load_weights(weights.folder)
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            path = weights_file(weights.folder)
+            raise SettingsError(f"{path} is not of this network: run `walkcut models fetch hed` again") from error
+        version = hashlib.sha256(weights_file(weights.folder).read_bytes()).hexdigest()[:8]
+    return HedBackbone(network.to(device, weights.dtype).eval().requires_grad_(requires_grad=False), version)

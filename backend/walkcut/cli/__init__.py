@@ -20,6 +20,7 @@ _COMMANDS = {
     "benchmark": "Measure the time and memory of each stage.",
     "evaluate": "Score segmentations on a data set.",
     "settings": "List the settings: variable, value and meaning.",
+    "models": "Fetch weights of models.",
     "presets": "List the methods with their settings.",
 }
 _WRITABLE = "choose a file or folder that walkcut may read or write"
