@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from walkcut.auth import Credentials
 from walkcut.errors import GranularityError, SettingsError
 from walkcut.hierarchy.granularity import Granularity, Level, parse_granularity
+from walkcut.models import AUTO, MODELS
 
 _HOST = re.compile(r"[\w.:\[\]-]*[\w\]]")
 _USER = re.compile(r"[^,]*@")
@@ -71,8 +72,8 @@ class Settings:
         description="URL of a PostgreSQL or SQLite database; otherwise SQLite in the state folder",
     )
     model: str = Field(
-        default="classical",
-        description="classical, sd14, sd15, sd21, ssd1b, sdxl, dino, a diffusers folder or a hub id",
+        default=AUTO,
+        description=f"{', '.join(MODELS)}, a diffusers folder or a hub id; auto is hed if fetched, else classical",
     )
     weights_dir: _Directory | None = Field(default=None, description="folder of model weights; else the hub's cache")
     dtype: Literal["float32", "float16", "bfloat16"] = Field(default="float32", description="precision of the model")

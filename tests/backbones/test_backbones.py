@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tests.builders.tiny_diffusion import write_folder
-from walkcut.backbones import CLASSICAL, DINO, MODELS, AttentionMap, FeatureKind, ImageFeatures, Weights, load_backbone
+from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights, load_backbone
 from walkcut.backbones.configs import DIFFSEG, DWC
 from walkcut.errors import SettingsError
+from walkcut.models import CLASSICAL, DINO, MODELS
 
 RANDOM = Weights(random=True)
 

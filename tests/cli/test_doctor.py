@@ -30,7 +30,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch, findings: Sequence[Finding], *argume
 def test_findings_stand_in_columns_with_the_remedy_below(monkeypatch: pytest.MonkeyPatch) -> None:
     result = doctor(monkeypatch, [FINE, SLOW])
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("ok       settings     model classical")
+    assert lines[0].startswith("ok       settings     model classical (auto)")
     findings = lines[lines.index("ok       port         free") :]
     assert findings[1].startswith("warning  latency      slow slow")
     assert max(map(len, lines)) <= 80

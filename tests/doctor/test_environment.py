@@ -41,7 +41,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_classical_model_needs_only_a_cpu() -> None:
-    severity, message, _ = only(environment.check_device(Settings()))
+    severity, message, _ = only(environment.check_device(Settings(model="classical")))
     assert (severity, message.split(" (")[0]) == ("ok", "the classical model runs on the CPU")
 
 
@@ -78,12 +78,14 @@ def test_weights_are_found_by_name_and_not_read(tmp_path: Path) -> None:
     assert (severity, message) == ("ok", f"the weights of {tmp_path / 'model'} are in {tmp_path / 'model'}")
 
 
-@pytest.mark.parametrize("model", ["sd14", "dino"])
+@pytest.mark.parametrize(
+    ("model", "command"), [("sd14", "hf download"), ("dino", "hf download"), ("hed", "walkcut models fetch hed")]
+)
 def test_weights_that_are_missing_are_named_with_the_command_that_fetches_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, command: str
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(SettingsError, match=r"run `hf download"):
+    with pytest.raises(SettingsError, match=f"run `{command}"):
         list(environment.check_weights(Settings(model=model, weights_dir=tmp_path)))
 
 

@@ -186,7 +186,7 @@ def test_a_walkcut_that_is_not_ready_is_still_found(site: Site, settings: Settin
 
 def test_without_a_server_the_classical_model_predicts_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_IMAGE_SIZE", (48, 64))
-    (finding,) = check_prediction(Settings(state_dir=tmp_path), None)
+    (finding,) = check_prediction(Settings(state_dir=tmp_path, model="classical"), None)
     assert "a 64×48 image takes" in finding.message
     assert list(tmp_path.iterdir()) == []
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from walkcut.backbones import MODELS
 from walkcut.evaluation.datasets import DATASETS
 from walkcut.evaluation.paper_results import PAPER_RESULTS, PaperResult, paper_results
+from walkcut.models import MODELS
 from walkcut.segmentation.presets import find_preset
 
 

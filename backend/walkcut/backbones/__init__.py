@@ -11,6 +11,7 @@ from torch import Tensor
 from walkcut.backbones.configs import DWC, AttentionConfig
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.merge_rule import MergeRule
+from walkcut.models import CLASSICAL, DINO, HED, choose_model
 
 FeatureKind = Literal["attention_maps", "feature_map", "contour"]
 
@@ -80,12 +81,6 @@ class Backbone(Protocol):
         """Return the features of an upright sRGB image of at least 16×16 pixels; kinds not provided stay empty."""
 
 
-CLASSICAL = "classical"
-DINO = "dino"
-HED = "hed"
-MODELS = (CLASSICAL, HED, "sd14", "sd15", "sd21", "ssd1b", "sdxl", DINO)
-
-
 @dataclass(frozen=True)
 class Weights:
     """Weights of a model: the folder (by default the hub's cache), the precision, and whether to use random ones."""
@@ -109,6 +104,7 @@ def load_backbone(
     with the command that fetches it.
     """
     weights = weights or Weights()
+    name = choose_model(name, weights.folder)
     if name == CLASSICAL:
         from walkcut.backbones.classical import ClassicalBackbone  # noqa: PLC0415 - models are loaded when chosen
 

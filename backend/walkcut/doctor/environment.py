@@ -8,10 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from walkcut.backbones import CLASSICAL, DINO, Weights, load_backbone
+from walkcut.backbones import Weights, load_backbone
 from walkcut.backbones.devices import cpu_threads, describe_device, has_cuda, make_device, make_dtype
 from walkcut.backbones.weights import check_dtype, find_weights
 from walkcut.doctor.checks import Finding
+from walkcut.models import CLASSICAL, DINO, HED
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 from walkcut.storage.database import check_integrity
@@ -49,12 +50,13 @@ def check_device(settings: Settings) -> Iterator[Finding]:
 
 
 def check_weights(settings: Settings) -> Iterator[Finding]:
-    """Check that the model's files exist; only dino, which is small, is loaded. Raises `SettingsError`."""
+    """Check that the model's files exist; only hed and dino, which are small, are loaded. Raises `SettingsError`."""
     if settings.model == CLASSICAL:
-        yield Finding("weights", "ok", "the classical model has no weights")
-    elif settings.model == DINO:
-        load_backbone(DINO, weights=Weights(settings.weights_dir))
-        yield Finding("weights", "ok", "the weights of dino can be loaded")
+        better = "`walkcut models fetch hed` fetches a model that finds contours better"
+        yield Finding("weights", "ok", f"the classical model has no weights; {better}")
+    elif settings.model in (HED, DINO):
+        load_backbone(settings.model, weights=Weights(settings.weights_dir))
+        yield Finding("weights", "ok", f"the weights of {settings.model} can be loaded")
     else:
         folder = find_weights(settings.model, settings.weights_dir)
         yield Finding("weights", "ok", f"the weights of {settings.model} are in {folder}")

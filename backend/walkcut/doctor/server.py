@@ -18,13 +18,13 @@ import httpx
 import numpy as np
 
 from walkcut.auth import Credentials
-from walkcut.backbones import CLASSICAL
 from walkcut.doctor.checks import Finding
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.images.encode import encode_png
 from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio.tags import EXAMPLE_CONFIG
 from walkcut.labelstudio.tasks import Task
+from walkcut.models import CLASSICAL, HED
 from walkcut.settings import Settings
 
 _PREDICT_TIMEOUT_S, _OTHER_TIMEOUT_S = 100.0, 1.0  # Label Studio's
@@ -139,10 +139,10 @@ def check_responses(server: ServerProbe) -> Iterator[Finding]:
 
 
 def check_prediction(settings: Settings, server: ServerProbe | None) -> Iterator[Finding]:
-    """Measure a prediction by the running server, or by the classical model in this process. Raises `WalkcutError`."""
+    """Measure a prediction by the running server, or by a small model in this process. Raises `WalkcutError`."""
     if server is not None:
         seconds = _seconds(lambda: _predict_remotely(server, _random_image()))
-    elif settings.model == CLASSICAL:
+    elif settings.model in (CLASSICAL, HED):
         seconds = _time_local_prediction(settings)
     else:
         message = f"the time of a prediction by {settings.model} was not measured: walkcut is not running here"

@@ -16,6 +16,7 @@ from walkcut.inference.process import ModelProcess
 from walkcut.inference.project import ProjectOptions
 from walkcut.inference.supervised_model import SupervisedModel
 from walkcut.inference.tree_service import TreeService
+from walkcut.models import choose_model
 from walkcut.settings import Settings
 from walkcut.storage import TreeCache
 from walkcut.storage.quarantine import Quarantine
@@ -111,10 +112,10 @@ def trusts_callers(settings: Settings) -> bool:
 
 
 def with_overrides(settings: Settings, *, model: str | None, method: str | None, device: str | None) -> Settings:
-    """Return the settings with the model, method and device of the command line."""
+    """Return the settings with the model, method and device of the command line, and the model that `auto` is."""
     return replace(
         settings,
-        model=model or settings.model,
+        model=choose_model(model or settings.model, settings.weights_dir),
         method=method or settings.method,
         device=device or settings.device,
     )

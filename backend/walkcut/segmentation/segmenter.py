@@ -10,12 +10,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from walkcut.backbones import CLASSICAL, Backbone, ImageFeatures, Weights, load_backbone
+from walkcut.backbones import Backbone, ImageFeatures, Weights, load_backbone
 from walkcut.backbones.classical import ClassicalBackbone
 from walkcut.backbones.devices import make_device, make_dtype
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.descriptors import leaf_means
+from walkcut.models import CLASSICAL, choose_model
 from walkcut.segmentation.algorithms.pamr import Pamr, refine_labels
 from walkcut.segmentation.presets import PRESETS, Preset, find_preset
 from walkcut.telemetry.spans import span
@@ -119,7 +120,7 @@ def load_configured_segmenter(
 ) -> Segmenter:
     """Return a segmenter, device and precision given by name; the classical model ignores folder and precision."""
     weights = Weights(weights_dir, make_dtype(dtype), random_weights)
-    if model == CLASSICAL and not random_weights:
+    if choose_model(model, weights_dir) == CLASSICAL and not random_weights:
         weights = Weights()
     return load_segmenter(model, method, device=make_device(device), weights=weights)
 

@@ -34,6 +34,7 @@ def make_engine(name: str, device: str = "cpu", model: str = "classical") -> par
 
 def test_the_engine_fits_the_model_and_its_device() -> None:
     assert make_engine("local").func is local.model_per_process
+    assert make_engine("local", model="hed").func is local.model_per_process
     assert make_engine("local", model="dino").func is local.shared_model
     assert make_engine("local", "cuda").func is local.shared_model
     engine = make_engine("ray", model="dino")

@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from walkcut.backbones import CLASSICAL
 from walkcut.bulk.engines.local import available_cores, model_per_process, shared_model
 from walkcut.bulk.plan import Plan
 from walkcut.bulk.runner import Engine
 from walkcut.errors import SettingsError
 from walkcut.inference.factory import make_segmenter
+from walkcut.models import CLASSICAL, HED
 from walkcut.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +49,6 @@ class EngineOptions:
                 raise SettingsError(f"--engine ray needs Ray ({error}): pip install 'walkcut[ray]'") from error
             return make_ray_engine(plan, output_dir, make, device_type, cpus=self.cpus, processes=self.workers)
         processes = self.workers or available_cores()
-        if self.settings.model == CLASSICAL and self.settings.device == "cpu":
+        if self.settings.model in (CLASSICAL, HED) and self.settings.device == "cpu":
             return partial(model_per_process, plan, output_dir, make, processes=processes)
         return partial(shared_model, plan, output_dir, segmenter, processes=processes)
