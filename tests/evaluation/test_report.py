@@ -128,13 +128,16 @@ def test_the_papers_results_are_compared_with_the_run(tmp_path: Path) -> None:
 
 
 def test_the_best_of_a_column_is_marked() -> None:
-    measured = {"covering_ods": 0.5, "variation_ods": 1.0, "f1": 0.30004}
+    measured = {"covering_ods": 0.5, "variation_ods": 1.0, "f1": 0.30004, "intervals": {"covering_ods": (0.4, 0.61)}}
     table = score_table(
-        [measured | {"rand_ods": 0.7}, measured | {"covering_ods": 0.6, "variation_ods": 2.0, "f1": 0.3}]
+        [
+            measured | {"rand_ods": 0.7},
+            measured | {"covering_ods": 0.6, "variation_ods": 2.0, "f1": 0.3, "intervals": {}},
+        ]
     )
     assert table.groups == (("Covering", 1), ("Rand index", 1), ("Variation of inf.", 1), ("", 1))
     assert table.labels == ("ODS", "ODS", "ODS", "F1")
     assert table.rows == (
-        (("0.500", False), ("0.700", False), ("1.000", True), ("0.300", True)),
-        (("0.600", True), ("–", False), ("2.000", False), ("0.300", True)),
+        (("0.500", False, "0.400–0.610"), ("0.700", False, ""), ("1.000", True, ""), ("0.300", True, "")),
+        (("0.600", True, ""), ("–", False, ""), ("2.000", False, ""), ("0.300", True, "")),
     )

@@ -67,6 +67,15 @@ def test_counts_are_added_up_before_they_are_divided(tmp_path: Path) -> None:
     assert scores["per_image"]["miou"] == pytest.approx((1 + 1 / 4 / 4) / 2)
 
 
+def test_intervals_reach_from_a_sample_of_bad_images_to_one_of_good_ones(tmp_path: Path) -> None:
+    images = quarter_dataset(tmp_path, images=2)
+    save_labels(tmp_path / "labels" / "1.png", np.full(SIZE, 4, np.uint8))
+    run = EvaluationRun(FixedSystem((QUARTERS,)), images, PROTOCOLS["native"], frozenset({"0"}))
+    intervals = summarise(run, list(run.results()))["intervals"]
+    assert intervals["covering_ods"] == intervals["covering_ois"] == pytest.approx((1 / 4, 1))
+    assert intervals["boundary_f_ods"] == pytest.approx((0, 1))
+
+
 def test_scores_at_a_number_of_segments_lie_between_those_of_settings() -> None:
     rows = [
         {"setting": f"tau={segments}", "segments": segments, "covering": value, "miou": value, "miou_oracle": 0}

@@ -148,9 +148,21 @@ def _score_feedback(dataset: Dataset, segmenter: Segmenter) -> dict[str, Any]:
 
 def _print_scores(first: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
     """Print a system's main scores, and for a baseline the first system's at its best number of segments."""
-    names = ("covering_ods", "covering_ois", "miou_hungarian", "miou_oracle", "accuracy", "f1", "seconds_per_image")
-    scores = "  ".join(f"{name} {summary[name]:.3f}" for name in names)
+    names = (
+        "covering_ods",
+        "covering_ois",
+        "boundary_f_ods",
+        "miou_hungarian",
+        "miou_oracle",
+        "accuracy",
+        "f1",
+        "seconds_per_image",
+    )
+    names = (*names, "accuracy", "f1", "seconds_per_image")
+    scores = "  ".join(f"{name} {summary[name]:.3f}" for name in names if name in summary)
     click.echo(f"{summary['system']:14} {scores}  at {summary['ods_setting']}")
+    ends = "  ".join(f"{name} {low:.3f} to {high:.3f}" for name, (low, high) in summary["intervals"].items())
+    click.echo(f"{'':14} 95 % intervals: {ends}")
     if summary is not first:
         segments = next(row["segments"] for row in summary["settings"] if row["setting"] == summary["ods_setting"])
         scores = "  ".join(f"{measure} {value:.3f}" for measure, value in at_segments(first, segments).items())

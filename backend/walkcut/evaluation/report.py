@@ -72,11 +72,14 @@ _LOWER_IS_BETTER: Final = frozenset({"variation_ods", "variation_ois", "seconds_
 
 @dataclass(frozen=True)
 class Table:
-    """Groups with their numbers of columns, the columns' labels, and rows of cells: a text, and whether it is best."""
+    """Groups with their numbers of columns, the columns' labels, and rows of cells.
+
+    A cell is a text, whether it is the best of its column, and the 95 % interval or nothing.
+    """
 
     groups: tuple[tuple[str, int], ...]
     labels: tuple[str, ...]
-    rows: tuple[tuple[tuple[str, bool], ...], ...]
+    rows: tuple[tuple[tuple[str, bool, str], ...], ...]
 
 
 def score_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
@@ -90,11 +93,16 @@ def score_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
     return Table(tuple(groups.items()), tuple(label for _, label, _ in columns), tuple(zip(*cells, strict=True)))
 
 
-def _cells(key: str, summaries: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:
+def _cells(key: str, summaries: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool, str]]:
     texts = [f"{summary[key]:.3f}" if key in summary else "–" for summary in summaries]
     values = [float(text) for text in texts if text != "–"]
     best = f"{min(values) if key in _LOWER_IS_BETTER else max(values):.3f}"
-    return [(text, text == best and len(values) > 1) for text in texts]
+    intervals = [_interval(key, summary) for summary in summaries]
+    return [(text, text == best and len(values) > 1, interval) for text, interval in zip(texts, intervals, strict=True)]
+
+
+def _interval(key: str, summary: Mapping[str, Any]) -> str:
+    return "{:.3f}–{:.3f}".format(*summary["intervals"][key]) if key in summary["intervals"] else ""
 
 
 _MEASURED: Final = {

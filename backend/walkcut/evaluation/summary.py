@@ -6,8 +6,10 @@ from operator import add
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Int64
 
-from walkcut.evaluation.boundaries import boundary_ods_ois
+from walkcut.evaluation.boundaries import BoundaryCounts, boundary_ods_ois
+from walkcut.evaluation.intervals import bootstrap_intervals
 from walkcut.evaluation.metrics import ods_ois
 from walkcut.evaluation.runner import MEASURES, EvaluationRun, ImageResult
 
@@ -18,7 +20,7 @@ def summarise(run: EvaluationRun, results: Sequence[ImageResult]) -> dict[str, A
     Covering is pooled over images and people as in BSDS's program; all other measures are averaged over images.
     `accuracy`, `f1`, `miou_hungarian` and `miou_oracle` are those at the setting of the best covering: accumulated over
     images if the data set has classes, as in the papers' main tables, else averaged. `per_image` holds the averages at
-    that setting, `settings` those at every setting.
+    that setting, `settings` those at every setting, and `intervals` the 95 % intervals of covering and boundary F.
     """
     weights = np.array([result.weight for result in results], np.float64)
     matrices = {  # of images (rows) at settings (columns)
@@ -47,6 +49,7 @@ def summarise(run: EvaluationRun, results: Sequence[ImageResult]) -> dict[str, A
         "variation_ods": -variation.ods,
         "variation_ois": -variation.ois,
         **_boundary(results),
+        "intervals": _intervals(results, matrices["covering"], weights),
         **_totals(results, covering.granularity, at_best),
         "per_image": {name: at_best[name] for name in MEASURES},
     }
@@ -79,8 +82,28 @@ def _totals(results: Sequence[ImageResult], column: int, averages: Mapping[str, 
 
 def _boundary(results: Sequence[ImageResult]) -> dict[str, float]:
     """Return ODS and OIS of the boundary F, if it was measured."""
-    counts = [[score.boundary for score in result.scores if score.boundary is not None] for result in results]
+    counts = _boundary_counts(results)
     if not counts[0]:
         return {}
     boundary = boundary_ods_ois(counts)
     return {"boundary_f_ods": boundary.ods, "boundary_f_ois": boundary.ois}
+
+
+def _boundary_counts(results: Sequence[ImageResult]) -> list[list[BoundaryCounts]]:
+    return [[score.boundary for score in result.scores if score.boundary is not None] for result in results]
+
+
+def _intervals(
+    results: Sequence[ImageResult], covering: Float64[np.ndarray, "i g"], weights: Float64[np.ndarray, " i"]
+) -> dict[str, tuple[float, float]]:
+    """Return the 95 % intervals of ODS and OIS of the covering and, if it was measured, of the boundary F."""
+    counts = _boundary_counts(results)
+
+    def best(drawn: Int64[np.ndarray, " n"]) -> list[float]:
+        bests = [ods_ois(covering[drawn], weights[drawn])]
+        if counts[0]:
+            bests.append(boundary_ods_ois([counts[image] for image in drawn]))
+        return [score for best in bests for score in (best.ods, best.ois)]
+
+    names = ("covering_ods", "covering_ois", "boundary_f_ods", "boundary_f_ois")
+    return dict(zip(names, bootstrap_intervals(best, len(results)), strict=False))
