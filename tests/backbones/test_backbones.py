@@ -9,7 +9,7 @@ from tests.builders.tiny_diffusion import write_folder
 from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights, load_backbone
 from walkcut.backbones.configs import DIFFSEG, DWC
 from walkcut.errors import SettingsError
-from walkcut.models import CLASSICAL, DINO, MODELS
+from walkcut.models import CLASSICAL, DINO, HED, MODELS
 
 RANDOM = Weights(random=True)
 
@@ -23,7 +23,7 @@ def test_every_backbone_declares_what_it_provides(folder: str) -> None:
     model: frozenset[FeatureKind] = frozenset({"attention_maps", "feature_map"})
     provided = [load_backbone(name, weights=weights).provides for name, weights in ((folder, None), (DINO, RANDOM))]
     assert provided == [model, model]
-    assert load_backbone(CLASSICAL).provides == model | {"contour"}
+    assert load_backbone(CLASSICAL).provides == load_backbone(HED, weights=RANDOM).provides == model | {"contour"}
 
 
 def test_the_attention_of_a_diffusion_model_is_read_as_configured(folder: str) -> None:
@@ -31,7 +31,7 @@ def test_the_attention_of_a_diffusion_model_is_read_as_configured(folder: str) -
     assert str(DIFFSEG) in load_backbone(folder, attention=DIFFSEG).version
 
 
-@pytest.mark.parametrize(("name", "weights"), [(CLASSICAL, None), (DINO, RANDOM)])
+@pytest.mark.parametrize(("name", "weights"), [(CLASSICAL, None), (DINO, RANDOM), (HED, RANDOM)])
 def test_other_models_ignore_the_attention_config(name: str, weights: Weights | None) -> None:
     default, configured = (load_backbone(name, weights=weights, attention=config) for config in (None, DIFFSEG))
     assert default.version == configured.version

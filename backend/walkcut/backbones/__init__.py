@@ -99,8 +99,8 @@ def load_backbone(
 ) -> Backbone:
     """Return the backbone of this name: one of `MODELS`, a folder of a diffusion model, or its id on the hub.
 
-    `attention` configures which self-attention of a diffusion model is read, by default as in DWC; the models
-    classical and dino ignore it. Nothing is downloaded. Raises `SettingsError` for a model that is not on this machine,
+    `attention` configures which self-attention of a diffusion model is read, by default as in DWC; other
+    models ignore it. Nothing is downloaded. Raises `SettingsError` for a model that is not on this machine,
     with the command that fetches it.
     """
     weights = weights or Weights()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from walkcut.backbones import FeatureKind, ImageFeatures, Weights
+from walkcut.backbones.attention_hooks import check_finite
 from walkcut.backbones.classical import ClassicalBackbone
 from walkcut.backbones.hed_weights import load_weights
 from walkcut.backbones.resize import resize
@@ -74,8 +75,9 @@ class HedBackbone:
 
     @property
     def version(self) -> str:
-        """Revision, weights and settings."""
-        return f"hed-{_REVISION} {self.weights} max_side={self.max_side} {self.classical.version}"
+        """Revision, weights, precision and settings."""
+        dtype = next(self.network.parameters()).dtype
+        return f"hed-{_REVISION} {self.weights} {dtype} max_side={self.max_side} {self.classical.version}"
 
     def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
         """Return contour and feature map at the working resolution, and one attention map."""
@@ -95,10 +97,11 @@ class HedBackbone:
         height, width, _ = image.shape
         scale = min(1.0, self.max_side / max(height, width))
         size = [min(side, max(_MIN_SIDE, round(side * scale))) for side in (height, width)]
-        device = next(self.network.parameters()).device
-        pixels = resize(image.to(device), (size[0], size[1]), white=255)
+        first = next(self.network.parameters())
+        pixels = resize(image.to(first.device), (size[0], size[1]), white=255)
         with span("model"):
-            outputs = self.network(pixels - pixels.new_tensor(_MEAN)[:, None, None])[0]
+            outputs = self.network((pixels - pixels.new_tensor(_MEAN)[:, None, None]).to(first.dtype))[0].float()
+        check_finite(outputs, self.version)
         return (outputs[-1] + outputs.mean(0)) / 2
 
 

