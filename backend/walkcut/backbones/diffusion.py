@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from walkcut.backbones import DINO, AttentionMap, FeatureKind, ImageFeatures, Weights
+from walkcut.backbones import AttentionMap, FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import (
     Projections,
     SelfAttention,
@@ -24,6 +24,7 @@ from walkcut.backbones.diffusion_model import DiffusionModel, load_model, random
 from walkcut.backbones.oom_fallback import ExecutionPlan, fallback_plans, run_with_oom_fallback, sliced_attention
 from walkcut.backbones.weights import ARCHITECTURES, check_dtype, working_size
 from walkcut.errors import SettingsError
+from walkcut.models import DINO
 from walkcut.telemetry.spans import span
 
 _REVISION = 1  # raise it when the same settings give other features

@@ -158,7 +158,6 @@ def _print_scores(first: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
         "f1",
         "seconds_per_image",
     )
-    names = (*names, "accuracy", "f1", "seconds_per_image")
     scores = "  ".join(f"{name} {summary[name]:.3f}" for name in names if name in summary)
     click.echo(f"{summary['system']:14} {scores}  at {summary['ods_setting']}")
     ends = "  ".join(f"{name} {low:.3f} to {high:.3f}" for name, (low, high) in summary["intervals"].items())
