@@ -123,4 +123,7 @@ def load_hed(weights: Weights, device: torch.device) -> HedBackbone:
             path = hed_file(weights.folder)
             raise SettingsError(f"{path} is not of this network: run `walkcut models fetch hed` again") from error
         version = hashlib.sha256(hed_file(weights.folder).read_bytes()).hexdigest()[:8]
-    return HedBackbone(network.to(device, weights.dtype).eval().requires_grad_(requires_grad=False), version)
+    return HedBackbone(
+        network.to(device, weights.dtype, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False),
+        version,
+    )
