@@ -99,8 +99,9 @@ class HedBackbone:
         size = [min(side, max(_MIN_SIDE, round(side * scale))) for side in (height, width)]
         first = next(self.network.parameters())
         pixels = resize(image.to(first.device), (size[0], size[1]), white=255)
-        with span("model"):
-            outputs = self.network((pixels - pixels.new_tensor(_MEAN)[:, None, None]).to(first.dtype))[0].float()
+        inputs = (pixels - pixels.new_tensor(_MEAN)[:, None, None]).to(first.dtype)
+        with span("model"):  # CPUs are faster in this order of channels
+            outputs = self.network(inputs.contiguous(memory_format=torch.channels_last))[0].float()
         check_finite(outputs, self.version)
         return (outputs[-1] + outputs.mean(0)) / 2
 
@@ -123,7 +124,4 @@ def load_hed(weights: Weights, device: torch.device) -> HedBackbone:
             path = hed_file(weights.folder)
             raise SettingsError(f"{path} is not of this network: run `walkcut models fetch hed` again") from error
         version = hashlib.sha256(hed_file(weights.folder).read_bytes()).hexdigest()[:8]
-    return HedBackbone(
-        network.to(device, weights.dtype, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False),
-        version,
-    )
+    return HedBackbone(network.to(device, weights.dtype).eval().requires_grad_(requires_grad=False), version)
