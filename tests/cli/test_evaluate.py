@@ -73,7 +73,9 @@ def test_a_report_is_written_with_the_command_that_made_it(root: Path, monkeypat
     assert all(name in report for name in ("classical", "Merge(", "merge", *CLASSICAL_BASELINES))
 
 
-@pytest.mark.parametrize(("option", "module"), [("--peers", "sklearn"), ("--report=r.html", "matplotlib")])
+@pytest.mark.parametrize(
+    ("option", "module"), [("--peers", "sklearn"), ("--clicks", "cv2"), ("--report=r.html", "matplotlib")]
+)
 def test_without_the_extra_it_is_named_before_any_work(
     root: Path, monkeypatch: pytest.MonkeyPatch, option: str, module: str
 ) -> None:

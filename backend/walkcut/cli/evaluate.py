@@ -16,6 +16,15 @@ from tqdm import tqdm
 from walkcut.cli.options import FOLDER, OUTPUT_FILE, model_options, random_weights_option
 from walkcut.errors import require_extra
 from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES
+from walkcut.evaluation.click_systems import click_systems
+from walkcut.evaluation.clicks import (
+    ClickCurve,
+    choose_objects,
+    click_curves,
+    clicks_line,
+    clicks_more,
+    summarise_clicks,
+)
 from walkcut.evaluation.datasets import DATASETS, Dataset, read_dataset
 from walkcut.evaluation.paper_results import paper_results
 from walkcut.evaluation.protocols import PROTOCOLS, Protocol
@@ -53,6 +62,12 @@ _BOUNDARY_SETTINGS = frozenset(str(Threshold(tau)) for tau in _TAUS[1::3])
 @random_weights_option
 @click.option("--peers/--no-peers", help="Also score classical segmenters and the papers' baselines.")
 @click.option("--feedback", is_flag=True, help="Also score the oracle merge by simulated masks and clicks.")
+@click.option(
+    "--clicks", is_flag=True, help="Also count the clicks that Select and classical methods need for an object."
+)
+@click.option(
+    "--objects", default=150, show_default=True, type=click.IntRange(1), help="How many objects are clicked on."
+)
 @click.option("--json", "json_path", type=OUTPUT_FILE, help="File for the scores.")
 @click.option("--report", type=OUTPUT_FILE, help="HTML file with plots and images.")
 def evaluate(
@@ -67,6 +82,8 @@ def evaluate(
     random_weights: bool,
     peers: bool,
     feedback: bool,
+    clicks: bool,
+    objects: int,
     json_path: Path | None,
     report: Path | None,
 ) -> None:
@@ -74,10 +91,14 @@ def evaluate(
 
     Data sets of partitions, such as BSDS500, are scored at many granularities; those with classes at the granularity
     auto. With --json FILE each image's scores are appended to FILE.NAME.jsonl, from which an interrupted run resumes.
-    --peers and --report need the extra: pip install 'walkcut[evaluation]'.
+    --peers, --clicks and --report need the extra: pip install 'walkcut[evaluation]'.
     """
     with require_extra("evaluation"):
-        for module in [*(["sklearn"] if peers else []), *(["jinja2", "matplotlib"] if report else [])]:
+        for module in [
+            *(["sklearn"] if peers else []),
+            *(["cv2"] if clicks else []),
+            *(["jinja2", "matplotlib"] if report else []),
+        ]:
             import_module(module)
     examples = read_dataset(dataset, root, split)
     if half is not None:
@@ -85,7 +106,8 @@ def evaluate(
         examples = replace(examples, split=f"{examples.split}-{half}", examples=examples.examples[first::2])
     settings = with_overrides(read_settings(), model=model, method=method, device=device)
     segmenter = make_segmenter(settings, random_weights=random_weights)
-    feedback_summary = _score_feedback(examples, segmenter) if feedback else {}
+    further = _score_feedback(examples, segmenter) if feedback else {}
+    further |= _score_clicks(examples, segmenter, objects) if clicks else {}
     systems: list[System] = [TreeSystem(segmenter, LADDER if examples.partitions else (Level.AUTO,))]
     if peers:
         systems += [*CLASSICAL_BASELINES.values(), *baseline_systems(segmenter)]
@@ -99,7 +121,7 @@ def evaluate(
     if json_path is not None:
         summary, *baselines = (outcome.summary for outcome in outcomes)
         document = {**summary, "paper_results": [asdict(row) for row in papers]}
-        document |= {**({"baselines": baselines} if baselines else {}), **feedback_summary}
+        document |= {**({"baselines": baselines} if baselines else {}), **further}
         json_path.write_text(json.dumps(document, indent=2) + "\n")
         click.echo(f"scores: {json_path}")
     if report is not None:
@@ -144,6 +166,18 @@ def _score_feedback(dataset: Dataset, segmenter: Segmenter) -> dict[str, Any]:
             f"not reached by {row['unreached']} of {row['annotations']})"
         )
     return {"feedback": summary}
+
+
+def _score_clicks(dataset: Dataset, segmenter: Segmenter, count: int) -> dict[str, Any]:
+    """Return the numbers of clicks for JSON, and print a line for each system."""
+    objects, summaries = choose_objects(dataset, count), {}
+    first: Sequence[ClickCurve] = ()
+    for system in click_systems(segmenter):
+        curves = [*tqdm(click_curves(system, dataset, objects), system.name, len(objects), unit="object", disable=None)]
+        first = first or curves
+        summaries[system.name] = summary = {**summarise_clicks(curves), "more_than_select": clicks_more(curves, first)}
+        click.echo(f"{system.name:14} {clicks_line(summary)}")
+    return {"clicks": {"objects": [asdict(chosen) for chosen in objects], "systems": summaries}}
 
 
 def _print_scores(first: Mapping[str, Any], summary: Mapping[str, Any]) -> None:

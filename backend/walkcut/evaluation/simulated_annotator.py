@@ -73,12 +73,19 @@ def interior_point(area: Bool[np.ndarray, "y x"]) -> tuple[int, int]:
     >>> interior_point(np.pad(np.ones((3, 3), bool), 1))
     (2, 2)
     """
-    parts, _ = label(area)
-    largest = int(np.bincount(parts[area]).argmax())
-    box = find_objects(parts, largest)[largest - 1]
-    depth = distance_transform_edt(np.pad(parts[box] == largest, 1))
+    part = largest_part(area)
+    box = find_objects(part.view(np.uint8))[0]
+    depth = distance_transform_edt(np.pad(part[box], 1))
     row, column = np.unravel_index(depth.argmax(), depth.shape)
     return int(row) - 1 + box[0].start, int(column) - 1 + box[1].start
+
+
+def largest_part(area: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
+    """Return the largest connected part of an area, the first of several; nothing of an empty one."""
+    parts, _ = label(area)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return area & (parts == sizes.argmax())
 
 
 def region_iou(truth: Int64[np.ndarray, "y x"], answer: Integer[np.ndarray, "y x"]) -> float:

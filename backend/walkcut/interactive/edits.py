@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation, find_objects
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level, Segments
-from walkcut.interactive.selection import enclosing_subtree, leaves_within, select_leaves, split_leaves
+from walkcut.interactive.selection import enclosing_subtree, leaves_within, select_mask, split_leaves
 from walkcut.labelstudio.predictions import Region
 from walkcut.labelstudio.prompts import Point
 
@@ -109,13 +109,11 @@ def select(state: EditState, points: Sequence[Point], label: str = "") -> EditSt
 
     It is cut out of all others. It gets the `label`, else the name of the region that held most of it.
     """
-    leaves = [int(state.tree.leaves[point.pixel(state.tree.size)]) for point in points]
-    positive = [leaf for leaf, point in zip(leaves, points, strict=True) if point.is_positive]
-    negative = [leaf for leaf, point in zip(leaves, points, strict=True) if not point.is_positive]
-    selected = select_leaves(state.tree, state.granularity, positive, negative)
-    if not selected.any():
+    positive = [point.pixel(state.tree.size) for point in points if point.is_positive]
+    negative = [point.pixel(state.tree.size) for point in points if not point.is_positive]
+    mask = select_mask(state.tree, state.granularity, positive, negative)
+    if not mask.any():
         raise GranularityError("nothing selected: click without Alt")
-    mask = selected[state.tree.leaves]
     identity = state.new_id(f"select {points[0].id}")  # the same while further points extend it
     region = _named(_named_as_before(state, Region(mask, "", id=identity)), label)
     state = _subtract(state, mask)

@@ -10,6 +10,15 @@ from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
 
 Leaves = Bool[np.ndarray, " k"]
+Pixel = tuple[int, int]  # row and column
+
+
+def select_mask(
+    tree: CutTree, granularity: Granularity, positive: Sequence[Pixel], negative: Sequence[Pixel]
+) -> Bool[np.ndarray, "y x"]:
+    """Return the object of positive and negative clicks: the leaves of `select_leaves`."""
+    leaves = [[int(tree.leaves[pixel]) for pixel in pixels] for pixels in (positive, negative)]
+    return tree.at_pixels(select_leaves(tree, granularity, *leaves))
 
 
 def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:
