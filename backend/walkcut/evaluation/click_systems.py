@@ -1,7 +1,7 @@
 """Systems that segment an object by clicks: walkcut's *Select*, and classical methods from the same clicks.
 
 The classical methods see a disc around each click, and as long as there is no negative click they take the image's
-border, where no disc is, for background.
+border, where no disc is, for background. Those that take seconds at full size see the image scaled down.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Int8, UInt8
+from PIL import Image as PillowImage
 from scipy.ndimage import distance_transform_edt
 from skimage.color import rgb2lab
 from skimage.graph import MCP_Geometric
@@ -22,6 +23,9 @@ from walkcut.hierarchy.granularity import Level
 from walkcut.interactive.selection import Pixel, select_mask
 from walkcut.segmentation.segmenter import Segmenter
 
+_FULL_SIZE: Final = 1 << 16
+_SIDE: Final = 240  # pixels
+_WHITE: Final = 255
 _RADIUS: Final = 0.01  # of a disc, as a fraction of the image's longer side
 _MIN_RADIUS: Final = 2  # pixels, so that mixtures have colours to start from
 _ITERATIONS: Final = 5  # of GrabCut
@@ -49,15 +53,36 @@ class Select:
 
 @dataclass(frozen=True)
 class Classical:
-    """A method that segments by seeds: a `ClickSystem`. `prepare` gets the image."""
+    """A method that segments by seeds: a `ClickSystem`.
+
+    `prepare` gets the image, scaled down to at most `side` pixels in height and width. Masks are scaled back by linear
+    interpolation, so that borders stay smooth.
+    """
 
     name: str
     prepare: Callable[[Image], FromSeeds] = field(repr=False)
+    side: int = _FULL_SIZE
 
     def open(self, image: Image) -> Answer:
         """Return what answers clicks on an image."""
-        from_seeds = self.prepare(image)
-        return lambda positive, negative: from_seeds(seed_discs(image.shape[:2], positive, negative))
+        size = image.shape[:2]
+        scale = min(1.0, self.side / max(size))
+        small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        from_seeds = self.prepare(_resized(image, small))
+
+        def scaled(pixels: Sequence[Pixel]) -> list[Pixel]:
+            return [(row * small[0] // size[0], column * small[1] // size[1]) for row, column in pixels]
+
+        def answer(positive: Sequence[Pixel], negative: Sequence[Pixel]) -> Mask:
+            mask = from_seeds(seed_discs(small, scaled(positive), scaled(negative)))
+            return _resized(mask.astype(np.uint8) * _WHITE, size) > _WHITE // 2
+
+        return answer
+
+
+def _resized(pixels: UInt8[np.ndarray, "y x *c"], size: tuple[int, ...]) -> UInt8[np.ndarray, "y2 x2 *c"]:
+    """Return an image or mask of another height and width: by linear interpolation, with antialiasing."""
+    return np.asarray(PillowImage.fromarray(pixels).resize((size[1], size[0]), PillowImage.Resampling.BILINEAR))
 
 
 def seed_discs(size: tuple[int, ...], positive: Sequence[Pixel], negative: Sequence[Pixel]) -> Seeds:
@@ -129,7 +154,7 @@ def click_systems(segmenter: Segmenter) -> tuple[ClickSystem, ...]:
     """Return *Select* first, and the classical methods."""
     return (
         Select(segmenter),
-        Classical("grabcut", grabcut),
-        Classical("random-walker", random_walk),
+        Classical("grabcut", grabcut, _SIDE),
+        Classical("random-walker", random_walk, _SIDE),
         Classical("geodesic", geodesic),
     )
