@@ -58,3 +58,8 @@ def test_without_opencv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(SettingsError, match=r"cv2 is not installed: pip install 'walkcut\[evaluation\]'"):
         grabcut(IMAGE)
+
+
+def test_masks_of_images_scaled_down_have_the_images_size() -> None:
+    found = SYSTEMS["grabcut"].open(quarters(200, 300))([(50, 75)], [(50, 225), (150, 75), (150, 225)])
+    assert np.array_equal(found, quarter_labels(200, 300) == 0)
