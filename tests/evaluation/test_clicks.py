@@ -170,3 +170,8 @@ def test_a_data_set_without_objects_is_refused(root: Path) -> None:
         save_labels(path, np.zeros((48, 64), np.uint8))
     with pytest.raises(SettingsError, match=r"folder holds no region of 1 to 40 % of its image: clicks need one"):
         choose_objects(read_dataset("folder", root), 3)
+
+
+def test_objects_of_one_image_are_drawn_together() -> None:
+    curves = [ClickCurve(0, (1.0,))] * 10 + [ClickCurve(1, (0.1,) * 20)] * 10
+    assert summarise_clicks(curves)["noc"]["0.90"] == {"mean": 10.5, "low": 1, "high": 20}

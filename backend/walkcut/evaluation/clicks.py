@@ -11,8 +11,8 @@ from jaxtyping import Bool, Int64, UInt8
 from numpy.typing import ArrayLike
 
 from walkcut.errors import SettingsError
-from walkcut.evaluation.bootstrap import bootstrap_interval
 from walkcut.evaluation.datasets import Dataset
+from walkcut.evaluation.intervals import bootstrap_intervals
 from walkcut.evaluation.simulated_annotator import interior_point, largest_part
 from walkcut.interactive.selection import Pixel
 
@@ -160,5 +160,7 @@ def _clicks(curves: Sequence[ClickCurve], target: float) -> list[float]:
 def _mean(values: ArrayLike, curves: Sequence[ClickCurve]) -> dict[str, float]:
     """Return the mean of a value of each curve, and its interval: objects of one image depend on each other."""
     means = np.asarray(values, np.float64)
-    low, high = bootstrap_interval(means, np.array([curve.image for curve in curves]))
+    _, images = np.unique([curve.image for curve in curves], return_inverse=True)
+    sums, objects = np.bincount(images, means), np.bincount(images)
+    ((low, high),) = bootstrap_intervals(lambda drawn: [sums[drawn].sum() / objects[drawn].sum()], len(objects))
     return {"mean": float(means.mean()), "low": low, "high": high}
