@@ -5,11 +5,10 @@ from pathlib import Path
 
 import click
 
-from walkcut.cli.options import FILE, model_options, random_weights_option
+from walkcut.cli.options import FILE, chosen_settings, model_options, random_weights_option
 from walkcut.evaluation import benchmark as measurements
 from walkcut.evaluation.reference import NoReferenceError
-from walkcut.inference.factory import make_segmenter, with_overrides
-from walkcut.settings import read_settings
+from walkcut.inference.factory import make_segmenter
 
 
 @click.command()
@@ -32,7 +31,7 @@ def benchmark(
     reference: bool,
 ) -> None:
     """Measure the time and the peak memory of each stage, and compare with the papers' own algorithm."""
-    settings = with_overrides(read_settings(), model=model, method=method, device=device)
+    settings = chosen_settings(model, method, device)
     segmenter = make_segmenter(settings, random_weights=random_weights)
     data = measurements.synthetic_image() if image is None else image.read_bytes()
     hardware = measurements.hardware(segmenter.device)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from walkcut.cli.options import FOLDER, OUTPUT_FILE, model_options, random_weights_option
+from walkcut.cli.options import FOLDER, OUTPUT_FILE, chosen_settings, model_options, random_weights_option
 from walkcut.errors import require_extra
 from walkcut.evaluation.classical_baselines import CLASSICAL_BASELINES
 from walkcut.evaluation.click_systems import click_systems
@@ -34,10 +34,9 @@ from walkcut.evaluation.simulated_annotator import simulated_annotations, summar
 from walkcut.evaluation.summary import at_segments, summarise
 from walkcut.evaluation.systems import System, TreeSystem, baseline_systems
 from walkcut.hierarchy.granularity import Granularity, Level, Segments, Threshold
-from walkcut.inference.factory import make_segmenter, with_overrides
+from walkcut.inference.factory import make_segmenter
 from walkcut.segmentation.presets import describe
 from walkcut.segmentation.segmenter import Segmenter
-from walkcut.settings import read_settings
 
 _COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 60)
 _TAUS = tuple(round(0.04 * step, 2) for step in range(1, 25))
@@ -104,7 +103,7 @@ def evaluate(
     if half is not None:
         first = ("even", "odd").index(half)
         examples = replace(examples, split=f"{examples.split}-{half}", examples=examples.examples[first::2])
-    settings = with_overrides(read_settings(), model=model, method=method, device=device)
+    settings = chosen_settings(model, method, device)
     segmenter = make_segmenter(settings, random_weights=random_weights)
     further = _score_feedback(examples, segmenter) if feedback else {}
     further |= _score_clicks(examples, segmenter, objects) if clicks else {}

@@ -1,6 +1,7 @@
 """Options that several commands share; no torch, which the server does without."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +10,8 @@ import click
 
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.granularity import Granularity, parse_granularity
-from walkcut.settings import description, variable
+from walkcut.models import choose_model
+from walkcut.settings import Settings, description, read_settings, variable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,6 +33,19 @@ def setting_option(name: str) -> Callable[[Command], Command]:
 
 
 model_options = with_options(*map(setting_option, ("model", "method", "device")))
+
+
+def chosen_settings(model: str | None, method: str | None, device: str | None) -> Settings:
+    """Return the settings with these options in their place, and the model that `auto` is."""
+    configured = read_settings()
+    return replace(
+        configured,
+        model=choose_model(model or configured.model, configured.weights_dir),
+        method=method or configured.method,
+        device=device or configured.device,
+    )
+
+
 random_weights_option = click.option(
     "--random-weights", is_flag=True, help="Build the model without its weights, to try it out."
 )

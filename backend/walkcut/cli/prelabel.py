@@ -20,14 +20,14 @@ from walkcut.bulk.sources.scan import Addresses, read_sources
 from walkcut.bulk.sources.tasks import annotated_tasks, project_items
 from walkcut.bulk.sources.upload import upload_images
 from walkcut.cli.bulk import execute, export_options, read_label_config
-from walkcut.cli.options import FOLDER, model_options, random_weights_option
+from walkcut.cli.options import FOLDER, chosen_settings, model_options, random_weights_option
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits
-from walkcut.inference.factory import tree_folder, with_overrides
+from walkcut.inference.factory import tree_folder
 from walkcut.inference.model import InProcessModel
 from walkcut.serving.backend import make_backend
-from walkcut.settings import Settings, read_settings
+from walkcut.settings import Settings
 from walkcut.storage import TreeCache
 
 _DEFAULT_CPUS = 1
@@ -149,9 +149,10 @@ def prelabel(
     for message, applies in refusals.items():
         if applies:
             raise SettingsError(message)
-    settings = with_overrides(read_settings(), model=model, method=method, device=device)
+    settings = chosen_settings(model, method, device)
     engines = EngineOptions(engine, settings, random_weights, workers, cpus)
     segmenter = engines.make_segmenter()
+    click.echo(f"model: {settings.model}", err=True)
     tree_cache = TreeCache(tree_folder(settings), settings.cache_bytes) if keep_trees else None
     metrics_address = None if metrics_port is None else (settings.host, metrics_port)
 

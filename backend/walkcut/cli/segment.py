@@ -17,15 +17,22 @@ from walkcut.bulk.jsonl import HashSet64
 from walkcut.bulk.names import ImageNames
 from walkcut.bulk.sources.folders import images_below
 from walkcut.bulk.sources.scan import REPEATED
-from walkcut.cli.options import FOLDER, GRANULARITIES, PATH, GranularityType, model_options, random_weights_option
+from walkcut.cli.options import (
+    FOLDER,
+    GRANULARITIES,
+    PATH,
+    GranularityType,
+    chosen_settings,
+    model_options,
+    random_weights_option,
+)
 from walkcut.errors import SettingsError, WalkcutError
 from walkcut.hierarchy.granularity import Granularity
 from walkcut.images import DecodeLimits, decode
 from walkcut.images.encode import encode_png
-from walkcut.inference.factory import make_segmenter, with_overrides
+from walkcut.inference.factory import make_segmenter
 from walkcut.segmentation.segmenter import Segmenter
 from walkcut.segmentation.visualization import draw_overlay
-from walkcut.settings import read_settings
 
 
 @click.command()
@@ -50,11 +57,12 @@ def segment(
     Segments are numbered from 1. Results are named like the images, with the folders below the FOLDER. Images that
     cannot be segmented are reported on standard error; the exit status is then 1.
     """
-    settings = with_overrides(read_settings(), model=model, method=method, device=device)
+    settings = chosen_settings(model, method, device)
     granularity = settings.granularity if granularity is None else granularity
     _check_output(sources, output_dir)
     segmenter = make_segmenter(settings, random_weights=random_weights)
     output_dir.mkdir(parents=True, exist_ok=True)
+    click.echo(f"model: {settings.model}", err=True)
     skipped: defaultdict[str, SkipCount] = defaultdict(SkipCount)
     done = failed = 0
     for found in tqdm(_images(sources, output_dir), unit="image", disable=None):

@@ -16,14 +16,14 @@ import click
 import waitress
 from waitress.channel import HTTPChannel
 
-from walkcut.cli.options import model_options
+from walkcut.cli.options import chosen_settings, model_options
 from walkcut.errors import SettingsError
-from walkcut.inference.factory import supervised_model, with_overrides
+from walkcut.inference.factory import supervised_model
 from walkcut.inference.malloc import limit_malloc_arenas, periodic_malloc_trim
 from walkcut.inference.tree_service import TreeService
 from walkcut.serving.app import create_app
 from walkcut.serving.backend import background_learning, make_backend
-from walkcut.settings import read_settings, unknown_variables
+from walkcut.settings import unknown_variables
 from walkcut.telemetry.logs import set_up_logging
 from walkcut.telemetry.metrics import Metrics
 
@@ -40,7 +40,7 @@ _TRIM_INTERVAL_S = 10.0  # trimming takes some milliseconds
 @model_options
 def serve(host: str | None, port: int | None, model: str | None, method: str | None, device: str | None) -> None:
     """Run the ML backend for Label Studio."""
-    settings = with_overrides(read_settings(), model=model, method=method, device=device)
+    settings = chosen_settings(model, method, device)
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     set_up_logging(settings.log_level, settings.log_format)
     limit_malloc_arenas()

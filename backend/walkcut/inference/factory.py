@@ -2,7 +2,6 @@
 
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from walkcut.inference.process import ModelProcess
 from walkcut.inference.project import ProjectOptions
 from walkcut.inference.supervised_model import SupervisedModel
 from walkcut.inference.tree_service import TreeService
-from walkcut.models import choose_model
 from walkcut.settings import Settings
 from walkcut.storage import TreeCache
 from walkcut.storage.quarantine import Quarantine
@@ -109,13 +107,3 @@ def tree_folder(settings: Settings) -> Path:
 def trusts_callers(settings: Settings) -> bool:
     """Return whether only trusted callers reach the backend: by credentials, or on this machine alone."""
     return settings.credentials.required or is_loopback(settings.host)
-
-
-def with_overrides(settings: Settings, *, model: str | None, method: str | None, device: str | None) -> Settings:
-    """Return the settings with the model, method and device of the command line, and the model that `auto` is."""
-    return replace(
-        settings,
-        model=choose_model(model or settings.model, settings.weights_dir),
-        method=method or settings.method,
-        device=device or settings.device,
-    )
