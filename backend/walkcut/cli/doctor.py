@@ -4,7 +4,7 @@ import json
 import shutil
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import click
 
@@ -59,7 +59,7 @@ def _findings(project_id: int | None, task_id: int | None) -> Iterator[Finding]:
     yield Finding("settings", "ok", f"{message}; `walkcut settings` lists all")
     for message in unknown_variables():
         yield Finding("settings", "warning", message, "correct its name, or remove it; `walkcut settings` lists all")
-    yield from diagnose(replace(settings, model=chosen), project_id, task_id)
+    yield from diagnose(settings, project_id, task_id)
 
 
 def _print_finding(finding: Finding) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import chain
 
@@ -11,6 +12,7 @@ from walkcut.doctor.labelstudio import LabelStudioProbe
 from walkcut.doctor.server import ServerProbe
 from walkcut.inference.factory import make_access
 from walkcut.inference.project import ProjectOptions, project_from_config
+from walkcut.models import choose_model
 from walkcut.settings import Settings
 
 __all__ = ["Finding", "diagnose"]
@@ -21,6 +23,7 @@ def diagnose(settings: Settings, project_id: int | None = None, task_id: int | N
 
     With the id of a project, that is checked too, and the image of its first task or of the task with an id.
     """
+    settings = replace(settings, model=choose_model(settings.model, settings.weights_dir))
     probe = server.find_server(settings)
     label_studio = _check_label_studio(settings, probe, project_id, task_id)
     for finding in chain(
