@@ -71,7 +71,9 @@ def main() -> None:
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as state:
         command = [sys.executable, "-m", "walkcut", "serve", "--port", str(port)]
-        server = subprocess.Popen(command, env={"WALKCUT_STATE_DIR": state, "WALKCUT_LOG_LEVEL": "WARNING"})
+        server = subprocess.Popen(
+            command, env={"WALKCUT_MODEL": "classical", "WALKCUT_STATE_DIR": state, "WALKCUT_LOG_LEVEL": "WARNING"}
+        )
         try:
             wait_until_up(url)
             references = [make_image(number) for number in range(IMAGES)]

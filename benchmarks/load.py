@@ -114,6 +114,7 @@ def run(load: Load) -> Outcome:
 
 def _serve(port: int, state: Path) -> "subprocess.Popen[bytes]":
     environment = {
+        "WALKCUT_MODEL": "classical",
         "WALKCUT_STATE_DIR": str(state),
         "WALKCUT_LOG_LEVEL": "WARNING",
         "WALKCUT_ALLOW_PRIVATE_HOSTS": "true",

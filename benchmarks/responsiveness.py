@@ -44,7 +44,7 @@ def main() -> None:
     requested = [[{"id": n, "data": {"image": make_image(n)}} for n in range(first, first + 6)] for first in (1, 7)]
     with tempfile.TemporaryDirectory() as state:
         command = [sys.executable, "-m", "walkcut", "serve", "--port", str(port)]
-        environment = {"WALKCUT_STATE_DIR": state, "WALKCUT_LOG_LEVEL": "WARNING"}
+        environment = {"WALKCUT_MODEL": "classical", "WALKCUT_STATE_DIR": state, "WALKCUT_LOG_LEVEL": "WARNING"}
         server = subprocess.Popen(command, env=environment)
         try:
             wait_until_up(url)
