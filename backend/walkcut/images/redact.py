@@ -8,6 +8,7 @@ _PREFIX: Final = re.compile(r"[a-z][a-z0-9+.-]*:/+|/{2,}", re.IGNORECASE)
 _NAMED_FILE: Final = re.compile(r"(?:/+[^/?#@;]+)*/*\?(?:d|filepath)=")  # Label Studio's, whose query signs nothing
 _QUERY: Final = re.compile(r"([?#;]|%3f|%23|&[^&/=]*=).*", re.IGNORECASE | re.DOTALL)
 _AT: Final = re.compile(r"@|%40")
+_LAST_AT: Final = re.compile(r".*(?P<at>@|%40)", re.DOTALL)
 _AUTHORITY: Final = re.compile(
     r"(?:\[[0-9a-f:.]*\]|[^:\[\]/]*)(?::\d{0,5})?(?:/.*)?|[a-z]:[\\/].*", re.IGNORECASE | re.DOTALL
 )
@@ -55,12 +56,12 @@ def redacted_text(reference: str) -> str:
 def _without_user(body: str, *, is_url: bool) -> str:
     """Hide what lies before the last @, unless it is in the name of a file, and a port that is no number."""
     first = body.partition("/")[0]
-    if ats := list(_AT.finditer(body if is_url or ":" in first else first)):
-        return f"…@{body[ats[-1].end() :]}"
-    ats = list(_AT.finditer(body))
-    colon = body.find(":", 0, ats[-1].start()) if ats else -1
-    if colon >= 0:  # below a folder that a relative reference was put in
-        body = f"{body[: body.rfind('/', 0, colon) + 1]}…@{body[ats[-1].end() :]}"
+    if last := _LAST_AT.match(body if is_url or ":" in first else first):
+        return f"…@{body[last.end() :]}"
+    last = _LAST_AT.match(body)
+    colon = body.find(":", 0, last.start("at")) if last else -1
+    if last and colon >= 0:  # below a folder that a relative reference was put in
+        body = f"{body[: body.rfind('/', 0, colon) + 1]}…@{body[last.end() :]}"
     return body if _AUTHORITY.fullmatch(body) else f"{re.split(r'[:[]', body)[0]}…"
 
 
