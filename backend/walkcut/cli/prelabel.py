@@ -152,7 +152,6 @@ def prelabel(
     settings = chosen_settings(model, method, device)
     engines = EngineOptions(engine, settings, random_weights, workers, cpus)
     segmenter = engines.make_segmenter()
-    click.echo(f"model: {settings.model}", err=True)
     tree_cache = TreeCache(tree_folder(settings), settings.cache_bytes) if keep_trees else None
     metrics_address = None if metrics_port is None else (settings.host, metrics_port)
 
@@ -187,6 +186,7 @@ def prelabel(
     run = with_fields(
         make_run(plan, output_dir, config), addresses=str(addresses), relisted=listed if changed else None
     )
+    click.echo(f"model: {settings.model}", err=True)
     execute(run, settings, items(), total=lambda: sum(not isinstance(item, Skipped) for item in items()))
 
 
@@ -229,4 +229,5 @@ def _predict_project(
         make_sink = partial(
             LabelStudioSink, client=client, project_id=project_id, project=project, versions=versions, replacing=replace
         )
+        click.echo(f"model: {settings.model}", err=True)
         execute(make_run(plan, run_dir), settings, jobs, make_sink=make_sink)
