@@ -84,6 +84,7 @@ def test_regions_of_every_shape_are_shown_edited_and_submitted(
 
     assert editor.type_granularity("6")
     editor.accept()
+    editor.wait_for_draft()
     match kind:
         case "Bitmask":  # which a click selects, whatever the tool
             assert editor.smart_box("Background", (0.3, 0.02), (0.5, 0.1))

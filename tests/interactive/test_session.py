@@ -177,3 +177,21 @@ def test_threads_may_save_and_read_at_once() -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(save_and_read, range(1000)))
+
+
+@pytest.mark.parametrize(("moved", "is_exact"), [(0, True), (4, False)])
+def test_regions_of_a_draft_have_the_masks_that_their_polygons_were_made_from(moved: int, is_exact: bool) -> None:
+    tag = make_image_tag("$image", ("A",), shape="polygon")
+    y, x = np.mgrid[:40, :60]
+    left = x < 30 + 6 * np.sin(y / 5)
+    regions = {name: Region(mask, "A", id=name) for name, mask in (("left", left), ("right", ~left))}
+    tree = build_tree(left.astype(np.int64), Hierarchy(MERGES[:1], np.ones(1), np.zeros(1, bool)), {})
+    result = region_items([*regions.values()], TaskImage(Task(1, {"image": "a.jpg"}), tag))
+    result[0]["value"]["points"] = [[px + moved / 60 * 100, py] for px, py in result[0]["value"]["points"]]
+    saved = Task(1, {"image": "a.jpg"}, drafts=[{"result": result, "id": 1, "updated_at": "1", "user": 7}])
+    store = SessionStore()
+    store.save(TaskImage(Task(1, {"image": "a.jpg"}), tag), Segments(2), [], NOTHING, regions)
+    screen = store.screen(TaskImage(saved, tag), tree).regions
+    assert np.array_equal(screen["left"].mask, left) is is_exact
+    assert np.array_equal(screen["right"].mask, ~left)
+    assert not np.array_equal(SessionStore().screen(TaskImage(saved, tag), tree).regions["right"].mask, ~left)

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from cachetools import LRUCache
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity
@@ -17,6 +18,7 @@ from walkcut.labelstudio.annotations import annotated_regions
 from walkcut.labelstudio.predictions import Region, region_id, region_id_prefix
 from walkcut.labelstudio.prompts import Prompt
 from walkcut.labelstudio.results import result_items
+from walkcut.labelstudio.shapes import SHAPES
 from walkcut.labelstudio.shapes.rle import mask_from_runs, run_lengths
 from walkcut.labelstudio.tasks import Task, TaskImage
 from walkcut.learning.outline_fit import OUTLINES, fit_outline
@@ -24,6 +26,7 @@ from walkcut.learning.outline_fit import OUTLINES, fit_outline
 _MAX_IMAGES = 64
 _MAX_ANNOTATORS = 4  # of one image at the same time
 _DRAFT_DELAY_S = 15.0  # Label Studio saves a draft some seconds after a change
+_REACH = 2  # pixels that a polygon may run beside its mask, with a tolerance of one
 _NO_MASK = np.zeros((0, 0), np.bool_)
 
 _PackedRegions = tuple[tuple[Region, Int64[np.ndarray, "_"]], ...]  # without its mask, and the mask's run lengths
@@ -94,7 +97,7 @@ class SessionStore:
            annotations from that one.
         """
         interaction = self._last(image, prompts)
-        documents = _document_regions(image, tree, prompts)
+        documents = self._exact(image, _document_regions(image, tree, prompts))
         ids = _known_ids(image, documents)
         uncertain = ids if image.task.annotations and not image.task.drafts else frozenset[str]()
         if interaction is None:
@@ -133,6 +136,22 @@ class SessionStore:
         with self._lock:
             others = [old for old in self._interactions.get(key, ()) if not _continues(interaction, old)]
             self._interactions[key] = (*others[1 - _MAX_ANNOTATORS :], interaction)
+
+    def _exact(self, image: TaskImage, documents: Regions) -> Regions:
+        """Return regions of a document with the masks that their polygons were made from, as far as they are known.
+
+        A polygon runs up to its tolerance beside its mask. What is drawn from the mask itself has the same border
+        again, which neighbours share.
+        """
+        with self._lock:
+            interactions = self._interactions.get(_key(image), ())
+        written = {region.id: lengths for interaction in interactions for region, lengths in interaction.after}
+        exact = dict(documents)
+        for name, region in documents.items():
+            if name in written and SHAPES[region.shape].is_connected:
+                mask = mask_from_runs(written[name], (region.mask.shape[0], region.mask.shape[1]))
+                exact[name] = replace(region, mask=mask) if _is_close(region.mask, mask) else region
+        return exact
 
     def _counts(self, interaction: Interaction, task: Task) -> bool:
         """Return whether an interaction tells more than the task's documents do."""
@@ -177,6 +196,17 @@ def _document_regions(image: TaskImage, tree: CutTree, prompts: Sequence[Prompt]
             if region.id not in prompt_ids and (region.shape not in OUTLINES or region.shape in written)
         ]
     )
+
+
+def _is_close(mask: Bool[np.ndarray, "y x"], exact: Bool[np.ndarray, "y x"]) -> bool:
+    """Return whether all pixels in which two masks differ lie within `_REACH` pixels of the second one's border."""
+    y, x = np.nonzero(mask ^ exact)
+    near = np.zeros(len(y), np.bool_)
+    steps = range(-_REACH, _REACH + 1)
+    for dy, dx in product(steps, steps):
+        rows, columns = (y + dy).clip(0, exact.shape[0] - 1), (x + dx).clip(0, exact.shape[1] - 1)
+        near |= exact[rows, columns] != exact[y, x]
+    return bool(near.all())
 
 
 def _is_repeated(interaction: Interaction, prompts: Sequence[Prompt]) -> bool:
