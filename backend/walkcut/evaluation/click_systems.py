@@ -41,7 +41,7 @@ FromSeeds = Callable[[Seeds], Mask]
 
 @dataclass(frozen=True)
 class Select:
-    """What *Select* makes of the clicks at the granularity auto: a `ClickSystem`."""
+    """The *Select* of the product, at the granularity auto: a `ClickSystem`."""
 
     segmenter: Segmenter
     name: str = "walkcut"

@@ -97,18 +97,18 @@ class SessionStore:
            annotations from that one.
         """
         interaction = self._last(image, prompts)
-        documents = self._exact(image, _document_regions(image, tree, prompts))
+        documents = _document_regions(image, tree, prompts)
         ids = _known_ids(image, documents)
         uncertain = ids if image.task.annotations and not image.task.drafts else frozenset[str]()
         if interaction is None:
-            return Screen(documents, ids, uncertain)
+            return Screen(self._exact(image, documents), ids, uncertain)
         before, after = _unpack(interaction.before, tree.size), _unpack(interaction.after, tree.size)
         ids |= _own_ids(image, before) | _own_ids(image, after)
         if _is_repeated(interaction, prompts):
             return Screen(before, ids, interaction.uncertain)
         if self._counts(interaction, image.task):
             return Screen(after, ids, interaction.uncertain | interaction.changed)
-        return Screen(documents, ids, uncertain)
+        return Screen(self._exact(image, documents), ids, uncertain)
 
     def save(
         self,
