@@ -17,8 +17,8 @@ from walkcut.evaluation.datasets import Example, read_dataset
 from walkcut.evaluation.metrics import OdsOis, coarsened, contingency_table, covering, ods_ois
 from walkcut.hierarchy.hierarchy import renumber
 from walkcut.hierarchy.merge_rule import MergeRule
+from walkcut.segmentation.algorithms.border_refinement import refine_borders
 from walkcut.segmentation.algorithms.region_merging import merge_leaves, watershed_leaves
-from walkcut.segmentation.algorithms.upsampling import joint_bilateral_upsample
 from walkcut.segmentation.methods.inputs import contour_features
 
 GRID: Mapping[str, Sequence[Any]] = {
@@ -51,9 +51,10 @@ def prepare(example: Example) -> TuningImage:
     """Return an image's features, leaves and overlaps."""
     image, truths = example.read()
     pixels = torch.from_numpy(np.ascontiguousarray(image))
-    contour, features = contour_features(ClassicalBackbone().extract(pixels, frozenset({"contour", "feature_map"})))
+    extracted = ClassicalBackbone().extract(pixels, frozenset({"contour", "feature_map"}))
+    contour, features = contour_features(extracted)
     leaves = watershed_leaves(contour)
-    upsampled = joint_bilateral_upsample(leaves, pixels)
+    upsampled = refine_borders(leaves, pixels, reach=extracted.contour_error)
     parts = [np.unique(truth, return_inverse=True)[1].reshape(truth.shape) for truth in truths]
     # Half precision, since a hundred images are kept.
     return TuningImage(leaves, contour, features.half(), tuple(contingency_table(part, upsampled) for part in parts))

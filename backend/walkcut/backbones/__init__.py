@@ -37,6 +37,7 @@ class ImageFeatures:
         contour: the strength of contours, in [0, 1]
         degradations: quality reductions due to memory, as user messages
         merge_rule: how regions between these contours merge
+        contour_error: how far contours may lie beside the image's edges, in pixels of the contour map
     """
 
     attention_maps: tuple[AttentionMap, ...] = ()
@@ -44,6 +45,7 @@ class ImageFeatures:
     contour: Float[Tensor, "y x"] | None = None
     degradations: tuple[str, ...] = ()
     merge_rule: MergeRule = field(default_factory=MergeRule)
+    contour_error: int = 0
 
     def merged_with(self, other: "ImageFeatures") -> "ImageFeatures":
         """Return these features, completed by those of the other."""
@@ -53,6 +55,7 @@ class ImageFeatures:
             other.contour if self.contour is None else self.contour,
             tuple(dict.fromkeys((*self.degradations, *other.degradations))),
             other.merge_rule if self.contour is None else self.merge_rule,
+            other.contour_error if self.contour is None else self.contour_error,
         )
 
     def to(self, device: torch.device) -> "ImageFeatures":

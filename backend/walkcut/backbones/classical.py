@@ -1,7 +1,7 @@
 """Image features without learned weights: colour, texture and contours."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import ClassVar, TypeVar
 
@@ -35,6 +35,7 @@ _TEXTURE_SIGMAS = (1.0, 2.0)  # pixels
 _TEXTURE_ORDERS = ((0, 1), (1, 0), (0, 2), (1, 1), (2, 0))  # of the derivatives along y and x
 _TEXTURE_FLAT = 0.05  # the constant response of the bin for flat areas
 _CONTOUR_SIGMAS = (1.5, 3.0, 6.0)  # pixels of an image with 256 on the longest side
+_CONTOUR_ERROR = 5  # pixels of the contour map
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ClassicalBackbone:
         with span("features"):
             histograms = self.histograms(image)
             contour = contour_strength(histograms) if kinds & {"contour", "attention_maps"} else None
-            return self.features(histograms, contour, kinds)
+            return replace(self.features(histograms, contour, kinds), contour_error=_CONTOUR_ERROR)
 
     def histograms(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "c h w"]:
         """Return soft histograms of colour and of texture at the working resolution; the channels of each sum to 1."""

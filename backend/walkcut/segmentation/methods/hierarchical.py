@@ -12,7 +12,7 @@ from walkcut.backbones import FeatureKind, ImageFeatures
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import Hierarchy, renumber
-from walkcut.hierarchy.merge_rule import MergeRule
+from walkcut.segmentation.algorithms.border_refinement import refine_borders
 from walkcut.segmentation.algorithms.diffcut import normalised_patches, power_affinity
 from walkcut.segmentation.algorithms.random_walk import walk
 from walkcut.segmentation.algorithms.recursive_ncut import (
@@ -24,7 +24,7 @@ from walkcut.segmentation.algorithms.recursive_ncut import (
     recursive_ncut,
 )
 from walkcut.segmentation.algorithms.region_merging import merge_leaves, watershed_leaves
-from walkcut.segmentation.algorithms.upsampling import assign_pixels, joint_bilateral_upsample, leaf_score_maps
+from walkcut.segmentation.algorithms.upsampling import assign_pixels, leaf_score_maps
 from walkcut.segmentation.methods.inputs import contour_features, patch_features, transition_matrix
 from walkcut.telemetry.spans import span
 
@@ -43,10 +43,10 @@ class Merge:
 
     def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        contour, feature_map = contour_features(features)
+        contour, _ = contour_features(features)
         with span("cut"):
             leaves = watershed_leaves(contour)
-        return _merge_tree(leaves, contour, feature_map, image, features.merge_rule)
+        return _merge_tree(leaves, features, image)
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ class NCutMerge:
 
     def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
         """See `Method`."""
-        contour, feature_map = contour_features(features)
+        contour, _ = contour_features(features)
         scores, _ = self.ncut.leaves(features)
         leaves = assign_pixels(scores, (contour.shape[0], contour.shape[1]))
-        return _merge_tree(renumber(leaves.astype(np.int64)), contour, feature_map, image, features.merge_rule)
+        return _merge_tree(renumber(leaves.astype(np.int64)), features, image)
 
 
 @dataclass(frozen=True)
@@ -136,18 +136,13 @@ def named_levels(hierarchy: Hierarchy, costs: tuple[float, float, float]) -> dic
     }
 
 
-def _merge_tree(
-    leaves: Int64[np.ndarray, "h w"],
-    contour: Float[Tensor, "h w"],
-    feature_map: Float[Tensor, "c h w"],
-    image: UInt8[Tensor, "y x 3"],
-    rule: MergeRule,
-) -> CutTree:
+def _merge_tree(leaves: Int64[np.ndarray, "h w"], features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
     """Return the tree of these leaves merged bottom-up."""
+    contour, feature_map = contour_features(features)
     with span("cut"):
-        merged = merge_leaves(leaves, contour, feature_map, rule=rule)
+        merged = merge_leaves(leaves, contour, feature_map, rule=features.merge_rule)
     distinct = 1 + int((merged.costs < 1).sum())  # regions at a cost of 1 differ by rounding alone
     leaf_of, hierarchy = merged.coarsened(min(distinct, _MAX_MERGED_LEAVES))
     with span("assign"):
-        labels = joint_bilateral_upsample(leaf_of[leaves], image)
-    return build_tree(labels, hierarchy, named_levels(hierarchy, rule.levels))
+        labels = refine_borders(leaf_of[leaves], image, reach=features.contour_error)
+    return build_tree(labels, hierarchy, named_levels(hierarchy, features.merge_rule.levels))
