@@ -10,13 +10,14 @@ from jaxtyping import Float64
 class MergeRule:
     """Separation of two neighbouring regions, and the cost of cutting them apart again.
 
-    The separation is `(b + histogram · χ²) · s^growth · min(1, s / smallest)` with the mean contour `b` on the border,
-    the χ² distance of the mean histograms, and the size `s` of the smaller region as a fraction of the image. At
-    separation `d` a cut costs `exp(-(d / scale)³)`; the rule makes all cuts of cost at most `auto`, and always the
-    first, so that there are at least two segments. Coarse, medium and fine make all cuts of at most the costs `levels`.
+    The separation is `(b + histogram · χ² + embedding · e) · s^growth · min(1, s / smallest)` with the mean contour `b`
+    on the border, the χ² distance of the mean histograms, the distance `e` of the mean learned features, 0 for models
+    without, and the size `s` of the smaller region as a fraction of the image. At separation `d` a cut costs `exp(-(d /
+    scale)³)`; the rule makes all cuts of cost at most `auto`, and always the first, so that there are at least two
+    segments. Coarse, medium and fine make all cuts of at most the costs `levels`.
 
-    The defaults were tuned on BSDS500 val for the features of the classical backbone; there the levels have about 4, 10
-    and 22 segments at the median.
+    The defaults were tuned on BSDS500 val for the features of the classical backbone, all but `embedding`; there the
+    levels have about 4, 10 and 22 segments at the median.
     """
 
     histogram: float = 0.45
@@ -25,12 +26,18 @@ class MergeRule:
     scale: float = 0.65
     auto: float = 0.43
     levels: tuple[float, float, float] = (0.27, 0.46, 0.63)
+    embedding: float = 0.45
 
     def separation(
-        self, contour: Float64[np.ndarray, " e"], distance: Float64[np.ndarray, " e"], size: Float64[np.ndarray, " e"]
+        self,
+        contour: Float64[np.ndarray, " e"],
+        distance: Float64[np.ndarray, " e"],
+        size: Float64[np.ndarray, " e"],
+        embedded: Float64[np.ndarray, " e"] | float = 0.0,
     ) -> Float64[np.ndarray, " e"]:
         """Return the separation of neighbours, at least 0."""
-        return (contour + self.histogram * distance) * size**self.growth * np.minimum(1, size / self.smallest)
+        strength = contour + self.histogram * distance + self.embedding * embedded
+        return strength * size**self.growth * np.minimum(1, size / self.smallest)
 
     def cost(self, separation: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
         """Return the costs of cutting merges again, in [0, 1], made monotone along the rows."""
