@@ -48,7 +48,7 @@ def test_the_classical_model_takes_no_weights() -> None:
 def test_the_error_for_an_unknown_model_lists_all(name: str, tmp_path: Path) -> None:
     known = ", ".join(MODELS)
     with pytest.raises(
-        SettingsError, match=f"unknown model '{name}': choose one of {known}, a diffusers folder, or owner/n"
+        SettingsError, match=f"unknown model '{name}': choose one of {known}, a diffusers folder, owner/name on"
     ):
         load_backbone(name, weights=Weights(folder=tmp_path))
 

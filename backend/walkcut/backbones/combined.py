@@ -75,12 +75,12 @@ def check_pair(contours: str, features: str) -> None:
     if contours not in _CONTOURS and not is_onnx(contours):
         choices = f"{', '.join(_CONTOURS)} or an ONNX network"
         raise SettingsError(f"{contours} gives no contour: choose {choices} as the first of a pair, as in hed+dino")
-    if features in _CONTOURS or split_pair(features) is not None:
+    if features in ("", *_CONTOURS) or split_pair(features) is not None:
         raise _no_features(features)
 
 
 def _no_features(name: str) -> SettingsError:
     return SettingsError(
-        f"{name} gives no learned features: choose {DINO}, a diffusion model or an ONNX network with the output "
-        "features as the second of a pair, as in hed+dino"
+        f"{name or 'an empty name'} gives no learned features: choose {DINO}, a diffusion model or an ONNX network "
+        "with the output features as the second of a pair, as in hed+dino"
     )

@@ -32,12 +32,12 @@ def embed_attention(
 ) -> Float[Tensor, "d y x"]:
     """Return the root of each patch's attention to areas of the image, in at most 32 principal components, at `size`.
 
-    The squared distance of roots is twice the squared Hellinger distance of the distributions.
+    They have length √2, so that a quarter of the squared distance is the squared Hellinger distance, at most 1.
     """
     scale = min(1.0, _MAX_TARGETS / max(grid))
     height, width = (max(1, round(side * scale)) for side in grid)
     areas = adaptive_avg_pool2d(weights.float().unflatten(1, grid), (height, width)).flatten(1)
-    roots = (areas / areas.sum(1, keepdim=True)).sqrt()
+    roots = (2 * areas / areas.sum(1, keepdim=True)).sqrt()
     return _resampled(principal_components(roots.T.unflatten(1, grid)), size)
 
 

@@ -25,7 +25,7 @@ from walkcut.telemetry.spans import span
 _REVISION = 1  # raise it when the same settings give other features
 _MAX_SIDE, _MIN_SIDE = 512, 16  # pixels that a network sees
 _OUTPUTS: Final = ("contour", "features")
-_TRIAL = (76, 100)  # pixels; multiples of 4 alone
+_TRIAL = (76, 100)  # pixels of a grey ramp; multiples of 4 alone
 _ROUNDING = 1e-3  # by which a contour may leave [0, 1]
 
 
@@ -170,7 +170,7 @@ def load_onnx(path: Path) -> OnnxBackbone:
         ) from error
     network = _checked(path, session, hashlib.sha256(data).hexdigest()[:8])
     try:
-        network.run(torch.full((*_TRIAL, 3), 128, dtype=torch.uint8))
+        network.run(torch.linspace(0, 255, _TRIAL[1]).to(torch.uint8)[:, None].expand(*_TRIAL, 3))
     except SegmentationError as error:
         raise SettingsError(str(error)) from error
     return OnnxBackbone(network)

@@ -16,7 +16,7 @@ from walkcut.segmentation.algorithms.diffcut import diffcut
 from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import DiffSeg, KMeans
-from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut, NCutMerge, named_levels
+from walkcut.segmentation.methods.hierarchical import AttentionMerge, DiffCut, Merge, NCut, NCutMerge, named_levels
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,7 @@ def noisy() -> ImageFeatures:
     ("method", "lacking"),
     [
         (Merge(), "contour map: choose another method, or the model classical"),
+        (AttentionMerge(), "attention maps: choose another method, or another model"),
         (NCutMerge(), "contour map: choose another method, or the model classical"),
         (NCut(), "attention maps: choose another method, or another model"),
         (DiffSeg(), "attention maps: choose another method, or another model"),
@@ -78,7 +79,9 @@ def test_missing_features_are_named(method: Method, lacking: str) -> None:
         method.build_tree(ImageFeatures(), IMAGE)
 
 
-@pytest.mark.parametrize("method", [Merge(), NCut(), NCutMerge(), DiffCut(), DiffSeg(), KMeans()], ids=str)
+@pytest.mark.parametrize(
+    "method", [Merge(), AttentionMerge(), NCut(), NCutMerge(), DiffCut(), DiffSeg(), KMeans()], ids=str
+)
 def test_methods_implement_the_protocol(method: Method) -> None:
     assert isinstance(method, Method)
 
