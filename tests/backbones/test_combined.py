@@ -24,7 +24,7 @@ from walkcut.segmentation.presets import PRESETS
 from walkcut.segmentation.segmenter import Segmenter
 
 MODEL: frozenset[FeatureKind] = frozenset({"attention_maps", "feature_map"})
-ALL = MODEL | {"contour"}
+ALL: frozenset[FeatureKind] = MODEL | {"contour"}
 IMAGE = torch.tensor(quarters(64, 96))
 TINY = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "patch_size": 8, "num_hidden_layers": 1}
 

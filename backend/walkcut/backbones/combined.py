@@ -9,8 +9,10 @@ from torch import Tensor
 from walkcut.backbones import Backbone, FeatureKind, ImageFeatures, Weights, load_backbone
 from walkcut.backbones.configs import AttentionConfig
 from walkcut.backbones.embedding import embed_features
+from walkcut.backbones.onnx_model import OnnxBackbone
 from walkcut.errors import SettingsError
 from walkcut.models import AUTO, CLASSICAL, DINO, HED, choose_model, is_onnx, split_pair
+from walkcut.telemetry.spans import span
 
 _REVISION = 1  # raise it when the same settings give other features
 _CONTOURS = (AUTO, CLASSICAL, HED)  # and networks in files
@@ -52,9 +54,9 @@ class CombinedBackbone:
         if features.contour is None or learned.feature_map is None:
             return None
         size = features.contour.shape[0], features.contour.shape[1]
-        return embed_features(
-            learned.feature_map.to(features.contour.device), size, without_position=self.without_position
-        )
+        feature_map = learned.feature_map.to(features.contour.device)
+        with span("embed"):
+            return embed_features(feature_map, size, without_position=self.without_position)
 
 
 def load_pair(
@@ -65,7 +67,7 @@ def load_pair(
     first_weights = Weights() if choose_model(contours, weights.folder) == CLASSICAL else weights
     first = load_backbone(contours, device=device, weights=first_weights)
     second = load_backbone(features, device=device, weights=weights, attention=attention)
-    if not getattr(second, "has_features", True):
+    if isinstance(second, OnnxBackbone) and not second.has_features:
         raise _no_features(features)
     return CombinedBackbone(first, second, without_position=features == DINO)
 

@@ -55,8 +55,9 @@ class OnnxNetwork:
         """Return the size of an image for the network: at most 512 pixels long, unless the file fixes other sides."""
         scale = min(1.0, _MAX_SIDE / max(height, width))
         sides = [max(_MIN_SIDE, round(side * scale)) for side in (height, width)]
-        multiples = [max(1, round(side / self.multiple)) * self.multiple for side in sides]
-        return self.fixed[0] or multiples[0], self.fixed[1] or multiples[1]
+        most = _MAX_SIDE // self.multiple
+        height, width = (max(1, min(most, round(side / self.multiple))) * self.multiple for side in sides)
+        return self.fixed[0] or height, self.fixed[1] or width
 
     def run(self, image: UInt8[Tensor, "y x 3"]) -> dict[str, Float[Tensor, "c h w"]]:
         """Return the outputs by name. Raises `SegmentationError` for those of a wrong shape or with wrong values."""
