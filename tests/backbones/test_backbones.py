@@ -1,5 +1,6 @@
 """Choosing a backbone by its name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def test_every_backbone_declares_what_it_provides(folder: str) -> None:
 def test_the_attention_of_a_diffusion_model_is_read_as_configured(folder: str) -> None:
     assert str(DWC) in load_backbone(folder).version
     assert str(DIFFSEG) in load_backbone(folder, attention=DIFFSEG).version
+    assert load_backbone(folder, attention=replace(DWC, heads="entropy")).version.endswith(" heads=entropy")
+    assert "heads" not in load_backbone(folder).version
 
 
 @pytest.mark.parametrize(("name", "weights"), [(CLASSICAL, None), (DINO, RANDOM), (HED, RANDOM)])

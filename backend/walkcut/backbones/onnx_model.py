@@ -109,10 +109,8 @@ class OnnxBackbone:
 
     @property
     def version(self) -> str:
-        """Revision, file and settings."""
-        network = self.network
-        settings = f"max_side={_MAX_SIDE} multiple={network.multiple} weight={network.weight}"
-        return f"onnx-{_REVISION} {network.digest} {settings} {self.classical.version}"
+        """Revision, file with its metadata, and settings."""
+        return f"onnx-{_REVISION} {self.network.digest} {self.classical.version}"
 
     @property
     def has_features(self) -> bool:

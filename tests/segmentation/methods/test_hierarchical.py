@@ -1,5 +1,7 @@
 """Methods that give a hierarchy, on features with a known segmentation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,15 @@ from walkcut.segmentation.methods.hierarchical import AttentionMerge, DiffCut, M
 def test_the_quarters_are_found(method: Method) -> None:
     tree = method.build_tree(quartered(), IMAGE)
     assert agreement(tree.labels(Segments(4)), quarter_labels(64, 96)) > 0.95
+
+
+def test_regions_merge_by_what_they_attend_to() -> None:
+    contour = torch.zeros(64, 96)
+    contour[3::8], contour[:, 3::8] = 0.1, 0.1  # cells of one contrast
+    features = replace(quartered(16, 24), contour=contour, feature_map=torch.ones(1, 64, 96))
+    with_attention, without = (method.build_tree(features, IMAGE) for method in (AttentionMerge(), Merge()))
+    assert agreement(with_attention.labels(Segments(4)), quarter_labels(64, 96)) > 0.85
+    assert agreement(without.labels(Segments(4)), quarter_labels(64, 96)) < 0.6
 
 
 def test_an_unbounded_tree_ends_where_the_rule_stops() -> None:
