@@ -159,7 +159,7 @@ def test_a_path_with_a_plus_is_no_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dino+sd14", "dino gives no contour: choose auto, classical, hed or an ONNX network as the first of a pair"),
+        ("dino+sd14", "dino gives no contour: choose auto, classical, hed or an ONNX network with the output contour"),
         ("hed+classical", "classical gives no learned features: choose dino, a diffusion model or an ONNX network"),
         ("hed+hed+dino", r"hed\+dino gives no learned features"),
         ("hed+", "an empty name gives no learned features"),
@@ -171,7 +171,10 @@ def test_models_that_cannot_be_a_pair_are_named(name: str, message: str) -> None
         load_backbone(name, weights=Weights(random=True))
 
 
-def test_a_network_without_features_cannot_be_the_second(tmp_path: Path) -> None:
-    network = write_network(tmp_path / "net.onnx", ["contour"])
-    with pytest.raises(SettingsError, match=r"net\.onnx gives no learned features: choose dino, a diffusion model or"):
-        load_backbone(f"classical+{network}")
+def test_a_network_takes_the_place_of_its_output(tmp_path: Path) -> None:
+    edges, parts = (write_network(tmp_path / f"{output}.onnx", [output]) for output in ("contour", "features"))
+    assert isinstance(load_backbone(f"{edges}+{parts}"), CombinedBackbone)
+    with pytest.raises(SettingsError, match=r"contour\.onnx gives no learned features: choose dino, a diffusion model"):
+        load_backbone(f"classical+{edges}")
+    with pytest.raises(SettingsError, match=r"features\.onnx gives no contour: choose auto, classical, hed or an ONNX"):
+        load_backbone(f"{parts}+dino")

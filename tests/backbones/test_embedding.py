@@ -37,6 +37,12 @@ def test_features_of_the_position_alone_have_no_direction() -> None:
     assert embed_features(features, (12, 18)).norm(dim=0).min() > 0.9
 
 
+def test_a_fine_map_is_averaged_first() -> None:
+    coarse = embed_features(random_map(4), (6, 9))
+    fine = random_map(4).repeat_interleave(10, 1).repeat_interleave(10, 2)
+    assert (embed_features(fine, (6, 9)) - coarse).norm(dim=0).median() < 0.4
+
+
 def test_features_that_are_zero_have_no_direction() -> None:
     assert not embed_features(torch.zeros(4, 6, 9), (6, 9)).any()
 

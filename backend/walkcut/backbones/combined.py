@@ -9,7 +9,7 @@ from torch import Tensor
 from walkcut.backbones import Backbone, FeatureKind, ImageFeatures, Weights, load_backbone
 from walkcut.backbones.configs import AttentionConfig
 from walkcut.backbones.embedding import embed_features
-from walkcut.backbones.onnx_model import OnnxBackbone
+from walkcut.backbones.onnx_model import OnnxBackbone, Output
 from walkcut.errors import SettingsError
 from walkcut.models import AUTO, CLASSICAL, DINO, HED, choose_model, is_onnx, split_pair
 from walkcut.telemetry.spans import span
@@ -66,8 +66,10 @@ def load_pair(
     check_pair(contours, features)
     first_weights = Weights() if choose_model(contours, weights.folder) == CLASSICAL else weights
     first = load_backbone(contours, device=device, weights=first_weights)
+    if _lacks(first, "contour"):
+        raise _no_contour(contours)
     second = load_backbone(features, device=device, weights=weights, attention=attention)
-    if isinstance(second, OnnxBackbone) and not second.has_features:
+    if _lacks(second, "features"):
         raise _no_features(features)
     return CombinedBackbone(first, second, without_position=features == DINO)
 
@@ -75,10 +77,21 @@ def load_pair(
 def check_pair(contours: str, features: str) -> None:
     """Raise `SettingsError` for models that cannot be a pair, by their names."""
     if contours not in _CONTOURS and not is_onnx(contours):
-        choices = f"{', '.join(_CONTOURS)} or an ONNX network"
-        raise SettingsError(f"{contours} gives no contour: choose {choices} as the first of a pair, as in hed+dino")
+        raise _no_contour(contours)
     if features in ("", *_CONTOURS) or split_pair(features) is not None:
         raise _no_features(features)
+
+
+def _lacks(backbone: Backbone, output: Output) -> bool:
+    """Return whether a backbone is a network in a file without this output."""
+    return isinstance(backbone, OnnxBackbone) and output not in backbone.network.outputs
+
+
+def _no_contour(name: str) -> SettingsError:
+    return SettingsError(
+        f"{name} gives no contour: choose {', '.join(_CONTOURS)} or an ONNX network with the output contour as the "
+        "first of a pair, as in hed+dino"
+    )
 
 
 def _no_features(name: str) -> SettingsError:

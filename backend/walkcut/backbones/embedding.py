@@ -20,6 +20,8 @@ def embed_features(
     Directions have length 1, so that a quarter of the squared distance between two is at most 1.
     """
     features = feature_map.float()
+    if features.shape[1] > size[0]:  # hundreds of channels take much memory
+        features = _resampled(features, size)
     floor = _FLOOR * float(features.norm(dim=0).mean()) + torch.finfo(torch.float32).tiny
     if without_position:
         features = remove_position(features)

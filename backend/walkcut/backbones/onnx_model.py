@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -22,9 +22,11 @@ from walkcut.errors import SegmentationError, SettingsError, format_reason, requ
 from walkcut.hierarchy.merge_rule import MergeRule
 from walkcut.telemetry.spans import span
 
+Output = Literal["contour", "features"]
+
 _REVISION = 1  # raise it when the same settings give other features
 _MAX_SIDE, _MIN_SIDE = 512, 16  # pixels that a network sees
-_OUTPUTS: Final = ("contour", "features")
+_OUTPUTS: Final[tuple[Output, ...]] = ("contour", "features")
 _TRIAL = (76, 100)  # pixels of a grey ramp; multiples of 4 alone
 _ROUNDING = 1e-3  # by which a contour may leave [0, 1]
 
@@ -46,7 +48,7 @@ class OnnxNetwork:
     path: Path
     session: Any = field(repr=False)
     digest: str
-    outputs: tuple[str, ...]
+    outputs: tuple[Output, ...]
     fixed: tuple[int | None, int | None] = (None, None)
     multiple: int = 1
     weight: float | None = None
@@ -111,11 +113,6 @@ class OnnxBackbone:
     def version(self) -> str:
         """Revision, file with its metadata, and settings."""
         return f"onnx-{_REVISION} {self.network.digest} {self.classical.version}"
-
-    @property
-    def has_features(self) -> bool:
-        """Whether the network gives features of its own."""
-        return "features" in self.network.outputs
 
     def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
         """Return contour and histograms at the working resolution with the features, and one attention map."""
