@@ -58,8 +58,13 @@ def test_the_error_for_an_unknown_model_lists_all(name: str, tmp_path: Path) -> 
 
 def test_features_move_to_another_device_completely() -> None:
     meta = torch.device("meta")
-    features = ImageFeatures((AttentionMap((1, 2), torch.eye(2)),), torch.ones(3, 1, 2), torch.ones(4, 5), ("sliced",))
+    attention = (AttentionMap((1, 2), torch.eye(2)),)
+    features = ImageFeatures(
+        attention, torch.ones(3, 1, 2), torch.ones(4, 5), ("sliced",), embedding=torch.ones(6, 4, 5)
+    )
     moved = features.to(meta)
+    assert moved.embedding is not None
+    assert (moved.embedding.device, moved.embedding.shape) == (meta, (6, 4, 5))
     assert moved.feature_map is not None
     assert moved.contour is not None
     assert {moved.attention_maps[0].weights.device, moved.feature_map.device, moved.contour.device} == {meta}
