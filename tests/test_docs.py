@@ -201,7 +201,7 @@ def test_the_exports_of_networks_run_and_give_models(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
     edges, features = (load_onnx(tmp_path / name).network for name in ("edges.onnx", "features.onnx"))
     assert (edges.outputs, edges.multiple, edges.fixed) == (("contour",), 1, (None, None))
-    assert (features.outputs, features.multiple, features.weight) == (("features",), 8, 0.3)
+    assert (features.outputs, features.multiple, features.weight) == (("features",), 8, 2)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason="zensical needs Python 3.11")

@@ -3,7 +3,7 @@
 import heapq
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from scipy.sparse import coo_array
 from skimage.segmentation import watershed
 from torch import Tensor
@@ -110,7 +110,12 @@ class _Regions:
         length, contour = np.array([self.borders[first][second] for first, second in pairs]).reshape(-1, 2).T
         means = self._sums[a] / self._areas[a, None], self._sums[b] / self._areas[b, None]
         sizes = np.maximum(np.minimum(self._sizes[a], self._sizes[b]), _MIN_SIZE) / self._pixels
-        (p, x), (q, y) = ((mean[:, : self._bins], mean[:, self._bins :]) for mean in means)
-        embedded = ((x - y) ** 2).sum(-1) / 4  # of vectors of length 1, at most 1
-        separations = self._rule.separation(contour / length, chi_square(p, q), sizes, embedded)
+        separations = self._rule.separation(contour / length, self._distance(*means), sizes)
         return list(zip(separations.tolist(), a.tolist(), b.tolist(), strict=True))
+
+    def _distance(
+        self, first: Float64[np.ndarray, "e c"], second: Float64[np.ndarray, "e c"]
+    ) -> Float64[np.ndarray, " e"]:
+        """Return the distance of mean features; that of embeddings, vectors of length 1 before, is at most 1."""
+        (p, x), (q, y) = ((means[:, : self._bins], means[:, self._bins :]) for means in (first, second))
+        return self._rule.distance(chi_square(p, q), ((x - y) ** 2).sum(-1) / 4)
