@@ -14,6 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from walkcut.backbones.onnx_model import load_onnx
 from walkcut.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -191,6 +192,16 @@ def test_the_examples_of_the_library_run() -> None:
     result = doctest.testfile(str(DOCS / "library.md"), module_relative=False)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.slow
+def test_the_exports_of_networks_run_and_give_models(tmp_path: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", TEXT[DOCS / "networks.md"], flags=re.MULTILINE | re.DOTALL):
+        ran = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+    edges, features = (load_onnx(tmp_path / name).network for name in ("edges.onnx", "features.onnx"))
+    assert (edges.outputs, edges.multiple, edges.fixed) == (("contour",), 1, (None, None))
+    assert (features.outputs, features.multiple, features.weight) == (("features",), 8, 2)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason="zensical needs Python 3.11")

@@ -73,13 +73,15 @@ class Settings:
     )
     model: str = Field(
         default=AUTO,
-        description=f"{', '.join(MODELS)}, a diffusers folder or a hub id; auto is hed if fetched, else classical",
+        description=f"{', '.join(MODELS)}, a diffusers folder, a hub id, an ONNX file, or a pair such as hed+dino; "
+        "auto is hed if fetched, else classical",
     )
     weights_dir: _Directory | None = Field(default=None, description="folder of model weights; else the hub's cache")
     dtype: Literal["float32", "float16", "bfloat16"] = Field(default="float32", description="precision of the model")
     method: str = Field(
         default="",
-        description="merge, ncut, ncut+merge, diffcut, diffseg or one of `walkcut presets`; else the model's best",
+        description="merge, merge+attention, ncut, ncut+merge, diffcut, diffseg or one of `walkcut presets`; "
+        "else the model's best",
     )
     device: str = Field(default="cpu", description="cpu, cuda, cuda:1 …")
     granularity: _Granularity = Field(default=Level.AUTO, description="auto, coarse, medium, fine, 12, tau=0.4, k=3")

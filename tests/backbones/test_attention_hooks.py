@@ -17,6 +17,7 @@ from walkcut.backbones.attention_hooks import (
     add_attention,
     capture_attention,
     capture_output,
+    focus,
     self_attention_layers,
 )
 from walkcut.backbones.diffusion_model import DiffusionModel
@@ -75,6 +76,34 @@ def test_maps_are_the_softmax_of_queries_and_keys(model: DiffusionModel, process
     ).mean(0)
     assert expected.amax(-1).mean() > 2 / 32  # far from uniform
     torch.testing.assert_close(averages[1], expected.float(), atol=1e-6, rtol=1e-4)
+
+
+def test_heads_by_entropy_count_by_how_far_they_are_from_uniform() -> None:
+    """Head 1 attends to one patch and head 2 to two of four, so that they count 1 and ½; head 3 to all, hardly."""
+    focused = torch.tensor([[60.0, 0, 0, 0], [60, 60, 0, 0], [0, 0, 0, 0]])
+    keys = focused[:, None, :, None]
+    queries, total = torch.ones_like(keys), torch.zeros(1, 4, 4)
+    add_attention(total, queries, keys, weight=1 / 3, by_entropy=True)
+    expected = torch.tensor([1.25, 0.25, 0, 0]) / 1.5
+    torch.testing.assert_close(total[0] / total[0].sum(-1, keepdim=True), expected.expand(4, 4), atol=1e-3, rtol=0)
+
+
+def test_the_focus_of_rows() -> None:
+    rows = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25] * 4])
+    torch.testing.assert_close(focus(rows), torch.tensor([[1.0], [0.5], [1e-3]]))
+    assert focus(torch.ones(1, 1)).tolist() == [[1]]
+
+
+@torch.no_grad()
+def test_maps_by_entropy_are_distributions_too(model: DiffusionModel) -> None:
+    layers = {1: [layer.projections for layer in self_attention_layers(model.unet) if layer.depth == 1]}
+    maps = list[Tensor]()
+    for by_entropy in (False, True):
+        with capture_attention(layers, by_entropy=by_entropy) as averages:
+            model.predict(LATENTS, 181)
+        torch.testing.assert_close(averages[1].sum(-1), torch.ones(2, 32))
+        maps.append(averages[1])
+    assert (maps[0] - maps[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(

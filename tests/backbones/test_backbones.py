@@ -1,5 +1,6 @@
 """Choosing a backbone by its name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def test_every_backbone_declares_what_it_provides(folder: str) -> None:
 def test_the_attention_of_a_diffusion_model_is_read_as_configured(folder: str) -> None:
     assert str(DWC) in load_backbone(folder).version
     assert str(DIFFSEG) in load_backbone(folder, attention=DIFFSEG).version
+    assert load_backbone(folder, attention=replace(DWC, heads="entropy")).version.endswith(" heads=entropy")
+    assert "heads" not in load_backbone(folder).version
 
 
 @pytest.mark.parametrize(("name", "weights"), [(CLASSICAL, None), (DINO, RANDOM), (HED, RANDOM)])
@@ -48,15 +51,20 @@ def test_the_classical_model_takes_no_weights() -> None:
 def test_the_error_for_an_unknown_model_lists_all(name: str, tmp_path: Path) -> None:
     known = ", ".join(MODELS)
     with pytest.raises(
-        SettingsError, match=f"unknown model '{name}': choose one of {known}, a diffusers folder, or owner/n"
+        SettingsError, match=f"unknown model '{name}': choose one of {known}, a diffusers folder, owner/name on"
     ):
         load_backbone(name, weights=Weights(folder=tmp_path))
 
 
 def test_features_move_to_another_device_completely() -> None:
     meta = torch.device("meta")
-    features = ImageFeatures((AttentionMap((1, 2), torch.eye(2)),), torch.ones(3, 1, 2), torch.ones(4, 5), ("sliced",))
+    attention = (AttentionMap((1, 2), torch.eye(2)),)
+    features = ImageFeatures(
+        attention, torch.ones(3, 1, 2), torch.ones(4, 5), ("sliced",), embedding=torch.ones(6, 4, 5)
+    )
     moved = features.to(meta)
+    assert moved.embedding is not None
+    assert (moved.embedding.device, moved.embedding.shape) == (meta, (6, 4, 5))
     assert moved.feature_map is not None
     assert moved.contour is not None
     assert {moved.attention_maps[0].weights.device, moved.feature_map.device, moved.contour.device} == {meta}

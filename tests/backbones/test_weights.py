@@ -83,7 +83,9 @@ def test_missing_weights_are_named_with_the_command_that_fetches_them(tmp_path: 
 
 @pytest.mark.parametrize("name", ["magic", "a/b/c", "/nowhere/model", "owner/spa ce"])
 def test_an_unknown_model_is_refused(name: str) -> None:
-    with pytest.raises(SettingsError, match=r"unknown model '.*': choose one of .*, sd14, .*, a diffusers folder, or"):
+    with pytest.raises(
+        SettingsError, match=r"unknown model '.*': choose one of .*, sd14, .*, a diffusers folder, owner/name"
+    ):
         find_weights(name)
 
 

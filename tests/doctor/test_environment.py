@@ -10,6 +10,7 @@ import pytest
 import torch
 from sqlalchemy import create_engine
 
+from tests.builders.onnx_files import write_network
 from tests.builders.tiny_diffusion import write_folder
 from walkcut.doctor import environment
 from walkcut.doctor.checks import Finding
@@ -87,6 +88,16 @@ def test_weights_that_are_missing_are_named_with_the_command_that_fetches_them(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SettingsError, match=f"run `{command}"):
         list(environment.check_weights(Settings(model=model, weights_dir=tmp_path)))
+
+
+def test_both_models_of_a_pair_are_checked(tmp_path: Path) -> None:
+    network = write_network(tmp_path / "net.onnx")
+    model = write_folder(tmp_path / "model", "sd15")
+    first, second = environment.check_weights(Settings(model=f"{network}+{model}"))
+    assert first.message == f"the weights of {network} can be loaded"
+    assert second.message == f"the weights of {model} are in {model}"
+    with pytest.raises(SettingsError, match="sd14 gives no contour: choose"):
+        list(environment.check_weights(Settings(model="sd14+dino")))
 
 
 def test_a_state_folder_that_exists_or_can_be_created(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from walkcut.backbones.configs import DWC, AttentionConfig
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.merge_rule import MergeRule
-from walkcut.models import CLASSICAL, DINO, HED, choose_model
+from walkcut.models import CLASSICAL, DINO, HED, choose_model, is_onnx, split_pair
 
 FeatureKind = Literal["attention_maps", "feature_map", "contour"]
 
@@ -38,6 +38,7 @@ class ImageFeatures:
         degradations: quality reductions due to memory, as user messages
         merge_rule: how regions between these contours merge
         contour_error: how far contours may lie beside the image's edges, in pixels of the contour map
+        embedding: learned features at the size of the contour, whose distance the rule weighs beside the histograms'
     """
 
     attention_maps: tuple[AttentionMap, ...] = ()
@@ -46,6 +47,7 @@ class ImageFeatures:
     degradations: tuple[str, ...] = ()
     merge_rule: MergeRule = field(default_factory=MergeRule)
     contour_error: int = 0
+    embedding: Float[Tensor, "d y x"] | None = None
 
     def merged_with(self, other: "ImageFeatures") -> "ImageFeatures":
         """Return these features, completed by those of the other."""
@@ -56,6 +58,7 @@ class ImageFeatures:
             tuple(dict.fromkeys((*self.degradations, *other.degradations))),
             other.merge_rule if self.contour is None else self.merge_rule,
             other.contour_error if self.contour is None else self.contour_error,
+            other.embedding if self.embedding is None else self.embedding,
         )
 
     def to(self, device: torch.device) -> "ImageFeatures":
@@ -65,6 +68,7 @@ class ImageFeatures:
             attention_maps=tuple(AttentionMap(level.grid, level.weights.to(device)) for level in self.attention_maps),
             feature_map=None if self.feature_map is None else self.feature_map.to(device),
             contour=None if self.contour is None else self.contour.to(device),
+            embedding=None if self.embedding is None else self.embedding.to(device),
         )
 
 
@@ -100,11 +104,12 @@ def load_backbone(
     weights: Weights | None = None,
     attention: AttentionConfig | None = None,
 ) -> Backbone:
-    """Return the backbone of this name: one of `MODELS`, a folder of a diffusion model, or its id on the hub.
+    """Return the backbone of this name.
 
-    `attention` configures which self-attention of a diffusion model is read, by default as in DWC; other
-    models ignore it. Nothing is downloaded. Raises `SettingsError` for a model that is not on this machine,
-    with the command that fetches it.
+    That is one of `MODELS`, a folder of a diffusion model, its id on the hub, the path of an ONNX file, or a pair of
+    them such as `hed+dino`. `attention` configures which self-attention of a diffusion model is read, by default as in
+    DWC; other models ignore it, and an ONNX file holds its own weights and precision. Nothing is downloaded. Raises
+    `SettingsError` for a model that is not on this machine, with the command that fetches it.
     """
     weights = weights or Weights()
     name = choose_model(name, weights.folder)
@@ -117,6 +122,14 @@ def load_backbone(
             )
         return ClassicalBackbone()
     device = device or torch.device("cpu")
+    if pair := split_pair(name):
+        from walkcut.backbones.combined import load_pair  # noqa: PLC0415
+
+        return load_pair(*pair, device=device, weights=weights, attention=attention)
+    if is_onnx(name):
+        from walkcut.backbones.onnx_model import load_onnx  # noqa: PLC0415
+
+        return load_onnx(Path(name).expanduser())
     if name == HED:
         from walkcut.backbones.hed import load_hed  # noqa: PLC0415
 

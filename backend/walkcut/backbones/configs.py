@@ -1,6 +1,6 @@
 """Which self-attention and features of a diffusion model are read, and the papers' choices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -14,6 +14,7 @@ class AttentionConfig:
         timestep: of 1000
         ddim_inversion: whether the latent is brought to the timestep by DDIM inversion, or taken as it is
         side: the image is resized to the area of a square of this side in pixels; by default, that of training
+        heads: whether heads count equally, as in the papers, or each by how far its attention is from uniform
     """
 
     levels: tuple[int, ...]
@@ -21,6 +22,7 @@ class AttentionConfig:
     timestep: int
     ddim_inversion: bool = False
     side: int | None = None
+    heads: Literal["equal", "entropy"] = field(default="equal", repr=False)  # named in versions where not equal
 
 
 @dataclass(frozen=True)

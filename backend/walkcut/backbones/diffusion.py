@@ -46,7 +46,8 @@ class DiffusionBackbone:
     @property
     def version(self) -> str:
         """Revision, model, precision and settings."""
-        return f"diffusion-{_REVISION} {self.model.version} {self.model.dtype} {self.attention} {self.features}"
+        heads = "" if self.attention.heads == "equal" else f" heads={self.attention.heads}"
+        return f"diffusion-{_REVISION} {self.model.version} {self.model.dtype} {self.attention} {self.features}{heads}"
 
     def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:
         """Return an attention map for each level of `attention`, and the feature map, each kind from its own pass."""
@@ -108,7 +109,7 @@ class DiffusionBackbone:
         with span("U-Net"):
             if self.attention.ddim_inversion:
                 latents = self.model.invert(latents, self.attention.timestep)
-            with capture_attention(depths) as averages:
+            with capture_attention(depths, by_entropy=self.attention.heads == "entropy") as averages:
                 self.model.predict(latents, self.attention.timestep)
         for average in averages.values():
             check_finite(average, self.version)

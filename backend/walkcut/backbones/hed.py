@@ -26,7 +26,7 @@ _MEAN = (122.67892, 116.66877, 104.00699)  # of red, green and blue in ImageNet,
 _MIN_SIDE = 16  # pixels
 _SEED = 0  # of random weights
 # Found on images that the network was trained on, so not tuned further there.
-_RULE = MergeRule(histogram=0.6, smallest=0.001, scale=0.615)
+RULE = MergeRule(histogram=0.6, smallest=0.001, scale=0.615)
 
 
 class HedNetwork(nn.Module):
@@ -84,7 +84,7 @@ class HedBackbone:
         with span("features"):
             histograms = self.classical.histograms(image)
             contour = self._shrunk(image, histograms.shape[1:]) if kinds & {"contour", "attention_maps"} else None
-            return replace(self.classical.features(histograms, contour, kinds), merge_rule=_RULE)
+            return replace(self.classical.features(histograms, contour, kinds), merge_rule=RULE)
 
     def _shrunk(self, image: UInt8[Tensor, "y x 3"], size: torch.Size) -> Float[Tensor, "h w"]:
         contour = self.contour(image)[None, None]

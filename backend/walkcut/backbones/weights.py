@@ -123,7 +123,8 @@ def find_weights(name: str, weights: Path | None = None) -> Path:
         return _checked(folder, name)
     if not _HUB_ID.fullmatch(name):
         raise SettingsError(
-            f"unknown model {name!r}: choose one of {', '.join(MODELS)}, a diffusers folder, or owner/name on the hub"
+            f"unknown model {name!r}: choose one of {', '.join(MODELS)}, a diffusers folder, owner/name on the hub, "
+            "an ONNX file, or a pair such as hed+dino"
         )
     return _checked(find_folder(name, name, (), None), name)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from walkcut.backbones import Weights, load_backbone
+from walkcut.backbones.combined import check_pair
 from walkcut.backbones.devices import cpu_threads, describe_device, has_cuda, make_device, make_dtype
 from walkcut.backbones.weights import check_dtype, find_weights
 from walkcut.doctor.checks import Finding
-from walkcut.models import CLASSICAL, DINO, HED
+from walkcut.models import CLASSICAL, DINO, HED, is_onnx, split_pair
 from walkcut.settings import Settings
 from walkcut.storage import ProjectStore
 from walkcut.storage.database import check_integrity
@@ -50,16 +51,25 @@ def check_device(settings: Settings) -> Iterator[Finding]:
 
 
 def check_weights(settings: Settings) -> Iterator[Finding]:
-    """Check that the model's files exist; only hed and dino, which are small, are loaded. Raises `SettingsError`."""
-    if settings.model == CLASSICAL:
+    """Check that the files of the model, or of both of a pair, exist. Raises `SettingsError`.
+
+    Only hed, dino and ONNX networks, which are small, are loaded.
+    """
+    pair = split_pair(settings.model)
+    if pair is not None:
+        check_pair(*pair)
+    for model in pair or (settings.model,):
+        yield _check_weights_of(model, settings.weights_dir)
+
+
+def _check_weights_of(model: str, folder: Path | None) -> Finding:
+    if model == CLASSICAL:
         better = "`walkcut models fetch hed` fetches a model that finds contours better"
-        yield Finding("weights", "ok", f"the classical model has no weights; {better}")
-    elif settings.model in (HED, DINO):
-        load_backbone(settings.model, weights=Weights(settings.weights_dir))
-        yield Finding("weights", "ok", f"the weights of {settings.model} can be loaded")
-    else:
-        folder = find_weights(settings.model, settings.weights_dir)
-        yield Finding("weights", "ok", f"the weights of {settings.model} are in {folder}")
+        return Finding("weights", "ok", f"the classical model has no weights; {better}")
+    if model in (HED, DINO) or is_onnx(model):
+        load_backbone(model, weights=Weights(folder))
+        return Finding("weights", "ok", f"the weights of {model} can be loaded")
+    return Finding("weights", "ok", f"the weights of {model} are in {find_weights(model, folder)}")
 
 
 def check_state(settings: Settings) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from walkcut.images.encode import encode_png
 from walkcut.inference.factory import make_predictor
 from walkcut.labelstudio.tags import EXAMPLE_CONFIG
 from walkcut.labelstudio.tasks import Task
-from walkcut.models import CLASSICAL, HED
+from walkcut.models import CLASSICAL, HED, is_onnx
 from walkcut.settings import Settings
 
 _PREDICT_TIMEOUT_S, _OTHER_TIMEOUT_S = 100.0, 1.0  # Label Studio's
@@ -142,7 +142,7 @@ def check_prediction(settings: Settings, server: ServerProbe | None) -> Iterator
     """Measure a prediction by the running server, or by a small model in this process. Raises `WalkcutError`."""
     if server is not None:
         seconds = _seconds(lambda: _predict_remotely(server, _random_image()))
-    elif settings.model in (CLASSICAL, HED):
+    elif settings.model in (CLASSICAL, HED) or is_onnx(settings.model):
         seconds = _time_local_prediction(settings)
     else:
         message = f"the time of a prediction by {settings.model} was not measured: walkcut is not running here"

@@ -9,7 +9,7 @@ from walkcut.segmentation.algorithms.pamr import Pamr
 from walkcut.segmentation.algorithms.recursive_ncut import Affinity, FixedThreshold, ManC, ScaledMinCut, StoppingRule
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import AutoSC, Dbscan, DiffSeg, KMeans, MaskCut, TokenCut
-from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut, NCutMerge
+from walkcut.segmentation.methods.hierarchical import AttentionMerge, DiffCut, Merge, NCut, NCutMerge
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ PRESETS = _by_name(
     Preset("ncut+merge", NCutMerge()),
     Preset("diffcut", DiffCut()),
     Preset("diffseg", DiffSeg(), DIFFSEG),
+    Preset("merge+attention", AttentionMerge(), replace(DWC, heads="entropy")),
 )
 
 _DWC_INVERTED = replace(DWC, ddim_inversion=True)  # DWC 3.1
@@ -101,7 +102,8 @@ def describe(preset: Preset) -> str:
     if attention is not None:
         levels = " ".join(map(str, attention.levels))
         inversion = ", DDIM inversion" if attention.ddim_inversion else ""
-        parts.append(f"{attention.layers} layers at levels {levels}, timestep {attention.timestep}{inversion}")
+        heads = ", heads weighted by entropy" if attention.heads == "entropy" else ""
+        parts.append(f"{attention.layers} layers at levels {levels}, timestep {attention.timestep}{inversion}{heads}")
     if preset.pamr is not None:
         parts.append("PAMR")
     return "; ".join(parts)

@@ -111,6 +111,20 @@ def test_histograms_separate_regions_without_a_contour() -> None:
     assert hierarchy.merges.tolist() == [[0, 1], [2, 3]]
 
 
+def test_an_embedding_separates_regions_by_a_quarter_of_the_squared_distance() -> None:
+    leaves = np.array([[0, 1, 2]]).repeat(3, 1)
+    embedding = torch.tensor([[0.0, 0, 0, -1, -1, -1, 1, 1, 1]])[:, None]
+    rule = MergeRule(histogram=1, growth=0, smallest=1e-9, scale=1, embedding=0.8)
+    bins = torch.tensor([[0.2, 0, 0.4], [0.8, 1, 0.6]]).repeat_interleave(3, 1)[:, None]
+    hierarchy = merge_leaves(leaves, torch.zeros(1, 9), bins, embedding=embedding, rule=rule)
+    assert hierarchy.merges.tolist() == [[0, 1], [2, 3]]
+    chi_squares = chi_square(np.array([[0.2, 0.8], [0.1, 0.9]]), np.array([[0, 1], [0.4, 0.6]]))
+    expected = rule.cost(chi_squares + 0.8 * np.array([1, 1.5**2]) / 4)
+    np.testing.assert_allclose(hierarchy.costs, expected, rtol=1e-5)
+    same_bins = merge_leaves(leaves, torch.zeros(1, 9), torch.ones(1, 1, 9), embedding=embedding, rule=rule)
+    assert same_bins.costs.tolist() == [1, 1]
+
+
 def test_a_sliver_merges_before_everything_else() -> None:
     leaves = np.array([[0] * 8 + [1] + [2] * 8]).repeat(20, 0)
     contour = torch.full((20, 17), 0.2)
@@ -161,3 +175,6 @@ def test_negative_features_are_refused() -> None:
 def test_sizes_must_match() -> None:
     with pytest.raises(SegmentationError, match=r"differ in size .*\(3, 2\).*: resample"):
         merge_leaves(np.zeros((2, 2), np.int64), torch.zeros(3, 2), torch.ones(1, 3, 2))
+    leaves, contour = np.zeros((2, 2), np.int64), torch.zeros(2, 2)
+    with pytest.raises(SegmentationError, match=r"differ in size .*\(3, 2\).*: resample"):
+        merge_leaves(leaves, contour, torch.ones(1, 2, 2), embedding=torch.ones(1, 3, 2))

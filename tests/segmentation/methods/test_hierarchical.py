@@ -1,5 +1,7 @@
 """Methods that give a hierarchy, on features with a known segmentation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from walkcut.segmentation.algorithms.diffcut import diffcut
 from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import DiffSeg, KMeans
-from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut, NCutMerge, named_levels
+from walkcut.segmentation.methods.hierarchical import AttentionMerge, DiffCut, Merge, NCut, NCutMerge, named_levels
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,16 @@ from walkcut.segmentation.methods.hierarchical import DiffCut, Merge, NCut, NCut
 def test_the_quarters_are_found(method: Method) -> None:
     tree = method.build_tree(quartered(), IMAGE)
     assert agreement(tree.labels(Segments(4)), quarter_labels(64, 96)) > 0.95
+
+
+def test_regions_merge_by_what_they_attend_to() -> None:
+    contour = torch.zeros(64, 96)
+    contour[3::8], contour[:, 3::8] = 0.1, 0.1  # cells of one contrast
+    noise = 1 + torch.rand(1, 64, 96, generator=torch.Generator().manual_seed(0))
+    features = replace(quartered(16, 24), contour=contour, feature_map=noise)
+    with_attention, without = (method.build_tree(features, IMAGE) for method in (AttentionMerge(), Merge()))
+    assert agreement(with_attention.labels(Segments(4)), quarter_labels(64, 96)) > 0.85
+    assert agreement(without.labels(Segments(4)), quarter_labels(64, 96)) < 0.6
 
 
 def test_an_unbounded_tree_ends_where_the_rule_stops() -> None:
@@ -66,6 +78,7 @@ def noisy() -> ImageFeatures:
     ("method", "lacking"),
     [
         (Merge(), "contour map: choose another method, or the model classical"),
+        (AttentionMerge(), "attention maps: choose another method, or another model"),
         (NCutMerge(), "contour map: choose another method, or the model classical"),
         (NCut(), "attention maps: choose another method, or another model"),
         (DiffSeg(), "attention maps: choose another method, or another model"),
@@ -78,7 +91,9 @@ def test_missing_features_are_named(method: Method, lacking: str) -> None:
         method.build_tree(ImageFeatures(), IMAGE)
 
 
-@pytest.mark.parametrize("method", [Merge(), NCut(), NCutMerge(), DiffCut(), DiffSeg(), KMeans()], ids=str)
+@pytest.mark.parametrize(
+    "method", [Merge(), AttentionMerge(), NCut(), NCutMerge(), DiffCut(), DiffSeg(), KMeans()], ids=str
+)
 def test_methods_implement_the_protocol(method: Method) -> None:
     assert isinstance(method, Method)
 

@@ -3,7 +3,7 @@
 import heapq
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from scipy.sparse import coo_array
 from skimage.segmentation import watershed
 from torch import Tensor
@@ -29,20 +29,23 @@ def merge_leaves(
     contour: Float[Tensor, "h w"],
     features: Float[Tensor, "c _ _"],
     *,
+    embedding: Float[Tensor, "d _ _"] | None = None,
     rule: MergeRule | None = None,
 ) -> Hierarchy:
     """Merge neighbouring leaves `0 … k - 1`, the least separated pair first, until one region is left.
 
-    `features` are not negative, such as histograms. Leaves need not be connected. Raises `SegmentationError` for
-    negative features and for sizes that differ.
+    `features` are not negative, such as histograms; those of the `embedding` may be. Leaves need not be connected.
+    Raises `SegmentationError` for negative features and for sizes that differ.
     """
-    if not leaves.shape == contour.shape == features.shape[1:]:
-        sizes = leaves.shape, tuple(contour.shape), tuple(features.shape[1:])
+    embedding = features[:0] if embedding is None else embedding
+    if not leaves.shape == contour.shape == features.shape[1:] == embedding.shape[1:]:
+        sizes = leaves.shape, *(tuple(maps.shape[-2:]) for maps in (contour, features, embedding))
         raise SegmentationError(f"leaves, contour and features differ in size {sizes}: resample them to one")
     if (features < 0).any():
         raise SegmentationError(f"features go down to {features.min():.3g}: merging needs non-negative features")
     rule = rule or MergeRule()
-    regions = _Regions(leaves, contour.numpy(force=True), features.numpy(force=True), rule)
+    maps = np.concatenate([features.numpy(force=True), embedding.numpy(force=True)])
+    regions = _Regions(leaves, contour.numpy(force=True), maps, rule, bins=len(features))
     queue = regions.separated([(a, b) for a, borders in enumerate(regions.borders) for b in borders if a < b])
     heapq.heapify(queue)
     merged: list[_Pair] = []
@@ -60,7 +63,8 @@ def merge_leaves(
 class _Regions:
     """Regions by their node in the hierarchy: their sums over pixels, and the borders with each of their neighbours.
 
-    The size of a region is its area less half the length of its borders, 0 for a sliver one pixel wide.
+    The size of a region is its area less half the length of its borders, 0 for a sliver one pixel wide. The first
+    `bins` features are histograms, the others an embedding.
     """
 
     def __init__(
@@ -69,12 +73,13 @@ class _Regions:
         contour: Float[np.ndarray, "y x"],
         features: Float[np.ndarray, "c y x"],
         rule: MergeRule,
+        bins: int,
     ) -> None:
         k, pixels = int(leaves.max()) + 1, leaves.size
         member = coo_array((np.ones(pixels), (leaves.ravel(), np.arange(pixels))), (k, pixels)).tocsr()
         areas, adjacency = member.sum(1), label_adjacency(leaves, contour)
         halves = np.bincount(adjacency.pairs.ravel(), adjacency.lengths.repeat(2) / 2, k)
-        self._rule, self._pixels, self._nodes = rule, pixels, k
+        self._rule, self._pixels, self._nodes, self._bins = rule, pixels, k, bins
         self._areas = np.pad(areas, (0, k - 1))
         self._sizes = np.pad(areas - halves, (0, k - 1))
         self._sums = np.pad(member @ features.reshape(-1, pixels).T.astype(np.float64), ((0, k - 1), (0, 0)))
@@ -105,5 +110,12 @@ class _Regions:
         length, contour = np.array([self.borders[first][second] for first, second in pairs]).reshape(-1, 2).T
         means = self._sums[a] / self._areas[a, None], self._sums[b] / self._areas[b, None]
         sizes = np.maximum(np.minimum(self._sizes[a], self._sizes[b]), _MIN_SIZE) / self._pixels
-        separations = self._rule.separation(contour / length, chi_square(*means), sizes)
+        separations = self._rule.separation(contour / length, self._distance(*means), sizes)
         return list(zip(separations.tolist(), a.tolist(), b.tolist(), strict=True))
+
+    def _distance(
+        self, first: Float64[np.ndarray, "e c"], second: Float64[np.ndarray, "e c"]
+    ) -> Float64[np.ndarray, " e"]:
+        """Return the distance of mean features; that of embeddings, vectors of length 1 before, is at most 1."""
+        (p, x), (q, y) = ((means[:, : self._bins], means[:, self._bins :]) for means in (first, second))
+        return self._rule.distance(chi_square(p, q), ((x - y) ** 2).sum(-1) / 4)

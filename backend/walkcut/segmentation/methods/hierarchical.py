@@ -1,6 +1,6 @@
 """Methods that give a hierarchy: region merging, and normalised cuts of walks and of features."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from walkcut.backbones import FeatureKind, ImageFeatures
+from walkcut.backbones.embedding import embed_attention
 from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.granularity import Level
 from walkcut.hierarchy.hierarchy import Hierarchy, renumber
@@ -47,6 +48,21 @@ class Merge:
         with span("cut"):
             leaves = watershed_leaves(contour)
         return _merge_tree(leaves, features, image)
+
+
+@dataclass(frozen=True)
+class AttentionMerge:
+    """Watershed regions of the contour map, merged bottom-up by what they attend to beside their histograms."""
+
+    requires: ClassVar[frozenset[FeatureKind]] = frozenset({"contour", "feature_map", "attention_maps"})
+
+    def build_tree(self, features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
+        """See `Method`."""
+        P, grid = transition_matrix(features)
+        contour, _ = contour_features(features)
+        with span("embed"):
+            embedding = embed_attention(P, grid, (contour.shape[0], contour.shape[1]))
+        return Merge().build_tree(replace(features, embedding=embedding), image)
 
 
 @dataclass(frozen=True)
@@ -140,7 +156,7 @@ def _merge_tree(leaves: Int64[np.ndarray, "h w"], features: ImageFeatures, image
     """Return the tree of these leaves merged bottom-up."""
     contour, feature_map = contour_features(features)
     with span("cut"):
-        merged = merge_leaves(leaves, contour, feature_map, rule=features.merge_rule)
+        merged = merge_leaves(leaves, contour, feature_map, embedding=features.embedding, rule=features.merge_rule)
     distinct = 1 + int((merged.costs < 1).sum())  # regions at a cost of 1 differ by rounding alone
     leaf_of, hierarchy = merged.coarsened(min(distinct, _MAX_MERGED_LEAVES))
     with span("assign"):
