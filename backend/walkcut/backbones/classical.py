@@ -35,7 +35,7 @@ _TEXTURE_SIGMAS = (1.0, 2.0)  # pixels
 _TEXTURE_ORDERS = ((0, 1), (1, 0), (0, 2), (1, 1), (2, 0))  # of the derivatives along y and x
 _TEXTURE_FLAT = 0.05  # the constant response of the bin for flat areas
 _CONTOUR_SIGMAS = (1.5, 3.0, 6.0)  # pixels of an image with 256 on the longest side
-_CONTOUR_ERROR = 5  # pixels of the contour map
+CONTOUR_ERROR = 5  # pixels of the contour map by which contours may lie beside the image's edges
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ClassicalBackbone:
         with span("features"):
             histograms = self.histograms(image)
             contour = contour_strength(histograms) if kinds & {"contour", "attention_maps"} else None
-            return replace(self.features(histograms, contour, kinds), contour_error=_CONTOUR_ERROR)
+            return replace(self.features(histograms, contour, kinds), contour_error=CONTOUR_ERROR)
 
     def histograms(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "c h w"]:
         """Return soft histograms of colour and of texture at the working resolution; the channels of each sum to 1."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from walkcut.backbones import FeatureKind, ImageFeatures
-from walkcut.backbones.classical import ClassicalBackbone, contour_strength
+from walkcut.backbones.classical import CONTOUR_ERROR, ClassicalBackbone, contour_strength
 from walkcut.backbones.devices import cpu_threads
 from walkcut.backbones.embedding import embed_features
 from walkcut.backbones.hed import RULE
@@ -122,7 +122,9 @@ class OnnxBackbone:
             histograms = self.classical.histograms(image)
             size = (histograms.shape[1], histograms.shape[2])
             contour = self._contour(outputs, histograms) if kinds & {"contour", "attention_maps"} else None
-            features = replace(self.classical.features(histograms, contour, kinds), merge_rule=self._rule())
+            features = self.classical.features(histograms, contour, kinds)
+            error = 0 if "contour" in outputs else CONTOUR_ERROR
+            features = replace(features, merge_rule=self._rule(), contour_error=error)
             if feature_map is None or "feature_map" not in kinds:
                 return features
             if "contour" not in kinds:
