@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from walkcut.hierarchy.adjacency import colour_graph, label_adjacency
+from walkcut.hierarchy.adjacency import colour_graph, facing_counts, label_adjacency
 
 label_maps = arrays.arrays(
     np.uint16, arrays.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 4)
@@ -27,6 +27,25 @@ def test_borders_by_hand() -> None:
 def test_a_single_label_has_no_border() -> None:
     adjacency = label_adjacency(np.zeros((3, 4), np.int64))
     assert (adjacency.pairs.shape, adjacency.lengths.shape, adjacency.totals.shape) == ((0, 2), (0,), (0,))
+
+
+def test_labels_face_each_other_across_a_strip() -> None:
+    labels = np.array([[0, 0, 1, 2, 2]]).repeat(3, 0)
+    assert facing_counts(labels, 2)[0].tolist() == [0, 3 + 2 + 2, 3]
+    assert facing_counts(labels, 2)[0, 2] == np.count_nonzero(labels[:, 1] == 0)
+
+
+@given(label_maps, st.integers(1, 5))
+def test_facing_pixels_are_counted_along_eight_directions(labels: np.ndarray, reach: int) -> None:
+    slant = round(reach / 2**0.5)
+    pairs: Counter[tuple[int, int]] = Counter()
+    for (y, x), label in np.ndenumerate(labels):
+        for down, right in ((reach, 0), (0, reach), (slant, slant), (slant, -slant)):
+            if y + down < labels.shape[0] and 0 <= x + right < labels.shape[1]:
+                other = labels[y + down, x + right]
+                pairs.update({(int(label), int(other)), (int(other), int(label))} if label != other else ())
+    counts = facing_counts(labels, reach)
+    assert {pair: counts[pair] for pair in zip(*(axis.tolist() for axis in counts.nonzero()), strict=True)} == pairs
 
 
 @given(label_maps)

@@ -26,7 +26,7 @@ _MEAN = (122.67892, 116.66877, 104.00699)  # of red, green and blue in ImageNet,
 _MIN_SIDE = 16  # pixels
 _SEED = 0  # of random weights
 # Found on images that the network was trained on, so not tuned further there.
-RULE = MergeRule(histogram=0.6, smallest=0.001, scale=0.615)
+RULE = MergeRule(histogram=0.6, smallest=0.001, scale=0.615, auto=0.43)
 
 
 class HedNetwork(nn.Module):

@@ -1,5 +1,6 @@
-"""Adjacency of labels in a label map: pairs that touch, the lengths of their borders, and colours that differ."""
+"""Adjacency of labels in a label map: pairs that touch or face each other, and colours that differ."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,24 @@ def label_adjacency(labels: Integer[np.ndarray, "y x"], values: Float[np.ndarray
     edges, edge, lengths = np.unique(np.concatenate(codes), return_inverse=True, return_counts=True)
     totals = np.bincount(edge, np.concatenate(means), len(edges)).astype(np.float64)  # integers without edges
     return Adjacency(np.stack(np.divmod(edges, k), 1), lengths, totals)
+
+
+def facing_counts(labels: Integer[np.ndarray, "y x"], reach: int) -> Int64[np.ndarray, "k k"]:
+    """Return how many pairs of pixels `reach` pixels apart have these two labels of `0 … k - 1`; 0 for equal ones.
+
+    Pixels are paired along rows, columns and both diagonals.
+    """
+    k, (height, width) = int(labels.max()) + 1, labels.shape
+    slant = round(reach / math.sqrt(2))
+    counts = np.zeros((k, k), np.int64)
+    for down, right in ((reach, 0), (0, reach), (slant, slant), (slant, -slant)):
+        if down < height and abs(right) < width:
+            upper = labels[: height - down, max(0, -right) : width - max(0, right)]
+            lower = labels[down:, max(0, right) : width + min(0, right)]
+            counts += np.bincount((upper * k + lower).ravel(), minlength=k * k).reshape(k, k)
+    counts += counts.T.copy()
+    np.fill_diagonal(counts, 0)
+    return counts
 
 
 def colour_graph(labels: Integer[np.ndarray, "y x"], colours: int) -> Int64[np.ndarray, " k"]:

@@ -18,6 +18,7 @@ from walkcut.hierarchy.cut_tree import CutTree, build_tree
 from walkcut.hierarchy.descriptors import leaf_means
 from walkcut.models import CLASSICAL, choose_model
 from walkcut.segmentation.algorithms.pamr import Pamr, refine_labels
+from walkcut.segmentation.methods.hierarchical import distinct_levels
 from walkcut.segmentation.presets import PRESETS, Preset, find_preset
 from walkcut.telemetry.spans import span
 
@@ -131,4 +132,7 @@ def refine_tree(tree: CutTree, image: UInt8[Tensor, "y x 3"], settings: Pamr) ->
     channels = image.permute(2, 0, 1) / 255
     with span("refine"):
         leaves = refine_labels(leaves, channels, settings)
-    return build_tree(leaves.numpy(force=True), tree.hierarchy, tree.levels)
+    refined = build_tree(leaves.numpy(force=True), tree.hierarchy, tree.levels)
+    if refined.hierarchy.leaf_count == tree.hierarchy.leaf_count:
+        return refined
+    return replace(refined, levels=distinct_levels(tree.levels, refined.hierarchy))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from walkcut.backbones.classical import chi_square
@@ -12,7 +12,7 @@ from walkcut.hierarchy.hierarchy import renumber
 from walkcut.hierarchy.merge_rule import MergeRule
 from walkcut.segmentation.algorithms.region_merging import merge_leaves, watershed_leaves
 
-PLAIN = MergeRule(histogram=0, growth=0, smallest=1e-9, scale=1, auto=0.5)
+PLAIN = MergeRule(histogram=0, gap=np.inf, growth=0, smallest=1e-9, scale=1, auto=0.5)
 
 
 def _random_case(seed: int) -> tuple[Int64[np.ndarray, "y x"], Float[Tensor, "y x"], Float[Tensor, "c y x"]]:
@@ -49,8 +49,6 @@ def _slow_separation(
     border = [
         (contour[here] + contour[there]) / 2 for here, there in _sides(leaves.shape) if in_a[here] and in_b[there]
     ]
-    if not border:
-        return np.inf
     sizes = []
     for inside in (in_a, in_b):
         perimeter = sum(bool(inside[here]) and not inside[there] for here, there in _sides(leaves.shape))
@@ -58,8 +56,28 @@ def _slow_separation(
     p, q = (features[:, inside].mean(1).astype(np.float64) for inside in (in_a, in_b))
     distance = ((p - q) ** 2 / (p + q)).sum() / 2
     size = min(sizes)
-    strength = float(np.mean(border)) + rule.histogram * distance
+    if border:
+        strength = float(np.mean(border)) + rule.histogram * distance
+    elif share := _slow_share(in_a, in_b):
+        strength = rule.gap / share + rule.gap_histogram * distance
+    else:
+        return np.inf
     return float(strength * size**rule.growth * min(1, size / rule.smallest))
+
+
+def _slow_share(in_a: Bool[np.ndarray, "y x"], in_b: Bool[np.ndarray, "y x"]) -> float:
+    """The larger share that one has in what lies one pixel beyond the other, of at most 32 columns and rows."""
+    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    shares = []
+    for inside, other in ((in_a, in_b), (in_b, in_a)):
+        beyond = [
+            (y + dy, x + dx)
+            for y, x in np.argwhere(inside)
+            for dy, dx in steps
+            if 0 <= y + dy < len(inside) and 0 <= x + dx < inside.shape[1] and not inside[y + dy, x + dx]
+        ]
+        shares.append(float(np.mean([other[pixel] for pixel in beyond])))
+    return max(shares)
 
 
 def _sides(shape: tuple[int, ...]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -165,6 +183,47 @@ def test_the_numbering_of_the_leaves_does_not_matter(seed: int) -> None:
     np.testing.assert_array_equal(
         renumber(first.cluster_of(half)[leaves]), renumber(second.cluster_of(half)[shuffle[leaves]])
     )
+
+
+def _behind_bars(gap: int, colours: tuple[float, ...]) -> tuple[Int64[np.ndarray, "y x"], Tensor, Tensor]:
+    """Leaves of panes 60 pixels wide between bars of `gap` pixels, the contour, and a histogram of two bins."""
+    columns = np.concatenate([np.repeat([2 * pane, 2 * pane + 1], [60, gap]) for pane in range(len(colours))])[:-gap]
+    leaves = np.broadcast_to(columns, (64, len(columns))).copy()
+    light = torch.tensor([shade for colour in colours for shade in (colour, 0.0)])[leaves]
+    contour = torch.zeros(leaves.shape)
+    edges = np.flatnonzero(np.diff(columns))
+    contour[:, edges] = contour[:, edges + 1] = 0.8
+    return leaves, contour, torch.stack([light, 1 - light]) * 0.9 + 0.05
+
+
+def test_panes_of_one_colour_behind_bars_join_before_all_else() -> None:
+    hierarchy = merge_leaves(*_behind_bars(2, (1.0, 1.0, 1.0)))
+    assert set(hierarchy.merges[:2].ravel().tolist()) == {0, 2, 4, 5}
+    assert hierarchy.costs[1] > MergeRule().auto > hierarchy.costs[-1]
+
+
+def test_panes_of_different_colours_behind_bars_stay_apart() -> None:
+    hierarchy = merge_leaves(*_behind_bars(2, (1.0, 0.6)))
+    assert sorted(hierarchy.merges[0].tolist()) != [0, 2]
+
+
+def test_regions_far_apart_do_not_join() -> None:
+    hierarchy = merge_leaves(*_behind_bars(12, (1.0, 1.0)))
+    assert sorted(hierarchy.merges[0].tolist()) != [0, 2]
+
+
+def test_with_an_infinite_gap_only_neighbours_merge() -> None:
+    hierarchy = merge_leaves(*_behind_bars(2, (1.0, 1.0)), rule=MergeRule(gap=np.inf))
+    assert sorted(hierarchy.merges[0].tolist()) != [0, 2]
+
+
+def test_fine_regions_merge_with_neighbours_alone() -> None:
+    """Of 17 × 17 squares in two colours, those of one colour touch at corners only."""
+    leaves = np.arange(17 * 17).reshape(17, 17).repeat(2, 0).repeat(2, 1)
+    light = torch.from_numpy((np.indices((17, 17)).sum(0) % 2).repeat(2, 0).repeat(2, 1) * 0.8 + 0.1)
+    hierarchy = merge_leaves(leaves, torch.full(leaves.shape, 0.9), torch.stack([light, 1 - light]))
+    rows, columns = np.divmod(hierarchy.merges[:1], 17)
+    assert np.abs(np.diff(rows)) + np.abs(np.diff(columns)) == 1
 
 
 def test_negative_features_are_refused() -> None:

@@ -5,20 +5,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.builders.features import IMAGE, quartered
 from tests.builders.scenes import agreement, quarter_labels
 from walkcut.backbones import AttentionMap, ImageFeatures
+from walkcut.backbones.classical import ClassicalBackbone
 from walkcut.errors import SegmentationError
 from walkcut.hierarchy.granularity import Level, Segments
 from walkcut.hierarchy.hierarchy import Hierarchy
 from walkcut.hierarchy.merge_rule import MergeRule
+from walkcut.interactive.selection import leaves_within, split_leaves
 from walkcut.segmentation.algorithms.diffcut import diffcut
 from walkcut.segmentation.algorithms.recursive_ncut import FixedThreshold
 from walkcut.segmentation.methods import Method
 from walkcut.segmentation.methods.flat import DiffSeg, KMeans
-from walkcut.segmentation.methods.hierarchical import AttentionMerge, DiffCut, Merge, NCut, NCutMerge, named_levels
+from walkcut.segmentation.methods.hierarchical import (
+    AttentionMerge,
+    DiffCut,
+    Merge,
+    NCut,
+    NCutMerge,
+    distinct_levels,
+    named_levels,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +118,81 @@ def test_named_levels_keep_within_their_bounds(leaves: int, fine: int) -> None:
     merges[0] = [leaves - 1, 0]
     hierarchy = Hierarchy(merges, costs, np.zeros(leaves - 1, bool))
     assert named_levels(hierarchy, MergeRule().levels)[Level.FINE] == fine
+
+
+def _chain(costs: list[float], auto: float) -> Hierarchy:
+    """A hierarchy in which leaf after leaf joins the others; auto makes the cuts of at most a cost."""
+    falling = np.sort(np.array(costs))[::-1]
+    leaves = len(costs) + 1
+    merges = np.stack([np.arange(len(costs)) + len(costs), np.arange(leaves)[1:]], 1)
+    merges[:1, 0] = 0
+    return Hierarchy(merges, falling, falling <= auto)
+
+
+@given(st.lists(st.floats(0, 1), max_size=60), st.floats(0, 1))
+def test_levels_rise_and_differ_from_auto(costs: list[float], tau: float) -> None:
+    hierarchy = _chain(costs, tau)
+    wanted = named_levels(hierarchy, MergeRule().levels)
+    coarse, medium, fine = distinct_levels(wanted, hierarchy).values()
+    auto, leaves = 1 + int(hierarchy.is_cut.sum()), hierarchy.leaf_count
+    if leaves >= 5:
+        assert 2 <= coarse < medium < fine <= leaves
+        assert auto not in (coarse, medium, fine)
+    else:
+        assert [coarse, medium, fine] == [min(count, leaves) for count in (2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "auto", "distinct"),
+    [
+        ((4, 8, 20), 9, [4, 8, 20]),
+        ((4, 8, 20), 4, [3, 8, 20]),
+        ((4, 8, 20), 8, [4, 7, 20]),
+        ((4, 8, 20), 20, [4, 8, 21]),
+        ((4, 20, 40), 40, [4, 20, 39]),
+        ((8, 8, 8), 8, [6, 7, 9]),
+        ((50, 50, 50), 2, [38, 39, 40]),
+    ],
+)
+def test_levels_move_no_further_than_needed(wanted: tuple[int, int, int], auto: int, distinct: list[int]) -> None:
+    hierarchy = _chain([0.1] * (auto - 1) + [0.9] * (60 - auto), 0.5)
+    levels = dict(zip((Level.COARSE, Level.MEDIUM, Level.FINE), wanted, strict=True))
+    assert list(distinct_levels(levels, hierarchy).values()) == distinct
+
+
+@pytest.mark.parametrize("method", [Merge(), NCutMerge(), NCut(), DiffCut()], ids=str)
+def test_levels_of_trees_are_distinct(method: Method) -> None:
+    noise = torch.rand(64, 96, 3, generator=torch.Generator().manual_seed(0))
+    image = (IMAGE + 60 * noise).clamp(0, 255).to(torch.uint8)
+    tree = method.build_tree(ClassicalBackbone().extract(image, ClassicalBackbone.provides), image)
+    counts = [tree.segment_count(level) for level in Level]
+    assert len(set(counts)) == len(counts) <= tree.hierarchy.leaf_count
+
+
+def behind_bars(reds: tuple[int, int, int]) -> Tensor:
+    """A wall with a little noise, of three colours, behind two dark bars."""
+    image = torch.full((220, 360, 3), 20.0)
+    for left, red in zip((0, 121, 242), reds, strict=True):
+        image[:, left : left + 117] = torch.tensor([red, 180.0, 210.0])
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    return (image + 4 * noise).clamp(0, 255).to(torch.uint8)
+
+
+PANES, BARS = np.s_[110, [60, 180, 300]], np.s_[110, [119, 240]]
+
+
+def test_a_wall_behind_bars_is_one_segment_which_a_click_splits() -> None:
+    image = behind_bars((150, 150, 150))
+    tree = Merge().build_tree(ClassicalBackbone().extract(image, ClassicalBackbone.provides), image)
+    labels = tree.labels(Level.AUTO)
+    wall = labels == labels[PANES][0]
+    assert wall[PANES].all()
+    assert not wall[BARS].any()
+    parts = [tree.at_pixels(leaves)[PANES] for leaves in split_leaves(tree, leaves_within(tree, wall), 1000)]
+    assert sorted(part.sum() for part in parts) == [1, 2]
+
+
+def test_walls_of_different_colours_behind_bars_are_segments_of_their_own() -> None:
+    image = behind_bars((20, 230, 120))
+    tree = Merge().build_tree(ClassicalBackbone().extract(image, ClassicalBackbone.provides), image)
+    assert len(set(tree.labels(Level.AUTO)[PANES].tolist())) == 3

@@ -1,6 +1,8 @@
 """Methods that give a hierarchy: region merging, and normalised cuts of walks and of features."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import ClassVar
 
 import numpy as np
@@ -86,7 +88,7 @@ class NCut:
         scores, hierarchy = self.leaves(features)
         with span("assign"):
             labels = assign_pixels(scores, (image.shape[0], image.shape[1]))
-        return build_tree(labels, hierarchy, named_levels(hierarchy, NCUT_COSTS))
+        return _with_levels(build_tree(labels, hierarchy, {}), NCUT_COSTS)
 
     def leaves(self, features: ImageFeatures) -> tuple[Float[Tensor, "k h w"], Hierarchy]:
         """Return the score maps of the leaves, and their hierarchy."""
@@ -140,7 +142,7 @@ class DiffCut:
             # As in the authors' program the means are not normalised again.
             scores = leaf_score_maps(F, segments, grid, normalised=False)
             labels = assign_pixels(scores, (image.shape[0], image.shape[1]))
-        return build_tree(labels, hierarchy, named_levels(hierarchy, DIFFCUT_COSTS))
+        return _with_levels(build_tree(labels, hierarchy, {}), DIFFCUT_COSTS)
 
 
 def named_levels(hierarchy: Hierarchy, costs: tuple[float, float, float]) -> dict[Level, int]:
@@ -152,6 +154,25 @@ def named_levels(hierarchy: Hierarchy, costs: tuple[float, float, float]) -> dic
     }
 
 
+def distinct_levels(levels: Mapping[Level, int], hierarchy: Hierarchy) -> dict[Level, int]:
+    """Return the nearest numbers of segments that rise from coarse to fine and differ from that of auto.
+
+    They lie between 2 and 40. Of equally near ones those farther apart are taken, then the coarser ones. Where there
+    are fewer than three such numbers, levels rise from 2 as far as the leaves allow.
+    """
+    auto, largest = 1 + int(hierarchy.is_cut.sum()), min(hierarchy.leaf_count, _BOUNDS[Level.FINE][1])
+    wanted = [max(2, min(levels[level], largest)) for level in _BOUNDS]
+    # Three other numbers are in the way of each at most.
+    near = {count + step for count in wanted for step in range(-3, 4)}
+    allowed = sorted(count for count in near if 2 <= count <= largest and count != auto)
+    chosen = min(
+        combinations(allowed, len(wanted)),
+        key=lambda counts: (sum(abs(a - b) for a, b in zip(counts, wanted, strict=True)), counts[0] - counts[-1]),
+        default=tuple(min(count, largest) for count in range(2, 2 + len(wanted))),
+    )
+    return dict(zip(_BOUNDS, chosen, strict=True))
+
+
 def _merge_tree(leaves: Int64[np.ndarray, "h w"], features: ImageFeatures, image: UInt8[Tensor, "y x 3"]) -> CutTree:
     """Return the tree of these leaves merged bottom-up."""
     contour, feature_map = contour_features(features)
@@ -161,4 +182,9 @@ def _merge_tree(leaves: Int64[np.ndarray, "h w"], features: ImageFeatures, image
     leaf_of, hierarchy = merged.coarsened(min(distinct, _MAX_MERGED_LEAVES))
     with span("assign"):
         labels = refine_borders(leaf_of[leaves], image, reach=features.contour_error)
-    return build_tree(labels, hierarchy, named_levels(hierarchy, features.merge_rule.levels))
+    return _with_levels(build_tree(labels, hierarchy, {}), features.merge_rule.levels)
+
+
+def _with_levels(tree: CutTree, costs: tuple[float, float, float]) -> CutTree:
+    """Return a tree with its named levels: after it was built, which may have dropped leaves."""
+    return replace(tree, levels=distinct_levels(named_levels(tree.hierarchy, costs), tree.hierarchy))
