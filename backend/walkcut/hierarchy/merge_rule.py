@@ -21,8 +21,9 @@ class MergeRule:
 
     Models with learned features have `χ² + embedding · e` in place of `χ²`, with the distance `e` of their means.
 
-    The defaults were tuned on BSDS500 val for the features of the classical backbone, but for `embedding`; there the
-    levels have about 4, 8 and 22 segments at the median, and auto has 12. With an infinite `gap` neighbours alone merge.
+    With an infinite `gap` neighbours alone merge. The defaults were tuned on BSDS500 val for the features of the
+    classical backbone, but for `embedding`; there the levels have about 4, 8 and 22 segments at the median, and auto
+    has 12.
     """
 
     histogram: float = 0.45
