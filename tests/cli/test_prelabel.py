@@ -41,7 +41,7 @@ def test_images_become_import_files_and_are_exported_again_from_their_trees(tmp_
     assert "failed.jsonl lists the reasons; --retry-failed tries these images again" in result.stderr
     tasks = json.loads((tmp_path / "out" / "tasks-00001.json").read_text())
     assert [task["data"]["image"] for task in tasks] == [str(tmp_path / "in" / f"{index}.png") for index in range(3)]
-    assert [len(task["predictions"]) for task in tasks] == [3] * 3
+    assert [len(task["predictions"]) for task in tasks] == [4] * 3
     assert len(list((state / "trees").iterdir())) == 3
 
     refused = walkcut(*arguments, "--format", "png")
@@ -225,8 +225,8 @@ def test_predictions_are_added_to_a_project_once_and_replace_earlier_ones(studio
     assert "1 skipped: annotated (tasks of project 3)" in annotated.stderr
     studio.annotated = set()
     (request,) = studio.requests
-    assert sorted(prediction["task"] for prediction in request) == [1] * 2 + [2] * 2
-    assert len({prediction["model_version"] for prediction in request}) == 2
+    assert sorted(prediction["task"] for prediction in request) == [1] * 4 + [2] * 4
+    assert len({prediction["model_version"] for prediction in request}) == 4
     assert len(list((state / "prelabel" / "project-3").iterdir())) == 1
     result = walkcut("prelabel", "--project", 3, "--workers", 1, "--replace")
     assert result.exit_code == 0, result.output

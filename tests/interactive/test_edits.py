@@ -20,6 +20,7 @@ from walkcut.interactive.edits import (
 )
 from walkcut.labelstudio.predictions import Region
 from walkcut.labelstudio.prompts import Point
+from walkcut.storage import Crop
 
 # Leaves 0-3 of two pixels each, side by side; 0 and 1 join into 4, 2 and 3 into 5, these two into 6.
 HIERARCHY = Hierarchy(np.array([[0, 1], [2, 3], [4, 5]]), np.array([0.9, 0.5, 0.1]), np.array([False, False, True]))
@@ -35,8 +36,19 @@ def region(name: str, pixels: str, label: str = "A") -> Region:
 def state(*regions: Region, segments: int = 2, min_pixels: float = 1) -> EditState:
     by_id = {region.id: region for region in regions}
     return EditState(
-        TREE, Segments(segments), by_id, min_pixels / TREE.leaves.size, ("A", "B"), lambda words: f"<{words}>"
+        TREE,
+        Segments(segments),
+        by_id,
+        min_pixels / TREE.leaves.size,
+        ("A", "B"),
+        lambda words: f"<{words}>",
+        crop_tree,
     )
+
+
+def crop_tree(crop: Crop) -> CutTree:
+    """Not asked for: these images are smaller than any crop."""
+    raise AssertionError(crop)
 
 
 def at(*pixels: int, is_positive: bool = True) -> list[Point]:

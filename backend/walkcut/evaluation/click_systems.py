@@ -6,7 +6,7 @@ border, where no disc is, for background. Those that take seconds at full size s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 import numpy as np
@@ -19,9 +19,11 @@ from skimage.segmentation import random_walker
 
 from walkcut.errors import require_extra
 from walkcut.evaluation.clicks import Answer, ClickSystem, Mask
+from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Level
 from walkcut.interactive.selection import Pixel, select_mask
 from walkcut.segmentation.segmenter import Segmenter
+from walkcut.storage import Crop
 
 _FULL_SIZE: Final = 1 << 16
 _SIDE: Final = 240  # pixels
@@ -48,7 +50,16 @@ class Select:
 
     def open(self, image: Image) -> Answer:
         """Return what answers clicks on an image."""
-        return partial(select_mask, self.segmenter.segment(image), Level.AUTO)
+
+        @cache
+        def part_tree(top: int, bottom: int, left: int, right: int) -> CutTree:
+            return self.segmenter.segment(np.ascontiguousarray(image[top:bottom, left:right]))
+
+        def crop_tree(crop: Crop) -> CutTree:
+            rows, columns = crop
+            return part_tree(rows.start, rows.stop, columns.start, columns.stop)
+
+        return partial(select_mask, self.segmenter.segment(image), Level.AUTO, crop_tree=crop_tree)
 
 
 @dataclass(frozen=True)

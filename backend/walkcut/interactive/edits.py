@@ -15,6 +15,7 @@ from walkcut.hierarchy.granularity import Granularity, Level, Segments
 from walkcut.interactive.selection import enclosing_subtree, leaves_within, select_mask, split_leaves
 from walkcut.labelstudio.predictions import Region
 from walkcut.labelstudio.prompts import Point
+from walkcut.storage import Crop
 
 Mask = Bool[np.ndarray, "y x"]
 Regions = Mapping[str, Region]  # by id, bottom to top
@@ -26,7 +27,7 @@ class EditState:
 
     Edits make no region smaller than the fraction `min_area` of the image. Regions that nobody has named take the
     `placeholders` (see `ImageTag`) so that neighbours differ. A new region gets an id that `make_id` derives from a
-    text that names its origin, and that no region has yet.
+    text that names its origin, and that no region has yet. `crop_tree` returns the tree of a part of the image.
     """
 
     tree: CutTree
@@ -35,6 +36,7 @@ class EditState:
     min_area: float
     placeholders: tuple[str, ...]
     make_id: Callable[[str], str]
+    crop_tree: Callable[[Crop], CutTree]
 
     @property
     def min_pixels(self) -> float:
@@ -105,13 +107,13 @@ def resegment_all(state: EditState, segmented: Sequence[Region]) -> EditState:
 
 
 def select(state: EditState, points: Sequence[Point], label: str = "") -> EditState:
-    """Add one region of the segments at positive points, without the parts that hold negative points.
+    """Add one region of the segments at positive points, without the parts that belong to negative points.
 
     It is cut out of all others. It gets the `label`, else the name of the region that held most of it.
     """
     positive = [point.pixel(state.tree.size) for point in points if point.is_positive]
     negative = [point.pixel(state.tree.size) for point in points if not point.is_positive]
-    mask = select_mask(state.tree, state.granularity, positive, negative)
+    mask = select_mask(state.tree, state.granularity, positive, negative, state.crop_tree)
     if not mask.any():
         raise GranularityError("nothing selected: click without Alt")
     identity = state.new_id(f"select {points[0].id}")  # the same while further points extend it
@@ -172,7 +174,7 @@ def merge_regions(state: EditState, points: Sequence[Point]) -> EditState:
     return state.with_regions([state.recoloured(kept)])
 
 
-def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str) -> EditState:
+def resegment_box(state: EditState, crop: Crop, crop_tree: CutTree, source: str) -> EditState:
     """Segment the inside of a box again, by the cut tree of that crop.
 
     A segment that reaches the box's edge stays with its region if that continues outside the box. New segments take the
@@ -186,9 +188,7 @@ def resegment_box(state: EditState, crop: tuple[slice, slice], crop_tree: CutTre
     return state
 
 
-def select_in_box(
-    state: EditState, crop: tuple[slice, slice], crop_tree: CutTree, source: str, label: str
-) -> EditState:
+def select_in_box(state: EditState, crop: Crop, crop_tree: CutTree, source: str, label: str) -> EditState:
     """Add one region: the segments inside a box that `resegment_box` would make, or all if there are none.
 
     It is cut out of all others. It gets the `label`, else the name of the region that held most of it.
@@ -200,7 +200,7 @@ def select_in_box(
     return state.with_regions([state.recoloured(region)])
 
 
-def _inner_segments(state: EditState, crop: tuple[slice, slice], crop_tree: CutTree) -> Iterator[Mask]:
+def _inner_segments(state: EditState, crop: Crop, crop_tree: CutTree) -> Iterator[Mask]:
     """Yield the segments of a crop, without those at its edge whose region continues outside; see `resegment_box`."""
     granularity = Level.AUTO if isinstance(state.granularity, Segments) else state.granularity
     labels, box = crop_tree.labels(granularity), _in_crop(state, crop, np.True_)
@@ -212,7 +212,7 @@ def _inner_segments(state: EditState, crop: tuple[slice, slice], crop_tree: CutT
             yield mask
 
 
-def _in_crop(state: EditState, crop: tuple[slice, slice], inside: Bool[np.ndarray, "h w"] | np.bool_) -> Mask:
+def _in_crop(state: EditState, crop: Crop, inside: Bool[np.ndarray, "h w"] | np.bool_) -> Mask:
     """Return a mask of the image, with `inside` in the crop and nothing elsewhere."""
     mask = np.zeros(state.tree.size, np.bool_)
     mask[crop] = inside

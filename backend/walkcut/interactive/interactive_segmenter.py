@@ -71,7 +71,7 @@ class InteractiveSegmenter:
             return status_item([*typed, f"{STATUS_MARK}{_sentence(error)}"], image)
         screen = self._sessions.screen(image, tree)
         before = screen.regions
-        state = _edit_state(tree, granularity, before, project, image)
+        state = self._edit_state(tree, granularity, before, project, image)
         segmented = regions_at_granularity(tree, granularity, project, image)
         state = _connected(before, screen.ids, edits.resegment_all(state, segmented), image)
         self._sessions.save(image, granularity, [], screen, state.regions)
@@ -88,7 +88,7 @@ class InteractiveSegmenter:
         )
         screen = self._sessions.screen(image, tree, prompts)
         before = screen.regions
-        state = _edit_state(tree, granularity, before, project, image)
+        state = self._edit_state(tree, granularity, before, project, image)
         failure = ""
         for edit in self._edits(image, prompts):
             try:
@@ -101,6 +101,19 @@ class InteractiveSegmenter:
         self._sessions.save(image, granularity, prompts, screen, state.regions)
         changes = [] if state.regions is before else _diff(before, screen.uncertain, state, image)
         return [*changes, *status_item([f"{STATUS_MARK}{message}"], image)]
+
+    def _edit_state(
+        self, tree: CutTree, granularity: Granularity, regions: edits.Regions, project: Project, image: TaskImage
+    ) -> edits.EditState:
+        return edits.EditState(
+            tree,
+            granularity,
+            regions,
+            project.options.min_area,
+            image.tag.placeholders,
+            partial(region_id, image),
+            partial(self._predictor.tree_for_interactive, image.reference, image.task.id),
+        )
 
     def _edits(
         self, image: TaskImage, prompts: Sequence[Prompt]
@@ -133,13 +146,6 @@ class InteractiveSegmenter:
         if image.tag.is_class(label) or box.label.lower() == "select":
             return edits.select_in_box(state, crop, crop_tree, f"box {crop}", label)
         return edits.resegment_box(state, crop, crop_tree, f"box {crop}")
-
-
-def _edit_state(
-    tree: CutTree, granularity: Granularity, regions: edits.Regions, project: Project, image: TaskImage
-) -> edits.EditState:
-    make_id = partial(region_id, image)
-    return edits.EditState(tree, granularity, regions, project.options.min_area, image.tag.placeholders, make_id)
 
 
 def _connected(

@@ -1,24 +1,74 @@
 """Sets of a cut tree's leaves: chosen by points or regions, split and enlarged along the tree."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
+from scipy.ndimage import find_objects
 
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
-from walkcut.hierarchy.granularity import Granularity
+from walkcut.hierarchy.granularity import Granularity, Segments
+from walkcut.interactive.leaf_walk import probability_to_meet
+from walkcut.storage import Crop
+
+_MARGIN = 16  # pixels around a leaf that is divided, so that its border is inside
+_MIN_CROP = 32  # pixels
+_MAX_CROP = 0.8  # of the image: the tree of a larger part is hardly finer than that of the image
 
 Leaves = Bool[np.ndarray, " k"]
+Mask = Bool[np.ndarray, "y x"]
 Pixel = tuple[int, int]  # row and column
 
 
 def select_mask(
-    tree: CutTree, granularity: Granularity, positive: Sequence[Pixel], negative: Sequence[Pixel]
-) -> Bool[np.ndarray, "y x"]:
-    """Return the object of positive and negative clicks: the leaves of `select_leaves`."""
+    tree: CutTree,
+    granularity: Granularity,
+    positive: Sequence[Pixel],
+    negative: Sequence[Pixel],
+    crop_tree: Callable[[Crop], CutTree],
+) -> Mask:
+    """Return the object of positive and negative clicks: the leaves of `select_leaves`.
+
+    A leaf that holds both kinds is divided by the cut tree of that part of the image, which `crop_tree` returns.
+    """
     leaves = [[int(tree.leaves[pixel]) for pixel in pixels] for pixels in (positive, negative)]
-    return tree.at_pixels(select_leaves(tree, granularity, *leaves))
+    mask = tree.at_pixels(select_leaves(tree, granularity, *leaves))
+    for leaf in sorted(set(leaves[0]) & set(leaves[1])):
+        inside = tree.leaves == leaf
+        crop = _crop_around(inside)
+        if inside[crop].size < _MAX_CROP * inside.size:
+            part = _select_in_crop(crop_tree(crop), crop, positive, negative)
+            mask[crop] = np.where(inside[crop], part, mask[crop])
+    return mask
+
+
+def _select_in_crop(tree: CutTree, crop: Crop, positive: Sequence[Pixel], negative: Sequence[Pixel]) -> Mask:
+    """Return the object in a crop, given its tree and all clicks on the image: any leaf of it may be part of it."""
+    rows, columns = crop
+    leaves = [
+        [
+            int(tree.leaves[row - rows.start, column - columns.start])
+            for row, column in pixels
+            if rows.start <= row < rows.stop and columns.start <= column < columns.stop
+        ]
+        for pixels in (positive, negative)
+    ]
+    return tree.at_pixels(select_leaves(tree, Segments(1), *leaves))
+
+
+def _crop_around(inside: Mask) -> Crop:
+    """Return the box of a mask with a margin, of at least 32×32 pixels where the image has as many."""
+    (box,) = find_objects(inside.view(np.uint8))
+    rows, columns = (
+        _with_margin(span.start, span.stop, length) for span, length in zip(box, inside.shape, strict=True)
+    )
+    return rows, columns
+
+
+def _with_margin(start: int, stop: int, length: int) -> slice:
+    margin = max(_MARGIN, (_MIN_CROP - (stop - start) + 1) // 2)
+    return slice(max(0, start - margin), min(length, stop + margin))
 
 
 def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:
@@ -28,22 +78,34 @@ def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:
 
 
 def select_leaves(tree: CutTree, granularity: Granularity, positive: Sequence[int], negative: Sequence[int]) -> Leaves:
-    """Return the segments of the `positive` leaves without the parts that hold `negative` leaves.
+    """Return the segments of the `positive` leaves without the parts that belong to `negative` leaves.
 
-    Of a segment that holds both, the largest subtrees with a positive and no negative leaf are taken. A leaf that is
-    both counts as negative.
+    Of a segment that holds both, the largest subtrees with leaves of one kind alone belong to that kind, and of the
+    rest those leaves to the positive ones from which a random walk meets these first. A leaf that is both counts as
+    negative.
     """
-    parents, groups = tree.hierarchy.parents(), tree.segment_of(granularity)
-    excluded = tree.hierarchy.subtree_sums(np.bincount(np.array(negative, np.int64), minlength=len(groups)))
-    selected = np.zeros(len(groups), np.bool_)
-    for leaf in positive:
-        if not excluded[leaf]:
-            outside = tree.hierarchy.subtree_sums((groups != groups[leaf]).astype(np.int64)) + excluded
+    groups = tree.segment_of(granularity)
+    positive = [leaf for leaf in positive if leaf not in negative]
+    selected = _subtrees(tree, groups, positive, negative)
+    excluded = _subtrees(tree, groups, negative, positive) | ~np.isin(groups, groups[positive])
+    if (selected | excluded).all():
+        return selected
+    return probability_to_meet(tree, selected, excluded) > 0.5
+
+
+def _subtrees(tree: CutTree, groups: Int64[np.ndarray, " k"], wanted: Sequence[int], unwanted: Sequence[int]) -> Leaves:
+    """Return the largest subtrees within segments that hold a `wanted` leaf and no `unwanted` one."""
+    parents = tree.hierarchy.parents()
+    others = tree.hierarchy.subtree_sums(np.bincount(np.array(unwanted, np.int64), minlength=len(groups)))
+    subtrees = np.zeros(len(groups), np.bool_)
+    for leaf in wanted:
+        if not others[leaf]:
+            outside = tree.hierarchy.subtree_sums((groups != groups[leaf]).astype(np.int64)) + others
             node = leaf
             while parents[node] != node and not outside[parents[node]]:
                 node = int(parents[node])
-            selected |= tree.hierarchy.leaves_under(node)
-    return selected
+            subtrees |= tree.hierarchy.leaves_under(node)
+    return subtrees
 
 
 def split_leaves(tree: CutTree, region: Leaves, min_pixels: float) -> tuple[Leaves, Leaves]:
