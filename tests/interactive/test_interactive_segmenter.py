@@ -301,6 +301,13 @@ def test_more_clicks_extend_one_region_and_others_exclude(interactive: Interacti
     assert areas(interactive.answer(task(), PROJECT, without)) == approximately(600)
 
 
+def test_a_segment_with_clicks_of_both_kinds_is_divided(interactive: InteractiveSegmenter) -> None:
+    beside = clicks("Select", (0.4, 0.2), start=1, is_positive=False)
+    ((_, mask),) = regions(interactive.answer(task(), PROJECT, together(clicks("Select", (0.1, 0.2)), beside))).values()
+    assert (mask[8, 6], mask[8, 24]) == (True, False)
+    assert not mask[:, 30:].any()
+
+
 @pytest.mark.parametrize(("label", "given"), [("Car", "Car"), ("Bus", "A")])
 def test_a_point_with_a_semantic_label_selects_a_region_with_it(
     interactive: InteractiveSegmenter, label: str, given: str

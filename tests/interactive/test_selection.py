@@ -110,6 +110,17 @@ def test_a_leaf_with_both_kinds_of_clicks_is_divided_by_the_tree_of_that_part() 
     assert (mask == mask[0]).all()
 
 
+def test_where_nothing_divides_a_leaf_each_pixel_goes_with_the_nearest_click() -> None:
+    tree = replace(TREE, leaves=strip(50, 50, 50, 50))
+
+    def crop_tree(crop: Crop) -> CutTree:
+        return replace(TREE, leaves=strip(1, 79, 1, 1))
+
+    mask = select_mask(tree, Segments(4), [(30, 60)], [(30, 80)], crop_tree)
+    assert np.flatnonzero(mask[0]).tolist() == [*range(50, 70)]
+    assert not select_mask(tree, Segments(4), [(30, 60)], [(30, 60)], crop_tree).any()
+
+
 def test_a_leaf_that_is_nearly_the_image_is_not_divided() -> None:
     tree = replace(TREE, leaves=strip(1, 1, 197, 1))
     mask = select_mask(tree, Segments(4), [(30, 60)], [(30, 90)], lambda crop: pytest.fail(f"asked for {crop}"))

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int64
-from scipy.ndimage import find_objects
+from jaxtyping import Bool, Float64, Int64
+from scipy.ndimage import distance_transform_edt, find_objects
 
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -44,17 +44,32 @@ def select_mask(
 
 
 def _select_in_crop(tree: CutTree, crop: Crop, positive: Sequence[Pixel], negative: Sequence[Pixel]) -> Mask:
-    """Return the object in a crop, given its tree and all clicks on the image: any leaf of it may be part of it."""
+    """Return the object in a crop, given its tree and all clicks on the image: any leaf of it may be part of it.
+
+    A leaf of the crop that holds both kinds has nothing more to divide it by: each pixel goes with the nearest click.
+    """
+    clicks = [_within(crop, pixels) for pixels in (positive, negative)]
+    leaves = [[int(tree.leaves[pixel]) for pixel in pixels] for pixels in clicks]
+    mask = tree.at_pixels(select_leaves(tree, Segments(1), *leaves))
+    contested = np.isin(tree.leaves, sorted(set(leaves[0]) & set(leaves[1])))
+    if not contested.any():
+        return mask
+    to_positive, to_negative = (_distance_to(pixels, tree.size) for pixels in clicks)
+    return np.where(contested, to_positive < to_negative, mask)
+
+
+def _within(crop: Crop, pixels: Sequence[Pixel]) -> list[Pixel]:
+    """Return the pixels in a crop, counted from its corner."""
     rows, columns = crop
-    leaves = [
-        [
-            int(tree.leaves[row - rows.start, column - columns.start])
-            for row, column in pixels
-            if rows.start <= row < rows.stop and columns.start <= column < columns.stop
-        ]
-        for pixels in (positive, negative)
-    ]
-    return tree.at_pixels(select_leaves(tree, Segments(1), *leaves))
+    shifted = [(row - rows.start, column - columns.start) for row, column in pixels]
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    return [(row, column) for row, column in shifted if 0 <= row < height and 0 <= column < width]
+
+
+def _distance_to(pixels: Sequence[Pixel], size: tuple[int, int]) -> Float64[np.ndarray, "y x"]:
+    elsewhere = np.ones(size, np.bool_)
+    elsewhere[tuple(zip(*pixels, strict=True))] = False
+    return np.asarray(distance_transform_edt(elsewhere))
 
 
 def _crop_around(inside: Mask) -> Crop:
