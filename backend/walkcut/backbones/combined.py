@@ -38,7 +38,7 @@ class CombinedBackbone:
 
     @property
     def provides(self) -> frozenset[FeatureKind]:
-        """What the second model gives, and the contour."""
+        """The kinds that the second model gives, and the contour."""
         return self.features.provides | {"contour"}
 
     def extract(self, image: UInt8[Tensor, "y x 3"], kinds: frozenset[FeatureKind]) -> ImageFeatures:

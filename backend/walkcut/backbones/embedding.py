@@ -5,7 +5,9 @@ from typing import Final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d
+
+from walkcut.backbones.resize import resample
 
 MAX_CHANNELS: Final = 32  # merging takes seconds with hundreds
 _MAX_TARGETS = 16  # patches on the longest side, to which attention is summed
@@ -21,12 +23,12 @@ def embed_features(
     """
     features = feature_map.float()
     if features.shape[1] > size[0]:  # hundreds of channels take much memory
-        features = _resampled(features, size)
+        features = resample(features, size)
     floor = _FLOOR * float(features.norm(dim=0).mean()) + torch.finfo(torch.float32).tiny
     if without_position:
         features = remove_position(features)
     directions = features / features.norm(dim=0).clamp_min(floor)
-    return _resampled(principal_components(directions), size)
+    return resample(principal_components(directions), size)
 
 
 def embed_attention(
@@ -40,7 +42,7 @@ def embed_attention(
     height, width = (max(1, round(side * scale)) for side in grid)
     areas = adaptive_avg_pool2d(weights.float().unflatten(1, grid), (height, width)).flatten(1)
     roots = (2 * areas / areas.sum(1, keepdim=True)).sqrt()
-    return _resampled(principal_components(roots.T.unflatten(1, grid)), size)
+    return resample(principal_components(roots.T.unflatten(1, grid)), size)
 
 
 def remove_position(feature_map: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
@@ -67,7 +69,3 @@ def principal_components(vectors: Float[Tensor, "c h w"], count: int = MAX_CHANN
     X = X - X.mean(1, keepdim=True)
     _, directions = torch.linalg.eigh(X @ X.T)  # in the order of their variance
     return (directions[:, -count:].T @ X).unflatten(1, vectors.shape[1:])
-
-
-def _resampled(maps: Float[Tensor, "c h w"], size: tuple[int, int]) -> Float[Tensor, "c y x"]:
-    return interpolate(maps[None], size, mode="bilinear", antialias=True)[0]

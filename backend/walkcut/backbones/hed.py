@@ -13,7 +13,7 @@ from walkcut.backbones import FeatureKind, ImageFeatures, Weights
 from walkcut.backbones.attention_hooks import check_finite
 from walkcut.backbones.classical import ClassicalBackbone
 from walkcut.backbones.hed_weights import DEPTHS, load_weights
-from walkcut.backbones.resize import resize
+from walkcut.backbones.resize import resample, resize
 from walkcut.backbones.weights import check_dtype
 from walkcut.errors import SettingsError
 from walkcut.hierarchy.merge_rule import MergeRule
@@ -87,9 +87,7 @@ class HedBackbone:
             return replace(self.classical.features(histograms, contour, kinds), merge_rule=RULE)
 
     def _shrunk(self, image: UInt8[Tensor, "y x 3"], size: torch.Size) -> Float[Tensor, "h w"]:
-        contour = self.contour(image)[None, None]
-        shrunk = interpolate(contour, tuple(size), mode="bilinear", antialias=True)[0, 0]
-        return shrunk.clamp(0, 1)
+        return resample(self.contour(image)[None], (size[0], size[1]))[0].clamp(0, 1)
 
     @torch.no_grad()
     def contour(self, image: UInt8[Tensor, "y x 3"]) -> Float[Tensor, "h w"]:

@@ -10,14 +10,13 @@ from typing import Any, ClassVar, Final, Literal
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from walkcut.backbones import FeatureKind, ImageFeatures
 from walkcut.backbones.classical import CONTOUR_ERROR, ClassicalBackbone, contour_strength
 from walkcut.backbones.devices import cpu_threads
 from walkcut.backbones.embedding import embed_features
 from walkcut.backbones.hed import RULE
-from walkcut.backbones.resize import resize
+from walkcut.backbones.resize import resample, resize
 from walkcut.errors import SegmentationError, SettingsError, format_reason, require_extra
 from walkcut.hierarchy.merge_rule import MergeRule
 from walkcut.telemetry.spans import span
@@ -99,7 +98,7 @@ class OnnxNetwork:
 
 @dataclass(frozen=True)
 class OnnxBackbone:
-    """What a network gives, and for the rest the classical model: the contour or the histograms, and the walk.
+    """Outputs of a network, and the rest of the classical model: the contour or the histograms, and the walk.
 
     Features serve the merging beside the histograms; where no contour is asked for, they are the feature map.
     """
@@ -136,8 +135,7 @@ class OnnxBackbone:
     ) -> Float[Tensor, "h w"]:
         if "contour" not in outputs:
             return contour_strength(histograms)
-        size = tuple(histograms.shape[1:])
-        return interpolate(outputs["contour"][None], size, mode="bilinear", antialias=True)[0, 0].clamp(0, 1)
+        return resample(outputs["contour"], (histograms.shape[1], histograms.shape[2]))[0].clamp(0, 1)
 
     def _rule(self) -> MergeRule:
         rule = RULE if "contour" in self.network.outputs else MergeRule()

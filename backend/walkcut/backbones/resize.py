@@ -21,9 +21,14 @@ def resize(image: UInt8[Tensor, "y x 3"], size: tuple[int, int], *, white: float
     return _interpolate(_floats(image, white), size)
 
 
+def resample(maps: Float[Tensor, "c h w"], size: tuple[int, int]) -> Float[Tensor, "c y x"]:
+    """Return maps at `size` (height, width), by antialiased bilinear interpolation."""
+    return _interpolate(maps[None], size)[0]
+
+
 def _floats(image: UInt8[Tensor, "y x 3"], white: float) -> Float[Tensor, "1 3 y x"]:
     return image.permute(2, 0, 1)[None].float() / (255 / white)
 
 
-def _interpolate(pixels: Float[Tensor, "1 3 y x"], size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
+def _interpolate(pixels: Float[Tensor, "1 c y x"], size: tuple[int, int]) -> Float[Tensor, "1 c h w"]:
     return interpolate(pixels, size, mode="bilinear", antialias=True)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Int64, Integer
-from scipy.ndimage import distance_transform_edt, find_objects, label
+from scipy.ndimage import distance_transform_edt, label
 
 from walkcut.errors import SettingsError
 from walkcut.evaluation.datasets import Dataset
@@ -14,6 +14,7 @@ from walkcut.evaluation.metrics import Counts, contingency_table
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Level
 from walkcut.learning.oracle_merge import oracle_merge, oracle_merge_tree, tree_segments
+from walkcut.masks.bounds import bounding_box
 from walkcut.segmentation.segmenter import Segmenter
 
 GRANULARITIES: Final[dict[str, Granularity | None]] = {"leaves": None, "fine": Level.FINE}
@@ -74,7 +75,7 @@ def interior_point(area: Bool[np.ndarray, "y x"]) -> tuple[int, int]:
     (2, 2)
     """
     part = largest_part(area)
-    box = find_objects(part.view(np.uint8))[0]
+    box = bounding_box(part)
     depth = distance_transform_edt(np.pad(part[box], 1))
     row, column = np.unravel_index(depth.argmax(), depth.shape)
     return int(row) - 1 + box[0].start, int(column) - 1 + box[1].start

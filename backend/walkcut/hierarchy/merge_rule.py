@@ -14,12 +14,12 @@ class MergeRule:
 
     The separation of neighbours is `(b + histogram · χ²) · s^growth · min(1, s / smallest)` with the mean contour `b`
     on the border, the χ² distance of the mean histograms, and the size `s` of the smaller region as a fraction of the
-    image. Regions that do not touch, such as sky between branches, have `gap / f` in place of the contour and
-    `gap_histogram` in place of `histogram`: `f` is the share that one has in the surroundings of the other. At
+    image. Regions that do not touch, such as sky between branches, have `gap / f` instead of the contour and
+    `gap_histogram` instead of `histogram`: `f` is the share that one has in the surroundings of the other. At
     separation `d` a cut costs `exp(-(d / scale)³)`; the rule makes all cuts of cost at most `auto`, and always the
     first, so that there are at least two segments. Coarse, medium and fine make all cuts of at most the costs `levels`.
 
-    Models with learned features have `χ² + embedding · e` in place of `χ²`, with the distance `e` of their means.
+    Models with learned features have `χ² + embedding · e` instead of `χ²`, with the distance `e` of their means.
 
     With an infinite `gap` neighbours alone merge. The defaults were tuned on BSDS500 val for the features of the
     classical backbone, but for `embedding`; there the levels have about 4, 8 and 22 segments at the median, and auto

@@ -7,7 +7,7 @@ from itertools import count as count_from
 import numpy as np
 from jaxtyping import Bool
 from numpy import count_nonzero as count
-from scipy.ndimage import binary_dilation, find_objects
+from scipy.ndimage import binary_dilation
 
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
@@ -15,6 +15,7 @@ from walkcut.hierarchy.granularity import Granularity, Level, Segments
 from walkcut.interactive.selection import enclosing_subtree, leaves_within, select_mask, split_leaves
 from walkcut.labelstudio.predictions import Region
 from walkcut.labelstudio.prompts import Point
+from walkcut.masks.bounds import bounding_box
 from walkcut.storage import Crop
 
 Mask = Bool[np.ndarray, "y x"]
@@ -68,7 +69,7 @@ class EditState:
         if self.is_named(region):
             return region
         mask, others = region.mask, [other for other in self.regions.values() if other.id != region.id]
-        box = tuple(slice(max(0, span.start - 2), span.stop + 2) for span in find_objects(mask.view(np.uint8))[0])
+        box = tuple(slice(max(0, span.start - 2), span.stop + 2) for span in bounding_box(mask))
         around = binary_dilation(mask[box], iterations=2)
         nearby = [other.label for other in others if (other.mask[box] & around).any()]
         label = min(self.placeholders, key=lambda label: (nearby.count(label), label != region.label))

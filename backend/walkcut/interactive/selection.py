@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.ndimage import distance_transform_edt, find_objects
+from scipy.ndimage import distance_transform_edt
 
 from walkcut.errors import GranularityError
 from walkcut.hierarchy.cut_tree import CutTree
 from walkcut.hierarchy.granularity import Granularity, Segments
 from walkcut.interactive.leaf_walk import probability_to_meet
+from walkcut.masks.bounds import bounding_box
 from walkcut.storage import Crop
 
 _MARGIN = 16  # pixels around a leaf that is divided, so that its border is inside
@@ -32,9 +33,9 @@ def select_mask(
 
     A leaf that holds both kinds is divided by the cut tree of that part of the image, which `crop_tree` returns.
     """
-    leaves = [[int(tree.leaves[pixel]) for pixel in pixels] for pixels in (positive, negative)]
+    leaves = _leaves_at(tree, positive), _leaves_at(tree, negative)
     mask = tree.at_pixels(select_leaves(tree, granularity, *leaves))
-    for leaf in sorted(set(leaves[0]) & set(leaves[1])):
+    for leaf in sorted({*leaves[0]} & {*leaves[1]}):
         inside = tree.leaves == leaf
         crop = _crop_around(inside)
         if inside[crop].size < _MAX_CROP * inside.size:
@@ -48,14 +49,18 @@ def _select_in_crop(tree: CutTree, crop: Crop, positive: Sequence[Pixel], negati
 
     A leaf of the crop that holds both kinds has nothing more to divide it by: each pixel goes with the nearest click.
     """
-    clicks = [_within(crop, pixels) for pixels in (positive, negative)]
-    leaves = [[int(tree.leaves[pixel]) for pixel in pixels] for pixels in clicks]
+    clicks = _within(crop, positive), _within(crop, negative)
+    leaves = _leaves_at(tree, clicks[0]), _leaves_at(tree, clicks[1])
     mask = tree.at_pixels(select_leaves(tree, Segments(1), *leaves))
-    contested = np.isin(tree.leaves, sorted(set(leaves[0]) & set(leaves[1])))
+    contested = np.isin(tree.leaves, sorted({*leaves[0]} & {*leaves[1]}))
     if not contested.any():
         return mask
     to_positive, to_negative = (_distance_to(pixels, tree.size) for pixels in clicks)
     return np.where(contested, to_positive < to_negative, mask)
+
+
+def _leaves_at(tree: CutTree, pixels: Sequence[Pixel]) -> list[int]:
+    return [int(tree.leaves[pixel]) for pixel in pixels]
 
 
 def _within(crop: Crop, pixels: Sequence[Pixel]) -> list[Pixel]:
@@ -74,16 +79,14 @@ def _distance_to(pixels: Sequence[Pixel], size: tuple[int, int]) -> Float64[np.n
 
 def _crop_around(inside: Mask) -> Crop:
     """Return the box of a mask with a margin, of at least 32×32 pixels where the image has as many."""
-    (box,) = find_objects(inside.view(np.uint8))
-    rows, columns = (
-        _with_margin(span.start, span.stop, length) for span, length in zip(box, inside.shape, strict=True)
-    )
-    return rows, columns
+    rows, columns = bounding_box(inside)
+    height, width = inside.shape
+    return _with_margin(rows, height), _with_margin(columns, width)
 
 
-def _with_margin(start: int, stop: int, length: int) -> slice:
-    margin = max(_MARGIN, (_MIN_CROP - (stop - start) + 1) // 2)
-    return slice(max(0, start - margin), min(length, stop + margin))
+def _with_margin(span: slice, length: int) -> slice:
+    margin = max(_MARGIN, (_MIN_CROP - (span.stop - span.start) + 1) // 2)
+    return slice(max(0, span.start - margin), min(length, span.stop + margin))
 
 
 def leaves_within(tree: CutTree, mask: Bool[np.ndarray, "y x"]) -> Leaves:

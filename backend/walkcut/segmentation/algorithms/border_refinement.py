@@ -49,10 +49,12 @@ def refine_borders(
     cells, dtype = math.prod(labels.shape), torch.int16 if labels.max() < _MAX_INT16 else torch.int32
     refined = torch.from_numpy(labels.astype(np.int64)).to(image.device, dtype)
     if reach:
-        refined = _vote(refined, _shrunk(image, labels.shape), Window(reach, reach))
+        near = _near_borders(refined, reach - 1)
+        refined = _vote(refined, _shrunk(image, labels.shape), near, Window(reach, reach))
     for step, pixels in enumerate(_pyramid(image, labels.shape)):
-        refined = _nearest(refined, pixels.shape[:2])
-        refined = _vote(refined, pixels, _NEXT if step else _FIRST, min_area=refined.numel() / cells)
+        refined, window = _nearest(refined, pixels.shape[:2]), _NEXT if step else _FIRST
+        near = _near_borders(refined, window.radius - 1)
+        refined = _without_specks(_vote(refined, pixels, near, window), near, refined.numel() / cells)
     return refined.numpy(force=True).astype(np.uint16)
 
 
@@ -87,14 +89,14 @@ def _nearest(labels: Int[Tensor, "h w"], size: tuple[int, ...]) -> Int[Tensor, "
 
 
 def _vote(
-    labels: Int[Tensor, "y x"], image: UInt8[Tensor, "y x 3"], window: Window, min_area: float = 1
+    labels: Int[Tensor, "y x"], image: UInt8[Tensor, "y x 3"], near: Int64[Tensor, " n"], window: Window
 ) -> Int[Tensor, "y x"]:
-    """Return labels after the votes near borders, without components there of fewer than `min_area` pixels."""
-    near = _near_borders(labels, window.radius - 1)
+    """Return labels after the votes of all rounds for the pixels `near` borders."""
+    voted = labels.clone()
     for _ in range(window.iterations):
-        winners = [_winners(labels, image, pixels, window) for pixels in near.split(_CHUNK)]
-        labels.view(-1)[near] = torch.cat(winners)
-    return _without_specks(labels, near, min_area)
+        winners = [_winners(voted, image, pixels, window) for pixels in near.split(_CHUNK)]
+        voted.view(-1)[near] = torch.cat(winners)
+    return voted
 
 
 def _near_borders(labels: Int[Tensor, "y x"], distance: int) -> Int64[Tensor, " n"]:
